@@ -1,0 +1,160 @@
+"""Differentiable augmentation of normalised images, zero-padded (appendix B.1.1): one draw a batch, or one an image; CutMix."""
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from yoco import checks
+
+GEOMETRIC = ("crop", "scale", "rotate")  # one of them is drawn per batch
+OPERATIONS = ("color", *GEOMETRIC, "flip", "cutout")
+CROP_SHARE = 0.125  # of the side, each way
+SCALE_RATIO = 1.2
+ROTATE_DEGREES = 15.0
+CUTOUT_SHARE = 0.5  # of the side
+
+MATCHING = ("color", "crop", "cutout")  # updating images: one draw for the real and the synthetic half
+NETWORK = ("color", "crop")  # updating the matching network: a draw an image
+EVALUATION = ("color", "crop", "flip", "scale", "rotate")  # evaluation and dynamics: a draw an image
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for n images (or, where n is 1, for a whole batch alike)."""
+
+    brightness: Tensor  # [n, 1, 1, 1], added
+    saturation: Tensor  # [n, 1, 1, 1], factor
+    contrast: Tensor  # [n, 1, 1, 1], factor
+    geometry: str  # "crop", "scale", "rotate" or "none"
+    shift: Tensor  # int64 [n, 2]: rows, columns
+    theta: Tensor  # [n, 2, 3], for affine_grid
+    flip: Tensor  # bool [n, 1, 1, 1]
+    cutout: Tensor  # int64 [n, 2]: centre row, column
+
+    def to(self, device: torch.device) -> "Draw":
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in moved.items() if isinstance(v, Tensor)})
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A strategy: colour, flip and cutout are applied whenever they are named; of crop, scale and rotate one is drawn per batch.
+
+    shared: one draw for the whole batch (siamese) in place of one per image. Raises ValueError at an unknown operation.
+    """
+
+    operations: tuple[str, ...]
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        for operation in self.operations:
+            checks.one_of("operation", operation, OPERATIONS)
+
+    def draw(self, count: int, size: int, source: Generator) -> Draw:
+        """Draw the parameters for `count` images of side `size` (one for them all where shared)."""
+        n = 1 if self.shared else count
+        geometric = [g for g in GEOMETRIC if g in self.operations] or ["none"]
+        geometry = geometric[int(torch.randint(len(geometric), (1,), generator=source))]
+        colour = torch.rand(3, n, 1, 1, 1, generator=source)
+        reach = int(size * CROP_SHARE + 0.5)
+        side = int(size * CUTOUT_SHARE + 0.5)
+        return Draw(
+            brightness=colour[0] - 0.5,
+            saturation=colour[1] * 2,
+            contrast=colour[2] + 0.5,
+            geometry=geometry,
+            shift=torch.randint(-reach, reach + 1, (n, 2), generator=source),
+            theta=_affine(geometry, torch.rand(n, 2, generator=source)),
+            flip=torch.rand(n, 1, 1, 1, generator=source) < 0.5,
+            cutout=torch.randint(0, size + 1 - side % 2, (n, 2), generator=source),
+        )
+
+    def apply(self, images: Tensor, draw: Draw) -> Tensor:
+        """Augment normalised images [N, C, S, S] by `draw`. Differentiable in the images."""
+        draw = draw.to(images.device)
+        if "color" in self.operations:
+            images = colour(images, draw)
+        if draw.geometry == "crop":
+            images = crop(images, draw.shift)
+        elif draw.geometry != "none":
+            theta = draw.theta.expand(images.shape[0], 2, 3)
+            grid = F.affine_grid(theta, images.shape, align_corners=False)
+            images = F.grid_sample(images, grid, align_corners=False)
+        if "flip" in self.operations:
+            images = torch.where(draw.flip, images.flip(3), images)
+        if "cutout" in self.operations:
+            images = images * cutout_mask(draw.cutout, images.shape[-1]).unsqueeze(1)
+        return images
+
+    def __call__(self, images: Tensor, source: Generator) -> Tensor:
+        """Draw and apply."""
+        return self.apply(images, self.draw(images.shape[0], images.shape[-1], source))
+
+
+def _affine(geometry: str, u: Tensor) -> Tensor:
+    """u in 0..1 [n, 2] -> matrices [n, 2, 3] that scale each axis by 1/1.2..1.2, or turn by up to 15 degrees."""
+    theta = torch.zeros(u.shape[0], 2, 3)
+    if geometry == "rotate":
+        angle = (u[:, 0] * 2 - 1) * math.radians(ROTATE_DEGREES)
+        theta[:, 0, 0] = theta[:, 1, 1] = angle.cos()
+        theta[:, 1, 0] = angle.sin()
+        theta[:, 0, 1] = -angle.sin()
+        return theta
+    scale = u * (SCALE_RATIO - 1 / SCALE_RATIO) + 1 / SCALE_RATIO if geometry == "scale" else torch.ones_like(u)
+    theta[:, 0, 0], theta[:, 1, 1] = scale.unbind(1)
+    return theta
+
+
+def colour(images: Tensor, draw: Draw) -> Tensor:
+    """Brightness, then saturation about the per-pixel channel mean, then contrast about the image mean (design §5)."""
+    images = images + draw.brightness
+    grey = images.mean(1, keepdim=True)
+    images = (images - grey) * draw.saturation + grey
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return (images - mean) * draw.contrast + mean
+
+
+def crop(images: Tensor, shift: Tensor) -> Tensor:
+    """Shift images [N, C, S, S] by whole pixels (int64 [N or 1, 2], rows and columns); zeros come in."""
+    count, channels, size, _ = images.shape
+    span = torch.arange(size, device=images.device)
+    rows = (span + shift[:, :1] + 1).clamp(0, size + 1)  # [n, S] into the padded image
+    columns = (span + shift[:, 1:] + 1).clamp(0, size + 1)
+    padded = F.pad(images, (1, 1, 1, 1))
+    if shift.shape[0] == 1:
+        return padded[:, :, rows[0]][:, :, :, columns[0]]
+    padded = padded.gather(2, rows.view(count, 1, size, 1).expand(-1, channels, -1, size + 2))
+    return padded.gather(3, columns.view(count, 1, 1, size).expand(-1, channels, size, -1))
+
+
+def cutout_mask(centre: Tensor, size: int) -> Tensor:
+    """1 outside and 0 inside a square of half the side about `centre` (int64 [n, 2]), cut at the border. Returns [n, S, S]."""
+    side = int(size * CUTOUT_SHARE + 0.5)
+    span = torch.arange(size, device=centre.device)
+    start = centre - side // 2
+    inside = (span >= start[:, :, None]) & (span < start[:, :, None] + side)  # [n, 2, S]
+    return (~(inside[:, 0, :, None] & inside[:, 1, None, :])).float()
+
+
+def cutmix(images: Tensor, labels: Tensor, classes: int, source: Generator, probability: float = 0.5) -> tuple[Tensor, Tensor]:
+    """With `probability`, paste one box of a partner image into every image; area Beta(1, 1), the same box for the batch.
+
+    images [N, C, S, S], labels int64 [N] in 0..classes-1. Returns images and soft labels [N, classes] that sum to 1.
+    """
+    targets = F.one_hot(labels, classes).float()
+    if torch.rand(1, generator=source) >= probability:
+        return images, targets
+    size = images.shape[-1]
+    keep = torch.rand(1, generator=source)  # Beta(1, 1) is uniform
+    half = (size * (1 - keep).sqrt() / 2).int().item()
+    row, column = torch.randint(size, (2,), generator=source).tolist()
+    top, bottom = max(row - half, 0), min(row + half, size)
+    left, right = max(column - half, 0), min(column + half, size)
+    partner = torch.randperm(images.shape[0], generator=source).to(images.device)
+    images = images.clone()
+    images[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
+    share = (bottom - top) * (right - left) / size**2
+    return images, targets * (1 - share) + targets[partner] * share

@@ -1,0 +1,98 @@
+"""The command line: `yoco run` sends the notebooks through papermill, `yoco condense` and `yoco study` work without Jupyter."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from yoco import params, runs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status. Bad input is one line on standard error and status 2."""
+    options = parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"yoco: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("yoco: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options; parameters of a notebook are given as `-p NAME VALUE`."""
+    top = argparse.ArgumentParser(prog="yoco", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run numbered notebooks through papermill, with checked parameters")
+    run.add_argument("notebooks", nargs="*", help="01_condensation, say, or 01 (default: all of them)")
+    run.add_argument("--folder", type=Path, default=Path("notebooks"), help="where the notebooks are (default: notebooks)")
+    run.set_defaults(command=run_notebooks)
+    condense = commands.add_parser("condense", help="condense a dataset (step 01 without Jupyter)")
+    condense.set_defaults(command=run_condense)
+    study = commands.add_parser("study", help="dynamics, pruning and evaluation of a run's condensed set (step 04 without Jupyter)")
+    study.set_defaults(command=run_study)
+    for command in (run, condense, study):
+        command.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="set a parameter")
+    return top
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """The `-p` pairs, with "none" for None."""
+    return {name: None if value.lower() == "none" else value for name, value in options.parameters}
+
+
+def run_notebooks(options: argparse.Namespace) -> None:
+    """Check all parameters, then run the notebooks in order; executed copies go to the run's folder."""
+    import papermill
+
+    wanted = [_full_name(name) for name in options.notebooks] or list(params.NOTEBOOKS)
+    values = given(options)
+    known = {field for name in wanted for field in params.NOTEBOOKS[name].model_fields}
+    params.checks.one_of("parameter", next((name for name in values if name not in known), next(iter(known))), known)
+    for name in wanted:  # all of them, before the first one starts
+        params.validated(name, _of(name, values))
+        if not (options.folder / f"{name}.ipynb").is_file():
+            raise FileNotFoundError(f"no {name}.ipynb in {options.folder}; give its place with --folder")
+    for name in wanted:
+        chosen = params.validated(name, _of(name, values))
+        run = runs.folder(chosen.run_dir, chosen.dataset)
+        output = run / f"{name}.ipynb"
+        print(f"{name} -> {output}", flush=True)
+        typed = chosen.model_dump(include=set(_of(name, values)))
+        papermill.execute_notebook(options.folder / f"{name}.ipynb", output, typed, kernel_name="python3", log_output=False)
+
+
+def _full_name(name: str) -> str:
+    stem = Path(name).stem
+    matches = [full for full in params.NOTEBOOKS if full == stem or full.split("_")[0] == stem]
+    return matches[0] if matches else params.checks.one_of("notebook", stem, params.NOTEBOOKS)
+
+
+def _of(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in params.NOTEBOOKS[notebook].model_fields}
+
+
+def run_condense(options: argparse.Namespace) -> None:
+    """The condensed set of the run's folder, made if it is not there, going on from its checkpoint."""
+    from yoco import data
+
+    chosen = params.validated("01_condensation", given(options))
+    run = runs.folder(chosen.run_dir, chosen.dataset)
+    load = lambda: data.load(chosen.dataset, chosen.root, size=chosen.size)  # noqa: E731
+    runs.get_condensed(run, chosen.dataset, load, **chosen.condensation())
+
+
+def run_study(options: argparse.Namespace) -> None:
+    """The table of methods × IPC_T for the run's condensed set, cell by cell into results.csv."""
+    from yoco import data, study
+
+    chosen = params.validated("04_pruning", given(options))
+    run = runs.folder(chosen.run_dir, chosen.dataset)
+    real = data.load(chosen.dataset, chosen.root, size=chosen.size)
+    condensed = runs.get_condensed(run, chosen.dataset, lambda: real, **chosen.condensation())
+    results = runs.get_results(run, condensed, real, chosen)
+    print(study.pivot(study.summary(results)).to_string())

@@ -1,0 +1,94 @@
+"""The loop that every condensation method runs in: steps, progress, time budget, checkpoints, going on where it stopped."""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from yoco import files
+
+KIND = "checkpoint"
+SAVE_EVERY = 60.0  # seconds between checkpoints
+
+
+class Stepper(Protocol):
+    """A condensation method as the loop sees it: its whole state as tensors, and one step at a time."""
+
+    def step(self, number: int) -> float:
+        """Take step `number`, counted from 0; returns its loss."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to a state."""
+
+
+def run(
+    method: Stepper,
+    steps: int,
+    identity: Mapping[str, Any],
+    *,
+    checkpoint: str | Path | None = None,
+    time_budget: float | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Take the steps of `method` that are still to be taken, and return the history: loss, steps done, seconds.
+
+    identity: the settings that a checkpoint must share. checkpoint: a file that is read first if it is there, and
+    written every minute and at the end (an interruption loses a minute at most). time_budget: seconds after which this
+    call stops.
+    Raises ValueError where the checkpoint is of other settings, FloatingPointError at a NaN or infinite loss, which
+    leaves the last good checkpoint.
+    """
+    losses, spent = _resume(method, identity, checkpoint)
+    started = saved = time.monotonic()
+
+    def save() -> None:
+        if checkpoint is not None:
+            state = {**method.state(), "loop.losses": torch.tensor(losses, dtype=torch.float64)}
+            seconds = spent + time.monotonic() - started
+            files.save_tensors(checkpoint, KIND, state, {"identity": dict(identity), "seconds": seconds})
+
+    with tqdm(total=steps, initial=len(losses), desc="condensing", unit="step", disable=not progress) as bar:
+        while len(losses) < steps:
+            loss = method.step(len(losses))
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} at step {len(losses)}; settings: {dict(identity)}")
+            losses.append(loss)
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+            now = time.monotonic()
+            if time_budget is not None and now - started >= time_budget:
+                break
+            if now - saved >= SAVE_EVERY:
+                save()
+                saved = now
+    save()
+    seconds = spent + time.monotonic() - started
+    return {"steps": len(losses), "planned_steps": steps, "seconds": round(seconds, 1), **thinned(losses)}
+
+
+def _resume(method: Stepper, identity: Mapping[str, Any], checkpoint: str | Path | None) -> tuple[list[float], float]:
+    if checkpoint is None or not Path(checkpoint).exists():
+        return [], 0.0
+    state, info = files.load_tensors(checkpoint, KIND)
+    if info["identity"] != dict(identity):
+        stored = info["identity"]
+        differ = [f"{k}: {stored.get(k)!r} there, {identity.get(k)!r} here" for k in {**stored, **identity} if stored.get(k) != identity.get(k)]
+        raise ValueError(f"checkpoint {checkpoint} is of another run ({'; '.join(differ)}); give another file, or the same settings")
+    losses = state.pop("loop.losses").tolist()
+    method.restore(state)
+    return losses, info["seconds"]
+
+
+def thinned(losses: list[float], most: int = 1000) -> dict[str, Any]:
+    """At most `most` losses for `.info`: means over blocks of `loss_every` steps."""
+    every = max(1, math.ceil(len(losses) / most))
+    blocks = [losses[i : i + every] for i in range(0, len(losses), every)]
+    return {"loss": [sum(block) / len(block) for block in blocks], "loss_every": every}

@@ -1,0 +1,79 @@
+"""The presets of gradient matching: `paper` (design §6), `laptop` and `smoke`, each with its name."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from yoco import checks
+from yoco.condense.matching import DISTANCES
+from yoco.models import MODELS
+
+PRESETS = ("paper", "laptop", "smoke")
+LARGE = 64  # images of this side or more take the ImageNet-10 settings
+SHORT_RUN_LR = 20  # the paper's image step is for 200,000 steps; hundreds of them move too little (README, "Image step")
+
+
+@dataclass(frozen=True)
+class MatchingSettings:
+    """Settings of IDC. The defaults are the paper's for CIFAR."""
+
+    model: str = "convnet"
+    width: int | None = None  # channels of the ConvNet's layers; None: 128
+    distance: str = "l2"  # between gradients
+    outer_loops: int = 2000  # each with a fresh network
+    inner_loops: int = 100  # image steps with that network, a network step after each
+    pretrain_epochs: int = 0  # of each fresh network, on the real images
+    real_batch: int = 64  # real images a class and image step
+    synthetic_batch: int = 128  # formed images a class and image step, at most
+    image_lr: float = 0.005
+    image_momentum: float = 0.5
+    network_images: int = 2000  # real images of a network step
+    network_batch: int = 64
+    network_lr: float = 0.01
+    network_momentum: float = 0.9
+    network_weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        checks.one_of("model", self.model, MODELS)
+        checks.one_of("distance", self.distance, DISTANCES)
+        for name in ("outer_loops", "inner_loops", "real_batch", "synthetic_batch", "network_batch"):
+            checks.whole(name, getattr(self, name), 1)
+        for name in ("pretrain_epochs", "network_images"):
+            checks.whole(name, getattr(self, name), 0)
+        if self.width is not None:
+            checks.whole("width", self.width, 1)
+        for name in ("image_lr", "network_lr", "network_weight_decay"):
+            checks.real(name, getattr(self, name), 0)
+        for name in ("image_momentum", "network_momentum"):
+            checks.real(name, getattr(self, name), 0, 1)
+
+    @property
+    def steps(self) -> int:
+        """Image steps in all."""
+        return self.outer_loops * self.inner_loops
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) -> MatchingSettings:
+    """The preset for images of side `size`, scaled to `ipc`, with single values overridden.
+
+    Raises ValueError at an unknown preset, setting or value.
+    """
+    checks.one_of("preset", preset, PRESETS)
+    for name in overrides:
+        checks.one_of("setting", name, [field.name for field in fields(MatchingSettings)])
+    large = size >= LARGE
+    if large:
+        base = MatchingSettings(model="resnet10ap", distance="l1", outer_loops=500, pretrain_epochs=10, network_images=500)
+    else:
+        base = MatchingSettings()
+    # the paper scales the step with the number of pixels that share the gradient
+    base = replace(base, image_lr=(0.003 if large else 0.005) * (ipc / 10) * (size / (224 if large else 32)) ** 2)
+    if preset == "laptop":
+        base = replace(base, outer_loops=20, inner_loops=50, network_images=512, pretrain_epochs=min(base.pretrain_epochs, 1))
+    elif preset == "smoke":
+        base = replace(base, outer_loops=2, inner_loops=5, network_images=128, pretrain_epochs=0)
+    if preset != "paper":
+        base = replace(base, image_lr=base.image_lr * SHORT_RUN_LR)
+    return replace(base, **overrides)

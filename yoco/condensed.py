@@ -1,0 +1,95 @@
+"""`CondensedSet`: the value that condensation makes and everything after passes on, and its file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yoco import checks, files, formation
+
+KIND = "condensed"
+
+
+@dataclass(frozen=True, eq=False)
+class CondensedSet:
+    """Condensed images of one dataset, class after class.
+
+    images: float32 [N, C, S, S] in 0..1, N = classes × IPC; labels: int64 [N]; factor: cells along a side; classes:
+    names; mean, std: per channel in 0..1, those of the real training images; method: what made it ("idc", or "real" for
+    packed real images); info: settings, seed, precision, dataset, loss history and time.
+    Raises ValueError or TypeError where these do not fit each other.
+    """
+
+    images: Tensor
+    labels: Tensor
+    factor: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    method: str
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.images, Tensor) or not self.images.is_floating_point():
+            raise TypeError(f"images must be a float tensor [N, C, S, S], got {getattr(self.images, 'dtype', type(self.images))}")
+        checks.images("images", self.images)
+        checks.labels("labels", self.labels, len(self.images), len(self.classes))
+        checks.whole("factor", self.factor, 1, self.size)
+        counts = torch.bincount(self.labels, minlength=len(self.classes))
+        if (counts != counts[0]).any() or (self.labels.diff() < 0).any():
+            raise ValueError(f"labels must be sorted, with as many images in each class; counts are {counts.tolist()}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise ValueError(f"{name} must hold {self.channels} values, one a channel, got {len(values)}")
+
+    @property
+    def ipc(self) -> int:
+        """Condensed images per class."""
+        return len(self.labels) // len(self.classes)
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Side of an image in pixels."""
+        return self.images.shape[2]
+
+    def form(self) -> tuple[Tensor, Tensor]:
+        """The formed images, float [N*factor², C, S, S] in 0..1, and their labels, int64 [N*factor²]."""
+        return formation.form(self.images, self.factor), self.formed_labels
+
+    @property
+    def formed_labels(self) -> Tensor:
+        """Labels of the formed images, int64 [N*factor²]."""
+        return self.labels.repeat_interleave(self.factor**2)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images in 0..1 -> (images - mean) / std, which networks train on."""
+        return normalise(images, self.mean, self.std)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file, whole or not at all; images stay float32. Returns the path."""
+        values = {name: getattr(self, name) for name in ("factor", "classes", "mean", "std", "method")}
+        tensors = {"images": self.images.float(), "labels": self.labels}
+        return files.save_tensors(path, KIND, tensors, {**values, "info": dict(self.info)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "CondensedSet":
+        """Read a file of `save`. Raises FileNotFoundError, or ValueError where the file is damaged or does not fit."""
+        tensors, values = files.load_tensors(path, KIND)
+        try:
+            sequences = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
+            return cls(tensors["images"], tensors["labels"], values["factor"], method=values["method"], info=values["info"], **sequences)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no valid condensed set: {error}") from error
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Float images [N, C, H, W] in 0..1 -> (images - mean) / std, per channel."""
+    shape = (1, -1, 1, 1)
+    return (images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)

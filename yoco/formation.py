@@ -1,0 +1,61 @@
+"""Multi-formation: condensed images hold factor x factor cells, each of which becomes one training image (appendix, Fig. 1)."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from yoco import checks
+
+PADDING = 0.5  # mid-grey, for sizes that factor does not divide
+
+
+def cell_size(size: int, factor: int) -> int:
+    """Side of a cell in pixels: size / factor, rounded up.
+
+    Raises ValueError where factor is below 1 or above size.
+    """
+    return math.ceil(size / checks.whole("factor", factor, 1, size))
+
+
+def pack(images: Tensor, factor: int, size: int) -> Tensor:
+    """Shrink images to cells and lay factor² of them out in each condensed image, row after row.
+
+    images: float [N*factor², C, H, W] in 0..1. Returns [N, C, size, size]; where factor does not divide size, the last
+    row and column of cells are cut to fit. Raises ValueError where the count is no multiple of factor².
+    """
+    side = cell_size(size, factor)
+    count, channels = images.shape[:2]
+    if count % factor**2:
+        raise ValueError(f"pack takes a multiple of factor²={factor**2} images, got {count}")
+    if images.shape[-2:] != (side, side):
+        images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True)
+    grid = images.reshape(count // factor**2, factor, factor, channels, side, side)
+    rows = grid.permute(0, 3, 1, 4, 2, 5)  # [n, C, row, side, column, side]
+    return rows.reshape(-1, channels, factor * side, factor * side)[..., :size, :size].contiguous()
+
+
+def cells(images: Tensor, factor: int) -> Tensor:
+    """Cut condensed images [N, C, S, S] into cells [N*factor², C, side, side]; cell (r, c) of image n is number n*factor² + r*factor + c.
+
+    Where factor does not divide S the images are first padded below and right with 0.5.
+    """
+    side = cell_size(images.shape[-1], factor)
+    missing = factor * side - images.shape[-1]
+    if missing:
+        images = F.pad(images, (0, missing, 0, missing), value=PADDING)
+    count, channels = images.shape[:2]
+    grid = images.reshape(count, channels, factor, side, factor, side).permute(0, 2, 4, 1, 3, 5)
+    return grid.reshape(count * factor**2, channels, side, side)
+
+
+def form(images: Tensor, factor: int) -> Tensor:
+    """Condensed images [N, C, S, S] -> formed images [N*factor², C, S, S]: cells, each upsampled bilinearly. Differentiable.
+
+    Formed image n*factor² + r*factor + c is cell (r, c) of condensed image n.
+    """
+    size = images.shape[-1]
+    parts = cells(images, factor)
+    if parts.shape[-1] == size:
+        return parts
+    return F.interpolate(parts, (size, size), mode="bilinear", align_corners=False)

@@ -1,0 +1,114 @@
+"""A run lives in one folder; a step that finds an earlier step's file uses it, one that does not makes it, and says so."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from yoco import study, zoo
+from yoco.condense import condense
+from yoco.condensed import CondensedSet
+from yoco.data import ImageData
+from yoco.dynamics import Dynamics, record
+
+CONDENSED, SCORES, RESULTS = "condensed.safetensors", "scores.csv", "results.csv"
+ZOO = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
+
+
+def project() -> Path:
+    """The folder that relative paths start from: the one that holds notebooks/, seen from there, else the working folder."""
+    here = Path.cwd()
+    return here.parent if here.name == "notebooks" else here
+
+
+def folder(run_dir: str | None, dataset: str) -> Path:
+    """The run's folder, made if missing: `run_dir`, or one named after the dataset in runs/ (or in $YOCO_RUNS).
+
+    Raises OSError where it cannot be made.
+    """
+    name = dataset.removeprefix("folder:").rstrip("/").split("/")[-1].replace(":", "-")
+    home = Path(os.environ.get("YOCO_RUNS", project() / "runs"))
+    path = home / name if run_dir is None else project() / Path(run_dir).expanduser()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def dynamics_file(run: Path, seed: int, first: int = 0) -> Path:
+    """The file of the dynamics of a seed: the run's own seed has no number in it."""
+    return run / ("dynamics.safetensors" if seed == first else f"dynamics-{seed}.safetensors")
+
+
+def get_condensed(run: Path, dataset: str, data: Callable[[], ImageData] | None = None, **arguments: Any) -> CondensedSet:
+    """The run's condensed set; where it is not there, the zoo's ("zoo:NAME"), or one condensed now and saved.
+
+    data: gives the real images, where they are needed. arguments: of `condense`. Raises ValueError where the folder
+    holds a set of another dataset, IPC or factor than asked for.
+    """
+    path = run / CONDENSED
+    if path.exists():
+        found = CondensedSet.load(path)
+        _check_found(found, path, dataset, arguments)
+        print(f"found {path.name}: {describe(found)}")
+        return found
+    if dataset.startswith(ZOO):
+        made = zoo.load(dataset.removeprefix(ZOO))
+        print(f"from the zoo: {describe(made)}")
+    else:
+        print(f"no {path.name} in the run's folder: condensing {dataset} now")
+        made = condense(data(), checkpoint=run / "checkpoint.safetensors", **arguments)
+        print(f"made {path.name}: {describe(made)}")
+    made.save(path)
+    if made.info.get("finished", True):
+        (run / "checkpoint.safetensors").unlink(missing_ok=True)
+    return made
+
+
+def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[str, Any]) -> None:
+    asked = {"ipc": arguments.get("ipc", found.ipc), "factor": arguments.get("factor", found.factor)}
+    there = {"ipc": found.ipc, "factor": found.factor}
+    if not dataset.startswith(ZOO) and "dataset" in found.info:
+        asked["dataset"] = f"folder:{Path(dataset).name}" if dataset.startswith("folder:") else dataset
+        there["dataset"] = found.info["dataset"]
+    if asked != there:
+        raise ValueError(f"{path} holds {there}, asked for was {asked}: choose another run_dir, or remove that file")
+
+
+def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, first: int = 0, **arguments: Any) -> Dynamics:
+    """The run's dynamics of a seed; where they are not there, the zoo's (for the run's first seed), or recorded now and saved."""
+    path = dynamics_file(run, seed, first)
+    if path.exists():
+        found = Dynamics.load(path)
+        print(f"found {path.name}: {len(found.correct)} epochs")
+        return found
+    made = zoo.load_dynamics(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) and seed == first else None
+    if made is None:
+        print(f"no {path.name} in the run's folder: recording {arguments['epochs']} epochs now")
+        made = record(condensed, seed=seed, **arguments)
+    else:
+        print(f"from the zoo: dynamics of {len(made.correct)} epochs")
+    made.save(path)
+    return made
+
+
+def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> pd.DataFrame:
+    """The study of 04 in the run's folder: dynamics recorded where missing, finished cells of results.csv kept.
+
+    chosen: the parameters of 04 (`params.Pruning`). Returns the table of `study.run`.
+    """
+    numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
+    training = {"epochs": chosen.dynamics_epochs, **chosen.training()}
+    dynamics = [get_dynamics(run, condensed, chosen.dataset, seed, chosen.seed, **training) for seed in numbers]
+    return study.run(
+        condensed, data, dynamics, methods=chosen.methods, ipc_to=chosen.ipc_to, epochs=chosen.epochs,
+        seeds=range(chosen.seed, chosen.seed + chosen.seeds), results=run / RESULTS, **chosen.training(),
+    )
+
+
+def describe(condensed: CondensedSet) -> str:
+    """One line: method, dataset, budget, and whether it is finished."""
+    info = condensed.info
+    steps = f", {info['steps']} of {info['planned_steps']} steps ({info['preset']})" if "steps" in info else ""
+    shape = f"{condensed.ipc} images a class, factor {condensed.factor}, {condensed.size}x{condensed.size}"
+    return f"{condensed.method} of {info.get('dataset', 'unknown data')}, {shape}{steps}"

@@ -1,0 +1,117 @@
+"""The scores: pure functions, arrays in, one number per formed image out. N images, K classes, E epochs.
+
+High means hard, but for `aum`, a margin, where low means hard. `prune.select` reads high as hard, so AUM goes in negated.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yoco import checks
+from yoco.dynamics import forgotten, margin, top_epochs
+
+OUTPUTS = ("probabilities", "logits")
+
+
+def _errors(logits: Tensor, labels: Tensor, output: str) -> Tensor:
+    """‖p - onehot(y)‖₂ of every epoch and image, [E, N]; p: softmax of the logits, or the logits themselves."""
+    p = logits.softmax(-1) if output == "probabilities" else logits
+    return (p - F.one_hot(labels, logits.shape[-1])).norm(dim=-1)
+
+
+def _check(logits: Tensor, labels: Tensor) -> None:
+    if logits.ndim != 3 or len(logits) == 0:
+        raise ValueError(f"logits must have shape [E, N, K] with at least one epoch, got {list(logits.shape)}")
+    checks.finite("logits", logits)
+    checks.labels("labels", labels, logits.shape[1], logits.shape[2])
+
+
+def lbpe(logits: Tensor, labels: Tensor, *, top_k: int = 10, within: int = 100, output: str = "probabilities") -> Tensor:
+    """Logit-based prediction error: mean of ‖p - onehot(y)‖₂ over the `top_k` epochs of highest training accuracy among
+    the first `within` (design §5).
+
+    logits: float [E, N, K], epoch by epoch from the first; labels: int64 [N]. output: "probabilities" (p is the
+    softmax) or "logits" (the ablation). Returns float [N]; from probabilities in 0..√2; high is hard. Where there are
+    fewer epochs than asked for, all are used. Raises ValueError or TypeError at bad shapes, labels, or NaN.
+    """
+    _check(logits, labels)
+    checks.one_of("output", output, OUTPUTS)
+    accuracy = (logits.argmax(-1) == labels).float().mean(1)
+    chosen = top_epochs(accuracy, top_k, within)
+    return _errors(logits[chosen], labels, output).mean(0)
+
+
+def el2n(logits: Tensor, labels: Tensor, *, epochs: int = 10) -> Tensor:
+    """Error L2 norm: mean of ‖softmax - onehot(y)‖₂ over the first `epochs` epochs (appendix B.1.3).
+
+    logits: float [E, N, K]; labels: int64 [N]. Returns float [N] in 0..√2; high is hard. Raises as `lbpe`.
+    """
+    _check(logits, labels)
+    checks.whole("epochs", epochs, 1)
+    return _errors(logits[:epochs], labels, "probabilities").mean(0)
+
+
+def aum(logits: Tensor, labels: Tensor) -> Tensor:
+    """Area under the margin: mean over all epochs of the label's logit minus the largest other (appendix B.1.3).
+
+    logits: float [E, N, K]; labels: int64 [N]. Returns float [N], any sign; LOW is hard. Raises as `lbpe`.
+    """
+    _check(logits, labels)
+    return margin(logits, labels).mean(0)
+
+
+def forgetting(correct: Tensor) -> Tensor:
+    """Number of epochs at which a sample goes from right to wrong (appendix B.1.3).
+
+    correct: bool [E, N]. Returns float [N] in 0..E/2; high is hard. A sample that was never right has 0.
+    """
+    if correct.ndim != 2 or correct.dtype != torch.bool:
+        raise TypeError(f"correct must be bool [E, N], got {correct.dtype} {list(correct.shape)}")
+    return forgotten(correct)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy, in nats, of the trained network's softmax (appendix B.1.3).
+
+    logits: float [N, K]. Returns float [N] in 0..log K; high is hard. Raises ValueError at another shape or NaN.
+    """
+    if logits.ndim != 2:
+        raise ValueError(f"logits must have shape [N, K], got {list(logits.shape)}")
+    log_p = checks.finite("logits", logits).log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def ssp(features: Tensor, n: int, *, seed: int = 0, farthest: bool = False) -> Tensor:
+    """Self-supervised prototypes: k-means with n clusters; the image nearest to each centre stays (appendix B.1.3).
+
+    features: float [N, D], the trained network's embedding; n in 1..N. farthest: in each cluster the image farthest
+    from its centre stays instead (the hard end). Returns int64 indices [n], all different, in order of the clusters;
+    a cluster left empty by duplicates takes the nearest image that is still free.
+    """
+    from sklearn.cluster import KMeans
+
+    if features.ndim != 2:
+        raise ValueError(f"features must have shape [N, D], got {list(features.shape)}")
+    checks.whole("n", n, 1, len(features))
+    points = checks.finite("features", features).double()
+    centres = torch.from_numpy(_kmeans(KMeans, points, n, seed))
+    distance = torch.cdist(points, centres)  # [N, n]
+    if farthest:
+        own = torch.nn.functional.one_hot(distance.argmin(1), n).bool()
+        distance = torch.where(own, -distance, distance)
+    chosen: list[int] = []
+    for cluster in range(n):
+        column = distance[:, cluster].clone()
+        column[chosen] = float("inf")
+        chosen.append(int(column.argmin()))
+    return torch.tensor(chosen)
+
+
+def _kmeans(kmeans: type, points: Tensor, n: int, seed: int):
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():  # fewer different points than clusters: `ssp` fills the empty ones
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return kmeans(n, random_state=seed, n_init=4).fit(points.numpy()).cluster_centers_

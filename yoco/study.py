@@ -1,0 +1,149 @@
+"""Grids of (method × IPC_T × dynamics × seed) to one tidy table; every finished cell is on disk and is skipped on the next start."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from yoco import checks, files, paper
+from yoco.condensed import CondensedSet
+from yoco.data import ImageData
+from yoco.dynamics import Dynamics
+from yoco.evaluate import accuracies
+from yoco.prune import METHODS, Selection, prune
+from yoco.train import Protocol
+
+KEY = ["condensation", "method", "ipc_to", "dynamics", "seed", "epochs", "fingerprint"]
+COLUMNS = [*KEY, "accuracy"]
+
+
+def run(
+    condensed: CondensedSet,
+    data: ImageData,
+    dynamics: Sequence[Dynamics],
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    ipc_to: Sequence[int] = (1, 2, 5),
+    seeds: Sequence[int] = (0,),
+    epochs: int = 1000,
+    results: str | Path | None = None,
+    device: str | torch.device = "auto",
+    jobs: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> pd.DataFrame:
+    """Prune by each method to each budget under each training dynamics, train and test under each seed.
+
+    The number of a dynamics seeds what is drawn in its selections (random, SSP, CCS), so that "random" is averaged over
+    as many draws. results: a CSV file that finished cells are read from and written to, one by one. options: fields of
+    `train.Protocol`. Returns a DataFrame with columns condensation, method, ipc_to, dynamics, seed, epochs, fingerprint
+    (of the set, its dynamics and the protocol), accuracy (%); the grid's cells only, in the grid's order. Raises
+    ValueError or TypeError at bad arguments before any training.
+    """
+    if not dynamics or not seeds:
+        raise ValueError("dynamics and seeds must hold at least one each")
+    protocol = Protocol(epochs=epochs, **options)
+    grid = [
+        (selection, number, seed)
+        for number, recorded in enumerate(dynamics)
+        for selection in (prune(condensed, recorded, method, budget, seed=number) for method in methods for budget in ipc_to)
+        for seed in seeds
+    ]
+    prints = [fingerprint(condensed, recorded, protocol) for recorded in dynamics]
+    keys = [(condensed.method, s.method, s.ipc_to, number, seed, epochs, prints[number]) for s, number, seed in grid]
+    done = _finished(results)
+    missing = [i for i, key in enumerate(keys) if key not in done]
+    images, labels = condensed.form()
+    work = [(images[grid[i][0].indices], labels[grid[i][0].indices], grid[i][2]) for i in missing]
+    for number, accuracy in accuracies(work, data, protocol, device=device, jobs=jobs, progress=progress) if work else ():
+        done[keys[missing[number]]] = round(accuracy, 4)
+        if results is not None:
+            files.write_text(results, _table(done).to_csv(index=False))
+    return _table({key: done[key] for key in keys})
+
+
+def fingerprint(condensed: CondensedSet, dynamics: Dynamics | None, protocol: Protocol) -> str:
+    """Eight hexadecimal digits that change with the set, the recorded run or the protocol."""
+    digest = hashlib.sha256(condensed.images.numpy().tobytes())
+    if dynamics is not None:
+        digest.update(dynamics.correct.numpy().tobytes())
+    digest.update(repr(sorted(asdict(protocol).items())).encode())
+    return digest.hexdigest()[:8]
+
+
+def _finished(results: str | Path | None) -> dict[tuple, float]:
+    if results is None or not Path(results).exists():
+        return {}
+    table = pd.read_csv(results, dtype={"fingerprint": str})
+    missing = set(COLUMNS) - set(table.columns)
+    if missing:
+        raise ValueError(f"{results} is no table of results: it lacks the columns {', '.join(sorted(missing))}")
+    return {tuple(row[:-1]): row[-1] for row in table[COLUMNS].itertuples(index=False, name=None)}
+
+
+def _table(cells: dict[tuple, float]) -> pd.DataFrame:
+    return pd.DataFrame([(*key, accuracy) for key, accuracy in cells.items()], columns=COLUMNS)
+
+
+def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], *, balanced: bool | None = None) -> list[Selection]:
+    """What every method that these dynamics allow keeps at every budget."""
+    allowed = [m for m in METHODS.values() if dynamics.complete or m.training != "full"]
+    return [prune(condensed, dynamics, method.name, budget, balanced=balanced) for method in allowed for budget in ipc_to]
+
+
+def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.DataFrame:
+    """Formed images that stay in each class: columns method, ipc_to, balanced, class, kept; a row for each."""
+    rows = [
+        (s.method, s.ipc_to, s.balanced, name, count)
+        for s in kept
+        for name, count in zip(condensed.classes, s.per_class_counts.tolist())
+    ]
+    return pd.DataFrame(rows, columns=["method", "ipc_to", "balanced", "class", "kept"])
+
+
+def summary(results: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation (of a sample) and number of runs of each method and budget: method, ipc_to, mean, std, n."""
+    grouped = results.groupby(["method", "ipc_to"], sort=False)["accuracy"]
+    return grouped.agg(mean="mean", std="std", n="count").reset_index()
+
+
+def pivot(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of IPC_T × methods, each cell "mean ± std" in %; `table` has columns method, ipc_to, mean, std."""
+    cells = table.assign(cell=[_cell(m, s) for m, s in zip(table["mean"], table["std"])])
+    wide = cells.pivot(index="ipc_to", columns="method", values="cell")
+    return wide[list(dict.fromkeys(table.method))].rename_axis(index="IPC_T", columns=None)
+
+
+def _cell(mean: float, std: float) -> str:
+    if pd.isna(mean):
+        return "–"
+    return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+
+
+def beside_paper(results: pd.DataFrame, condensed: CondensedSet) -> pd.DataFrame | None:
+    """Ours beside Table 2: method, ipc_to, ours, paper, difference (all in %); None where the paper has no such rows.
+
+    Raises ValueError where the set does not say its dataset.
+    """
+    if "dataset" not in condensed.info:
+        raise ValueError("condensed.info has no 'dataset', which says the rows of Table 2 to compare with")
+    published = paper.beside(paper.dataset_of(condensed.info["dataset"], len(condensed.classes)), condensed.ipc)
+    if published is None:
+        return None
+    ours = summary(results)[["method", "ipc_to", "mean"]].rename(columns={"mean": "ours"})
+    both = ours.merge(published.rename(columns={"mean": "paper"})[["method", "ipc_to", "paper"]], on=["method", "ipc_to"], how="left")
+    return both.assign(difference=both.ours - both.paper)
+
+
+def paired(results: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
+    """YOCO minus each other method, paired over dynamics and seeds: method, ipc_to, mean, std (in %), wins, n."""
+    checks.one_of("against", against, set(results.method))
+    wide = results.pivot_table(index=["ipc_to", "dynamics", "seed"], columns="method", values="accuracy", sort=False)
+    gaps = wide[[against]].values - wide.drop(columns=against)
+    long = gaps.melt(ignore_index=False, var_name="method", value_name="gap").reset_index()
+    grouped = long.groupby(["ipc_to", "method"], sort=False)["gap"]
+    return grouped.agg(mean="mean", std="std", wins=lambda gap: int((gap > 0).sum()), n="count").reset_index()
