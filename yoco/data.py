@@ -17,8 +17,8 @@ from yoco import checks
 NAMES = ("digits", "cifar10", "cifar100", "imagenet10")
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the published code's, for both CIFARs
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-IMAGENET10 = tuple(  # class list and order of design §6
-    "n02869837 n01749939 n02488291 n02107142 n13037406 n02091831 n04517823 n04589890 n03062245 n01773797".split()
+IMAGENET10 = (  # class list and order of design §6
+    "n02869837", "n01749939", "n02488291", "n02107142", "n13037406", "n02091831", "n04517823", "n04589890", "n03062245", "n01773797",
 )
 TRAIN, TEST = ("train",), ("test", "val")  # folder names of the two splits
 

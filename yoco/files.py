@@ -72,7 +72,7 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             _check_header(path, header, kind)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
         info = json.loads(header["info"])
     except (safetensors.SafetensorError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(f"{path} is damaged or cut short: {error}") from error

@@ -2,11 +2,13 @@
 
 import ast
 from collections.abc import Mapping
-from typing import Annotated, Any, Optional
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Optional
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from yoco import checks
+from yoco.condense.settings import SMOKE_WIDTH, default_model
 from yoco.prune import METHODS
 
 
@@ -19,43 +21,67 @@ def _split(value: Any) -> Any:
 
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[list[Count], Field(min_length=1), BeforeValidator(_split)]
-Names = Annotated[list[str], Field(min_length=1), BeforeValidator(_split)]
+MethodName = Annotated[str, AfterValidator(lambda name: checks.one_of("method", name, METHODS))]
+Methods = Annotated[list[MethodName], Field(min_length=1), BeforeValidator(_split)]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How long and how wide the trainings of a preset are."""
+
+    epochs: int
+    width: int | None = None  # None: the paper's 128
+
+
+SCALES = {"paper": Scale(1000), "laptop": Scale(200), "smoke": Scale(50, SMOKE_WIDTH)}
+Preset = Literal["paper", "laptop", "smoke"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Model = Literal["convnet", "resnet10ap"]
 
 
 class Parameters(BaseModel):
     """What all notebooks take."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str = Field("digits", description="digits, cifar10, cifar100, imagenet10 or folder:PATH")
-    root: Optional[str] = Field(None, description="where the dataset is, or is downloaded to")
-    run_dir: Optional[str] = Field(None, description="the run's folder, in place of runs/<dataset>")
+    root: Optional[str] = Field(None, description="where the dataset is, or is downloaded to (none: ~/.cache/yoco)")
+    run_dir: Optional[str] = Field(None, description="the run's folder (none: runs/ and the dataset's name)")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of everything that is drawn")
     size: Optional[Count] = Field(None, description="resize the real images to this side")
     ipc: Count = Field(10, description="images per class of the condensed set, IPC_F")
     factor: Count = Field(2, description="cells along a side of a condensed image")
-    preset: str = Field("laptop", description="condensation settings: paper, laptop or smoke")
-    outer_loops: Optional[Count] = Field(None, description="fresh networks, in place of the preset's")
-    inner_loops: Optional[Count] = Field(None, description="image steps with each network, in place of the preset's")
-    width: Optional[Count] = Field(None, description="channels of the ConvNet, in place of the paper's 128")
+    preset: Optional[Preset] = Field(None, description="paper, laptop or smoke (none: smoke on digits, else laptop)")
+    epochs: Optional[Count] = Field(None, description="of each training (none: 1000, 200 or 50, by preset)")
+    model: Optional[Model] = Field(None, description="network of all trainings (none: convnet, or resnet10ap for images of 64 pixels or more)")
+    width: Optional[Count] = Field(None, description="channels of the ConvNet (none: 128, or 32 in smoke)")
+    precision: Precision = Field("auto", description="of convolutions: auto, float32 or bfloat16")
+
+    outer_loops: Optional[Count] = Field(None, description="fresh networks (none: 2000, 20 or 4, by preset)")
+    inner_loops: Optional[Count] = Field(None, description="image steps with each network (none: 100, 50 or 15, by preset)")
     time_budget: Optional[float] = Field(None, ge=0, description="seconds after which condensing stops; run again to go on")
-    precision: str = Field("auto", description="auto, float32 or bfloat16")
+
+    @property
+    def scale(self) -> str:
+        """The preset, with its default filled in."""
+        return self.preset or ("smoke" if self.dataset == "digits" else "laptop")
 
     def condensation(self) -> dict[str, Any]:
         """Arguments for `condense`."""
-        chosen = {name: getattr(self, name) for name in ("ipc", "factor", "preset", "seed", "time_budget", "precision")}
-        settings = {name: getattr(self, name) for name in ("outer_loops", "inner_loops", "width")}
-        return {**chosen, **{name: value for name, value in settings.items() if value is not None}}
+        names = ("ipc", "factor", "seed", "precision", "outer_loops", "inner_loops", "time_budget", "model", "width")
+        chosen = {name: getattr(self, name) for name in names}
+        return {"preset": self.scale, **{name: value for name, value in chosen.items() if value is not None}}
 
-    def training(self) -> dict[str, Any]:
-        """Arguments for `record`, `evaluate` and `study.run`."""
-        return {"width": self.width, "precision": self.precision}
+    def training(self, size: int) -> dict[str, Any]:
+        """Arguments for `record`, `evaluate_many` and `study.run` on images of side `size`."""
+        scale, model = SCALES[self.scale], self.model or default_model(size)
+        width = self.width or (scale.width if model == "convnet" else None)
+        return {"epochs": self.epochs or scale.epochs, "model": model, "width": width, "precision": self.precision}
 
 
 class Condensation(Parameters):
     """01_condensation"""
 
-    epochs: Count = Field(100, description="of each training that compares start and result")
     seeds: Count = Field(3, description="networks trained on the start, and on the result")
 
 
@@ -63,9 +89,8 @@ class Scores(Parameters):
     """02_scores"""
 
     dataset: str = Field("zoo:cifar10-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco")
-    epochs: Count = Field(1000, description="of the training run that is recorded, where none is found")
-    top_k: Optional[Count] = Field(None, description="epochs that LBPE averages, in place of the paper's")
-    within: Optional[Count] = Field(None, description="first epochs that LBPE chooses among, in place of the paper's")
+    top_k: Optional[Count] = Field(None, description="epochs that LBPE averages (none: the paper's)")
+    within: Optional[Count] = Field(None, description="first epochs that LBPE chooses among (none: the paper's)")
 
 
 class Balance(Scores):
@@ -77,12 +102,11 @@ class Balance(Scores):
 class Pruning(Parameters):
     """04_pruning"""
 
-    epochs: Count = Field(100, description="of each training on a pruned set")
-    dynamics_epochs: Count = Field(100, description="of each recorded training run")
-    dynamics: Count = Field(3, description="training runs recorded")
-    seeds: Count = Field(1, description="networks trained on each pruned set")
     ipc_to: Counts = Field([1, 2, 5], description="budgets, IPC_T")
-    methods: Names = Field(list(METHODS), description="pruning methods")
+    methods: Methods = Field(list(METHODS), description="pruning methods")
+    dynamics: Count = Field(3, description="training runs recorded")
+    seeds: Count = Field(1, description="networks trained on each pruned set, for each of those")
+    dynamics_epochs: Optional[Count] = Field(None, description="of each recorded run (none: as epochs)")
 
 
 NOTEBOOKS: dict[str, type[Parameters]] = {model.__doc__: model for model in (Condensation, Scores, Balance, Pruning)}
@@ -138,7 +162,7 @@ def table(notebook: str) -> str:
 def type_name(annotation: Any) -> str:
     """A short name for the type of a parameter."""
     text = str(annotation).replace("typing.", "")
-    for word, short in (("list[str", "list of names"), ("list[", "list of whole numbers"), ("int", "whole number"), ("float", "number"), ("str", "text")):
+    for word, short in (("list[ty", "list of names"), ("list[", "whole numbers"), ("Literal", "name"), ("int", "whole number"), ("float", "number")):
         if word in text:
-            return short + (" or none" if "Optional" in text or "None" in text else "")
-    return text
+            return short
+    return "text"

@@ -96,6 +96,14 @@ def multi_formation(images: Tensor, factor: int) -> Figure:
     return figure
 
 
+def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: int = 5) -> Figure:
+    """The uncondensed start and the condensed set, side by side."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 0.55 * len(condensed.classes) + 0.5))
+    for ax, shown, title in zip(axes, (start, condensed), ("start: packed real images", "condensed")):
+        condensed_set(shown, per_class, title=title, ax=ax)
+    return figure
+
+
 def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
     """The loss over the steps of a condensation, with its running mean over one network's life. Returns the Axes."""
     ax = ax or plt.subplots(figsize=(7, 3))[1]
@@ -166,9 +174,8 @@ def trajectories(probability: Tensor, epochs: Tensor, names: Sequence[str], *, a
 
 def class_balance(balance: pd.DataFrame, even: int) -> Figure:
     """Bars of what each method keeps of each class at one budget (rows of `study.class_balance`); `even`: a balanced share."""
-    grid = sns.catplot(
-        balance.assign(method=balance.method.map(title_of)), kind="bar", x="class", y="kept", col="method", col_wrap=4, height=2, aspect=1.3, color=KEPT
-    )
+    named = balance.assign(method=balance.method.map(title_of))
+    grid = sns.catplot(named, kind="bar", x="class", y="kept", col="method", col_wrap=4, height=2, aspect=1.3, color=KEPT)
     for ax in grid.axes.flat:
         ax.axhline(even, color=DROPPED, lw=1.5, ls="--")
         ax.tick_params(axis="x", rotation=90)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -93,8 +94,7 @@ def select(score: Tensor, labels: Tensor, per_class: int, *, keep: str, balanced
     if score.ndim != 1 or score.shape != labels.shape:
         raise ValueError(f"score and labels must have one shape [N], got {list(score.shape)} and {list(labels.shape)}")
     checks.finite("score", score.float())
-    order = lambda members, n: score[members].argsort(descending=keep == "hard", stable=True)[:n]  # noqa: E731
-    return _in_groups(labels, per_class, balanced, order)
+    return _in_groups(labels, per_class, balanced, lambda members, n: score[members].argsort(descending=keep == "hard", stable=True)[:n])
 
 
 def stratified(score: Tensor, n: int, *, hard_cutoff: float, strata: int = STRATA, seed: int = 0) -> Tensor:
@@ -192,7 +192,7 @@ def request(
     checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
     checks.one_of("keep", chosen.keep if keep is None else keep, KEEP)
     if not torch.equal(dynamics.labels, condensed.formed_labels):
-        raise ValueError(f"dynamics are of {len(dynamics.labels)} formed images with other labels than the {len(condensed.formed_labels)} of this set")
+        raise ValueError(f"dynamics are of {len(dynamics.labels)} formed images, whose labels are not those of this set")
     if chosen.training == "full" and not dynamics.complete:
         raise ValueError(f"method={method!r} needs the whole training run; these dynamics stopped early ({dict(dynamics.info)})")
     paper_k, paper_window = lbpe_settings(condensed)
@@ -222,14 +222,15 @@ def prune(condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", ipc
     return Selection(indices, counts, method, ipc_to, wanted.keep, wanted.balanced, wanted.seed)
 
 
-def score_table(condensed: CondensedSet, dynamics: Dynamics, **options):
-    """Every score of every formed image: a DataFrame with columns index, label, class, cell, and one per score (high is
+def score_table(condensed: CondensedSet, dynamics: Dynamics, **options) -> pd.DataFrame:
+    """Every score of every formed image: a DataFrame with columns index, label, class, and one per score (high is
     hard, but for aum, where low is). Scores that the dynamics cannot give are left out."""
-    import pandas as pd
-
     labels = condensed.formed_labels
-    table = pd.DataFrame({"index": range(len(labels)), "label": labels, "class": [condensed.classes[k] for k in labels.tolist()]})
-    for column, method, sign in (("lbpe", "yoco", 1), ("el2n", "el2n", 1), ("aum", "aum", -1), ("forgetting", "forgetting", 1), ("entropy", "entropy", 1)):
+    names = [condensed.classes[k] for k in labels.tolist()]
+    table = pd.DataFrame({"index": range(len(labels)), "label": labels.numpy(), "class": names})
+    columns = {"lbpe": "yoco", "el2n": "el2n", "aum": "aum", "forgetting": "forgetting", "entropy": "entropy"}
+    for column, method in columns.items():
+        sign = -1 if method == "aum" else 1
         if METHODS[method].training == "early" or dynamics.complete:
             table[column] = (sign * METHODS[method].score(request(condensed, dynamics, method, **options))).numpy()
     return table

@@ -98,11 +98,12 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any
     chosen: the parameters of 04 (`params.Pruning`). Returns the table of `study.run`.
     """
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
-    training = {"epochs": chosen.dynamics_epochs, **chosen.training()}
-    dynamics = [get_dynamics(run, condensed, chosen.dataset, seed, chosen.seed, **training) for seed in numbers]
+    training = chosen.training(condensed.size)
+    recording = training | ({"epochs": chosen.dynamics_epochs} if chosen.dynamics_epochs else {})
+    dynamics = [get_dynamics(run, condensed, chosen.dataset, seed, chosen.seed, **recording) for seed in numbers]
     return study.run(
-        condensed, data, dynamics, methods=chosen.methods, ipc_to=chosen.ipc_to, epochs=chosen.epochs,
-        seeds=range(chosen.seed, chosen.seed + chosen.seeds), results=run / RESULTS, **chosen.training(),
+        condensed, data, dynamics, methods=chosen.methods, ipc_to=chosen.ipc_to,
+        seeds=range(chosen.seed, chosen.seed + chosen.seeds), results=run / RESULTS, **training,
     )
 
 

@@ -30,7 +30,15 @@ class GradientMatching:
     """
 
     def __init__(
-        self, data: ImageData, ipc: int, factor: int, settings: MatchingSettings, source: Generator, device: torch.device, precision: str, compiled: bool
+        self,
+        data: ImageData,
+        ipc: int,
+        factor: int,
+        settings: MatchingSettings,
+        source: Generator,
+        device: torch.device,
+        precision: str,
+        compiled: bool,
     ) -> None:
         self.data, self.ipc, self.factor, self.settings, self.source = data, ipc, factor, settings, source
         self.device, self.precision, self.compiled = device, precision, compiled

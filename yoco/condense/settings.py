@@ -10,6 +10,7 @@ from yoco.models import MODELS
 PRESETS = ("paper", "laptop", "smoke")
 LARGE = 64  # images of this side or more take the ImageNet-10 settings
 SHORT_RUN_LR = 20  # the paper's image step is for 200,000 steps; hundreds of them move too little (README, "Image step")
+SMOKE_WIDTH = 32  # channels of the ConvNet in the smoke preset
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class MatchingSettings:
         return asdict(self)
 
 
+def default_model(size: int) -> str:
+    """The paper's network for images of side `size`."""
+    return "resnet10ap" if size >= LARGE else "convnet"
+
+
 def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) -> MatchingSettings:
     """The preset for images of side `size`, scaled to `ipc`, with single values overridden.
 
@@ -65,7 +71,7 @@ def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) ->
         checks.one_of("setting", name, [field.name for field in fields(MatchingSettings)])
     large = size >= LARGE
     if large:
-        base = MatchingSettings(model="resnet10ap", distance="l1", outer_loops=500, pretrain_epochs=10, network_images=500)
+        base = MatchingSettings(model=default_model(size), distance="l1", outer_loops=500, pretrain_epochs=10, network_images=500)
     else:
         base = MatchingSettings()
     # the paper scales the step with the number of pixels that share the gradient
@@ -73,7 +79,8 @@ def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) ->
     if preset == "laptop":
         base = replace(base, outer_loops=20, inner_loops=50, network_images=512, pretrain_epochs=min(base.pretrain_epochs, 1))
     elif preset == "smoke":
-        base = replace(base, outer_loops=2, inner_loops=5, network_images=128, pretrain_epochs=0)
+        width = SMOKE_WIDTH if overrides.get("model", base.model) == "convnet" else None
+        base = replace(base, outer_loops=4, inner_loops=15, network_images=256, pretrain_epochs=0, width=width)
     if preset != "paper":
         base = replace(base, image_lr=base.image_lr * SHORT_RUN_LR)
     return replace(base, **overrides)

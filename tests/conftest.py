@@ -1,0 +1,48 @@
+"""Small data for all tests: random images of three classes that differ in brightness, so that a network can learn them."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from yoco import condense, dynamics
+from yoco.condensed import CondensedSet
+from yoco.data import ImageData, channel_statistics
+
+CLASSES = ("dark", "middle", "bright")
+
+
+def make_data(per_class: int = 24, size: int = 16, channels: int = 3, seed: int = 0) -> ImageData:
+    source = torch.Generator().manual_seed(seed)
+    splits = []
+    for count in (per_class, 8):
+        labels = torch.arange(len(CLASSES)).repeat_interleave(count)
+        noise = torch.rand(len(labels), channels, size, size, generator=source) * 80
+        splits += [(noise + labels.view(-1, 1, 1, 1) * 80).to(torch.uint8), labels]
+    mean, std = channel_statistics(splits[0])
+    return ImageData("toy", *splits, CLASSES, mean, std)
+
+
+@pytest.fixture(scope="session")
+def toy() -> ImageData:
+    return make_data()
+
+
+@pytest.fixture(scope="session")
+def toy_set(toy: ImageData) -> CondensedSet:
+    """Three classes of 5 packed real images, factor 2."""
+    return condense.real_set(toy, 5, 2, seed=0)
+
+
+@pytest.fixture(scope="session")
+def toy_dynamics(toy_set: CondensedSet) -> dynamics.Dynamics:
+    return dynamics.record(toy_set, epochs=12, seed=0, width=8, precision="float32", progress=False)
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
