@@ -83,7 +83,7 @@ def run_condense(options: argparse.Namespace) -> None:
     chosen = params.validated("01_condensation", given(options))
     run = runs.folder(chosen.run_dir, chosen.dataset)
     load = lambda: data.load(chosen.dataset, chosen.root, size=chosen.size)
-    runs.get_condensed(run, chosen.dataset, load, **chosen.condensation())
+    runs.get_condensed(run, chosen.dataset, load, go_on=True, **chosen.condensation())
 
 
 def run_study(options: argparse.Namespace) -> None:

@@ -1,5 +1,7 @@
 """`CondensedSet`: the value that condensation makes and everything after passes on, and its file."""
 
+import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +69,12 @@ class CondensedSet:
     def formed_labels(self) -> Tensor:
         """Labels of the formed images, int64 [N*factor²]."""
         return self.labels.repeat_interleave(self.factor**2)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change with the images and the factor; dynamics name their set by it."""
+        pixels = self.images.float().contiguous().numpy().tobytes()
+        return hashlib.sha256(pixels + bytes([self.factor])).hexdigest()[:12]
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in 0..1 -> (images - mean) / std, which networks train on."""

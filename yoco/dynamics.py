@@ -56,7 +56,7 @@ class Dynamics:
     logits: float [E_kept, N, K], of the epochs `kept` (int64 [E_kept], ascending) that a score can use; correct: bool
     [E, N]; aum: float [N], mean margin over the epochs; labels: int64 [N]; final_logits float [N, K] and features float
     [N, D]: of the trained network on the unaugmented images (None where the run stopped before the schedule's end);
-    info: settings, seed, top_k, windows.
+    info: the set's fingerprint, settings, seed, top_k, windows.
     """
 
     logits: Tensor
@@ -82,6 +82,10 @@ class Dynamics:
     def complete(self) -> bool:
         """Whether the whole schedule was run, which AUM, forgetting, entropy and SSP need."""
         return self.final_logits is not None
+
+    def of(self, condensed: CondensedSet) -> bool:
+        """Whether these were recorded on that set: the same labels, and the same images where the set is named."""
+        return torch.equal(self.labels, condensed.formed_labels) and self.info.get("set") in (None, condensed.fingerprint)
 
     def early_logits(self, epochs: int = EARLY) -> Tensor:
         """Logits of the first `epochs` epochs, or of as many as there are. Raises ValueError where they were not kept."""
@@ -219,7 +223,7 @@ def record(
         final = clean(network)
         features = train.outputs(network.features, lambda part: inputs[part], len(inputs), protocol.precision).cpu()
     info = {
-        "epochs": epochs, "until": until, "seed": seed, "model": model, "width": protocol.width, "record_on": record_on,
+        "set": condensed.fingerprint, "epochs": epochs, "until": until, "seed": seed, "model": model, "width": protocol.width, "record_on": record_on,
         "top_k": top_k, "windows": list(windows), "early": early, "precision": protocol.precision, "compiled": protocol.compiled,
     }
     return recorder.dynamics(info, final, features)

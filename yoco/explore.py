@@ -30,7 +30,7 @@ def browse(condensed: CondensedSet, table: pd.DataFrame, *, score: str = "lbpe")
     def update(_: object = None) -> None:
         rows = table if by_class.value == "all" else table[table["class"] == by_class.value]
         rows = rows.sort_values(by_score.value, ascending=order.value == "lowest first", kind="stable").head(SHOWN)
-        picture.value = png(formed[rows["index"].to_numpy()])
+        picture.value = png(formed[rows["index"].tolist()])
         values = ", ".join(f"{value:.3g}" for value in rows[by_score.value].head(COLUMNS))
         numbers.value = f"{len(rows)} formed images, row after row; {by_score.value} of the first row: {values}"
 

@@ -131,7 +131,7 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
     figure, axes = plt.subplots(2, len(scores), figsize=(3 * len(scores), 6), squeeze=False)
     for column, score in enumerate(scores):
         sns.histplot(table, x=score, bins=30, ax=axes[0, column])
-        sns.boxplot(table, x=score, y="class", color="#56B4E9", fliersize=2, linewidth=0.8, ax=axes[1, column])
+        sns.violinplot(table, x=score, y="class", color="#56B4E9", cut=0, density_norm="width", linewidth=0.8, ax=axes[1, column])
         axes[0, column].set(xlabel="", ylabel="formed images" if column == 0 else "", title=score)
         axes[1, column].set(xlabel=f"{score} ({'low' if score == 'aum' else 'high'} is hard)", ylabel="")
         if column:

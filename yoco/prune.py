@@ -191,8 +191,8 @@ def request(
     chosen = METHODS[checks.one_of("method", method, METHODS)]
     checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
     checks.one_of("keep", chosen.keep if keep is None else keep, KEEP)
-    if not torch.equal(dynamics.labels, condensed.formed_labels):
-        raise ValueError(f"dynamics are of {len(dynamics.labels)} formed images, whose labels are not those of this set")
+    if not dynamics.of(condensed):
+        raise ValueError(f"dynamics were recorded on another set ({dict(dynamics.info)}) than this one ({condensed.fingerprint})")
     if chosen.training == "full" and not dynamics.complete:
         raise ValueError(f"method={method!r} needs the whole training run; these dynamics stopped early ({dict(dynamics.info)})")
     paper_k, paper_window = lbpe_settings(condensed)

@@ -40,28 +40,34 @@ def dynamics_file(run: Path, seed: int, first: int = 0) -> Path:
     return run / ("dynamics.safetensors" if seed == first else f"dynamics-{seed}.safetensors")
 
 
-def get_condensed(run: Path, dataset: str, data: Callable[[], ImageData] | None = None, **arguments: Any) -> CondensedSet:
+def get_condensed(
+    run: Path, dataset: str, data: Callable[[], ImageData] | None = None, *, go_on: bool = False, **arguments: Any
+) -> CondensedSet:
     """The run's condensed set; where it is not there, the zoo's ("zoo:NAME"), or one condensed now and saved.
 
-    data: gives the real images, where they are needed. arguments: of `condense`. Raises ValueError where the folder
+    data: gives the real images, where they are needed. go_on: a set whose condensation was stopped before its end is
+    condensed on, from the checkpoint beside it. arguments: of `condense`. Raises ValueError where the folder
     holds a set of another dataset, IPC or factor than asked for.
     """
-    path = run / CONDENSED
+    path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
     if path.exists():
         found = CondensedSet.load(path)
         _check_found(found, path, dataset, arguments)
         print(f"found {path.name}: {describe(found)}")
-        return found
+        if not (go_on and checkpoint.exists()):
+            return found
+        print("its condensation was stopped before its end: going on from the checkpoint")
     if dataset.startswith(ZOO):
         made = zoo.load(dataset.removeprefix(ZOO))
         print(f"from the zoo: {describe(made)}")
     else:
-        print(f"no {path.name} in the run's folder: condensing {dataset} now")
-        made = condense(data(), checkpoint=run / "checkpoint.safetensors", **arguments)
+        if not path.exists():
+            print(f"no {path.name} in the run's folder: condensing {dataset} now")
+        made = condense(data(), checkpoint=checkpoint, **arguments)
         print(f"made {path.name}: {describe(made)}")
     made.save(path)
     if made.info.get("finished", True):
-        (run / "checkpoint.safetensors").unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
     return made
 
 
@@ -80,14 +86,17 @@ def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, fi
     path = dynamics_file(run, seed, first)
     if path.exists():
         found = Dynamics.load(path)
-        print(f"found {path.name}: {len(found.correct)} epochs")
-        return found
-    made = zoo.load_dynamics(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) and seed == first else None
-    if made is None:
-        print(f"no {path.name} in the run's folder: recording {arguments['epochs']} epochs now")
-        made = record(condensed, seed=seed, **arguments)
+        if found.of(condensed):
+            print(f"found {path.name}: {len(found.correct)} epochs")
+            return found
+        print(f"{path.name} is of another set, this one's past perhaps: recording anew")
+    shipped = zoo.load_dynamics(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) and seed == first else None
+    if shipped is not None and shipped.of(condensed):
+        print(f"from the zoo: dynamics of {len(shipped.correct)} epochs")
+        made = shipped
     else:
-        print(f"from the zoo: dynamics of {len(made.correct)} epochs")
+        print(f"recording {arguments['epochs']} epochs of dynamics now, for {path.name}")
+        made = record(condensed, seed=seed, **arguments)
     made.save(path)
     return made
 

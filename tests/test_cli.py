@@ -1,0 +1,88 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from yoco import CondensedSet, cli, params, runs
+
+FAST = ["-p", "outer_loops", "1", "-p", "inner_loops", "2", "-p", "width", "8", "-p", "epochs", "2", "-p", "ipc", "2"]
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def own_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("YOCO_RUNS", str(tmp_path / "runs"))
+
+
+def test_condense_then_study_without_jupyter(tmp_path, capsys):
+    assert cli.main(["condense", *FAST]) == 0
+    path = tmp_path / "runs/digits/condensed.safetensors"
+    made = CondensedSet.load(path)
+    assert made.ipc == 2 and made.info["steps"] == 2 and not (path.parent / "checkpoint.safetensors").exists()
+    assert cli.main(["study", *FAST, "-p", "ipc_to", "1,2", "-p", "methods", "random,yoco", "-p", "dynamics", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "found condensed.safetensors" in printed and "yoco" in printed.splitlines()[-4]
+    assert (path.parent / "results.csv").is_file() and (path.parent / "dynamics.safetensors").is_file()
+
+
+def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):
+    fast = [part if part != "2" or FAST[i - 1] != "inner_loops" else "4" for i, part in enumerate(FAST)]
+    assert cli.main(["condense", *fast, "-p", "time_budget", "0"]) == 0
+    run = tmp_path / "runs/digits"
+    assert (run / "checkpoint.safetensors").is_file() and not CondensedSet.load(run / "condensed.safetensors").info["finished"]
+    assert cli.main(["condense", *fast]) == 0
+    assert CondensedSet.load(run / "condensed.safetensors").info["steps"] == 4
+    assert "going on" in capsys.readouterr().out and not (run / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("arguments, error", [
+    (["condense", "-p", "datset", "digits"], "parameter='datset' is unknown (did you mean 'dataset'?)"),
+    (["condense", "-p", "ipc", "many"], "ipc='many'"),
+    (["condense", "-p", "dataset", "mnist"], "dataset='mnist' is unknown"),
+    (["run", "07"], "notebook='07' is unknown"),
+    (["run", "-p", "ipcto", "1"], "parameter='ipcto' is unknown"),
+    (["run", "01", "--folder", "nowhere"], "no 01_condensation.ipynb in nowhere"),
+])
+def test_bad_input_is_one_line_and_status_2(arguments, error, capsys):
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert error in captured.err and len(captured.err.splitlines()) == 1
+
+
+def test_a_run_folder_with_another_set_is_refused(toy_set, tmp_path):
+    (tmp_path / "runs/digits").mkdir(parents=True)
+    toy_set.save(tmp_path / "runs/digits/condensed.safetensors")
+    with pytest.raises(ValueError, match="asked for was .*choose another run_dir"):
+        runs.get_condensed(tmp_path / "runs/digits", "digits", ipc=10, factor=2)
+
+
+def test_run_sends_a_notebook_through_papermill(tmp_path):
+    assert cli.main(["run", "01", "--folder", str(ROOT / "notebooks"), *FAST, "-p", "seeds", "1"]) == 0
+    executed = nbformat.read(tmp_path / "runs/digits/01_condensation.ipynb", 4)
+    injected = next(cell.source for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", []))
+    assert "ipc = 2" in injected and (tmp_path / "runs/digits/condensed.png").is_file()
+
+
+def test_bare_papermill_stops_at_a_misspelt_parameter(tmp_path):
+    command = [sys.executable, "-m", "papermill", ROOT / "notebooks/01_condensation.ipynb", tmp_path / "out.ipynb", "-p", "datset", "digits"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0 and "parameter='datset' is unknown" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_module_runs_as_a_program():
+    done = subprocess.run([sys.executable, "-m", "yoco", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and all(word in done.stdout for word in ("run", "condense", "study"))
+
+
+def test_parameter_cells_of_the_notebooks_are_the_typed_definition():
+    for name, model in params.NOTEBOOKS.items():
+        cells = json.loads((ROOT / f"notebooks/{name}.ipynb").read_text())["cells"]
+        source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
+        values: dict = {}
+        exec(source, values)
+        assert params.assigned(source) == list(model.model_fields), name
+        assert {key: values[key] for key in model.model_fields} == {key: field.default for key, field in model.model_fields.items()}, name

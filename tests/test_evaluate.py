@@ -1,0 +1,91 @@
+import pytest
+import torch
+
+from tests.conftest import make_data
+from yoco import evaluate, seeds, train
+from yoco.train import Protocol
+
+FAST = {"width": 8, "precision": "float32"}
+
+
+def test_training_learns_and_chance_stays_chance(toy, toy_set):
+    images, labels = toy_set.form()
+    learned = evaluate.evaluate(images, labels, toy, epochs=40, seed=0, **FAST)
+    confused = evaluate.evaluate(images, labels.roll(20), toy, epochs=40, seed=0, **FAST)
+    assert learned > 80 and confused < 20
+
+
+def test_accuracy_is_exact_over_all_test_images_in_percent(toy, toy_set):
+    accuracy = evaluate.evaluate(*toy_set.form(), toy, epochs=1, seed=0, **FAST)
+    assert (accuracy / 100 * len(toy.test_labels)) == pytest.approx(round(accuracy / 100 * len(toy.test_labels)))
+
+
+def test_seed_gives_the_result_whatever_ran_before_and_however_many_jobs(toy, toy_set):
+    images, labels = toy_set.form()
+    alone = [evaluate.evaluate(images, labels, toy, epochs=3, seed=s, **FAST) for s in (0, 1)]
+    for jobs in (1, 2):
+        table = evaluate.evaluate_many({"a": (images, labels), "b": (images[::2], labels[::2])}, toy, epochs=3, seeds=[0, 1], jobs=jobs, progress=False, **FAST)
+        assert list(table.columns) == ["subset", "seed", "accuracy"] and table["subset"].tolist() == ["a", "a", "b", "b"]
+        assert table["accuracy"][:2].tolist() == alone
+
+
+def test_learning_rate_falls_to_a_fifth_after_two_thirds_and_five_sixths(monkeypatch):
+    rates = []
+
+    def epoch(step, *_, **__):
+        rates.append(step.optimizer.param_groups[0]["lr"])
+        step.optimizer.step()
+
+    monkeypatch.setattr(train, "epoch", epoch)
+    train.fit(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.long), 2, Protocol(epochs=12, width=4, precision="float32", compiled=False), 0)
+    assert rates == pytest.approx([0.01] * 8 + [0.002] * 2 + [0.0004] * 2)
+
+
+def test_an_epoch_passes_every_image_once_in_batches():
+    seen = []
+    images, labels = torch.randn(10, 1, 8, 8), torch.arange(10) % 2
+    model = train.models.build_seeded(0, "convnet", 1, 2, 8, width=4)
+    step = train.Step(model, train.Optimiser().build(model))
+    augmentation = train.augment.Augmentation(())
+    train.epoch(step, images, labels, seeds.generator(0), classes=2, augmentation=augmentation, batch_size=4, seen=lambda i, logits: seen.append((i, logits)))
+    assert [len(i) for i, _ in seen] == [4, 4, 2] and sorted(torch.cat([i for i, _ in seen]).tolist()) == list(range(10))
+    assert seen[0][1].shape == (4, 2)
+
+
+def test_step_equals_plain_sgd_with_momentum_and_weight_decay():
+    images, targets = torch.randn(5, 1, 8, 8), torch.eye(5)[:, :3].softmax(1)
+    ours, plain = (train.models.build_seeded(0, "convnet", 1, 3, 8, width=4) for _ in range(2))
+    step = train.Step(ours, train.Optimiser().build(ours))
+    velocity = [torch.zeros_like(p) for p in plain.parameters()]
+    for _ in range(3):
+        step(images, targets)
+        loss = -(targets * plain(images).log_softmax(1)).sum(1).mean()
+        for p, v, g in zip(plain.parameters(), velocity, torch.autograd.grad(loss, list(plain.parameters()))):
+            v.mul_(0.9).add_(g + 5e-4 * p.detach())
+            p.data -= 0.01 * v
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours.parameters(), plain.parameters()))
+
+
+def test_divergence_is_an_error(toy, toy_set):
+    with pytest.raises(FloatingPointError, match="training diverged"):
+        evaluate.evaluate(*toy_set.form(), toy, epochs=3, seed=0, optimiser=train.Optimiser(lr=1e30), **FAST)
+
+
+@pytest.mark.parametrize("change, error, match", [
+    ({"images": torch.rand(60, 3, 8, 8)}, ValueError, r"shape \[3, 16, 16\] each, as toy's, got \[3, 8, 8\]"),
+    ({"images": torch.rand(60, 3, 16, 16) * 2}, ValueError, "images must lie in 0..1"),
+    ({"labels": torch.full((60,), 5)}, ValueError, "labels must lie in 0..2, got 5..5"),
+    ({"labels": torch.zeros(59, dtype=torch.long)}, ValueError, r"labels must have shape \[60\]"),
+    ({"epochs": 0}, ValueError, "epochs must be at least 1"),
+    ({"model": "vgg"}, ValueError, "model='vgg' is unknown"),
+])
+def test_bad_input(toy, toy_set, change, error, match):
+    images, labels = toy_set.form()
+    arguments = {"images": images, "labels": labels, "epochs": 1, "model": "convnet", **change}
+    with pytest.raises(error, match=match):
+        evaluate.evaluate(arguments.pop("images"), arguments.pop("labels"), toy, seed=0, **arguments)
+
+
+def test_grey_images_work():
+    grey = make_data(channels=1)
+    assert 0 <= evaluate.evaluate(grey.train_images[:10], grey.train_labels[:10], grey, epochs=1, seed=0, **FAST) <= 100

@@ -1,0 +1,61 @@
+import pytest
+
+from yoco import params
+
+
+def namespace(notebook="04_pruning", injected="", **values):
+    defaults = {name: field.default for name, field in params.NOTEBOOKS[notebook].model_fields.items()}
+    return {**defaults, **values, "In": ["", "dataset = 'digits'", injected, "check(...)"]}
+
+
+def test_defaults_are_valid_and_scale_follows_the_dataset():
+    for name in params.NOTEBOOKS:
+        params.check(name, namespace(name))
+    assert params.validated("01_condensation", {}).scale == "smoke"
+    assert params.validated("01_condensation", {"dataset": "cifar10"}).scale == "laptop"
+    assert params.validated("01_condensation", {"dataset": "cifar10", "preset": "paper"}).training(32)["epochs"] == 1000
+    assert params.validated("01_condensation", {"dataset": "imagenet10"}).training(224) == {
+        "epochs": 200, "model": "resnet10ap", "width": None, "precision": "auto",
+    }
+
+
+def test_a_misspelt_papermill_parameter_is_an_error_that_suggests():
+    injected = '# Parameters\nipcto = [1]\nseed = 3\n'
+    with pytest.raises(ValueError, match="parameter='ipcto' is unknown .did you mean 'ipc_to'.*allowed: dataset, root"):
+        params.check("04_pruning", namespace(injected=injected, ipcto=[1], seed=3))
+
+
+def test_other_names_of_a_session_are_none_of_our_business():
+    assert params.check("04_pruning", namespace(my_own_variable=1)).seed == 0
+
+
+@pytest.mark.parametrize("values, match", [
+    ({"seed": "abc"}, "seed='abc': Input should be a valid integer"),
+    ({"ipc": 0}, "ipc=0: Input should be greater than or equal to 1"),
+    ({"preset": "huge"}, "preset='huge': Input should be 'paper', 'laptop' or 'smoke'"),
+    ({"methods": ["yocco"]}, "methods.0='yocco'.*did you mean 'yoco'"),
+    ({"ipc_to": []}, "ipc_to=..: List should have at least 1 item"),
+    ({"time_budget": -1}, "time_budget=-1"),
+    ({"seed": 1.5, "ipc": None}, "seed=1.5.*ipc=None"),
+])
+def test_wrong_values_say_what_is_allowed(values, match):
+    with pytest.raises(ValueError, match=match):
+        params.check("04_pruning", namespace(**values))
+
+
+def test_command_line_text_becomes_typed():
+    chosen = params.validated("04_pruning", {"ipc_to": "1, 2,5", "seed": "3", "methods": "yoco,random", "time_budget": "1.5"})
+    assert (chosen.ipc_to, chosen.seed, chosen.methods, chosen.time_budget) == ([1, 2, 5], 3, ["yoco", "random"], 1.5)
+    assert params.validated("04_pruning", {"ipc_to": 2}).ipc_to == [2]
+
+
+def test_a_parameter_that_was_deleted_is_missed():
+    values = namespace()
+    del values["seed"]
+    with pytest.raises(ValueError, match="parameter seed is not set"):
+        params.check("04_pruning", values)
+
+
+def test_unknown_notebook():
+    with pytest.raises(ValueError, match="notebook='05' is unknown"):
+        params.validated("05", {})

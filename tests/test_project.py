@@ -1,0 +1,106 @@
+"""The project's own rules: what imports what, and that files which say the same thing agree."""
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from yoco import params
+
+ROOT = Path(__file__).parent.parent
+# a file imports only from files above it (design.md §3, with the files that it leaves to us)
+ORDER = [
+    "checks", "seeds", "device", "files", "data", "formation", "augment", "models", "condensed", "train", "condense", "lemma", "dynamics",
+    "scores", "paper", "prune", "evaluate", "study", "zoo", "plots", "explore", "runs", "params", "cli", "__main__",
+]
+CONDENSE = ["matching", "settings", "loop", "idc", "__init__"]
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports: "data", "condense.loop"."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "yoco":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("yoco."):
+            parts = node.module.removeprefix("yoco.")
+            found |= {f"{parts}.{alias.name}" if parts == "condense" else parts for alias in node.names}
+    return found
+
+
+def test_every_file_imports_only_from_files_above_it():
+    files = {p.stem for p in (ROOT / "yoco").glob("*.py")} - {"__init__"}
+    assert files | {"condense"} == set(ORDER)
+    for path in (ROOT / "yoco").glob("*.py"):
+        if path.stem != "__init__":
+            above = ORDER[: ORDER.index(path.stem)]
+            assert {name.split(".")[0] for name in imported(path)} <= set(above), path.name
+    for path in (ROOT / "yoco/condense").glob("*.py"):
+        above = {*ORDER[: ORDER.index("condense")], "condense"}
+        names = imported(path)
+        assert {name.split(".")[0] for name in names} <= above, path.name
+        inside = {name.split(".")[1] for name in names if name.startswith("condense.")}
+        assert inside & set(CONDENSE) <= set(CONDENSE[: CONDENSE.index(path.stem)]), path.name
+
+
+def test_files_are_short_and_say_their_idea():
+    for path in (ROOT / "yoco").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 300, path.name
+        assert ast.get_docstring(ast.parse(path.read_text())), path.name
+
+
+def test_public_functions_have_docstrings():
+    for path in (ROOT / "yoco").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_devices_are_named_in_one_place():
+    for path in (ROOT / "yoco").rglob("*.py"):
+        if path.name != "device.py":
+            assert not re.search(r"\.cuda\(|[\"']cuda|[\"']mps[\"']", path.read_text()), path.name
+
+
+def test_nothing_is_unpickled():
+    for path in (ROOT / "yoco").rglob("*.py"):
+        assert not re.search(r"torch\.load|pickle|allow_pickle", path.read_text()), path.name
+
+
+def test_environment_yml_has_the_packages_and_bounds_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
+    wanted = {f"python{project['requires-python']}"}
+    for line in project["dependencies"] + project["optional-dependencies"]["test"]:
+        name, bound = re.fullmatch(r"([a-z-]+)(.*)", line).groups()
+        wanted.add(conda_names.get(name, name) + bound)
+    assert set(yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]) == wanted
+
+
+@pytest.mark.parametrize("name", params.NOTEBOOKS)
+def test_notebooks_are_executed_checked_and_without_machine_paths(name):
+    text = (ROOT / f"notebooks/{name}.ipynb").read_text()
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in cells), "an unexecuted cell is never compared"
+    assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
+    assert sum("nbval-check-output" in cell["metadata"].get("tags", []) for cell in cells) >= 2
+    assert not any(re.match(r"(def|class) ", line) for cell in cells for line in cell["source"]), "logic belongs in the package"
+    assert not re.search(r"/(work|root|home|tmp)/", re.sub(r'"image/png": "[^"]*"', "", text))
+
+
+def test_readme_shows_the_parameters_of_every_notebook():
+    readme = (ROOT / "README.md").read_text()
+    for name in params.NOTEBOOKS:
+        assert params.table(name) in readme or all(row in readme for row in params.table(name).splitlines()[2:]), name
+
+
+def test_paper_tables_are_the_appendix_s_where_it_is_at_hand():
+    shared = ROOT.parent / "shared/paper"
+    if not shared.is_dir():
+        pytest.skip("no shared/paper beside the checkout")
+    for path in (ROOT / "yoco/paper_tables").glob("*.csv"):
+        assert path.read_text() == (shared / path.name).read_text()
