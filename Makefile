@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# a test on the notebooks' stored outputs starts from an empty runs folder, as the outputs were made
+# the stored outputs were made from an empty runs folder: nbval starts from one as well
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300 -p no:cacheprovider
 
 .PHONY: demo test lint notebooks clean

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -34,7 +35,7 @@ def test_form_gives_factor_squared_images_class_after_class(toy_set):
 ])
 def test_a_set_that_does_not_fit_is_refused(toy_set, change, error, match):
     with pytest.raises(error, match=match):
-        CondensedSet(**{**vars(toy_set), **change})
+        replace(toy_set, **change)
 
 
 def test_missing_cut_foreign_and_newer_files(toy_set, tmp_path):

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,9 +123,9 @@ def test_images_of_several_sizes_ask_for_a_size(tmp_path):
 ])
 def test_image_data_refuses_what_does_not_fit(toy, change, error):
     with pytest.raises(ValueError, match=error):
-        data.ImageData(**{**vars(toy), **change})
+        replace(toy, **change)
 
 
 def test_image_data_refuses_floats(toy):
     with pytest.raises(TypeError, match="train_images must be uint8"):
-        data.ImageData(**{**vars(toy), "train_images": toy.train_images.float() / 255})
+        replace(toy, train_images=toy.train_images.float() / 255)

@@ -1,8 +1,9 @@
 """Train on a subset, test on real images: one run, or many (appendix B.1.2; design §6)."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
@@ -16,6 +17,20 @@ from yoco.data import ImageData, to_floats
 from yoco.train import Protocol
 
 Subset = tuple[Tensor, Tensor]
+
+
+class TestSet(NamedTuple):
+    """What a training needs of the real data. Arrays in place of tensors, so that joblib shares them between processes."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, data: ImageData) -> "TestSet":
+        return cls(data.test_images.numpy(), data.test_labels.numpy(), len(data.classes), data.mean, data.std)
 
 
 def evaluate(
@@ -36,7 +51,7 @@ def evaluate(
     or TypeError where images or labels do not fit `data`, FloatingPointError where training diverges.
     """
     check_subset(images, labels, data)
-    return _accuracy(images, labels, data, Protocol(epochs=epochs, model=model, **options), seed, devices.choose(device))
+    return _accuracy(images, labels, TestSet.of(data), Protocol(epochs=epochs, model=model, **options), seed, devices.choose(device))
 
 
 def check_subset(images: Tensor, labels: Tensor, data: ImageData) -> None:
@@ -47,16 +62,17 @@ def check_subset(images: Tensor, labels: Tensor, data: ImageData) -> None:
         raise ValueError(f"images must have shape {list(data.test_images.shape[1:])} each, as {data.name}'s, got {list(images.shape[1:])}")
 
 
-def _accuracy(images: Tensor, labels: Tensor, data: ImageData, protocol: Protocol, seed: int, device: torch.device) -> float:
-    protocol = protocol.resolved(device, protocol.epochs * len(images), data.size)
-    inputs = normalise(to_floats(images).to(device), data.mean, data.std)
-    network = train.fit(inputs, labels.to(device), len(data.classes), protocol, seed)
+def _accuracy(images: Tensor, labels: Tensor, test: TestSet, protocol: Protocol, seed: int, device: torch.device) -> float:
+    protocol = protocol.resolved(device, protocol.epochs * len(images), images.shape[-1])
+    inputs = normalise(to_floats(images).to(device), test.mean, test.std)
+    network = train.fit(inputs, labels.to(device), test.classes, protocol, seed)
+    real = torch.tensor(test.images).to(device)
 
     def test_batch(part: slice) -> Tensor:
-        return normalise(to_floats(data.test_images[part].to(device)), data.mean, data.std)
+        return normalise(to_floats(real[part]), test.mean, test.std)
 
-    logits = train.outputs(network, test_batch, len(data.test_images), protocol.precision)
-    return (logits.argmax(1).cpu() == data.test_labels).double().mean().item() * 100
+    logits = train.outputs(network, test_batch, len(real), protocol.precision)
+    return (logits.argmax(1).cpu() == torch.tensor(test.labels)).double().mean().item() * 100
 
 
 def evaluate_many(
@@ -105,18 +121,19 @@ def accuracies(
     checks.whole("jobs", jobs, 1)
     images = sum(len(images) for images, _, _ in work) * protocol.epochs // jobs
     protocol = protocol.resolved(where, images, data.size)  # for all alike: one compilation serves them
+    test = TestSet.of(data)
     with tqdm(total=len(work), desc="training", unit="run", disable=not progress) as bar:
         if jobs == 1:
-            results = ((i, _accuracy(*item[:2], data, protocol, item[2], where)) for i, item in enumerate(work))
+            results = ((i, _accuracy(*item[:2], test, protocol, item[2], where)) for i, item in enumerate(work))
         else:
-            calls = (delayed(_in_worker)(i, item, data, protocol, where) for i, item in enumerate(work))
+            calls = (delayed(_in_worker)(i, item, test, protocol, where) for i, item in enumerate(work))
             results = Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
         for result in results:
             bar.update()
             yield result
 
 
-def _in_worker(number: int, item: tuple[Tensor, Tensor, int], data: ImageData, protocol: Protocol, device: torch.device) -> tuple[int, float]:
+def _in_worker(number: int, item: tuple[Tensor, Tensor, int], test: TestSet, protocol: Protocol, device: torch.device) -> tuple[int, float]:
     torch.set_num_threads(1)
     images, labels, seed = item
-    return number, _accuracy(images, labels, data, protocol, seed, device)
+    return number, _accuracy(images, labels, test, protocol, seed, device)

@@ -92,6 +92,10 @@ class Scores(Parameters):
     top_k: Optional[Count] = Field(None, description="epochs that LBPE averages (none: the paper's)")
     within: Optional[Count] = Field(None, description="first epochs that LBPE chooses among (none: the paper's)")
 
+    def recording(self, size: int) -> dict[str, Any]:
+        """Arguments for `record`: those of training, and what LBPE will be asked for."""
+        return {**self.training(size), "top_k": self.top_k, "windows": None if self.within is None else [self.within]}
+
 
 class Balance(Scores):
     """03_class_balance"""
@@ -162,7 +166,7 @@ def table(notebook: str) -> str:
 def type_name(annotation: Any) -> str:
     """A short name for the type of a parameter."""
     text = str(annotation).replace("typing.", "")
-    for word, short in (("list[ty", "list of names"), ("list[", "whole numbers"), ("Literal", "name"), ("int", "whole number"), ("float", "number")):
+    for word, short in (("list[Annotated[str", "names"), ("list[", "whole numbers"), ("Literal", "name"), ("int", "whole number"), ("float", "number")):
         if word in text:
             return short
     return "text"

@@ -1,6 +1,7 @@
 """Figures: each function takes data, draws on `ax` (or a new figure), and returns the Axes, or the Figure where it holds several."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,7 +26,7 @@ KEPT, DROPPED = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion, which the 
 def use_style() -> None:
     """The look of all figures: call it once at the top of a notebook."""
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
-    plt.rcParams.update({"figure.constrained_layout.use": True, "figure.dpi": 80, "savefig.dpi": 150})
+    plt.rcParams.update({"figure.constrained_layout.use": True, "figure.dpi": 80, "savefig.dpi": 150, "savefig.bbox": "tight"})
 
 
 def save(figure: Figure | Axes, path: str | Path) -> Path:
@@ -174,14 +175,17 @@ def trajectories(probability: Tensor, epochs: Tensor, names: Sequence[str], *, a
 
 def class_balance(balance: pd.DataFrame, even: int) -> Figure:
     """Bars of what each method keeps of each class at one budget (rows of `study.class_balance`); `even`: a balanced share."""
-    named = balance.assign(method=balance.method.map(title_of))
-    grid = sns.catplot(named, kind="bar", x="class", y="kept", col="method", col_wrap=4, height=2, aspect=1.3, color=KEPT)
-    for ax in grid.axes.flat:
+    methods = list(dict.fromkeys(balance.method))
+    rows = -(-len(methods) // 4)
+    figure, axes = plt.subplots(rows, 4, figsize=(11, 2.2 * rows + 0.6), sharex=True, sharey=True, squeeze=False)
+    for ax, method in zip(axes.flat, methods):
+        sns.barplot(balance[balance.method == method], x="class", y="kept", color=KEPT, ax=ax)
         ax.axhline(even, color=DROPPED, lw=1.5, ls="--")
         ax.tick_params(axis="x", rotation=90)
-    grid.set_titles("{col_name}").set_axis_labels("", "kept")
-    grid.figure.set_layout_engine("tight")
-    return grid.figure
+        ax.set(title=title_of(method), xlabel="", ylabel="kept")
+    for ax in axes.flat[len(methods) :]:
+        ax.axis("off")
+    return figure
 
 
 def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -207,7 +211,7 @@ def kept_and_dropped(condensed: CondensedSet, selection: Selection, per_class: i
         image, rows, columns = _cell(number, factor, side)
         faded[image, :, rows, columns] = 1 - FADED * (1 - faded[image, :, rows, columns])
     title = f"{title_of(selection.method)}: {condensed.ipc} → {selection.ipc_to} images a class"
-    condensed_set(CondensedSet(**{**vars(condensed), "images": faded}), shown, title=title, ax=ax)
+    condensed_set(replace(condensed, images=faded), shown, title=title, ax=ax)
     for number in selection.indices.tolist():
         image, rows, columns = _cell(number, factor, side)
         label, position = divmod(image, condensed.ipc)
@@ -233,7 +237,7 @@ def accuracy_by_budget(summary: pd.DataFrame, published: pd.DataFrame | None = N
     for offset, (method, colour) in enumerate(zip(methods, sns.color_palette("colorblind", len(methods)))):
         rows = summary[summary.method == method]
         x = rows.ipc_to + (offset - len(methods) / 2) * 0.03
-        style = {"lw": 3, "zorder": 3} if method == "yoco" else {"lw": 1.2}
+        colour, style = ("black", {"lw": 3, "zorder": 3}) if method == "yoco" else (colour, {"lw": 1.2})
         ax.errorbar(x, rows["mean"], rows["std"].fillna(0), marker="o", capsize=2, color=colour, label=title_of(method), **style)
         if published is not None:
             theirs = published[published.method == method]

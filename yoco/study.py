@@ -88,10 +88,10 @@ def _table(cells: dict[tuple, float]) -> pd.DataFrame:
     return pd.DataFrame([(*key, accuracy) for key, accuracy in cells.items()], columns=COLUMNS)
 
 
-def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], *, balanced: bool | None = None) -> list[Selection]:
-    """What every method that these dynamics allow keeps at every budget."""
+def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], **options: Any) -> list[Selection]:
+    """What every method that these dynamics allow keeps at every budget; options: of `prune`."""
     allowed = [m for m in METHODS.values() if dynamics.complete or m.training != "full"]
-    return [prune(condensed, dynamics, method.name, budget, balanced=balanced) for method in allowed for budget in ipc_to]
+    return [prune(condensed, dynamics, method.name, budget, **options) for method in allowed for budget in ipc_to]
 
 
 def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.DataFrame:

@@ -1,0 +1,55 @@
+"""A short run on real images: $YOCO_REAL_DATA is a folder with cifar10-jpeg.tar.gz and tiny-imagenet-10.tar.gz (`.ci/run` sets it)."""
+
+import os
+import tarfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from yoco import CondensedSet, cli, condense, data, evaluate
+
+SOURCE = os.environ.get("YOCO_REAL_DATA")
+pytestmark = pytest.mark.skipif(not SOURCE, reason="YOCO_REAL_DATA is not set: no real images at hand")
+ROOT = Path(__file__).parent.parent
+
+
+def unpacked(tmp_path_factory, archive: str) -> Path:
+    folder = tmp_path_factory.mktemp("real")
+    with tarfile.open(Path(SOURCE) / f"{archive}.tar.gz") as file:
+        file.extractall(folder, filter="data")
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory) -> Path:
+    return unpacked(tmp_path_factory, "cifar10-jpeg")
+
+
+def test_all_of_cifar_loads_within_a_minute(cifar):
+    started = time.monotonic()
+    real = data.load(f"folder:{cifar}", progress=False)
+    assert time.monotonic() - started < 60
+    assert real.counts() == [5000] * 10 and len(real.test_images) == 10_000 and real.size == 32
+    assert real.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.002)
+
+
+def test_the_four_notebooks_run_on_it(cifar, tmp_path, monkeypatch):
+    monkeypatch.setenv("YOCO_RUNS", str(tmp_path))
+    small = ["preset", "smoke", "epochs", "30", "ipc", "2", "ipc_to", "1,2", "dynamics", "1", "methods", "random,el2n,yoco"]
+    pairs = [part for name, value in zip(small[::2], small[1::2]) for part in ("-p", name, value)]
+    assert cli.main(["run", "--folder", str(ROOT / "notebooks"), "-p", "dataset", f"folder:{cifar}", *pairs]) == 0
+    run = tmp_path / cifar.name
+    accuracy = pd.read_csv(run / "condensation.csv").groupby("subset")["accuracy"].mean()
+    assert accuracy["condensed"] > accuracy["start"] > 12  # 10 is chance
+    assert len(pd.read_csv(run / "results.csv")) == 6 and (run / "beside_paper.csv").exists() is False  # the paper has no IPC_F of 2
+    assert CondensedSet.load(run / "condensed.safetensors").info["dataset"] == f"folder:{cifar.name}"
+
+
+def test_imagenet_settings_at_64_pixels(tmp_path_factory):
+    """ResNet10-AP, factor 3, at a size that 3 does not divide."""
+    real = data.load(f"folder:{unpacked(tmp_path_factory, 'tiny-imagenet-10')}", limit_per_class=40, progress=False)
+    made = condense.condense(real, ipc=1, factor=3, preset="smoke", outer_loops=1, inner_loops=2, progress=False)
+    assert made.info["settings"]["model"] == "resnet10ap" and made.info["settings"]["distance"] == "l1" and made.size == 64
+    assert evaluate.evaluate(*made.form(), real, epochs=1, seed=0, model="resnet10ap") >= 0

@@ -1,0 +1,48 @@
+import pandas as pd
+import pytest
+import torch
+
+from yoco import prune, zoo
+
+ACCURACIES = pd.DataFrame({"subset": ["start", "start", "condensed", "condensed"], "accuracy": [40.0, 42.0, 50.0, 53.0]})
+
+
+def test_names_start_with_the_dataset_and_table_has_a_row_for_each():
+    assert "cifar10-idc-ipc10" in zoo.names()
+    table = zoo.table()
+    assert table["name"].tolist() == zoo.names() and table["accuracy"].notna().all()
+
+
+def test_the_cifar_set_is_real_and_says_how_it_was_made():
+    condensed = zoo.load("cifar10-idc-ipc10")
+    info = condensed.info
+    assert condensed.images.shape == (100, 3, 32, 32) and condensed.factor == 2 and condensed.method == "idc"
+    assert info["dataset"] == "folder:cifar10-jpeg" and info["images"] == 50_000
+    assert info["preset"] == "laptop" and info["steps"] == len(info["loss"]) and info["seconds"] > 0
+    assert info["accuracy"] > info["start_accuracy"] + 5  # clearly ahead of its start
+
+
+def test_its_dynamics_serve_every_method():
+    condensed, dynamics = zoo.load("cifar10-idc-ipc10"), zoo.load_dynamics("cifar10-idc-ipc10")
+    assert dynamics.of(condensed) and dynamics.complete
+    for method in prune.METHODS:
+        assert len(prune.prune(condensed, dynamics, method, 1).indices) == 40
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="name='cifar10-idc' is unknown .did you mean 'cifar10-idc-ipc10'"):
+        zoo.load("cifar10-idc")
+
+
+def test_publish_writes_what_was_measured(toy_set, toy_dynamics, tmp_path, monkeypatch):
+    path = zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", toy_dynamics, tmp_path)
+    info = zoo.CondensedSet.load(path).info
+    assert (info["accuracy"], info["start_accuracy"], info["trainings"]) == (51.5, 41.0, 2)
+    assert torch.allclose(zoo.Dynamics.load(tmp_path / "toy-real-ipc5.dynamics.safetensors").logits, toy_dynamics.logits, atol=0.02)
+    monkeypatch.setattr(zoo, "MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="too large to ship"):
+        zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", None, tmp_path)
+    monkeypatch.undo()
+    other = zoo.replace(toy_set, images=1 - toy_set.images)
+    with pytest.raises(ValueError, match="of another set"):
+        zoo.publish("x", other, ACCURACIES, "", toy_dynamics, tmp_path)
