@@ -24,7 +24,7 @@ def test_condense_then_study_without_jupyter(tmp_path, capsys):
     assert made.ipc == 2 and made.info["steps"] == 2 and not (path.parent / "checkpoint.safetensors").exists()
     assert cli.main(["study", *FAST, "-p", "ipc_to", "1,2", "-p", "methods", "random,yoco", "-p", "dynamics", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "found condensed.safetensors" in printed and "yoco" in printed.splitlines()[-4]
+    assert "found condensed.safetensors" in printed and any(line.startswith("yoco ") and "." in line for line in printed.splitlines())
     assert (path.parent / "results.csv").is_file() and (path.parent / "dynamics.safetensors").is_file()
 
 

@@ -142,7 +142,9 @@ def test_more_formed_images_than_the_batch_takes_are_sampled(toy):
 
 
 def test_pretraining_and_resnet(toy):
-    condense.condense(toy, ipc=1, factor=2, model="resnet10ap", preset="smoke", distance="l1", pretrain_epochs=1, outer_loops=1, inner_loops=1, progress=False)
+    settings = {"model": "resnet10ap", "distance": "l1", "pretrain_epochs": 1, "outer_loops": 1, "inner_loops": 1}
+    made = condense.condense(toy, ipc=1, factor=2, preset="smoke", progress=False, **settings)
+    assert made.info["settings"]["pretrain_epochs"] == 1 and made.info["steps"] == 1
 
 
 def test_same_seed_same_set_whatever_ran_before_and_global_state_stays(toy):

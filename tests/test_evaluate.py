@@ -24,7 +24,8 @@ def test_seed_gives_the_result_whatever_ran_before_and_however_many_jobs(toy, to
     images, labels = toy_set.form()
     alone = [evaluate.evaluate(images, labels, toy, epochs=3, seed=s, **FAST) for s in (0, 1)]
     for jobs in (1, 2):
-        table = evaluate.evaluate_many({"a": (images, labels), "b": (images[::2], labels[::2])}, toy, epochs=3, seeds=[0, 1], jobs=jobs, progress=False, **FAST)
+        subsets = {"a": (images, labels), "b": (images[::2], labels[::2])}
+        table = evaluate.evaluate_many(subsets, toy, epochs=3, seeds=[0, 1], jobs=jobs, progress=False, **FAST)
         assert list(table.columns) == ["subset", "seed", "accuracy"] and table["subset"].tolist() == ["a", "a", "b", "b"]
         assert table["accuracy"][:2].tolist() == alone
 
@@ -47,7 +48,8 @@ def test_an_epoch_passes_every_image_once_in_batches():
     model = train.models.build_seeded(0, "convnet", 1, 2, 8, width=4)
     step = train.Step(model, train.Optimiser().build(model))
     augmentation = train.augment.Augmentation(())
-    train.epoch(step, images, labels, seeds.generator(0), classes=2, augmentation=augmentation, batch_size=4, seen=lambda i, logits: seen.append((i, logits)))
+    note = lambda index, logits: seen.append((index, logits))
+    train.epoch(step, images, labels, seeds.generator(0), classes=2, augmentation=augmentation, batch_size=4, seen=note)
     assert [len(i) for i, _ in seen] == [4, 4, 2] and sorted(torch.cat([i for i, _ in seen]).tolist()) == list(range(10))
     assert seen[0][1].shape == (4, 2)
 

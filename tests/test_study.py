@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 
-from yoco import dynamics, evaluate, paper, study
+from yoco import CondensedSet, dynamics, evaluate, paper, study
 
-GRID = {"methods": ["random", "yoco"], "ipc_to": [1, 2], "seeds": [0, 1], "epochs": 2, "width": 8, "precision": "float32", "progress": False, "jobs": 1}
+FAST = {"width": 8, "precision": "float32", "progress": False, "jobs": 1}
+GRID = {"methods": ["random", "yoco"], "ipc_to": [1, 2], "seeds": [0, 1], "epochs": 2, **FAST}
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +79,10 @@ def test_summary_pivot_and_paired_by_hand():
 
 
 def test_beside_paper_subtracts_table_2(toy_set):
-    from dataclasses import replace
-
     results = results_of({"random": [28.0], "yoco": [43.0]})
-    ten = toy_set.__class__(
-        torch.zeros(100, 3, 8, 8), torch.arange(10).repeat_interleave(10), 2, tuple("abcdefghij"), (0.5,) * 3, (0.2,) * 3, "idc", {"dataset": "folder:cifar10-jpeg"}
-    )
+    labels = torch.arange(10).repeat_interleave(10)
+    info = {"dataset": "folder:cifar10-jpeg"}
+    ten = CondensedSet(torch.zeros(100, 3, 8, 8), labels, 2, tuple("abcdefghij"), (0.5,) * 3, (0.2,) * 3, "idc", info)
     table = study.beside_paper(results, ten)
     assert table.paper.tolist() == [28.23, 42.28] and table.difference.tolist() == pytest.approx([-0.23, 0.72])
     assert study.beside_paper(results, replace(ten, info={"dataset": "digits"})) is None

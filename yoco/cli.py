@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yoco import params, runs
+import pandas as pd
+
+from yoco import checks, params, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"yoco: {error}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:
+        print(f"yoco: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("yoco: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -52,7 +57,8 @@ def run_notebooks(options: argparse.Namespace) -> None:
     wanted = [_full_name(name) for name in options.notebooks] or list(params.NOTEBOOKS)
     values = given(options)
     known = {field for name in wanted for field in params.NOTEBOOKS[name].model_fields}
-    params.checks.one_of("parameter", next((name for name in values if name not in known), next(iter(known))), known)
+    for name in values:
+        checks.one_of("parameter", name, sorted(known))
     for name in wanted:  # all of them, before the first one starts
         params.validated(name, _of(name, values))
         if not (options.folder / f"{name}.ipynb").is_file():
@@ -63,13 +69,25 @@ def run_notebooks(options: argparse.Namespace) -> None:
         output = run / f"{name}.ipynb"
         print(f"{name} -> {output}", flush=True)
         typed = chosen.model_dump(include=set(_of(name, values)))
-        papermill.execute_notebook(options.folder / f"{name}.ipynb", output, typed, kernel_name="python3", log_output=False)
+        papermill.execute_notebook(options.folder / f"{name}.ipynb", output, typed, kernel_name="python3")
+    report(run)
+
+
+def report(run: Path) -> None:
+    """Print the table of methods × IPC_T that lies in a run's folder, and where the figures are."""
+    from yoco import study
+
+    if (run / runs.TABLE).exists():
+        print(f"\ntest accuracy in %, mean ± standard deviation ({run / runs.TABLE}):\n")
+        print(study.pivot(pd.read_csv(run / runs.TABLE)).T.to_string())
+    figures = sorted(path.name for path in run.glob("*.png"))
+    print(f"\nfigures, tables and executed notebooks are in {run}: {', '.join(figures)}")
 
 
 def _full_name(name: str) -> str:
     stem = Path(name).stem
     matches = [full for full in params.NOTEBOOKS if full == stem or full.split("_")[0] == stem]
-    return matches[0] if matches else params.checks.one_of("notebook", stem, params.NOTEBOOKS)
+    return matches[0] if matches else checks.one_of("notebook", stem, params.NOTEBOOKS)
 
 
 def _of(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -88,11 +106,11 @@ def run_condense(options: argparse.Namespace) -> None:
 
 def run_study(options: argparse.Namespace) -> None:
     """The table of methods × IPC_T for the run's condensed set, cell by cell into results.csv."""
-    from yoco import data, study
+    from yoco import data
 
     chosen = params.validated("04_pruning", given(options))
     run = runs.folder(chosen.run_dir, chosen.dataset)
     real = data.load(chosen.dataset, chosen.root, size=chosen.size)
     condensed = runs.get_condensed(run, chosen.dataset, lambda: real, **chosen.condensation())
-    results = runs.get_results(run, condensed, real, chosen)
-    print(study.pivot(study.summary(results)).to_string())
+    runs.get_results(run, condensed, real, chosen)
+    report(run)

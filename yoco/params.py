@@ -166,7 +166,8 @@ def table(notebook: str) -> str:
 def type_name(annotation: Any) -> str:
     """A short name for the type of a parameter."""
     text = str(annotation).replace("typing.", "")
-    for word, short in (("list[Annotated[str", "names"), ("list[", "whole numbers"), ("Literal", "name"), ("int", "whole number"), ("float", "number")):
+    words = {"list[Annotated[str": "names", "list[": "whole numbers", "Literal": "name", "int": "whole number", "float": "number"}
+    for word, short in words.items():
         if word in text:
             return short
     return "text"

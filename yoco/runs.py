@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from yoco import study, zoo
+from yoco import files, study, zoo
 from yoco.condense import condense
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData
 from yoco.dynamics import Dynamics, record
 
-CONDENSED, SCORES, RESULTS = "condensed.safetensors", "scores.csv", "results.csv"
+CONDENSED, RESULTS, TABLE = "condensed.safetensors", "results.csv", "table.csv"
 ZOO = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
 
 
@@ -102,7 +102,7 @@ def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, fi
 
 
 def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> pd.DataFrame:
-    """The study of 04 in the run's folder: dynamics recorded where missing, finished cells of results.csv kept.
+    """The study of 04 in the run's folder: dynamics recorded where missing, finished cells of results.csv kept, and their summary written to table.csv.
 
     chosen: the parameters of 04 (`params.Pruning`). Returns the table of `study.run`.
     """
@@ -110,10 +110,12 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any
     training = chosen.training(condensed.size)
     recording = training | ({"epochs": chosen.dynamics_epochs} if chosen.dynamics_epochs else {})
     dynamics = [get_dynamics(run, condensed, chosen.dataset, seed, chosen.seed, **recording) for seed in numbers]
-    return study.run(
+    results = study.run(
         condensed, data, dynamics, methods=chosen.methods, ipc_to=chosen.ipc_to,
         seeds=range(chosen.seed, chosen.seed + chosen.seeds), results=run / RESULTS, **training,
     )
+    files.write_text(run / TABLE, study.summary(results).to_csv(index=False))
+    return results
 
 
 def describe(condensed: CondensedSet) -> str:
