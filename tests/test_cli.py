@@ -56,7 +56,11 @@ def test_a_run_folder_with_another_set_is_refused(toy_set, tmp_path):
     (tmp_path / "runs/digits").mkdir(parents=True)
     toy_set.save(tmp_path / "runs/digits/condensed.safetensors")
     with pytest.raises(ValueError, match="asked for was .*choose another run_dir"):
-        runs.get_condensed(tmp_path / "runs/digits", "digits", ipc=10, factor=2)
+        runs.get_condensed(tmp_path / "runs/digits", "digits")
+    for ipc, go_on in ((5, True), (10, False)):  # only the step that condenses asks for an IPC
+        assert runs.get_condensed(tmp_path / "runs/digits", "toy", go_on=go_on, ipc=ipc, factor=2).ipc == 5
+    with pytest.raises(ValueError, match="'ipc': 10"):
+        runs.get_condensed(tmp_path / "runs/digits", "toy", go_on=True, ipc=10, factor=2)
 
 
 def test_run_sends_a_notebook_through_papermill(tmp_path):

@@ -164,7 +164,7 @@ def test_stopping_and_going_on_gives_the_set_that_not_stopping_gives(toy, tmp_pa
     clock = iter(range(1000))
     monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))  # a second between looks at the clock
     path = tmp_path / "checkpoint.safetensors"
-    part = condense.condense(toy, ipc=1, checkpoint=path, time_budget=float(stop_after), **SHORT)
+    part = condense.condense(toy, ipc=1, checkpoint=path, time_budget=stop_after + 1.0, **SHORT)  # one look is the first save's
     assert part.info["steps"] == stop_after and not part.info["finished"]
     monkeypatch.undo()
     rest = condense.condense(toy, ipc=1, checkpoint=path, **SHORT)
@@ -193,6 +193,13 @@ def test_checkpoint_of_other_settings_is_refused_by_name(toy, tmp_path):
     condense.condense(toy, ipc=1, checkpoint=path, **SHORT)
     with pytest.raises(ValueError, match="checkpoint .* of another run .*seed: 0 there, 1 here"):
         condense.condense(toy, ipc=1, seed=1, checkpoint=path, **SHORT)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_found_before_any_step(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(GradientMatching, "step", lambda *_: pytest.fail("a step was taken"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write .*file/checkpoint"):
+        condense.condense(toy, ipc=1, checkpoint=tmp_path / "file/checkpoint", **SHORT)
 
 
 def test_a_loss_that_leaves_the_numbers_stops_with_the_step(toy, tmp_path):

@@ -43,6 +43,7 @@ def test_folder_reads_classes_in_order_and_pixels_as_they_are(tmp_path, test_nam
     assert loaded.train_images[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
     assert loaded.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert loaded.name == f"folder:{tmp_path.name}"
+    assert data.load(loaded.name.replace(tmp_path.name, str(tmp_path)), limit_per_class=2, progress=False).train_labels.tolist() == [0, 0, 1, 1]
 
 
 def test_folder_turns_grey_into_rgb_and_crops_the_middle(tmp_path):

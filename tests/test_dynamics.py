@@ -62,6 +62,12 @@ def test_record_gives_all_that_the_scores_need(toy_set, toy_dynamics):
     assert d.accuracy[-3:].mean() > d.accuracy[0]  # it learned something
 
 
+def test_label_probability_is_the_softmax_at_the_label(toy_dynamics):
+    p = toy_dynamics.label_probability([0, 59])
+    assert p.shape == (len(toy_dynamics.kept), 2)
+    assert p[3, 1].item() == pytest.approx(toy_dynamics.logits[3, 59].softmax(0)[toy_dynamics.labels[59]].item())
+
+
 def test_until_stops_the_same_run_early(toy_set, toy_dynamics):
     early = dynamics.record(toy_set, epochs=12, seed=0, until=5, width=8, precision="float32", progress=False)
     assert len(early.correct) == 5 and not early.complete
@@ -72,6 +78,8 @@ def test_same_seed_same_run_and_clean_differs_from_augmented(toy_set, toy_dynami
     torch.rand(3)
     options = {"epochs": 12, "seed": 0, "width": 8, "precision": "float32", "progress": False}
     again, clean = dynamics.record(toy_set, **options), dynamics.record(toy_set, record_on="clean", early=12, **options)
+    other = dynamics.record(toy_set, **{**options, "seed": 1})
+    assert not torch.equal(other.correct, toy_dynamics.correct)
     assert torch.equal(again.logits, toy_dynamics.logits) and torch.equal(again.features, toy_dynamics.features)
     assert torch.equal(clean.final_logits, toy_dynamics.final_logits)  # the same training
     assert torch.equal(clean.early_logits(12)[-1], clean.final_logits)  # what was recorded last is the trained network's

@@ -6,10 +6,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
-from yoco import params
+from yoco import params, study
 
 ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
@@ -96,6 +97,20 @@ def test_readme_shows_the_parameters_of_every_notebook():
     readme = (ROOT / "README.md").read_text()
     for name in params.NOTEBOOKS:
         assert params.table(name) in readme or all(row in readme for row in params.table(name).splitlines()[2:]), name
+
+
+def test_readme_s_numbers_are_the_files():
+    readme = (ROOT / "README.md").read_text()
+    figures = ROOT / "figures/cifar10"
+    for cell in study.pivot(pd.read_csv(figures / "table.csv")).to_numpy().flat:
+        assert cell in readme
+    accuracy = pd.read_csv(figures / "condensation.csv").groupby("subset")["accuracy"].agg(["mean", "std"])
+    for row in accuracy.itertuples():
+        assert f"{row.mean:.2f} ± {row.std:.2f} %" in readme
+    for value in pd.read_csv(figures / "image_lr.csv").accuracy:
+        assert f"{value} %" in readme
+    for name in re.findall(r"figures/cifar10/[\w.]+", readme):
+        assert (ROOT / name).is_file(), name
 
 
 def test_paper_tables_are_the_appendix_s_where_it_is_at_hand():

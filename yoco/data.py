@@ -111,6 +111,13 @@ def load(
     return _limited(data, limit_per_class)
 
 
+def name_of(dataset: str) -> str:
+    """The name that data loaded as `dataset` carries: of a folder only its last part, which holds on every machine."""
+    if not dataset.startswith("folder:"):
+        return dataset
+    return f"folder:{Path(dataset.removeprefix('folder:')).expanduser().resolve().name}"
+
+
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images [N, C, H, W], in 0..1 (a constant channel counts as std 1)."""
     values = torch.arange(256, dtype=torch.float64) / 255
@@ -181,11 +188,10 @@ def _first_of_each(labels: Tensor, limit: int) -> Tensor:
 
 def _folder(path: Path, size: int | None, limit: int | None, progress: bool, classes: Sequence[str] = ()) -> ImageData:
     """Read train/ and test/ (or val/) under `path`; `classes`: the sub-folders to take, in that order (none: all, sorted)."""
-    name = f"folder:{path.resolve().name}"
     train, train_labels, names = _read_split(_split(path, TRAIN), classes, size, limit, progress)
     test, test_labels, _ = _read_split(_split(path, TEST), names, size or train.shape[-1], limit, progress)
     mean, std = channel_statistics(train)
-    return ImageData(name, train, train_labels, test, test_labels, tuple(names), mean, std)
+    return ImageData(name_of(f"folder:{path}"), train, train_labels, test, test_labels, tuple(names), mean, std)
 
 
 def _split(path: Path, names: Sequence[str]) -> Path:

@@ -83,6 +83,11 @@ class Dynamics:
         """Whether the whole schedule was run, which AUM, forgetting, entropy and SSP need."""
         return self.final_logits is not None
 
+    def label_probability(self, indices: Sequence[int]) -> Tensor:
+        """Probability of the own label of some images in the epochs that were kept, float [E_kept, n] in 0..1."""
+        chosen = torch.as_tensor(indices)
+        return self.logits[:, chosen].softmax(-1)[:, torch.arange(len(chosen)), self.labels[chosen]]
+
     def of(self, condensed: CondensedSet) -> bool:
         """Whether these were recorded on that set: the same labels, and the same images where the set is named."""
         return torch.equal(self.labels, condensed.formed_labels) and self.info.get("set") in (None, condensed.fingerprint)

@@ -99,7 +99,7 @@ def multi_formation(images: Tensor, factor: int) -> Figure:
 
 def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: int = 5) -> Figure:
     """The uncondensed start and the condensed set, side by side."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 0.55 * len(condensed.classes) + 0.5))
+    figure, axes = plt.subplots(1, 2, figsize=(1.1 * per_class + 2.5, 0.55 * len(condensed.classes) + 0.5))
     for ax, shown, title in zip(axes, (start, condensed), ("start: packed real images", "condensed")):
         condensed_set(shown, per_class, title=title, ax=ax)
     return figure
@@ -131,7 +131,8 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """The distribution of each score over the formed images, and per class below. `table` from `prune.score_table`."""
     figure, axes = plt.subplots(2, len(scores), figsize=(3 * len(scores), 6), squeeze=False)
     for column, score in enumerate(scores):
-        sns.histplot(table, x=score, bins=30, ax=axes[0, column])
+        counts = bool((table[score] % 1 == 0).all())
+        sns.histplot(table, x=score, bins="auto" if counts else 30, discrete=counts, ax=axes[0, column])
         sns.violinplot(table, x=score, y="class", color="#56B4E9", cut=0, density_norm="width", linewidth=0.8, ax=axes[1, column])
         axes[0, column].set(xlabel="", ylabel="formed images" if column == 0 else "", title=score)
         axes[1, column].set(xlabel=f"{score} ({'low' if score == 'aum' else 'high'} is hard)", ylabel="")
@@ -151,7 +152,7 @@ def rank_correlations(table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | 
 def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
     """The `count` easiest (left) and hardest (right) formed images of every class; score [N], high is hard."""
     formed, labels = condensed.form()
-    figure, axes = plt.subplots(1, 2, figsize=(12, 0.6 * len(condensed.classes) + 0.5))
+    figure, axes = plt.subplots(1, 2, figsize=(1.2 * count + 2, 0.6 * len(condensed.classes) + 0.5))
     for ax, title, hard in zip(axes, ("easiest", "hardest"), (False, True)):
         rows = []
         for label in range(len(condensed.classes)):

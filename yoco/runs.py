@@ -10,7 +10,7 @@ import pandas as pd
 from yoco import files, study, zoo
 from yoco.condense import condense
 from yoco.condensed import CondensedSet
-from yoco.data import ImageData
+from yoco.data import ImageData, name_of
 from yoco.dynamics import Dynamics, record
 
 CONDENSED, RESULTS, TABLE = "condensed.safetensors", "results.csv", "table.csv"
@@ -45,14 +45,14 @@ def get_condensed(
 ) -> CondensedSet:
     """The run's condensed set; where it is not there, the zoo's ("zoo:NAME"), or one condensed now and saved.
 
-    data: gives the real images, where they are needed. go_on: a set whose condensation was stopped before its end is
-    condensed on, from the checkpoint beside it. arguments: of `condense`. Raises ValueError where the folder
-    holds a set of another dataset, IPC or factor than asked for.
+    data: gives the real images, where they are needed. go_on: for the step that condenses: a set that was stopped before
+    its end is condensed on, from the checkpoint beside it. arguments: of `condense`. Raises ValueError where the folder
+    holds a set of another dataset than asked for (with go_on, also of another IPC or factor).
     """
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
     if path.exists():
         found = CondensedSet.load(path)
-        _check_found(found, path, dataset, arguments)
+        _check_found(found, path, dataset, arguments if go_on else {})
         print(f"found {path.name}: {describe(found)}")
         if not (go_on and checkpoint.exists()):
             return found
@@ -72,11 +72,10 @@ def get_condensed(
 
 
 def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[str, Any]) -> None:
-    asked = {"ipc": arguments.get("ipc", found.ipc), "factor": arguments.get("factor", found.factor)}
-    there = {"ipc": found.ipc, "factor": found.factor}
-    if not dataset.startswith(ZOO) and "dataset" in found.info:
-        asked["dataset"] = f"folder:{Path(dataset).name}" if dataset.startswith("folder:") else dataset
-        there["dataset"] = found.info["dataset"]
+    there = {"dataset": found.info.get("dataset"), "ipc": found.ipc, "factor": found.factor}
+    asked = {**there, **{name: arguments[name] for name in ("ipc", "factor") if name in arguments}}
+    if not dataset.startswith(ZOO):
+        asked["dataset"] = name_of(dataset)
     if asked != there:
         raise ValueError(f"{path} holds {there}, asked for was {asked}: choose another run_dir, or remove that file")
 
@@ -102,9 +101,9 @@ def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, fi
 
 
 def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> pd.DataFrame:
-    """The study of 04 in the run's folder: dynamics recorded where missing, finished cells of results.csv kept, and their summary written to table.csv.
+    """The study of 04 in the run's folder: dynamics recorded where missing, finished cells of results.csv kept.
 
-    chosen: the parameters of 04 (`params.Pruning`). Returns the table of `study.run`.
+    Its summary goes to table.csv. chosen: the parameters of 04 (`params.Pruning`). Returns the table of `study.run`.
     """
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     training = chosen.training(condensed.size)

@@ -68,10 +68,9 @@ def condense(
         "settings": chosen.record(),
         "seed": seed,
         "precision": how,
-        "compiled": compiled,
-        "device": where.type,
     }
     stepper = GradientMatching(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled)
     history = loop.run(stepper, chosen.steps, identity, checkpoint=checkpoint, time_budget=time_budget, progress=progress)
-    info = {**identity, **history, "finished": history["steps"] == history["planned_steps"], "torch": torch.__version__}
+    machine = {"compiled": compiled, "device": where.type, "torch": torch.__version__}
+    info = {**identity, **machine, **history, "finished": history["steps"] == history["planned_steps"]}
     return condensed_from(stepper.images, data, ipc, factor, method, info)

@@ -55,6 +55,8 @@ def run(
             seconds = spent + time.monotonic() - started
             files.save_tensors(checkpoint, KIND, state, {"identity": dict(identity), "seconds": seconds})
 
+    if not losses:
+        save()  # a place that cannot be written to is found before the work, not after
     with tqdm(total=steps, initial=len(losses), desc="condensing", unit="step", disable=not progress) as bar:
         while len(losses) < steps:
             loss = method.step(len(losses))
