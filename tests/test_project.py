@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -65,6 +67,12 @@ def test_devices_are_named_in_one_place():
     for path in (ROOT / "yoco").rglob("*.py"):
         if path.name != "device.py":
             assert not re.search(r"\.cuda\(|[\"']cuda|[\"']mps[\"']", path.read_text()), path.name
+
+
+def test_importing_yoco_needs_no_jupyter_and_no_pydantic():
+    code = "import sys, yoco; print(sorted({'ipywidgets', 'IPython', 'papermill', 'pydantic', 'matplotlib.pyplot'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_nothing_is_unpickled():

@@ -27,7 +27,8 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "float32"
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # torch has no public question for it
+    return "bfloat16" if device.type == "cpu" and has_bf16() else "float32"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
