@@ -1,6 +1,6 @@
 """Train on a subset, test on real images: one run, or many (appendix B.1.2; design §6)."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +80,7 @@ def evaluate_many(
     data: ImageData,
     *,
     epochs: int,
-    seeds: Iterable[int],
+    seeds: Sequence[int],
     model: str = "convnet",
     device: str | torch.device = "auto",
     jobs: int | None = None,

@@ -17,7 +17,8 @@ COLUMNS, SHOWN, SIDE = 10, 40, 64  # images a row, images at most, pixels an ima
 def browse(condensed: CondensedSet, table: pd.DataFrame, *, score: str = "lbpe") -> widgets.VBox:
     """A browser of the formed images: choose a class, a score and an order; the picture and its numbers follow.
 
-    table: of `prune.score_table`. Where no widget runs the picture of the first choice stays. Returns the widget.
+    table: of `prune.score_table`. Returns the widget; a viewer without widgets shows nothing of it. Raises ValueError at
+    an unknown score.
     """
     names = [column for column in table.columns if column not in ("index", "label", "class")]
     checks.one_of("score", score, names)
