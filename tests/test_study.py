@@ -18,7 +18,8 @@ def two_dynamics(toy_set, toy_dynamics):
 def test_grid_gives_a_row_a_run(toy, toy_set, two_dynamics, tmp_path):
     table = study.run(toy_set, toy, two_dynamics, results=tmp_path / "r.csv", **GRID)
     assert len(table) == 2 * 2 * 2 * 2 and list(table.columns) == study.COLUMNS
-    assert pd.read_csv(tmp_path / "r.csv").accuracy.tolist() == table.accuracy.tolist()
+    written = pd.read_csv(tmp_path / "r.csv")
+    assert written.accuracy.tolist() == table.accuracy.tolist() and set(written.precision) == {"float32"} and set(written.width) == {8}
     images, labels = toy_set.form()
     row = table[(table.method == "yoco") & (table.ipc_to == 2) & (table.dynamics == 1) & (table.seed == 1)].iloc[0]
     kept = study.prune(toy_set, two_dynamics[1], "yoco", 2, seed=1).indices
@@ -65,7 +66,7 @@ def test_bad_budget_is_refused_before_training(toy, toy_set, two_dynamics):
 
 
 def results_of(values):
-    rows = [("idc", m, 1, d, 0, 10, "x", a) for m, accuracies in values.items() for d, a in enumerate(accuracies)]
+    rows = [("idc", m, 1, d, 0, 10, "x", "smoke", "convnet", "", "float32", a) for m, accuracies in values.items() for d, a in enumerate(accuracies)]
     return pd.DataFrame(rows, columns=study.COLUMNS)
 
 

@@ -1,14 +1,20 @@
 """The one place that chooses a device, a precision, and whether to compile."""
 
 import contextlib
+import ctypes
+import functools
 import os
+import platform
 import shutil
 
 import torch
+from torch import Tensor
 
 from yoco import checks
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+WORTH = 25_000  # images at 32×32 that pay for compiling a training step, or a test; measured, see README, "What it costs"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def choose(device: str | torch.device = "auto") -> torch.device:
@@ -48,8 +54,28 @@ def can_compile(device: torch.device) -> bool:
 
 
 def worth_compiling(device: torch.device, images: int, size: int) -> bool:
-    """Whether passing `images` images of side `size` through a network pays for compiling it (half a minute on two cores).
+    """Whether training on `images` images of side `size` in one process pays for compiling the step (see `WORTH`)."""
+    return can_compile(device) and images * size**2 >= WORTH * 32**2
 
-    Measured: compiled steps save about 0.6 ms an image at 32×32, so that 100,000 such images pay for it.
+
+def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """A batch as compiled functions take it: channels last, over which their fused loops are vectorised, and of any
+    length, so that one compilation serves the smaller last batch and every other set as well."""
+    batch = (images.contiguous(memory_format=torch.channels_last), *others)
+    for tensor in batch:
+        torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    return batch
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Have glibc keep freed memory for the next step; elsewhere nothing happens.
+
+    By default it hands every freed buffer of megabytes back to the kernel, which clears its pages again at the next
+    step: a tenth to a quarter of the time of a training step on a CPU.
     """
-    return can_compile(device) and images * size**2 >= 100_000 * 32**2
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,6 +1,6 @@
 """Train once on the formed images, and record what each of them showed: enough for every score, in bounded memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from yoco import checks, files, train
+from yoco import checks, files, train, workers
 from yoco import device as devices
 from yoco.condensed import CondensedSet
 from yoco.train import Protocol
@@ -232,3 +232,31 @@ def record(
         "top_k": top_k, "windows": list(windows), "early": early, "precision": protocol.precision, "compiled": protocol.compiled,
     }
     return recorder.dynamics(info, final, features)
+
+
+def record_many(
+    condensed: CondensedSet,
+    *,
+    seeds: Sequence[int],
+    only: Sequence[int] | None = None,
+    device: str | torch.device = "auto",
+    jobs: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Iterator[tuple[int, Dynamics]]:
+    """Yield (seed, `record(condensed, seed=seed, **options)`) for each of `seeds` as it finishes, in any order.
+
+    only: the seeds that are still to be recorded, with the numbers that recording all of them gives. jobs: as many at
+    once, see `workers` (None: as many as there are cores on a CPU, else one). Raises as `record`.
+    """
+    jobs = workers.default_jobs(devices.choose(device), len(seeds)) if jobs is None else checks.whole("jobs", jobs, 1)
+    todo = list(seeds if only is None else only)
+    calls = [(condensed, seed, {**options, "device": device, "progress": progress and jobs == 1}) for seed in todo]
+    with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or jobs == 1) as bar:
+        for position, recorded in workers.run(_record, calls, jobs):
+            bar.update()
+            yield todo[position], recorded
+
+
+def _record(condensed: CondensedSet, seed: int, options: Mapping[str, Any]) -> Dynamics:
+    return record(condensed, seed=seed, **options)

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import checks, train
+from yoco import checks, train, workers
 from yoco import device as devices
 from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
@@ -62,7 +61,9 @@ def check_subset(images: Tensor, labels: Tensor, data: ImageData) -> None:
         raise ValueError(f"images must have shape {list(data.test_images.shape[1:])} each, as {data.name}'s, got {list(images.shape[1:])}")
 
 
-def _accuracy(images: Tensor, labels: Tensor, test: TestSet, protocol: Protocol, seed: int, device: torch.device) -> float:
+def _accuracy(
+    images: Tensor, labels: Tensor, test: TestSet, protocol: Protocol, seed: int, device: torch.device, compiled_test: bool = False
+) -> float:
     protocol = protocol.resolved(device, protocol.epochs * len(images), images.shape[-1])
     inputs = normalise(to_floats(images).to(device), test.mean, test.std)
     network = train.fit(inputs, labels.to(device), test.classes, protocol, seed)
@@ -71,7 +72,7 @@ def _accuracy(images: Tensor, labels: Tensor, test: TestSet, protocol: Protocol,
     def test_batch(part: slice) -> Tensor:
         return normalise(to_floats(real[part]), test.mean, test.std)
 
-    logits = train.outputs(network, test_batch, len(real), protocol.precision)
+    logits = train.outputs(network, test_batch, len(real), protocol.precision, compiled=compiled_test)
     return (logits.argmax(1).cpu() == torch.tensor(test.labels)).double().mean().item() * 100
 
 
@@ -106,34 +107,26 @@ def accuracies(
     data: ImageData,
     protocol: Protocol,
     *,
+    only: Sequence[int] | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
     progress: bool = True,
 ) -> Iterator[tuple[int, float]]:
     """Yield (number, accuracy in %) of each (images, labels, seed) in `work` as it finishes, in any order.
 
-    jobs: trainings at once, each in a process of one thread; None: as many as there are cores on a CPU, where small
-    trainings leave a second thread idle, else one. One job runs here, with all threads.
+    only: the numbers that are still to be done. How they are done (compiled, how many at once) is decided by the whole
+    of `work`, so that a study that was interrupted ends with the numbers of one that was not.
+
+    jobs: trainings at once, see `workers` (None: as many as there are cores on a CPU, else one).
     """
     where = devices.choose(device)
-    if jobs is None:
-        jobs = min(torch.get_num_threads(), len(work)) if where.type == "cpu" else 1
-    checks.whole("jobs", jobs, 1)
-    images = sum(len(images) for images, _, _ in work) * protocol.epochs // jobs
-    protocol = protocol.resolved(where, images, data.size)  # for all alike: one compilation serves them
+    jobs = workers.default_jobs(where, len(work)) if jobs is None else checks.whole("jobs", jobs, 1)
+    protocol = protocol.resolved(where, sum(len(images) for images, _, _ in work) * protocol.epochs // jobs, data.size)
     test = TestSet.of(data)
-    with tqdm(total=len(work), desc="training", unit="run", disable=not progress) as bar:
-        if jobs == 1:
-            results = ((i, _accuracy(*item[:2], test, protocol, item[2], where)) for i, item in enumerate(work))
-        else:
-            calls = (delayed(_in_worker)(i, item, test, protocol, where) for i, item in enumerate(work))
-            results = Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
-        for result in results:
+    compiled_test = devices.worth_compiling(where, len(test.labels) * len(work) // jobs, data.size)
+    todo = sorted(range(len(work)) if only is None else only, key=lambda number: -len(work[number][0]))  # a long one last would keep one core waiting
+    calls = [(*work[number][:2], test, protocol, work[number][2], where, compiled_test) for number in todo]
+    with tqdm(total=len(todo), desc="training", unit="run", disable=not progress) as bar:
+        for position, accuracy in workers.run(_accuracy, calls, jobs):
             bar.update()
-            yield result
-
-
-def _in_worker(number: int, item: tuple[Tensor, Tensor, int], test: TestSet, protocol: Protocol, device: torch.device) -> tuple[int, float]:
-    torch.set_num_threads(1)
-    images, labels, seed = item
-    return number, _accuracy(images, labels, test, protocol, seed, device)
+            yield todo[position], accuracy

@@ -1,7 +1,7 @@
 """A run lives in one folder; a step that finds an earlier step's file uses it, one that does not makes it, and says so."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from yoco import files, study, zoo
 from yoco.condense import condense
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
-from yoco.dynamics import Dynamics, record
+from yoco.dynamics import Dynamics, record_many
 
 CONDENSED, RESULTS, TABLE = "condensed.safetensors", "results.csv", "table.csv"
 ZOO = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
@@ -82,6 +82,25 @@ def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[
 
 def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, first: int = 0, **arguments: Any) -> Dynamics:
     """The run's dynamics of a seed; where they are not there, the zoo's (for the run's first seed), or recorded now and saved."""
+    return get_all_dynamics(run, condensed, dataset, [seed], first, **arguments)[0]
+
+
+def get_all_dynamics(
+    run: Path, condensed: CondensedSet, dataset: str, seeds: Sequence[int], first: int = 0, **arguments: Any
+) -> list[Dynamics]:
+    """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side, each saved as it finishes."""
+    found = {seed: _found_dynamics(run, condensed, dataset, seed, first) for seed in seeds}
+    missing = [seed for seed in seeds if found[seed] is None]
+    if missing:
+        names = ", ".join(dynamics_file(run, seed, first).name for seed in missing)
+        print(f"recording {arguments['epochs']} epochs of dynamics now, for {names}")
+        for seed, made in record_many(condensed, seeds=seeds, only=missing, **arguments):
+            made.save(dynamics_file(run, seed, first))
+            found[seed] = made
+    return [found[seed] for seed in seeds]
+
+
+def _found_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, first: int) -> Dynamics | None:
     path = dynamics_file(run, seed, first)
     if path.exists():
         found = Dynamics.load(path)
@@ -90,14 +109,11 @@ def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, fi
             return found
         print(f"{path.name} is of another set, this one's past perhaps: recording anew")
     shipped = zoo.load_dynamics(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) and seed == first else None
-    if shipped is not None and shipped.of(condensed):
-        print(f"from the zoo: dynamics of {len(shipped.correct)} epochs")
-        made = shipped
-    else:
-        print(f"recording {arguments['epochs']} epochs of dynamics now, for {path.name}")
-        made = record(condensed, seed=seed, **arguments)
-    made.save(path)
-    return made
+    if shipped is None or not shipped.of(condensed):
+        return None
+    print(f"from the zoo: dynamics of {len(shipped.correct)} epochs")
+    shipped.save(path)
+    return shipped
 
 
 def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> pd.DataFrame:
@@ -108,7 +124,7 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     training = chosen.training(condensed.size)
     recording = training | ({"epochs": chosen.dynamics_epochs} if chosen.dynamics_epochs else {})
-    dynamics = [get_dynamics(run, condensed, chosen.dataset, seed, chosen.seed, **recording) for seed in numbers]
+    dynamics = get_all_dynamics(run, condensed, chosen.dataset, numbers, chosen.seed, **recording)
     results = study.run(
         condensed, data, dynamics, methods=chosen.methods, ipc_to=chosen.ipc_to,
         seeds=range(chosen.seed, chosen.seed + chosen.seeds), results=run / RESULTS, **training,

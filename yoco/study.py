@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from yoco import checks, files, paper
+from yoco import device as devices
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData
 from yoco.dynamics import Dynamics
@@ -18,7 +19,8 @@ from yoco.prune import METHODS, Selection, prune
 from yoco.train import Protocol
 
 KEY = ["condensation", "method", "ipc_to", "dynamics", "seed", "epochs", "fingerprint"]
-COLUMNS = [*KEY, "accuracy"]
+SETTINGS = ["preset", "model", "width", "precision"]  # of the condensation; of the trainings
+COLUMNS = [*KEY, *SETTINGS, "accuracy"]
 
 
 def run(
@@ -41,8 +43,9 @@ def run(
     The number of a dynamics seeds what is drawn in its selections (random, SSP, CCS), so that "random" is averaged over
     as many draws. results: a CSV file that finished cells are read from and written to, one by one. options: fields of
     `train.Protocol`. Returns a DataFrame with columns condensation, method, ipc_to, dynamics, seed, epochs, fingerprint
-    (of the set, its dynamics and the protocol), accuracy (%); the grid's cells only, in the grid's order. Raises
-    ValueError or TypeError at bad arguments before any training.
+    (of the set, its dynamics and the protocol), preset (of the set), model, width (empty: the model's own), precision,
+    accuracy (%); the grid's cells only, in the grid's order. Raises ValueError or TypeError at bad arguments before any
+    training.
     """
     if not dynamics or not seeds:
         raise ValueError("dynamics and seeds must hold at least one each")
@@ -58,12 +61,18 @@ def run(
     done = _finished(results)
     missing = [i for i, key in enumerate(keys) if key not in done]
     images, labels = condensed.form()
-    work = [(images[grid[i][0].indices], labels[grid[i][0].indices], grid[i][2]) for i in missing]
-    for number, accuracy in accuracies(work, data, protocol, device=device, jobs=jobs, progress=progress) if work else ():
-        done[keys[missing[number]]] = round(accuracy, 4)
+    work = [(images[selection.indices], labels[selection.indices], seed) for selection, _, seed in grid]
+    settings = _settings(condensed, protocol, device)
+    for number, accuracy in accuracies(work, data, protocol, only=missing, device=device, jobs=jobs, progress=progress) if missing else ():
+        done[keys[number]] = (*settings, round(accuracy, 4))
         if results is not None:
-            files.write_text(results, _table(done).to_csv(index=False))
-    return _table({key: done[key] for key in keys})
+            files.write_text(results, _table(done, [*(key for key in done if key not in keys), *keys]).to_csv(index=False))
+    return _table(done, keys)
+
+
+def _settings(condensed: CondensedSet, protocol: Protocol, device: str | torch.device) -> tuple[Any, ...]:
+    precision = devices.choose_precision(protocol.precision, devices.choose(device))
+    return condensed.info.get("preset", ""), protocol.model, str(protocol.width or ""), precision
 
 
 def fingerprint(condensed: CondensedSet, dynamics: Dynamics, protocol: Protocol) -> str:
@@ -74,18 +83,20 @@ def fingerprint(condensed: CondensedSet, dynamics: Dynamics, protocol: Protocol)
     return digest.hexdigest()[:8]
 
 
-def _finished(results: str | Path | None) -> dict[tuple, float]:
+def _finished(results: str | Path | None) -> dict[tuple, tuple]:
     if results is None or not Path(results).exists():
         return {}
-    table = pd.read_csv(results, dtype={"fingerprint": str})
+    text = {name: str for name in ("fingerprint", *SETTINGS)}
+    table = pd.read_csv(results, dtype=text, keep_default_na=False)
     missing = set(COLUMNS) - set(table.columns)
     if missing:
         raise ValueError(f"{results} is no table of results: it lacks the columns {', '.join(sorted(missing))}")
-    return {tuple(row[:-1]): row[-1] for row in table[COLUMNS].itertuples(index=False, name=None)}
+    return {row[: len(KEY)]: row[len(KEY) :] for row in table[COLUMNS].itertuples(index=False, name=None)}
 
 
-def _table(cells: dict[tuple, float]) -> pd.DataFrame:
-    return pd.DataFrame([(*key, accuracy) for key, accuracy in cells.items()], columns=COLUMNS)
+def _table(cells: dict[tuple, tuple], keys: Sequence[tuple]) -> pd.DataFrame:
+    """The cells of `keys` that are there, in that order."""
+    return pd.DataFrame([(*key, *cells[key]) for key in keys if key in cells], columns=COLUMNS)
 
 
 def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], **options: Any) -> list[Selection]:

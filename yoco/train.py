@@ -36,7 +36,7 @@ def loss_and_logits(model: nn.Module, images: Tensor, targets: Tensor, precision
 @functools.cache
 def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
     """One compiled function for all networks: their weights are its inputs, so a fresh network compiles nothing anew."""
-    return torch.compile(loss_and_logits, dynamic=False)
+    return torch.compile(loss_and_logits)
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Step:
     compiled: bool = False
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
+        if self.compiled:
+            images, targets = device.for_compiled(images, targets)
         function = _compiled() if self.compiled else loss_and_logits
         loss, logits = function(self.model, images, targets, self.precision)
         self.optimizer.zero_grad()
@@ -133,6 +135,8 @@ def fit(
     of the same schedule. seen: as in `epoch`. after_epoch: called with the network after every epoch.
     Raises FloatingPointError where the weights leave the finite numbers.
     """
+    if images.device.type == "cpu":
+        device.keep_memory()
     source = seeds.generator(seed, stream=1)
     network = models.build_seeded(seeds.draw_seed(source), protocol.model, images.shape[1], classes, images.shape[2], width=protocol.width)
     network = network.to(images.device)
@@ -154,8 +158,20 @@ def fit(
     return network.eval()
 
 
+def _output(function: Callable[[Tensor], Tensor], images: Tensor, precision: str) -> Tensor:
+    with device.autocast(images.device, precision):
+        return function(images).float()
+
+
+@functools.cache
+def _compiled_output() -> Callable[..., Tensor]:
+    return torch.compile(_output)
+
+
 @torch.no_grad()
-def outputs(function: Callable[[Tensor], Tensor], images: Callable[[slice], Tensor], count: int, precision: str, batch: int = 500) -> Tensor:
+def outputs(
+    function: Callable[[Tensor], Tensor], images: Callable[[slice], Tensor], count: int, precision: str, *, compiled: bool = False, batch: int = 500
+) -> Tensor:
     """`function` (a network, or its features) of `count` images in batches, in order; float32 [count, …].
 
     images: gives the normalised images of a slice, so that a whole test set need not be held as floats.
@@ -163,6 +179,7 @@ def outputs(function: Callable[[Tensor], Tensor], images: Callable[[slice], Tens
     parts = []
     for start in range(0, count, batch):
         inputs = images(slice(start, start + batch))
-        with device.autocast(inputs.device, precision):
-            parts.append(function(inputs).float())
+        if compiled:
+            (inputs,) = device.for_compiled(inputs)
+        parts.append((_compiled_output() if compiled else _output)(function, inputs, precision))
     return torch.cat(parts)

@@ -65,7 +65,7 @@ class GradientMatching:
     def image_gradient(self) -> tuple[float, Tensor]:
         """The mean over classes of the distance D, and the gradient of each class's D with respect to its images."""
         gradient = torch.zeros_like(self.images)
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         for label in range(len(self.members)):
             chosen = self._synthetic_batch(label)
             images = self.images[chosen].requires_grad_()
@@ -74,10 +74,10 @@ class GradientMatching:
             synthetic = self.shared.apply(self._normalise(formation.form(images, self.factor)), draw)
             distance = self.matcher.match(self.model, real, synthetic, label)
             gradient[chosen] = torch.autograd.grad(distance, images)[0]
-            total += distance.item()
+            total += distance.detach()
         if not torch.isfinite(gradient).all():
-            total = math.nan  # the loop stops at it, and keeps the last good checkpoint
-        return total / len(self.members), gradient
+            return math.nan, gradient  # the loop stops at it, and keeps the last good checkpoint
+        return total.item() / len(self.members), gradient
 
     def _move_images(self, gradient: Tensor) -> None:
         """Momentum SGD for all classes at once; the published code steps after each class (design §5, image step)."""

@@ -40,7 +40,7 @@ class GradientMatcher:
 
     def __init__(self, skeleton: nn.Module, distance: str, *, precision: str = "float32", compiled: bool = False) -> None:
         self.distance = DISTANCES[checks.one_of("distance", distance, DISTANCES)]
-        self.skeleton, self.precision = skeleton, precision
+        self.skeleton, self.precision, self.compiled = skeleton, precision, compiled
         self.names = matched_names(skeleton)
         self.gradients: Callable[..., Gradients] = self._gradients
         self._matching: Callable[..., Tensor] = self._distance_to
@@ -72,6 +72,8 @@ class GradientMatcher:
         real [n, C, S, S], synthetic [m, C, S, S]: normalised and augmented. Returns a scalar, at least 0.
         """
         weights, others = self.split(model)
+        if self.compiled:
+            real, synthetic = (images.contiguous(memory_format=torch.channels_last) for images in (real, synthetic))
         with torch.no_grad():
             target = self.gradients(weights, others, real, real.new_full((len(real),), label, dtype=torch.long))
         labels = synthetic.new_full((len(synthetic),), label, dtype=torch.long)
