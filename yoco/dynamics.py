@@ -225,8 +225,8 @@ def record(
         )
     final = features = None
     if until is None or until == epochs:
-        final = clean(network)
-        features = train.outputs(network.features, lambda part: inputs[part], len(inputs), protocol.precision).cpu()
+        embedded = train.outputs(network.features, lambda part: inputs[part], len(inputs), protocol.precision)
+        features, final = embedded.cpu(), network.head(embedded).detach().cpu()
     info = {
         "set": condensed.fingerprint, "epochs": epochs, "until": until, "seed": seed, "model": model, "width": protocol.width, "record_on": record_on,
         "top_k": top_k, "windows": list(windows), "early": early, "precision": protocol.precision, "compiled": protocol.compiled,

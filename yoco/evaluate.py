@@ -121,9 +121,10 @@ def accuracies(
     """
     where = devices.choose(device)
     jobs = workers.default_jobs(where, len(work)) if jobs is None else checks.whole("jobs", jobs, 1)
-    protocol = protocol.resolved(where, sum(len(images) for images, _, _ in work) * protocol.epochs // jobs, data.size)
     test = TestSet.of(data)
-    compiled_test = devices.worth_compiling(where, len(test.labels) * len(work) // jobs, data.size)
+    tested = len(test.labels) * len(work) // jobs
+    compiled_test = devices.worth_compiling(where, tested, data.size) if protocol.compiled is None else protocol.compiled
+    protocol = protocol.resolved(where, sum(len(images) for images, _, _ in work) * protocol.epochs // jobs, data.size)
     todo = sorted(range(len(work)) if only is None else only, key=lambda number: -len(work[number][0]))  # a long one last would keep one core waiting
     calls = [(*work[number][:2], test, protocol, work[number][2], where, compiled_test) for number in todo]
     with tqdm(total=len(todo), desc="training", unit="run", disable=not progress) as bar:

@@ -1,0 +1,1 @@
+"""Benchmarks of yoco against the literal implementation: `make bench`."""

@@ -1,0 +1,86 @@
+"""Two processes, one a side, that work in turn: neither keeps the other's memory, caches or allocator settings."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import cases
+
+ROOT = Path(__file__).parents[1]
+
+
+class Side:
+    """A process that holds one side of a case. `run` has it do the work once, and waits."""
+
+    def __init__(self, case: str, side: str, device: str = "auto", **options: Any) -> None:
+        arguments = json.dumps({"case": case, "side": side, "device": device, **options})
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.sides", arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths},
+        )
+
+    def run(self) -> dict[str, float]:
+        """Seconds of one run, and peak memory so far in MB (with its worker processes; on a GPU, the GPU's too)."""
+        self.process.stdin.write("run\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise RuntimeError(f"a side of the benchmark ended with status {self.process.wait()}")
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def peak_memory() -> float | None:
+    """Peak resident memory of this process and those it started, MB; None where /proc does not say."""
+    statuses = {}
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = path.read_text()
+        except OSError:  # it ended meanwhile
+            continue
+        statuses[int(path.parent.name)] = text
+    family = {os.getpid()}
+    for _ in statuses:  # children of children
+        grown = family | {pid for pid, text in statuses.items() if int(re.search(r"PPid:\s*(\d+)", text)[1]) in family}
+        if grown == family:
+            break
+        family = grown
+    peaks = [re.search(r"VmHWM:\s*(\d+)", statuses[pid]) for pid in family if pid in statuses]
+    return sum(int(found[1]) for found in peaks if found) / 1024 if statuses else None
+
+
+def timed(work: cases.Work, device: torch.device) -> dict[str, float | None]:
+    synchronise = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+    synchronise()
+    started = time.perf_counter()
+    work()
+    synchronise()
+    seconds = time.perf_counter() - started
+    on_gpu = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None
+    return {"seconds": seconds, "memory_mb": peak_memory(), "gpu_mb": on_gpu}
+
+
+def main() -> None:
+    arguments = json.loads(sys.argv[1])
+    device = cases.choose(arguments["device"])
+    work = cases.build(**arguments)
+    for _ in sys.stdin:
+        print(json.dumps(timed(work, device)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
