@@ -14,8 +14,8 @@ import torch
 from benchmarks import cases
 from benchmarks.limit import convolution_rate
 from benchmarks.sides import Side
+from yoco import checks, files
 from yoco import device as devices
-from yoco import files
 
 REPEATS = {"inner_loop": 3, "table_block": 2}
 SIDES = ("literal", "ours")
@@ -65,7 +65,7 @@ def limit(measured: list[dict[str, Any]], device: torch.device) -> dict[str, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", default=list(cases.CASES), choices=[*cases.CASES, []], help="all, if none is named")
+    parser.add_argument("cases", nargs="*", help=f"{', '.join(cases.CASES)}; all, if none is named")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--out", default="runs/bench.json")
@@ -73,6 +73,8 @@ def main() -> None:
     device = devices.choose(options.device)
     measured = []
     for case in options.cases:
+        checks.one_of("case", case, cases.CASES)
+    for case in options.cases or cases.CASES:
         measured.append(measure(case, options.device, options.repeats))
         print(pd.DataFrame(measured)[COLUMNS].round(2).to_string(index=False), end="\n\n", flush=True)
         result = {"machine": machine(device), "cases": measured}

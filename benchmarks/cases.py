@@ -10,7 +10,7 @@ from yoco import condense, dynamics, evaluate, prune, seeds, train
 from yoco.condense.idc import GradientMatching
 from yoco.condensed import CondensedSet, normalise
 from yoco.data import ImageData, to_floats
-from yoco.device import choose, choose_precision
+from yoco.device import can_compile, choose, choose_precision
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 Work = Callable[[], Any]
@@ -36,7 +36,7 @@ def inner_loop(side: str, device: torch.device, *, classes: int = 10, ipc: int =
         images = condense.real_set(data, ipc, 2, 0).images
         loops = literal.InnerLoops(data, images, 2, lr=settings.image_lr, device=device, source=source)
         return lambda: loops.step(settings.real_batch, settings.network_images)
-    ours = GradientMatching(data, ipc, 2, settings, source, device, choose_precision("auto", device), True)
+    ours = GradientMatching(data, ipc, 2, settings, source, device, choose_precision("auto", device), can_compile(device))
     return lambda: ours.step(1)
 
 
@@ -51,7 +51,7 @@ def training(side: str, device: torch.device, *, per_class: int, epochs: int) ->
     images = condensed.normalise(images)
     if side == "literal":
         return lambda: literal.fit(images, labels, 10, epochs, seeds.generator(0), device)
-    protocol = train.Protocol(epochs=epochs, compiled=True).resolved(device, 0, 32)
+    protocol = train.Protocol(epochs=epochs, compiled=can_compile(device)).resolved(device, 0, 32)
     return lambda: train.fit(images.to(device), labels.to(device), 10, protocol, 0)
 
 
@@ -61,7 +61,7 @@ def recording(side: str, device: torch.device, *, epochs: int) -> Work:
     if side == "literal":
         images, labels = condensed.form()
         return lambda: literal.fit(condensed.normalise(images), labels, 10, epochs, seeds.generator(0), device, [])
-    return lambda: dynamics.record(condensed, epochs=epochs, seed=0, compiled=True, progress=False, device=device)
+    return lambda: dynamics.record(condensed, epochs=epochs, seed=0, compiled=can_compile(device), progress=False, device=device)
 
 
 def table_block(side: str, device: torch.device, *, epochs: int, runs: int) -> Work:
@@ -80,7 +80,7 @@ def table_block(side: str, device: torch.device, *, epochs: int, runs: int) -> W
         return lambda: _literal_block(condensed, data, subsets, epochs, runs, device)
 
     def ours() -> list[float]:
-        options = {"epochs": epochs, "compiled": True}
+        options = {"epochs": epochs, "compiled": can_compile(device)}
         recorded = dict(dynamics.record_many(condensed, seeds=range(runs), device=device, progress=False, **options))
         work = [(*subset, number) for number in range(runs) for subset in subsets(recorded[number], number)]
         return [a for _, a in evaluate.accuracies(work, data, train.Protocol(**options), device=device, progress=False)]

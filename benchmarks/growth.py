@@ -1,0 +1,57 @@
+"""Time and memory of one inner loop of IDC against the number of classes and IPC: a table, and a figure.
+
+    python -m benchmarks.growth            # figures/bench/growth.csv and growth.png
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+
+from benchmarks.sides import Side
+from yoco import device as devices
+from yoco import files
+
+CLASSES, IPC = (1, 3, 10, 30, 100), (1, 5, 10, 20, 50)
+LABELS = {"classes": "classes", "ipc": "images per class (IPC)", "seconds": "time of one inner loop (s)", "memory_mb": "peak memory (MB)"}
+
+
+def measure(side: str, device: str, classes: int, ipc: int) -> dict[str, float]:
+    """The second run of two: the first one compiles. A process of its own each, for the memory is that process's peak."""
+    with Side("inner_loop", side, device, classes=classes, ipc=ipc) as process:
+        process.run()
+        return process.run()
+
+
+def draw(table: pd.DataFrame) -> plt.Figure:
+    figure, axes = plt.subplots(2, 2, figsize=(7, 5), sharey="row", layout="constrained")
+    for column, across in enumerate(("classes", "ipc")):
+        for row, measured in enumerate(("seconds", "memory_mb")):
+            ax = axes[row][column]
+            sns.lineplot(table[table.across == across], x=across, y=measured, hue="side", style="side", markers=True, ax=ax, legend=row + column == 0)
+            ax.set(xlabel=LABELS[across], ylabel=LABELS[measured], ylim=(0, None))
+    axes[0][0].get_legend().set_title(None)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("figures/bench"))
+    options = parser.parse_args()
+    where, rows = devices.choose(options.device), []
+    points = [("classes", classes, 10) for classes in CLASSES] + [("ipc", 10, ipc) for ipc in IPC]
+    for across, classes, ipc in points:
+        for side, precision in (("literal", "float32"), ("ours", devices.choose_precision("auto", where))):
+            measured = measure(side, options.device, classes, ipc)
+            setting = {"across": across, "classes": classes, "ipc": ipc, "side": side, "device": where.type, "precision": precision}
+            rows.append({**setting, **measured})
+            print(rows[-1], flush=True)
+            files.write_text(options.out / "growth.csv", pd.DataFrame(rows).round(3).to_csv(index=False))
+    draw(pd.DataFrame(rows)).savefig(options.out / "growth.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()
