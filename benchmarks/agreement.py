@@ -11,8 +11,8 @@ import torch
 
 from benchmarks import literal
 from yoco import condense, data, evaluate, files, prune, seeds, zoo
-from yoco.condensed import CondensedSet, normalise
 from yoco.condense.idc import condensed_from
+from yoco.condensed import CondensedSet, normalise
 from yoco.data import ImageData, to_floats
 
 SET = "cifar10-idc-ipc10"

@@ -91,18 +91,3 @@ def test_bad_input(toy, toy_set, change, error, match):
 def test_grey_images_work():
     grey = make_data(channels=1)
     assert 0 <= evaluate.evaluate(grey.train_images[:10], grey.train_labels[:10], grey, epochs=1, seed=0, **FAST) <= 100
-
-
-@pytest.mark.skipif(not train.device.can_compile(torch.device("cpu")), reason="no C++ compiler here")
-def test_compiled_steps_equal_eager_ones_and_a_fresh_network_compiles_nothing_anew():
-    images, targets = torch.randn(5, 1, 8, 8), torch.eye(5)[:, :3].softmax(1)
-    graphs = []
-    for seed in (0, 1):
-        eager, compiled = (train.models.build_seeded(seed, "convnet", 1, 3, 8, width=4) for _ in range(2))
-        outputs = []
-        for model, compile_it in ((eager, False), (compiled, True)):
-            step = train.Step(model, train.Optimiser().build(model), compiled=compile_it)
-            outputs += [torch.stack([step(images, targets) for _ in range(3)])]
-        assert torch.allclose(outputs[0], outputs[1], atol=1e-4)
-        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-    assert graphs[0] == graphs[1] > 0

@@ -1,0 +1,172 @@
+"""Every fast path against the literal implementation (benchmarks/literal.py): float32 to rounding, bfloat16 by cosine."""
+
+import json
+import platform
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks import cases, growth, literal
+from benchmarks.bench import limit, measure
+from yoco import augment, condense, device, dynamics, evaluate, formation, models, seeds, train, workers
+from yoco.condense.idc import GradientMatching
+from yoco.condense.matching import GradientMatcher
+
+CPU = torch.device("cpu")
+compiles = pytest.mark.skipif(not device.can_compile(CPU), reason="no C++ compiler here")
+WAYS = [("float32", False), pytest.param("float32", True, marks=compiles), pytest.param("bfloat16", True, marks=compiles)]
+
+
+def agree(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
+    if precision == "float32":
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
+    else:
+        assert F.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) >= 0.99
+
+
+@pytest.mark.parametrize("precision, compiled", WAYS)
+def test_matching_is_the_literal_one(precision, compiled):
+    model = models.build_seeded(0, "convnet", 3, 10, 32, width=32)
+    source = seeds.generator(0)
+    real, images = torch.randn(8, 3, 32, 32, generator=source), torch.rand(2, 3, 32, 32, generator=source).requires_grad_()
+    theirs = literal.match(model, real, formation.form(images, 2), 3)
+    ours = GradientMatcher(model, "l2", precision=precision, compiled=compiled).match(model, real, formation.form(images, 2), 3)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-4 if precision == "float32" else 0.05)
+    agree(torch.autograd.grad(ours, images)[0], torch.autograd.grad(theirs, images)[0], precision)
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("precision, compiled", WAYS)
+def test_an_epoch_of_training_is_the_literal_one(precision, compiled):
+    images, labels = torch.randn(20, 3, 32, 32), torch.arange(20) % 10
+    start, theirs, ours = (models.build_seeded(1, "convnet", 3, 10, 32, width=32) for _ in range(3))
+    source = seeds.generator(0)
+    step = train.Step(ours, train.Optimiser().build(ours), precision, compiled)
+    train.epoch(step, images, labels, source, classes=10, augmentation=augment.Augmentation(augment.EVALUATION), batch_size=8)
+    source = seeds.generator(0)  # the same draws in the same order
+    loader = [(index, images[index], labels[index]) for index in torch.randperm(20, generator=source).split(8)]
+    for _ in literal.train_epoch(theirs, literal.sgd(theirs), loader, 10, augment.EVALUATION, source):
+        pass
+    agree(weights(ours) - weights(start), weights(theirs) - weights(start), precision)
+
+
+@compiles
+def test_one_compilation_serves_every_network_and_batch_size():
+    graphs = []
+    for seed, count in ((0, 6), (1, 6), (2, 9), (3, 2)):
+        eager, compiled = (models.build_seeded(seed, "convnet", 1, 3, 8, width=4) for _ in range(2))
+        images, targets = torch.randn(count, 1, 8, 8), torch.randn(count, 3).softmax(1)
+        logits = []
+        for model, compile_it in ((eager, False), (compiled, True)):
+            step = train.Step(model, train.Optimiser().build(model), compiled=compile_it)
+            logits += [torch.stack([step(images, targets) for _ in range(3)])]
+        assert torch.allclose(logits[0], logits[1], atol=1e-4)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[-1] > 0
+
+
+@compiles
+def test_compiled_outputs_are_the_eager_ones(toy):
+    model = models.build_seeded(0, "convnet", 3, 3, 16, width=8).eval()
+    inputs = torch.randn(11, 3, 16, 16)
+    eager, compiled = (train.outputs(model, lambda part: inputs[part], 11, "float32", compiled=how, batch=4) for how in (False, True))
+    assert torch.allclose(eager, compiled, atol=1e-5) and not compiled.requires_grad
+
+
+def test_short_runs_and_machines_without_a_compiler_stay_eager(monkeypatch):
+    protocol = train.Protocol(epochs=1)
+    assert not protocol.resolved(CPU, device.WORTH - 1, 32).compiled
+    assert not protocol.resolved(CPU, device.WORTH, 16).compiled
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/" + name)
+    assert protocol.resolved(CPU, device.WORTH, 32).compiled
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert not protocol.resolved(CPU, 10**9, 32).compiled
+    monkeypatch.undo()
+    monkeypatch.setenv("YOCO_COMPILE", "0")
+    assert not protocol.resolved(CPU, 10**9, 32).compiled
+
+
+def test_no_compiler_still_condenses_and_says_so(toy, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    made = condense.condense(toy, ipc=1, preset="smoke", outer_loops=1, inner_loops=1, width=4, progress=False)
+    assert made.info["compiled"] is False and made.info["precision"] in ("float32", "bfloat16")
+
+
+def test_memory_is_kept_with_glibc_and_left_alone_elsewhere(monkeypatch):
+    device.keep_memory()
+    device.keep_memory.cache_clear()
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: pytest.fail("no glibc: nothing to set"))
+    device.keep_memory()
+    device.keep_memory.cache_clear()
+
+
+def test_what_is_left_of_a_block_ends_as_the_whole_would_have(toy, toy_set):
+    images, labels = toy_set.form()
+    work = [(images[: 4 * n], labels[: 4 * n], n) for n in (1, 2, 3, 4)]
+    protocol = train.Protocol(epochs=2, width=8, precision="float32")
+    whole = dict(evaluate.accuracies(work, toy, protocol, jobs=2, progress=False))
+    rest = dict(evaluate.accuracies(work, toy, protocol, only=[2], progress=False))
+    assert sorted(whole) == [0, 1, 2, 3] and rest == {2: whole[2]}
+
+
+def test_dynamics_side_by_side_are_those_of_one_thread(toy_set):
+    options = {"epochs": 3, "width": 8, "precision": "float32", "progress": False}
+    several = dict(dynamics.record_many(toy_set, seeds=[4, 5], **options))
+    (seed, again), = dynamics.record_many(toy_set, seeds=[4, 5], only=[5], **options)
+    assert sorted(several) == [4, 5] and seed == 5 and torch.equal(again.logits, several[5].logits)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = dynamics.record(toy_set, seed=5, **options)
+    torch.set_num_threads(threads)
+    assert torch.equal(alone.logits, several[5].logits) and torch.equal(alone.final_logits, several[5].final_logits)
+
+
+def test_jobs_by_device():
+    assert workers.default_jobs(torch.device("cuda"), 9) == 1 and workers.default_jobs(CPU, 0) == 1
+    assert workers.default_jobs(CPU, 1) == 1 and workers.default_jobs(CPU, 100) == torch.get_num_threads()
+    assert sorted(workers.run(pow, [(2, 3), (2, 4)], 1)) == [(0, 8), (1, 16)]
+    with pytest.raises(ValueError, match="jobs"):
+        list(workers.run(pow, [(2, 3)], 0))
+
+
+@pytest.mark.parametrize("side", ["literal", "ours"])
+def test_an_inner_loop_of_either_side_moves_images_and_network(side):
+    data = cases.random_data(classes=2, per_class=40, size=16)
+    source = seeds.generator(0)
+    if side == "literal":
+        loops = literal.InnerLoops(data, condense.real_set(data, 1, 2, 0).images, 2, lr=0.1, device=CPU, source=source)
+        run = lambda: loops.step(4, 8)
+    else:
+        settings = condense.settings_for("paper", 16, 1, {"real_batch": 4, "network_images": 8, "image_lr": 0.1})
+        loops = GradientMatching(data, 1, 2, settings, source, CPU, "float32", False)
+        run = lambda: loops.step(1)
+    images, network = loops.images.detach().clone(), weights(loops.model)
+    run()
+    assert not torch.equal(images, loops.images) and not torch.equal(network, weights(loops.model))
+    assert loops.images.min() >= 0 and loops.images.max() <= 1
+
+
+def test_benchmark_writes_what_the_readme_says(monkeypatch):
+    monkeypatch.setenv("YOCO_COMPILE", "0")  # in the sides' processes too: seconds in place of a minute
+    case = measure("train_40", "cpu", repeats=1)
+    assert {"name", "literal_s", "ours_s", "ratio", "device", "precision", "threads", "ours_mb"} <= set(case)
+    assert case["ratio"] == pytest.approx(case["literal_s"] / case["ours_s"]) and case["ours_mb"] > 100
+    assert json.loads(json.dumps(case)) == case
+    bound = limit([{**case, "name": "train_400"}], CPU)
+    assert bound["train_400_share"] == pytest.approx(case["images_per_s"] / bound["convolutions_images_per_s"])
+
+
+def test_growth_is_drawn_from_its_table():
+    rows = [
+        {"across": across, "classes": n, "ipc": n, "side": side, "seconds": n * 2.0, "memory_mb": 100.0}
+        for across in ("classes", "ipc") for n in (1, 10) for side in ("literal", "ours")
+    ]
+    figure = growth.draw(pd.DataFrame(rows))
+    line = figure.axes[0].lines[0]
+    assert list(line.get_xdata()) == [1, 10] and list(line.get_ydata()) == [2, 20] and figure.axes[0].get_ylabel() == "time of one inner loop (s)"
