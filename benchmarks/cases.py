@@ -117,7 +117,7 @@ CASES: dict[str, Callable[[str, torch.device], Work]] = {
     "train_40": lambda side, device: training(side, device, per_class=4, epochs=40),
     "train_400": lambda side, device: training(side, device, per_class=40, epochs=4),
     "dynamics": lambda side, device: recording(side, device, epochs=4),
-    "table_block": lambda side, device: table_block(side, device, epochs=3, runs=1),
+    "table_block": lambda side, device: table_block(side, device, epochs=4, runs=1),
 }
 IMAGES = {"train_40": 40 * 40, "train_400": 400 * 4, "dynamics": 400 * 4}  # trained on, in one run
 

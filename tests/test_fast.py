@@ -98,11 +98,11 @@ def test_no_compiler_still_condenses_and_says_so(toy, monkeypatch):
 
 
 def test_memory_is_kept_with_glibc_and_left_alone_elsewhere(monkeypatch):
-    device.keep_memory()
+    device.keep_memory(CPU)
     device.keep_memory.cache_clear()
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(device.ctypes, "CDLL", lambda name: pytest.fail("no glibc: nothing to set"))
-    device.keep_memory()
+    device.keep_memory(CPU)
     device.keep_memory.cache_clear()
 
 

@@ -68,13 +68,13 @@ def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 
 
 @functools.cache
-def keep_memory() -> None:
-    """Have glibc keep freed memory for the next step; elsewhere nothing happens.
+def keep_memory(device: torch.device) -> None:
+    """On a CPU, have glibc keep freed memory for the next step; elsewhere nothing happens.
 
     By default it hands every freed buffer of megabytes back to the kernel, which clears its pages again at the next
     step: a tenth to a quarter of the time of a training step on a CPU.
     """
-    if platform.libc_ver()[0] != "glibc":
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)

@@ -135,8 +135,7 @@ def fit(
     of the same schedule. seen: as in `epoch`. after_epoch: called with the network after every epoch.
     Raises FloatingPointError where the weights leave the finite numbers.
     """
-    if images.device.type == "cpu":
-        device.keep_memory()
+    device.keep_memory(images.device)
     source = seeds.generator(seed, stream=1)
     network = models.build_seeded(seeds.draw_seed(source), protocol.model, images.shape[1], classes, images.shape[2], width=protocol.width)
     network = network.to(images.device)

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from yoco import augment, formation, models, seeds, train
+from yoco import device as devices
 from yoco.condense.matching import GradientMatcher
 from yoco.condense.settings import MatchingSettings
 from yoco.condensed import CondensedSet, normalise
@@ -42,6 +43,7 @@ class GradientMatching:
     ) -> None:
         self.data, self.ipc, self.factor, self.settings, self.source = data, ipc, factor, settings, source
         self.device, self.precision, self.compiled = device, precision, compiled
+        devices.keep_memory(device)
         self.images = start_images(data, ipc, factor, source).to(device)
         self.velocity = torch.zeros_like(self.images)
         self.train_images, self.train_labels = data.train_images.to(device), data.train_labels.to(device)
