@@ -14,7 +14,7 @@ from benchmarks.sides import Side
 from yoco import device as devices
 from yoco import files
 
-CLASSES, IPC = (1, 3, 10, 30, 100), (1, 5, 10, 20, 50)
+CLASSES, IPC = (2, 5, 10, 30, 100), (1, 5, 10, 20, 50)  # a data set has at least two classes
 LABELS = {"classes": "classes", "ipc": "images per class (IPC)", "seconds": "time of one inner loop (s)", "memory_mb": "peak memory (MB)"}
 
 
