@@ -14,6 +14,7 @@ from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
 
 LR, MOMENTUM, WEIGHT_DECAY, BATCH = 0.01, 0.9, 5e-4, 64
+MOST_FORMED = 128  # synthetic images of a class and image step
 
 
 def sgd(model: nn.Module) -> torch.optim.SGD:
@@ -69,7 +70,8 @@ class InnerLoops:
         ipc = len(self.images) // len(self.members)
         for label, members in enumerate(self.members):
             real = self.real_images(members[torch.randperm(len(members), generator=self.source)[:real_batch]]).to(self.device)
-            formed = formation.form(self.images[label * ipc : (label + 1) * ipc], self.factor)
+            taken = label * ipc + torch.randperm(ipc, generator=self.source)[: MOST_FORMED // self.factor**2]
+            formed = formation.form(self.images[taken], self.factor)
             both = torch.cat([real, normalise(formed, self.data.mean, self.data.std)])
             both = augment.Augmentation(augment.MATCHING, shared=True)(both, self.source)
             distance = match(self.model, both[: len(real)], both[len(real) :], label)
