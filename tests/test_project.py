@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from yoco import params, study
+from yoco.device import WORTH
 
 ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
@@ -118,6 +119,21 @@ def test_readme_s_numbers_are_the_files():
     for value in pd.read_csv(figures / "image_lr.csv").accuracy:
         assert f"{value} %" in readme
     for name in re.findall(r"figures/cifar10/[\w.]+", readme):
+        assert (ROOT / name).is_file(), name
+
+
+def test_readme_s_costs_are_the_files():
+    readme = (ROOT / "README.md").read_text()
+    measured = json.loads((ROOT / "figures/bench/cpu.json").read_text())
+    for case in measured["cases"]:
+        times = f"| `{case['name']}` | {case['literal_s']:.2f} | {case['ours_s']:.2f} | {case['ratio']:.2f}× | {case['first_s']:.1f} |"
+        assert f"{times} {case['literal_mb']:,.0f} | {case['ours_mb']:,.0f} |" in readme
+    assert f"would train {measured['limit']['convolutions_images_per_s']:,.0f} images/s" in readme
+    assert f"a share of {measured['limit']['train_400_share']:.2f}" in readme and f"fewer than {WORTH:,} images" in readme
+    agreement = pd.read_csv(ROOT / "figures/bench/agreement.csv").query("way != 'start'").groupby(["what", "way"])["accuracy"]
+    for row in agreement.agg(["mean", "std"]).itertuples():
+        assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
+    for name in re.findall(r"figures/bench/[\w.]+", readme):
         assert (ROOT / name).is_file(), name
 
 
