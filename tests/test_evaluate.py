@@ -26,8 +26,8 @@ def test_seed_gives_the_result_whatever_ran_before_and_however_many_jobs(toy, to
     for jobs in (1, 2):
         subsets = {"a": (images, labels), "b": (images[::2], labels[::2])}
         table = evaluate.evaluate_many(subsets, toy, epochs=3, seeds=[0, 1], jobs=jobs, progress=False, **FAST)
-        assert list(table.columns) == ["subset", "seed", "accuracy"] and table["subset"].tolist() == ["a", "a", "b", "b"]
-        assert table["accuracy"][:2].tolist() == alone
+        assert list(table.columns) == ["subset", "seed", "precision", "accuracy"] and table["subset"].tolist() == ["a", "a", "b", "b"]
+        assert table["accuracy"][:2].tolist() == alone and set(table["precision"]) == {"float32"}
 
 
 def test_learning_rate_falls_to_a_fifth_after_two_thirds_and_five_sixths(monkeypatch):

@@ -75,6 +75,8 @@ def test_summary_pivot_and_paired_by_hand():
     summary = study.summary(results)
     assert summary["mean"].tolist() == pytest.approx([20, 70 / 3]) and summary["std"][0] == pytest.approx(10) and summary["n"].tolist() == [3, 3]
     assert study.pivot(summary).loc[1, "random"] == "20.00 ± 10.00"
+    mixed = study.summary(results.assign(precision=["bfloat16", *results.precision[1:]]))
+    assert summary.precision.tolist() == ["float32", "float32"] and mixed.precision.tolist() == ["bfloat16+float32", "float32"]
     gap = study.paired(results).iloc[0]
     assert (gap["method"], gap["wins"], gap["n"]) == ("random", 2, 3) and gap["mean"] == pytest.approx((5 + 6 - 1) / 3)
 
@@ -85,6 +87,7 @@ def test_beside_paper_subtracts_table_2(toy_set):
     info = {"dataset": "folder:cifar10-jpeg"}
     ten = CondensedSet(torch.zeros(100, 3, 8, 8), labels, 2, tuple("abcdefghij"), (0.5,) * 3, (0.2,) * 3, "idc", info)
     table = study.beside_paper(results, ten)
+    assert table.precision.tolist() == ["float32"] * 2
     assert table.paper.tolist() == [28.23, 42.28] and table.difference.tolist() == pytest.approx([-0.23, 0.72])
     assert study.beside_paper(results, replace(ten, info={"dataset": "digits"})) is None
 

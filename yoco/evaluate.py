@@ -88,7 +88,7 @@ def evaluate_many(
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """`evaluate` each subset under each seed. Returns a table with columns subset, seed, accuracy (%), in that order of work.
+    """`evaluate` each subset under each seed. Returns a table with columns subset, seed, precision, accuracy (%), in order of work.
 
     subsets: name -> (images, labels). jobs: trainings at once, see `accuracies`. Raises as `evaluate`, before any training.
     """
@@ -98,8 +98,9 @@ def evaluate_many(
     work = [(*subsets[name], seed) for name, seed in wanted]
     protocol = Protocol(epochs=epochs, model=model, **options)
     results = dict(accuracies(work, data, protocol, device=device, jobs=jobs, progress=progress))
-    rows = [(*key, results[number]) for number, key in enumerate(wanted)]
-    return pd.DataFrame(rows, columns=["subset", "seed", "accuracy"])
+    precision = devices.choose_precision(protocol.precision, devices.choose(device))
+    rows = [(*key, precision, results[number]) for number, key in enumerate(wanted)]
+    return pd.DataFrame(rows, columns=["subset", "seed", "precision", "accuracy"])
 
 
 def accuracies(

@@ -116,9 +116,11 @@ def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.Data
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation (of a sample) and number of runs of each method and budget: method, ipc_to, mean, std, n."""
-    grouped = results.groupby(["method", "ipc_to"], sort=False)["accuracy"]
-    return grouped.agg(mean="mean", std="std", n="count").reset_index()
+    """Mean, standard deviation (of a sample) and number of runs of each method and budget: method, ipc_to, mean, std, n,
+    precision (where runs differ in it: each, joined by "+")."""
+    grouped = results.groupby(["method", "ipc_to"], sort=False)
+    accuracy = grouped["accuracy"].agg(mean="mean", std="std", n="count")
+    return accuracy.assign(precision=grouped["precision"].agg(lambda used: "+".join(sorted(set(used))))).reset_index()
 
 
 def pivot(table: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +137,7 @@ def _cell(mean: float, std: float) -> str:
 
 
 def beside_paper(results: pd.DataFrame, condensed: CondensedSet) -> pd.DataFrame | None:
-    """Ours beside Table 2: method, ipc_to, ours, paper, difference (all in %); None where the paper has no such rows.
+    """Ours beside Table 2: method, ipc_to, precision, ours, paper, difference (these in %); None where the paper has no such rows.
 
     Raises ValueError where the set does not say its dataset.
     """
@@ -144,7 +146,7 @@ def beside_paper(results: pd.DataFrame, condensed: CondensedSet) -> pd.DataFrame
     published = paper.beside(paper.dataset_of(condensed.info["dataset"], len(condensed.classes)), condensed.ipc)
     if published is None:
         return None
-    ours = summary(results)[["method", "ipc_to", "mean"]].rename(columns={"mean": "ours"})
+    ours = summary(results)[["method", "ipc_to", "precision", "mean"]].rename(columns={"mean": "ours"})
     both = ours.merge(published.rename(columns={"mean": "paper"})[["method", "ipc_to", "paper"]], on=["method", "ipc_to"], how="left")
     return both.assign(difference=both.ours - both.paper)
 
