@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from sklearn.cluster import KMeans
 
 from yoco import scores
 
@@ -70,6 +71,18 @@ def test_ssp_keeps_the_image_nearest_to_each_centre():
     features = (clusters[:, None] + offsets).reshape(12, 2)
     assert sorted(scores.ssp(features, 3).tolist()) == [0, 4, 8]
     assert not set(scores.ssp(features, 3, farthest=True).tolist()) & {0, 4, 8}
+
+
+def test_ssp_of_few_images_with_many_features_is_that_of_their_span():
+    source = torch.Generator().manual_seed(0)
+    points = torch.rand(30, 8, generator=source)
+    turn = torch.linalg.qr(torch.randn(200, 8, generator=source, dtype=torch.double)).Q
+    many = points.double() @ turn.T  # the same 30 points, turned in 200 dimensions
+    for n in (3, 12, 25):  # 25: clusters of two, whose images are as near
+        assert scores.ssp(many, n).tolist() == scores.ssp(points, n).tolist()
+        plain = KMeans(n, random_state=0, n_init=4).fit(many.numpy())
+        nearest = [int(((many - centre) ** 2).sum(1).round(decimals=9).argmin()) for centre in torch.from_numpy(plain.cluster_centers_)]
+        assert scores.ssp(many, n).tolist() == nearest
 
 
 def test_ssp_with_duplicates_still_gives_different_images():

@@ -86,16 +86,17 @@ def ssp(features: Tensor, n: int, *, seed: int = 0, farthest: bool = False) -> T
 
     features: float [N, D], the trained network's embedding; n in 1..N. farthest: in each cluster the image farthest
     from its centre stays instead (the hard end). Returns int64 indices [n], all different, in order of the clusters;
-    a cluster left empty by duplicates takes the nearest image that is still free.
+    ties: the lower index. A cluster left empty by duplicates takes the nearest image that is still free.
     """
     from sklearn.cluster import KMeans
 
     if features.ndim != 2:
         raise ValueError(f"features must have shape [N, D], got {list(features.shape)}")
     checks.whole("n", n, 1, len(features))
-    points = checks.finite("features", features).double()
+    points = _in_their_span(checks.finite("features", features).double())
     centres = torch.from_numpy(_kmeans(KMeans, points, n, seed))
-    distance = torch.cdist(points, centres)  # [N, n]
+    distance = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist")  # [N, n]
+    rounding = 1e-9 * distance.max()  # both images of a cluster of two are as near, but for rounding
     if farthest:
         own = torch.nn.functional.one_hot(distance.argmin(1), n).bool()
         distance = torch.where(own, -distance, distance)
@@ -103,8 +104,15 @@ def ssp(features: Tensor, n: int, *, seed: int = 0, farthest: bool = False) -> T
     for cluster in range(n):
         column = distance[:, cluster].clone()
         column[chosen] = float("inf")
-        chosen.append(int(column.argmin()))
+        chosen.append(int(torch.nonzero(column <= column.min() + rounding)[0]))
     return torch.tensor(chosen)
+
+
+def _in_their_span(points: Tensor) -> Tensor:
+    """Coordinates with the same distances in at most N dimensions, [N, min(N, D)]: 400 images of 2,048 features cluster five times faster."""
+    if points.shape[0] >= points.shape[1]:
+        return points
+    return torch.linalg.qr(points.T, mode="r").R.T.contiguous()
 
 
 def _kmeans(kmeans: type, points: Tensor, n: int, seed: int):
