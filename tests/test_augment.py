@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from yoco import seeds
-from yoco.augment import EVALUATION, MATCHING, Augmentation, colour, crop, cutmix, cutout_mask
+from yoco.augment import EVALUATION, GEOMETRIC, MATCHING, OPERATIONS, Augmentation, colour, crop, cutmix, cutout_mask
 
 SIZE = 16
 
@@ -35,9 +35,21 @@ def test_scale_and_rotation_stay_in_range():
 
 def test_one_of_crop_scale_and_rotate_is_drawn_per_batch():
     source = seeds.generator(0)
-    geometries = [Augmentation(EVALUATION).draw(1, SIZE, source).geometry for _ in range(600)]
+    drawn = [Augmentation(EVALUATION).draw(1, SIZE, source).operations for _ in range(600)]
+    assert all({"color", "flip"} < set(operations) and len(operations) == 3 for operations in drawn)
+    geometries = [next(o for o in operations if o in GEOMETRIC) for operations in drawn]
     for kind in ("crop", "scale", "rotate"):
         assert geometries.count(kind) == pytest.approx(200, abs=40)
+
+
+def test_a_single_one_of_all_operations_is_drawn_per_batch():
+    source, augmentation = seeds.generator(0), Augmentation(OPERATIONS, single=True)
+    images = torch.rand(4, 3, SIZE, SIZE)
+    drawn = [augmentation.draw(4, SIZE, source) for _ in range(600)]
+    for kind in OPERATIONS:
+        assert sum(d.operations == (kind,) for d in drawn) == pytest.approx(100, abs=35)
+    cutout = next(d for d in drawn if d.operations == ("cutout",))
+    assert torch.equal(augmentation.apply(images, cutout), images * cutout_mask(cutout.cutout, SIZE).unsqueeze(1))
 
 
 def test_a_shared_draw_treats_all_images_alike_and_own_draws_do_not():

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from yoco import checks
 
 GEOMETRIC = ("crop", "scale", "rotate")  # one of them is drawn per batch
-OPERATIONS = ("color", *GEOMETRIC, "flip", "cutout")
+OPERATIONS = ("color", *GEOMETRIC, "flip", "cutout")  # DSA and MTT: one of them all a batch
 CROP_SHARE = 0.125  # of the side, each way
 SCALE_RATIO = 1.2
 ROTATE_DEGREES = 15.0
@@ -28,7 +28,7 @@ class Draw:
     brightness: Tensor  # [n, 1, 1, 1], added
     saturation: Tensor  # [n, 1, 1, 1], factor
     contrast: Tensor  # [n, 1, 1, 1], factor
-    geometry: str  # "crop", "scale", "rotate" or "none"
+    operations: tuple[str, ...]  # what is applied
     shift: Tensor  # int64 [n, 2]: rows, columns
     theta: Tensor  # [n, 2, 3], for affine_grid
     flip: Tensor  # bool [n, 1, 1, 1]
@@ -43,11 +43,13 @@ class Draw:
 class Augmentation:
     """A strategy: colour, flip and cutout are applied whenever they are named; of crop, scale and rotate one is drawn per batch.
 
-    shared: one draw for the whole batch (siamese) in place of one per image. Raises ValueError at an unknown operation.
+    shared: one draw for the whole batch (siamese) in place of one per image. single: of all operations one is drawn per
+    batch, as DSA does. Raises ValueError at an unknown operation.
     """
 
     operations: tuple[str, ...]
     shared: bool = False
+    single: bool = False
 
     def __post_init__(self) -> None:
         for operation in self.operations:
@@ -56,8 +58,7 @@ class Augmentation:
     def draw(self, count: int, size: int, source: Generator) -> Draw:
         """Draw the parameters for `count` images of side `size` (one for them all where shared)."""
         n = 1 if self.shared else count
-        geometric = [g for g in GEOMETRIC if g in self.operations] or ["none"]
-        geometry = geometric[int(torch.randint(len(geometric), (1,), generator=source))]
+        operations = self._chosen(source)
         colour = torch.rand(3, n, 1, 1, 1, generator=source)
         reach = int(size * CROP_SHARE + 0.5)
         side = int(size * CUTOUT_SHARE + 0.5)
@@ -65,27 +66,33 @@ class Augmentation:
             brightness=colour[0] - 0.5,
             saturation=colour[1] * 2,
             contrast=colour[2] + 0.5,
-            geometry=geometry,
+            operations=operations,
             shift=torch.randint(-reach, reach + 1, (n, 2), generator=source),
-            theta=_affine(geometry, torch.rand(n, 2, generator=source)),
+            theta=_affine(operations, torch.rand(n, 2, generator=source)),
             flip=torch.rand(n, 1, 1, 1, generator=source) < 0.5,
             cutout=torch.randint(0, size + 1 - side % 2, (n, 2), generator=source),
         )
 
+    def _chosen(self, source: Generator) -> tuple[str, ...]:
+        """The operations of a batch: all, but for one of those that exclude each other."""
+        exclusive = self.operations if self.single else [g for g in GEOMETRIC if g in self.operations]
+        drawn = int(torch.randint(max(1, len(exclusive)), (1,), generator=source))
+        return tuple(o for o in self.operations if o not in exclusive or o == exclusive[drawn])
+
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
         """Augment normalised images [N, C, S, S] by `draw`. Differentiable in the images."""
         draw = draw.to(images.device)
-        if "color" in self.operations:
+        if "color" in draw.operations:
             images = colour(images, draw)
-        if draw.geometry == "crop":
+        if "crop" in draw.operations:
             images = crop(images, draw.shift)
-        elif draw.geometry != "none":
+        if "scale" in draw.operations or "rotate" in draw.operations:
             theta = draw.theta.expand(images.shape[0], 2, 3)
             grid = F.affine_grid(theta, images.shape, align_corners=False)
             images = F.grid_sample(images, grid, align_corners=False)
-        if "flip" in self.operations:
+        if "flip" in draw.operations:
             images = torch.where(draw.flip, images.flip(3), images)
-        if "cutout" in self.operations:
+        if "cutout" in draw.operations:
             images = images * cutout_mask(draw.cutout, images.shape[-1]).unsqueeze(1)
         return images
 
@@ -94,16 +101,16 @@ class Augmentation:
         return self.apply(images, self.draw(images.shape[0], images.shape[-1], source))
 
 
-def _affine(geometry: str, u: Tensor) -> Tensor:
+def _affine(operations: tuple[str, ...], u: Tensor) -> Tensor:
     """u in 0..1 [n, 2] -> matrices [n, 2, 3] that scale each axis by 1/1.2..1.2, or turn by up to 15 degrees."""
     theta = torch.zeros(u.shape[0], 2, 3)
-    if geometry == "rotate":
+    if "rotate" in operations:
         angle = (u[:, 0] * 2 - 1) * math.radians(ROTATE_DEGREES)
         theta[:, 0, 0] = theta[:, 1, 1] = angle.cos()
         theta[:, 1, 0] = angle.sin()
         theta[:, 0, 1] = -angle.sin()
         return theta
-    scale = u * (SCALE_RATIO - 1 / SCALE_RATIO) + 1 / SCALE_RATIO if geometry == "scale" else torch.ones_like(u)
+    scale = u * (SCALE_RATIO - 1 / SCALE_RATIO) + 1 / SCALE_RATIO if "scale" in operations else torch.ones_like(u)
     theta[:, 0, 0], theta[:, 1, 1] = scale.unbind(1)
     return theta
 
