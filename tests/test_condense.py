@@ -8,7 +8,7 @@ from tests.conftest import make_data
 from yoco import augment, condense, formation, models, seeds
 from yoco.condense import loop
 from yoco.condense.idc import GradientMatching
-from yoco.condense.matching import GradientMatcher, matched_names
+from yoco.condense.matching import GradientMatcher, convolution_weights
 from yoco.condense.settings import settings_for
 from yoco.condensed import normalise
 from yoco.data import to_floats
@@ -45,7 +45,7 @@ def test_matching_loss_and_its_gradient_equal_the_literal_loop(name, width, dist
 
 
 def test_only_convolution_weights_are_matched():
-    assert matched_names(models.ConvNet(3, 10, 32)) == ["body.0.weight", "body.4.weight", "body.8.weight"]
+    assert convolution_weights(models.ConvNet(3, 10, 32)) == ["body.0.weight", "body.4.weight", "body.8.weight"]
 
 
 def test_bfloat16_gradients_point_the_same_way():

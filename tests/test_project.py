@@ -18,10 +18,10 @@ from yoco.device import WORTH
 ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
 ORDER = [
-    "checks", "seeds", "device", "workers", "files", "data", "formation", "augment", "models", "condensed", "train", "condense", "lemma", "dynamics",
+    "checks", "seeds", "device", "workers", "files", "clusters", "data", "formation", "augment", "models", "condensed", "train", "condense", "lemma", "dynamics",
     "scores", "paper", "prune", "evaluate", "study", "zoo", "plots", "explore", "runs", "params", "cli", "__main__",
 ]
-CONDENSE = ["matching", "settings", "loop", "idc", "__init__"]
+CONDENSE = ["matching", "settings", "loop", "idc", "dream", "dsa", "__init__"]
 
 
 def imported(path: Path) -> set[str]:

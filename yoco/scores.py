@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoco import checks
+from yoco import checks, clusters
 from yoco.dynamics import forgotten, margin, top_epochs
 
 OUTPUTS = ("probabilities", "logits")
@@ -95,17 +95,7 @@ def ssp(features: Tensor, n: int, *, seed: int = 0, farthest: bool = False) -> T
     checks.whole("n", n, 1, len(features))
     points = _in_their_span(checks.finite("features", features).double())
     centres = torch.from_numpy(_kmeans(KMeans, points, n, seed))
-    distance = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist")  # [N, n]
-    rounding = 1e-9 * distance.max()  # both images of a cluster of two are as near, but for rounding
-    if farthest:
-        own = torch.nn.functional.one_hot(distance.argmin(1), n).bool()
-        distance = torch.where(own, -distance, distance)
-    chosen: list[int] = []
-    for cluster in range(n):
-        column = distance[:, cluster].clone()
-        column[chosen] = float("inf")
-        chosen.append(int(torch.nonzero(column <= column.min() + rounding)[0]))
-    return torch.tensor(chosen)
+    return clusters.nearest_to(centres, points, farthest=farthest)
 
 
 def _in_their_span(points: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Condensation: a training set into a few synthetic images per class."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,22 +9,51 @@ import torch
 
 from yoco import checks, formation, seeds
 from yoco import device as devices
-from yoco.condense import loop
+from yoco.condense import dream, dsa, loop
+from yoco.condense.dream import RepresentativeMatching
+from yoco.condense.dsa import SiameseMatching
 from yoco.condense.idc import GradientMatching, condensed_from, real_set
-from yoco.condense.settings import PRESETS, MatchingSettings, settings_for
+from yoco.condense.settings import LARGE, PRESETS, settings_for
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData
 
-__all__ = ["METHODS", "PRESETS", "MatchingSettings", "condense", "real_set", "settings_for"]
+__all__ = ["METHODS", "PRESETS", "condense", "real_set", "settings_for", "start_set"]
 
-METHODS = ("idc",)
+
+@dataclass(frozen=True)
+class Method:
+    """A condensation method. settings_for: (preset, size, ipc, overrides) -> its settings; stepper: what takes its steps
+    (see `loop.Stepper`); multi: whether its sets are multi-formation in the paper (factor 2, or 3 for large images) or hold
+    one image each."""
+
+    name: str
+    settings_for: Callable[..., Any]
+    stepper: Callable[..., loop.Stepper]
+    multi: bool
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("idc", settings_for, GradientMatching, True),
+        Method("dream", dream.settings_for, RepresentativeMatching, True),
+        Method("dsa", dsa.settings_for, SiameseMatching, False),
+    )
+}
+
+
+def factor_of(method: str, size: int) -> int:
+    """The paper's factor of a method for images of side `size`. Raises ValueError at an unknown method."""
+    if not METHODS[checks.one_of("method", method, METHODS)].multi:
+        return 1
+    return 3 if size >= LARGE else 2
 
 
 def condense(
     data: ImageData,
     method: str = "idc",
     ipc: int = 10,
-    factor: int = 2,
+    factor: int | None = None,
     *,
     preset: str = "laptop",
     seed: int = 0,
@@ -36,7 +67,8 @@ def condense(
 ) -> CondensedSet:
     """Condense `data` to `ipc` images a class, each holding factor × factor cells.
 
-    preset: "paper" | "laptop" | "smoke"; `settings` override single values of it (see `MatchingSettings`).
+    method: a name in `METHODS`. factor: None is the method's own (see `factor_of`). preset: "paper" | "laptop" | "smoke";
+    `settings` override single values of it (see the method's settings: `IdcSettings`, `DreamSettings`, `DsaSettings`).
     checkpoint: a file to go on from if it is there, and to keep the run in: stopping and going on gives the set that
     not stopping gives. time_budget: seconds after which this call stops and returns the set as it is
     (`.info["finished"]` is then False). precision: of the convolutions, see `device.choose_precision`. compiled: None
@@ -46,18 +78,13 @@ def condense(
     TypeError at bad arguments before any work, FloatingPointError where the loss leaves the finite numbers, OSError
     where the checkpoint cannot be written.
     """
-    checks.one_of("method", method, METHODS)
-    checks.whole("ipc", ipc, 1)
-    formation.cell_size(data.size, factor)
     if time_budget is not None:
         checks.real("time_budget", time_budget, 0)
-    chosen = settings_for(preset, data.size, ipc, settings)
-    data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
+    factor, chosen = _checked(data, method, ipc, factor, preset, settings)
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
     if compiled is None:
-        per_step = chosen.network_images + len(data.classes) * (chosen.real_batch + 3 * min(ipc * factor**2, chosen.synthetic_batch))
-        compiled = devices.worth_compiling(where, chosen.steps * per_step, data.size)
+        compiled = devices.worth_compiling(where, chosen.steps * chosen.work(len(data.classes), ipc * factor**2), data.size)
     identity = {
         "method": method,
         "dataset": data.name,
@@ -69,8 +96,32 @@ def condense(
         "seed": seed,
         "precision": how,
     }
-    stepper = GradientMatching(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled)
+    stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled)
     history = loop.run(stepper, chosen.steps, identity, checkpoint=checkpoint, time_budget=time_budget, progress=progress)
     machine = {"compiled": compiled, "device": where.type, "torch": torch.__version__}
     info = {**identity, **machine, **history, "finished": history["steps"] == history["planned_steps"]}
     return condensed_from(stepper.images, data, ipc, factor, method, info)
+
+
+def start_set(
+    data: ImageData, method: str = "idc", ipc: int = 10, factor: int | None = None, *, preset: str = "laptop", seed: int = 0,
+    device: str | torch.device = "auto", precision: str = "auto", **settings: Any,
+) -> CondensedSet:
+    """Where `condense` with these arguments starts: real images, packed and not yet condensed. Raises as `condense`."""
+    factor, chosen = _checked(data, method, ipc, factor, preset, settings)
+    where = devices.choose(device)
+    how = devices.choose_precision(precision, where)
+    stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, False)
+    info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how}
+    return condensed_from(stepper.images, data, ipc, factor, "real", info)
+
+
+def _checked(data: ImageData, method: str, ipc: int, factor: int | None, preset: str, settings: dict[str, Any]) -> tuple[int, Any]:
+    """The factor and the settings, once all arguments are known to be good."""
+    own = factor_of(method, data.size)
+    checks.whole("ipc", ipc, 1)
+    factor = own if factor is None else factor
+    formation.cell_size(data.size, factor)
+    chosen = METHODS[method].settings_for(preset, data.size, ipc, settings)
+    data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
+    return factor, chosen

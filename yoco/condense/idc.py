@@ -8,19 +8,26 @@ from torch import Generator, Tensor
 
 from yoco import augment, formation, models, seeds, train
 from yoco import device as devices
-from yoco.condense.matching import GradientMatcher
-from yoco.condense.settings import MatchingSettings
+from yoco.condense.matching import GradientMatcher, convolution_weights
+from yoco.condense.settings import IdcSettings
 from yoco.condensed import CondensedSet, normalise
 from yoco.data import ImageData, to_floats
 
 
 def start_images(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
     """Where condensation starts: random real images, shrunk to cells. Float [classes * ipc, C, S, S] in 0..1."""
-    chosen = []
-    for label, count in enumerate(data.counts()):
-        members = torch.nonzero(data.train_labels == label).flatten()
-        chosen.append(members[seeds.choice(count, ipc * factor**2, source)])
-    return formation.pack(to_floats(data.train_images[torch.cat(chosen)]), factor, data.size)
+    chosen = [members[seeds.choice(len(members), ipc * factor**2, source)] for members in members_of(data)]
+    return packed(data, torch.cat(chosen), factor)
+
+
+def members_of(data: ImageData) -> list[Tensor]:
+    """Indices of each class's training images."""
+    return [torch.nonzero(data.train_labels == label).flatten() for label in range(len(data.classes))]
+
+
+def packed(data: ImageData, chosen: Tensor, factor: int) -> Tensor:
+    """Training images by index, class after class, shrunk to cells: float [n / factor², C, S, S] in 0..1."""
+    return formation.pack(to_floats(data.train_images[chosen]), factor, data.size)
 
 
 class GradientMatching:
@@ -28,14 +35,19 @@ class GradientMatching:
 
     Every `inner_loops` steps a fresh network takes over. Draws come from one CPU generator, whose state is part of
     `state()`. images: the condensed images, float32 [classes * ipc, C, S, S], kept in 0..1 after every step.
+    DREAM and DSA differ from it in the class attributes, `start`, `real_batch`, the network's training and `pixel_lr`.
     """
+
+    matching = augment.Augmentation(augment.MATCHING, shared=True)  # of the real and the synthetic half, alike
+    training = augment.Augmentation(augment.NETWORK)  # of the network's own images
+    matched = staticmethod(convolution_weights)
 
     def __init__(
         self,
         data: ImageData,
         ipc: int,
         factor: int,
-        settings: MatchingSettings,
+        settings: IdcSettings,
         source: Generator,
         device: torch.device,
         precision: str,
@@ -44,25 +56,35 @@ class GradientMatching:
         self.data, self.ipc, self.factor, self.settings, self.source = data, ipc, factor, settings, source
         self.device, self.precision, self.compiled = device, precision, compiled
         devices.keep_memory(device)
-        self.images = start_images(data, ipc, factor, source).to(device)
-        self.velocity = torch.zeros_like(self.images)
         self.train_images, self.train_labels = data.train_images.to(device), data.train_labels.to(device)
-        self.members = [torch.nonzero(data.train_labels == label).flatten() for label in range(len(data.classes))]
-        self.shared = augment.Augmentation(augment.MATCHING, shared=True)
-        self.per_image = augment.Augmentation(augment.NETWORK)
+        self.members = members_of(data)
+        self.images = self.start().to(device)
+        self.velocity = torch.zeros_like(self.images)
         self._take_network(self._new_network())
-        self.matcher = GradientMatcher(self.model, settings.distance, precision=precision, compiled=compiled)
+        self.matcher = GradientMatcher(self.model, settings.distance, self.matched, precision=precision, compiled=compiled)
+
+    def start(self) -> Tensor:
+        """The condensed images before the first step."""
+        return start_images(self.data, self.ipc, self.factor, self.source)
 
     def step(self, number: int) -> float:
         """One inner loop. Returns the distance D, averaged over the classes."""
         if number % self.settings.inner_loops == 0:
             self._take_network(self._new_network())
-            for _ in range(self.settings.pretrain_epochs):
-                self._train_network(len(self.train_images))
+            self.prepare_network()
         loss, gradient = self.image_gradient()
         self._move_images(gradient)
-        self._train_network(self.settings.network_images)
+        self.update_network()
         return loss
+
+    def prepare_network(self) -> None:
+        """Train a fresh network before it is matched."""
+        for _ in range(self.settings.pretrain_epochs):
+            self._train_on_real(len(self.train_images))
+
+    def update_network(self) -> None:
+        """The network step that follows each image step."""
+        self._train_on_real(self.settings.network_images)
 
     def image_gradient(self) -> tuple[float, Tensor]:
         """The mean over classes of the distance D, and the gradient of each class's D with respect to its images."""
@@ -71,9 +93,9 @@ class GradientMatching:
         for label in range(len(self.members)):
             chosen = self._synthetic_batch(label)
             images = self.images[chosen].requires_grad_()
-            draw = self.shared.draw(1, self.data.size, self.source)
-            real = self.shared.apply(self._real_batch(label), draw)
-            synthetic = self.shared.apply(self._normalise(formation.form(images, self.factor)), draw)
+            draw = self.matching.draw(1, self.data.size, self.source)
+            real = self.matching.apply(self._real_images(self.real_batch(label)), draw)
+            synthetic = self.matching.apply(self._normalise(formation.form(images, self.factor)), draw)
             distance = self.matcher.match(self.model, real, synthetic, label)
             gradient[chosen] = torch.autograd.grad(distance, images)[0]
             total += distance.detach()
@@ -84,7 +106,12 @@ class GradientMatching:
     def _move_images(self, gradient: Tensor) -> None:
         """Momentum SGD for all classes at once; the published code steps after each class (design §5, image step)."""
         self.velocity = self.settings.image_momentum * self.velocity + gradient
-        self.images = (self.images - self.settings.image_lr * self.velocity).clamp(0, 1)
+        self.images = (self.images - self.pixel_lr * self.velocity).clamp(0, 1)
+
+    @property
+    def pixel_lr(self) -> float | Tensor:
+        """What a step moves a pixel in 0..1 by, times its gradient."""
+        return self.settings.image_lr
 
     def _synthetic_batch(self, label: int) -> Tensor:
         """Indices of the condensed images of a class that take part: all, or as many as make `synthetic_batch` formed images."""
@@ -92,9 +119,13 @@ class GradientMatching:
         chosen = torch.arange(self.ipc) if self.ipc <= most else seeds.choice(self.ipc, most, self.source)
         return (chosen + label * self.ipc).to(self.device)
 
-    def _real_batch(self, label: int) -> Tensor:
+    def real_batch(self, label: int) -> Tensor:
+        """Indices of the real images of a class that are matched: random ones."""
         members = self.members[label]
-        chosen = members[seeds.choice(len(members), self.settings.real_batch, self.source)]
+        return members[seeds.choice(len(members), self.settings.real_batch, self.source)]
+
+    def _real_images(self, chosen: Tensor) -> Tensor:
+        """Real training images by index, normalised."""
         return self._normalise(to_floats(self.train_images[chosen.to(self.device)]))
 
     def _normalise(self, images: Tensor) -> Tensor:
@@ -110,14 +141,17 @@ class GradientMatching:
         optimiser = train.Optimiser(s.network_lr, s.network_momentum, s.network_weight_decay)
         self.network_step = train.Step(self.model, optimiser.build(self.model), self.precision, self.compiled)
 
-    def _train_network(self, count: int) -> None:
+    def _train_on_real(self, count: int) -> None:
         """Train the network on `count` random real images, each augmented by a draw of its own, with CutMix."""
         if not count:
             return
-        chosen = seeds.choice(len(self.train_images), count, self.source).to(self.device)
-        images = self._normalise(to_floats(self.train_images[chosen]))
-        options = {"classes": len(self.members), "augmentation": self.per_image, "batch_size": self.settings.network_batch}
-        train.epoch(self.network_step, images, self.train_labels[chosen], self.source, **options)
+        chosen = seeds.choice(len(self.train_images), count, self.source)
+        self._train_network(self._real_images(chosen), self.train_labels[chosen.to(self.device)])
+
+    def _train_network(self, images: Tensor, labels: Tensor, **options: float) -> None:
+        """One epoch on normalised images; options: of `train.epoch`."""
+        shared = {"classes": len(self.members), "augmentation": self.training, "batch_size": self.settings.network_batch}
+        train.epoch(self.network_step, images, labels, self.source, **shared, **options)
 
     def state(self) -> dict[str, Tensor]:
         """Images, their velocity, the network, its momentum, and the state of the generator."""

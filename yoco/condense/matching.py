@@ -22,26 +22,46 @@ def l1(real: Gradients, synthetic: Gradients) -> Tensor:
     return sum((r - s).abs().sum() for r, s in zip(real, synthetic))
 
 
-DISTANCES: dict[str, Callable[[Gradients, Gradients], Tensor]] = {"l2": squared_l2, "l1": l1}
+def row_cosine(real: Gradients, synthetic: Gradients) -> Tensor:
+    """1 - cosine of each output row (what leads to one channel, or one logit), summed over rows and layers (DSA)."""
+    rows = ((r.flatten(1), s.flatten(1)) for r, s in zip(real, synthetic))
+    return sum((1 - F.cosine_similarity(r, s, dim=1, eps=1e-6)).sum() for r, s in rows)
 
 
-def matched_names(model: nn.Module) -> list[str]:
-    """Names of the matched parameters: the convolution weights. Biases, norms and the last layer are left out."""
+DISTANCES: dict[str, Callable[[Gradients, Gradients], Tensor]] = {"l2": squared_l2, "l1": l1, "cosine": row_cosine}
+
+
+def convolution_weights(model: nn.Module) -> list[str]:
+    """Names of the convolution weights: biases, norms and the last layer are left out (IDC)."""
     return [name for name, parameter in model.named_parameters() if parameter.ndim == 4]
+
+
+def layer_weights(model: nn.Module) -> list[str]:
+    """Names of every layer's weights, the last layer's too: biases and norms are left out (DSA)."""
+    return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
 
 
 class GradientMatcher:
     """Matching gradients for networks of one architecture, whose parameters are passed in.
 
-    skeleton: a network of that architecture (its own weights are not read). distance: a name in `DISTANCES`.
+    skeleton: a network of that architecture (its own weights are not read). distance: a name in `DISTANCES`. matched: gives
+    the names of the parameters whose gradients are compared.
     precision: "float32", or "bfloat16" for the convolutions. compiled: through torch.compile; the inner gradient is
     inside of the compiled function, since double backward through a compiled module is not supported.
     """
 
-    def __init__(self, skeleton: nn.Module, distance: str, *, precision: str = "float32", compiled: bool = False) -> None:
+    def __init__(
+        self,
+        skeleton: nn.Module,
+        distance: str,
+        matched: Callable[[nn.Module], list[str]] = convolution_weights,
+        *,
+        precision: str = "float32",
+        compiled: bool = False,
+    ) -> None:
         self.distance = DISTANCES[checks.one_of("distance", distance, DISTANCES)]
         self.skeleton, self.precision, self.compiled = skeleton, precision, compiled
-        self.names = matched_names(skeleton)
+        self.names = matched(skeleton)
         self.gradients: Callable[..., Gradients] = self._gradients
         self._matching: Callable[..., Tensor] = self._distance_to
         if compiled:

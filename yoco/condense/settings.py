@@ -1,7 +1,8 @@
-"""The presets of gradient matching: `paper` (design §6), `laptop` and `smoke`, each with its name."""
+"""The presets of gradient matching: `paper` (design §6), `laptop` and `smoke`, each with its name; IDC's among them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from yoco import checks
 from yoco.condense.matching import DISTANCES
@@ -11,23 +12,22 @@ PRESETS = ("paper", "laptop", "smoke")
 LARGE = 64  # images of this side or more take the ImageNet-10 settings
 SHORT_RUN_LR = 20  # the paper's image step is for 200,000 steps; hundreds of them move too little (README, "Image step")
 SMOKE_WIDTH = 32  # channels of the ConvNet in the smoke preset
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
 class MatchingSettings:
-    """Settings of IDC. The defaults are the paper's for CIFAR."""
+    """What every gradient matching method is set by."""
 
     model: str = "convnet"
     width: int | None = None  # channels of the ConvNet's layers; None: 128
     distance: str = "l2"  # between gradients
     outer_loops: int = 2000  # each with a fresh network
     inner_loops: int = 100  # image steps with that network, a network step after each
-    pretrain_epochs: int = 0  # of each fresh network, on the real images
     real_batch: int = 64  # real images a class and image step
     synthetic_batch: int = 128  # formed images a class and image step, at most
     image_lr: float = 0.005
     image_momentum: float = 0.5
-    network_images: int = 2000  # real images of a network step
     network_batch: int = 64
     network_lr: float = 0.01
     network_momentum: float = 0.9
@@ -38,8 +38,6 @@ class MatchingSettings:
         checks.one_of("distance", self.distance, DISTANCES)
         for name in ("outer_loops", "inner_loops", "real_batch", "synthetic_batch", "network_batch"):
             checks.whole(name, getattr(self, name), 1)
-        for name in ("pretrain_epochs", "network_images"):
-            checks.whole(name, getattr(self, name), 0)
         if self.width is not None:
             checks.whole("width", self.width, 1)
         for name in ("image_lr", "network_lr", "network_weight_decay"):
@@ -52,8 +50,28 @@ class MatchingSettings:
         """Image steps in all."""
         return self.outer_loops * self.inner_loops
 
+    def work(self, classes: int, formed: int) -> int:
+        """Images that go through a network in one step, about, with `formed` formed images a class: whether compiling pays hangs on it."""
+        return classes * (self.real_batch + 3 * min(formed, self.synthetic_batch))  # second derivatives cost thrice
+
     def record(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class IdcSettings(MatchingSettings):
+    """Settings of IDC. The defaults are the paper's for CIFAR."""
+
+    pretrain_epochs: int = 0  # of each fresh network, on the real images
+    network_images: int = 2000  # real images of a network step
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("pretrain_epochs", "network_images"):
+            checks.whole(name, getattr(self, name), 0)
+
+    def work(self, classes: int, formed: int) -> int:
+        return super().work(classes, formed) + self.network_images
 
 
 def default_model(size: int) -> str:
@@ -61,26 +79,41 @@ def default_model(size: int) -> str:
     return "resnet10ap" if size >= LARGE else "convnet"
 
 
-def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) -> MatchingSettings:
-    """The preset for images of side `size`, scaled to `ipc`, with single values overridden.
+def overridden(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """A preset with single values overridden. Raises ValueError at an unknown setting or a bad value."""
+    for name in overrides:
+        checks.one_of("setting", name, [field.name for field in fields(settings)])
+    return replace(settings, **overrides)
+
+
+def smoke_width(overrides: Mapping[str, Any], model: str = "convnet") -> int | None:
+    """Channels in the smoke preset, where the network is one whose width can be set."""
+    return SMOKE_WIDTH if overrides.get("model", model) == "convnet" else None
+
+
+def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> IdcSettings:
+    """IDC's preset for images of side `size`, scaled to `ipc`, with single values overridden.
 
     Raises ValueError at an unknown preset, setting or value.
     """
+    return overridden(idc_preset(preset, size, ipc, overrides), overrides)
+
+
+def idc_preset(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> IdcSettings:
+    """The preset itself; of the overrides the model is looked at, which decides whether there is a width to set."""
     checks.one_of("preset", preset, PRESETS)
-    for name in overrides:
-        checks.one_of("setting", name, [field.name for field in fields(MatchingSettings)])
     large = size >= LARGE
     if large:
-        base = MatchingSettings(model=default_model(size), distance="l1", outer_loops=500, pretrain_epochs=10, network_images=500)
+        base = IdcSettings(model=default_model(size), distance="l1", outer_loops=500, pretrain_epochs=10, network_images=500)
     else:
-        base = MatchingSettings()
+        base = IdcSettings()
     # the paper scales the step with the number of pixels that share the gradient
     base = replace(base, image_lr=(0.003 if large else 0.005) * (ipc / 10) * (size / (224 if large else 32)) ** 2)
     if preset == "laptop":
         base = replace(base, outer_loops=20, inner_loops=50, network_images=512, pretrain_epochs=min(base.pretrain_epochs, 1))
     elif preset == "smoke":
-        width = SMOKE_WIDTH if overrides.get("model", base.model) == "convnet" else None
+        width = smoke_width(overrides, base.model)
         base = replace(base, outer_loops=4, inner_loops=15, network_images=256, pretrain_epochs=0, width=width)
     if preset != "paper":
         base = replace(base, image_lr=base.image_lr * SHORT_RUN_LR)
-    return replace(base, **overrides)
+    return base

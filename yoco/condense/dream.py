@@ -1,0 +1,78 @@
+"""DREAM: IDC on representative real images, those nearest to the centres of a k-means of their class (design §6)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yoco import checks, clusters, seeds, train
+from yoco.condense.idc import GradientMatching, packed
+from yoco.condense.settings import IdcSettings, idc_preset, overridden
+
+LAPTOP_POOL = 500  # images of a class that a renewal embeds: a few percent of the ten loops that it serves
+
+
+@dataclass(frozen=True)
+class DreamSettings(IdcSettings):
+    """Settings of DREAM: IDC's, and how the real images are chosen."""
+
+    renew_every: int = 10  # image steps between two choices of the real batches
+    pool: int | None = None  # random images of a class that are clustered each time; None: all of them
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.whole("renew_every", self.renew_every, 1)
+        if self.pool is not None:
+            checks.whole("pool", self.pool, 1)
+
+
+def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> DreamSettings:
+    """DREAM's preset: IDC's, and in `laptop` and `smoke` a pool. Raises ValueError at an unknown preset, setting or value."""
+    base = idc_preset(preset, size, ipc, overrides)
+    shared = {field.name: getattr(base, field.name) for field in fields(base)}
+    return overridden(DreamSettings(**shared, pool=None if preset == "paper" else LAPTOP_POOL), overrides)
+
+
+class RepresentativeMatching(GradientMatching):
+    """Steps of DREAM. Every `renew_every` steps, the images of each class (or a pool of them) are embedded by the network
+    as it is then and clustered, as many clusters as the real batch; the image nearest to each centre is in the batch.
+
+    The start is chosen the same way, by the embedding of a network with random weights.
+    """
+
+    def start(self) -> Tensor:
+        network = self._new_network().to(self.device)
+        wanted = self.ipc * self.factor**2
+        chosen = [self._representatives(network, members, wanted) for members in self.members]
+        self.representatives = torch.zeros(len(self.members), 0, dtype=torch.long)  # int64 [classes, real batch], from the first step on
+        return packed(self.data, torch.cat(chosen), self.factor)
+
+    def step(self, number: int) -> float:
+        self.due = number % self.settings.renew_every == 0 or number % self.settings.inner_loops == 0
+        return super().step(number)
+
+    def image_gradient(self) -> tuple[float, Tensor]:
+        if self.due:  # with the network that the step matches, a fresh one perhaps
+            most = min(self.settings.real_batch, *map(len, self.members), self.settings.pool or self.settings.real_batch)
+            self.representatives = torch.stack([self._representatives(self.model, members, most) for members in self.members])
+            self.due = False
+        return super().image_gradient()
+
+    def real_batch(self, label: int) -> Tensor:
+        return self.representatives[label]
+
+    def _representatives(self, network: nn.Module, members: Tensor, count: int) -> Tensor:
+        """Indices int64 [count] of the images of a class (of `members`) that are nearest to as many centres."""
+        pool = members[seeds.choice(len(members), max(count, self.settings.pool or len(members)), self.source)]
+        with torch.no_grad():
+            embedded = train.outputs(network.features, lambda part: self._real_images(pool[part]), len(pool), self.precision)
+        return pool[clusters.representatives(embedded, count, self.source)]
+
+    def state(self) -> dict[str, Tensor]:
+        return {**super().state(), "representatives": self.representatives}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        super().restore(state)
+        self.representatives = state["representatives"]

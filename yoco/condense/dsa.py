@@ -1,0 +1,76 @@
+"""DSA: gradient matching of every layer by the cosine of its rows, under one siamese augmentation a step (design §6)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yoco import augment, checks, formation
+from yoco.condense.idc import GradientMatching
+from yoco.condense.matching import layer_weights
+from yoco.condense.settings import PRESETS, MatchingSettings, default_model, overridden, smoke_width
+
+OUTER = 1000  # fresh networks, in the published code
+LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # ipc: image steps a network, epochs after each
+IMAGE_LR = 0.1  # on normalised images
+
+
+@dataclass(frozen=True)
+class DsaSettings(MatchingSettings):
+    """Settings of DSA. image_lr is of normalised images: a pixel in 0..1 moves by image_lr · std² · its gradient."""
+
+    network_epochs: int = 50  # on the condensed images, after each image step but the network's last
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.whole("network_epochs", self.network_epochs, 0)
+
+    def work(self, classes: int, formed: int) -> int:
+        return super().work(classes, formed) + self.network_epochs * classes * formed
+
+
+def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> DsaSettings:
+    """DSA's preset for images of side `size`; the loops of the nearest IPC that the authors give settings for.
+
+    Raises ValueError at an unknown preset, setting or value.
+    """
+    checks.one_of("preset", preset, PRESETS)
+    inner, epochs = LOOPS[min(LOOPS, key=lambda given: abs(given - ipc))]
+    shared = {"model": default_model(size), "distance": "cosine", "image_lr": IMAGE_LR, "network_momentum": 0.5}
+    if preset == "paper":
+        scale = {"outer_loops": OUTER, "inner_loops": inner, "network_epochs": epochs, "real_batch": 256, "network_batch": 256}
+    elif preset == "laptop":
+        scale = {"outer_loops": 60, "inner_loops": min(inner, 10), "network_epochs": min(epochs, 10), "network_batch": 256}
+    else:
+        width = smoke_width(overrides, shared["model"])
+        scale = {"outer_loops": 6, "inner_loops": 10, "network_epochs": 5, "width": width}
+    return overridden(DsaSettings(**shared, **scale), overrides)
+
+
+class SiameseMatching(GradientMatching):
+    """Steps of DSA: all layers' weights are matched, and the network is trained on the condensed images themselves."""
+
+    matching = augment.Augmentation(augment.OPERATIONS, shared=True, single=True)
+    training = augment.Augmentation(augment.OPERATIONS, single=True)
+    matched = staticmethod(layer_weights)
+
+    def step(self, number: int) -> float:
+        self.last = (number + 1) % self.settings.inner_loops == 0
+        return super().step(number)
+
+    def prepare_network(self) -> None:
+        """The network is matched with random weights first."""
+
+    def update_network(self) -> None:
+        if self.last:  # a fresh network comes next
+            return
+        images = self._normalise(formation.form(self.images, self.factor))
+        labels = torch.arange(len(self.members), device=self.device).repeat_interleave(len(images) // len(self.members))
+        for _ in range(self.settings.network_epochs):
+            self._train_network(images, labels, cutmix=0)
+
+    @property
+    def pixel_lr(self) -> Tensor:
+        return self.settings.image_lr * self.images.new_tensor(self.data.std).view(1, -1, 1, 1) ** 2
