@@ -4,14 +4,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from yoco import condense, data, dynamics, evaluate, formation, models, paper, prune, scores, study, zoo
-from yoco.condensed import CondensedSet
+from yoco.condensed import CondensedSet, RankedSet
 
 if TYPE_CHECKING:
     from yoco import explore, params, plots, runs
 
 __version__ = "0.1.0"
 __all__ = [
-    "CondensedSet", "condense", "data", "dynamics", "evaluate", "explore", "formation", "models", "params", "paper",
+    "CondensedSet", "RankedSet", "condense", "data", "dynamics", "evaluate", "explore", "formation", "models", "params", "paper",
     "plots", "prune", "runs", "scores", "study", "zoo",
 ]
 _LATER = ("explore", "params", "plots", "runs")  # need matplotlib, ipywidgets or pydantic: imported when asked for

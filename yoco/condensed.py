@@ -1,4 +1,4 @@
-"""`CondensedSet`: the value that condensation makes and everything after passes on, and its file."""
+"""`CondensedSet`: the value that condensation makes and everything after passes on, its file, and the ways from and to others'."""
 
 import functools
 import hashlib
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yoco import checks, files, formation
+from yoco import checks, files, formation, published
+from yoco.ranked import RankedSet
 
 KIND = "condensed"
 
@@ -95,6 +96,57 @@ class CondensedSet:
             return cls(tensors["images"], tensors["labels"], values["factor"], method=values["method"], info=values["info"], **sequences)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no valid condensed set: {error}") from error
+
+    @classmethod
+    def from_published(
+        cls,
+        path: str | Path,
+        method: str,
+        *,
+        factor: int = 1,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        classes: Sequence[str] | None = None,
+        dataset: str | None = None,
+        experiment: int = 0,
+        whitened: bool | None = None,
+        zca: str | Path | tuple[Tensor, Tensor] | None = None,
+    ) -> "CondensedSet":
+        """Read a set as its authors publish it. Nothing is unpickled but tensors, numbers and text.
+
+        method: "idc", "dream": data.pt, a pair of images [N, C, S, S] in 0..1 and labels [N]. "dsa": a dict whose "data"
+        lists such pairs, normalised, one an `experiment`. "mtt": images_best.pt with labels_best.pt beside it, normalised or
+        ZCA-whitened. "kip": .npz or .pt of images and labels (or x and y), or a pair in .pt; images [N, H, W, C] in 0..1,
+        standardised or ZCA-whitened, labels [N] or float [N, K], of which the class is the argmax.
+        mean, std: per channel in 0..1, of the real images. Not given, they are CIFAR's for 3 channels, 10 or 100 classes and
+        less than 64 pixels, ImageNet's from 64 pixels on (unless `dataset` names another), except for standardised KIP
+        images, which need them. classes: names ("0", "1", …). dataset: noted in info, where CCS looks for its cutoff.
+        whitened, zca: of MTT and KIP. Whether a set is whitened is not in the file. None refuses what looks so: "zca" in the
+        file's name, a std below 0.7, neighbouring pixels that correlate below 0.7, or more than a quarter of the values
+        outside 0..1 once un-normalised; False takes the set for normalised all the same. zca: the inverse, a matrix [D, D]
+        and a mean [D] with flattened image = flattened held image @ matrix + mean in the file's order of dimensions, or a
+        safetensors file of "matrix" and "mean". It gives MTT images in 0..1 (its authors whiten those) and KIP standardised.
+        Values that overshoot 0..1 are clamped, and counted in info ("clamped" of "values"); beside it, info says the file's
+        name, what it was un-normalised by, and how well KIP's float labels agree with their class (1: one-hot).
+        Raises FileNotFoundError, TypeError or ValueError at bad arguments; ValueError that names the file where it is
+        damaged, holds more than tensors, or its images, labels or classes do not fit (as many images of each class).
+        """
+        given = {"mean": mean, "std": std, "classes": classes, "dataset": dataset}
+        return cls(factor=factor, **published.read(path, method, **given, experiment=experiment, whitened=whitened, zca=zca))
+
+    def rank(self, dynamics: Any, method: str = "yoco", **options: Any) -> RankedSet:
+        """Order the formed images so that the first k of every class are the method's balanced choice, for every k at once.
+
+        dynamics: `Dynamics` of this set; method: a name in `prune.METHODS` that goes by a score; options: of `prune.prune`,
+        but balanced. Raises as `prune.prune`, and ValueError at "ssp" and "ccs", which choose anew for every budget.
+        """
+        from yoco import prune  # the one call down the list of files: what ranks is made of values that it makes
+
+        order = prune.ranking(self, dynamics, method, **options)
+        cells = formation.cells(self.images.float(), self.factor)[order].transpose(0, 1).contiguous()
+        keep = options.get("keep") or prune.METHODS[method].keep
+        info = {"ranked_by": method, "keep": keep, "options": options, "set": self.fingerprint, "dataset": self.info.get("dataset", "")}
+        return RankedSet(cells, self.factor, self.size, self.classes, self.mean, self.std, self.method, info)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

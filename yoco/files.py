@@ -71,7 +71,7 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            _check_header(path, header, kind)
+            check_header(path, header, kind)
             tensors = {name: file.get_tensor(name) for name in list(file.keys())}
         info = json.loads(header["info"])
     except (safetensors.SafetensorError, json.JSONDecodeError, KeyError) as error:
@@ -82,7 +82,8 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     return tensors, info
 
 
-def _check_header(path: Path, header: Mapping[str, str], kind: str) -> None:
+def check_header(path: Path, header: Mapping[str, str], kind: str) -> None:
+    """Raise ValueError unless the header is of a yoco file of this kind and version."""
     if header.get("yoco") != kind:
         raise ValueError(f"{path} is no yoco {kind} file (its kind: {header.get('yoco')!r})")
     if header.get("version") != str(FORMAT_VERSION):

@@ -54,8 +54,11 @@ def form(images: Tensor, factor: int) -> Tensor:
 
     Formed image n*factor² + r*factor + c is cell (r, c) of condensed image n.
     """
-    size = images.shape[-1]
-    parts = cells(images, factor)
-    if parts.shape[-1] == size:
-        return parts
-    return F.interpolate(parts, (size, size), mode="bilinear", align_corners=False)
+    return upsampled(cells(images, factor), images.shape[-1])
+
+
+def upsampled(cells: Tensor, size: int) -> Tensor:
+    """Cells [N, C, side, side] -> formed images [N, C, size, size], bilinearly; as they are where they have that size."""
+    if cells.shape[-1] == size:
+        return cells
+    return F.interpolate(cells, (size, size), mode="bilinear", align_corners=False)

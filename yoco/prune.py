@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 import torch
@@ -172,6 +173,8 @@ METHODS: dict[str, Method] = {
     )
 }
 
+RANKING = tuple(name for name, method in METHODS.items() if method.pick is _by_score)  # their choices nest
+
 
 def request(
     condensed: CondensedSet,
@@ -220,6 +223,18 @@ def prune(condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", ipc
     indices = chosen.pick(chosen, wanted)
     counts = torch.bincount(condensed.formed_labels[indices], minlength=len(condensed.classes))
     return Selection(indices, counts, method, ipc_to, wanted.keep, wanted.balanced, wanted.seed)
+
+
+def ranking(condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", **options: Any) -> Tensor:
+    """Formed images of every class, best first: int64 [K, n], of which the first k columns are the balanced choice of any k.
+
+    options: as of `prune`, but balanced. Raises as `prune`, and ValueError for a method that chooses anew for every budget.
+    """
+    chosen = METHODS[checks.one_of("method", method, METHODS)]
+    if method not in RANKING:
+        raise ValueError(f"method={method!r} chooses anew for every budget, so that its choices do not nest; allowed: {', '.join(RANKING)}")
+    wanted = request(condensed, dynamics, method, condensed.ipc, balanced=True, **options)
+    return chosen.pick(chosen, wanted).view(len(condensed.classes), -1)
 
 
 def score_table(condensed: CondensedSet, dynamics: Dynamics, **options) -> pd.DataFrame:

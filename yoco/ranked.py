@@ -1,0 +1,178 @@
+"""`RankedSet`: cells lying best first, of which every prefix is a good balanced subset; a file of it is read by the prefix."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from yoco import checks, files, formation
+
+KIND = "ranked"
+DTYPES = {"U8": torch.uint8, "F32": torch.float32}  # safetensors' names of what cells can be stored as
+HEADER_LIMIT = 100_000_000  # bytes; as the safetensors format has it
+FIELDS = ("factor", "size", "classes", "mean", "std", "method")
+
+
+@dataclass(frozen=True)
+class StoredCells:
+    """Cells in a file: where they start, their shape [ranks, classes, C, side, side] and dtype. Read by whole ranks."""
+
+    path: Path
+    start: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def __getitem__(self, prefix: slice) -> Tensor:
+        """The first ranks, as in `cells[:k]`; no other byte of the file is read. Raises ValueError where it ends before."""
+        shape = (prefix.stop, *self.shape[1:])
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.start)
+            values = _exactly(file, math.prod(shape) * self.dtype.itemsize, self.path)
+        return torch.frombuffer(values, dtype=self.dtype).reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class RankedSet:
+    """Formed images of a condensed set, best first within each class; `CondensedSet.rank` makes it.
+
+    cells: float32 in 0..1 or uint8 [ranks, classes, C, side, side], in memory or in a file: rank r holds the r-th best cell
+    of every class; factor, size: cells along a condensed image's side, and its side in pixels; classes, mean, std, method:
+    those of the set; info: what it is ranked by, the set's fingerprint and dataset.
+    Raises ValueError or TypeError where these do not fit each other.
+    """
+
+    cells: Tensor | StoredCells
+    factor: int
+    size: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    method: str
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checks.whole("size", self.size, 1)
+        side = formation.cell_size(self.size, self.factor)
+        shape = list(self.cells.shape)
+        if len(shape) != 5 or 0 in shape or shape[1] != len(self.classes) or shape[3:] != [side, side]:
+            raise ValueError(f"cells must have shape [ranks, {len(self.classes)}, C, {side}, {side}], none of them 0, got {shape}")
+        if self.cells.dtype not in DTYPES.values():
+            raise TypeError(f"cells must be uint8 or float32, got {self.cells.dtype}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != shape[2]:
+                raise ValueError(f"{name} must hold {shape[2]} values, one a channel, got {len(values)}")
+
+    @property
+    def ranks(self) -> int:
+        """Cells per class."""
+        return self.cells.shape[0]
+
+    @property
+    def rank_bytes(self) -> int:
+        """Bytes of one cell of every class as they are held: 4 a value in memory and in a float32 file, 1 in a uint8 file."""
+        return math.prod(self.cells.shape[1:]) * self.cells.dtype.itemsize
+
+    def take(self, *, per_class: int | None = None, ipc: int | None = None, bytes: int | None = None) -> tuple[Tensor, Tensor]:
+        """The best cells, formed: images float32 [classes*k, C, size, size] in 0..1 and labels int64, class after class, best first.
+
+        Give one of per_class (k), ipc (k = ipc · factor²) and bytes (as many whole ranks as fit in so many bytes of cell
+        data, see `rank_bytes`; all where all fit). Of a file only those ranks are read. Raises ValueError or TypeError where
+        not exactly one is given, at more than there is or less than one rank, and where the file is damaged.
+        """
+        k = self._count({name: value for name, value in (("per_class", per_class), ("ipc", ipc), ("bytes", bytes)) if value is not None})
+        classes, channels = len(self.classes), self.cells.shape[2]
+        cells = self._floats(k).transpose(0, 1).reshape(classes * k, channels, *self.cells.shape[3:])
+        return formation.upsampled(cells, self.size), torch.arange(classes).repeat_interleave(k)
+
+    def _count(self, given: Mapping[str, int]) -> int:
+        if len(given) != 1:
+            raise ValueError(f"take needs exactly one of per_class, ipc and bytes, got {', '.join(given) or 'none'}")
+        [(name, value)] = given.items()
+        if name == "bytes":
+            return min(checks.whole("bytes", value, self.rank_bytes) // self.rank_bytes, self.ranks)
+        cells = self.factor**2 if name == "ipc" else 1
+        return checks.whole(name, value, 1, self.ranks // cells) * cells
+
+    def _floats(self, k: int) -> Tensor:
+        cells = self.cells[:k]
+        if cells.dtype == torch.uint8:
+            return cells.float() / 255
+        name = f"{self.cells.path}: cells" if isinstance(self.cells, StoredCells) else "cells"
+        checks.images(name, cells.flatten(0, 1))
+        return cells
+
+    def save(self, path: str | Path, dtype: torch.dtype = torch.uint8) -> Path:
+        """Write one safetensors file, whole or not at all: cells rank after rank. Returns the path.
+
+        dtype: uint8 (round(x · 255), off by 1/510 at most) or float32 (four times as large, exact). Raises ValueError at
+        another dtype, OSError where it cannot be written.
+        """
+        if dtype not in DTYPES.values():
+            raise ValueError(f"dtype must be torch.uint8 or torch.float32, got {dtype}")
+        cells = self._floats(self.ranks)
+        if dtype == torch.uint8:
+            cells = (cells * 255).round().to(torch.uint8)
+        values = {name: getattr(self, name) for name in FIELDS}
+        return files.save_tensors(path, KIND, {"cells": cells}, {**values, "info": dict(self.info)})
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RankedSet":
+        """Read the header of a file of `save`, and no cell. Raises FileNotFoundError, or ValueError where the file is
+        damaged, cut short, of another kind or version, or does not fit."""
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no file at {path}")
+        header, start = _header(path)
+        try:
+            cells = _stored(path, header["cells"], start)
+            values = json.loads(header["__metadata__"]["info"])
+            sequences = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
+            return cls(cells, values["factor"], values["size"], method=values["method"], info=values["info"], **sequences)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is no valid ranked set: {error}") from error
+
+
+def _exactly(file: BinaryIO, count: int, path: Path) -> bytearray:
+    """The next `count` bytes; unbuffered, so that no more is read. Raises ValueError where the file ends before."""
+    values = bytearray()
+    while len(values) < count:
+        part = file.read(count - len(values))
+        if not part:
+            raise ValueError(f"{path} is damaged or cut short: {len(values)} bytes where {count} should be")
+        values += part
+    return values
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The JSON header of a safetensors file of ours, and where its data start."""
+    with open(path, "rb", buffering=0) as file:
+        length = int.from_bytes(_exactly(file, 8, path), "little")
+        if length > min(HEADER_LIMIT, path.stat().st_size - 8):
+            raise ValueError(f"{path} is damaged or cut short: a header of {length} bytes in a file of {path.stat().st_size}")
+        text = bytes(_exactly(file, length, path))
+    try:
+        header = json.loads(text)
+        metadata = header.get("__metadata__", {})
+        files.check_header(path, metadata, KIND)
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    return header, 8 + length
+
+
+def _stored(path: Path, entry: Mapping[str, Any], start: int) -> StoredCells:
+    """Where the cells lie, from the header's entry; checked against the file's length."""
+    if entry["dtype"] not in DTYPES:
+        raise ValueError(f"cells must be stored as {' or '.join(DTYPES)}, got {entry['dtype']!r}")
+    dtype = DTYPES[entry["dtype"]]
+    shape = tuple(checks.whole("shape", length, 0) for length in entry["shape"])
+    first, last = (checks.whole("data_offsets", offset, 0) for offset in entry["data_offsets"])
+    if last - first != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"cells of shape {list(shape)} take {math.prod(shape) * dtype.itemsize} bytes, its offsets span {last - first}")
+    if start + last > path.stat().st_size:
+        raise ValueError(f"cut short: cells end at byte {start + last} of a file of {path.stat().st_size}")
+    return StoredCells(path, start + first, shape, dtype)
