@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
@@ -82,3 +83,14 @@ def test_browser_shows_what_is_chosen(toy_set, toy_dynamics):
     assert f"{highest:.3g}" in numbers.value
     with pytest.raises(ValueError, match="score='lpbe' is unknown"):
         explore.browse(toy_set, table, score="lpbe")
+
+
+def test_condensations_and_bytes_are_drawn_from_their_tables():
+    rows = [(m, s, a) for m, (a0, a1) in {"idc": (30, 50), "dsa": (20, 40)}.items() for s, a in (("start", a0), ("condensed", a1))]
+    ax = plots.condensations(pd.DataFrame(rows, columns=["method", "subset", "accuracy"]))
+    assert [round(bar.get_height()) for bar in ax.patches if bar.get_height()] == [30, 20, 50, 40]
+    rows = [("yoco", stored, b, a) for stored, b, a in (("uint8", 10, 40), ("uint8", 20, 50), ("float32", 40, 41), ("float32", 80, 51))]
+    ax = plots.accuracy_by_bytes(pd.DataFrame(rows, columns=["method", "stored", "bytes", "accuracy"]))
+    assert ax.get_xscale() == "log" and [line.get_xdata().tolist() for line in ax.lines if len(line.get_xdata()) == 2] == [[10, 20], [40, 80]]
+    figure, axes = plots.panels(3)
+    assert len(axes) == 3 and axes[0].figure is figure

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from yoco import CondensedSet, dynamics, evaluate, paper, study
+from yoco import CondensedSet, RankedSet, condense, dynamics, evaluate, paper, study
 
 FAST = {"width": 8, "precision": "float32", "progress": False, "jobs": 1}
 GRID = {"methods": ["random", "yoco"], "ipc_to": [1, 2], "seeds": [0, 1], "epochs": 2, **FAST}
@@ -105,3 +105,24 @@ def test_paper_tables():
     assert paper.dataset_of("cifar10", 10) == paper.dataset_of("folder:cifar10-jpeg", 10) == "cifar10"
     assert paper.dataset_of("cifar10", 3) is None and paper.dataset_of("folder:cats", 10) is None
     assert len(paper.beside("cifar10", 10)) == 27 and paper.beside("cifar10", 11) is None
+
+
+def test_condensations_are_given_the_same_time_and_their_own_start(toy):
+    table, sets = study.condensations(toy, ["idc", "dsa"], 0.2, ipc=1, preset="smoke", epochs=2, **FAST)
+    assert list(sets) == ["idc", "dsa"] and [made.factor for made in sets.values()] == [2, 1]
+    assert all(0.2 <= made.info["seconds"] < 5 and not made.info["finished"] for made in sets.values())
+    assert table.subset.tolist() == ["start", "condensed"] * 2 and table.method.tolist() == ["idc", "idc", "dsa", "dsa"]
+    start = condense.start_set(toy, "dsa", 1, preset="smoke")
+    alone = evaluate.evaluate(*start.form(), toy, epochs=2, seed=0, width=8, precision="float32")
+    assert table.accuracy[2] == alone
+
+
+def test_by_bytes_trains_on_prefixes_of_the_files(toy, toy_set, toy_dynamics, tmp_path):
+    table = study.by_bytes(toy_set, toy, toy_dynamics, tmp_path, methods=["yoco", "aum"], per_class=[1, 4], epochs=2, **FAST)
+    assert list(zip(table.method, table.stored, table.per_class)) == [
+        ("yoco", "uint8", 1), ("yoco", "uint8", 4), ("yoco", "float32", 1), ("yoco", "float32", 4), ("aum", "uint8", 1), ("aum", "uint8", 4),
+    ]
+    assert table.bytes.tolist() == [b * 3 * 3 * 8 * 8 for b in (1, 4, 4, 16, 1, 4)]  # classes, channels, cells of 8x8
+    images, labels = RankedSet.open(tmp_path / "ranked-aum.safetensors").take(ipc=1)
+    assert table.accuracy[5] == evaluate.evaluate(images, labels, toy, epochs=2, seed=0, width=8, precision="float32")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ranked-aum.safetensors", "ranked-yoco.safetensors"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Optional
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from yoco import checks
+from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condense.settings import SMOKE_WIDTH, default_model
 from yoco.prune import METHODS
 
@@ -23,6 +24,8 @@ Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[list[Count], Field(min_length=1), BeforeValidator(_split)]
 MethodName = Annotated[str, AfterValidator(lambda name: checks.one_of("method", name, METHODS))]
 Methods = Annotated[list[MethodName], Field(min_length=1), BeforeValidator(_split)]
+Condenser = Literal[tuple(CONDENSATIONS)]
+Condensers = Annotated[list[Condenser], Field(min_length=1), BeforeValidator(_split)]
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,18 @@ class Parameters(BaseModel):
     run_dir: Optional[str] = Field(None, description="the run's folder (none: runs/ and the dataset's name)")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of everything that is drawn")
     size: Optional[Count] = Field(None, description="resize the real images to this side")
+    method: Condenser = Field("idc", description=f"of condensation: {', '.join(CONDENSATIONS)}")
     ipc: Count = Field(10, description="images per class of the condensed set, IPC_F")
-    factor: Count = Field(2, description="cells along a side of a condensed image")
+    factor: Optional[Count] = Field(None, description="cells along a side of a condensed image (none: the method's own)")
     preset: Optional[Preset] = Field(None, description="paper, laptop or smoke (none: smoke on digits, else laptop)")
     epochs: Optional[Count] = Field(None, description="of each training (none: 1000, 200 or 50, by preset)")
     model: Optional[Model] = Field(None, description="network of all trainings (none: convnet, or resnet10ap for images of 64 pixels or more)")
     width: Optional[Count] = Field(None, description="channels of the ConvNet (none: 128, or 32 in smoke)")
     precision: Precision = Field("auto", description="of convolutions: auto, float32 or bfloat16")
 
-    outer_loops: Optional[Count] = Field(None, description="fresh networks (none: 2000, 20 or 4, by preset)")
-    inner_loops: Optional[Count] = Field(None, description="image steps with each network (none: 100, 50 or 15, by preset)")
+    outer_loops: Optional[Count] = Field(None, description="of idc, dream and dsa: fresh networks (none: by preset)")
+    inner_loops: Optional[Count] = Field(None, description="of idc, dream and dsa: image steps with each network (none: by preset)")
+    iterations: Optional[Count] = Field(None, description="of mtt and kip: image steps (none: by preset)")
     time_budget: Optional[float] = Field(None, ge=0, description="seconds after which condensing stops; run again to go on")
 
     @property
@@ -68,7 +73,11 @@ class Parameters(BaseModel):
 
     def condensation(self) -> dict[str, Any]:
         """Arguments for `condense`."""
-        names = ("ipc", "factor", "seed", "precision", "outer_loops", "inner_loops", "time_budget", "model", "width")
+        return {**self.start(), "time_budget": self.time_budget}
+
+    def start(self) -> dict[str, Any]:
+        """Arguments for `start_set`."""
+        names = ("method", "ipc", "factor", "seed", "precision", "outer_loops", "inner_loops", "iterations", "model", "width")
         chosen = {name: getattr(self, name) for name in names}
         return {"preset": self.scale, **{name: value for name, value in chosen.items() if value is not None}}
 
@@ -83,6 +92,9 @@ class Condensation(Parameters):
     """01_condensation"""
 
     seeds: Count = Field(3, description="networks trained on the start, and on the result")
+    compare: Condensers = Field(list(CONDENSATIONS), description="condensation methods compared at equal time")
+    compare_seconds: float = Field(3.0, gt=0, description="of condensing, for each of those")
+    compare_seeds: Count = Field(1, description="networks trained on each start and result of those")
 
 
 class Scores(Parameters):
@@ -166,7 +178,10 @@ def table(notebook: str) -> str:
 def type_name(annotation: Any) -> str:
     """A short name for the type of a parameter."""
     text = str(annotation).replace("typing.", "")
-    words = {"list[Annotated[str": "names", "list[": "whole numbers", "Literal": "name", "int": "whole number", "float": "number"}
+    words = {
+        "list[Annotated[str": "names", "list[Literal": "names", "list[": "whole numbers", "Literal": "name", "int": "whole number",
+        "float": "number",
+    }
     for word, short in words.items():
         if word in text:
             return short

@@ -53,6 +53,12 @@ def _show(ax: Axes, image: Tensor) -> None:
     ax.axis("off")
 
 
+def panels(count: int, width: float = 2.2) -> tuple[Figure, Sequence[Axes]]:
+    """A row of `count` Axes to draw on. Returns the Figure and the Axes."""
+    figure, axes = plt.subplots(1, count, figsize=(width * count, width), squeeze=False)
+    return figure, list(axes[0])
+
+
 def images(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
     """A grid of images [N, C, H, W] in 0..1, row after row. Returns the Axes."""
     if ax is None:
@@ -124,6 +130,15 @@ def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     sns.barplot(table, x="subset", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
     sns.stripplot(table, x="subset", y="accuracy", color="black", size=4, ax=ax)
     ax.set(xlabel="", ylabel="test accuracy (%)")
+    return ax
+
+
+def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Accuracy of condensation methods beside their starts; `table` of `study.condensations`. Returns the Axes."""
+    ax = ax or plt.subplots(figsize=(6, 3))[1]
+    sns.barplot(table, x="method", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
+    ax.set(xlabel="", ylabel="test accuracy (%)", ylim=(max(0, table.accuracy.min() - 10), None))
+    ax.legend(title=None, frameon=False, fontsize="small", ncols=2)
     return ax
 
 
@@ -246,5 +261,16 @@ def accuracy_by_budget(summary: pd.DataFrame, published: pd.DataFrame | None = N
     if published is not None:
         ax.plot([], [], "D", mfc="none", mec="black", label="paper")
     ax.set(xlabel="IPC_T (images a class)", ylabel="test accuracy (%)", xticks=sorted(summary.ipc_to.unique()))
+    ax.legend(frameon=False, fontsize="small", ncols=2)
+    return ax
+
+
+def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Accuracy of each method's prefixes against their bytes, log scale; float32 cells dashed. `table` of `study.by_bytes`. Returns the Axes."""
+    ax = ax or plt.subplots(figsize=(7, 4))[1]
+    sns.lineplot(
+        table.assign(method=table["method"].map(title_of)), x="bytes", y="accuracy", hue="method", style="stored", markers=True, errorbar="sd", ax=ax
+    )
+    ax.set(xscale="log", xlabel="bytes of cells (log scale)", ylabel="test accuracy (%)")
     ax.legend(frameon=False, fontsize="small", ncols=2)
     return ax

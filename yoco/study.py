@@ -9,18 +9,19 @@ from typing import Any
 import pandas as pd
 import torch
 
-from yoco import checks, files, paper
+from yoco import checks, condense, files, paper
 from yoco import device as devices
-from yoco.condensed import CondensedSet
+from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
 from yoco.dynamics import Dynamics
-from yoco.evaluate import accuracies
-from yoco.prune import METHODS, Selection, prune
+from yoco.evaluate import accuracies, evaluate_many
+from yoco.prune import METHODS, RANKING, Selection, prune
 from yoco.train import Protocol
 
 KEY = ["condensation", "method", "ipc_to", "dynamics", "seed", "epochs", "fingerprint"]
 SETTINGS = ["preset", "model", "width", "precision"]  # of the condensation; of the trainings
 COLUMNS = [*KEY, *SETTINGS, "accuracy"]
+COMPILE_SECONDS = 300  # of condensing, that compiling may take its minute of
 
 
 def run(
@@ -103,6 +104,69 @@ def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int
     """What every method that these dynamics allow keeps at every budget; options: of `prune`."""
     allowed = [m for m in METHODS.values() if dynamics.complete or m.training != "full"]
     return [prune(condensed, dynamics, method.name, budget, **options) for method in allowed for budget in ipc_to]
+
+
+def condensations(
+    data: ImageData,
+    methods: Sequence[str],
+    seconds: float,
+    *,
+    ipc: int = 10,
+    preset: str = "laptop",
+    seed: int = 0,
+    seeds: Sequence[int] = (0,),
+    device: str | torch.device = "auto",
+    progress: bool = True,
+    precision: str = "auto",
+    **training: Any,
+) -> tuple[pd.DataFrame, dict[str, CondensedSet]]:
+    """Condense by each method for as many seconds, and train and test on each start and each result.
+
+    A method's schedule goes on until the time is over, MTT's experts included in it; each takes its own factor. training:
+    epochs, and fields of `train.Protocol`. Returns a table with columns method, factor, steps, seconds, subset ("start" or
+    "condensed"), seed, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
+    """
+    made, tables = {}, []
+    for method in methods:
+        common = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}
+        start = condense.start_set(data, method, **common)
+        options = {"time_budget": seconds, "progress": progress, "compiled": None if seconds >= COMPILE_SECONDS else False}
+        made[method] = condensed = condense.condense(data, method, **common, **options, **condense.unending(method))
+        subsets = {"start": start.form(), "condensed": condensed.form()}
+        table = evaluate_many(subsets, data, seeds=seeds, device=device, progress=progress, precision=precision, **training)
+        tables.append(table.assign(method=method, factor=condensed.factor, steps=condensed.info["steps"], seconds=condensed.info["seconds"]))
+    columns = ["method", "factor", "steps", "seconds", "subset", "seed", "precision", "accuracy"]
+    return pd.concat(tables, ignore_index=True)[columns], made
+
+
+def by_bytes(
+    condensed: CondensedSet,
+    data: ImageData,
+    dynamics: Dynamics,
+    folder: str | Path,
+    *,
+    methods: Sequence[str] | None = None,
+    per_class: Sequence[int] | None = None,
+    seeds: Sequence[int] = (0,),
+    progress: bool = True,
+    **training: Any,
+) -> pd.DataFrame:
+    """Accuracy of prefixes of ranked files: `ranked-<method>.safetensors` in `folder` for each method, uint8 cells.
+
+    methods: those that rank (None: all); per_class: cells of each class (None: those of IPC 1, 2 and 5, and all). YOCO's
+    prefixes are also taken as float32, four times the bytes. training: of `evaluate_many`. Returns a table with columns
+    method, stored, per_class, bytes (of cells), seed, precision, accuracy (%).
+    """
+    per_class = per_class or sorted({min(ipc, condensed.ipc) * condensed.factor**2 for ipc in (1, 2, 5, condensed.ipc)})
+    subsets = {}
+    for method in methods or RANKING:
+        exact = condensed.rank(dynamics, method)
+        stored = RankedSet.open(exact.save(Path(folder) / f"ranked-{method}.safetensors"))
+        for ranked, name in ((stored, "uint8"), *([(exact, "float32")] if method == "yoco" else [])):
+            subsets |= {(method, name, k, k * ranked.rank_bytes): ranked.take(per_class=k) for k in per_class}
+    table = evaluate_many(subsets, data, seeds=seeds, progress=progress, **training)
+    names = pd.DataFrame(table.pop("subset").tolist(), columns=["method", "stored", "per_class", "bytes"])
+    return pd.concat([names, table], axis=1)
 
 
 def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.DataFrame:

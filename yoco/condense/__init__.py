@@ -49,6 +49,12 @@ def factor_of(method: str, size: int) -> int:
     return 3 if size >= LARGE else 2
 
 
+def unending(method: str) -> dict[str, int]:
+    """The setting that has a method go on until its time budget is over."""
+    name = "iterations" if "iterations" in METHODS[method].settings_for("smoke", 32, 1, {}).record() else "outer_loops"
+    return {name: 10**6}
+
+
 def condense(
     data: ImageData,
     method: str = "idc",

@@ -1,0 +1,80 @@
+"""Does DREAM need fewer image steps than IDC for the same accuracy? Sets after as many steps of each, trained and tested.
+
+    python -m benchmarks.loops folder:~/.cache/yoco-data/cifar10-jpeg   # figures/cifar10/loops.csv and loops.png
+
+The two condense side by side, a process of one thread each; what is done is kept in --runs, and a second start goes on.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+import torch
+
+from yoco import condense, data, evaluate, files, plots, seeds, workers
+from yoco import device as devices
+from yoco.condense import loop
+from yoco.condense.idc import condensed_from
+from yoco.condensed import CondensedSet
+from yoco.data import ImageData
+
+METHODS = ("idc", "dream")
+MARKS = (0, 25, 50, 100, 150, 200)  # image steps after which a set is kept; a fresh network every 50
+
+
+def sets_of(method: str, real: ImageData, folder: Path) -> dict[int, Path]:
+    """A set after each of `MARKS` steps of the laptop preset, from one run; the checkpoint says where it is."""
+    cpu = torch.device("cpu")
+    chosen = condense.METHODS[method].settings_for("laptop", real.size, 10, {})
+    precision = devices.choose_precision("auto", cpu)
+    stepper = condense.METHODS[method].stepper(real, 10, 2, chosen, seeds.generator(0), cpu, precision, devices.can_compile(cpu))
+    identity = {"method": method, "dataset": real.name, "preset": "laptop", "settings": chosen.record(), "seed": 0, "precision": precision}
+    kept = {steps: folder / f"{method}-{steps}.safetensors" for steps in MARKS}
+    for steps, path in kept.items():
+        if path.exists():
+            continue
+        history = loop.run(stepper, steps, identity, checkpoint=folder / f"{method}.checkpoint.safetensors", progress=False)
+        condensed_from(stepper.images, real, 10, 2, method, {**identity, **history}).save(path)
+        print(f"{method}: {steps} steps in {history['seconds']} s", flush=True)
+    return kept
+
+
+def measured(sets: dict[tuple[str, int], Path], real: ImageData, epochs: int, networks: int) -> pd.DataFrame:
+    loaded = {key: CondensedSet.load(path) for key, path in sets.items()}
+    table = evaluate.evaluate_many({key: made.form() for key, made in loaded.items()}, real, epochs=epochs, seeds=range(networks))
+    names = pd.DataFrame(table.pop("subset").tolist(), columns=["method", "steps"])
+    seconds = [loaded[key].info["seconds"] for key in names.itertuples(index=False, name=None)]
+    return pd.concat([names.assign(seconds=seconds, epochs=epochs), table.round({"accuracy": 2})], axis=1)
+
+
+def draw(table: pd.DataFrame) -> plt.Figure:
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True, layout="constrained")
+    for ax, x, label in ((axes[0], "steps", "image steps"), (axes[1], "seconds", "seconds of condensing, one core")):
+        sns.lineplot(table, x=x, y="accuracy", hue="method", style="method", markers=True, errorbar="sd", ax=ax)
+        ax.set(xlabel=label, ylabel="test accuracy (%)")
+        ax.legend(title=None)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset")
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--runs", type=Path, default=Path("runs/loops"))
+    parser.add_argument("--out", type=Path, default=Path("figures/cifar10"))
+    options = parser.parse_args()
+    real = data.load(options.dataset)
+    calls = [(method, real, options.runs) for method in METHODS]
+    kept = {METHODS[number]: paths for number, paths in workers.run(sets_of, calls, len(METHODS))}
+    table = measured({(method, steps): kept[method][steps] for method in METHODS for steps in MARKS}, real, options.epochs, options.seeds)
+    files.write_text(options.out / "loops.csv", table.to_csv(index=False))
+    plots.use_style()
+    plots.save(draw(table), options.out / "loops.png")
+    print(table.groupby(["method", "steps"], sort=False)["accuracy"].agg(["mean", "std"]).round(2))
+
+
+if __name__ == "__main__":
+    main()
