@@ -22,7 +22,7 @@ ORDER = [
     "condensed", "train", "condense", "lemma", "dynamics", "scores", "paper", "prune", "evaluate", "study", "zoo", "plots", "explore",
     "runs", "params", "cli", "__main__",
 ]
-CONDENSE = ["matching", "settings", "loop", "idc", "dream", "dsa", "experts", "mtt", "ntk", "kip", "__init__"]
+CONDENSE = ["loop", "matching", "settings", "idc", "dream", "dsa", "experts", "mtt", "ntk", "kip", "__init__"]
 DOWNWARD = {("condensed.py", "prune")}  # `CondensedSet.rank`, for whoever has a set in hand
 
 

@@ -9,10 +9,11 @@ import torch
 
 from yoco import checks, formation, seeds
 from yoco import device as devices
-from yoco.condense import dream, dsa, loop
+from yoco.condense import dream, dsa, kip, loop
 from yoco.condense.dream import RepresentativeMatching
 from yoco.condense.dsa import SiameseMatching
 from yoco.condense.idc import GradientMatching, condensed_from, real_set
+from yoco.condense.kip import KernelInducingPoints
 from yoco.condense.settings import LARGE, PRESETS, settings_for
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData
@@ -38,6 +39,7 @@ METHODS: dict[str, Method] = {
         Method("idc", settings_for, GradientMatching, True),
         Method("dream", dream.settings_for, RepresentativeMatching, True),
         Method("dsa", dsa.settings_for, SiameseMatching, False),
+        Method("kip", kip.settings_for, KernelInducingPoints, False),
     )
 }
 
@@ -105,7 +107,7 @@ def condense(
     stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled)
     history = loop.run(stepper, chosen.steps, identity, checkpoint=checkpoint, time_budget=time_budget, progress=progress)
     machine = {"compiled": compiled, "device": where.type, "torch": torch.__version__}
-    info = {**identity, **machine, **history, "finished": history["steps"] == history["planned_steps"]}
+    info = {**identity, **machine, **stepper.outcome(), **history, "finished": history["steps"] == history["planned_steps"]}
     return condensed_from(stepper.images, data, ipc, factor, method, info)
 
 

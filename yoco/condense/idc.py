@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from yoco import augment, formation, models, seeds, train
 from yoco import device as devices
+from yoco.condense.loop import Stepper
 from yoco.condense.matching import GradientMatcher, convolution_weights
 from yoco.condense.settings import IdcSettings
 from yoco.condensed import CondensedSet, normalise
@@ -30,7 +31,7 @@ def packed(data: ImageData, chosen: Tensor, factor: int) -> Tensor:
     return formation.pack(to_floats(data.train_images[chosen]), factor, data.size)
 
 
-class GradientMatching:
+class GradientMatching(Stepper):
     """Steps of IDC: an image step that matches every class's gradient, then a network step on real images.
 
     Every `inner_loops` steps a fresh network takes over. Draws come from one CPU generator, whose state is part of

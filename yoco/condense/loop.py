@@ -2,9 +2,10 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,17 +17,33 @@ KIND = "checkpoint"
 SAVE_EVERY = 60.0  # seconds between checkpoints
 
 
-class Stepper(Protocol):
-    """A condensation method as the loop sees it: its whole state as tensors, and one step at a time."""
+class Stepper(ABC):
+    """A condensation method as the loop sees it: its whole state as tensors, and one step at a time.
 
+    images: the condensed images as they are, float32 [classes * ipc, C, S, S] in 0..1 (experts in training have none).
+    """
+
+    images: Tensor
+
+    def prepare(self, time_budget: float | None) -> bool:
+        """Make what the first step needs beside the data; False where that is not done within `time_budget` seconds."""
+        return True
+
+    @abstractmethod
     def step(self, number: int) -> float:
         """Take step `number`, counted from 0; returns its loss."""
 
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on."""
 
+    @abstractmethod
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to a state."""
+
+    def outcome(self) -> dict[str, Any]:
+        """What `.info` says of the method's own, beside settings and history."""
+        return {}
 
 
 def run(
@@ -42,7 +59,7 @@ def run(
 
     identity: the settings that a checkpoint must share. checkpoint: a file that is read first if it is there, and
     written every minute and at the end (an interruption loses a minute at most). time_budget: seconds after which this
-    call stops.
+    call stops, what `prepare` takes included.
     Raises ValueError where the checkpoint is of other settings, FloatingPointError at a NaN or infinite loss, which
     leaves the last good checkpoint.
     """
@@ -57,8 +74,9 @@ def run(
 
     if not losses:
         save()  # a place that cannot be written to is found before the work, not after
+    ready = len(losses) >= steps or method.prepare(time_budget)
     with tqdm(total=steps, initial=len(losses), desc="condensing", unit="step", disable=not progress) as bar:
-        while len(losses) < steps:
+        while ready and len(losses) < steps:
             loss = method.step(len(losses))
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss} at step {len(losses)}; settings: {dict(identity)}")

@@ -1,0 +1,212 @@
+"""KIP: condensation by kernel ridge regression under a neural tangent kernel (Nguyen et al., ICLR 2021 and NeurIPS 2021).
+
+The synthetic set is what the regression is fitted on, the real images are what it has to predict; images, and labels on
+demand, move down the gradient of the squared error.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from yoco import checks, formation, seeds
+from yoco import device as devices
+from yoco.condense import ntk
+from yoco.condense.idc import start_images
+from yoco.condense.loop import Stepper
+from yoco.condense.settings import PRESETS, overridden
+from yoco.condensed import normalise
+from yoco.data import ImageData, to_floats
+
+KERNELS = ("fc", "conv", "auto")
+AFFORDABLE = 1e10  # covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15 minutes of a core
+GPU_FACTOR = 100  # as many times more on a GPU: a guess, none was at hand
+
+
+@dataclass(frozen=True)
+class KipSettings:
+    """Settings of KIP. The defaults are the paper's for CIFAR-10: many days of a GPU."""
+
+    kernel: str = "conv"  # "fc" | "conv" | "auto": conv where a run of it is affordable, else fc
+    depth: int = 3  # hidden layers
+    lr: float = 0.04  # Adam's, on normalised images (a pixel in 0..1 moves by lr times its channel's std), and on labels
+    ridge: float = 1e-6  # times the mean of the synthetic kernel's diagonal
+    real_batch: int = 5000  # real images predicted in a step
+    learn_labels: bool = False  # move the labels too
+    iterations: int = 50_000
+
+    def __post_init__(self) -> None:
+        checks.one_of("kernel", self.kernel, KERNELS)
+        for name in ("depth", "real_batch", "iterations"):
+            checks.whole(name, getattr(self, name), 1)
+        for name in ("lr", "ridge"):
+            checks.real(name, getattr(self, name), 0)
+        if not isinstance(self.learn_labels, bool):
+            raise TypeError(f"learn_labels must be True or False, got {self.learn_labels!r}")
+
+    @property
+    def steps(self) -> int:
+        """Image steps in all."""
+        return self.iterations
+
+    def work(self, classes: int, formed: int) -> int:
+        """Images that go through a network in one step: none, so that there is nothing to compile."""
+        return 0
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) -> KipSettings:
+    """The preset for images of side `size`, with single values overridden; the same for every `ipc`.
+
+    Raises ValueError or TypeError at an unknown preset, setting or value, and where the convolutional kernel is asked
+    for and does not fit images of this side.
+    """
+    checks.one_of("preset", preset, PRESETS)
+    base = KipSettings()
+    if preset == "laptop":
+        base = replace(base, kernel="auto", real_batch=500, iterations=500)
+    elif preset == "smoke":
+        base = replace(base, kernel="auto", real_batch=100, iterations=40)
+    chosen = overridden(base, overrides)
+    if chosen.kernel == "conv":
+        ntk.conv_entries(size, chosen.depth)
+    return chosen
+
+
+def ridge_regression(among: Tensor, towards: Tensor, labels: Tensor, ridge: float) -> Tensor:
+    """Predictions K_ts (K_ss + r I)⁻¹ y, r = ridge times the mean of K_ss's diagonal. Differentiable.
+
+    among: K_ss [N, N]; towards: K_ts [M, N]; labels: y [N, K]. Returns [M, K]; NaN or infinite where the system is singular.
+    """
+    shift = ridge * among.diagonal().mean() * torch.eye(len(among), dtype=among.dtype, device=among.device)
+    weights, _ = torch.linalg.solve_ex(among + shift, labels)
+    return towards @ weights
+
+
+class KernelInducingPoints(Stepper):
+    """Steps of KIP: predict a batch of random real images from the synthetic set, and move the set by Adam.
+
+    Targets are one-hot minus 1/K. images: float32 [classes * ipc, C, S, S], kept in 0..1 after every step; labels: float32
+    [classes * ipc * factor², K], of the formed images. kernel: "fc" or "conv", what `auto` came to. Draws come from one
+    CPU generator, whose state is part of `state()`.
+
+    `precision` and `compiled` are the other methods': the kernel is float64 whatever they say, since float32 rounds the
+    ridge away. A device without float64 leaves the work to the CPU.
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        ipc: int,
+        factor: int,
+        settings: KipSettings,
+        source: Generator,
+        device: torch.device,
+        precision: str,
+        compiled: bool,
+    ) -> None:
+        self.data, self.factor, self.settings, self.source = data, factor, settings, source
+        self.device = device if torch.empty(0, device=device).is_cuda else torch.device("cpu")
+        devices.keep_memory(self.device)
+        count = len(data.classes) * ipc * factor**2
+        self.kernel = _chosen_kernel(settings, data.size, count * (count + settings.real_batch), self.device)
+        self.images = start_images(data, ipc, factor, source).to(self.device)
+        self.classes = torch.arange(len(data.classes), device=self.device).repeat_interleave(ipc * factor**2)
+        self.labels = self._targets(self.classes)
+        self.train_images, self.train_labels = data.train_images.to(self.device), data.train_labels.to(self.device)
+        self.scale = self.images.new_tensor(data.std).view(1, -1, 1, 1)
+        self.moments = {"images": _moments(self.images), "labels": _moments(self.labels)}
+
+    def step(self, number: int) -> float:
+        """One step of Adam, the number + 1'th. Returns half the mean squared error of the batch, before the step.
+
+        A loss, or NaN for a gradient, that is not finite leaves everything where it was; the loop stops at it.
+        """
+        chosen = seeds.choice(len(self.train_images), self.settings.real_batch, self.source).to(self.device)
+        images, labels = self.images.clone().requires_grad_(), self.labels.clone().requires_grad_()
+        predicted = self.predict(images, labels, self.train_images[chosen])
+        loss = 0.5 * F.mse_loss(predicted, self._targets(self.train_labels[chosen]).double())
+        of_images, of_labels = torch.autograd.grad(loss, (images, labels))
+        if not math.isfinite(loss.item()):
+            return loss.item()
+        if not (torch.isfinite(of_images).all() and torch.isfinite(of_labels).all()):
+            return math.nan
+        # Adam on normalised images: their gradient is std times the pixels', and a pixel moves std times as far
+        moved = self.images - self.scale * self._adam("images", of_images * self.scale, number + 1)
+        self.images = moved.clamp(0, 1)
+        if self.settings.learn_labels:
+            self.labels = self.labels - self._adam("labels", of_labels, number + 1)
+        return loss.item()
+
+    def predict(self, images: Tensor, labels: Tensor, real: Tensor) -> Tensor:
+        """What the regression fitted on condensed images [N, C, S, S] and labels of their formed images says of real ones.
+
+        real: uint8, or floats in 0..1, [M, C, S, S]. Returns float64 [M, K], of which argmax is the class.
+        """
+        formed = self._inputs(formation.form(images, self.factor))
+        kernel = ntk.conv_kernel if self.kernel == "conv" else ntk.fc_kernel
+        among = kernel(formed, formed, self.settings.depth)
+        towards = kernel(self._inputs(to_floats(real)), formed, self.settings.depth)
+        return ridge_regression(among, towards, labels.double(), self.settings.ridge)
+
+    def learned_labels(self) -> tuple[Tensor, Tensor]:
+        """Labels of the formed images as they are now, float32 [N, K], and their argmax, int64 [N], on the CPU.
+
+        The condensed set keeps its order, class after class, whatever argmax says; see `changed_classes`.
+        """
+        return self.labels.cpu(), self.labels.argmax(1).cpu()
+
+    @property
+    def changed_classes(self) -> int:
+        """Formed images whose learned label now points at another class than the one that they are kept under."""
+        return int((self.labels.argmax(1) != self.classes).sum())
+
+    def outcome(self) -> dict[str, Any]:
+        """What was decided and learned beside the images: the kernel, and the learned labels' changed classes."""
+        return {"kernel": self.kernel, "changed_classes": self.changed_classes}
+
+    def state(self) -> dict[str, Tensor]:
+        """Images, labels, Adam's moments of both, and the state of the generator."""
+        moments = {f"moments.{name}": values for name, values in self.moments.items()}
+        return {"images": self.images, "labels": self.labels, "generator": self.source.get_state(), **moments}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to what `state` gave."""
+        self.images, self.labels = state["images"].to(self.device), state["labels"].to(self.device)
+        self.moments = {name: state[f"moments.{name}"].to(self.device) for name in self.moments}
+        self.source.set_state(state["generator"])
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        return normalise(images, self.data.mean, self.data.std).double()
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        classes = len(self.data.classes)
+        return F.one_hot(labels, classes).float() - 1 / classes
+
+    def _adam(self, name: str, gradient: Tensor, count: int) -> Tensor:
+        """Adam's `count`th step (Kingma & Ba 2015, its defaults), to be subtracted."""
+        mean, square = self.moments[name]
+        mean, square = torch.lerp(gradient, mean, 0.9), torch.lerp(gradient**2, square, 0.999)
+        self.moments[name] = torch.stack((mean, square))
+        return self.settings.lr * (mean / (1 - 0.9**count)) / ((square / (1 - 0.999**count)).sqrt() + 1e-8)
+
+
+def _moments(values: Tensor) -> Tensor:
+    return torch.zeros((2, *values.shape), dtype=values.dtype, device=values.device)
+
+
+def _chosen_kernel(settings: KipSettings, size: int, pairs: int, device: torch.device) -> str:
+    """What `auto` comes to for `pairs` pairs of images a step."""
+    if settings.kernel != "auto":
+        return settings.kernel
+    try:
+        work = settings.steps * pairs * ntk.conv_entries(size, settings.depth)
+    except ValueError:  # too large an image, or too small a one
+        return "fc"
+    return "conv" if work <= AFFORDABLE * (1 if device.type == "cpu" else GPU_FACTOR) else "fc"
