@@ -9,11 +9,12 @@ import torch
 
 from yoco import checks, formation, seeds
 from yoco import device as devices
-from yoco.condense import dream, dsa, kip, loop
+from yoco.condense import dream, dsa, kip, loop, mtt
 from yoco.condense.dream import RepresentativeMatching
 from yoco.condense.dsa import SiameseMatching
 from yoco.condense.idc import GradientMatching, condensed_from, real_set
 from yoco.condense.kip import KernelInducingPoints
+from yoco.condense.mtt import TrajectoryMatching
 from yoco.condense.settings import LARGE, PRESETS, settings_for
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData
@@ -31,6 +32,7 @@ class Method:
     settings_for: Callable[..., Any]
     stepper: Callable[..., loop.Stepper]
     multi: bool
+    experts: bool = False  # whether it follows experts, which are kept in a folder
 
 
 METHODS: dict[str, Method] = {
@@ -39,6 +41,7 @@ METHODS: dict[str, Method] = {
         Method("idc", settings_for, GradientMatching, True),
         Method("dream", dream.settings_for, RepresentativeMatching, True),
         Method("dsa", dsa.settings_for, SiameseMatching, False),
+        Method("mtt", mtt.settings_for, TrajectoryMatching, False, experts=True),
         Method("kip", kip.settings_for, KernelInducingPoints, False),
     )
 }
@@ -66,6 +69,7 @@ def condense(
     preset: str = "laptop",
     seed: int = 0,
     checkpoint: str | Path | None = None,
+    expert_folder: str | Path | None = None,
     time_budget: float | None = None,
     progress: bool = True,
     device: str | torch.device = "auto",
@@ -76,9 +80,11 @@ def condense(
     """Condense `data` to `ipc` images a class, each holding factor × factor cells.
 
     method: a name in `METHODS`. factor: None is the method's own (see `factor_of`). preset: "paper" | "laptop" | "smoke";
-    `settings` override single values of it (see the method's settings: `IdcSettings`, `DreamSettings`, `DsaSettings`).
+    `settings` override single values of it (see the method's settings: `IdcSettings`, `DreamSettings`, `DsaSettings`,
+    `TrajectorySettings`, `KipSettings`).
     checkpoint: a file to go on from if it is there, and to keep the run in: stopping and going on gives the set that
-    not stopping gives. time_budget: seconds after which this call stops and returns the set as it is
+    not stopping gives. expert_folder: where MTT's experts are, made where they are not there (None: "experts" beside the
+    checkpoint, or in memory without one). time_budget: seconds after which this call stops and returns the set as it is
     (`.info["finished"]` is then False). precision: of the convolutions, see `device.choose_precision`. compiled: None
     compiles where the schedule is long enough to pay for it.
 
@@ -104,7 +110,8 @@ def condense(
         "seed": seed,
         "precision": how,
     }
-    stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled)
+    folder = _experts_folder(method, expert_folder, checkpoint)
+    stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, **folder)
     history = loop.run(stepper, chosen.steps, identity, checkpoint=checkpoint, time_budget=time_budget, progress=progress)
     machine = {"compiled": compiled, "device": where.type, "torch": torch.__version__}
     info = {**identity, **machine, **stepper.outcome(), **history, "finished": history["steps"] == history["planned_steps"]}
@@ -122,6 +129,17 @@ def start_set(
     stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, False)
     info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how}
     return condensed_from(stepper.images, data, ipc, factor, "real", info)
+
+
+def _experts_folder(method: str, given: str | Path | None, checkpoint: str | Path | None) -> dict[str, Path | None]:
+    """The stepper's argument that says where its experts are, for a method that follows any."""
+    if not METHODS[method].experts:
+        if given is not None:
+            allowed = ", ".join(m.name for m in METHODS.values() if m.experts)
+            raise ValueError(f"expert_folder={str(given)!r} is for methods with experts ({allowed}), got method={method!r}")
+        return {}
+    beside = None if checkpoint is None else Path(checkpoint).parent / "experts"
+    return {"experts": beside if given is None else Path(given)}
 
 
 def _checked(data: ImageData, method: str, ipc: int, factor: int | None, preset: str, settings: dict[str, Any]) -> tuple[int, Any]:

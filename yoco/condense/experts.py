@@ -1,0 +1,238 @@
+"""Experts of trajectory matching: networks trained on real images, their parameters kept after every epoch (design §6)."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+from tqdm.auto import tqdm
+
+from yoco import augment, checks, files, models, seeds, train
+from yoco import device as devices
+from yoco.condense import loop
+from yoco.condensed import normalise
+from yoco.data import ImageData, to_floats
+
+KIND = "expert"
+STREAM = 1000  # expert n draws from stream STREAM + n of its seed
+CHUNK = 32  # batches whose images are floats at the same time
+AUGMENTATION = augment.Augmentation(augment.OPERATIONS, single=True)  # DSA's, of experts and students
+
+
+@dataclass(frozen=True)
+class ExpertSettings:
+    """How one expert is trained. The defaults are the published ones for CIFAR, plain SGD."""
+
+    epochs: int = 50
+    model: str = "convnet"
+    width: int | None = None  # channels of the ConvNet's layers; None: 128
+    images: int | None = None  # real images of each expert at most, a random subset of its own; None: all
+    lr: float = 0.01
+    momentum: float = 0.0
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        checks.one_of("model", self.model, models.MODELS)
+        for name in ("epochs", "batch_size"):
+            checks.whole(name, getattr(self, name), 1)
+        for name in ("width", "images"):
+            if getattr(self, name) is not None:
+                checks.whole(name, getattr(self, name), 1)
+        checks.real("lr", self.lr, 0)
+        checks.real("momentum", self.momentum, 0, 1)
+
+    def taken(self, data: ImageData) -> int:
+        """Images that an expert trains on."""
+        return min(self.images or len(data.train_images), len(data.train_images))
+
+
+class Experts:
+    """Finished experts, each a file of `train_experts` (of which two rows at a time are read) or a tensor [epochs + 1, P]."""
+
+    def __init__(self, trajectories: Sequence[Path | Tensor]) -> None:
+        self.trajectories = list(trajectories)
+
+    def __len__(self) -> int:
+        return len(self.trajectories)
+
+    def pair(self, number: int, epoch: int, ahead: int) -> tuple[Tensor, Tensor]:
+        """Parameters of expert `number` after `epoch` epochs and after `ahead` more, float32 [P] each, in named_parameters order.
+
+        Raises FileNotFoundError where its file is gone, ValueError where it is damaged, or holds NaN or infinite values.
+        """
+        trajectory = self.trajectories[number]
+        rows = [epoch, epoch + ahead]
+        first, second = trajectory[rows] if isinstance(trajectory, Tensor) else _read(trajectory, rows)
+        return first, second
+
+
+def _open(path: Path) -> Any:
+    """The safetensors file at `path`, which must be an expert's."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    try:
+        file = safetensors.safe_open(path, framework="pt")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut short: {error}") from error
+    header = file.metadata() or {}
+    if (header.get("yoco"), header.get("version")) != (KIND, str(files.FORMAT_VERSION)):
+        raise ValueError(f"{path} is no yoco {KIND} file of version {files.FORMAT_VERSION} (its header: {header})")
+    return file
+
+
+def _read(path: Path, rows: Sequence[int]) -> list[Tensor]:
+    with _open(path) as file:
+        parameters = file.get_slice("parameters")
+        return [checks.finite(f"{path}: epoch {row}", parameters[row]) for row in rows]
+
+
+def train_experts(
+    data: ImageData,
+    folder: str | Path | None,
+    settings: ExpertSettings,
+    *,
+    count: int,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    compiled: bool | None = None,
+    progress: bool = True,
+    time_budget: float | None = None,
+) -> Experts:
+    """Train `count` experts on the normalised training images; plain SGD, one DSA operation a batch, a draw an image, no CutMix.
+
+    folder: one file for each expert, `expert-000.safetensors`, whose "parameters" are float32 [epochs + 1, P], the start
+    first. Finished ones are used as they are, whatever `count` they were made for; an unfinished one goes on from its
+    checkpoint, written every minute, and ends as if never stopped. None: they are kept in memory. time_budget: seconds
+    after which no epoch is begun; only finished experts come back.
+    Raises ValueError at bad arguments and where a file in the folder is damaged or of other settings, before any
+    training; FloatingPointError where an expert's loss or weights leave the finite numbers; OSError where the folder
+    cannot be written.
+    """
+    checks.whole("count", count, 1)
+    allowed = math.inf if time_budget is None else checks.real("time_budget", time_budget, 0)
+    where = devices.choose(device)
+    how = devices.choose_precision(precision, where)
+    if compiled is None:
+        compiled = devices.worth_compiling(where, count * settings.epochs * settings.taken(data), data.size)
+    common = {"dataset": data.name, "dataset_images": len(data.train_images), "seed": seed, "precision": how, **asdict(settings)}
+    identities = [{**common, "number": number} for number in range(count)]
+    found = [_finished(folder, identity) for identity in identities]
+    experts, started = [], time.monotonic()
+    with tqdm(total=count * settings.epochs, desc="training experts", unit="epoch", disable=not progress) as bar:
+        for expert, identity in zip(found, identities):
+            left = allowed - (time.monotonic() - started)
+            if expert is not None:
+                bar.update(settings.epochs)
+            elif left > 0:
+                training = _Training(data, settings, identity, where, compiled, bar.update)
+                expert = _train(training, folder, identity, None if left == math.inf else left)
+            experts += [] if expert is None else [expert]
+    return Experts(experts)
+
+
+def _path(folder: str | Path, number: int, suffix: str = "") -> Path:
+    return Path(folder) / f"expert-{number:03d}{suffix}.safetensors"
+
+
+def _finished(folder: str | Path | None, identity: Mapping[str, Any]) -> Path | None:
+    """The file of the expert in `folder`, if it is there. Raises ValueError where it is of other settings."""
+    if folder is None or not _path(folder, identity["number"]).exists():
+        return None
+    path = _path(folder, identity["number"])
+    with _open(path) as file:
+        stored = json.loads(file.metadata()["info"])["identity"]
+    differ = [f"{name}: {stored.get(name)!r} there, {value!r} here" for name, value in identity.items() if stored.get(name) != value]
+    if differ:
+        raise ValueError(f"expert {path} was trained otherwise ({'; '.join(differ)}); give another folder, or the same settings")
+    return path
+
+
+def _train(training: "_Training", folder: str | Path | None, identity: Mapping[str, Any], time_budget: float | None) -> Path | Tensor | None:
+    """Train one expert to the end, its file or its trajectory; None where the time ran out."""
+    unfinished = None if folder is None else _path(folder, identity["number"], ".unfinished")
+    epochs = identity["epochs"]
+    history = loop.run(training, epochs, identity, checkpoint=unfinished, time_budget=time_budget, progress=False)
+    if history["steps"] < epochs:
+        return None
+    trajectory = torch.stack(training.rows)
+    if unfinished is None:
+        return trajectory
+    path = files.save_tensors(_path(folder, identity["number"]), KIND, {"parameters": trajectory}, {"identity": dict(identity), **history})
+    unfinished.unlink(missing_ok=True)
+    return path
+
+
+class _Training(loop.Stepper):
+    """One expert in training, as the loop takes it: a step is an epoch."""
+
+    def __init__(
+        self,
+        data: ImageData,
+        settings: ExpertSettings,
+        identity: Mapping[str, Any],
+        device: torch.device,
+        compiled: bool,
+        advance: Callable[[int], Any],
+    ) -> None:
+        devices.keep_memory(device)
+        self.data, self.settings, self.advance = data, settings, advance
+        self.source = seeds.generator(identity["seed"], STREAM + identity["number"])
+        shape = (data.channels, len(data.classes), data.size)
+        self.model = models.build_seeded(seeds.draw_seed(self.source), settings.model, *shape, width=settings.width).to(device)
+        optimiser = train.Optimiser(settings.lr, settings.momentum, weight_decay=0.0).build(self.model)
+        self.network_step = train.Step(self.model, optimiser, identity["precision"], compiled)
+        chosen = seeds.choice(len(data.train_images), settings.taken(data), self.source)
+        self.images, self.labels = data.train_images[chosen].to(device), data.train_labels[chosen].to(device)
+        self.rows = [self._parameters()]  # on the CPU
+
+    def _parameters(self) -> Tensor:
+        return parameters_to_vector(self.model.parameters()).detach().cpu()
+
+    def step(self, number: int) -> float:
+        """Epoch `number`. Returns its mean cross-entropy, NaN where the weights leave the finite numbers."""
+        order = torch.randperm(len(self.images), generator=self.source).to(self.images.device)
+        total = sum(self._train_on(part) for part in order.split(CHUNK * self.settings.batch_size))
+        self.rows.append(self._parameters())
+        self.advance(1)
+        return total.item() / len(self.images) if self.rows[-1].isfinite().all() else math.nan
+
+    def _train_on(self, part: Tensor) -> Tensor:
+        """Train on the images with these indices; the sum of their losses."""
+        images, labels = normalise(to_floats(self.images[part]), self.data.mean, self.data.std), self.labels[part]
+        losses = []
+
+        def seen(index: Tensor, logits: Tensor) -> None:
+            losses.append(F.cross_entropy(logits, labels[index.to(labels.device)], reduction="sum"))
+
+        options = {"classes": len(self.data.classes), "augmentation": AUGMENTATION, "batch_size": self.settings.batch_size}
+        train.epoch(self.network_step, images, labels, self.source, cutmix=0.0, seen=seen, **options)
+        return torch.stack(losses).sum()
+
+    def state(self) -> dict[str, Tensor]:
+        """The parameters so far, float32 [epochs + 1, P], the momentum if there is any, and the state of the generator."""
+        momenta = [s["momentum_buffer"] for s in self.network_step.optimizer.state.values() if s.get("momentum_buffer") is not None]
+        momentum = {"momentum": parameters_to_vector(momenta)} if momenta else {}
+        return {"parameters": torch.stack(self.rows), "generator": self.source.get_state(), **momentum}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to what `state` gave."""
+        self.rows = list(state["parameters"])
+        self.source.set_state(state["generator"])
+        parameters = list(self.model.parameters())
+        sizes = [p.numel() for p in parameters]
+        for parameter, values in zip(parameters, self.rows[-1].split(sizes)):
+            parameter.copy_(values.view_as(parameter))
+        if "momentum" in state:
+            for parameter, values in zip(parameters, state["momentum"].to(parameters[0].device).split(sizes)):
+                self.network_step.optimizer.state[parameter]["momentum_buffer"] = values.view_as(parameter).clone()
+        self.advance(len(self.rows) - 1)

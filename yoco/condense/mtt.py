@@ -1,0 +1,292 @@
+"""MTT: condensation by trajectory matching, the student's unrolled steps differentiated by a hand-written adjoint (design §6)."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from torch.func import functional_call, grad
+
+from yoco import augment, checks, formation, models, train
+from yoco import device as devices
+from yoco.condense.experts import AUGMENTATION, Experts, ExpertSettings, train_experts
+from yoco.condense.idc import start_images
+from yoco.condense.loop import Stepper
+from yoco.condense.settings import PRESETS, default_model, overridden, smoke_width
+from yoco.condensed import normalise
+from yoco.data import ImageData
+
+LEAST_STUDENT_LR = 1e-5  # the learned rate stays positive
+PUBLISHED = {  # CIFAR-10 without whitening, by ipc
+    1: {"student_steps": 50, "max_start_epoch": 5, "student_lr_lr": 1e-7, "student_lr": 1e-2},
+    10: {"student_steps": 30, "max_start_epoch": 15, "student_lr_lr": 1e-5, "student_lr": 1e-2},
+    50: {"student_steps": 30, "max_start_epoch": 40, "student_lr_lr": 1e-5, "student_lr": 1e-3},
+}
+
+Batch = tuple[Tensor, augment.Draw]  # indices int64 [n] into the formed images, none twice, and their augmentation
+
+
+@dataclass(frozen=True)
+class TrajectorySettings:
+    """Settings of MTT. The defaults are the published ones for CIFAR-10 at ipc 10, without whitening.
+
+    image_lr is the published one, for normalised images: a channel of the images in 0..1 takes image_lr · std².
+    Raises TypeError or ValueError at a value out of range, or where the experts are too short for the latest target.
+    """
+
+    model: str = "convnet"  # of the experts and the student
+    width: int | None = None  # channels of the ConvNet's layers; None: 128
+    iterations: int = 5000  # image steps
+    student_steps: int = 30  # N, of plain SGD on the synthetic images
+    expert_epochs: int = 2  # M, from the start to the target
+    max_start_epoch: int = 15  # the start is drawn from 0..max_start_epoch, both included
+    synthetic_batch: int | None = None  # formed images a student step, at most; None: all
+    image_lr: float = 1e3
+    image_momentum: float = 0.5
+    student_lr: float = 1e-2  # at the start; it is learned
+    student_lr_lr: float = 1e-5
+    student_lr_momentum: float = 0.5
+    experts: int = 100
+    buffer_epochs: int = 50  # of each expert
+    buffer_images: int | None = None  # real images of each expert at most, a random subset of its own; None: all
+    buffer_lr: float = 0.01
+    buffer_momentum: float = 0.0
+    buffer_batch: int = 256
+    buffer_seed: int = 0  # apart from the run's seed, so that runs share a buffer
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "student_steps", "expert_epochs", "experts", "buffer_epochs", "buffer_batch"):
+            checks.whole(name, getattr(self, name), 1)
+        for name in ("synthetic_batch", "buffer_images"):
+            if getattr(self, name) is not None:
+                checks.whole(name, getattr(self, name), 1)
+        checks.whole("max_start_epoch", self.max_start_epoch, 0)
+        checks.whole("buffer_seed", self.buffer_seed, 0, 2**32 - 1)
+        for name in ("image_lr", "student_lr_lr", "buffer_lr"):
+            checks.real(name, getattr(self, name), 0)
+        checks.real("student_lr", self.student_lr, LEAST_STUDENT_LR)
+        for name in ("image_momentum", "student_lr_momentum", "buffer_momentum"):
+            checks.real(name, getattr(self, name), 0, 1)
+        if self.max_start_epoch + self.expert_epochs > self.buffer_epochs:
+            wanted = f"max_start_epoch={self.max_start_epoch} and expert_epochs={self.expert_epochs}"
+            raise ValueError(f"buffer_epochs must be at least the sum of {wanted}, got {self.buffer_epochs}")
+        _ = self.buffer  # checks model and width
+
+    @property
+    def steps(self) -> int:
+        """Image steps in all."""
+        return self.iterations
+
+    @property
+    def buffer(self) -> ExpertSettings:
+        """How the experts are trained."""
+        network = {"model": self.model, "width": self.width, "lr": self.buffer_lr, "momentum": self.buffer_momentum}
+        return ExpertSettings(self.buffer_epochs, images=self.buffer_images, batch_size=self.buffer_batch, **network)
+
+    def work(self, classes: int, formed: int) -> int:
+        """Images that go through a network in one step, about: whether compiling pays hangs on it."""
+        batch = min(classes * formed, self.synthetic_batch or classes * formed)
+        return 4 * self.student_steps * batch  # forwards, and twice differentiated on the way back
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) -> TrajectorySettings:
+    """The preset for images of side `size`, with single values overridden.
+
+    `paper` takes the published row (ipc 1, 10 or 50) whose ratio to `ipc` is nearest to 1; `laptop` and `smoke` are for
+    few iterations on few, short experts. Raises ValueError at an unknown preset, setting or value.
+    """
+    checks.one_of("preset", preset, PRESETS)
+    values: dict[str, Any] = {"model": default_model(size)}
+    if preset == "paper":
+        values |= PUBLISHED[min(PUBLISHED, key=lambda row: abs(math.log(ipc / row)))]
+    elif preset == "laptop":
+        values |= {"iterations": 200, "student_steps": 10, "max_start_epoch": 10, "synthetic_batch": 100, "student_lr": 2e-2}
+        values |= {"experts": 5, "buffer_epochs": 20, "buffer_images": 10_000, "buffer_batch": 64}
+    else:
+        values |= {"width": smoke_width(overrides, values["model"])}
+        values |= {"iterations": 30, "student_steps": 10, "max_start_epoch": 12, "synthetic_batch": 100}
+        values |= {"image_lr": 300.0, "student_lr": 2e-2, "experts": 2, "buffer_epochs": 16, "buffer_images": 2_000, "buffer_batch": 64}
+    return overridden(TrajectorySettings(), {**values, **overrides})
+
+
+class Student:
+    """Gradients of networks of one architecture, whose parameters are one flat vector in named_parameters order.
+
+    skeleton: a network of that architecture (its own weights are not read). precision: "float32", or "bfloat16" for the
+    convolutions; gradients come in the vector's type. compiled: through torch.compile, as in `matching`.
+    """
+
+    def __init__(self, skeleton: nn.Module, precision: str = "float32", compiled: bool = False) -> None:
+        self.skeleton, self.precision, self.compiled = skeleton, precision, compiled
+        self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
+        self._gradient, self._slope = self._gradient_of, self._slope_of
+        if compiled:
+            self._gradient = torch.compile(self._gradient_of, dynamic=False)
+            self._slope = torch.compile(self._slope_of, dynamic=False)
+
+    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Gradient [P] at `theta` [P] of the mean cross-entropy of normalised images [n, C, S, S] with labels int64 [n]."""
+        return self._gradient(theta, self._laid_out(images), labels)
+
+    def slope(self, theta: Tensor, direction: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """⟨gradient, direction⟩, a scalar that is differentiable in `theta` and in the images."""
+        return self._slope(theta, direction, self._laid_out(images), labels)
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.compiled else images
+
+    def _gradient_of(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        def loss(theta: Tensor) -> Tensor:
+            parts = theta.split([shape.numel() for shape in self.shapes.values()])
+            parameters = {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts)}
+            with devices.autocast(images.device, self.precision):
+                logits = functional_call(self.skeleton, parameters, (images,))
+            return F.cross_entropy(logits.to(theta.dtype), labels)
+
+        return grad(loss)(theta)
+
+    def _slope_of(self, theta: Tensor, direction: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        return (self._gradient_of(theta, images, labels) * direction).sum()
+
+
+def distance_gradients(
+    student: Student, start: Tensor, target: Tensor, rate: Tensor, images: Tensor, labels: Tensor, batches: Sequence[Batch]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """‖θ_N − target‖² / ‖start − target‖² after a plain SGD step on each of the N batches, and its gradients.
+
+    start, target: [P]; rate: the SGD's learning rate, a scalar; images: normalised, [n, C, S, S]; labels: int64 [n].
+    Returns the distance (1 where the student stands still, 0 where it arrives) and its exact gradients with respect to
+    the images, [n, C, S, S], and the rate. The unrolled graph is not kept: only each θ is, and the way back goes through
+    one step at a time, λ being the gradient with respect to the θ after it.
+    """
+    thetas = [start]
+    with torch.no_grad():
+        for index, draw in batches:
+            seen = AUGMENTATION.apply(images[index], draw)
+            thetas.append(thetas[-1] - rate * student.gradient(thetas[-1], seen, labels[index]))
+    scale = (start - target).square().sum()
+    gap = thetas.pop() - target
+    by_theta = 2 * gap / scale  # λ
+    by_images, by_rate = torch.zeros_like(images), torch.zeros_like(rate)
+    for index, draw in reversed(batches):
+        theta, leaf = thetas.pop().detach().requires_grad_(), images[index].detach().requires_grad_()
+        slope = student.slope(theta, by_theta, AUGMENTATION.apply(leaf, draw), labels[index])
+        curvature, mixed = torch.autograd.grad(slope, (theta, leaf))
+        by_images[index] -= rate * mixed
+        by_rate -= slope.detach()
+        by_theta = by_theta - rate * curvature
+    return gap.square().sum() / scale, by_images, by_rate
+
+
+class TrajectoryMatching(Stepper):
+    """Steps of MTT: a student starts where an expert was, trains on the images, and is drawn to where the expert went.
+
+    Draws come from one CPU generator, whose state is part of `state()`. images: the condensed images, float32
+    [classes * ipc, C, S, S], kept in 0..1 after every step. rate: the student's learning rate, float32 scalar, learned.
+    experts: the folder that keeps the experts (see `train_experts`); None trains them for this run alone. What is not
+    there is trained before the first step.
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        ipc: int,
+        factor: int,
+        settings: TrajectorySettings,
+        source: Generator,
+        device: torch.device,
+        precision: str,
+        compiled: bool,
+        experts: str | Path | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.data, self.factor, self.settings, self.source = data, factor, settings, source
+        self.device, self.precision, self.compiled = device, precision, compiled
+        self.folder, self.progress = experts, progress
+        devices.keep_memory(device)
+        self.images = start_images(data, ipc, factor, source).to(device)
+        self.velocity = torch.zeros_like(self.images)
+        self.labels = torch.arange(len(data.classes), device=device).repeat_interleave(ipc * factor**2)
+        self.rate = torch.tensor(settings.student_lr, device=device)
+        self.rate_velocity = torch.zeros_like(self.rate)
+        self.image_lr = settings.image_lr * self.images.new_tensor(data.std).view(1, -1, 1, 1) ** 2
+        shape = (data.channels, len(data.classes), data.size)
+        skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
+        self.student = Student(skeleton, precision, compiled)
+
+    @functools.cached_property
+    def experts(self) -> Experts:
+        """The experts, trained where they are not there yet."""
+        return self._trained(None)
+
+    def prepare(self, time_budget: float | None) -> bool:
+        """Train the experts that are not there; False where the time was over before the last one."""
+        trained = self._trained(time_budget)
+        if len(trained) == self.settings.experts:
+            self.experts = trained
+        return len(trained) == self.settings.experts
+
+    def _trained(self, time_budget: float | None) -> Experts:
+        options = {"device": self.device, "precision": self.precision, "compiled": self.compiled, "progress": self.progress}
+        s = self.settings
+        return train_experts(self.data, self.folder, s.buffer, count=s.experts, seed=s.buffer_seed, time_budget=time_budget, **options)
+
+    def step(self, number: int) -> float:
+        """One image step, and one of the student's learning rate. Returns the distance, or NaN where a gradient is not finite."""
+        loss, by_images, by_rate = self.gradients()
+        if not (by_images.isfinite().all() and by_rate.isfinite()):
+            return math.nan  # the loop stops at it, and keeps the last good checkpoint
+        s = self.settings
+        self.velocity = s.image_momentum * self.velocity + by_images
+        self.images = (self.images - self.image_lr * self.velocity).clamp(0, 1)
+        self.rate_velocity = s.student_lr_momentum * self.rate_velocity + by_rate
+        self.rate = (self.rate - s.student_lr_lr * self.rate_velocity).clamp(min=LEAST_STUDENT_LR)
+        return loss.item()
+
+    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The distance for one draw of expert, start, batches and augmentation; its gradients by the images and the rate."""
+        start, target = self._trajectory()
+        images = self.images.detach().requires_grad_()
+        formed = normalise(formation.form(images, self.factor), self.data.mean, self.data.std)
+        loss, by_formed, by_rate = distance_gradients(
+            self.student, start, target, self.rate, formed.detach(), self.labels, self._batches(len(formed))
+        )
+        return loss, torch.autograd.grad(formed, images, by_formed)[0], by_rate
+
+    def _trajectory(self) -> tuple[Tensor, Tensor]:
+        number = int(torch.randint(len(self.experts), (1,), generator=self.source))
+        epoch = int(torch.randint(self.settings.max_start_epoch + 1, (1,), generator=self.source))
+        start, target = self.experts.pair(number, epoch, self.settings.expert_epochs)
+        return start.to(self.device), target.to(self.device)
+
+    def _batches(self, count: int) -> list[Batch]:
+        """One batch a student step, pass after pass over the formed images, each pass in an order of its own."""
+        size = min(count, self.settings.synthetic_batch or count)
+        parts: list[Tensor] = []
+        while len(parts) < self.settings.student_steps:
+            parts += train.batches(count, size, self.source)
+        parts = parts[: self.settings.student_steps]
+        return [(part.to(self.device), AUGMENTATION.draw(len(part), self.data.size, self.source)) for part in parts]
+
+    def outcome(self) -> dict[str, Any]:
+        """The student's learning rate, as learned."""
+        return {"student_lr": self.rate.item()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Images and rate, their velocities, and the state of the generator; the experts are not in it."""
+        tensors = {"images": self.images, "velocity": self.velocity, "rate": self.rate, "rate_velocity": self.rate_velocity}
+        return {**tensors, "generator": self.source.get_state()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to what `state` gave."""
+        for name in ("images", "velocity", "rate", "rate_velocity"):
+            setattr(self, name, state[name].to(self.device))
+        self.source.set_state(state["generator"])
