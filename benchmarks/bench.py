@@ -24,9 +24,10 @@ COLUMNS = ["name", "literal_s", "ours_s", "ratio", "first_s", "literal_mb", "our
 
 
 def measure(case: str, device: str, repeats: int | None = None) -> dict[str, Any]:
-    """Medians over repeats, the two sides in turn. `first_s`: ours before that, with what it compiles."""
+    """Medians over repeats, the two sides in turn, each after a run that warms it. `first_s`: that run of ours, with what it compiles."""
     where = devices.choose(device)
     with Side(case, "literal", device) as literal, Side(case, "ours", device) as ours:
+        literal.run()
         first_s = ours.run()["seconds"]
         runs = [{"literal": literal.run(), "ours": ours.run()} for _ in range(repeats or REPEATS.get(case, 5))]
     seconds = {side: median(run[side]["seconds"] for run in runs) for side in SIDES}

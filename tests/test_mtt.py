@@ -229,7 +229,7 @@ def test_finished_experts_are_not_trained_again_and_more_are_added(toy, tmp_path
 
 
 def test_a_time_budget_gives_the_finished_experts_and_the_rest_later(toy, tmp_path):
-    assert len(trained(toy, tmp_path, count=2, time_budget=0.0)) == 0
+    assert len(trained(toy, tmp_path, count=2, time_budget=0.0)) == 0 and not list(tmp_path.iterdir())
     clock = iter(range(1000))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: float(next(clock)))
@@ -266,9 +266,12 @@ def test_a_cut_or_foreign_expert_file_is_refused_with_a_sentence(toy, tmp_path):
         stored.pair(0, 0, 1)
 
 
-def test_an_expert_that_diverges_is_said(toy):
+def test_an_expert_that_diverges_is_said(toy, monkeypatch):
     with pytest.raises(FloatingPointError, match="loss is nan at step"):
         trained(toy, None, dataclasses.replace(BUFFER, lr=1e30))
+    monkeypatch.setattr(experts._Training, "_parameters", lambda self: torch.tensor([1.0, torch.inf]))  # after the last batch: no loss saw them
+    with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
+        trained(toy, None)
 
 
 @pytest.mark.parametrize("overrides, error, match", [

@@ -14,6 +14,7 @@ from yoco import checks
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 WORTH = 25_000  # images at 32×32 that pay for compiling a training step, or a test; measured, see README, "What it costs"
+WORTH_TWICE = 300_000  # the same for a step of condensation, differentiated twice, which compiles for up to a minute
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
@@ -53,9 +54,9 @@ def can_compile(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
-def worth_compiling(device: torch.device, images: int, size: int) -> bool:
-    """Whether training on `images` images of side `size` in one process pays for compiling the step (see `WORTH`)."""
-    return can_compile(device) and images * size**2 >= WORTH * 32**2
+def worth_compiling(device: torch.device, images: int, size: int, worth: int = WORTH) -> bool:
+    """Whether work on `images` images of side `size` in one process pays for compiling its step (see `WORTH`, `WORTH_TWICE`)."""
+    return can_compile(device) and images * size**2 >= worth * 32**2
 
 
 def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

@@ -63,7 +63,8 @@ def publish(
 
 
 def table() -> pd.DataFrame:
-    """A row for each set: name, method, dataset, classes, size, ipc, factor, preset, steps, hours, accuracy (% , of `evaluation`)."""
+    """A row for each set: name, method, dataset, classes, size, ipc, factor, preset, steps, hours (of condensing), precision,
+    start_accuracy, accuracy and accuracy_std (in %, of `evaluation`)."""
     rows = []
     for name in names():
         condensed = load(name)
@@ -72,8 +73,8 @@ def table() -> pd.DataFrame:
             {
                 "name": name, "method": condensed.method, "dataset": info.get("dataset"), "classes": len(condensed.classes),
                 "size": condensed.size, "ipc": condensed.ipc, "factor": condensed.factor, "preset": info.get("preset"),
-                "steps": info.get("steps"), "hours": round(info.get("seconds", 0) / 3600, 2),
-                "accuracy": info.get("accuracy"), "evaluation": info.get("evaluation"),
+                "steps": info.get("steps"), "hours": round(info.get("seconds", 0) / 3600, 3), "precision": info.get("precision"),
+                **{name: info.get(name) for name in ("start_accuracy", "accuracy", "accuracy_std", "evaluation")},
             }
         )
     return pd.DataFrame(rows)

@@ -98,7 +98,8 @@ def condense(
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
     if compiled is None:
-        compiled = devices.worth_compiling(where, chosen.steps * chosen.work(len(data.classes), ipc * factor**2), data.size)
+        images = chosen.steps * chosen.work(len(data.classes), ipc * factor**2)
+        compiled = devices.worth_compiling(where, images, data.size, devices.WORTH_TWICE)
     identity = {
         "method": method,
         "dataset": data.name,
