@@ -13,7 +13,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 
-from yoco import condense, data, evaluate, files, plots, seeds, workers
+from yoco import condense, data, evaluate, files, plots, seeds, workers, zoo
 from yoco import device as devices
 from yoco.condense import loop
 from yoco.condense.idc import condensed_from
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/loops"))
     parser.add_argument("--out", type=Path, default=Path("figures/cifar10"))
+    parser.add_argument("--publish", action="store_true", help="DREAM's last set into the zoo")
     options = parser.parse_args()
     real = data.load(options.dataset)
     calls = [(method, real, options.runs) for method in METHODS]
@@ -74,6 +75,12 @@ def main() -> None:
     plots.use_style()
     plots.save(draw(table), options.out / "loops.png")
     print(table.groupby(["method", "steps"], sort=False)["accuracy"].agg(["mean", "std"]).round(2))
+    if options.publish:
+        ends = {0: "start", MARKS[-1]: "condensed"}
+        rows = table[(table.method == "dream") & table.steps.isin(ends)]
+        evaluation = f"ConvNet-D3 of width 128, {options.epochs} epochs, last epoch"
+        condensed = CondensedSet.load(kept["dream"][MARKS[-1]])
+        zoo.publish("cifar10-dream-ipc10", condensed, rows.assign(subset=rows.steps.map(ends)), evaluation)
 
 
 if __name__ == "__main__":

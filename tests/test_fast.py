@@ -84,7 +84,8 @@ def test_short_runs_and_machines_without_a_compiler_stay_eager(monkeypatch):
     assert not protocol.resolved(CPU, device.WORTH, 16).compiled
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/" + name)
     assert protocol.resolved(CPU, device.WORTH, 32).compiled
-    assert not device.worth_compiling(CPU, device.WORTH, 32, device.WORTH_TWICE) and device.worth_compiling(CPU, device.WORTH_TWICE, 32, device.WORTH_TWICE)
+    assert not device.worth_compiling(CPU, device.WORTH, 32, device.WORTH_TWICE)
+    assert device.worth_compiling(CPU, device.WORTH_TWICE, 32, device.WORTH_TWICE)
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert not protocol.resolved(CPU, 10**9, 32).compiled
     monkeypatch.undo()

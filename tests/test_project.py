@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from yoco import params, study
+from yoco import params, study, zoo
 from yoco.device import WORTH
 
 ROOT = Path(__file__).parent.parent
@@ -140,6 +140,17 @@ def test_readme_s_costs_are_the_files():
         assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
     for name in re.findall(r"figures/bench/[\w.]+", readme):
         assert (ROOT / name).is_file(), name
+
+
+def test_readme_s_condensation_methods_are_the_files():
+    readme = (ROOT / "README.md").read_text()
+    for row in zoo.table().itertuples():
+        assert f"| `{row.name}` | {row.steps:,} | {row.hours:.4f} | {row.start_accuracy:.2f} |" in readme
+        assert f" {row.accuracy:.2f} ± {row.accuracy_std:.2f} |" in readme
+    for row in pd.read_csv(ROOT / "figures/bench/kernels.csv").itertuples():
+        assert f"| `{row.kernel}` | {row.side} × {row.side} | {row.forward_s:g} | {row.with_backward_s:g} |" in readme
+    for row in pd.read_csv(ROOT / "figures/cifar10/loops.csv").groupby(["method", "steps"])["accuracy"].agg(["mean", "std"]).itertuples():
+        assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
 
 
 def test_paper_tables_are_the_appendix_s_where_it_is_at_hand():

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 import torch
 
-from yoco import prune, zoo
+from yoco import condense, prune, zoo
 
 ACCURACIES = pd.DataFrame({"subset": ["start", "start", "condensed", "condensed"], "accuracy": [40.0, 42.0, 50.0, 53.0]})
 
@@ -20,6 +20,19 @@ def test_the_cifar_set_is_real_and_says_how_it_was_made():
     assert info["dataset"] == "folder:cifar10-jpeg" and info["images"] == 50_000
     assert info["preset"] == "laptop" and info["steps"] == len(info["loss"]) and info["seconds"] > 0
     assert info["accuracy"] > info["start_accuracy"] + 5  # clearly ahead of its start
+
+
+def test_there_is_a_digits_set_of_every_method_and_a_dream_set_of_cifar():
+    for method in condense.METHODS:
+        condensed = zoo.load(f"digits-{method}-ipc10")
+        info = condensed.info
+        assert condensed.method == method == info["method"] and condensed.images.shape == (100, 1, 16, 16)
+        assert condensed.factor == condense.factor_of(method, 16) and info["finished"] and info["seconds"] > 0
+        settings = condense.METHODS[method].settings_for(info["preset"], 16, 10, {})
+        assert set(info["settings"]) == set(settings.record()) and info["accuracy"] > 80 and info["trainings"] == 5
+    dream = zoo.load("cifar10-dream-ipc10")
+    assert dream.method == "dream" and dream.images.shape == (100, 3, 32, 32) and dream.info["dataset"] == "folder:cifar10-jpeg"
+    assert dream.info["accuracy"] > dream.info["start_accuracy"] + 5
 
 
 def test_its_dynamics_serve_every_method():

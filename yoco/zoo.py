@@ -73,7 +73,7 @@ def table() -> pd.DataFrame:
             {
                 "name": name, "method": condensed.method, "dataset": info.get("dataset"), "classes": len(condensed.classes),
                 "size": condensed.size, "ipc": condensed.ipc, "factor": condensed.factor, "preset": info.get("preset"),
-                "steps": info.get("steps"), "hours": round(info.get("seconds", 0) / 3600, 3), "precision": info.get("precision"),
+                "steps": info.get("steps"), "hours": round(info.get("seconds", 0) / 3600, 4), "precision": info.get("precision"),
                 **{name: info.get(name) for name in ("start_accuracy", "accuracy", "accuracy_std", "evaluation")},
             }
         )
