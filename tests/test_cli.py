@@ -28,6 +28,18 @@ def test_condense_then_study_without_jupyter(tmp_path, capsys):
     assert (path.parent / "results.csv").is_file() and (path.parent / "dynamics.safetensors").is_file()
 
 
+@pytest.mark.parametrize("method, factor", [("dream", 2), ("dsa", 1), ("mtt", 1), ("kip", 1)])
+def test_condense_by_every_method_and_keep_the_run_s_to_one(method, factor, tmp_path, capsys):
+    steps = ["outer_loops", "1", "-p", "inner_loops", "2"] if factor == 2 or method == "dsa" else ["iterations", "2"]
+    fast = ["-p", "method", method, "-p", "width", "8", "-p", "ipc", "2", "-p", *steps]
+    assert cli.main(["condense", *fast]) == 0
+    made = CondensedSet.load(tmp_path / "runs/digits/condensed.safetensors")
+    assert (made.method, made.factor, made.ipc, made.info["steps"]) == (method, factor, 2, 2)
+    assert (tmp_path / "runs/digits/experts").is_dir() == (method == "mtt")
+    capsys.readouterr()
+    assert cli.main(["condense", *FAST]) == 2 and f"'method': '{method}'" in capsys.readouterr().err
+
+
 def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):
     fast = [part if part != "2" or FAST[i - 1] != "inner_loops" else "4" for i, part in enumerate(FAST)]
     assert cli.main(["condense", *fast, "-p", "time_budget", "0"]) == 0
@@ -42,6 +54,8 @@ def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):
     (["condense", "-p", "datset", "digits"], "parameter='datset' is unknown (did you mean 'dataset'?)"),
     (["condense", "-p", "ipc", "many"], "ipc='many'"),
     (["condense", "-p", "dataset", "mnist"], "dataset='mnist' is unknown"),
+    (["condense", "-p", "method", "drem"], "method='drem': Input should be 'idc', 'dream', 'dsa', 'mtt' or 'kip'"),
+    (["condense", "-p", "method", "mtt", "-p", "outer_loops", "3"], "setting='outer_loops' is unknown"),
     (["run", "07"], "notebook='07' is unknown"),
     (["run", "-p", "ipcto", "1"], "parameter='ipcto' is unknown"),
     (["run", "01", "--folder", "nowhere"], "no 01_condensation.ipynb in nowhere"),

@@ -77,7 +77,8 @@ class Parameters(BaseModel):
 
     def start(self) -> dict[str, Any]:
         """Arguments for `start_set`."""
-        names = ("method", "ipc", "factor", "seed", "precision", "outer_loops", "inner_loops", "iterations", "model", "width")
+        networks = () if self.method == "kip" else ("model", "width")  # a kernel has neither
+        names = ("method", "ipc", "factor", "seed", "precision", "outer_loops", "inner_loops", "iterations", *networks)
         chosen = {name: getattr(self, name) for name in names}
         return {"preset": self.scale, **{name: value for name, value in chosen.items() if value is not None}}
 

@@ -47,7 +47,7 @@ def get_condensed(
 
     data: gives the real images, where they are needed. go_on: for the step that condenses: a set that was stopped before
     its end is condensed on, from the checkpoint beside it. arguments: of `condense`. Raises ValueError where the folder
-    holds a set of another dataset than asked for (with go_on, also of another IPC or factor).
+    holds a set of another dataset than asked for (with go_on, also by another method, or of another IPC or factor).
     """
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
     if path.exists():
@@ -72,8 +72,8 @@ def get_condensed(
 
 
 def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[str, Any]) -> None:
-    there = {"dataset": found.info.get("dataset"), "ipc": found.ipc, "factor": found.factor}
-    asked = {**there, **{name: arguments[name] for name in ("ipc", "factor") if name in arguments}}
+    there = {"dataset": found.info.get("dataset"), "method": found.method, "ipc": found.ipc, "factor": found.factor}
+    asked = {**there, **{name: arguments[name] for name in ("method", "ipc", "factor") if name in arguments}}
     if not dataset.startswith(ZOO):
         asked["dataset"] = name_of(dataset)
     if asked != there:
