@@ -268,9 +268,10 @@ def accuracy_by_budget(summary: pd.DataFrame, published: pd.DataFrame | None = N
 def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Accuracy of each method's prefixes against their bytes, log scale; float32 cells dashed. `table` of `study.by_bytes`. Returns the Axes."""
     ax = ax or plt.subplots(figsize=(7, 4))[1]
-    sns.lineplot(
-        table.assign(method=table["method"].map(title_of)), x="bytes", y="accuracy", hue="method", style="stored", markers=True, errorbar="sd", ax=ax
-    )
+    methods = list(dict.fromkeys(table["method"]))
+    colours = dict(zip(map(title_of, methods), sns.color_palette("colorblind", len(methods)))) | {title_of("yoco"): "black"}
+    titled = table.assign(method=table["method"].map(title_of))
+    sns.lineplot(titled, x="bytes", y="accuracy", hue="method", palette=colours, style="stored", markers=True, errorbar="sd", ax=ax)
     ax.set(xscale="log", xlabel="bytes of cells (log scale)", ylabel="test accuracy (%)")
     ax.legend(frameon=False, fontsize="small", ncols=2)
     return ax

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from yoco import checks, condense, files, paper
 from yoco import device as devices
@@ -127,13 +128,13 @@ def condensations(
     "condensed"), seed, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
     """
     made, tables = {}, []
-    for method in methods:
+    for method in tqdm(methods, desc="condensing by each method", disable=not progress):
         common = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}
         start = condense.start_set(data, method, **common)
-        options = {"time_budget": seconds, "progress": progress, "compiled": None if seconds >= COMPILE_SECONDS else False}
+        options = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
         made[method] = condensed = condense.condense(data, method, **common, **options, **condense.unending(method))
         subsets = {"start": start.form(), "condensed": condensed.form()}
-        table = evaluate_many(subsets, data, seeds=seeds, device=device, progress=progress, precision=precision, **training)
+        table = evaluate_many(subsets, data, seeds=seeds, device=device, progress=False, precision=precision, **training)
         tables.append(table.assign(method=method, factor=condensed.factor, steps=condensed.info["steps"], seconds=condensed.info["seconds"]))
     columns = ["method", "factor", "steps", "seconds", "subset", "seed", "precision", "accuracy"]
     return pd.concat(tables, ignore_index=True)[columns], made

@@ -53,8 +53,8 @@ def conv_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
     memory grows with the images and not with the pairs.
 
     Cost at depth 3, float64, one CPU core: 1,000 pairs take 0.8, 1.2, 5.0 s at S = 8, 16, 32, and 1.6, 4.7, 22 s with the
-    backward pass (`python -m benchmarks.kernels`); a block stays near 64 MiB up to S = 32. On a CPU that is for a few thousand pairs a step at 16 × 16, a
-    few hundred at 32 × 32; larger images run, up to S = 164, but belong on a GPU.
+    backward pass (`python -m benchmarks.kernels`); a block stays near 64 MiB up to S = 32. On a CPU that is for a few
+    thousand pairs a step at 16 × 16, a few hundred at 32 × 32; larger images run, up to S = 164, but belong on a GPU.
 
     Raises TypeError or ValueError, before any work, at other input, where 2**depth exceeds S, or where a single pair
     takes more than PAIR_BYTES.
