@@ -1,7 +1,9 @@
 """Make the digits sets of the zoo: one of each condensation method, with its accuracy. For the maintainers of yoco.
 
-    python -m benchmarks.zoo    # yoco/zoo_files/digits-<method>-ipc10.condensed.safetensors
+    python -m benchmarks.zoo [METHOD …]   # yoco/zoo_files/digits-<method>-ipc10.condensed.safetensors
 """
+
+import sys
 
 from yoco import condense, data, evaluate, zoo
 
@@ -12,7 +14,7 @@ LONGER = {"dsa": {"outer_loops": 40}, "kip": {"iterations": 500}}
 
 def main() -> None:
     real = data.load("digits")
-    for method in condense.METHODS:
+    for method in sys.argv[1:] or condense.METHODS:
         settings = {"preset": "smoke", **LONGER.get(method, {})}
         condensed = condense.condense(real, method, device="cpu", **settings)
         subsets = {"start": condense.start_set(real, method, device="cpu", **settings).form(), "condensed": condensed.form()}

@@ -112,8 +112,8 @@ def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) ->
         values |= {"experts": 5, "buffer_epochs": 20, "buffer_images": 10_000, "buffer_batch": 64}
     else:
         values |= {"width": smoke_width(overrides, values["model"])}
-        values |= {"iterations": 30, "student_steps": 10, "max_start_epoch": 12, "synthetic_batch": 100}
-        values |= {"image_lr": 300.0, "student_lr": 2e-2, "experts": 2, "buffer_epochs": 16, "buffer_images": 2_000, "buffer_batch": 64}
+        values |= {"iterations": 30, "student_steps": 10, "max_start_epoch": 12, "synthetic_batch": 50, "image_lr": 300.0, "student_lr": 2e-2}
+        values |= {"experts": 2, "buffer_epochs": 16, "buffer_images": 2_000, "buffer_batch": 128, "buffer_lr": 0.02}
     return overridden(TrajectorySettings(), {**values, **overrides})
 
 
