@@ -149,8 +149,9 @@ def test_readme_s_condensation_methods_are_the_files():
         assert f" {row.accuracy:.2f} ± {row.accuracy_std:.2f} |" in readme
     for row in pd.read_csv(ROOT / "figures/bench/kernels.csv").itertuples():
         assert f"| `{row.kernel}` | {row.side} × {row.side} | {row.forward_s:g} | {row.with_backward_s:g} |" in readme
-    for row in pd.read_csv(ROOT / "figures/cifar10/loops.csv").groupby(["method", "steps"])["accuracy"].agg(["mean", "std"]).itertuples():
-        assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
+    for name, keys in (("loops", ["method", "steps"]), ("by_bytes", ["stored", "per_class"])):
+        for row in pd.read_csv(ROOT / f"figures/cifar10/{name}.csv").groupby(keys)["accuracy"].agg(["mean", "std"]).itertuples():
+            assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
 
 
 def test_paper_tables_are_the_appendix_s_where_it_is_at_hand():
