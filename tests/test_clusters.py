@@ -27,6 +27,12 @@ def test_lloyd_s_iterations_are_scikit_learn_s_from_the_same_start(monkeypatch):
     assert torch.allclose(clusters.kmeans(POINTS, 7, seeds.generator(0)), torch.from_numpy(theirs), atol=1e-4)
 
 
+def test_a_cluster_that_loses_its_points_keeps_its_centre(monkeypatch):
+    far = torch.full((1, 12), 1e3)
+    monkeypatch.setattr(clusters, "_spread_start", lambda *_: torch.cat([POINTS[::30], far]))
+    assert torch.equal(clusters.kmeans(POINTS, 8, seeds.generator(0))[-1:], far)
+
+
 def test_representatives_are_one_of_each_cluster_and_the_nearest_to_its_centre():
     chosen = clusters.representatives(POINTS, 7, seeds.generator(0))
     assert sorted((chosen // 30).tolist()) == list(range(7))

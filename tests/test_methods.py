@@ -74,7 +74,8 @@ def test_stopping_and_going_on_gives_the_set_that_not_stopping_gives(method, sto
 @pytest.mark.parametrize("method", TINY)
 def test_time_budget_and_progress(method, toy, capsys):
     made = made_by(method, toy, time_budget=0, progress=True)
-    assert not made.info["finished"] and made.info["steps"] <= 1 and made.info["planned_steps"] == 6
+    assert made.info["steps"] == (0 if method == "mtt" else 1)  # its experts take the time there is
+    assert not made.info["finished"] and made.info["planned_steps"] == 6
     assert "condensing" in capsys.readouterr().err
 
 

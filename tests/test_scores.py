@@ -85,6 +85,12 @@ def test_ssp_of_few_images_with_many_features_is_that_of_their_span():
         assert scores.ssp(many, n).tolist() == nearest
 
 
+def test_the_span_keeps_every_distance():
+    points = torch.randn(6, 50, dtype=torch.double)
+    within = scores._in_their_span(points)
+    assert within.shape == (6, 6) and torch.allclose(torch.cdist(within, within), torch.cdist(points, points), atol=1e-9)
+
+
 def test_ssp_with_duplicates_still_gives_different_images():
     chosen = scores.ssp(torch.ones(6, 4), 4)
     assert len(set(chosen.tolist())) == 4
