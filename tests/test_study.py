@@ -108,8 +108,8 @@ def test_paper_tables():
 
 
 def test_condensations_are_given_the_same_time_and_their_own_start(toy, monkeypatch):
-    measured, evaluate_many = [], evaluate.evaluate_many
-    monkeypatch.setattr(study, "evaluate_many", lambda subsets, *rest, **options: measured.append(subsets) or evaluate_many(subsets, *rest, **options))
+    measured, original = [], evaluate.evaluate_many
+    monkeypatch.setattr(study, "evaluate_many", lambda subsets, *rest, **options: measured.append(subsets) or original(subsets, *rest, **options))
     table, sets = study.condensations(toy, ["idc", "dsa"], 0.2, ipc=1, preset="smoke", epochs=2, **FAST)
     assert list(sets) == ["idc", "dsa"] and [made.factor for made in sets.values()] == [2, 1]
     assert all(0.2 <= made.info["seconds"] < 5 and not made.info["finished"] for made in sets.values())
@@ -120,11 +120,16 @@ def test_condensations_are_given_the_same_time_and_their_own_start(toy, monkeypa
 
 
 def test_by_bytes_trains_on_prefixes_of_the_files(toy, toy_set, toy_dynamics, tmp_path):
-    table = study.by_bytes(toy_set, toy, toy_dynamics, tmp_path, methods=["yoco", "aum"], per_class=[1, 4], epochs=2, **FAST)
+    table = study.by_bytes(toy_set, toy, toy_dynamics, tmp_path, methods=["yoco", "aum", "ccs"], ipc_to=[1, 2], epochs=2, **FAST)
     assert list(zip(table.method, table.stored, table.per_class)) == [
-        ("yoco", "uint8", 1), ("yoco", "uint8", 4), ("yoco", "float32", 1), ("yoco", "float32", 4), ("aum", "uint8", 1), ("aum", "uint8", 4),
+        ("yoco", "uint8", 4), ("yoco", "uint8", 8), ("yoco", "float32", 4), ("yoco", "float32", 8),
+        ("aum", "uint8", 4), ("aum", "uint8", 8), ("ccs", "uint8", 4), ("ccs", "uint8", 8),
     ]
-    assert table.bytes.tolist() == [b * 3 * 3 * 8 * 8 for b in (1, 4, 4, 16, 1, 4)]  # classes, channels, cells of 8x8
-    images, labels = RankedSet.open(tmp_path / "ranked-aum.safetensors").take(ipc=1)
-    assert table.accuracy[5] == evaluate.evaluate(images, labels, toy, epochs=2, seed=0, width=8, precision="float32")
+    assert table.bytes.tolist() == [b * 3 * 3 * 8 * 8 for b in (4, 8, 16, 32, 4, 8, 4, 8)]  # classes, channels, cells of 8x8
+    images, labels = RankedSet.open(tmp_path / "ranked-aum.safetensors").take(ipc=2)
+    training = {"epochs": 2, "seed": 0, "width": 8, "precision": "float32"}
+    assert table.accuracy[5] == evaluate.evaluate(images, labels, toy, **training)
+    rounded = replace(toy_set, images=(toy_set.images * 255).round() / 255)
+    chosen = study.prune(toy_set, toy_dynamics, "ccs", 2, balanced=True).subset(rounded)
+    assert table.accuracy[7] == evaluate.evaluate(*chosen, toy, **training)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ranked-aum.safetensors", "ranked-yoco.safetensors"]

@@ -1,8 +1,8 @@
 """Grids of (method × IPC_T × dynamics × seed) to one tidy table; every finished cell is on disk and is skipped on the next start."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from yoco import checks, condense, files, paper
+from yoco import checks, condense, files, formation, paper
 from yoco import device as devices
 from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
@@ -146,28 +146,43 @@ def by_bytes(
     dynamics: Dynamics,
     folder: str | Path,
     *,
-    methods: Sequence[str] | None = None,
-    per_class: Sequence[int] | None = None,
+    methods: Sequence[str] = tuple(METHODS),
+    ipc_to: Sequence[int] | None = None,
     seeds: Sequence[int] = (0,),
     progress: bool = True,
     **training: Any,
 ) -> pd.DataFrame:
-    """Accuracy of prefixes of ranked files: `ranked-<method>.safetensors` in `folder` for each method, uint8 cells.
+    """Accuracy of balanced choices of each method against their bytes, stored as uint8 cells.
 
-    methods: those that rank (None: all); per_class: cells of each class (None: those of IPC 1, 2 and 5, and all). YOCO's
-    prefixes are also taken as float32, four times the bytes. training: of `evaluate_many`. Returns a table with columns
-    method, stored, per_class, bytes (of cells), seed, precision, accuracy (%).
+    A method whose choices nest has them as prefixes of one file, `ranked-<method>.safetensors` in `folder`; SSP and CCS
+    choose anew for each budget, and their cells are rounded to bytes alike. ipc_to: budgets (None: IPC 1, 2, 5 and all).
+    YOCO's prefixes are also taken as float32, four times the bytes. training: of `evaluate_many`. Returns a table with
+    columns method, stored, per_class (cells), bytes (of cells), seed, precision, accuracy (%).
     """
-    per_class = per_class or sorted({min(ipc, condensed.ipc) * condensed.factor**2 for ipc in (1, 2, 5, condensed.ipc)})
+    budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
+    cell_bytes = formation.cell_size(condensed.size, condensed.factor) ** 2 * condensed.channels * len(condensed.classes)
     subsets = {}
-    for method in methods or RANKING:
-        exact = condensed.rank(dynamics, method)
-        stored = RankedSet.open(exact.save(Path(folder) / f"ranked-{method}.safetensors"))
-        for ranked, name in ((stored, "uint8"), *([(exact, "float32")] if method == "yoco" else [])):
-            subsets |= {(method, name, k, k * ranked.rank_bytes): ranked.take(per_class=k) for k in per_class}
+    for method in methods:
+        for stored, width, ipc, subset in _stored(condensed, dynamics, method, budgets, Path(folder)):
+            subsets[method, stored, ipc * condensed.factor**2, ipc * condensed.factor**2 * cell_bytes * width] = subset
     table = evaluate_many(subsets, data, seeds=seeds, progress=progress, **training)
     names = pd.DataFrame(table.pop("subset").tolist(), columns=["method", "stored", "per_class", "bytes"])
     return pd.concat([names, table], axis=1)
+
+
+def _stored(
+    condensed: CondensedSet, dynamics: Dynamics, method: str, budgets: Sequence[int], folder: Path
+) -> Iterator[tuple[str, int, int, tuple[torch.Tensor, torch.Tensor]]]:
+    """What a method keeps at each budget as it comes back from bytes: (stored as, bytes a value, ipc, images and labels)."""
+    if method not in RANKING:
+        rounded = replace(condensed, images=(condensed.images * 255).round() / 255)
+        yield from (("uint8", 1, ipc, prune(condensed, dynamics, method, ipc, balanced=True).subset(rounded)) for ipc in budgets)
+        return
+    exact = condensed.rank(dynamics, method)
+    file = RankedSet.open(exact.save(folder / f"ranked-{method}.safetensors"))
+    yield from (("uint8", 1, ipc, file.take(ipc=ipc)) for ipc in budgets)
+    if method == "yoco":
+        yield from (("float32", 4, ipc, exact.take(ipc=ipc)) for ipc in budgets)
 
 
 def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.DataFrame:
