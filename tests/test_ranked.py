@@ -54,6 +54,7 @@ def test_prefixes_between_the_budgets_are_select_s(toy_set, toy_dynamics):
             selection = prune.select(score, labels, k, keep=keep, balanced=True)
             assert torch.equal(held.take(per_class=k)[0], formed[selection])
         assert held.info["keep"] == keep and held.info["ranked_by"] == "el2n" and held.info["set"] == toy_set.fingerprint
+        assert held.info["dynamics"]["precision"] == "float32" and "precision" in held.info
 
 
 @pytest.mark.parametrize("method", ["ssp", "ccs"])

@@ -119,6 +119,11 @@ def test_condensations_are_given_the_same_time_and_their_own_start(toy, monkeypa
         assert torch.equal(subsets["condensed"][0], made.form()[0])
 
 
+def test_a_comparison_ends_in_time_at_paper_scale_too(toy):
+    made = study.condensations(toy, ["kip"], 0.1, ipc=1, preset="paper", epochs=1, **FAST)[1]["kip"]
+    assert made.info["kernel"] == "fc" and made.info["seconds"] < 5 and made.info["settings"]["real_batch"] == 5000
+
+
 def test_by_bytes_trains_on_prefixes_of_the_files(toy, toy_set, toy_dynamics, tmp_path):
     table = study.by_bytes(toy_set, toy, toy_dynamics, tmp_path, methods=["yoco", "aum", "ccs"], ipc_to=[1, 2], epochs=2, **FAST)
     assert list(zip(table.method, table.stored, table.per_class)) == [

@@ -21,8 +21,8 @@ class CondensedSet:
     """Condensed images of one dataset, class after class.
 
     images: float32 [N, C, S, S] in 0..1, N = classes × IPC; labels: int64 [N]; factor: cells along a side; classes:
-    names; mean, std: per channel in 0..1, those of the real training images; method: what made it ("idc", or "real" for
-    packed real images); info: settings, seed, precision, dataset, loss history and time.
+    names; mean, std: per channel in 0..1, those of the real training images; method: what made it (a name in
+    `condense.METHODS`, or "real" for packed real images); info: settings, seed, precision, dataset, loss history and time.
     Raises ValueError or TypeError where these do not fit each other.
     """
 
@@ -145,7 +145,8 @@ class CondensedSet:
         order = prune.ranking(self, dynamics, method, **options)
         cells = formation.cells(self.images.float(), self.factor)[order].transpose(0, 1).contiguous()
         keep = options.get("keep") or prune.METHODS[method].keep
-        info = {"ranked_by": method, "keep": keep, "options": options, "set": self.fingerprint, "dataset": self.info.get("dataset", "")}
+        made = {name: self.info.get(name) for name in ("dataset", "preset", "steps", "seed", "precision")}
+        info = {"ranked_by": method, "keep": keep, "options": options, "set": self.fingerprint, **made, "dynamics": dict(dynamics.info)}
         return RankedSet(cells, self.factor, self.size, self.classes, self.mean, self.std, self.method, info)
 
 

@@ -94,7 +94,7 @@ class Condensation(Parameters):
 
     seeds: Count = Field(3, description="networks trained on the start, and on the result")
     compare: Condensers = Field(list(CONDENSATIONS), description="condensation methods compared at equal time")
-    compare_seconds: float = Field(4.0, gt=0, description="of condensing, for each of those")
+    compare_seconds: float = Field(4.0, gt=0, description="of condensing, for each of those; a step that is begun is finished")
     compare_seeds: Count = Field(1, description="networks trained on each start and result of those")
 
 

@@ -54,10 +54,11 @@ def factor_of(method: str, size: int) -> int:
     return 3 if size >= LARGE else 2
 
 
-def unending(method: str) -> dict[str, int]:
-    """The setting that has a method go on until its time budget is over."""
-    name = "iterations" if "iterations" in METHODS[method].settings_for("smoke", 32, 1, {}).record() else "outer_loops"
-    return {name: 10**6}
+def unending(method: str) -> dict[str, Any]:
+    """Settings that have a method go on until its time budget is over."""
+    names = METHODS[method].settings_for("smoke", 32, 1, {}).record()
+    steps = {"iterations" if "iterations" in names else "outer_loops": 10**6}
+    return {**steps, "kernel": "auto"} if "kernel" in names else steps  # one step of a convolutional kernel can take hours
 
 
 def condense(

@@ -177,7 +177,7 @@ class GradientMatching(Stepper):
 
 
 def real_set(data: ImageData, ipc: int, factor: int, seed: int) -> CondensedSet:
-    """The uncondensed start that `condense` takes under the same seed: packed random real images.
+    """Packed random real images: where every method but DREAM starts from under the same seed (see `start_set`).
 
     Raises ValueError where a class has fewer than ipc * factor² images.
     """
