@@ -82,8 +82,9 @@ def table_block(side: str, device: torch.device, *, epochs: int, runs: int) -> W
     def ours() -> list[float]:
         options = {"epochs": epochs, "compiled": can_compile(device)}
         recorded = dict(dynamics.record_many(condensed, seeds=range(runs), device=device, progress=False, **options))
-        work = [(*subset, number) for number in range(runs) for subset in subsets(recorded[number], number)]
-        return [a for _, a in evaluate.accuracies(work, data, train.Protocol(**options), device=device, progress=False)]
+        protocol = train.Protocol(**options)
+        work = [evaluate.Training(*subset, number, protocol) for number in range(runs) for subset in subsets(recorded[number], number)]
+        return [a for _, a in evaluate.accuracies(work, data, device=device, progress=False)]
 
     return ours
 

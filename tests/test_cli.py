@@ -1,3 +1,4 @@
+import functools
 import json
 import subprocess
 import sys
@@ -5,8 +6,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
-from yoco import CondensedSet, cli, params, runs
+from yoco import CondensedSet, cli, data, params, runs, zoo
 
 FAST = ["-p", "outer_loops", "1", "-p", "inner_loops", "2", "-p", "width", "8", "-p", "epochs", "2", "-p", "ipc", "2"]
 ROOT = Path(__file__).parent.parent
@@ -75,6 +77,38 @@ def test_a_run_folder_with_another_set_is_refused(toy_set, tmp_path):
         assert runs.get_condensed(tmp_path / "runs/digits", "toy", go_on=go_on, ipc=ipc, factor=2).ipc == 5
     with pytest.raises(ValueError, match="'ipc': 10"):
         runs.get_condensed(tmp_path / "runs/digits", "toy", go_on=True, ipc=10, factor=2)
+
+
+def test_a_budget_of_nothing_leaves_the_set_as_it_is(toy, tmp_path):
+    fast = {"ipc": 1, "preset": "smoke", "outer_loops": 2, "inner_loops": 2, "width": 8, "progress": False}
+    first = runs.get_condensed(tmp_path, "toy", lambda: toy, go_on=True, time_budget=0, **fast)  # a step, as there is none
+    again = runs.get_condensed(tmp_path, "toy", lambda: toy, go_on=True, time_budget=0, **fast)
+    assert first.info["steps"] == again.info["steps"] == 1 and (tmp_path / "checkpoint.safetensors").exists()
+    assert runs.get_condensed(tmp_path, "toy", lambda: toy, go_on=True, **fast).info["finished"]
+
+
+def test_sets_of_other_methods_lie_inside_the_run(tmp_path, capsys):
+    digits = data.load("digits", limit_per_class=50)
+    chosen = params.validated("04_pruning", {"outer_loops": 1, "inner_loops": 1, "width": 8})
+    inside, shipped = runs.get_beside(tmp_path, chosen, "kip", digits)
+    assert inside == tmp_path / "kip" and shipped.fingerprint == zoo.load("digits-kip-ipc10").fingerprint
+    assert "from the zoo: kip of digits" in capsys.readouterr().out
+    small = chosen.model_copy(update={"ipc": 1})
+    inside, made = runs.get_beside(tmp_path / "small", small, "dsa", digits)  # none of that size ships
+    assert made.method == "dsa" and made.ipc == 1 and made.info["steps"] == 1 and (inside / "condensed.safetensors").is_file()
+    own, main = runs.get_beside(tmp_path / "small", small, "idc", digits)
+    assert own == tmp_path / "small" and main.method == "idc"
+
+
+def test_early_dynamics_are_recorded_anew_for_other_epochs(toy_set, tmp_path, capsys):
+    record = functools.partial(runs.get_all_dynamics, tmp_path, toy_set, "toy", [0], kind="early-clean", record_on="clean", epochs=6, width=8)
+    first, = record(until=3, top_k=2, windows=[3])
+    assert len(first.correct) == 3 and (tmp_path / "early-clean.safetensors").is_file() and not first.complete
+    record(until=3, top_k=2, windows=[3])
+    assert "found early-clean.safetensors: 3 epochs" in capsys.readouterr().out
+    longer, = record(until=4, top_k=2, windows=[3, 4])
+    assert len(longer.correct) == 4 and "other settings: recording anew" in capsys.readouterr().out
+    assert torch.equal(longer.correct[:3], first.correct)
 
 
 def test_run_sends_a_notebook_through_papermill(tmp_path):

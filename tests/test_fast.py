@@ -110,10 +110,10 @@ def test_memory_is_kept_with_glibc_and_left_alone_elsewhere(monkeypatch):
 
 def test_what_is_left_of_a_block_ends_as_the_whole_would_have(toy, toy_set):
     images, labels = toy_set.form()
-    work = [(images[: 4 * n], labels[: 4 * n], n) for n in (1, 2, 3, 4)]
     protocol = train.Protocol(epochs=2, width=8, precision="float32")
-    whole = dict(evaluate.accuracies(work, toy, protocol, jobs=2, progress=False))
-    rest = dict(evaluate.accuracies(work, toy, protocol, only=[2], progress=False))
+    work = [evaluate.Training(images[: 4 * n], labels[: 4 * n], n, protocol) for n in (1, 2, 3, 4)]
+    whole = dict(evaluate.accuracies(work, toy, jobs=2, progress=False))
+    rest = dict(evaluate.accuracies(work, toy, only=[2], progress=False))
     assert sorted(whole) == [0, 1, 2, 3] and rest == {2: whole[2]}
 
 

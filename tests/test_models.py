@@ -1,7 +1,11 @@
 import pytest
 import torch
 
-from yoco import models
+from yoco import augment, condense, dynamics, evaluate, models, seeds, train
+from yoco.condense import experts, idc, mtt
+
+BATCH_NORM = ("resnet10", "densenet")
+FAST = {"precision": "float32", "compiled": False}
 
 
 def count(model):
@@ -13,6 +17,12 @@ def test_parameter_counts_of_the_paper():
     assert count(models.ResNetAP(3, 10, 224)) == 4_910_922
 
 
+def test_parameter_counts_of_the_cross_architecture_test():
+    assert count(models.ResNet10(3, 10, 224)) == 4_910_922  # as ResNet10-AP
+    assert count(models.ResNet10(3, 10, 32)) == 4_910_922 - (7 * 7 - 3 * 3) * 3 * 64
+    assert count(models.DenseNet(3, 10, 32)) == 1_000_618  # as IDC's
+
+
 @pytest.mark.parametrize("name, size, width", [("convnet", 16, 8), ("convnet", 32, None), ("resnet10ap", 32, None), ("resnet10ap", 64, None)])
 def test_logits_are_the_head_of_the_features(name, size, width):
     model = models.build(name, 3, 7, size, width=width).eval()
@@ -21,19 +31,45 @@ def test_logits_are_the_head_of_the_features(name, size, width):
     assert torch.allclose(model(images), model.head(model.features(images)))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("name, width", [("resnet10", 512), ("densenet", 384)])
+def test_logits_are_the_head_of_the_features_with_batch_norm(name, width, size, channels):
+    model = models.build(name, channels, 7, size)
+    images = torch.rand(3, channels, size, size)
+    model(images)  # the running statistics move
+    model.eval()
+    assert model(images).shape == (3, 7) and model.features(images).shape == (3, width)
+    assert torch.equal(model(images), model.head(model.features(images)))
+
+
+@pytest.mark.parametrize("name", BATCH_NORM)
+def test_the_stem_halves_nothing_below_64_pixels(name):
+    def side(size):
+        sides = []
+        model = models.build(name, 3, 2, size).eval()
+        first = model.body.layer1 if name == "resnet10" else model.body.features.denseblock1
+        first.register_forward_hook(lambda block, inputs, output: sides.append(output.shape[-1]))
+        model(torch.rand(1, 3, size, size))
+        return sides[0]
+
+    assert [side(32), side(64)] == [32, 16]
+
+
 def test_instance_norm_treats_each_image_alone():
     model = models.build("convnet", 3, 5, 16, width=8)
     images = torch.rand(6, 3, 16, 16)
     assert torch.allclose(model(images)[:2], model(images[:2]), atol=1e-5)
 
 
-def test_seeded_weights_do_not_touch_the_global_generator():
+@pytest.mark.parametrize("name, width", [("convnet", 4), *((name, None) for name in BATCH_NORM)])
+def test_seeded_weights_do_not_touch_the_global_generator(name, width):
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first = models.build_seeded(1, "convnet", 1, 3, 8, width=4)
+    first = models.build_seeded(1, name, 1, 3, 16, width=width)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(10)
-    second = models.build_seeded(1, "convnet", 1, 3, 8, width=4)
+    second = models.build_seeded(1, name, 1, 3, 16, width=width)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
 
 
@@ -42,7 +78,60 @@ def test_bad_names_and_sizes():
         models.build("convnett", 3, 10, 32)
     with pytest.raises(ValueError, match="size must be at least 8, got 4"):
         models.ConvNet(3, 10, 4)
-    with pytest.raises(ValueError, match="'convnet' only"):
-        models.build("resnet10ap", 3, 10, 32, width=4)
+    for name in ("resnet10ap", *BATCH_NORM):
+        with pytest.raises(ValueError, match="'convnet' only"):
+            models.build(name, 3, 10, 32, width=4)
+    for name in BATCH_NORM:
+        with pytest.raises(ValueError, match="size must be at least 16, got 15"):
+            models.build(name, 3, 10, 15)
     with pytest.raises(ValueError, match="depth=11 is unknown; allowed: 10, 18"):
         models.ResNetAP(3, 10, 32, depth=11)
+
+
+@pytest.mark.parametrize("name", BATCH_NORM)
+def test_condensing_refuses_batch_norm_before_any_work(toy, tmp_path, monkeypatch, name):
+    refused = f"model='{name}' is unknown.*allowed: convnet, resnet10ap$"
+    monkeypatch.setattr(models, "build", lambda *_, **__: pytest.fail("a network was built"))
+    for method in set(condense.METHODS) - {"kip"}:
+        with pytest.raises(ValueError, match=refused):
+            condense.condense(toy, method, 1, 1, preset="smoke", checkpoint=tmp_path / "checkpoint", progress=False, model=name)
+    for settings in (idc.IdcSettings, mtt.TrajectorySettings, experts.ExpertSettings):
+        with pytest.raises(ValueError, match=refused):
+            settings(model=name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [16, 32])
+@pytest.mark.parametrize("name", BATCH_NORM)
+def test_a_last_batch_of_one_image_trains(name, size):
+    sizes, logits = [], []
+
+    def seen(index, batch):
+        sizes.append(len(index))
+        logits.append(batch)
+
+    model = models.build_seeded(0, name, 1, 3, size)
+    images, labels = torch.randn(65, 1, size, size), torch.arange(65) % 3
+    augmentation = augment.Augmentation(augment.EVALUATION)
+    step = train.Step(model, train.Optimiser().build(model))
+    train.epoch(step, images, labels, seeds.generator(0), classes=3, augmentation=augmentation, batch_size=64, seen=seen)
+    assert sizes == [64, 1] and torch.cat(logits).isfinite().all() and all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_trained_batch_norm_network_treats_each_image_alone(toy, toy_set):
+    images, labels = toy_set.form()
+    network = train.fit(toy_set.normalise(images), labels, 3, train.Protocol(epochs=1, model="resnet10", **FAST), 0)
+    assert not network.training
+    assert torch.allclose(network(images)[:2], network(images[:2]), atol=1e-4)
+
+
+def test_a_seed_gives_one_accuracy_with_batch_norm(toy, toy_set):
+    options = {"epochs": 2, "seed": 3, "model": "resnet10", **FAST}
+    first = evaluate.evaluate(*toy_set.form(), toy, **options)
+    torch.rand(10)
+    assert evaluate.evaluate(*toy_set.form(), toy, **options) == first
+
+
+def test_clean_dynamics_are_of_the_network_at_rest(toy_set):
+    recorded = dynamics.record(toy_set, epochs=2, seed=0, model="resnet10", record_on="clean", progress=False, **FAST)
+    assert torch.allclose(recorded.logits[-1], recorded.final_logits, atol=1e-4)

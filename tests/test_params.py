@@ -32,6 +32,7 @@ def test_other_names_of_a_session_are_none_of_our_business():
 @pytest.mark.parametrize("values, match", [
     ({"seed": "abc"}, "seed='abc': Input should be a valid integer"),
     ({"ipc": 0}, "ipc=0: Input should be greater than or equal to 1"),
+    ({"model": "resnet10"}, "model='resnet10': Input should be 'convnet' or 'resnet10ap'"),
     ({"preset": "huge"}, "preset='huge': Input should be 'paper', 'laptop' or 'smoke'"),
     ({"methods": ["yocco"]}, "methods.0='yocco'.*did you mean 'yoco'"),
     ({"ipc_to": []}, "ipc_to=..: List should have at least 1 item"),
@@ -49,6 +50,31 @@ def test_command_line_text_becomes_typed():
     assert params.validated("04_pruning", {"ipc_to": 2}).ipc_to == [2]
 
 
+def test_epochs_at_each_budget():
+    chosen = params.validated("04_pruning", {"epochs": "7", "epochs_to": "1000,300", "ipc_to": "1,5", "seed": 2, "seeds": 2})
+    schedule = chosen.schedule(32)
+    assert schedule["epochs"] == {1: 1000, 5: 300} and list(schedule["seeds"]) == [2, 3] and chosen.recording(32)["epochs"] == 7
+    assert params.validated("04_pruning", {"epochs": 7}).schedule(32)["epochs"] == 7
+    with pytest.raises(ValueError, match="epochs_to must hold as many numbers as ipc_to, 3, got 1"):
+        params.validated("04_pruning", {"epochs_to": [4]})
+    assert params.validated("04_pruning", {"also": ""}).also == []
+
+
+def test_settings_for_another_method_are_those_it_has():
+    chosen = params.validated("05_ablations", {"outer_loops": 3, "factor": 4, "width": 8, "time_budget": 5, "ipc": 2})
+    common = {"preset": "smoke", "ipc": 2, "seed": 0, "precision": "auto", "time_budget": 5}
+    assert chosen.condensation() == {**common, "method": "idc", "factor": 4, "outer_loops": 3, "width": 8}
+    assert chosen.condensation("dsa") == {**common, "method": "dsa", "outer_loops": 3, "width": 8}
+    assert chosen.condensation("mtt") == {**common, "method": "mtt", "width": 8} and chosen.condensation("kip") == {**common, "method": "kip"}
+
+
+def test_early_dynamics_hold_what_the_ablations_and_the_paper_s_settings_read():
+    chosen = params.validated("05_ablations", {"top_k": "2", "within": "60,300", "epochs": 1000})
+    early = chosen.early(32, "clean")
+    assert (early["until"], early["top_k"], early["windows"], early["record_on"]) == (300, 10, [10, 50, 60, 100, 200, 300], "clean")
+    assert params.validated("05_ablations", {"epochs": 20}).early(32)["until"] == 20
+
+
 def test_a_parameter_that_was_deleted_is_missed():
     values = namespace()
     del values["seed"]
@@ -57,5 +83,5 @@ def test_a_parameter_that_was_deleted_is_missed():
 
 
 def test_unknown_notebook():
-    with pytest.raises(ValueError, match="notebook='05' is unknown"):
-        params.validated("05", {})
+    with pytest.raises(ValueError, match="notebook='07' is unknown"):
+        params.validated("07", {})

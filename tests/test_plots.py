@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from yoco import condense, explore, paper, plots, prune, study
+from yoco import condense, explore, paper, plots, prune, study, tables
 
 
 def test_kept_cells_are_framed_and_dropped_ones_faded(toy_set, toy_dynamics):
@@ -37,6 +37,16 @@ def test_loss_curve_draws_the_history(toy):
     assert ax.get_xlabel() == "image step"
 
 
+def test_bars_are_means_with_titles_and_heat_holds_numbers():
+    table = pd.DataFrame({"method": ["yoco", "yoco", "dream"], "rule": ["a", "a", "b"], "accuracy": [10.0, 20.0, 30.0]})
+    ax = plots.bars(table, "method", "rule")
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["YOCO", "DREAM"] and ax.get_ylabel() == "test accuracy (%)"
+    assert sorted(bar.get_height() for bar in ax.patches if bar.get_height() > 0) == [15, 30]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert plots.bars(table, "rule").get_legend() is None
+    assert sorted(text.get_text() for text in plots.heat(table, "method", "rule").texts if text.get_text()) == ["15.0", "30.0"]
+
+
 def test_accuracy_by_budget_shows_ours_and_the_paper_s():
     published = paper.beside("cifar10", 10)
     ax = plots.accuracy_by_budget(published.assign(n=3), published)
@@ -47,7 +57,7 @@ def test_accuracy_by_budget_shows_ours_and_the_paper_s():
 def test_every_figure_is_drawn_and_saved(toy, toy_set, toy_dynamics, tmp_path):
     table = prune.score_table(toy_set, toy_dynamics)
     names = ["lbpe", "el2n", "aum"]
-    balance = study.class_balance(toy_set, study.selections(toy_set, toy_dynamics, [1]))
+    balance = tables.class_balance(toy_set, study.selections(toy_set, toy_dynamics, [1]))
     missing = balance.assign(missing=balance.kept == 0).groupby(["method", "ipc_to"])["missing"].sum().reset_index()
     figures = [
         plots.multi_formation(toy_set.images[:9], 3),

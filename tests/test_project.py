@@ -12,14 +12,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from yoco import params, study, zoo
+from yoco import params, tables, zoo
 from yoco.device import WORTH
 
 ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
 ORDER = [
     "checks", "seeds", "device", "workers", "files", "clusters", "data", "formation", "augment", "models", "published", "ranked",
-    "condensed", "train", "condense", "lemma", "dynamics", "scores", "paper", "prune", "evaluate", "study", "zoo", "plots", "explore",
+    "condensed", "train", "condense", "lemma", "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables", "ablations", "zoo",
+    "charts", "plots", "explore",
     "runs", "params", "cli", "__main__",
 ]
 CONDENSE = ["loop", "matching", "settings", "idc", "dream", "dsa", "experts", "mtt", "ntk", "kip", "__init__"]
@@ -116,7 +117,7 @@ def test_readme_shows_the_parameters_of_every_notebook():
 def test_readme_s_numbers_are_the_files():
     readme = (ROOT / "README.md").read_text()
     figures = ROOT / "figures/cifar10"
-    for cell in study.pivot(pd.read_csv(figures / "table.csv")).to_numpy().flat:
+    for cell in tables.pivot(pd.read_csv(figures / "table.csv")).to_numpy().flat:
         assert cell in readme
     accuracy = pd.read_csv(figures / "condensation.csv").groupby("subset")["accuracy"].agg(["mean", "std"])
     for row in accuracy.itertuples():

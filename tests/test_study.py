@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from yoco import CondensedSet, RankedSet, condense, dynamics, evaluate, paper, study
+from yoco import RankedSet, condense, dynamics, evaluate, paper, study
 
 FAST = {"width": 8, "precision": "float32", "progress": False, "jobs": 1}
 GRID = {"methods": ["random", "yoco"], "ipc_to": [1, 2], "seeds": [0, 1], "epochs": 2, **FAST}
@@ -65,37 +65,38 @@ def test_bad_budget_is_refused_before_training(toy, toy_set, two_dynamics):
         study.run(toy_set, toy, [], **GRID)
 
 
-def results_of(values):
-    rows = [("idc", m, 1, d, 0, 10, "x", "smoke", "convnet", "", "float32", a) for m, accuracies in values.items() for d, a in enumerate(accuracies)]
-    return pd.DataFrame(rows, columns=study.COLUMNS)
+def test_epochs_can_differ_by_budget(toy, toy_set, toy_dynamics):
+    table = study.run(toy_set, toy, [toy_dynamics], **{**GRID, "seeds": [0], "epochs": {1: 3, 2: 1}})
+    assert table.epochs.tolist() == [3, 1, 3, 1]
+    kept = study.prune(toy_set, toy_dynamics, "yoco", 2).subset(toy_set)
+    assert table.accuracy[3] == pytest.approx(evaluate.evaluate(*kept, toy, epochs=1, seed=0, width=8, precision="float32"), abs=1e-4)
+    with pytest.raises(ValueError, match=r"no number for ipc_to \[2\], only for \[1\]"):
+        study.run(toy_set, toy, [toy_dynamics], **{**GRID, "epochs": {1: 3}})
 
 
-def test_summary_pivot_and_paired_by_hand():
-    results = results_of({"random": [10.0, 20.0, 30.0], "yoco": [15.0, 26.0, 29.0]})
-    summary = study.summary(results)
-    assert summary["mean"].tolist() == pytest.approx([20, 70 / 3]) and summary["std"][0] == pytest.approx(10) and summary["n"].tolist() == [3, 3]
-    assert study.pivot(summary).loc[1, "random"] == "20.00 ± 10.00"
-    mixed = study.summary(results.assign(precision=["bfloat16", *results.precision[1:]]))
-    assert summary.precision.tolist() == ["float32", "float32"] and mixed.precision.tolist() == ["bfloat16+float32", "float32"]
-    gap = study.paired(results).iloc[0]
-    assert (gap["method"], gap["wins"], gap["n"]) == ("random", 2, 3) and gap["mean"] == pytest.approx((5 + 6 - 1) / 3)
+def test_equal_trainings_are_done_once_and_found_by_other_grids(toy, toy_set, toy_dynamics, tmp_path, monkeypatch):
+    real, calls = evaluate._accuracy, []
+    monkeypatch.setattr(evaluate, "_accuracy", lambda *arguments: calls.append(1) or real(*arguments))
+    options = {"ipc_to": [1], "epochs": 2, "width": 8, "precision": "float32"}
+    where = {"results": tmp_path / "r.csv", "progress": False, "jobs": 1}
+    variants = [{"method": "yoco"}, {"method": "yoco", "output": "probabilities"}, {"method": "yoco", "balanced": False, "keep": "hard"}]
+    table = study.train(study.grid(toy_set, [toy_dynamics], variants, **options), toy, **where)
+    assert len(calls) == 2 and len(pd.read_csv(tmp_path / "r.csv")) == 2
+    assert list(table.columns) == [*study.COLUMNS, "output"] and table.accuracy[0] == table.accuracy[1]
+    assert table["output"].isna().tolist() == [True, False, True] and table.balanced.tolist() == [True, True, False]
+    again = study.run(toy_set, toy, [toy_dynamics], methods=["yoco"], **options, **where)
+    assert len(calls) == 2 and again.accuracy.tolist() == table.accuracy[:1].tolist()
+    study.run(toy_set, toy, [toy_dynamics], methods=["yoco"], **{**options, "epochs": 3}, **where)
+    study.run(toy_set, toy, [toy_dynamics], methods=["yoco"], **options, seeds=[1], **where)
+    assert len(calls) == 4
 
 
-def test_beside_paper_subtracts_table_2(toy_set):
-    results = results_of({"random": [28.0], "yoco": [43.0]})
-    labels = torch.arange(10).repeat_interleave(10)
-    info = {"dataset": "folder:cifar10-jpeg"}
-    ten = CondensedSet(torch.zeros(100, 3, 8, 8), labels, 2, tuple("abcdefghij"), (0.5,) * 3, (0.2,) * 3, "idc", info)
-    table = study.beside_paper(results, ten)
-    assert table.precision.tolist() == ["float32"] * 2
-    assert table.paper.tolist() == [28.23, 42.28] and table.difference.tolist() == pytest.approx([-0.23, 0.72])
-    assert study.beside_paper(results, replace(ten, info={"dataset": "digits"})) is None
-
-
-def test_class_balance_counts_what_stays(toy_set, toy_dynamics):
-    kept = study.selections(toy_set, toy_dynamics, [1, 2])
-    table = study.class_balance(toy_set, kept)
-    assert len(table) == 8 * 2 * 3 and table.groupby(["method", "ipc_to"]).kept.sum().unstack().loc["aum"].tolist() == [12, 24]
+def test_random_needs_no_dynamics(toy, toy_set, toy_dynamics):
+    without = study.run(toy_set, toy, [None, None], **{**GRID, "methods": ["random"]})
+    with_them = study.run(toy_set, toy, [toy_dynamics] * 2, **{**GRID, "methods": ["random"]})
+    assert without.equals(with_them) and without.fingerprint.nunique() == 8
+    with pytest.raises(ValueError, match="method='yoco' needs dynamics, got None"):
+        study.run(toy_set, toy, [None], **GRID)
 
 
 def test_paper_tables():

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from yoco import condense, data, dynamics, evaluate, formation, models, paper, prune, scores, study, zoo
+from yoco import ablations, condense, data, dynamics, evaluate, formation, models, paper, prune, scores, study, tables, zoo
 from yoco.condensed import CondensedSet, RankedSet
 
 if TYPE_CHECKING:
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "CondensedSet", "RankedSet", "condense", "data", "dynamics", "evaluate", "explore", "formation", "models", "params", "paper",
-    "plots", "prune", "runs", "scores", "study", "zoo",
+    "CondensedSet", "RankedSet", "ablations", "condense", "data", "dynamics", "evaluate", "explore", "formation", "models", "params",
+    "paper", "plots", "prune", "runs", "scores", "study", "tables", "zoo",
 ]
 _LATER = ("explore", "params", "plots", "runs")  # need matplotlib, ipywidgets or pydantic: imported when asked for
 

@@ -75,11 +75,11 @@ def run_notebooks(options: argparse.Namespace) -> None:
 
 def report(run: Path) -> None:
     """Print the table of methods × IPC_T that lies in a run's folder, and where the figures are."""
-    from yoco import study
+    from yoco import tables
 
     if (run / runs.TABLE).exists():
         print(f"\ntest accuracy in %, mean ± standard deviation ({run / runs.TABLE}):\n")
-        print(study.pivot(pd.read_csv(run / runs.TABLE)).T.to_string())
+        print(tables.pivot(pd.read_csv(run / runs.TABLE)).T.to_string())
     figures = sorted(path.name for path in run.glob("*.png"))
     print(f"\nfigures, tables and executed notebooks are in {run}: {', '.join(figures)}")
 

@@ -1,6 +1,7 @@
 """Train on a subset, test on real images: one run, or many (appendix B.1.2; design §6)."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,40 +96,70 @@ def evaluate_many(
     wanted = [(name, seed) for name in subsets for seed in seeds]
     for images, labels in subsets.values():
         check_subset(images, labels, data)
-    work = [(*subsets[name], seed) for name, seed in wanted]
     protocol = Protocol(epochs=epochs, model=model, **options)
-    results = dict(accuracies(work, data, protocol, device=device, jobs=jobs, progress=progress))
+    work = [Training(*subsets[name], seed, protocol) for name, seed in wanted]
+    results = dict(accuracies(work, data, device=device, jobs=jobs, progress=progress))
     precision = devices.choose_precision(protocol.precision, devices.choose(device))
     rows = [(*key, precision, results[number]) for number, key in enumerate(wanted)]
     return pd.DataFrame(rows, columns=["subset", "seed", "precision", "accuracy"])
 
 
+class Training(NamedTuple):
+    """One training of many: images float [n, C, S, S] in 0..1 or uint8, labels int64 [n], the seed, and how it is done."""
+
+    images: Tensor
+    labels: Tensor
+    seed: int
+    protocol: Protocol
+
+    @property
+    def passes(self) -> int:
+        """Images that go through the network in training, all epochs together."""
+        return self.protocol.epochs * len(self.images)
+
+
 def accuracies(
-    work: Sequence[tuple[Tensor, Tensor, int]],
+    work: Sequence[Training],
     data: ImageData,
-    protocol: Protocol,
     *,
     only: Sequence[int] | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
     progress: bool = True,
 ) -> Iterator[tuple[int, float]]:
-    """Yield (number, accuracy in %) of each (images, labels, seed) in `work` as it finishes, in any order.
+    """Yield (number, accuracy in %) of each training in `work` as it finishes, in any order.
 
     only: the numbers that are still to be done. How they are done (compiled, how many at once) is decided by the whole
-    of `work`, so that a study that was interrupted ends with the numbers of one that was not.
+    of `work`, so that a study that was interrupted ends with the numbers of one that was not. The progress bar counts
+    images, trained on and tested, so that its estimate of the time left holds for trainings of any length.
 
     jobs: trainings at once, see `workers` (None: as many as there are cores on a CPU, else one).
     """
     where = devices.choose(device)
     jobs = workers.default_jobs(where, len(work)) if jobs is None else checks.whole("jobs", jobs, 1)
     test = TestSet.of(data)
-    tested = len(test.labels) * len(work) // jobs
-    compiled_test = devices.worth_compiling(where, tested, data.size) if protocol.compiled is None else protocol.compiled
-    protocol = protocol.resolved(where, sum(len(images) for images, _, _ in work) * protocol.epochs // jobs, data.size)
-    todo = sorted(range(len(work)) if only is None else only, key=lambda number: -len(work[number][0]))  # a long one last would keep one core waiting
-    calls = [(*work[number][:2], test, protocol, work[number][2], where, compiled_test) for number in todo]
-    with tqdm(total=len(todo), desc="training", unit="run", disable=not progress) as bar:
-        for position, accuracy in workers.run(_accuracy, calls, jobs):
-            bar.update()
+    compiled = {model: _compiled(work, model, where, jobs, data) for model in {training.protocol.model for training in work}}
+    cost = [training.passes + len(test.labels) // 3 for training in work]  # a test has no way back
+    todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])  # a long one last would keep one core waiting
+    calls = [_call(work[number], test, where, *compiled[work[number].protocol.model]) for number in todo]
+    with tqdm(total=sum(cost[number] for number in todo), desc="training", unit="image", unit_scale=True, disable=not progress) as bar:
+        for done, (position, accuracy) in enumerate(workers.run(_accuracy, calls, jobs), 1):
+            bar.set_postfix_str(f"{done} of {len(todo)} runs", refresh=False)
+            bar.update(cost[todo[position]])
             yield todo[position], accuracy
+
+
+def _compiled(work: Sequence[Training], model: str, where: torch.device, jobs: int, data: ImageData) -> tuple[bool, bool]:
+    """Whether compiling a network's training step, and its test, pays in each process."""
+    own = [training for training in work if training.protocol.model == model]
+    trained, tested = sum(training.passes for training in own) // jobs, len(data.test_labels) * len(own) // jobs
+    return devices.worth_compiling(where, trained, data.size), devices.worth_compiling(where, tested, data.size)
+
+
+def _call(training: Training, test: TestSet, where: torch.device, compiled: bool, compiled_test: bool) -> tuple[Any, ...]:
+    """The arguments of `_accuracy`; the protocol's own word on compiling counts first."""
+    images, labels, seed, protocol = training
+    if protocol.compiled is not None:
+        compiled = compiled_test = protocol.compiled
+    protocol = replace(protocol, compiled=compiled).resolved(where, training.passes, images.shape[-1])
+    return images, labels, test, protocol, seed, where, compiled_test

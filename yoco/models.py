@@ -1,4 +1,4 @@
-"""The networks: ConvNet-D3 and ResNet10-AP, both with instance norm and average pooling (design §6)."""
+"""The networks: ConvNet-D3 and ResNet10-AP, with instance norm and average pooling (design §6); ResNet10 and DenseNet, with batch norm."""
 
 from collections.abc import Callable
 
@@ -100,11 +100,76 @@ class ResNetAP(nn.Module):
         return self.head(self.features(images))
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet10ap": ResNetAP}
+class BatchNormNetwork(nn.Module):
+    """What the two networks of the cross-architecture test share: `body` is torchvision's, whose last layer is taken out as `head`.
+
+    Takes normalised images [N, channels, size, size], gives logits [N, classes]. Below 64 the stem is a 3×3 convolution
+    without a pool, as is usual at 32×32, from 64 on torchvision's own. In training an image's logits depend on its batch.
+    Raises ValueError where size is below 16: the last stage would have one pixel, and a batch of one image no variance.
+    """
+
+    body: nn.Module
+    head: nn.Linear
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.large = checks.whole("size", size, 16) >= 64
+
+    def stem(self, channels: int, outputs: int, fan: str) -> nn.Conv2d:
+        """The first convolution, its weights drawn as torchvision's, which always takes 3 channels."""
+        kernel, stride = (7, 2) if self.large else (3, 1)
+        convolution = nn.Conv2d(channels, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, mode=fan, nonlinearity="relu")
+        return convolution
+
+    def features(self, images: Tensor) -> Tensor:
+        """The embedding before the last layer, [N, head.in_features]."""
+        return self.body(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+class ResNet10(BatchNormNetwork):
+    """torchvision's ResNet with one basic block a stage, of 64 to 512 channels; D is 512.
+
+    4,903,242 parameters at 10 classes and 32×32×3. IDC's published code takes half of these channels on CIFAR.
+    """
+
+    def __init__(self, channels: int, classes: int, size: int) -> None:
+        from torchvision.models import resnet  # takes a second, which is for those who use it
+
+        super().__init__(size)
+        self.body = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=classes)
+        self.body.conv1 = self.stem(channels, 64, "fan_out")
+        if not self.large:
+            self.body.maxpool = nn.Identity()
+        self.head, self.body.fc = self.body.fc, nn.Identity()
+
+
+class DenseNet(BatchNormNetwork):
+    """torchvision's DenseNet-BC in the layout of DenseNet-121, with growth rate 12 and 24 initial features; D is 384.
+
+    1,000,618 parameters at 10 classes and 32×32×3: below 64 the stem is the convolution alone, as in IDC's published code.
+    """
+
+    def __init__(self, channels: int, classes: int, size: int) -> None:
+        from torchvision.models import densenet  # takes a second, which is for those who use it
+
+        super().__init__(size)
+        self.body = densenet.DenseNet(growth_rate=12, block_config=(6, 12, 24, 16), num_init_features=24, num_classes=classes)
+        self.body.features.conv0 = self.stem(channels, 24, "fan_in")
+        if not self.large:
+            self.body.features.norm0 = self.body.features.relu0 = self.body.features.pool0 = nn.Identity()
+        self.head, self.body.classifier = self.body.classifier, nn.Identity()
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet10ap": ResNetAP, "resnet10": ResNet10, "densenet": DenseNet}
+MATCHABLE = ("convnet", "resnet10ap")  # what condensing takes: no batch norm, whose running statistics its checkpoints do not hold
 
 
 def build(name: str, channels: int, classes: int, size: int, *, width: int | None = None) -> nn.Module:
-    """A network by name ("convnet", "resnet10ap"), its weights drawn from torch's global generator.
+    """A network by name ("convnet", "resnet10ap", "resnet10", "densenet"), its weights drawn from torch's global generator.
 
     width: channels of the ConvNet's layers (None: the paper's 128). Raises ValueError at an unknown name, or a width
     for a network that has none to set.

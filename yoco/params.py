@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Optional
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from yoco import checks
+from yoco import ablations, checks
 from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condense.settings import SMOKE_WIDTH, default_model
+from yoco.dynamics import LBPE_FORMED, LBPE_SINGLE
+from yoco.models import MATCHABLE, MODELS
 from yoco.prune import METHODS
 
 
@@ -26,6 +28,9 @@ MethodName = Annotated[str, AfterValidator(lambda name: checks.one_of("method", 
 Methods = Annotated[list[MethodName], Field(min_length=1), BeforeValidator(_split)]
 Condenser = Literal[tuple(CONDENSATIONS)]
 Condensers = Annotated[list[Condenser], Field(min_length=1), BeforeValidator(_split)]
+OptionalCondensers = Annotated[list[Condenser], BeforeValidator(_split)]
+ModelName = Annotated[str, AfterValidator(lambda name: checks.one_of("model", name, MODELS))]
+Models = Annotated[list[ModelName], Field(min_length=1), BeforeValidator(_split)]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Scale:
 SCALES = {"paper": Scale(1000), "laptop": Scale(200), "smoke": Scale(50, SMOKE_WIDTH)}
 Preset = Literal["paper", "laptop", "smoke"]
 Precision = Literal["auto", "float32", "bfloat16"]
-Model = Literal["convnet", "resnet10ap"]
+Model = Literal[MATCHABLE]  # condensing uses it as well
 
 
 class Parameters(BaseModel):
@@ -71,9 +76,14 @@ class Parameters(BaseModel):
         """The preset, with its default filled in."""
         return self.preset or ("smoke" if self.dataset == "digits" else "laptop")
 
-    def condensation(self) -> dict[str, Any]:
-        """Arguments for `condense`."""
-        return {**self.start(), "time_budget": self.time_budget}
+    def condensation(self, method: str | None = None) -> dict[str, Any]:
+        """Arguments for `condense`; of another method than the run's, those that it has."""
+        if method in (None, self.method):
+            return {**self.start(), "time_budget": self.time_budget}
+        size = self.size or 1  # settings have the same names at every size
+        known = {"method", "preset", "ipc", "factor", "seed", "precision", *CONDENSATIONS[method].settings_for(self.scale, size, 1, {}).record()}
+        other = self.model_copy(update={"method": method, "factor": None})
+        return {name: value for name, value in other.condensation().items() if name in known | {"time_budget"}}
 
     def start(self) -> dict[str, Any]:
         """Arguments for `start_set`."""
@@ -116,17 +126,64 @@ class Balance(Scores):
     ipc_to: Counts = Field([1, 2, 5], description="budgets, IPC_T")
 
 
-class Pruning(Parameters):
-    """04_pruning"""
+class Study(Parameters):
+    """What notebooks take that train on pruned sets."""
 
     ipc_to: Counts = Field([1, 2, 5], description="budgets, IPC_T")
-    methods: Methods = Field(list(METHODS), description="pruning methods")
     dynamics: Count = Field(3, description="training runs recorded")
     seeds: Count = Field(1, description="networks trained on each pruned set, for each of those")
     dynamics_epochs: Optional[Count] = Field(None, description="of each recorded run (none: as epochs)")
+    methods: Methods = Field(list(METHODS), description="pruning methods")
+
+    def recording(self, size: int) -> dict[str, Any]:
+        """Arguments for `record_many`."""
+        training = self.training(size)
+        return training | ({"epochs": self.dynamics_epochs} if self.dynamics_epochs else {})
+
+    def schedule(self, size: int) -> dict[str, Any]:
+        """Arguments for `study.grid`: those of training, the budgets and the seeds."""
+        return {**self.training(size), "ipc_to": self.ipc_to, "seeds": range(self.seed, self.seed + self.seeds)}
 
 
-NOTEBOOKS: dict[str, type[Parameters]] = {model.__doc__: model for model in (Condensation, Scores, Balance, Pruning)}
+class Pruning(Study):
+    """04_pruning"""
+
+    epochs_to: Optional[Counts] = Field(None, description="epochs at each of ipc_to, in its order (none: as epochs)")
+    also: OptionalCondensers = Field(["dream"], description="condensations whose sets, pruned at random, are columns as well; may be empty")
+    bytes_epochs: Optional[Count] = Field(None, description="of the trainings on one file's prefixes (none: as epochs)")
+
+    @model_validator(mode="after")
+    def _an_epoch_count_a_budget(self) -> "Pruning":
+        if self.epochs_to is not None and len(self.epochs_to) != len(self.ipc_to):
+            raise ValueError(f"epochs_to must hold as many numbers as ipc_to, {len(self.ipc_to)}, got {len(self.epochs_to)}")
+        return self
+
+    def schedule(self, size: int) -> dict[str, Any]:
+        """As of every study, with the epochs at each budget."""
+        plain = super().schedule(size)
+        return plain | ({"epochs": dict(zip(self.ipc_to, self.epochs_to))} if self.epochs_to else {})
+
+
+class Ablations(Study):
+    """05_ablations"""
+
+    ipc_to: Counts = Field([1], description="budgets, IPC_T")
+    dynamics: Count = Field(2, description="training runs recorded")
+    methods: Methods = Field(list(METHODS), description="pruning methods whose ends and balance are taken apart")
+    top_k: Counts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
+    within: Counts = Field(list(ablations.WITHIN), description="first epochs that it chooses them among")
+    compare: Condensers = Field(list(CONDENSATIONS), description="condensation methods whose sets are pruned")
+    networks: Models = Field(list(MODELS), description="networks trained on what is left")
+
+    def early(self, size: int, record_on: str = "augmented") -> dict[str, Any]:
+        """Arguments for `record_many` of runs that stop where LBPE needs no more, with every logit that is asked for here."""
+        full = self.recording(size)
+        paper_k, paper_windows = zip(*LBPE_FORMED.values(), *LBPE_SINGLE.values())
+        windows, most = sorted({*self.within, *paper_windows}), max(*self.top_k, *paper_k)
+        return {**full, "until": min(windows[-1], full["epochs"]), "record_on": record_on, "top_k": most, "windows": windows}
+
+
+NOTEBOOKS: dict[str, type[Parameters]] = {model.__doc__: model for model in (Condensation, Scores, Balance, Pruning, Ablations)}
 
 
 def validated(notebook: str, values: Mapping[str, Any]) -> Parameters:

@@ -16,8 +16,19 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from yoco import formation
+from yoco.charts import (  # noqa: F401  figures are to be had in one place
+    accuracy_bars,
+    accuracy_by_budget,
+    accuracy_by_bytes,
+    bars,
+    condensations,
+    heat,
+    imbalance,
+    loss_curve,
+    title_of,
+)
 from yoco.condensed import CondensedSet
-from yoco.prune import METHODS, Selection
+from yoco.prune import Selection
 
 FADED = 0.2  # weight of what pruning dropped
 KEPT, DROPPED = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion, which the colour-blind tell apart
@@ -35,11 +46,6 @@ def save(figure: Figure | Axes, path: str | Path) -> Path:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return Path(path)
-
-
-def title_of(method: str) -> str:
-    """A method's title in figures."""
-    return METHODS[method].title if method in METHODS else method
 
 
 def pixels(images: Tensor) -> np.ndarray:
@@ -111,37 +117,6 @@ def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: in
     return figure
 
 
-def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
-    """The loss over the steps of a condensation, with its running mean over one network's life. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(7, 3))[1]
-    every, loss = condensed.info["loss_every"], pd.Series(condensed.info["loss"])
-    steps = (np.arange(len(loss)) + 1) * every
-    window = max(1, round(condensed.info["settings"]["inner_loops"] / every))
-    ax.plot(steps, loss, lw=0.8, alpha=0.5, label="each step")
-    ax.plot(steps, loss.rolling(window, min_periods=1).mean(), lw=2, label="mean over a network's life")
-    ax.set(xlabel="image step", ylabel="distance of gradients", ylim=(0, None))
-    ax.legend(frameon=False)
-    return ax
-
-
-def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Accuracy of each subset over its seeds; `table` as `evaluate_many` returns it. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(4, 3))[1]
-    sns.barplot(table, x="subset", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
-    sns.stripplot(table, x="subset", y="accuracy", color="black", size=4, ax=ax)
-    ax.set(xlabel="", ylabel="test accuracy (%)")
-    return ax
-
-
-def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Accuracy of condensation methods beside their starts; `table` of `study.condensations`. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(6, 3))[1]
-    sns.barplot(table, x="method", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
-    ax.set(xlabel="", ylabel="test accuracy (%)", ylim=(max(0, table.accuracy.min() - 10), None))
-    ax.legend(title=None, frameon=False, fontsize="small", ncols=2)
-    return ax
-
-
 def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """The distribution of each score over the formed images, and per class below. `table` from `prune.score_table`."""
     figure, axes = plt.subplots(2, len(scores), figsize=(3 * len(scores), 6), squeeze=False)
@@ -204,16 +179,6 @@ def class_balance(balance: pd.DataFrame, even: int) -> Figure:
     return figure
 
 
-def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """How uneven each method's classes are, against the budget: columns method, ipc_to, missing. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(6, 3.5))[1]
-    named = table.assign(method=table.method.map(title_of))
-    sns.lineplot(named, x="ipc_to", y="missing", hue="method", style="method", markers=True, dashes=False, ax=ax)
-    ax.set(xlabel="IPC_T", ylabel="classes left without\nany image", xticks=sorted(table.ipc_to.unique()))
-    ax.legend(frameon=False, fontsize="x-small", ncols=2)
-    return ax
-
-
 def kept_and_dropped(condensed: CondensedSet, selection: Selection, per_class: int = 10, *, ax: Axes | None = None) -> Axes:
     """The condensed set with the kept cells framed and the dropped ones faded, a row a class. Returns the Axes."""
     shown, factor, size = min(per_class, condensed.ipc), condensed.factor, condensed.size
@@ -243,35 +208,3 @@ def _cell(number: int, factor: int, side: int) -> tuple[int, slice, slice]:
     return image, slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
 
 
-def accuracy_by_budget(summary: pd.DataFrame, published: pd.DataFrame | None = None, *, ax: Axes | None = None) -> Axes:
-    """Accuracy of each method against the budget with standard deviations; the paper's in outline, where it has them.
-
-    summary: of `study.summary`; published: of `paper.beside`. Returns the Axes.
-    """
-    ax = ax or plt.subplots(figsize=(7, 4.5))[1]
-    methods = list(dict.fromkeys(summary.method))
-    for offset, (method, colour) in enumerate(zip(methods, sns.color_palette("colorblind", len(methods)))):
-        rows = summary[summary.method == method]
-        x = rows.ipc_to + (offset - len(methods) / 2) * 0.03
-        colour, style = ("black", {"lw": 3, "zorder": 3}) if method == "yoco" else (colour, {"lw": 1.2})
-        ax.errorbar(x, rows["mean"], rows["std"].fillna(0), marker="o", capsize=2, color=colour, label=title_of(method), **style)
-        if published is not None:
-            theirs = published[published.method == method]
-            ax.plot(theirs.ipc_to + (offset - len(methods) / 2) * 0.03, theirs["mean"], "D", mfc="none", mec=colour, ms=5)
-    if published is not None:
-        ax.plot([], [], "D", mfc="none", mec="black", label="paper")
-    ax.set(xlabel="IPC_T (images a class)", ylabel="test accuracy (%)", xticks=sorted(summary.ipc_to.unique()))
-    ax.legend(frameon=False, fontsize="small", ncols=2)
-    return ax
-
-
-def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Accuracy of each method's prefixes against their bytes, log scale; float32 cells dashed. `table` of `study.by_bytes`. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(7, 4))[1]
-    methods = list(dict.fromkeys(table["method"]))
-    colours = dict(zip(map(title_of, methods), sns.color_palette("colorblind", len(methods)))) | {title_of("yoco"): "black"}
-    titled = table.assign(method=table["method"].map(title_of))
-    sns.lineplot(titled, x="bytes", y="accuracy", hue="method", palette=colours, style="stored", markers=True, errorbar="sd", ax=ax)
-    ax.set(xscale="log", xlabel="bytes of cells (log scale)", ylabel="test accuracy (%)")
-    ax.legend(frameon=False, fontsize="small", ncols=2)
-    return ax

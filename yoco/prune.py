@@ -21,7 +21,7 @@ class Request:
     """What a method is asked for: `per_class` formed images a class (or that times the classes, in all), and its options."""
 
     condensed: CondensedSet
-    dynamics: Dynamics
+    dynamics: Dynamics | None
     per_class: int
     keep: str
     balanced: bool
@@ -178,7 +178,7 @@ RANKING = tuple(name for name, method in METHODS.items() if method.pick is _by_s
 
 def request(
     condensed: CondensedSet,
-    dynamics: Dynamics,
+    dynamics: Dynamics | None,
     method: str = "yoco",
     ipc_to: int = 1,
     *,
@@ -194,9 +194,12 @@ def request(
     chosen = METHODS[checks.one_of("method", method, METHODS)]
     checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
     checks.one_of("keep", chosen.keep if keep is None else keep, KEEP)
-    if not dynamics.of(condensed):
+    if dynamics is None:
+        if chosen.training != "none":
+            raise ValueError(f"method={method!r} needs dynamics, got None")
+    elif not dynamics.of(condensed):
         raise ValueError(f"dynamics were recorded on another set ({dict(dynamics.info)}) than this one ({condensed.fingerprint})")
-    if chosen.training == "full" and not dynamics.complete:
+    elif chosen.training == "full" and not dynamics.complete:
         raise ValueError(f"method={method!r} needs the whole training run; these dynamics stopped early ({dict(dynamics.info)})")
     paper_k, paper_window = lbpe_settings(condensed)
     if hard_cutoff is None:
@@ -209,11 +212,11 @@ def request(
     )
 
 
-def prune(condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", ipc_to: int = 1, **options) -> Selection:
+def prune(condensed: CondensedSet, dynamics: Dynamics | None, method: str = "yoco", ipc_to: int = 1, **options) -> Selection:
     """Prune a condensed set to `ipc_to` images a class: ipc_to * factor² formed images each, or as many in all where not balanced.
 
-    method: a name in `METHODS`. options: keep ("easy" | "hard") and balanced override the method's own (for "random"
-    keep takes either end of a random order; for "ssp" "hard" keeps the images farthest from the centres; for "ccs" it
+    method: a name in `METHODS`; dynamics may be None for "random". options: keep ("easy" | "hard") and balanced override
+    the method's own (for "random" keep takes either end of a random order; for "ssp" "hard" keeps the images farthest from the centres; for "ccs" it
     drops the easiest share); seed: of random, SSP and CCS; top_k, within, output: of LBPE (None: the paper's);
     hard_cutoff: of CCS (None: the paper's). Raises ValueError or TypeError at an unknown method or option, ipc_to below
     1 or above the set's, dynamics of another set, or dynamics that lack what the method needs.

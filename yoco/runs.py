@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from yoco import files, study, zoo
+from yoco import files, study, tables, zoo
 from yoco.condense import condense
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
 from yoco.dynamics import Dynamics, record_many
 
-CONDENSED, RESULTS, TABLE = "condensed.safetensors", "results.csv", "table.csv"
+CONDENSED, RESULTS, TABLE, TABLE2 = "condensed.safetensors", "results.csv", "table.csv", "table2.csv"
 ZOO = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
 
 
@@ -35,9 +35,9 @@ def folder(run_dir: str | None, dataset: str) -> Path:
     return path
 
 
-def dynamics_file(run: Path, seed: int, first: int = 0) -> Path:
+def dynamics_file(run: Path, seed: int, first: int = 0, kind: str = "dynamics") -> Path:
     """The file of the dynamics of a seed: the run's own seed has no number in it."""
-    return run / ("dynamics.safetensors" if seed == first else f"dynamics-{seed}.safetensors")
+    return run / (f"{kind}.safetensors" if seed == first else f"{kind}-{seed}.safetensors")
 
 
 def get_condensed(
@@ -46,7 +46,7 @@ def get_condensed(
     """The run's condensed set; where it is not there, the zoo's ("zoo:NAME"), or one condensed now and saved.
 
     data: gives the real images, where they are needed. go_on: for the step that condenses: a set that was stopped before
-    its end is condensed on, from the checkpoint beside it. arguments: of `condense`. Raises ValueError where the folder
+    its end is condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of `condense`. Raises ValueError where the folder
     holds a set of another dataset than asked for (with go_on, also by another method, or of another IPC or factor).
     """
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
@@ -54,7 +54,7 @@ def get_condensed(
         found = CondensedSet.load(path)
         _check_found(found, path, dataset, arguments if go_on else {})
         print(f"found {path.name}: {describe(found)}")
-        if not (go_on and checkpoint.exists()):
+        if not (go_on and checkpoint.exists()) or arguments.get("time_budget") == 0:
             return found
         print("its condensation was stopped before its end: going on from the checkpoint")
     if dataset.startswith(ZOO):
@@ -86,50 +86,74 @@ def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, fi
 
 
 def get_all_dynamics(
-    run: Path, condensed: CondensedSet, dataset: str, seeds: Sequence[int], first: int = 0, **arguments: Any
+    run: Path, condensed: CondensedSet, dataset: str, seeds: Sequence[int], first: int = 0, *, kind: str = "dynamics", **arguments: Any
 ) -> list[Dynamics]:
-    """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side, each saved as it finishes."""
-    found = {seed: _found_dynamics(run, condensed, dataset, seed, first) for seed in seeds}
+    """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side, each saved as it finishes.
+
+    kind: the stem of their files; another than "dynamics" is recorded anew where it was recorded by other arguments.
+    """
+    found = {seed: _found_dynamics(run, condensed, dataset, dynamics_file(run, seed, first, kind), seed == first, arguments) for seed in seeds}
     missing = [seed for seed in seeds if found[seed] is None]
     if missing:
-        names = ", ".join(dynamics_file(run, seed, first).name for seed in missing)
-        print(f"recording {arguments['epochs']} epochs of dynamics now, for {names}")
+        names = ", ".join(dynamics_file(run, seed, first, kind).name for seed in missing)
+        print(f"recording {arguments.get('until') or arguments['epochs']} epochs of dynamics now, for {names}")
         for seed, made in record_many(condensed, seeds=seeds, only=missing, **arguments):
-            made.save(dynamics_file(run, seed, first))
+            made.save(dynamics_file(run, seed, first, kind))
             found[seed] = made
     return [found[seed] for seed in seeds]
 
 
-def _found_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, first: int) -> Dynamics | None:
-    path = dynamics_file(run, seed, first)
+def _found_dynamics(run: Path, condensed: CondensedSet, dataset: str, path: Path, shipped: bool, arguments: dict[str, Any]) -> Dynamics | None:
+    own = path.name.startswith("dynamics")
     if path.exists():
         found = Dynamics.load(path)
-        if found.of(condensed):
+        asked = {} if own else {name: value for name, value in arguments.items() if name in found.info and name != "precision"}
+        if found.of(condensed) and asked == {name: found.info[name] for name in asked}:
             print(f"found {path.name}: {len(found.correct)} epochs")
             return found
-        print(f"{path.name} is of another set, this one's past perhaps: recording anew")
-    shipped = zoo.load_dynamics(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) and seed == first else None
-    if shipped is None or not shipped.of(condensed):
+        print(f"{path.name} is of another set, this one's past perhaps, or of other settings: recording anew")
+    recorded = zoo.load_dynamics(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) and shipped and own else None
+    if recorded is None or not recorded.of(condensed):
         return None
-    print(f"from the zoo: dynamics of {len(shipped.correct)} epochs")
-    shipped.save(path)
-    return shipped
+    print(f"from the zoo: dynamics of {len(recorded.correct)} epochs")
+    recorded.save(path)
+    return recorded
+
+
+def get_beside(run: Path, chosen: Any, method: str, data: ImageData) -> tuple[Path, CondensedSet]:
+    """The set that another method condensed from the same data, and its folder, a run of its own inside the run's.
+
+    Where it is not there, the zoo's of that dataset and preset, or one condensed now. chosen: parameters of a notebook.
+    """
+    if method == chosen.method:
+        return run, get_condensed(run, chosen.dataset, lambda: data, **chosen.condensation())
+    inside = folder(str(run / method), chosen.dataset)
+    arguments = chosen.condensation(method)
+    name = f"{data.name}-{method}-ipc{chosen.ipc}"
+    if not (inside / CONDENSED).exists() and name in zoo.names():
+        shipped = zoo.load(name)
+        if shipped.info["dataset"] == data.name and shipped.info["preset"] == chosen.scale and chosen.size is None:
+            print(f"from the zoo: {describe(shipped)}")
+            shipped.save(inside / CONDENSED)
+    return inside, get_condensed(inside, chosen.dataset, lambda: data, **arguments)
 
 
 def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> pd.DataFrame:
     """The study of 04 in the run's folder: dynamics recorded where missing, finished cells of results.csv kept.
 
-    Its summary goes to table.csv. chosen: the parameters of 04 (`params.Pruning`). Returns the table of `study.run`.
+    Its rows go to table2.csv, its summary to table.csv. chosen: the parameters of 04 (`params.Pruning`). Returns the
+    rows of `study.run`, and those of the further condensations' sets pruned at random.
     """
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
-    training = chosen.training(condensed.size)
-    recording = training | ({"epochs": chosen.dynamics_epochs} if chosen.dynamics_epochs else {})
-    dynamics = get_all_dynamics(run, condensed, chosen.dataset, numbers, chosen.seed, **recording)
-    results = study.run(
-        condensed, data, dynamics, methods=chosen.methods, ipc_to=chosen.ipc_to,
-        seeds=range(chosen.seed, chosen.seed + chosen.seeds), results=run / RESULTS, **training,
-    )
-    files.write_text(run / TABLE, study.summary(results).to_csv(index=False))
+    dynamics = get_all_dynamics(run, condensed, chosen.dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
+    options = {"results": run / RESULTS, **chosen.schedule(condensed.size)}
+    parts = [study.run(condensed, data, dynamics, methods=chosen.methods, **options)]
+    for method in chosen.also:
+        _, other = get_beside(run, chosen, method, data)
+        parts.append(study.run(other, data, [None] * len(dynamics), methods=["random"], **options))
+    results = pd.concat(parts, ignore_index=True)
+    files.write_text(run / TABLE2, results.to_csv(index=False))
+    files.write_text(run / TABLE, tables.summary(tables.with_sets_as_columns(results, condensed.method)).to_csv(index=False))
     return results
 
 

@@ -1,8 +1,8 @@
-"""Grids of (method × IPC_T × dynamics × seed) to one tidy table; every finished cell is on disk and is skipped on the next start."""
+"""Grids of (method × IPC_T × dynamics × seed) to one tidy table; every finished training is on disk and is skipped on the next start."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +10,135 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from yoco import checks, condense, files, formation, paper
+from yoco import condense, files, formation
 from yoco import device as devices
 from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
 from yoco.dynamics import Dynamics
-from yoco.evaluate import accuracies, evaluate_many
+from yoco.evaluate import Training, accuracies, evaluate_many
 from yoco.prune import METHODS, RANKING, Selection, prune
 from yoco.train import Protocol
 
-KEY = ["condensation", "method", "ipc_to", "dynamics", "seed", "epochs", "fingerprint"]
-SETTINGS = ["preset", "model", "width", "precision"]  # of the condensation; of the trainings
-COLUMNS = [*KEY, *SETTINGS, "accuracy"]
+CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "seed", "epochs"]  # what a cell of a grid is
+SETTINGS = ["preset", "model", "width", "precision"]  # of the condensation; of the training
+COLUMNS = [*CELL, "fingerprint", *SETTINGS, "accuracy"]
 COMPILE_SECONDS = 300  # of condensing, that compiling may take its minute of
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One training of a grid: a selection of a condensed set, the number of the dynamics behind it, a seed, and how it is
+    done. variant: the options of `prune` that made the selection, which are columns of the table as well."""
+
+    condensed: CondensedSet
+    selection: Selection
+    dynamics: int
+    seed: int
+    protocol: Protocol
+    variant: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of what decides its accuracy: the set, what stays of it, the protocol, the seed."""
+        digest = hashlib.sha256(self.condensed.fingerprint.encode())
+        digest.update(self.selection.indices.numpy().tobytes())
+        digest.update(repr((sorted(asdict(self.protocol).items()), self.seed)).encode())
+        return digest.hexdigest()[:16]
+
+    def row(self, precision: str) -> dict[str, Any]:
+        """Its columns, but for the accuracy."""
+        s, p = self.selection, self.protocol
+        values = (self.condensed.method, s.method, s.keep, s.balanced, s.ipc_to, self.dynamics, self.seed, p.epochs, self.fingerprint)
+        settings = (self.condensed.info.get("preset", ""), p.model, str(p.width or ""), precision)
+        return {**dict(zip(COLUMNS, (*values, *settings))), "accuracy": None, **{k: v for k, v in self.variant.items() if k not in COLUMNS}}
+
+
+def grid(
+    condensed: CondensedSet,
+    dynamics: Sequence[Dynamics | None],
+    variants: Sequence[Mapping[str, Any]],
+    *,
+    ipc_to: Sequence[int] = (1, 2, 5),
+    seeds: Sequence[int] = (0,),
+    epochs: int | Mapping[int, int] = 1000,
+    **options: Any,
+) -> list[Cell]:
+    """The cells of variants × budgets × dynamics × seeds, the last three changing fastest.
+
+    dynamics: None for one that no variant needs; its number seeds what is drawn in its selections (random, SSP, CCS), so
+    that "random" is averaged over as many draws. variants: arguments of `prune`, say {"method": "yoco", "balanced":
+    False}. epochs: of every training, or of those at each budget. options: fields of `train.Protocol`. Raises ValueError
+    or TypeError at bad arguments.
+    """
+    if not dynamics or not seeds or not variants:
+        raise ValueError("dynamics, seeds and variants must hold at least one each")
+    by_budget = epochs if isinstance(epochs, Mapping) else dict.fromkeys(ipc_to, epochs)
+    if lacking := [budget for budget in ipc_to if budget not in by_budget]:
+        raise ValueError(f"epochs has no number for ipc_to {lacking}, only for {list(by_budget)}")
+    protocols = {budget: Protocol(epochs=by_budget[budget], **options) for budget in ipc_to}
+    return [
+        Cell(condensed, selection, number, seed, protocols[budget], variant)
+        for variant in variants
+        for budget in ipc_to
+        for number, recorded in enumerate(dynamics)
+        for selection in [prune(condensed, recorded, ipc_to=budget, seed=number, **variant)]
+        for seed in seeds
+    ]
+
+
+def train(
+    cells: Sequence[Cell],
+    data: ImageData,
+    *,
+    results: str | Path | None = None,
+    device: str | torch.device = "auto",
+    jobs: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train and test every cell, equal ones once. Returns a row a cell, in order, with `COLUMNS` and those of its variant.
+
+    results: a CSV file that finished trainings are read from, by their fingerprint, whatever grid they were made for, and
+    written to, one by one. Raises ValueError where it is no such table, and as `evaluate.evaluate`.
+    """
+    precision = {how: devices.choose_precision(how, devices.choose(device)) for how in {cell.protocol.precision for cell in cells}}
+    rows = [cell.row(precision[cell.protocol.precision]) for cell in cells]
+    different = {row["fingerprint"]: number for number, row in reversed(list(enumerate(rows)))}  # the first of equal ones
+    done = _finished(results)
+    names = sorted(different, key=different.__getitem__)
+    missing = [position for position, name in enumerate(names) if name not in done]
+    work = _trainings([cells[different[name]] for name in names])
+    for position, accuracy in accuracies(work, data, only=missing, device=device, jobs=jobs, progress=progress) if missing else ():
+        row = rows[different[names[position]]]
+        done[names[position]] = {name: row[name] for name in COLUMNS} | {"accuracy": round(accuracy, 4)}
+        if results is not None:
+            order = [*(name for name in done if name not in different), *(name for name in names if name in done)]
+            files.write_text(results, pd.DataFrame([done[name] for name in order], columns=COLUMNS).to_csv(index=False))
+    return pd.DataFrame([{**row, "accuracy": done[row["fingerprint"]]["accuracy"]} for row in rows])
+
+
+def _trainings(cells: Sequence[Cell]) -> list[Training]:
+    formed = {cell.condensed: cell.condensed.form() for cell in cells}  # once a set
+    parts = [(cell, *formed[cell.condensed]) for cell in cells]
+    return [Training(images[c.selection.indices], labels[c.selection.indices], c.seed, c.protocol) for c, images, labels in parts]
+
+
+def _finished(results: str | Path | None) -> dict[str, dict[str, Any]]:
+    """The rows of a file of results by fingerprint."""
+    if results is None or not Path(results).exists():
+        return {}
+    table = pd.read_csv(results, dtype={name: str for name in ("fingerprint", *SETTINGS)}, keep_default_na=False)
+    missing = set(COLUMNS) - set(table.columns)
+    if missing:
+        raise ValueError(f"{results} is no table of results: it lacks the columns {', '.join(sorted(missing))}")
+    return {row["fingerprint"]: row for row in table[COLUMNS].to_dict("records")}
 
 
 def run(
     condensed: CondensedSet,
     data: ImageData,
-    dynamics: Sequence[Dynamics],
+    dynamics: Sequence[Dynamics | None],
     *,
     methods: Sequence[str] = tuple(METHODS),
-    ipc_to: Sequence[int] = (1, 2, 5),
-    seeds: Sequence[int] = (0,),
-    epochs: int = 1000,
     results: str | Path | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
@@ -42,63 +147,13 @@ def run(
 ) -> pd.DataFrame:
     """Prune by each method to each budget under each training dynamics, train and test under each seed.
 
-    The number of a dynamics seeds what is drawn in its selections (random, SSP, CCS), so that "random" is averaged over
-    as many draws. results: a CSV file that finished cells are read from and written to, one by one. options: fields of
-    `train.Protocol`. Returns a DataFrame with columns condensation, method, ipc_to, dynamics, seed, epochs, fingerprint
-    (of the set, its dynamics and the protocol), preset (of the set), model, width (empty: the model's own), precision,
-    accuracy (%); the grid's cells only, in the grid's order. Raises ValueError or TypeError at bad arguments before any
-    training.
+    options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results: as of `train`. Returns a
+    DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of what
+    stays and how it is trained on), preset (of the set), model, width (empty: the model's own), precision, accuracy (%);
+    the grid's cells only, in the grid's order. Raises ValueError or TypeError at bad arguments before any training.
     """
-    if not dynamics or not seeds:
-        raise ValueError("dynamics and seeds must hold at least one each")
-    protocol = Protocol(epochs=epochs, **options)
-    grid = [
-        (selection, number, seed)
-        for number, recorded in enumerate(dynamics)
-        for selection in (prune(condensed, recorded, method, budget, seed=number) for method in methods for budget in ipc_to)
-        for seed in seeds
-    ]
-    prints = [fingerprint(condensed, recorded, protocol) for recorded in dynamics]
-    keys = [(condensed.method, s.method, s.ipc_to, number, seed, epochs, prints[number]) for s, number, seed in grid]
-    done = _finished(results)
-    missing = [i for i, key in enumerate(keys) if key not in done]
-    images, labels = condensed.form()
-    work = [(images[selection.indices], labels[selection.indices], seed) for selection, _, seed in grid]
-    settings = _settings(condensed, protocol, device)
-    for number, accuracy in accuracies(work, data, protocol, only=missing, device=device, jobs=jobs, progress=progress) if missing else ():
-        done[keys[number]] = (*settings, round(accuracy, 4))
-        if results is not None:
-            files.write_text(results, _table(done, [*(key for key in done if key not in keys), *keys]).to_csv(index=False))
-    return _table(done, keys)
-
-
-def _settings(condensed: CondensedSet, protocol: Protocol, device: str | torch.device) -> tuple[Any, ...]:
-    precision = devices.choose_precision(protocol.precision, devices.choose(device))
-    return condensed.info.get("preset", ""), protocol.model, str(protocol.width or ""), precision
-
-
-def fingerprint(condensed: CondensedSet, dynamics: Dynamics, protocol: Protocol) -> str:
-    """Eight hexadecimal digits that change with the set, the recorded run or the protocol."""
-    digest = hashlib.sha256(condensed.fingerprint.encode())
-    digest.update(dynamics.correct.numpy().tobytes())
-    digest.update(repr(sorted(asdict(protocol).items())).encode())
-    return digest.hexdigest()[:8]
-
-
-def _finished(results: str | Path | None) -> dict[tuple, tuple]:
-    if results is None or not Path(results).exists():
-        return {}
-    text = {name: str for name in ("fingerprint", *SETTINGS)}
-    table = pd.read_csv(results, dtype=text, keep_default_na=False)
-    missing = set(COLUMNS) - set(table.columns)
-    if missing:
-        raise ValueError(f"{results} is no table of results: it lacks the columns {', '.join(sorted(missing))}")
-    return {row[: len(KEY)]: row[len(KEY) :] for row in table[COLUMNS].itertuples(index=False, name=None)}
-
-
-def _table(cells: dict[tuple, tuple], keys: Sequence[tuple]) -> pd.DataFrame:
-    """The cells of `keys` that are there, in that order."""
-    return pd.DataFrame([(*key, *cells[key]) for key in keys if key in cells], columns=COLUMNS)
+    cells = grid(condensed, dynamics, [{"method": method} for method in methods], **options)
+    return train(cells, data, results=results, device=device, jobs=jobs, progress=progress)
 
 
 def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], **options: Any) -> list[Selection]:
@@ -183,59 +238,3 @@ def _stored(
     yield from (("uint8", 1, ipc, file.take(ipc=ipc)) for ipc in budgets)
     if method == "yoco":
         yield from (("float32", 4, ipc, exact.take(ipc=ipc)) for ipc in budgets)
-
-
-def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.DataFrame:
-    """Formed images that stay in each class: columns method, ipc_to, balanced, class, kept; a row for each."""
-    rows = [
-        (s.method, s.ipc_to, s.balanced, name, count)
-        for s in kept
-        for name, count in zip(condensed.classes, s.per_class_counts.tolist())
-    ]
-    return pd.DataFrame(rows, columns=["method", "ipc_to", "balanced", "class", "kept"])
-
-
-def summary(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation (of a sample) and number of runs of each method and budget: method, ipc_to, mean, std, n,
-    precision (where runs differ in it: each, joined by "+")."""
-    grouped = results.groupby(["method", "ipc_to"], sort=False)
-    accuracy = grouped["accuracy"].agg(mean="mean", std="std", n="count")
-    return accuracy.assign(precision=grouped["precision"].agg(lambda used: "+".join(sorted(set(used))))).reset_index()
-
-
-def pivot(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of IPC_T × methods, each cell "mean ± std" in %; `table` has columns method, ipc_to, mean, std."""
-    cells = table.assign(cell=[_cell(m, s) for m, s in zip(table["mean"], table["std"])])
-    wide = cells.pivot(index="ipc_to", columns="method", values="cell")
-    return wide[list(dict.fromkeys(table.method))].rename_axis(index="IPC_T", columns=None)
-
-
-def _cell(mean: float, std: float) -> str:
-    if pd.isna(mean):
-        return "–"
-    return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
-
-
-def beside_paper(results: pd.DataFrame, condensed: CondensedSet) -> pd.DataFrame | None:
-    """Ours beside Table 2: method, ipc_to, precision, ours, paper, difference (these in %); None where the paper has no such rows.
-
-    Raises ValueError where the set does not say its dataset.
-    """
-    if "dataset" not in condensed.info:
-        raise ValueError("condensed.info has no 'dataset', which says the rows of Table 2 to compare with")
-    published = paper.beside(paper.dataset_of(condensed.info["dataset"], len(condensed.classes)), condensed.ipc)
-    if published is None:
-        return None
-    ours = summary(results)[["method", "ipc_to", "precision", "mean"]].rename(columns={"mean": "ours"})
-    both = ours.merge(published.rename(columns={"mean": "paper"})[["method", "ipc_to", "paper"]], on=["method", "ipc_to"], how="left")
-    return both.assign(difference=both.ours - both.paper)
-
-
-def paired(results: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
-    """YOCO minus each other method, paired over dynamics and seeds: method, ipc_to, mean, std (in %), wins, n."""
-    checks.one_of("against", against, set(results.method))
-    wide = results.pivot_table(index=["ipc_to", "dynamics", "seed"], columns="method", values="accuracy", sort=False)
-    gaps = wide[[against]].values - wide.drop(columns=against)
-    long = gaps.melt(ignore_index=False, var_name="method", value_name="gap").reset_index()
-    grouped = long.groupby(["ipc_to", "method"], sort=False)["gap"]
-    return grouped.agg(mean="mean", std="std", wins=lambda gap: int((gap > 0).sum()), n="count").reset_index()

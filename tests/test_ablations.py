@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from yoco import ablations, prune, scores, study
+
+
+def test_epochs_read_takes_every_pair(toy_set, toy_dynamics):
+    variants = ablations.epochs_read([1, 3], [5, 12])
+    assert [(v["top_k"], v["within"]) for v in variants] == [(1, 5), (1, 12), (3, 5), (3, 12)]
+    assert len(ablations.epochs_read()) == 16
+    cells = study.grid(toy_set, [toy_dynamics], variants, ipc_to=[1], epochs=1)
+    by_hand = scores.lbpe(toy_dynamics.logits, toy_dynamics.labels, top_k=3, within=5)  # all 12 epochs were kept
+    expected = prune.select(by_hand, toy_dynamics.labels, 4, keep="easy", balanced=True)
+    assert torch.equal(cells[2].selection.indices, expected)
+
+
+def test_rules_take_either_end_balanced_and_not(toy_set, toy_dynamics):
+    cells = study.grid(toy_set, [toy_dynamics], ablations.rules(["aum", "yoco"]), ipc_to=[1], epochs=1)
+    assert [(c.selection.method, c.selection.keep, c.selection.balanced) for c in cells] == [
+        (method, keep, balanced) for method in ("aum", "yoco") for keep in ("easy", "hard") for balanced in (False, True)
+    ]
+    margins = toy_dynamics.aum[cells[0].selection.indices].mean() - toy_dynamics.aum[cells[2].selection.indices].mean()
+    assert margins > 0 and len(ablations.rules()) == 4 * len(prune.METHODS)  # a high margin is easy
+    table = ablations.labelled(study.pd.DataFrame([cell.row("float32") for cell in cells]))
+    assert table.rule.tolist()[:2] == ["easy, unbalanced", "easy, balanced"] and table.choice[7] == "YOCO, balanced"
+
+
+def test_two_rules_apart_and_together(toy_set, toy_dynamics):
+    cells = study.grid(toy_set, [toy_dynamics], ablations.TWO_RULES, ipc_to=[1], epochs=1)
+    assert torch.equal(cells[0].selection.indices, prune.prune(toy_set, toy_dynamics, "random", 1).indices)
+    assert torch.equal(cells[3].selection.indices, prune.prune(toy_set, toy_dynamics, "yoco", 1).indices)
+    assert cells[1].selection.per_class_counts.tolist() == [4, 4, 4]
+
+
+def test_agreement_of_a_run_with_itself_and_by_hand(toy_set, toy_dynamics):
+    table = ablations.agreement(toy_set, [toy_dynamics, toy_dynamics, toy_dynamics])
+    assert list(zip(table["first"], table["second"]))[:3] == [(0, 1), (0, 2), (1, 2)]
+    assert set(table.score) == {"lbpe", "el2n", "aum", "forgetting", "entropy"} and table.spearman.tolist() == pytest.approx([1.0] * 15)
+    assert len(ablations.agreement(toy_set, [toy_dynamics])) == 0
+
+
+def test_overlap_is_the_share_that_both_keep(toy_set, toy_dynamics):
+    table = ablations.overlap(toy_set, [toy_dynamics, toy_dynamics], [1, 5]).set_index(["method", "ipc_to"])["shared"]
+    assert table["yoco", 1] == table["aum", 1] == 1 and table["random", 5] == 1
+    drawn = [set(prune.prune(toy_set, toy_dynamics, "random", 1, seed=s).indices.tolist()) for s in (0, 1)]
+    assert table["random", 1] == len(drawn[0] & drawn[1]) / 12 < 1

@@ -1,0 +1,56 @@
+"""What each part of YOCO does: variants for `study.grid`, and how far rankings agree between training runs."""
+
+from collections.abc import Sequence
+from itertools import combinations, product
+from typing import Any
+
+import pandas as pd
+
+from yoco import prune
+from yoco.condensed import CondensedSet
+from yoco.dynamics import Dynamics
+
+Variant = dict[str, Any]
+TOP_K, WITHIN = (1, 3, 10, 30), (10, 50, 100, 200)
+# LBPE of probabilities, as the paper's formula has it, and of raw logits
+OUTPUTS: list[Variant] = [{"method": "yoco", "output": output} for output in ("probabilities", "logits")]
+# the two rules apart and together: neither, balance, low LBPE, both
+TWO_RULES: list[Variant] = [{"method": method, "balanced": balanced} for method, balanced in product(("random", "yoco"), (False, True))]
+
+
+def epochs_read(top_k: Sequence[int] = TOP_K, within: Sequence[int] = WITHIN) -> list[Variant]:
+    """LBPE from the `top_k` most accurate epochs among the first `within`, for each pair of them."""
+    return [{"method": "yoco", "top_k": k, "within": w} for k, w in product(top_k, within)]
+
+
+def rules(methods: Sequence[str] = tuple(prune.METHODS)) -> list[Variant]:
+    """Either end of each method's score, balanced and not. Random's ends are two draws: what the draw alone does."""
+    return [{"method": method, "keep": keep, "balanced": balanced} for method in methods for keep, balanced in product(prune.KEEP, (False, True))]
+
+
+def labelled(results: pd.DataFrame) -> pd.DataFrame:
+    """With two columns for a reader: rule ("easy, balanced") and choice ("YOCO, balanced")."""
+    balance = results["balanced"].map({True: "balanced", False: "unbalanced"})
+    titles = results["method"].map(lambda method: prune.METHODS[method].title)
+    return results.assign(rule=results["keep"] + ", " + balance, choice=titles + ", " + balance)
+
+
+def agreement(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> pd.DataFrame:
+    """Spearman correlation of each score between every two training runs: columns score, first, second, spearman."""
+    tables = [prune.score_table(condensed, recorded) for recorded in dynamics]
+    names = [column for column in tables[0].columns if column not in ("index", "label", "class")]
+    rows = [
+        (name, first, second, tables[first][name].corr(tables[second][name], method="spearman"))
+        for name in names
+        for first, second in combinations(range(len(tables)), 2)
+    ]
+    return pd.DataFrame(rows, columns=["score", "first", "second", "spearman"])
+
+
+def overlap(condensed: CondensedSet, dynamics: Sequence[Dynamics], ipc_to: Sequence[int]) -> pd.DataFrame:
+    """Share of what a method keeps under one training run that it keeps under another: method, ipc_to, first, second, shared (0..1)."""
+    rows = []
+    for name, budget in product(prune.METHODS, ipc_to):
+        kept = [set(prune.prune(condensed, recorded, name, budget, seed=n).indices.tolist()) for n, recorded in enumerate(dynamics)]
+        rows += [(name, budget, a, b, len(kept[a] & kept[b]) / len(kept[a])) for a, b in combinations(range(len(kept)), 2)]
+    return pd.DataFrame(rows, columns=["method", "ipc_to", "first", "second", "shared"])
