@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from yoco import dynamics, scores
+from yoco import dynamics, files, scores
 from yoco.dynamics import Dynamics, Recorder, top_epochs
 
 
@@ -91,6 +91,11 @@ def test_save_and_load(toy_dynamics, tmp_path):
     for name in ("logits", "kept", "correct", "aum", "labels", "final_logits", "features"):
         assert torch.equal(getattr(loaded, name), getattr(toy_dynamics, name)), name
     assert loaded.info == toy_dynamics.info
+    tensors, info = files.load_tensors(tmp_path / "d.safetensors", "dynamics")
+    assert list(tensors["correct"].shape) == [12, 8]  # 60 images, 8 a byte
+    files.save_tensors(tmp_path / "short.safetensors", "dynamics", {**tensors, "correct": tensors["correct"][:, :7].contiguous()}, info)
+    with pytest.raises(ValueError, match=r"short.safetensors holds no valid dynamics: correct must be uint8 \[E, 8\]"):
+        Dynamics.load(tmp_path / "short.safetensors")
     half = Dynamics.load(toy_dynamics.save(tmp_path / "h.safetensors", torch.float16))
     assert half.logits.dtype == torch.float32 and torch.allclose(half.logits, toy_dynamics.logits, atol=0.02)
     with pytest.raises(ValueError, match="no yoco condensed file"):

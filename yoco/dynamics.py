@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -112,6 +113,7 @@ class Dynamics:
         tensors = {name: getattr(self, name) for name in ("logits", "kept", "correct", "aum", "labels", "final_logits", "features")}
         present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         small = {name: present[name].to(dtype) for name in ("logits", "final_logits", "features") if name in present}
+        small["correct"] = torch.from_numpy(np.packbits(self.correct.numpy(), axis=1))  # an eighth of a long run's
         return files.save_tensors(path, KIND, {**present, **small}, dict(self.info))
 
     @classmethod
@@ -120,9 +122,11 @@ class Dynamics:
         tensors, info = files.load_tensors(path, KIND)
         wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
         try:
+            if wide["correct"].dtype == torch.uint8:  # bool in the first files
+                wide["correct"] = _unpacked(wide["correct"], len(wide["labels"]))
             loaded = cls(**wide, info=info)
             loaded._check()
-        except (TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid dynamics: {error}") from error
         return loaded
 
@@ -133,6 +137,12 @@ class Dynamics:
             raise ValueError(f"correct must be bool [E, {count}], got {self.correct.dtype} {list(self.correct.shape)}")
         if list(self.kept.shape) != [epochs] or list(self.aum.shape) != [count]:
             raise ValueError(f"kept and aum must have shapes [{epochs}] and [{count}], got {list(self.kept.shape)} and {list(self.aum.shape)}")
+
+
+def _unpacked(bits: Tensor, count: int) -> Tensor:
+    if bits.ndim != 2 or bits.shape[1] != -(-count // 8):
+        raise ValueError(f"correct must be uint8 [E, {-(-count // 8)}], 8 images a byte, got {list(bits.shape)}")
+    return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=count)).bool()
 
 
 class Recorder:
