@@ -1,4 +1,4 @@
-# make demo: install, run notebooks 01-04 on the embedded digits. make test: install, pytest and nbval. make bench: timings.
+# make demo: install, run the numbered notebooks on the embedded digits. make test: install, pytest and nbval. make bench: timings.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # the stored outputs were made from an empty runs folder: nbval starts from one as well
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300 -p no:cacheprovider
 
-.PHONY: demo test bench lint notebooks clean
+.PHONY: demo test bench lint notebooks figures clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yoco needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -34,6 +34,16 @@ lint: $(STAMP)
 notebooks: $(STAMP)
 	rm -rf runs/notebooks
 	YOCO_RUNS=$(CURDIR)/runs/notebooks $(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+# what the notebooks made of a run, into the repository: make figures RUN=runs/cifar10 FIGURES=figures/cifar10
+RUN ?= runs/cifar10
+FIGURES ?= figures/cifar10
+MADE := table.csv table.md table2.csv table2.md beside_paper.csv paired.csv accuracy_by_budget.png condensation.csv condensed.png loss.png \
+	multi_formation.png scores.png rank_correlations.png class_balance.csv class_balance_1.png imbalance.png kept_yoco_1.png kept_el2n_1.png \
+	ablations.csv ablations.md agreement.csv overlap.csv $(addprefix ablation_,$(addsuffix .png,output epochs_read rules record_on condensation network agreement))
+figures:
+	mkdir -p $(FIGURES)
+	for name in $(MADE); do if [ -e $(RUN)/$$name ]; then cp $(RUN)/$$name $(FIGURES)/; fi; done
 
 clean:
 	rm -rf $(VENV) runs *.egg-info

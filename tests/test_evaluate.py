@@ -30,6 +30,26 @@ def test_seed_gives_the_result_whatever_ran_before_and_however_many_jobs(toy, to
         assert table["accuracy"][:2].tolist() == alone and set(table["precision"]) == {"float32"}
 
 
+def test_the_bar_counts_images_so_that_the_time_left_holds(toy, toy_set, monkeypatch):
+    seen = []
+
+    class Bar:
+        def __init__(self, total, **_):
+            seen.append(total)
+
+        __enter__ = lambda self: self
+        __exit__ = lambda *_: None
+        update = lambda self, amount: seen.append(amount)
+        set_postfix_str = lambda self, text, refresh: seen.append(text)
+
+    monkeypatch.setattr(evaluate, "tqdm", Bar)
+    images, labels = toy_set.form()
+    work = [evaluate.Training(images, labels, 0, Protocol(epochs=e, **FAST)) for e in (1, 3)]
+    list(evaluate.accuracies(work, toy, jobs=1))
+    tested = len(toy.test_labels) // 3
+    assert seen == [240 + 2 * tested, "1 of 2 runs", 180 + tested, "2 of 2 runs", 60 + tested]
+
+
 def test_learning_rate_falls_to_a_fifth_after_two_thirds_and_five_sixths(monkeypatch):
     rates = []
 

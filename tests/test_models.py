@@ -92,7 +92,7 @@ def test_bad_names_and_sizes():
 def test_condensing_refuses_batch_norm_before_any_work(toy, tmp_path, monkeypatch, name):
     refused = f"model='{name}' is unknown.*allowed: convnet, resnet10ap$"
     monkeypatch.setattr(models, "build", lambda *_, **__: pytest.fail("a network was built"))
-    for method in set(condense.METHODS) - {"kip"}:
+    for method in [name for name in condense.METHODS if name != "kip"]:
         with pytest.raises(ValueError, match=refused):
             condense.condense(toy, method, 1, 1, preset="smoke", checkpoint=tmp_path / "checkpoint", progress=False, model=name)
     for settings in (idc.IdcSettings, mtt.TrajectorySettings, experts.ExpertSettings):

@@ -102,7 +102,8 @@ def test_random_needs_no_dynamics(toy, toy_set, toy_dynamics):
 def test_paper_tables():
     table = paper.table2()
     assert len(table) == 189 and set(table.method) == {"idc", "dream", "ssp", "entropy", "aum", "forgetting", "el2n", "ccs", "yoco"}
-    assert paper.hard_cutoff("cifar100", 20, 5) == 0.3 and paper.hard_cutoff(None, 10, 1) == 0.3
+    assert paper.hard_cutoff("cifar100", 20, 5) == 0.3 and paper.hard_cutoff("cifar10", 10, 3) == 0.1
+    assert [paper.most_like(*shape) for shape in ((10, 32), (100, 32), (10, 64), (200, 64))] == ["cifar10", "cifar100", "imagenet10", "imagenet10"]
     assert paper.dataset_of("cifar10", 10) == paper.dataset_of("folder:cifar10-jpeg", 10) == "cifar10"
     assert paper.dataset_of("cifar10", 3) is None and paper.dataset_of("folder:cats", 10) is None
     assert len(paper.beside("cifar10", 10)) == 27 and paper.beside("cifar10", 11) is None

@@ -31,11 +31,15 @@ def dataset_of(name: str, classes: int) -> str | None:
     return stem if DATASETS.get(stem) == classes else None
 
 
-def hard_cutoff(dataset: str | None, ipc_from: int, ipc_to: int) -> float:
-    """CCS's cutoff for a budget: the paper's where it has one, else that of the paper's row nearest in ipc_to / ipc_from
-    (of the same dataset, or of CIFAR-10 for data that the paper has not)."""
+def most_like(classes: int, size: int) -> str:
+    """The paper's dataset whose settings fit data that it has not: by the size of the images, then by the number of classes."""
+    return "imagenet10" if size >= 64 else "cifar100" if classes >= 100 else "cifar10"
+
+
+def hard_cutoff(dataset: str, ipc_from: int, ipc_to: int) -> float:
+    """CCS's cutoff for a budget: the paper's where it has one, else that of the dataset's row nearest in ipc_to / ipc_from."""
     table = ccs_cutoffs()
-    rows = table[table.dataset == (dataset or "cifar10")]
+    rows = table[table.dataset == dataset]
     exact = rows[(rows.ipc_from == ipc_from) & (rows.ipc_to == ipc_to)]
     if len(exact):
         return float(exact.hard_cutoff.iloc[0])

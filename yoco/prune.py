@@ -203,7 +203,8 @@ def request(
         raise ValueError(f"method={method!r} needs the whole training run; these dynamics stopped early ({dict(dynamics.info)})")
     paper_k, paper_window = lbpe_settings(condensed)
     if hard_cutoff is None:
-        dataset = paper.dataset_of(str(condensed.info.get("dataset", "")), len(condensed.classes))
+        classes = len(condensed.classes)
+        dataset = paper.dataset_of(str(condensed.info.get("dataset", "")), classes) or paper.most_like(classes, condensed.size)
         hard_cutoff = paper.hard_cutoff(dataset, condensed.ipc, ipc_to)
     return Request(
         condensed, dynamics, ipc_to * condensed.factor**2,
@@ -216,10 +217,11 @@ def prune(condensed: CondensedSet, dynamics: Dynamics | None, method: str = "yoc
     """Prune a condensed set to `ipc_to` images a class: ipc_to * factor² formed images each, or as many in all where not balanced.
 
     method: a name in `METHODS`; dynamics may be None for "random". options: keep ("easy" | "hard") and balanced override
-    the method's own (for "random" keep takes either end of a random order; for "ssp" "hard" keeps the images farthest from the centres; for "ccs" it
-    drops the easiest share); seed: of random, SSP and CCS; top_k, within, output: of LBPE (None: the paper's);
-    hard_cutoff: of CCS (None: the paper's). Raises ValueError or TypeError at an unknown method or option, ipc_to below
-    1 or above the set's, dynamics of another set, or dynamics that lack what the method needs.
+    the method's own (for "random" keep takes either end of a random order; for "ssp" "hard" keeps the images farthest
+    from the centres; for "ccs" it drops the easiest share); seed: of random, SSP and CCS; top_k, within, output: of LBPE
+    (None: the paper's); hard_cutoff: of CCS (None: the paper's, of its dataset that is most like this one). Raises
+    ValueError or TypeError at an unknown method or option, ipc_to below 1 or above the set's, dynamics of another set, or
+    dynamics that lack what the method needs.
     """
     wanted = request(condensed, dynamics, method, ipc_to, **options)
     chosen = METHODS[method]

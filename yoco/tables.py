@@ -32,7 +32,7 @@ def pivot(table: pd.DataFrame) -> pd.DataFrame:
     """A table of IPC_T × methods, each cell "mean ± std" in %; `table` has columns method, ipc_to, mean, std."""
     cells = table.assign(cell=[_cell(m, s) for m, s in zip(table["mean"], table["std"])])
     wide = cells.pivot(index="ipc_to", columns="method", values="cell")
-    return wide[list(dict.fromkeys(table.method))].rename_axis(index="IPC_T", columns=None)
+    return wide[list(dict.fromkeys(table.method))].rename_axis(index="IPC_T", columns="method")
 
 
 def spread(results: pd.DataFrame, index: str | list[str], columns: str, y: str = "accuracy") -> pd.DataFrame:
@@ -121,8 +121,9 @@ def verdict(gaps: pd.DataFrame, against: str = "YOCO") -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown, its index first; numbers with two decimals."""
+    """A table in Markdown, its index first; numbers with two decimals, budgets as "IPC 1"."""
     shown = table.reset_index()
-    rows = [list(map(str, shown.columns)), ["---"] * shown.shape[1]]
+    names = [f"IPC {name}" if isinstance(name, int) else str(name) for name in shown.columns]
+    rows = [names, ["---"] * shown.shape[1]]
     rows += [[f"{value:.2f}" if isinstance(value, float) else str(value) for value in row] for row in shown.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
