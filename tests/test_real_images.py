@@ -35,16 +35,24 @@ def test_all_of_cifar_loads_within_a_minute(cifar):
     assert real.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.002)
 
 
-def test_the_four_notebooks_run_on_it(cifar, tmp_path, monkeypatch):
+def notebooks(cifar: Path, names: str, **values: str) -> int:
+    pairs = [part for name, value in values.items() for part in ("-p", name, value)]
+    return cli.main(["run", *names.split(), "--folder", str(ROOT / "notebooks"), "-p", "dataset", f"folder:{cifar}", *pairs])
+
+
+def test_the_notebooks_run_on_it(cifar, tmp_path, monkeypatch):
     monkeypatch.setenv("YOCO_RUNS", str(tmp_path))
-    small = ["preset", "smoke", "epochs", "30", "ipc", "2", "ipc_to", "1,2", "dynamics", "1", "methods", "random,el2n,yoco"]
-    pairs = [part for name, value in zip(small[::2], small[1::2]) for part in ("-p", name, value)]
-    assert cli.main(["run", "--folder", str(ROOT / "notebooks"), "-p", "dataset", f"folder:{cifar}", *pairs]) == 0
+    small = {"preset": "smoke", "epochs": "30", "ipc": "2", "dynamics": "1"}
+    assert notebooks(cifar, "01 02 03 04", **small, ipc_to="1,2", methods="random,el2n,yoco") == 0
     run = tmp_path / cifar.name
     accuracy = pd.read_csv(run / "condensation.csv").groupby("subset")["accuracy"].mean()
     assert accuracy["condensed"] > accuracy["start"] > 12  # 10 is chance
-    assert len(pd.read_csv(run / "results.csv")) == 6 and (run / "beside_paper.csv").exists() is False  # the paper has no IPC_F of 2
+    table = pd.read_csv(run / "table2.csv")
+    assert table.condensation.value_counts().to_dict() == {"idc": 6, "dream": 2} and (run / "beside_paper.csv").exists() is False  # the paper has no IPC_F of 2
     assert CondensedSet.load(run / "condensed.safetensors").info["dataset"] == f"folder:{cifar.name}"
+    assert notebooks(cifar, "05", **small, methods="yoco", top_k="10", within="100", compare="idc,dream", networks="resnet10") == 0
+    ablations = pd.read_csv(run / "ablations.csv")
+    assert ablations.ablation.value_counts().to_dict() == {"condensation": 8, "rules": 4, "network": 4, "output": 2, "record_on": 2, "epochs_read": 1}
 
 
 def test_imagenet_settings_at_64_pixels(tmp_path_factory):
