@@ -51,8 +51,8 @@ def test_the_notebooks_run_on_it(cifar, tmp_path, monkeypatch):
     assert table.condensation.value_counts().to_dict() == {"idc": 6, "dream": 2} and (run / "beside_paper.csv").exists() is False  # the paper has no IPC_F of 2
     assert CondensedSet.load(run / "condensed.safetensors").info["dataset"] == f"folder:{cifar.name}"
     assert notebooks(cifar, "05", **small, methods="yoco", top_k="10", within="100", compare="idc,dream", networks="resnet10") == 0
-    ablations = pd.read_csv(run / "ablations.csv")
-    assert ablations.ablation.value_counts().to_dict() == {"condensation": 8, "rules": 4, "network": 4, "output": 2, "record_on": 2, "epochs_read": 1}
+    counts = pd.read_csv(run / "ablations.csv").ablation.value_counts().to_dict()
+    assert counts == {"condensation": 8, "rules": 4, "network": 4, "output": 2, "record_on": 2, "epochs_read": 1}
 
 
 def test_imagenet_settings_at_64_pixels(tmp_path_factory):
