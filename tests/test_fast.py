@@ -108,6 +108,13 @@ def test_memory_is_kept_with_glibc_and_left_alone_elsewhere(monkeypatch):
     device.keep_memory.cache_clear()
 
 
+def test_a_network_that_compiles_for_minutes_stays_eager(monkeypatch):
+    monkeypatch.setattr(device, "can_compile", lambda where: True)
+    assert train.Protocol(model="resnet10").resolved(CPU, 10**6, 32).compiled
+    assert not train.Protocol(model="densenet").resolved(CPU, 10**9, 32).compiled
+    assert train.Protocol(model="densenet", compiled=True).resolved(CPU, 1, 32).compiled
+
+
 def test_what_is_left_of_a_block_ends_as_the_whole_would_have(toy, toy_set):
     images, labels = toy_set.form()
     protocol = train.Protocol(epochs=2, width=8, precision="float32")

@@ -138,7 +138,7 @@ def accuracies(
     where = devices.choose(device)
     jobs = workers.default_jobs(where, len(work)) if jobs is None else checks.whole("jobs", jobs, 1)
     test = TestSet.of(data)
-    compiled = {model: _compiled(work, model, where, jobs, data) for model in {training.protocol.model for training in work}}
+    compiled = {model: _compiled([t for t in work if t.protocol.model == model], where, jobs, data) for model in {t.protocol.model for t in work}}
     cost = [training.passes + len(test.labels) // 3 for training in work]  # a test has no way back
     todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])  # a long one last would keep one core waiting
     calls = [_call(work[number], test, where, *compiled[work[number].protocol.model]) for number in todo]
@@ -149,11 +149,11 @@ def accuracies(
             yield todo[position], accuracy
 
 
-def _compiled(work: Sequence[Training], model: str, where: torch.device, jobs: int, data: ImageData) -> tuple[bool, bool]:
-    """Whether compiling a network's training step, and its test, pays in each process."""
-    own = [training for training in work if training.protocol.model == model]
-    trained, tested = sum(training.passes for training in own) // jobs, len(data.test_labels) * len(own) // jobs
-    return devices.worth_compiling(where, trained, data.size), devices.worth_compiling(where, tested, data.size)
+def _compiled(work: Sequence[Training], where: torch.device, jobs: int, data: ImageData) -> tuple[bool, bool]:
+    """Whether compiling the training step of a network, and its test, pays in each process; all of `work` is with that one."""
+    trained, tested = sum(training.passes for training in work), len(data.test_labels) * len(work)
+    step, test = (work[0].protocol.pays_to_compile(where, images // jobs, data.size) for images in (trained, tested))
+    return step, test
 
 
 def _call(training: Training, test: TestSet, where: torch.device, compiled: bool, compiled_test: bool) -> tuple[Any, ...]:

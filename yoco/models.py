@@ -166,6 +166,13 @@ class DenseNet(BatchNormNetwork):
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet10ap": ResNetAP, "resnet10": ResNet10, "densenet": DenseNet}
 MATCHABLE = ("convnet", "resnet10ap")  # what condensing takes: no batch norm, whose running statistics its checkpoints do not hold
+SLOW_TO_COMPILE = ("densenet",)  # minutes for each of its graphs on a CPU
+
+
+def check_matchable(name: str) -> None:
+    """Raise ValueError unless condensing can take this network."""
+    if checks.one_of("model", name, MODELS) not in MATCHABLE:
+        raise ValueError(f"model={name!r} has batch norm, which condensing cannot take; allowed: {', '.join(MATCHABLE)}")
 
 
 def build(name: str, channels: int, classes: int, size: int, *, width: int | None = None) -> nn.Module:

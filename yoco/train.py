@@ -110,11 +110,15 @@ class Protocol:
         checks.real("cutmix", self.cutmix, 0, 1)
         checks.one_of("precision", self.precision, device.PRECISIONS)
 
+    def pays_to_compile(self, where: torch.device, images: int, size: int) -> bool:
+        """Whether `images` images of side `size` through this network, in one process, pay for compiling its step or its test."""
+        return self.model not in models.SLOW_TO_COMPILE and device.worth_compiling(where, images, size)
+
     def resolved(self, where: torch.device, images: int, size: int) -> "Protocol":
         """With precision and compilation decided for a device and a training on `images` images of side `size`, epochs counted in."""
         compiled = self.compiled
         if compiled is None:
-            compiled = device.worth_compiling(where, images, size)
+            compiled = self.pays_to_compile(where, images, size)
         return replace(self, precision=device.choose_precision(self.precision, where), compiled=compiled)
 
 

@@ -40,7 +40,7 @@ class ExpertSettings:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        checks.one_of("model", self.model, models.MATCHABLE)
+        models.check_matchable(self.model)
         for name in ("epochs", "batch_size"):
             checks.whole(name, getattr(self, name), 1)
         for name in ("width", "images"):

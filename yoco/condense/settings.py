@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from yoco import checks
 from yoco.condense.matching import DISTANCES
-from yoco.models import MATCHABLE
+from yoco.models import check_matchable
 
 PRESETS = ("paper", "laptop", "smoke")
 LARGE = 64  # images of this side or more take the ImageNet-10 settings
@@ -34,7 +34,7 @@ class MatchingSettings:
     network_weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        checks.one_of("model", self.model, MATCHABLE)
+        check_matchable(self.model)
         checks.one_of("distance", self.distance, DISTANCES)
         for name in ("outer_loops", "inner_loops", "real_batch", "synthetic_batch", "network_batch"):
             checks.whole(name, getattr(self, name), 1)
