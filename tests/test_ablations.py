@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -30,6 +32,25 @@ def test_two_rules_apart_and_together(toy_set, toy_dynamics):
     assert torch.equal(cells[0].selection.indices, prune.prune(toy_set, toy_dynamics, "random", 1).indices)
     assert torch.equal(cells[3].selection.indices, prune.prune(toy_set, toy_dynamics, "yoco", 1).indices)
     assert cells[1].selection.per_class_counts.tolist() == [4, 4, 4]
+
+
+def test_the_plan_holds_every_ablation(toy_set, toy_dynamics):
+    other = replace(toy_set, method="dream")
+    one = [toy_dynamics]
+    cells = ablations.plan(
+        toy_set, one, one, one, {"dream": (other, one)},
+        methods=["aum", "yoco"], top_k=[1, 2], within=[5], networks=["convnet", "resnet10"], ipc_to=[1], epochs=1, width=8,
+    )
+    table = study.pd.DataFrame([cell.row("float32") for cell in cells])
+    assert table.ablation.value_counts(sort=False).to_dict() == {
+        "output": 2, "epochs_read": 2, "rules": 8, "record_on": 2, "condensation": 4, "network": 8,
+    }
+    assert set(table[table.ablation == "condensation"].condensation) == {"dream"}
+    assert table[table.ablation == "network"].groupby("model").width.unique().map(list).to_dict() == {"convnet": ["8"], "resnet10": [""]}
+    assert table[table.ablation == "record_on"].record_on.tolist() == ["augmented", "clean"]
+    assert table.fingerprint.nunique() < len(table)  # YOCO itself is in most of them
+    by_el2n = ablations.plan(toy_set, one, one, one, {}, methods=["el2n"], ipc_to=[1], epochs=1)
+    assert {cell.selection.method for cell in by_el2n if cell.labels["ablation"] == "record_on"} == {"el2n"}
 
 
 def test_agreement_of_a_run_with_itself_and_by_hand(toy_set, toy_dynamics):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 
@@ -28,6 +29,19 @@ def test_condense_then_study_without_jupyter(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "found condensed.safetensors" in printed and any(line.startswith("yoco ") and "." in line for line in printed.splitlines())
     assert (path.parent / "results.csv").is_file() and (path.parent / "dynamics.safetensors").is_file()
+
+
+def test_ablations_without_jupyter_share_the_study_s_trainings(tmp_path, capsys):
+    few = [*FAST, "-p", "ipc_to", "1", "-p", "methods", "yoco", "-p", "dynamics", "1"]
+    assert cli.main(["study", *few, "-p", "also", ""]) == 0
+    only = ["-p", "top_k", "10", "-p", "within", "100", "-p", "compare", "idc", "-p", "networks", "convnet"]
+    assert cli.main(["ablations", *few, *only]) == 0
+    run = tmp_path / "runs/digits"
+    assert "17 rows in" in capsys.readouterr().out and len(pd.read_csv(run / "ablations.csv")) == 2 + 1 + 4 + 2 + 4 + 4
+    trained = pd.read_csv(run / "results.csv")
+    assert trained.fingerprint.is_unique and len(trained) < 12
+    shared = pd.read_csv(run / "table2.csv").merge(pd.read_csv(run / "ablations.csv"), on="fingerprint")
+    assert len(shared) and (shared.accuracy_x == shared.accuracy_y).all()
 
 
 @pytest.mark.parametrize("method, factor", [("dream", 2), ("dsa", 1), ("mtt", 1), ("kip", 1)])

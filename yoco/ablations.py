@@ -1,6 +1,6 @@
-"""What each part of YOCO does: variants for `study.grid`, and how far rankings agree between training runs."""
+"""What each part of YOCO does: the trainings that take one part away each, and how far rankings agree between training runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
@@ -9,6 +9,8 @@ import pandas as pd
 from yoco import prune
 from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics
+from yoco.models import MODELS
+from yoco.study import Cell, grid
 
 Variant = dict[str, Any]
 TOP_K, WITHIN = (1, 3, 10, 30), (10, 50, 100, 200)
@@ -26,6 +28,41 @@ def epochs_read(top_k: Sequence[int] = TOP_K, within: Sequence[int] = WITHIN) ->
 def rules(methods: Sequence[str] = tuple(prune.METHODS)) -> list[Variant]:
     """Either end of each method's score, balanced and not. Random's ends are two draws: what the draw alone does."""
     return [{"method": method, "keep": keep, "balanced": balanced} for method in methods for keep, balanced in product(prune.KEEP, (False, True))]
+
+
+def plan(
+    condensed: CondensedSet,
+    whole: Sequence[Dynamics],
+    early: Sequence[Dynamics],
+    clean: Sequence[Dynamics],
+    others: Mapping[str, tuple[CondensedSet, Sequence[Dynamics]]],
+    *,
+    methods: Sequence[str] = tuple(prune.METHODS),
+    top_k: Sequence[int] = TOP_K,
+    within: Sequence[int] = WITHIN,
+    networks: Sequence[str] = tuple(MODELS),
+    **options: Any,
+) -> list[Cell]:
+    """Every training of every ablation, named in the label "ablation".
+
+    whole: complete runs. early: runs with the logits of all epochs that top_k and within read; clean: the same, seen on
+    unaugmented images. others: sets and early runs by condensation method. options: of `study.grid`; width is that of
+    `model`, other networks have their own.
+    """
+    own = {network: options if network == options.get("model", "convnet") else {**options, "model": network, "width": None} for network in networks}
+    by_early = [{"method": name} for name in prune.METHODS if prune.METHODS[name].training == "early" and name in methods]
+    parts = [
+        grid(condensed, early, OUTPUTS, labels={"ablation": "output"}, **options),
+        grid(condensed, early, epochs_read(top_k, within), labels={"ablation": "epochs_read"}, **options),
+        grid(condensed, whole, rules(methods), labels={"ablation": "rules"}, **options),
+        *(
+            grid(condensed, recorded, by_early or OUTPUTS[:1], labels={"ablation": "record_on", "record_on": record_on}, **options)
+            for record_on, recorded in (("augmented", early), ("clean", clean))
+        ),
+        *(grid(*other, TWO_RULES, labels={"ablation": "condensation"}, **options) for other in others.values()),
+        *(grid(condensed, early, TWO_RULES, labels={"ablation": "network"}, **own[network]) for network in networks),
+    ]
+    return [cell for part in parts for cell in part]
 
 
 def labelled(results: pd.DataFrame) -> pd.DataFrame:

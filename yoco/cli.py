@@ -1,8 +1,8 @@
-"""The command line: `yoco run` sends the notebooks through papermill, `yoco condense` and `yoco study` work without Jupyter."""
+"""The command line: `yoco run` sends the notebooks through papermill, `yoco condense`, `yoco study` and `yoco ablations` work without Jupyter."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     condense.set_defaults(command=run_condense)
     study = commands.add_parser("study", help="dynamics, pruning and evaluation of a run's condensed set (step 04 without Jupyter)")
     study.set_defaults(command=run_study)
-    for command in (run, condense, study):
+    ablations = commands.add_parser("ablations", help="the trainings of step 05 without Jupyter, which the notebook then finds")
+    ablations.set_defaults(command=run_ablations)
+    for command in (run, condense, study, ablations):
         command.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="set a parameter")
     return top
 
@@ -106,11 +108,22 @@ def run_condense(options: argparse.Namespace) -> None:
 
 def run_study(options: argparse.Namespace) -> None:
     """The table of methods × IPC_T for the run's condensed set, cell by cell into results.csv."""
+    run, _ = _on_the_run_s_set("04_pruning", options, runs.get_results)
+    report(run)
+
+
+def run_ablations(options: argparse.Namespace) -> None:
+    """The trainings of every ablation, cell by cell into results.csv."""
+    run, table = _on_the_run_s_set("05_ablations", options, runs.get_ablations)
+    print(f"{len(table)} rows in {run / 'ablations.csv'}; 05_ablations shows them")
+
+
+def _on_the_run_s_set(notebook: str, options: argparse.Namespace, work: Callable[..., pd.DataFrame]) -> tuple[Path, pd.DataFrame]:
+    """Do `work` on the run's condensed set, made where it is missing, and the real images."""
     from yoco import data
 
-    chosen = params.validated("04_pruning", given(options))
+    chosen = params.validated(notebook, given(options))
     run = runs.folder(chosen.run_dir, chosen.dataset)
     real = data.load(chosen.dataset, chosen.root, size=chosen.size)
     condensed = runs.get_condensed(run, chosen.dataset, lambda: real, **chosen.condensation())
-    runs.get_results(run, condensed, real, chosen)
-    report(run)
+    return run, work(run, condensed, real, chosen)

@@ -1,5 +1,6 @@
 """A run lives in one folder; a step that finds an earlier step's file uses it, one that does not makes it, and says so."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from yoco import files, study, tables, zoo
+from yoco import ablations, files, study, tables, zoo
 from yoco.condense import condense
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
 from yoco.dynamics import Dynamics, record_many
 
 CONDENSED, RESULTS, TABLE, TABLE2 = "condensed.safetensors", "results.csv", "table.csv", "table2.csv"
+EARLY = {"augmented": "early", "clean": "early-clean"}  # files of dynamics that stop early, by what they were recorded on
 ZOO = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
 
 
@@ -155,6 +157,28 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any
     files.write_text(run / TABLE2, results.to_csv(index=False))
     files.write_text(run / TABLE, tables.summary(tables.with_sets_as_columns(results, condensed.method)).to_csv(index=False))
     return results
+
+
+def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> pd.DataFrame:
+    """The trainings of 05 in the run's folder: dynamics and other methods' sets made where missing, finished cells of
+    results.csv kept. Its rows go to ablations.csv. chosen: the parameters of 05 (`params.Ablations`).
+
+    Returns the rows of `study.train` with the columns ablation, output, top_k, within, record_on, and those of
+    `ablations.labelled`.
+    """
+    numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
+    dynamics = functools.partial(get_all_dynamics, dataset=chosen.dataset, seeds=numbers, first=chosen.seed)
+    whole = dynamics(run, condensed, **chosen.recording(data.size))
+    early, clean = (dynamics(run, condensed, kind=EARLY[seen], **chosen.early(data.size, seen)) for seen in EARLY)
+    others = {}
+    for method in chosen.compare:
+        inside, other = get_beside(run, chosen, method, data)
+        others[method] = other, dynamics(inside, other, kind=EARLY["augmented"], **chosen.early(data.size))
+    parts = {"methods": chosen.methods, "top_k": chosen.top_k, "within": chosen.within, "networks": chosen.networks}
+    cells = ablations.plan(condensed, whole, early, clean, others, **parts, **chosen.schedule(data.size))
+    table = ablations.labelled(study.train(cells, data, results=run / RESULTS))
+    files.write_text(run / "ablations.csv", table.to_csv(index=False))
+    return table
 
 
 def describe(condensed: CondensedSet) -> str:

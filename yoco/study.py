@@ -28,14 +28,14 @@ COMPILE_SECONDS = 300  # of condensing, that compiling may take its minute of
 @dataclass(frozen=True, eq=False)
 class Cell:
     """One training of a grid: a selection of a condensed set, the number of the dynamics behind it, a seed, and how it is
-    done. variant: the options of `prune` that made the selection, which are columns of the table as well."""
+    done. labels: further columns of its row, the options of `prune` that made the selection among them."""
 
     condensed: CondensedSet
     selection: Selection
     dynamics: int
     seed: int
     protocol: Protocol
-    variant: Mapping[str, Any]
+    labels: Mapping[str, Any]
 
     @property
     def fingerprint(self) -> str:
@@ -50,7 +50,7 @@ class Cell:
         s, p = self.selection, self.protocol
         values = (self.condensed.method, s.method, s.keep, s.balanced, s.ipc_to, self.dynamics, self.seed, p.epochs, self.fingerprint)
         settings = (self.condensed.info.get("preset", ""), p.model, str(p.width or ""), precision)
-        return {**dict(zip(COLUMNS, (*values, *settings))), "accuracy": None, **{k: v for k, v in self.variant.items() if k not in COLUMNS}}
+        return {**dict(zip(COLUMNS, (*values, *settings))), "accuracy": None, **{k: v for k, v in self.labels.items() if k not in COLUMNS}}
 
 
 def grid(
@@ -61,14 +61,15 @@ def grid(
     ipc_to: Sequence[int] = (1, 2, 5),
     seeds: Sequence[int] = (0,),
     epochs: int | Mapping[int, int] = 1000,
+    labels: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> list[Cell]:
-    """The cells of variants × budgets × dynamics × seeds, the last three changing fastest.
+    """The cells of variants × budgets × dynamics × seeds, seeds changing fastest.
 
     dynamics: None for one that no variant needs; its number seeds what is drawn in its selections (random, SSP, CCS), so
     that "random" is averaged over as many draws. variants: arguments of `prune`, say {"method": "yoco", "balanced":
-    False}. epochs: of every training, or of those at each budget. options: fields of `train.Protocol`. Raises ValueError
-    or TypeError at bad arguments.
+    False}. epochs: of every training, or of those at each budget. labels: further columns of every row. options: fields
+    of `train.Protocol`. Raises ValueError or TypeError at bad arguments.
     """
     if not dynamics or not seeds or not variants:
         raise ValueError("dynamics, seeds and variants must hold at least one each")
@@ -77,7 +78,7 @@ def grid(
         raise ValueError(f"epochs has no number for ipc_to {lacking}, only for {list(by_budget)}")
     protocols = {budget: Protocol(epochs=by_budget[budget], **options) for budget in ipc_to}
     return [
-        Cell(condensed, selection, number, seed, protocols[budget], variant)
+        Cell(condensed, selection, number, seed, protocols[budget], {**(labels or {}), **variant})
         for variant in variants
         for budget in ipc_to
         for number, recorded in enumerate(dynamics)
