@@ -12,8 +12,8 @@ from yoco.prune import METHODS
 
 
 def title_of(method: str) -> str:
-    """A method's title in figures; another condensation's set that is pruned at random has its name in capitals."""
-    return METHODS[method].title if method in METHODS else method.upper() if method in CONDENSATIONS else method
+    """A method's title in figures; condensation methods, and LBPE, have their names in capitals."""
+    return METHODS[method].title if method in METHODS else method.upper() if method in (*CONDENSATIONS, "lbpe") else method
 
 
 def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:

@@ -176,7 +176,7 @@ def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: A
         others[method] = other, dynamics(inside, other, kind=EARLY["augmented"], **chosen.early(data.size))
     parts = {"methods": chosen.methods, "top_k": chosen.top_k, "within": chosen.within, "networks": chosen.networks}
     cells = ablations.plan(condensed, whole, early, clean, others, **parts, **chosen.schedule(data.size))
-    table = ablations.labelled(study.train(cells, data, results=run / RESULTS))
+    table = ablations.labelled(study.train(cells, data, results=run / RESULTS)).astype({"top_k": "Int64", "within": "Int64"})
     files.write_text(run / "ablations.csv", table.to_csv(index=False))
     return table
 
