@@ -119,6 +119,9 @@ def test_readme_s_numbers_are_the_files():
     figures = ROOT / "figures/cifar10"
     for cell in tables.pivot(pd.read_csv(figures / "table.csv")).to_numpy().flat:
         assert cell in readme
+    assert (figures / "table2.md").read_text() in readme
+    gaps = pd.read_csv(figures / "paired.csv")
+    assert all(line in readme for line in tables.verdict(gaps).splitlines())
     accuracy = pd.read_csv(figures / "condensation.csv").groupby("subset")["accuracy"].agg(["mean", "std"])
     for row in accuracy.itertuples():
         assert f"{row.mean:.2f} ± {row.std:.2f} %" in readme
