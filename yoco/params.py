@@ -173,7 +173,7 @@ class Ablations(Study):
     top_k: Counts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
     within: Counts = Field(list(ablations.WITHIN), description="first epochs that it chooses them among")
     compare: Condensers = Field(list(CONDENSATIONS), description="condensation methods whose sets are pruned")
-    networks: Models = Field(list(MODELS), description="networks trained on what is left")
+    networks: Models = Field(["convnet", "resnet10"], description=f"networks trained on what is left, of {', '.join(MODELS)}")
 
     def early(self, size: int, record_on: str = "augmented") -> dict[str, Any]:
         """Arguments for `record_many` of runs that stop where LBPE needs no more, with every logit that is asked for here."""
