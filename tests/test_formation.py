@@ -21,6 +21,12 @@ def test_form_of_pack_keeps_order_at_any_factor(factor, size):
     assert torch.allclose(formed[:, :, middle, middle], images[:, :, middle, middle], atol=1e-6)
 
 
+@pytest.mark.parametrize("factor, size", [(4, 16), (3, 224)])
+def test_white_stays_within_0_and_1(factor, size):
+    assert F.interpolate(torch.ones(1, 1, size, size), cell_size(size, factor), mode="bilinear", antialias=True).max() > 1
+    assert pack(torch.ones(factor**2, 1, size, size), factor, size).max() == 1
+
+
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_formed_image_is_the_cell_of_its_number_enlarged(factor):
     size = 12

@@ -27,7 +27,7 @@ def test_summary_pivot_and_paired_by_hand():
     t = (10 / 3) / math.sqrt(43 / 3 / 3)
     assert gap["p"] == pytest.approx((1 - t / math.sqrt(2 + t * t)) / 2)
     assert tables.verdict(tables.paired(results)) == (
-        "IPC 1: YOCO's smallest lead is +3.33 ± 3.79 points, over random (ahead in 2 of 3 pairs, p = 0.133)"
+        "IPC 1: YOCO's smallest lead is +3.33 ± 3.79 points, over Random (ahead in 2 of 3 pairs, p = 0.133)"
     )
 
 
@@ -51,7 +51,7 @@ def test_class_balance_counts_what_stays(toy_set, toy_dynamics):
 def test_a_single_pair_has_no_p_value():
     gaps = tables.paired(results_of({"random": [10.0], "yoco": [15.0], "aum": [16.0]}))
     assert gaps.p.isna().all() and gaps.wins.tolist() == [1, 0]
-    assert "smallest lead is -1.00 points, over aum (ahead in 0 of 1 pairs, p = nan)" in tables.verdict(gaps)
+    assert "smallest lead is -1.00 points, over AUM (ahead in 0 of 1 pairs, p = nan)" in tables.verdict(gaps)
 
 
 def test_other_condensations_sets_become_columns():
@@ -64,10 +64,10 @@ def test_table_2_has_ours_the_paper_s_and_the_difference():
     results = results_of({"random": [28.0, 29.0], "yoco": [43.0, 43.0]})
     comparison = tables.summary(results)[["method", "ipc_to", "mean"]].rename(columns={"mean": "ours"}).assign(paper=[28.23, 42.28])
     table = tables.table2(comparison.assign(difference=comparison.ours - comparison.paper), tables.summary(results))
-    assert table.loc["random"].tolist() == ["28.50 ± 0.71", "28.23", "+0.27"]
+    assert table.loc["Random"].tolist() == ["28.50 ± 0.71", "28.23", "+0.27"]
     assert tables.markdown(table).splitlines() == [
         "| method | IPC 1, ours | IPC 1, paper | IPC 1, difference |", "| --- | --- | --- | --- |",
-        "| random | 28.50 ± 0.71 | 28.23 | +0.27 |", "| yoco | 43.00 ± 0.00 | 42.28 | +0.72 |",
+        "| Random | 28.50 ± 0.71 | 28.23 | +0.27 |", "| YOCO | 43.00 ± 0.00 | 42.28 | +0.72 |",
     ]
     assert tables.markdown(pd.DataFrame({"a": [1.234]}, index=pd.Index([7], name="b"))) == "| b | a |\n| --- | --- |\n| 7 | 1.23 |\n"
 

@@ -6,14 +6,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condensed import CondensedSet
-from yoco.prune import METHODS
-
-
-def title_of(method: str) -> str:
-    """A method's title in figures; condensation methods, and LBPE, have their names in capitals."""
-    return METHODS[method].title if method in METHODS else method.upper() if method in (*CONDENSATIONS, "lbpe") else method
+from yoco.tables import title_of
 
 
 def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
@@ -60,7 +54,7 @@ def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def accuracy_by_budget(summary: pd.DataFrame, published: pd.DataFrame | None = None, *, ax: Axes | None = None) -> Axes:
     """Accuracy of each method against the budget with standard deviations; the paper's in outline, where it has them.
 
-    summary: of `study.summary`; published: of `paper.beside`. Returns the Axes.
+    summary: of `tables.summary`; published: of `paper.beside`. Returns the Axes.
     """
     ax = ax or plt.subplots(figsize=(7, 4.5))[1]
     methods = list(dict.fromkeys(summary.method))

@@ -29,7 +29,7 @@ def pack(images: Tensor, factor: int, size: int) -> Tensor:
     if count % factor**2:
         raise ValueError(f"pack takes a multiple of factor²={factor**2} images, got {count}")
     if images.shape[-2:] != (side, side):
-        images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True)
+        images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)  # white rounds above 1
     grid = images.reshape(count // factor**2, factor, factor, channels, side, side)
     rows = grid.permute(0, 3, 1, 4, 2, 5)  # [n, C, row, side, column, side]
     return rows.reshape(-1, channels, factor * side, factor * side)[..., :size, :size].contiguous()

@@ -15,6 +15,7 @@ from yoco.data import ImageData, name_of
 from yoco.dynamics import Dynamics, record_many
 
 CONDENSED, RESULTS, TABLE, TABLE2 = "condensed.safetensors", "results.csv", "table.csv", "table2.csv"
+DYNAMICS = "dynamics"  # stem of the files of whole runs
 EARLY = {"augmented": "early", "clean": "early-clean"}  # files of dynamics that stop early, by what they were recorded on
 ZOO = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
 
@@ -37,7 +38,7 @@ def folder(run_dir: str | None, dataset: str) -> Path:
     return path
 
 
-def dynamics_file(run: Path, seed: int, first: int = 0, kind: str = "dynamics") -> Path:
+def dynamics_file(run: Path, seed: int, first: int = 0, kind: str = DYNAMICS) -> Path:
     """The file of the dynamics of a seed: the run's own seed has no number in it."""
     return run / (f"{kind}.safetensors" if seed == first else f"{kind}-{seed}.safetensors")
 
@@ -48,8 +49,9 @@ def get_condensed(
     """The run's condensed set; where it is not there, the zoo's ("zoo:NAME"), or one condensed now and saved.
 
     data: gives the real images, where they are needed. go_on: for the step that condenses: a set that was stopped before
-    its end is condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of `condense`. Raises ValueError where the folder
-    holds a set of another dataset than asked for (with go_on, also by another method, or of another IPC or factor).
+    its end is condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of `condense`. Raises
+    ValueError where the folder holds a set of another dataset than asked for (with go_on, also by another method, or of
+    another IPC or factor).
     """
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
     if path.exists():
@@ -88,38 +90,48 @@ def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, fi
 
 
 def get_all_dynamics(
-    run: Path, condensed: CondensedSet, dataset: str, seeds: Sequence[int], first: int = 0, *, kind: str = "dynamics", **arguments: Any
+    run: Path, condensed: CondensedSet, dataset: str, seeds: Sequence[int], first: int = 0, *, kind: str = DYNAMICS, **arguments: Any
 ) -> list[Dynamics]:
     """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side, each saved as it finishes.
 
     kind: the stem of their files; another than "dynamics" is recorded anew where it was recorded by other arguments.
     """
-    found = {seed: _found_dynamics(run, condensed, dataset, dynamics_file(run, seed, first, kind), seed == first, arguments) for seed in seeds}
+    own = kind == DYNAMICS
+    wanted = {} if own else {name: value for name, value in arguments.items() if name != "precision"}  # "auto" is resolved in the file
+    paths = {seed: dynamics_file(run, seed, first, kind) for seed in seeds}
+    found = {seed: _found_dynamics(path, condensed, wanted) for seed, path in paths.items()}
+    if own and dataset.startswith(ZOO) and found.get(first, ...) is None:
+        found[first] = _shipped_dynamics(paths[first], condensed, dataset)
     missing = [seed for seed in seeds if found[seed] is None]
     if missing:
-        names = ", ".join(dynamics_file(run, seed, first, kind).name for seed in missing)
+        names = ", ".join(paths[seed].name for seed in missing)
         print(f"recording {arguments.get('until') or arguments['epochs']} epochs of dynamics now, for {names}")
         for seed, made in record_many(condensed, seeds=seeds, only=missing, **arguments):
-            made.save(dynamics_file(run, seed, first, kind))
+            made.save(paths[seed])
             found[seed] = made
     return [found[seed] for seed in seeds]
 
 
-def _found_dynamics(run: Path, condensed: CondensedSet, dataset: str, path: Path, shipped: bool, arguments: dict[str, Any]) -> Dynamics | None:
-    own = path.name.startswith("dynamics")
-    if path.exists():
-        found = Dynamics.load(path)
-        asked = {} if own else {name: value for name, value in arguments.items() if name in found.info and name != "precision"}
-        if found.of(condensed) and asked == {name: found.info[name] for name in asked}:
-            print(f"found {path.name}: {len(found.correct)} epochs")
-            return found
-        print(f"{path.name} is of another set, this one's past perhaps, or of other settings: recording anew")
-    recorded = zoo.load_dynamics(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) and shipped and own else None
-    if recorded is None or not recorded.of(condensed):
+def _found_dynamics(path: Path, condensed: CondensedSet, wanted: dict[str, Any]) -> Dynamics | None:
+    """The dynamics at `path`, if they are of this set and were recorded with the arguments `wanted`."""
+    if not path.exists():
         return None
-    print(f"from the zoo: dynamics of {len(recorded.correct)} epochs")
-    recorded.save(path)
-    return recorded
+    found = Dynamics.load(path)
+    if found.of(condensed) and all(found.info.get(name) == value for name, value in wanted.items()):
+        print(f"found {path.name}: {len(found.correct)} epochs")
+        return found
+    print(f"{path.name} is of another set, this one's past perhaps, or of other settings: recording anew")
+    return None
+
+
+def _shipped_dynamics(path: Path, condensed: CondensedSet, dataset: str) -> Dynamics | None:
+    """The zoo's dynamics of a set of the zoo, saved at `path`."""
+    shipped = zoo.load_dynamics(dataset.removeprefix(ZOO))
+    if shipped is None or not shipped.of(condensed):
+        return None
+    print(f"from the zoo: dynamics of {len(shipped.correct)} epochs")
+    shipped.save(path)
+    return shipped
 
 
 def get_beside(run: Path, chosen: Any, method: str, data: ImageData) -> tuple[Path, CondensedSet]:

@@ -96,7 +96,7 @@ def train(
     jobs: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train and test every cell, equal ones once. Returns a row a cell, in order, with `COLUMNS` and those of its variant.
+    """Train and test every cell, equal ones once. Returns a row a cell, in order, with `COLUMNS` and its labels.
 
     results: a CSV file that finished trainings are read from, by their fingerprint, whatever grid they were made for, and
     written to, one by one. Raises ValueError where it is no such table, and as `evaluate.evaluate`.

@@ -6,8 +6,14 @@ import pandas as pd
 from scipy.stats import ttest_1samp
 
 from yoco import checks, paper
+from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condensed import CondensedSet
-from yoco.prune import Selection
+from yoco.prune import METHODS, Selection
+
+
+def title_of(method: str) -> str:
+    """A method's title for readers; condensation methods, and LBPE, have their names in capitals."""
+    return METHODS[method].title if method in METHODS else method.upper() if method in (*CONDENSATIONS, "lbpe") else method
 
 
 def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.DataFrame:
@@ -63,7 +69,8 @@ def table2(comparison: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
     cells: dict[str, dict[str, str]] = {}
     for row in comparison.merge(spread[["method", "ipc_to", "std"]], on=["method", "ipc_to"]).itertuples():
         shown = (_cell(row.ours, row.std), _cell(row.paper), _cell(row.difference, kind="+.2f"))
-        cells.setdefault(row.method, {}).update({f"IPC {row.ipc_to}, {what}": cell for what, cell in zip(("ours", "paper", "difference"), shown)})
+        named = {f"IPC {row.ipc_to}, {what}": cell for what, cell in zip(("ours", "paper", "difference"), shown)}
+        cells.setdefault(title_of(row.method), {}).update(named)
     return pd.DataFrame(cells).T.rename_axis(index="method")
 
 
@@ -114,7 +121,7 @@ def verdict(gaps: pd.DataFrame, against: str = "YOCO") -> str:
     """A sentence for each budget of `paired`: its smallest lead over another method, and in how many pairs it is ahead."""
     smallest = gaps.loc[gaps.groupby("ipc_to", sort=False)["mean"].idxmin()]
     return "\n".join(
-        f"IPC {row.ipc_to}: {against}'s smallest lead is {_cell(row.mean, row.std, '+.2f')} points, over {row.method} "
+        f"IPC {row.ipc_to}: {against}'s smallest lead is {_cell(row.mean, row.std, '+.2f')} points, over {title_of(row.method)} "
         f"(ahead in {row.wins} of {row.n} pairs, p = {row.p:.3g})"
         for row in smallest[["ipc_to", "method", "mean", "std", "wins", "n", "p"]].itertuples(index=False)
     )
