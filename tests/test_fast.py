@@ -1,7 +1,9 @@
 """Every fast path against the literal implementation (benchmarks/literal.py): float32 to rounding, bfloat16 by cosine."""
 
+import functools
 import json
 import platform
+import warnings
 
 import pandas as pd
 import pytest
@@ -97,6 +99,21 @@ def test_no_compiler_still_condenses_and_says_so(toy, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     made = condense.condense(toy, ipc=1, preset="smoke", outer_loops=1, inner_loops=1, width=4, progress=False)
     assert made.info["compiled"] is False and made.info["precision"] in ("float32", "bfloat16")
+
+
+def test_what_does_not_compile_runs_as_written(monkeypatch):
+    def broken(graph, inputs):
+        raise RuntimeError("a kernel that is no C++")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
+    double = device.compiled(lambda values: values * 2)
+    with pytest.warns(UserWarning, match="could not compile <lambda> .* runs uncompiled: .*that is no C"):
+        assert double(torch.tensor(3.0)) == 6
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert double(torch.tensor(4.0)) == 8  # said once
+    with pytest.raises(ZeroDivisionError):  # an error of the function's own is its own
+        device.compiled(lambda value: 1 / value)(0)
 
 
 def test_memory_is_kept_with_glibc_and_left_alone_elsewhere(monkeypatch):

@@ -6,6 +6,9 @@ import functools
 import os
 import platform
 import shutil
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +18,8 @@ from yoco import checks
 PRECISIONS = ("auto", "float32", "bfloat16")
 WORTH = 25_000  # images at 32×32 that pay for compiling a training step, or a test; measured, see README, "What it costs"
 WORTH_TWICE = 300_000  # the same for a step of condensation, differentiated twice, which compiles for up to a minute
+MOST_COMPILED = 256  # networks and shapes that one function is compiled for in a process
+Function = TypeVar("Function", bound=Callable)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
@@ -57,6 +62,30 @@ def can_compile(device: torch.device) -> bool:
 def worth_compiling(device: torch.device, images: int, size: int, worth: int = WORTH) -> bool:
     """Whether work on `images` images of side `size` in one process pays for compiling its step (see `WORTH`, `WORTH_TWICE`)."""
     return can_compile(device) and images * size**2 >= worth * 32**2
+
+
+def compiled(function: Function) -> Function:
+    """`function` through torch.compile, each network and shape as if it were the process's first: what ran before decides
+    neither which sizes are left open (see `for_compiled`) nor, up to `MOST_COMPILED`, whether it is compiled at all.
+
+    Where torch cannot compile it, it runs as it is written from then on, with a warning.
+    """
+    fast = torch._dynamo.config.patch(recompile_limit=MOST_COMPILED)(torch.compile(function, dynamic=False))
+    failed = False
+
+    @functools.wraps(function)
+    def either(*arguments: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            try:
+                return fast(*arguments)
+            except torch._dynamo.exc.BackendCompilerFailed as error:  # Inductor writes C++ that does not compile, now and then
+                failed = True
+                why = " ".join(str(error).split()[:20])
+                warnings.warn(f"torch could not compile {function.__name__} on this machine, which now runs uncompiled: {why}", stacklevel=2)
+        return function(*arguments)
+
+    return either
 
 
 def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

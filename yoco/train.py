@@ -36,7 +36,7 @@ def loss_and_logits(model: nn.Module, images: Tensor, targets: Tensor, precision
 @functools.cache
 def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
     """One compiled function for all networks: their weights are its inputs, so a fresh network compiles nothing anew."""
-    return torch.compile(loss_and_logits)
+    return device.compiled(loss_and_logits)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _output(function: Callable[[Tensor], Tensor], images: Tensor, precision: str
 
 @functools.cache
 def _compiled_output() -> Callable[..., Tensor]:
-    return torch.compile(_output)
+    return device.compiled(_output)
 
 
 @torch.no_grad()

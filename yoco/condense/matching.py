@@ -65,8 +65,8 @@ class GradientMatcher:
         self.gradients: Callable[..., Gradients] = self._gradients
         self._matching: Callable[..., Tensor] = self._distance_to
         if compiled:
-            self.gradients = torch.compile(self._gradients, dynamic=False)
-            self._matching = torch.compile(self._distance_to, dynamic=False)
+            self.gradients = device.compiled(self._gradients)
+            self._matching = device.compiled(self._distance_to)
 
     def split(self, model: nn.Module) -> tuple[Gradients, dict[str, Tensor]]:
         """Parameters of `model`, detached: the matched ones in order, and the others by name."""

@@ -129,8 +129,8 @@ class Student:
         self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
         self._gradient, self._slope = self._gradient_of, self._slope_of
         if compiled:
-            self._gradient = torch.compile(self._gradient_of, dynamic=False)
-            self._slope = torch.compile(self._slope_of, dynamic=False)
+            self._gradient = devices.compiled(self._gradient_of)
+            self._slope = devices.compiled(self._slope_of)
 
     def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Gradient [P] at `theta` [P] of the mean cross-entropy of normalised images [n, C, S, S] with labels int64 [n]."""
