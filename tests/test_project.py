@@ -131,6 +131,21 @@ def test_readme_s_numbers_are_the_files():
         assert (ROOT / name).is_file(), name
 
 
+def test_readme_s_ablations_are_the_files():
+    readme, figures = (ROOT / "README.md").read_text(), ROOT / "figures/cifar10"
+    sections = dict(part.split("\n\n", 1) for part in (figures / "ablations.md").read_text().removeprefix("## ").split("\n## "))
+    for name in ("rules", "condensation", "network"):
+        assert sections[name].strip() in readme, name
+    agreement = pd.read_csv(figures / "agreement.csv").groupby("score", sort=False)["spearman"].mean()
+    assert ", ".join(f"{name} {value:.2f}" for name, value in agreement.items()) in readme
+    order = tables.order_as_paper(pd.read_csv(figures / "beside_paper.csv")).spearman
+    assert "by {:.2f}, {:.2f} and {:.2f} (Spearman".format(*order) in readme
+    assert (ROOT / "figures/hundred/table.md").read_text() in readme
+    gaps = tables.paired(pd.read_csv(ROOT / "figures/hundred/results.csv"))
+    for row in gaps.loc[gaps.groupby("ipc_to")["mean"].idxmin()].itertuples():
+        assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
+
+
 def test_readme_s_costs_are_the_files():
     readme = (ROOT / "README.md").read_text()
     measured = json.loads((ROOT / "figures/bench/cpu.json").read_text())

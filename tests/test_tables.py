@@ -72,6 +72,13 @@ def test_table_2_has_ours_the_paper_s_and_the_difference():
     assert tables.markdown(pd.DataFrame({"a": [1.234]}, index=pd.Index([7], name="b"))) == "| b | a |\n| --- | --- |\n| 7 | 1.23 |\n"
 
 
+def test_the_order_of_the_methods_against_the_paper_s():
+    comparison = pd.DataFrame({"ipc_to": [1] * 4 + [2] * 2, "ours": [1.0, 2, 3, 9, 5, 4], "paper": [10, 30, 20, float("nan"), 4, 5]})
+    order = tables.order_as_paper(comparison)
+    assert order.ipc_to.tolist() == [1, 2] and order.n.tolist() == [3, 2]
+    assert order.spearman.tolist() == pytest.approx([0.5, -1.0])
+
+
 def test_effects_of_the_rules_by_hand():
     rows = [("yoco", "easy", False, 30.0), ("yoco", "easy", True, 50.0), ("yoco", "hard", False, 10.0), ("yoco", "hard", True, 20.0)]
     effects = tables.rule_effects(pd.DataFrame(rows, columns=["method", "keep", "balanced", "accuracy"]).assign(ipc_to=1)).iloc[0]

@@ -25,10 +25,10 @@ from yoco.charts import (  # noqa: F401  figures are to be had in one place
     heat,
     imbalance,
     loss_curve,
-    title_of,
 )
 from yoco.condensed import CondensedSet
 from yoco.prune import Selection
+from yoco.tables import title_of
 
 FADED = 0.2  # weight of what pruning dropped
 KEPT, DROPPED = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion, which the colour-blind tell apart

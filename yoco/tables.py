@@ -89,6 +89,13 @@ def beside_paper(results: pd.DataFrame, condensed: CondensedSet) -> pd.DataFrame
     return both.assign(difference=both.ours - both.paper)
 
 
+def order_as_paper(comparison: pd.DataFrame) -> pd.DataFrame:
+    """How far the methods' order is the paper's: ipc_to, spearman (1: the same), n methods; `comparison` of `beside_paper`."""
+    both = comparison.dropna(subset=["ours", "paper"]).groupby("ipc_to", sort=False)
+    rows = [(budget, part["ours"].corr(part["paper"], method="spearman"), len(part)) for budget, part in both]
+    return pd.DataFrame(rows, columns=["ipc_to", "spearman", "n"])
+
+
 def paired(results: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
     """YOCO minus each other method, paired over dynamics and seeds: ipc_to, method, mean, std (in %), wins, n, p.
 
