@@ -13,9 +13,8 @@ import pandas as pd
 import seaborn as sns
 import torch
 
-from yoco import condense, data, evaluate, files, plots, seeds, workers, zoo
+from yoco import condense, data, evaluate, files, loop, plots, seeds, workers, zoo
 from yoco import device as devices
-from yoco.condense import loop
 from yoco.condense.idc import condensed_from
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData

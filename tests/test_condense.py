@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.conftest import make_data
-from yoco import augment, condense, formation, models, seeds
-from yoco.condense import loop
+from yoco import augment, condense, formation, loop, models, seeds
 from yoco.condense.idc import GradientMatching
 from yoco.condense.matching import GradientMatcher, convolution_weights
 from yoco.condense.settings import settings_for

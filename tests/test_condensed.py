@@ -52,7 +52,7 @@ def test_missing_cut_foreign_and_newer_files(toy_set, tmp_path):
     with pytest.raises(ValueError, match="no yoco condensed file"):
         CondensedSet.load(path)
     safetensors.torch.save_file(tensors, path, {"yoco": "condensed", "version": "99", "info": "{}"})
-    with pytest.raises(ValueError, match="format version 99, this yoco reads 1"):
+    with pytest.raises(ValueError, match="format version 99, this yoco reads 2"):
         CondensedSet.load(path)
     safetensors.torch.save_file(tensors, path, {"yoco": "condensed", "version": "1", "info": json.dumps({"factor": 2})})
     with pytest.raises(ValueError, match="no valid condensed set"):

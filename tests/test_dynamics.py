@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from yoco import dynamics, files, scores
-from yoco.dynamics import Dynamics, Recorder, top_epochs
+from yoco.dynamics import Dynamics
+from yoco.recorder import Recorder, top_epochs
 
 
 def run_of(epochs=60, count=9, classes=3, seed=0):
@@ -18,7 +19,8 @@ def recorded(logits, labels, **settings):
     for epoch in logits:
         recorder.add(epoch)
         most = max(most, len(recorder.held))
-    return recorder.dynamics({}, logits[-1], torch.randn(len(labels), 4)), most
+    features = torch.randn(len(labels), 4)
+    return Dynamics(recorder.logits(), recorder.kept, torch.stack(recorder.correct), recorder.aum(), labels, logits[-1], features), most
 
 
 def test_running_sums_equal_the_scores_of_all_logits():

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from tests.conftest import make_data
-from yoco import seeds
-from yoco.condense import loop, ntk
+from yoco import loop, seeds
+from yoco.condense import ntk
 from yoco.condense.idc import start_images
 from yoco.condense.kip import KernelInducingPoints, settings_for
 from yoco.condensed import normalise

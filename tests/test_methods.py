@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from yoco import condense
-from yoco.condense import loop
+from yoco import condense, loop
 
 MATCHING = {"outer_loops": 2, "inner_loops": 3, "width": 4}
 TINY = {

@@ -161,6 +161,8 @@ def with_header(path, change) -> None:
     whole = path.read_bytes()
     length = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + length])
+    del header["__metadata__"]["checksum"]  # as in a file from before checksums, which has the other checks alone
+    header["__metadata__"]["version"] = "1"
     changed = change(header)
     text = changed if isinstance(changed, bytes) else json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + length :])
@@ -185,7 +187,7 @@ def told(**values):
     (lambda h: b"[1]", "damaged or no safetensors file"),
     (lambda h: b"{}", "no yoco ranked file"),
     (lambda h: h["__metadata__"].update(yoco="condensed"), "no yoco ranked file .its kind: 'condensed'"),
-    (lambda h: h["__metadata__"].update(version="2"), "format version 2, this yoco reads 1"),
+    (lambda h: h["__metadata__"].update(version="3"), "format version 3, this yoco reads 2"),
     (lambda h: h.pop("cells") and None, "no valid ranked set: 'cells'"),
     (entry(dtype="F64"), "stored as U8 or F32, got 'F64'"),
     (entry(data_offsets=[0, 11521]), "take 11520 bytes, its offsets span 11521"),
@@ -229,8 +231,10 @@ def test_bad_values_are_refused(tmp_path, bad, match):
     path.write_bytes(whole)
     opened = RankedSet.open(path)
     assert len(opened.take(ipc=1)[0]) == 12  # the ranks before it are whole
-    with pytest.raises(ValueError, match=f"r.safetensors: {match}"):
+    with pytest.raises(ValueError, match="r.safetensors is damaged: cells does not have the checksums"):
         opened.take(ipc=2)
+    with pytest.raises(ValueError, match=f"r.safetensors: {match}"):
+        replace(opened, cells=replace(opened.cells, sums=None)).take(ipc=2)  # from before checksums
     held.cells[0, 0, 0, 0, 0] = bad
     with pytest.raises(ValueError, match=match):
         held.save(path)

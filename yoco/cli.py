@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from yoco import checks, params, runs
+from yoco import checks, locks, params, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,8 +54,6 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
 
 def run_notebooks(options: argparse.Namespace) -> None:
     """Check all parameters, then run the notebooks in order; executed copies go to the run's folder."""
-    import papermill
-
     wanted = [_full_name(name) for name in options.notebooks] or list(params.NOTEBOOKS)
     values = given(options)
     known = {field for name in wanted for field in params.NOTEBOOKS[name].model_fields}
@@ -71,8 +69,21 @@ def run_notebooks(options: argparse.Namespace) -> None:
         output = run / f"{name}.ipynb"
         print(f"{name} -> {output}", flush=True)
         typed = chosen.model_dump(include=set(_of(name, values)))
-        papermill.execute_notebook(options.folder / f"{name}.ipynb", output, typed, kernel_name="python3")
+        _execute(options.folder / f"{name}.ipynb", output, typed)
     report(run)
+
+
+def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
+    """Run a notebook; what it ran to, an error included, takes the place of `output` whole. A killed run leaves the last one."""
+    import papermill
+
+    with locks.hold(output):
+        part = output.with_name(f".{output.name}.running.part")  # swept by the next run where this one is killed
+        try:
+            papermill.execute_notebook(notebook, part, parameters, kernel_name="python3")
+        finally:
+            if part.exists():
+                part.replace(output)
 
 
 def report(run: Path) -> None:

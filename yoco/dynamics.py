@@ -1,18 +1,20 @@
 """Train once on the formed images, and record what each of them showed: enough for every score, in bounded memory."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import checks, files, train, workers
+from yoco import checks, files, loop, train, workers
 from yoco import device as devices
 from yoco.condensed import CondensedSet
+from yoco.recorder import Recorder, forgotten, top_epochs
 from yoco.train import Protocol
 
 KIND = "dynamics"
@@ -28,26 +30,6 @@ def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
     if condensed.factor == 1 and condensed.method in LBPE_SINGLE:
         return LBPE_SINGLE[condensed.method]
     return LBPE_FORMED["large" if len(condensed.classes) >= 100 or condensed.size >= 64 else "small"]
-
-
-def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
-    """The `top_k` epochs of highest training accuracy [E] among the first `within`; ties: the earlier. Ascending, int64."""
-    checks.whole("top_k", top_k, 1)
-    checks.whole("within", within, 1)
-    order = accuracy[:within].argsort(descending=True, stable=True)
-    return order[:top_k].sort().values
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logit of the label minus the largest other logit, [..., N] from logits [..., N, K] and labels [N]."""
-    own = labels.expand(logits.shape[:-1]).unsqueeze(-1)
-    others = logits.scatter(-1, own, float("-inf")).amax(-1)
-    return logits.gather(-1, own).squeeze(-1) - others
-
-
-def forgotten(correct: Tensor) -> Tensor:
-    """How often each image goes from right to wrong, float [N] from bool [E, N]."""
-    return (correct[:-1] & ~correct[1:]).sum(0).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,38 +127,36 @@ def _unpacked(bits: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=count)).bool()
 
 
-class Recorder:
-    """Takes the logits of every epoch; keeps running sums, and the logits of the epochs that a score can use.
+class _Recording(loop.Stepper):
+    """One training run under observation, as the loop takes it: a step is an epoch."""
 
-    Those are the first `early`, and for each window the `top_k` most accurate epochs among its first. An epoch that a
-    window has no use for now it never will have, so what is held stays below early + top_k × windows epochs.
-    """
+    def __init__(self, run: train.Run, recorder: Recorder, record_on: str) -> None:
+        self.run, self.recorder, self.record_on = run, recorder, record_on
+        self.seen = torch.zeros(len(run.images), run.classes)
 
-    def __init__(self, labels: Tensor, classes: int, *, top_k: int, windows: Sequence[int], early: int) -> None:
-        self.labels, self.classes = labels, classes
-        self.top_k, self.windows, self.early = top_k, windows, early
-        self.held: dict[int, Tensor] = {}
-        self.correct: list[Tensor] = []
-        self.margins = torch.zeros(len(labels), dtype=torch.float64)
+    def step(self, number: int) -> float:
+        """Epoch `number`. Returns the mean cross-entropy of what was recorded in it."""
+        self.run.epoch(self._see)
+        logits = self.seen.clone() if self.record_on == "augmented" else self.embed(self.run.network.eval())
+        self.recorder.add(logits)
+        return F.cross_entropy(logits, self.recorder.labels).item()
 
-    def add(self, logits: Tensor) -> None:
-        """logits: float [N, K], of the next epoch."""
-        self.correct.append(logits.argmax(1) == self.labels)
-        self.margins += margin(logits, self.labels)
-        self.held[len(self.correct) - 1] = logits
-        useful = set(self._useful())
-        self.held = {epoch: held for epoch, held in self.held.items() if epoch in useful}
+    def _see(self, index: Tensor, logits: Tensor) -> None:
+        self.seen[index] = logits.cpu()
 
-    def _useful(self) -> list[int]:
-        accuracy = torch.stack([row.float().mean() for row in self.correct[: max(self.windows)]])
-        best = [top_epochs(accuracy, self.top_k, window).tolist() for window in self.windows]
-        return [*range(self.early), *sum(best, [])]
+    def embed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a network, or a part of it, makes of the unaugmented images, float32 [N, …] on the CPU."""
+        run = self.run
+        return train.outputs(function, lambda part: run.images[part], len(run.images), run.protocol.precision).cpu()
 
-    def dynamics(self, info: Mapping[str, Any], final_logits: Tensor | None, features: Tensor | None) -> Dynamics:
-        kept = sorted(self.held)
-        logits = torch.stack([self.held[epoch] for epoch in kept])
-        aum = (self.margins / len(self.correct)).float()
-        return Dynamics(logits, torch.tensor(kept), torch.stack(self.correct), aum, self.labels, final_logits, features, info)
+    def state(self) -> dict[str, Tensor]:
+        """The training's, and all that was recorded."""
+        return self.run.state() | {f"recorder.{name}": tensor for name, tensor in self.recorder.state().items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to what `state` gave."""
+        self.run.restore(state)
+        self.recorder.restore({name.removeprefix("recorder."): tensor for name, tensor in state.items() if name.startswith("recorder.")})
 
 
 def record(
@@ -190,6 +170,7 @@ def record(
     top_k: int | None = None,
     windows: Sequence[int] | None = None,
     early: int = EARLY,
+    checkpoint: str | Path | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
     **options: Any,
@@ -200,8 +181,10 @@ def record(
     2/3 of `epochs`). record_on: "augmented" records the network in training, on the augmented and mixed batch that it
     trains on, against the original labels, as the paper does; "clean" the unaugmented images after each epoch.
     top_k, windows: LBPE can be asked for these later (None: the paper's, see `lbpe_settings`); early: EL2N for so many
-    epochs. options: fields of `train.Protocol`. Raises ValueError or TypeError at bad arguments before any work,
-    FloatingPointError where the training diverges.
+    epochs. checkpoint: a file to go on from if it is there, and to keep the run in, a minute old at most: stopping and
+    going on gives the dynamics that not stopping gives. options: fields of `train.Protocol`.
+    Raises ValueError or TypeError at bad arguments before any work, FloatingPointError where the training diverges,
+    and for the checkpoint as `loop.run`.
     """
     checks.one_of("record_on", record_on, RECORD_ON)
     paper_k, paper_window = lbpe_settings(condensed)
@@ -212,36 +195,23 @@ def record(
     protocol = Protocol(epochs=epochs, model=model, **options)
     if until is not None:
         until = checks.whole("until", until, 1, epochs)
+    steps = until or epochs
     images, labels = condensed.form()
-    protocol = protocol.resolved(where, (until or epochs) * len(images), condensed.size)
-    inputs = condensed.normalise(images).to(where)
-    recorder = Recorder(labels, len(condensed.classes), top_k=top_k, windows=windows, early=early)
-    pending = torch.zeros(len(images), len(condensed.classes))
-
-    def seen(index: Tensor, logits: Tensor) -> None:
-        pending[index] = logits.cpu()
-
-    def clean(network: nn.Module) -> Tensor:
-        return train.outputs(network.eval(), lambda part: inputs[part], len(inputs), protocol.precision).cpu()
-
-    with tqdm(total=until or epochs, desc=f"dynamics, seed {seed}", unit="epoch", disable=not progress) as bar:
-
-        def after_epoch(network: nn.Module) -> None:
-            recorder.add(pending.clone() if record_on == "augmented" else clean(network))
-            bar.update()
-
-        network = train.fit(
-            inputs, labels.to(where), len(condensed.classes), protocol, seed, until=until, seen=seen, after_epoch=after_epoch
-        )
-    final = features = None
-    if until is None or until == epochs:
-        embedded = train.outputs(network.features, lambda part: inputs[part], len(inputs), protocol.precision)
-        features, final = embedded.cpu(), network.head(embedded).detach().cpu()
+    protocol = protocol.resolved(where, steps * len(images), condensed.size)
     info = {
         "set": condensed.fingerprint, "epochs": epochs, "until": until, "seed": seed, "model": model, "width": protocol.width, "record_on": record_on,
         "top_k": top_k, "windows": list(windows), "early": early, "precision": protocol.precision, "compiled": protocol.compiled,
     }
-    return recorder.dynamics(info, final, features)
+    run = train.Run(condensed.normalise(images).to(where), labels.to(where), len(condensed.classes), protocol, seed)
+    recorder = Recorder(labels, len(condensed.classes), top_k=top_k, windows=windows, early=early)
+    recording = _Recording(run, recorder, record_on)
+    identity = {**info, "protocol": repr(replace(protocol, compiled=None))}
+    loop.run(recording, steps, identity, checkpoint=checkpoint, progress=progress, description=f"dynamics, seed {seed}", unit="epoch")
+    final = features = None
+    if steps == epochs:
+        embedded = recording.embed(run.network.eval().features)
+        features, final = embedded, run.network.head(embedded.to(where)).detach().cpu()
+    return Dynamics(recorder.logits(), recorder.kept, torch.stack(recorder.correct), recorder.aum(), labels, final, features, info)
 
 
 def record_many(
@@ -249,6 +219,7 @@ def record_many(
     *,
     seeds: Sequence[int],
     only: Sequence[int] | None = None,
+    checkpoints: Mapping[int, Path] | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
     progress: bool = True,
@@ -256,12 +227,14 @@ def record_many(
 ) -> Iterator[tuple[int, Dynamics]]:
     """Yield (seed, `record(condensed, seed=seed, **options)`) for each of `seeds` as it finishes, in any order.
 
-    only: the seeds that are still to be recorded, with the numbers that recording all of them gives. jobs: as many at
+    only: the seeds that are still to be recorded, with the numbers that recording all of them gives. checkpoints: of each
+    of those, see `record`; the caller removes them once what comes is kept. jobs: as many at
     once, see `workers` (None: as many as there are cores on a CPU, else one). Raises as `record`.
     """
     jobs = workers.default_jobs(devices.choose(device), len(seeds)) if jobs is None else checks.whole("jobs", jobs, 1)
     todo = list(seeds if only is None else only)
-    calls = [(condensed, seed, {**options, "device": device, "progress": progress and jobs == 1}) for seed in todo]
+    shared = {**options, "device": device, "progress": progress and jobs == 1}
+    calls = [(condensed, seed, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo]
     with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or jobs == 1) as bar:
         for position, recorded in workers.run(_record, calls, jobs):
             bar.update()

@@ -1,9 +1,10 @@
-"""Files that are whole or absent: a temporary file, then a rename; tensors in safetensors with a JSON header."""
+"""Files that are whole or absent: a temporary file, then a rename; tensors in safetensors with a JSON header and checksums."""
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+UNSUMMED = "1"  # the version before checksums: still read, every other check made
 
 
-def write_whole(path: str | Path, write: Callable[[Path], None]) -> Path:
-    """Have `write` fill a temporary file beside `path`, then rename it; missing folders are made.
+def write_whole(path: str | Path, write: Callable[[Path], None], *, make_folder: bool = True) -> Path:
+    """Have `write` fill a temporary file beside `path`, then rename it; missing folders are made unless make_folder is False.
 
-    Raises OSError that names `path` where there is no room or no permission; what was at `path` before stays.
+    Raises OSError that names `path` where there is no room, no permission or no folder; what was at `path` before stays.
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
     except OSError as error:
@@ -30,15 +33,26 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> Path:
     part = Path(name)
     try:
         write(part)
-        with part.open("rb+") as handle:
-            os.fsync(handle.fileno())
+        _flush(part)
         part.chmod(0o666 & ~_umask())
         part.replace(path)
+        _flush(path.parent)
     except (OSError, safetensors.SafetensorError) as error:
         raise OSError(f"cannot write {path}: {error}; what was there before is untouched") from error
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold a file's bytes, or a folder's names, before going on: a rename alone does not outlast a power cut."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -47,44 +61,112 @@ def _umask() -> int:
     return mask
 
 
+def sweep(path: Path) -> None:
+    """Remove the temporary files of `path` that a killed process left. Only for whoever holds the lock on it."""
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        left.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write `text` to `path`, whole or not at all."""
     return write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> Path:
-    """Write named tensors and JSON-able `info` as one safetensors file of this `kind` ("condensed", "dynamics", …)."""
-    header = {"yoco": kind, "version": str(FORMAT_VERSION), "info": json.dumps(info)}
+def save_tensors(
+    path: str | Path, kind: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any], *, by_row: Collection[str] = (), make_folder: bool = True
+) -> Path:
+    """Write named tensors and JSON-able `info` as one safetensors file of this `kind` ("condensed", "dynamics", …).
+
+    by_row: tensors with a checksum for each row of their first dimension, so that a reader of some rows can check those.
+    Raises OSError as `write_whole`.
+    """
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return write_whole(path, lambda part: safetensors.torch.save_file(flat, part, header))
+    texts = {"info": json.dumps(info), "sums": json.dumps({name: _entry(tensor, name in by_row) for name, tensor in flat.items()})}
+    header = {"yoco": kind, "version": str(FORMAT_VERSION), **texts}
+    header["checksum"] = _header_sum(header)
+    return write_whole(path, lambda part: safetensors.torch.save_file(flat, part, header), make_folder=make_folder)
+
+
+def _entry(tensor: Tensor, by_row: bool) -> dict[str, Any]:
+    """What a header says of a tensor: dtype, shape, and the checksum of all of it or of each row."""
+    return {"dtype": str(tensor.dtype), "shape": list(tensor.shape), "sums": [checksum(row) for row in tensor] if by_row else checksum(tensor)}
+
+
+def checksum(tensor: Tensor) -> str:
+    """16 hexadecimal digits of the SHA-256 of a CPU tensor's bytes."""
+    return hashlib.sha256(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()[:16]
+
+
+def _header_sum(header: Mapping[str, str]) -> str:
+    parts = [header[name] for name in ("yoco", "version", "info", "sums")]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote. Returns tensors and info.
 
-    Raises FileNotFoundError where there is no file; ValueError where it is cut short, no safetensors file, of another
-    kind or version, or holds NaN or Inf.
+    Raises FileNotFoundError where there is no file; ValueError where it is cut short, altered, no safetensors file, of
+    another kind or version, or holds NaN or Inf.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            check_header(path, header, kind)
-            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-        info = json.loads(header["info"])
-    except (safetensors.SafetensorError, json.JSONDecodeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or cut short: {error}") from error
+    with open_tensors(path) as file:
+        info, sums = read_header(path, file.metadata() or {}, kind)
+        if sums is not None and set(sums) != set(file.keys()):
+            raise ValueError(f"{path} is damaged: it holds {sorted(file.keys())}, its header says {sorted(sums)}")
+        tensors = {name: _tensor(path, file, name) for name in sorted(file.keys())}
     for name, tensor in tensors.items():
+        if sums is not None and _entry(tensor, isinstance(sums[name]["sums"], list)) != sums[name]:
+            raise ValueError(f"{path} is damaged: {name} does not have the checksum that it was written with")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{path}: {name} holds NaN or infinite values")
     return tensors, info
 
 
-def check_header(path: Path, header: Mapping[str, str], kind: str) -> None:
-    """Raise ValueError unless the header is of a yoco file of this kind and version."""
+def open_tensors(path: str | Path) -> Any:
+    """The safetensors file at `path`, open. Raises FileNotFoundError, or ValueError where it is none."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    try:
+        return safetensors.safe_open(path, framework="pt")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut short: {error}") from error
+
+
+def _tensor(path: str | Path, file: Any, name: str) -> Tensor:
+    try:
+        return file.get_tensor(name)
+    except Exception as error:  # a dtype that torch lacks raises nearly anything
+        raise ValueError(f"{path} is damaged: {name} cannot be read ({error})") from error
+
+
+def read_header(path: str | Path, header: Mapping[str, str], kind: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """info, and what the header says of every tensor (see `_entry`; None in a file from before checksums).
+
+    Raises ValueError unless the header is whole, and of a yoco file of this kind and version.
+    """
     if header.get("yoco") != kind:
         raise ValueError(f"{path} is no yoco {kind} file (its kind: {header.get('yoco')!r})")
-    if header.get("version") != str(FORMAT_VERSION):
-        raise ValueError(f"{path} has format version {header.get('version')}, this yoco reads {FORMAT_VERSION}")
+    version = header.get("version")
+    if version == UNSUMMED and "checksum" not in header:
+        return _json(path, header, "info"), None
+    if version != str(FORMAT_VERSION):
+        raise ValueError(f"{path} has format version {version}, this yoco reads {FORMAT_VERSION}")
+    if not {"info", "sums"} <= set(header) or header.get("checksum") != _header_sum(header):
+        raise ValueError(f"{path} is damaged: its header does not have the checksum that it was written with")
+    return _json(path, header, "info"), _json(path, header, "sums")
+
+
+def _json(path: str | Path, header: Mapping[str, str], name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(header[name])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged or cut short: {error!r} in its {name}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: its {name} is no table")
+    return value
+
+
+def check_rows(path: str | Path, name: str, rows: Tensor, expected: Sequence[str] | None) -> Tensor:
+    """`rows` of a tensor if they have the checksums `expected` (None: of a file from before checksums), else a ValueError."""
+    if expected is not None and [checksum(row) for row in rows] != list(expected):
+        raise ValueError(f"{path} is damaged: {name} does not have the checksums that it was written with")
+    return rows

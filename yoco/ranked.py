@@ -20,20 +20,24 @@ FIELDS = ("factor", "size", "classes", "mean", "std", "method")
 
 @dataclass(frozen=True)
 class StoredCells:
-    """Cells in a file: where they start, their shape [ranks, classes, C, side, side] and dtype. Read by whole ranks."""
+    """Cells in a file: where they start, their shape [ranks, classes, C, side, side], dtype, and the checksum of each rank
+    (None in a file from before checksums). Read by whole ranks."""
 
     path: Path
     start: int
     shape: tuple[int, ...]
     dtype: torch.dtype
+    sums: tuple[str, ...] | None = None
 
     def __getitem__(self, prefix: slice) -> Tensor:
-        """The first ranks, as in `cells[:k]`; no other byte of the file is read. Raises ValueError where it ends before."""
+        """The first ranks, as in `cells[:k]`; no other byte of the file is read. Raises ValueError where it ends before, or
+        they do not have their checksums."""
         shape = (prefix.stop, *self.shape[1:])
         with open(self.path, "rb", buffering=0) as file:
             file.seek(self.start)
             values = _exactly(file, math.prod(shape) * self.dtype.itemsize, self.path)
-        return torch.frombuffer(values, dtype=self.dtype).reshape(shape)
+        cells = torch.frombuffer(values, dtype=self.dtype).reshape(shape)
+        return files.check_rows(self.path, "cells", cells, None if self.sums is None else self.sums[: prefix.stop])
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +122,7 @@ class RankedSet:
         if dtype == torch.uint8:
             cells = (cells * 255).round().to(torch.uint8)
         values = {name: getattr(self, name) for name in FIELDS}
-        return files.save_tensors(path, KIND, {"cells": cells}, {**values, "info": dict(self.info)})
+        return files.save_tensors(path, KIND, {"cells": cells}, {**values, "info": dict(self.info)}, by_row=["cells"])
 
     @classmethod
     def open(cls, path: str | Path) -> "RankedSet":
@@ -129,8 +133,8 @@ class RankedSet:
             raise FileNotFoundError(f"no file at {path}")
         header, start = _header(path)
         try:
-            cells = _stored(path, header["cells"], start)
-            values = json.loads(header["__metadata__"]["info"])
+            values, sums = files.read_header(path, header.get("__metadata__", {}), KIND)
+            cells = _stored(path, header["cells"], start, None if sums is None else sums["cells"])
             sequences = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
             return cls(cells, values["factor"], values["size"], method=values["method"], info=values["info"], **sequences)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -157,15 +161,15 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         text = bytes(_exactly(file, length, path))
     try:
         header = json.loads(text)
-        metadata = header.get("__metadata__", {})
-        files.check_header(path, metadata, KIND)
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, RecursionError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        raise ValueError(f"{path} is damaged or no safetensors file: its header is no table")
     return header, 8 + length
 
 
-def _stored(path: Path, entry: Mapping[str, Any], start: int) -> StoredCells:
-    """Where the cells lie, from the header's entry; checked against the file's length."""
+def _stored(path: Path, entry: Mapping[str, Any], start: int, summed: Mapping[str, Any] | None) -> StoredCells:
+    """Where the cells lie, from the header's entry; checked against the file's length, and what was `summed`."""
     if entry["dtype"] not in DTYPES:
         raise ValueError(f"cells must be stored as {' or '.join(DTYPES)}, got {entry['dtype']!r}")
     dtype = DTYPES[entry["dtype"]]
@@ -175,4 +179,6 @@ def _stored(path: Path, entry: Mapping[str, Any], start: int) -> StoredCells:
         raise ValueError(f"cells of shape {list(shape)} take {math.prod(shape) * dtype.itemsize} bytes, its offsets span {last - first}")
     if start + last > path.stat().st_size:
         raise ValueError(f"cut short: cells end at byte {start + last} of a file of {path.stat().st_size}")
-    return StoredCells(path, start + first, shape, dtype)
+    if summed is not None and (summed["dtype"], summed["shape"], len(summed["sums"])) != (str(dtype), list(shape), shape[0]):
+        raise ValueError(f"cells are {dtype} {list(shape)} where {summed['dtype']} {summed['shape']} was written")
+    return StoredCells(path, start + first, shape, dtype, None if summed is None else tuple(summed["sums"]))

@@ -2,13 +2,13 @@
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from yoco import ablations, files, study, tables, zoo
+from yoco import ablations, files, locks, loop, study, tables, zoo
 from yoco.condense import condense
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
@@ -51,7 +51,7 @@ def get_condensed(
     data: gives the real images, where they are needed. go_on: for the step that condenses: a set that was stopped before
     its end is condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of `condense`. Raises
     ValueError where the folder holds a set of another dataset than asked for (with go_on, also by another method, or of
-    another IPC or factor).
+    another IPC or factor), BlockingIOError where another process makes it at this moment.
     """
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
     if path.exists():
@@ -61,18 +61,19 @@ def get_condensed(
         if not (go_on and checkpoint.exists()) or arguments.get("time_budget") == 0:
             return found
         print("its condensation was stopped before its end: going on from the checkpoint")
-    if dataset.startswith(ZOO):
-        made = zoo.load(dataset.removeprefix(ZOO))
-        print(f"from the zoo: {describe(made)}")
-    else:
-        if not path.exists():
-            print(f"no {path.name} in the run's folder: condensing {dataset} now")
-        made = condense(data(), checkpoint=checkpoint, **arguments)
-        print(f"made {path.name}: {describe(made)}")
-    made.save(path)
-    if made.info.get("finished", True):
-        checkpoint.unlink(missing_ok=True)
-    return made
+    with locks.hold(path):
+        if dataset.startswith(ZOO):
+            made = zoo.load(dataset.removeprefix(ZOO))
+            print(f"from the zoo: {describe(made)}")
+        else:
+            if not path.exists():
+                print(f"no {path.name} in the run's folder: condensing {dataset} now")
+            made = condense(data(), checkpoint=checkpoint, **arguments)
+            print(f"made {path.name}: {describe(made)}")
+        made.save(path)
+        if made.info.get("finished", True):
+            checkpoint.unlink(missing_ok=True)
+        return made
 
 
 def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[str, Any]) -> None:
@@ -106,10 +107,25 @@ def get_all_dynamics(
     if missing:
         names = ", ".join(paths[seed].name for seed in missing)
         print(f"recording {arguments.get('until') or arguments['epochs']} epochs of dynamics now, for {names}")
-        for seed, made in record_many(condensed, seeds=seeds, only=missing, **arguments):
-            made.save(paths[seed])
-            found[seed] = made
+        checkpoints = {seed: path.with_name(f"{path.stem}.unfinished.safetensors") for seed, path in paths.items()}
+        _drop_foreign(checkpoints.values(), condensed, arguments)
+        with locks.hold(run / kind):
+            for seed, made in record_many(condensed, seeds=seeds, only=missing, checkpoints=checkpoints, **arguments):
+                made.save(paths[seed])
+                checkpoints[seed].unlink(missing_ok=True)
+                found[seed] = made
     return [found[seed] for seed in seeds]
+
+
+def _drop_foreign(checkpoints: Iterable[Path], condensed: CondensedSet, arguments: dict[str, Any]) -> None:
+    """Remove unfinished recordings of another set than this one, its past perhaps, or by other arguments: nothing would go on from them."""
+    for path in checkpoints:
+        if path.exists():
+            identity = files.load_tensors(path, loop.KIND)[1].get("identity", {})
+            wanted = {"set": condensed.fingerprint, **{name: value for name, value in arguments.items() if name != "precision" and name in identity}}
+            if any(identity.get(name) != value for name, value in wanted.items()):
+                print(f"{path.name} is of another set or of other settings: recording anew")
+                path.unlink()
 
 
 def _found_dynamics(path: Path, condensed: CondensedSet, wanted: dict[str, Any]) -> Dynamics | None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yoco import checks, clusters
-from yoco.dynamics import forgotten, margin, top_epochs
+from yoco.recorder import forgotten, margin, top_epochs
 
 OUTPUTS = ("probabilities", "logits")
 

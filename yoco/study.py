@@ -1,6 +1,8 @@
 """Grids of (method × IPC_T × dynamics × seed) to one tidy table; every finished training is on disk and is skipped on the next start."""
 
+import contextlib
 import hashlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from yoco import condense, files, formation
+from yoco import condense, files, formation, locks
 from yoco import device as devices
 from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
@@ -22,6 +24,7 @@ from yoco.train import Protocol
 CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "seed", "epochs"]  # what a cell of a grid is
 SETTINGS = ["preset", "model", "width", "precision"]  # of the condensation; of the training
 COLUMNS = [*CELL, "fingerprint", *SETTINGS, "accuracy"]
+CHECK = "check"  # of a row in a file of results: a checksum of what it says
 COMPILE_SECONDS = 300  # of condensing, that compiling may take its minute of
 
 
@@ -99,8 +102,16 @@ def train(
     """Train and test every cell, equal ones once. Returns a row a cell, in order, with `COLUMNS` and its labels.
 
     results: a CSV file that finished trainings are read from, by their fingerprint, whatever grid they were made for, and
-    written to, one by one. Raises ValueError where it is no such table, and as `evaluate.evaluate`.
+    written to, one by one; each row has a checksum there. Raises ValueError where it is no such table, or a row was
+    altered, BlockingIOError where another run works on it, and as `evaluate.evaluate`.
     """
+    with contextlib.nullcontext() if results is None else locks.hold(results):
+        return _train(cells, data, results, device, jobs, progress)
+
+
+def _train(
+    cells: Sequence[Cell], data: ImageData, results: str | Path | None, device: str | torch.device, jobs: int | None, progress: bool
+) -> pd.DataFrame:
     precision = {how: devices.choose_precision(how, devices.choose(device)) for how in {cell.protocol.precision for cell in cells}}
     rows = [cell.row(precision[cell.protocol.precision]) for cell in cells]
     different = {row["fingerprint"]: number for number, row in reversed(list(enumerate(rows)))}  # the first of equal ones
@@ -113,7 +124,7 @@ def train(
         done[names[position]] = {name: row[name] for name in COLUMNS} | {"accuracy": round(accuracy, 4)}
         if results is not None:
             order = [*(name for name in done if name not in different), *(name for name in names if name in done)]
-            files.write_text(results, pd.DataFrame([done[name] for name in order], columns=COLUMNS).to_csv(index=False))
+            _write(results, [done[name] for name in order])
     return pd.DataFrame([{**row, "accuracy": done[row["fingerprint"]]["accuracy"]} for row in rows])
 
 
@@ -127,11 +138,32 @@ def _finished(results: str | Path | None) -> dict[str, dict[str, Any]]:
     """The rows of a file of results by fingerprint."""
     if results is None or not Path(results).exists():
         return {}
-    table = pd.read_csv(results, dtype={name: str for name in ("fingerprint", *SETTINGS)}, keep_default_na=False)
-    missing = set(COLUMNS) - set(table.columns)
-    if missing:
-        raise ValueError(f"{results} is no table of results: it lacks the columns {', '.join(sorted(missing))}")
-    return {row["fingerprint"]: row for row in table[COLUMNS].to_dict("records")}
+    try:
+        text = pd.read_csv(results, dtype=str, keep_default_na=False)
+        if missing := set(COLUMNS) - set(text.columns):
+            raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
+        if CHECK in text.columns and (altered := [n for n, row in enumerate(text.to_dict("records"), 1) if row[CHECK] != _check(row)]):
+            raise ValueError(f"row {altered[0]} was altered since it was written; remove the row, and it is trained again")
+        table = text[COLUMNS].astype({"ipc_to": int, "dynamics": int, "seed": int, "epochs": int, "accuracy": float})
+        table["balanced"] = table["balanced"].map({"True": True, "False": False})
+        if not table["accuracy"].between(0, 100).all() or table["balanced"].isna().any():
+            raise ValueError("accuracy must lie in 0..100 and balanced be True or False in every row")
+    except ValueError as error:
+        raise ValueError(f"{results} is no table of results: {error}") from error
+    return {row["fingerprint"]: row for row in table.to_dict("records")}
+
+
+def _write(results: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows as CSV, each with its checksum."""
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    text = pd.read_csv(io.StringIO(table.to_csv(index=False)), dtype=str, keep_default_na=False)  # as it will be read
+    table[CHECK] = [_check(row) for row in text.to_dict("records")]
+    files.write_text(results, table.to_csv(index=False))
+
+
+def _check(row: Mapping[str, str]) -> str:
+    """8 hexadecimal digits of a row's text."""
+    return hashlib.sha256("|".join(row[name] for name in COLUMNS).encode()).hexdigest()[:8]
 
 
 def run(

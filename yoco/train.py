@@ -1,7 +1,7 @@
 """Training a network on images that are in memory: the step, the epoch, and the paper's schedule (design §6)."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -122,43 +122,80 @@ class Protocol:
         return replace(self, precision=device.choose_precision(self.precision, where), compiled=compiled)
 
 
-def fit(
-    images: Tensor,
-    labels: Tensor,
-    classes: int,
-    protocol: Protocol,
-    seed: int,
-    *,
-    until: int | None = None,
-    seen: Callable[[Tensor, Tensor], None] | None = None,
-    after_epoch: Callable[[nn.Module], None] | None = None,
-) -> nn.Module:
+class Run:
+    """One training by a resolved `protocol`, epoch after epoch, that can be left and gone on with.
+
+    images: normalised, float [N, C, S, S]; labels: int64 [N]. The learning rate drops to a fifth after 2/3 and again
+    after 5/6 of the epochs. network: in training; epochs: how many are done.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, classes: int, protocol: Protocol, seed: int) -> None:
+        device.keep_memory(images.device)
+        self.images, self.labels, self.classes, self.protocol, self.seed = images, labels, classes, protocol, seed
+        self.source = seeds.generator(seed, stream=1)
+        shape = (images.shape[1], classes, images.shape[2])
+        network = models.build_seeded(seeds.draw_seed(self.source), protocol.model, *shape, width=protocol.width)
+        self.network = network.to(images.device)
+        self.step = Step(self.network, protocol.optimiser.build(self.network), protocol.precision, bool(protocol.compiled))
+        self.augmentation = augment.Augmentation(augment.EVALUATION)
+        self.epochs = 0
+
+    def epoch(self, seen: Callable[[Tensor, Tensor], None] | None = None) -> None:
+        """Train for an epoch; seen: as in `epoch`. Raises FloatingPointError where the weights leave the finite numbers."""
+        for group in self.step.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        p = self.protocol
+        shared = {"classes": self.classes, "augmentation": self.augmentation, "batch_size": p.batch_size, "cutmix": p.cutmix}
+        epoch(self.step, self.images, self.labels, self.source, seen=seen, **shared)
+        self.epochs += 1
+        if not all(torch.isfinite(parameter).all() for parameter in self.network.parameters()):
+            raise FloatingPointError(f"training diverged: weights are not finite after epoch {self.epochs} (seed {self.seed}, {p})")
+
+    def _learning_rate(self) -> float:
+        lr = self.protocol.optimiser.lr
+        for milestone in (2 * self.protocol.epochs // 3, 5 * self.protocol.epochs // 6):
+            lr *= LR_DROP if self.epochs >= milestone else 1.0
+        return lr
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next epoch depends on: the network, its momentum, the generator's state, the epochs done."""
+        return {**network_state(self.step), "generator": self.source.get_state(), "epochs": torch.tensor(self.epochs)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to what `state` gave."""
+        restore_network(self.step, state)
+        self.source.set_state(state["generator"])
+        self.epochs = int(state["epochs"])
+
+
+def network_state(step: Step) -> dict[str, Tensor]:
+    """Weights and buffers of a step's network as "network.NAME", its momentum as "momentum.NAME"."""
+    momenta = step.optimizer.state
+    weights = {f"network.{name}": tensor for name, tensor in step.model.state_dict().items()}
+    named = step.model.named_parameters()
+    return weights | {f"momentum.{name}": momenta[p]["momentum_buffer"] for name, p in named if momenta.get(p, {}).get("momentum_buffer") is not None}
+
+
+def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
+    """Give a step's network and optimiser what `network_state` took. Raises RuntimeError where it is of another network."""
+    step.model.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")})
+    for name, parameter in step.model.named_parameters():
+        buffer = state.get(f"momentum.{name}")
+        if buffer is not None:
+            if buffer.shape != parameter.shape:
+                raise RuntimeError(f"momentum of {name} has shape {list(buffer.shape)}, its weights {list(parameter.shape)}")
+            step.optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
+
+
+def fit(images: Tensor, labels: Tensor, classes: int, protocol: Protocol, seed: int) -> nn.Module:
     """Train a fresh network by a resolved `protocol` on normalised images [N, C, S, S] with labels int64 [N]; returns it.
 
-    The learning rate drops to a fifth after 2/3 and again after 5/6 of the epochs. until: stop after that many epochs
-    of the same schedule. seen: as in `epoch`. after_epoch: called with the network after every epoch.
-    Raises FloatingPointError where the weights leave the finite numbers.
+    Raises FloatingPointError as `Run.epoch`.
     """
-    device.keep_memory(images.device)
-    source = seeds.generator(seed, stream=1)
-    network = models.build_seeded(seeds.draw_seed(source), protocol.model, images.shape[1], classes, images.shape[2], width=protocol.width)
-    network = network.to(images.device)
-    optimizer = protocol.optimiser.build(network)
-    milestones = [2 * protocol.epochs // 3, 5 * protocol.epochs // 6]
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=LR_DROP)
-    step = Step(network, optimizer, protocol.precision, bool(protocol.compiled))
-    augmentation = augment.Augmentation(augment.EVALUATION)
-    for _ in range(until or protocol.epochs):
-        epoch(
-            step, images, labels, source, classes=classes, augmentation=augmentation,
-            batch_size=protocol.batch_size, cutmix=protocol.cutmix, seen=seen,
-        )
-        scheduler.step()
-        if after_epoch is not None:
-            after_epoch(network)
-    if not all(torch.isfinite(p).all() for p in network.parameters()):
-        raise FloatingPointError(f"training diverged: weights are not finite after {until or protocol.epochs} epochs (seed {seed}, {protocol})")
-    return network.eval()
+    run = Run(images, labels, classes, protocol, seed)
+    for _ in range(protocol.epochs):
+        run.epoch()
+    return run.network.eval()
 
 
 def _output(function: Callable[[Tensor], Tensor], images: Tensor, precision: str) -> Tensor:

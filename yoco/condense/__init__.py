@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from yoco import checks, formation, seeds
+from yoco import checks, formation, loop, seeds
 from yoco import device as devices
-from yoco.condense import dream, dsa, kip, loop, mtt
+from yoco.condense import dream, dsa, kip, mtt
 from yoco.condense.dream import RepresentativeMatching
 from yoco.condense.dsa import SiameseMatching
 from yoco.condense.idc import GradientMatching, condensed_from, real_set

@@ -1,6 +1,5 @@
 """Experts of trajectory matching: networks trained on real images, their parameters kept after every epoch (design §6)."""
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +14,8 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 from tqdm.auto import tqdm
 
-from yoco import augment, checks, files, models, seeds, train
+from yoco import augment, checks, files, loop, models, seeds, train
 from yoco import device as devices
-from yoco.condense import loop
 from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
 
@@ -74,24 +72,17 @@ class Experts:
         return first, second
 
 
-def _open(path: Path) -> Any:
-    """The safetensors file at `path`, which must be an expert's."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}")
-    try:
-        file = safetensors.safe_open(path, framework="pt")
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short: {error}") from error
-    header = file.metadata() or {}
-    if (header.get("yoco"), header.get("version")) != (KIND, str(files.FORMAT_VERSION)):
-        raise ValueError(f"{path} is no yoco {KIND} file of version {files.FORMAT_VERSION} (its header: {header})")
-    return file
-
-
 def _read(path: Path, rows: Sequence[int]) -> list[Tensor]:
-    with _open(path) as file:
-        parameters = file.get_slice("parameters")
-        return [checks.finite(f"{path}: epoch {row}", parameters[row]) for row in rows]
+    with files.open_tensors(path) as file:
+        _, sums = files.read_header(path, file.metadata() or {}, KIND)
+        try:
+            parameters = file.get_slice("parameters")
+            found = torch.stack([parameters[row] for row in rows])
+            expected = None if sums is None else [sums["parameters"]["sums"][row] for row in rows]
+        except (KeyError, IndexError, RuntimeError, safetensors.SafetensorError) as error:
+            raise ValueError(f"{path} is damaged, or holds no epochs {list(rows)}: {error}") from error
+    files.check_rows(path, "parameters", found, expected)
+    return [checks.finite(f"{path}: epoch {row}", values) for row, values in zip(rows, found)]
 
 
 def train_experts(
@@ -148,8 +139,9 @@ def _finished(folder: str | Path | None, identity: Mapping[str, Any]) -> Path | 
     if folder is None or not _path(folder, identity["number"]).exists():
         return None
     path = _path(folder, identity["number"])
-    with _open(path) as file:
-        stored = json.loads(file.metadata()["info"])["identity"]
+    with files.open_tensors(path) as file:
+        info, _ = files.read_header(path, file.metadata() or {}, KIND)
+    stored = info.get("identity", {})
     differ = [f"{name}: {stored.get(name)!r} there, {value!r} here" for name, value in identity.items() if stored.get(name) != value]
     if differ:
         raise ValueError(f"expert {path} was trained otherwise ({'; '.join(differ)}); give another folder, or the same settings")
@@ -166,7 +158,8 @@ def _train(training: "_Training", folder: str | Path | None, identity: Mapping[s
     trajectory = torch.stack(training.rows)
     if unfinished is None:
         return trajectory
-    path = files.save_tensors(_path(folder, identity["number"]), KIND, {"parameters": trajectory}, {"identity": dict(identity), **history})
+    info = {"identity": dict(identity), **history}
+    path = files.save_tensors(_path(folder, identity["number"]), KIND, {"parameters": trajectory}, info, by_row=["parameters"])
     unfinished.unlink(missing_ok=True)
     return path
 

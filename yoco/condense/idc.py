@@ -8,11 +8,11 @@ from torch import Generator, Tensor
 
 from yoco import augment, formation, models, seeds, train
 from yoco import device as devices
-from yoco.condense.loop import Stepper
 from yoco.condense.matching import GradientMatcher, convolution_weights
 from yoco.condense.settings import IdcSettings
 from yoco.condensed import CondensedSet, normalise
 from yoco.data import ImageData, to_floats
+from yoco.loop import Stepper
 
 
 def start_images(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
@@ -156,24 +156,15 @@ class GradientMatching(Stepper):
 
     def state(self) -> dict[str, Tensor]:
         """Images, their velocity, the network, its momentum, and the state of the generator."""
-        momenta = self.network_step.optimizer.state
-        state = {"images": self.images, "velocity": self.velocity, "generator": self.source.get_state()}
-        for name, parameter in self.model.named_parameters():
-            state[f"network.{name}"] = parameter
-            if parameter in momenta:
-                state[f"momentum.{name}"] = momenta[parameter]["momentum_buffer"]
-        return state
+        own = {"images": self.images, "velocity": self.velocity, "generator": self.source.get_state()}
+        return own | train.network_state(self.network_step)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
         self.images = state["images"].to(self.device)
         self.velocity = state["velocity"].to(self.device)
         self.source.set_state(state["generator"])
-        self.model.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
-        for name, parameter in self.model.named_parameters():
-            if f"momentum.{name}" in state:
-                buffer = state[f"momentum.{name}"].to(self.device)
-                self.network_step.optimizer.state[parameter]["momentum_buffer"] = buffer
+        train.restore_network(self.network_step, state)
 
 
 def real_set(data: ImageData, ipc: int, factor: int, seed: int) -> CondensedSet:

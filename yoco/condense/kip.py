@@ -17,10 +17,10 @@ from yoco import checks, formation, seeds
 from yoco import device as devices
 from yoco.condense import ntk
 from yoco.condense.idc import start_images
-from yoco.condense.loop import Stepper
 from yoco.condense.settings import PRESETS, overridden
 from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
+from yoco.loop import Stepper
 
 KERNELS = ("fc", "conv", "auto")
 AFFORDABLE = 1e10  # covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15 minutes of a core

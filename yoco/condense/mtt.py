@@ -16,10 +16,10 @@ from yoco import augment, checks, formation, models, train
 from yoco import device as devices
 from yoco.condense.experts import AUGMENTATION, Experts, ExpertSettings, train_experts
 from yoco.condense.idc import start_images
-from yoco.condense.loop import Stepper
 from yoco.condense.settings import PRESETS, default_model, overridden, smoke_width
 from yoco.condensed import normalise
 from yoco.data import ImageData
+from yoco.loop import Stepper
 
 LEAST_STUDENT_LR = 1e-5  # the learned rate stays positive
 PUBLISHED = {  # CIFAR-10 without whitening, by ipc
