@@ -1,0 +1,130 @@
+"""Long work killed (SIGKILL) at random moments goes on where it was, and ends with the bits of a run that was not killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.zygote import WORK
+from yoco import files, locks
+
+KILLS = 3  # of each kind of work
+ROOT = Path(__file__).parent.parent
+ALONE = {**os.environ, "YOCO_COMPILE": "0", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def zygote():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.zygote"], cwd=ROOT, env=ALONE,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )
+    yield process
+    process.stdin.close()
+    process.wait(30)
+
+
+def run(zygote, kind: str, folder: Path, kill_after: float | None = None) -> tuple[int, float]:
+    """Start work in a folder, and kill it after so many seconds. Returns its exit status and how long it took."""
+    print(kind, folder, file=zygote.stdin, flush=True)
+    pid, began = int(zygote.stdout.readline().split()[1]), time.monotonic()
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(pid, signal.SIGKILL)  # the zygote has not waited for it yet, so that the number is still its own
+    return int(zygote.stdout.readline().split()[1]), time.monotonic() - began
+
+
+def digest(folder: Path) -> str:
+    """What the work in a folder came to, or how it failed."""
+    assert (folder / "digest").exists(), (folder / "log").read_text()
+    return (folder / "digest").read_text()
+
+
+@pytest.mark.parametrize("kind", WORK)
+def test_killed_work_ends_as_if_it_was_not(zygote, tmp_path, kind):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir(), broken.mkdir()
+    status, seconds = run(zygote, kind, whole)
+    expected = digest(whole)
+    assert status == 0
+    moments = random.Random(kind)
+    left = seconds
+    for _ in range(KILLS):
+        status, _ = run(zygote, kind, broken, kill_after=moments.uniform(0.1, 0.8) * left)
+        if status == signal.SIGKILL:
+            left = max(0.05, left * 0.7)  # what is done stays done: the rest is shorter
+    assert not (broken / "digest").exists() or digest(broken) == expected
+    (broken / "digest").unlink(missing_ok=True)
+    assert run(zygote, kind, broken)[0] == 0 and digest(broken) == expected
+    assert not list(broken.rglob("*.part")), "what a killed process left is swept"
+
+
+def test_what_was_done_before_the_kill_is_not_done_again(zygote, tmp_path):
+    """The checkpoint is used: killed late, it holds most steps."""
+    _, seconds = run(zygote, "kip", tmp_path)
+    state, _ = files.load_tensors(tmp_path / "checkpoint.safetensors", "checkpoint")
+    assert len(state["loop.losses"]) == 60
+    (tmp_path / "checkpoint.safetensors").unlink()
+    run(zygote, "kip", tmp_path, kill_after=0.7 * seconds)
+    state, _ = files.load_tensors(tmp_path / "checkpoint.safetensors", "checkpoint")
+    assert 5 < len(state["loop.losses"]) <= 60
+
+
+KILL_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from yoco import files, locks
+path, moment = Path(sys.argv[1]), sys.argv[2]
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+if moment == "holder":
+    files.write_text = lambda place, text: (place.with_name(f".{place.name}.x.part").write_text(text), die())
+with locks.hold(path):
+    if moment == "writing":
+        files._flush = die
+    elif moment == "renaming":
+        Path.replace = die
+    elif moment == "renamed":
+        flush = files._flush
+        files._flush = lambda place: die() if place.is_dir() else flush(place)
+    files.save_tensors(path, "test", {"x": torch.ones(1000)}, {"round": 2})
+"""
+
+
+@pytest.mark.parametrize("moment, round_left", [("writing", 1), ("renaming", 1), ("renamed", 2), ("holder", 1)])
+def test_a_process_killed_while_it_writes_leaves_a_whole_file_and_no_lock(tmp_path, moment, round_left):
+    import torch
+
+    path = files.save_tensors(tmp_path / "x.safetensors", "test", {"x": torch.zeros(1000)}, {"round": 1})
+    done = subprocess.run([sys.executable, "-c", KILL_WHILE_WRITING, path, moment], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    tensors, info = files.load_tensors(path, "test")
+    assert info == {"round": round_left} and torch.equal(tensors["x"], torch.full((1000,), round_left - 1.0))
+    with locks.hold(path):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_a_notebook_run_that_is_killed_goes_on(tmp_path):
+    short = {
+        "seeds": 1, "compare": "kip", "compare_seconds": 0.1, "outer_loops": 4, "inner_loops": 10, "epochs": 1, "ipc": 2,
+        "run_dir": tmp_path / "run", "precision": "float32",
+    }
+    command = [sys.executable, "-m", "yoco", "run", "01", *(part for name, value in short.items() for part in ("-p", name, str(value)))]
+    for seconds in (6, 9):
+        running = subprocess.Popen(command, cwd=ROOT, env=ALONE, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        os.killpg(running.pid, signal.SIGKILL)  # the kernel is of another session, and ends with its parent
+        running.wait()
+    done = subprocess.run(command, cwd=ROOT, env=ALONE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    reference = [sys.executable, "-m", "yoco", "condense", *(p for n in ("outer_loops", "inner_loops", "ipc", "precision") for p in ("-p", n, str(short[n])))]
+    subprocess.run([*reference, "-p", "run_dir", str(tmp_path / "other")], cwd=ROOT, env=ALONE, check=True, capture_output=True)
+    made = [files.load_tensors(tmp_path / name / "condensed.safetensors", "condensed")[0]["images"] for name in ("run", "other")]
+    assert made[0].equal(made[1]) and (tmp_path / "run/01_condensation.ipynb").exists()
+    assert not list((tmp_path / "run").rglob(".*"))
