@@ -13,19 +13,30 @@ PADDING = 0.5  # mid-grey, for sizes that factor does not divide
 def cell_size(size: int, factor: int) -> int:
     """Side of a cell in pixels: size / factor, rounded up.
 
-    Raises ValueError where factor is below 1 or above size.
+    Raises TypeError where they are no whole numbers; ValueError where size is below 1, factor below 1 or above size, or
+    the last cells would be padding alone (factor 4 at size 5: cells of 2 pixels, of which the fourth would begin at 6).
     """
-    return math.ceil(size / checks.whole("factor", factor, 1, size))
+    checks.whole("size", size, 1)
+    if not _fills(size, checks.whole("factor", factor, 1, size)):
+        allowed = ", ".join(str(other) for other in range(1, size + 1) if _fills(size, other))
+        raise ValueError(f"factor={factor} leaves the last cells of images of side {size} empty; allowed: {allowed}")
+    return math.ceil(size / factor)
+
+
+def _fills(size: int, factor: int) -> bool:
+    """Whether each of the cells along a side has a pixel of the image in it."""
+    return (factor - 1) * math.ceil(size / factor) < size
 
 
 def pack(images: Tensor, factor: int, size: int) -> Tensor:
     """Shrink images to cells and lay factor² of them out in each condensed image, row after row.
 
     images: float [N*factor², C, H, W] in 0..1. Returns [N, C, size, size]; where factor does not divide size, the last
-    row and column of cells are cut to fit. Raises ValueError where the count is no multiple of factor².
+    row and column of cells are cut to fit. Raises TypeError or ValueError at other images, as `cell_size`, and where the
+    count is no multiple of factor².
     """
     side = cell_size(size, factor)
-    count, channels = images.shape[:2]
+    count, channels = checks.floats("images", images, "N", "C", "H", "W").shape[:2]
     if count % factor**2:
         raise ValueError(f"pack takes a multiple of factor²={factor**2} images, got {count}")
     if images.shape[-2:] != (side, side):
@@ -36,10 +47,12 @@ def pack(images: Tensor, factor: int, size: int) -> Tensor:
 
 
 def cells(images: Tensor, factor: int) -> Tensor:
-    """Cut condensed images [N, C, S, S] into cells [N*factor², C, side, side]; cell (r, c) of image n is number n*factor² + r*factor + c.
+    """Cut condensed images, float [N, C, S, S], into cells [N*factor², C, side, side]; cell (r, c) of image n is number n*factor² + r*factor + c.
 
-    Where factor does not divide S the images are first padded below and right with 0.5.
+    Where factor does not divide S the images are first padded below and right with 0.5. Raises TypeError or ValueError
+    at images of another type or shape, and as `cell_size`.
     """
+    checks.floats("images", checks.square("images", images), "N", "C", "S", "S")
     side = cell_size(images.shape[-1], factor)
     missing = factor * side - images.shape[-1]
     if missing:
@@ -52,7 +65,7 @@ def cells(images: Tensor, factor: int) -> Tensor:
 def form(images: Tensor, factor: int) -> Tensor:
     """Condensed images [N, C, S, S] -> formed images [N*factor², C, S, S]: cells, each upsampled bilinearly. Differentiable.
 
-    Formed image n*factor² + r*factor + c is cell (r, c) of condensed image n.
+    Formed image n*factor² + r*factor + c is cell (r, c) of condensed image n. Raises as `cells`.
     """
     return upsampled(cells(images, factor), images.shape[-1])
 
