@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,6 +63,11 @@ def real(name: str, value: object, low: float, high: float = math.inf) -> float:
         allowed = f"finite and at least {low}" if high == math.inf else f"between {low} and {high}"
         raise ValueError(f"{name} must be {allowed}, got {number}")
     return number
+
+
+def plain(value: object) -> object:
+    """A numpy number as Python's own, which JSON can hold; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def flag(name: str, value: object) -> bool:
@@ -123,6 +129,11 @@ def per_channel(name: str, values: object, channels: int, low: float) -> tuple[f
     return tuple(real(f"{name}[{number}]", value, low, 1) for number, value in enumerate(listed))
 
 
+def statistics(mean: object, std: object, channels: int) -> dict[str, tuple[float, ...]]:
+    """mean (0..1) and std (above 0, at most 1) as tuples of floats, one a channel, by name. Raises TypeError or ValueError."""
+    return {"mean": per_channel("mean", mean, channels, 0), "std": per_channel("std", std, channels, LEAST_STD)}
+
+
 def tensor(name: str, values: object, what: str) -> Tensor:
     """`values` if it is a dense tensor that holds numbers; TypeError where it is no tensor, ValueError where sparse or "meta"."""
     if not isinstance(values, Tensor):
@@ -156,6 +167,11 @@ def square(name: str, values: object) -> Tensor:
     if len(shape) != 4 or shape[2] != shape[3] or 0 in shape:
         raise ValueError(f"{name} must be square images [N, C, S, S], none of them 0, got {list(shape)}")
     return values
+
+
+def float_images(name: str, values: object) -> Tensor:
+    """`values` if it is a batch of square images [N, C, S, S] in floating point. Its values are not read."""
+    return floats(name, square(name, values), "N", "C", "S", "S")
 
 
 def images(name: str, values: object) -> Tensor:

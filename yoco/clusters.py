@@ -13,8 +13,10 @@ ITERATIONS = 10  # of Lloyd's algorithm: more move few points, and DREAM cluster
 def kmeans(points: Tensor, clusters: int, source: Generator, iterations: int = ITERATIONS) -> Tensor:
     """Centres [clusters, D] of `points` (float [N, D], on any device) by Lloyd's algorithm from a k-means++ start.
 
-    A cluster that loses its points keeps its centre. Raises ValueError where clusters is not in 1..N.
+    A cluster that loses its points keeps its centre. Raises TypeError or ValueError where clusters is not in 1..N, or points
+    are not such a tensor.
     """
+    checks.floats("points", points, "N", "D")
     checks.whole("clusters", clusters, 1, len(points))
     centres = _spread_start(points, clusters, source)
     for _ in range(iterations):

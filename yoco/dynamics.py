@@ -31,7 +31,10 @@ def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
 
 
 def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
-    """The `top_k` epochs of highest training accuracy [E] among the first `within`; ties: the earlier. Ascending, int64."""
+    """The `top_k` epochs of highest training accuracy [E] among the first `within`; ties: the earlier. Ascending, int64.
+
+    Where there are fewer epochs, all of them. Raises TypeError or ValueError unless both are whole numbers, at least 1.
+    """
     checks.whole("top_k", top_k, 1)
     checks.whole("within", within, 1)
     order = accuracy[:within].argsort(descending=True, stable=True)
@@ -39,7 +42,12 @@ def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logit of the label minus the largest other logit, [..., N] from logits [..., N, K] and labels [N]."""
+    """Logit of the label minus the largest other logit, [..., N] from logits [..., N, K] and labels [N].
+
+    Raises ValueError where K is 1: there is no other logit, and a margin of infinity would order nothing.
+    """
+    if logits.shape[-1] < 2:
+        raise ValueError(f"logits must be of at least 2 classes, since a margin is over another class's logit, got {list(logits.shape)}")
     own = labels.expand(logits.shape[:-1]).unsqueeze(-1)
     others = logits.scatter(-1, own, float("-inf")).amax(-1)
     return logits.gather(-1, own).squeeze(-1) - others
@@ -85,8 +93,11 @@ class Dynamics:
         return self.final_logits is not None
 
     def label_probability(self, indices: Sequence[int]) -> Tensor:
-        """Probability of the own label of some images in the epochs that were kept, float [E_kept, n] in 0..1."""
-        chosen = torch.as_tensor(indices)
+        """Probability of the own label of some images in the epochs that were kept, float [E_kept, n] in 0..1.
+
+        indices: in 0..N-1, none needed. Raises TypeError or ValueError at others.
+        """
+        chosen = torch.tensor([checks.whole("indices", int(index), 0, len(self.labels) - 1) for index in indices], dtype=torch.long)
         return self.logits[:, chosen].softmax(-1)[:, torch.arange(len(chosen)), self.labels[chosen]]
 
     def of(self, condensed: CondensedSet) -> bool:
@@ -95,7 +106,7 @@ class Dynamics:
 
     def early_logits(self, epochs: int = EARLY) -> Tensor:
         """Logits of the first `epochs` epochs, or of as many as there are. Raises ValueError where they were not kept."""
-        wanted = torch.arange(min(epochs, len(self.correct)))
+        wanted = torch.arange(min(checks.whole("epochs", epochs, 1), len(self.correct)))
         return self._rows(wanted, f"the first {epochs} epochs", "early")
 
     def top_logits(self, top_k: int, within: int) -> Tensor:

@@ -1,7 +1,5 @@
 """Multi-formation: condensed images hold factor x factor cells, each of which becomes one training image (appendix, Fig. 1)."""
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,15 +15,11 @@ def cell_size(size: int, factor: int) -> int:
     the last cells would be padding alone (factor 4 at size 5: cells of 2 pixels, of which the fourth would begin at 6).
     """
     checks.whole("size", size, 1)
-    if not _fills(size, checks.whole("factor", factor, 1, size)):
-        allowed = ", ".join(str(other) for other in range(1, size + 1) if _fills(size, other))
-        raise ValueError(f"factor={factor} leaves the last cells of images of side {size} empty; allowed: {allowed}")
-    return math.ceil(size / factor)
-
-
-def _fills(size: int, factor: int) -> bool:
-    """Whether each of the cells along a side has a pixel of the image in it."""
-    return (factor - 1) * math.ceil(size / factor) < size
+    side = -(-size // checks.whole("factor", factor, 1, size))
+    if (factor - 1) * side >= size:
+        fewer, more = -(-size // side), -(-size // (side - 1))
+        raise ValueError(f"factor={factor} leaves the last cells of images of side {size} empty; allowed, the nearest: {fewer} and {more}")
+    return side
 
 
 def pack(images: Tensor, factor: int, size: int) -> Tensor:
@@ -40,7 +34,9 @@ def pack(images: Tensor, factor: int, size: int) -> Tensor:
     if count % factor**2:
         raise ValueError(f"pack takes a multiple of factor²={factor**2} images, got {count}")
     if images.shape[-2:] != (side, side):
-        images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)  # white rounds above 1
+        wide = images.float() if images.dtype.itemsize < 4 else images  # torch shrinks no half precision on a CPU
+        shrunk = F.interpolate(wide, (side, side), mode="bilinear", align_corners=False, antialias=True)
+        images = shrunk.clamp(0, 1).to(images.dtype)  # white rounds above 1
     grid = images.reshape(count // factor**2, factor, factor, channels, side, side)
     rows = grid.permute(0, 3, 1, 4, 2, 5)  # [n, C, row, side, column, side]
     return rows.reshape(-1, channels, factor * side, factor * side)[..., :size, :size].contiguous()
@@ -52,7 +48,7 @@ def cells(images: Tensor, factor: int) -> Tensor:
     Where factor does not divide S the images are first padded below and right with 0.5. Raises TypeError or ValueError
     at images of another type or shape, and as `cell_size`.
     """
-    checks.floats("images", checks.square("images", images), "N", "C", "S", "S")
+    checks.float_images("images", images)
     side = cell_size(images.shape[-1], factor)
     missing = factor * side - images.shape[-1]
     if missing:
