@@ -84,11 +84,11 @@ class Augmentation:
         return tuple(o for o in self.operations if o not in exclusive or o == exclusive[drawn])
 
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
-        """Augment normalised images, float [N, C, S, S], by `draw`. Differentiable in the images.
+        """Augment normalised images, float [N, C, S, S], by `draw`; of half precision come float32. Differentiable in the images.
 
         Raises TypeError or ValueError at other images, or a draw for another number of them.
         """
-        checks.float_images("images", images)
+        images = checks.wide(checks.float_images("images", images))
         if len(draw.shift) not in (1, len(images)):
             raise ValueError(f"draw must be for 1 or {len(images)} images, as many as there are, got one for {len(draw.shift)}")
         draw = draw.to(images.device)
@@ -98,7 +98,7 @@ class Augmentation:
             images = crop(images, draw.shift)
         if "scale" in draw.operations or "rotate" in draw.operations:
             theta = draw.theta.expand(images.shape[0], 2, 3)
-            grid = F.affine_grid(theta, images.shape, align_corners=False)
+            grid = F.affine_grid(theta, images.shape, align_corners=False).to(images.dtype)
             images = F.grid_sample(images, grid, align_corners=False)
         if "flip" in draw.operations:
             images = torch.where(draw.flip, images.flip(3), images)

@@ -153,6 +153,11 @@ def floats(name: str, values: object, *dimensions: str) -> Tensor:
     return values
 
 
+def wide(values: Tensor) -> Tensor:
+    """Half precision as float32, which torch computes all in and sums do not overflow; other floats as they are."""
+    return values.float() if values.dtype.itemsize < 4 else values
+
+
 def finite(name: str, values: Tensor) -> Tensor:
     """`values` if none of them is NaN or infinite, else a ValueError that counts the bad ones."""
     bad = (~torch.isfinite(values)).sum().item()

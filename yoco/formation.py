@@ -34,8 +34,7 @@ def pack(images: Tensor, factor: int, size: int) -> Tensor:
     if count % factor**2:
         raise ValueError(f"pack takes a multiple of factor²={factor**2} images, got {count}")
     if images.shape[-2:] != (side, side):
-        wide = images.float() if images.dtype.itemsize < 4 else images  # torch shrinks no half precision on a CPU
-        shrunk = F.interpolate(wide, (side, side), mode="bilinear", align_corners=False, antialias=True)
+        shrunk = F.interpolate(checks.wide(images), (side, side), mode="bilinear", align_corners=False, antialias=True)
         images = shrunk.clamp(0, 1).to(images.dtype)  # white rounds above 1
     grid = images.reshape(count // factor**2, factor, factor, channels, side, side)
     rows = grid.permute(0, 3, 1, 4, 2, 5)  # [n, C, row, side, column, side]

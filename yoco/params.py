@@ -29,9 +29,10 @@ def _split(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """Pydantic takes True for 1."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not True or False")
+    """A number, or text of one: pydantic takes True for 1, and bytes."""
+    value = checks.plain(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"must be a number, got {checks.shown(value)}")
     return value
 
 

@@ -27,9 +27,8 @@ def _check(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _checked_floats(name: str, values: Tensor, *dimensions: str) -> Tensor:
-    """Finite floats of this shape, none of it 0, in float32 at least: sums and squares overflow half precision."""
-    checks.finite(name, checks.floats(name, values, *dimensions))
-    return values.float() if values.dtype.itemsize < 4 else values
+    """Finite floats of this shape, none of it 0, in float32 at least."""
+    return checks.wide(checks.finite(name, checks.floats(name, values, *dimensions)))
 
 
 def lbpe(logits: Tensor, labels: Tensor, *, top_k: int = 10, within: int = 100, output: str = "probabilities") -> Tensor:
@@ -102,7 +101,8 @@ def ssp(features: Tensor, n: int, *, seed: int = 0, farthest: bool = False) -> T
     from sklearn.cluster import KMeans
 
     points = _checked_floats("features", features, "N", "D").detach().double()
-    checks.finite("the squared lengths of features", points.square().sum(1))
+    if not clusters.measurable(points):
+        raise ValueError("features must have finite squared distances")
     n, seed = checks.whole("n", n, 1, len(features)), checks.seed("seed", seed)
     checks.flag("farthest", farthest)
     points = _in_their_span(points)
