@@ -30,9 +30,9 @@ def documented(call: Callable[[], Any], *names: str) -> Any:
 
 
 @st.composite
-def images(draw: st.DrawFn) -> Any:
+def images(draw: st.DrawFn, sizes: st.SearchStrategy[int] = st.integers(1, 6)) -> Any:
     """Batches of images: good ones of every type and layout, and bad ones."""
-    count, channels, size = (draw(st.integers(1, most)) for most in (3, 2, 6))
+    count, channels, size = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(sizes)
     good = torch.rand(count, channels, size, size)
     bad = st.sampled_from([
         good[0], good[:0], good[..., :0], good[:, :, :, 1:], good - 1, good * 3, good / 0, good * NAN, good.to(torch.int8), good > 0.5,

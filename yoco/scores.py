@@ -19,6 +19,12 @@ def _errors(logits: Tensor, labels: Tensor, output: str) -> Tensor:
     return (p - F.one_hot(labels, logits.shape[-1])).norm(dim=-1)
 
 
+def _mean(values: Tensor) -> Tensor:
+    """Mean over the epochs, [N] of [E, N], summed epoch by epoch: torch's own mean rounds by an image's place, and so would
+    rank equal images."""
+    return (sum(values.double().unbind()) / len(values)).to(values.dtype)
+
+
 def _check(logits: Tensor, labels: Tensor) -> Tensor:
     """The logits [E, N, K], in float32 at least."""
     wide = _checked_floats("logits", logits, "E", "N", "K")
@@ -44,7 +50,7 @@ def lbpe(logits: Tensor, labels: Tensor, *, top_k: int = 10, within: int = 100, 
     checks.one_of("output", output, OUTPUTS)
     accuracy = (logits.argmax(-1) == labels).float().mean(1)
     chosen = top_epochs(accuracy, top_k, within)
-    return _errors(logits[chosen], labels, output).mean(0)
+    return _mean(_errors(logits[chosen], labels, output))
 
 
 def el2n(logits: Tensor, labels: Tensor, *, epochs: int = 10) -> Tensor:
@@ -54,7 +60,7 @@ def el2n(logits: Tensor, labels: Tensor, *, epochs: int = 10) -> Tensor:
     """
     logits = _check(logits, labels)
     checks.whole("epochs", epochs, 1)
-    return _errors(logits[:epochs], labels, "probabilities").mean(0)
+    return _mean(_errors(logits[:epochs], labels, "probabilities"))
 
 
 def aum(logits: Tensor, labels: Tensor) -> Tensor:
@@ -63,7 +69,7 @@ def aum(logits: Tensor, labels: Tensor) -> Tensor:
     logits: float [E, N, K]; labels: int64 [N]. Returns float [N], any sign; LOW is hard. Raises as `lbpe`, and ValueError
     for K = 1, where there is no other logit.
     """
-    return margin(_check(logits, labels), labels).mean(0)
+    return _mean(margin(_check(logits, labels), labels))
 
 
 def forgetting(correct: Tensor) -> Tensor:
