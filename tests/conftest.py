@@ -4,8 +4,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import hypothesis
+import matplotlib.pyplot as plt
 import pytest
 import torch
 

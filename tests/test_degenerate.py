@@ -109,7 +109,11 @@ def test_clusters_of_duplicates_of_one_point_and_of_fewer_points_than_clusters()
     for seed in range(5):
         for chosen in (clusters.representatives(points, 2, seeds.generator(seed)), scores.ssp(points, 2, seed=seed)):
             assert sorted(chosen.tolist()) == [0, 4], "the lower index of equals, and the other point"
-        assert sorted(clusters.representatives(points, 5, seeds.generator(seed)).tolist()) == sorted(scores.ssp(points, 5, seed=seed).tolist()) == [0, 1, 2, 3, 4]
+        assert (
+            sorted(clusters.representatives(points, 5, seeds.generator(seed)).tolist())
+            == sorted(scores.ssp(points, 5, seed=seed).tolist())
+            == [0, 1, 2, 3, 4]
+        )
     assert clusters.representatives(points[:1], 1, seeds.generator(0)).tolist() == [0] == scores.ssp(points[:1], 1).tolist()
     for call, match in ((lambda: clusters.kmeans(points, 6, seeds.generator(0)), "clusters"), (lambda: scores.ssp(points, 6), "n")):
         with pytest.raises(ValueError, match=f"{match} must be between 1 and 5, got 6"):
@@ -171,5 +175,10 @@ def test_a_lemma_needs_two_samples():
 def test_equal_images_score_the_same_wherever_they_stand():
     logits = torch.randn(10, 1, 3, generator=torch.Generator().manual_seed(1)).expand(-1, 37, -1).contiguous()
     labels = torch.zeros(37).long()
-    for values in (scores.lbpe(logits, labels), scores.lbpe(logits, labels, output="logits"), scores.el2n(logits, labels), scores.aum(logits, labels)):
+    for values in (
+        scores.lbpe(logits, labels),
+        scores.lbpe(logits, labels, output="logits"),
+        scores.el2n(logits, labels),
+        scores.aum(logits, labels),
+    ):
         assert (values == values[0]).all()

@@ -52,9 +52,14 @@ def test_form_takes_float_images_and_names_what_it_does_not_take(batch, factor):
 @pytest.mark.parametrize("wrong", WRONG_COUNTS, ids=repr)
 def test_counts_that_are_none(wrong):
     for call in (
-        lambda: formation.cell_size(8, wrong), lambda: formation.cell_size(wrong, 1), lambda: models.build("convnet", wrong, 2, 8),
-        lambda: models.build("resnet10ap", 1, wrong, 16), lambda: models.build("resnet10", 1, 2, wrong), lambda: models.ConvNet(1, 2, 8, width=wrong),
-        lambda: models.ConvNet(1, 2, 8, depth=wrong), lambda: models.ResNetAP(1, 2, 16, depth=wrong),
+        lambda: formation.cell_size(8, wrong),
+        lambda: formation.cell_size(wrong, 1),
+        lambda: models.build("convnet", wrong, 2, 8),
+        lambda: models.build("resnet10ap", 1, wrong, 16),
+        lambda: models.build("resnet10", 1, 2, wrong),
+        lambda: models.ConvNet(1, 2, 8, width=wrong),
+        lambda: models.ConvNet(1, 2, 8, depth=wrong),
+        lambda: models.ResNetAP(1, 2, 16, depth=wrong),
         lambda: augment.Augmentation(()).draw(wrong, 8, torch.Generator()),
     ):
         with pytest.raises((ValueError, TypeError), match="must be|unknown"):
@@ -90,14 +95,21 @@ def test_augmentation_and_cutmix_name_what_they_do_not_take(batch, probability):
 @given(images(), st.integers(0, 4), st.data())
 def test_condensed_sets_are_held_as_float32_or_refused(batch, factor, data):
     count = len(batch) if isinstance(batch, torch.Tensor) and batch.ndim else 2
-    labels = data.draw(st.sampled_from([torch.arange(count), torch.zeros(count).long(), torch.arange(count).float(), [0, 1], None, torch.arange(count) - 1]))
+    labels = data.draw(
+        st.sampled_from([torch.arange(count), torch.zeros(count).long(), torch.arange(count).float(), [0, 1], None, torch.arange(count) - 1])
+    )
     classes = data.draw(st.sampled_from([tuple(map(str, range(count))), ("a",), ("a", "a"), "ab", (1, 2), None, ()]))
     statistics = data.draw(st.sampled_from([(0.5,), (0.5, 0.5), (), (float("nan"),), (0,), ("0.5",), 0.5, None, (True,), (2,), (float("inf"),)]))
     made = documented(
         lambda: CondensedSet(batch, labels, factor, classes, statistics, statistics, "real"), "images", "labels", "factor", "classes", "mean", "std"
     )
     if made is not None:
-        assert made.images.dtype == torch.float32 and not made.images.requires_grad and min(made.std) > 0 and len(set(made.classes)) == len(made.classes) > 1
+        assert (
+            made.images.dtype == torch.float32
+            and not made.images.requires_grad
+            and min(made.std) > 0
+            and len(set(made.classes)) == len(made.classes) > 1
+        )
         formed, of = made.form()
         assert formed.dtype == torch.float32 and len(formed) == len(of) and len(made.fingerprint) == 12
 
@@ -123,7 +135,9 @@ def test_devices_that_cannot_compute(wrong):
     assert device.choose("cpu") == device.choose(torch.device("cpu")) == torch.device("cpu")
 
 
-@given(st.one_of(st.integers(), st.floats(), st.text(), st.none(), st.booleans(), st.lists(st.integers(), max_size=2), st.binary()), st.integers(-3, 3))
+@given(
+    st.one_of(st.integers(), st.floats(), st.text(), st.none(), st.booleans(), st.lists(st.integers(), max_size=2), st.binary()), st.integers(-3, 3)
+)
 def test_numbers_are_in_range_or_refused(value, low):
     number = documented(lambda: checks.real("share", value, low, 5), "share")
     assert number is None or low <= number <= 5 and type(number) is float

@@ -43,7 +43,8 @@ def _usable(device: str | torch.device) -> torch.device:
         torch.zeros(1, device=where).item()  # "meta" has no values; a GPU may be missing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = " ".join(str(error).split()[:12])
-        raise ValueError(f"device={str(device)!r} cannot be used here ({why}); allowed: auto, cpu, or a GPU of this machine as torch names it") from error
+        allowed = "auto, cpu, or a GPU of this machine as torch names it"
+        raise ValueError(f"device={str(device)!r} cannot be used here ({why}); allowed: {allowed}") from error
     return where
 
 

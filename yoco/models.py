@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from yoco import checks, seeds
 
-
 MOST_DEPTH = 16  # halvings of an image of 65,536 pixels a side
 
 
