@@ -156,8 +156,8 @@ def _checked(
     """IPC, factor and seed as Python's own numbers, and the settings, once all are known to be good."""
     own = factor_of(method, checks.instance("data", data, ImageData).size)
     ipc, seed = checks.whole("ipc", ipc, 1), checks.seed("seed", seed)
-    factor = checks.whole("factor", own if factor is None else factor, 1)
+    factor = own if factor is None else factor
     formation.cell_size(data.size, factor)
     chosen = METHODS[method].settings_for(preset, data.size, ipc, settings)
     data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
-    return ipc, factor, seed, chosen
+    return ipc, int(factor), seed, chosen
