@@ -1,6 +1,7 @@
 """Generated arguments of scores, clusters, pruning and ranked sets: bounds that hold, or an error that names the argument."""
 
 import functools
+import itertools
 import math
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.nasty import DENSE, INF, NAN, WRONG_COUNTS, WRONG_FLAGS, WRONG_SEEDS, documented, scores_of
-from yoco import clusters, prune, scores, seeds
+from yoco import checks, clusters, prune, scores, seeds
 from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics
 
@@ -38,7 +39,7 @@ def test_scores_are_finite_and_in_the_range_that_they_state(epochs, count, class
     logits = (torch.randn(epochs, count, classes).clamp(-1, 1) * min(scale, torch.finfo(dtype).max)).to(dtype)
     labels = torch.arange(count) % classes
     for values in (scores.lbpe(logits, labels, top_k=top_k, within=within), scores.el2n(logits, labels, epochs=top_k)):
-        assert values.shape == (count,) and values.min() >= 0 and values.max() <= math.sqrt(2) + 1e-6
+        assert values.dtype == checks.wide(logits).dtype and values.shape == (count,) and values.min() >= 0 and values.max() <= math.sqrt(2) + 1e-6
         assert classes > 1 or (values == 0).all(), "of one class alone nothing can be wrong"
     entropy = scores.entropy(logits[0])
     assert entropy.shape == (count,) and entropy.min() >= -1e-6 and entropy.max() <= math.log(classes) + 1e-5
@@ -132,32 +133,43 @@ def test_select_and_stratified_take_any_numbers_and_name_the_rest(count, n, stra
     assert kept is None or len(set(kept.tolist())) == n
 
 
-@given(PAIRS, st.sampled_from([*prune.METHODS]), st.integers(0, 4), st.data())
-def test_prune_keeps_its_budget_or_names_the_argument(made, method, ipc_to, data):
+@given(PAIRS, st.sampled_from([*prune.METHODS]), st.integers(0, 4))
+def test_prune_keeps_its_budget_or_names_the_argument(made, method, ipc_to):
     condensed, dynamics = made
-    wrong = {
-        "keep": st.sampled_from(["low", 1, ["easy"]]),
-        "balanced": st.sampled_from(WRONG_FLAGS),
-        "seed": st.sampled_from([s for s in WRONG_SEEDS]),
-        "top_k": st.sampled_from([w for w in WRONG_COUNTS if w is not None]),
-        "within": st.sampled_from([w for w in WRONG_COUNTS if w is not None]),
-        "output": st.sampled_from(["logit", None, 1, []]),
-        "hard_cutoff": st.sampled_from([-0.1, 1.5, NAN, "0.1", True, []]),
-    }
     kept = documented(lambda: prune.prune(condensed, dynamics, method, ipc_to), "ipc_to")
     assert (kept is None) == (not 1 <= ipc_to <= condensed.ipc)
     if kept is not None:
         per_class = ipc_to * condensed.factor**2
         assert len(set(kept.indices.tolist())) == kept.per_class_counts.sum() == per_class * len(condensed.classes)
         assert not kept.balanced or (kept.per_class_counts == per_class).all()
-        name = data.draw(st.sampled_from(sorted(wrong)))
+
+
+WRONG_OPTIONS = {
+    "keep": ("low", 1, ["easy"]),
+    "balanced": [wrong for wrong in WRONG_FLAGS if wrong is not None],
+    "seed": WRONG_SEEDS,
+    "top_k": [wrong for wrong in WRONG_COUNTS if wrong is not None],
+    "within": [wrong for wrong in WRONG_COUNTS if wrong is not None],
+    "output": ("logit", None, 1, []),
+    "hard_cutoff": (-0.1, 1.5, NAN, "0.1", True, []),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_OPTIONS)
+def test_options_of_every_method_are_named_also_by_those_that_do_not_read_them(name):
+    condensed, dynamics = pair(2, 2, 1)
+    for method, wrong in itertools.product(prune.METHODS, WRONG_OPTIONS[name]):
         with pytest.raises((ValueError, TypeError), match=name):
-            prune.prune(condensed, dynamics, method, ipc_to, **{name: data.draw(wrong[name])})
-    for strange in (None, "dynamics", {}, 1):
-        with pytest.raises((ValueError, TypeError), match="dynamics"):
-            prune.prune(condensed, strange, "yoco", 1)
-        with pytest.raises(TypeError, match="condensed"):
-            prune.prune(strange, dynamics, "yoco", 1)
+            prune.prune(condensed, dynamics, method, 1, **{name: wrong})
+
+
+@pytest.mark.parametrize("strange", [None, "dynamics", {}, 1])
+def test_prune_names_what_is_no_set_and_no_dynamics(strange):
+    condensed, dynamics = pair(2, 2, 1)
+    with pytest.raises((ValueError, TypeError), match="dynamics"):
+        prune.prune(condensed, strange, "yoco", 1)
+    with pytest.raises(TypeError, match="condensed"):
+        prune.prune(strange, dynamics, "yoco", 1)
 
 
 @given(PAIRS, st.sampled_from(prune.RANKING), st.integers(0, 30), st.integers(0, 4))
