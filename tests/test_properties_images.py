@@ -1,5 +1,6 @@
 """Generated arguments of what handles images: it works as documented, or names the argument in a ValueError or TypeError."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -153,3 +154,17 @@ def test_numbers_too_large_to_print_are_refused():
         with pytest.raises(ValueError, match="^n.*(must be|unknown)") as error:
             call()
         assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("dtype", DENSE)
+def test_a_set_of_any_precision_in_any_layout_inside_of_a_graph_is_held_as_float32(dtype, tmp_path):
+    given_images = torch.rand(2, 1, 6, 12).to(dtype).requires_grad_()[..., ::2]
+    made = CondensedSet(given_images, torch.arange(2), np.int64(2), ["a", "b"], np.array([0.5]), [np.float32(0.25)], "real")
+    assert made.images.dtype == torch.float32 and not made.images.requires_grad
+    assert torch.equal(made.images, given_images.detach().float()) and (made.factor, made.classes, made.mean, made.std) == (
+        2,
+        ("a", "b"),
+        (0.5,),
+        (0.25,),
+    )
+    assert CondensedSet.load(made.save(tmp_path / "set")).fingerprint == made.fingerprint
