@@ -4,6 +4,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import hypothesis
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -12,6 +13,9 @@ from yoco import condense, dynamics
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, channel_statistics
 
+# the same examples every time, and no folder of them; a slow machine is no failure
+hypothesis.settings.register_profile("yoco", deadline=None, derandomize=True, database=None, max_examples=60)
+hypothesis.settings.load_profile("yoco")
 CLASSES = ("dark", "middle", "bright")
 
 

@@ -277,7 +277,7 @@ def test_an_expert_that_diverges_is_said(toy, monkeypatch):
 @pytest.mark.parametrize("overrides, error, match", [
     ({"image_rl": 1.0}, ValueError, "setting='image_rl' is unknown .did you mean 'image_lr'"),
     ({"image_lr": -1.0}, ValueError, "image_lr must be"),
-    ({"student_lr": 0.0}, ValueError, "student_lr must be between 1e-05"),
+    ({"student_lr": 0.0}, ValueError, "student_lr must be finite and at least 1e-05"),
     ({"student_steps": 0}, ValueError, "student_steps must be at least 1"),
     ({"iterations": 2.5}, TypeError, "iterations must be a whole number"),
     ({"image_momentum": 1.5}, ValueError, "image_momentum must be between 0 and 1"),

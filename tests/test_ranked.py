@@ -202,7 +202,7 @@ def told(**values):
     (told(factor="2"), "factor must be a whole number"),
     (told(size=10**9), "cells must have shape"),
     (told(mean=[0.5]), "mean must hold 3 values"),
-    (told(classes=["a"]), "cells must have shape"),
+    (told(classes=["a"]), "at least 2 classes"),
 ])
 def test_damaged_headers(path, change, match):
     with_header(path, change)
@@ -244,7 +244,7 @@ def test_bad_values_are_refused(tmp_path, bad, match):
 def test_a_ranked_set_that_does_not_fit_is_refused(toy_set, toy_dynamics, tmp_path):
     held = toy_set.rank(toy_dynamics)
     for change, error, match in (
-        ({"cells": held.cells.double()}, TypeError, "uint8 or float32"), ({"classes": ("a",)}, ValueError, r"\[ranks, 1, C, 8, 8\]"),
+        ({"cells": held.cells.double()}, TypeError, "uint8 or float32"), ({"classes": ("a", "b")}, ValueError, r"\[ranks, 2, C, 8, 8\]"),
         ({"size": 0}, ValueError, "size must be at least 1"), ({"std": (1.0,)}, ValueError, "std must hold 3 values"),
     ):
         with pytest.raises(error, match=match):

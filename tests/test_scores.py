@@ -99,7 +99,7 @@ def test_ssp_with_duplicates_still_gives_different_images():
 
 @pytest.mark.parametrize("logits, labels, error, match", [
     (torch.zeros(2, 3), torch.zeros(3, dtype=torch.long), ValueError, "E, N, K"),
-    (torch.zeros(0, 3, 2), torch.zeros(3, dtype=torch.long), ValueError, "at least one epoch"),
+    (torch.zeros(0, 3, 2), torch.zeros(3, dtype=torch.long), ValueError, r"E, N, K\], none of them 0"),
     (torch.full((1, 3, 2), float("nan")), torch.zeros(3, dtype=torch.long), ValueError, "logits holds 6 NaN"),
     (torch.zeros(1, 3, 2), torch.tensor([0, 1, 2]), ValueError, "labels must lie in 0..1"),
     (torch.zeros(1, 3, 2), torch.zeros(2, dtype=torch.long), ValueError, r"shape \[3\]"),

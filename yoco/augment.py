@@ -44,7 +44,7 @@ class Augmentation:
     """A strategy: colour, flip and cutout are applied whenever they are named; of crop, scale and rotate one is drawn per batch.
 
     shared: one draw for the whole batch (siamese) in place of one per image. single: of all operations one is drawn per
-    batch, as DSA does. Raises ValueError at an unknown operation.
+    batch, as DSA does. Raises TypeError or ValueError at an unknown operation.
     """
 
     operations: tuple[str, ...]
@@ -52,11 +52,15 @@ class Augmentation:
     single: bool = False
 
     def __post_init__(self) -> None:
-        for operation in self.operations:
+        for operation in checks.instance("operations", self.operations, tuple):
             checks.one_of("operation", operation, OPERATIONS)
+        checks.flag("shared", self.shared)
+        checks.flag("single", self.single)
 
     def draw(self, count: int, size: int, source: Generator) -> Draw:
-        """Draw the parameters for `count` images of side `size` (one for them all where shared)."""
+        """Draw the parameters for `count` images of side `size` (one for them all where shared), each at least 1."""
+        checks.whole("count", count, 1)
+        checks.whole("size", size, 1)
         n = 1 if self.shared else count
         operations = self._chosen(source)
         colour = torch.rand(3, n, 1, 1, 1, generator=source)
@@ -80,7 +84,13 @@ class Augmentation:
         return tuple(o for o in self.operations if o not in exclusive or o == exclusive[drawn])
 
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
-        """Augment normalised images [N, C, S, S] by `draw`. Differentiable in the images."""
+        """Augment normalised images, float [N, C, S, S], by `draw`; of half precision come float32. Differentiable in the images.
+
+        Raises TypeError or ValueError at other images, or a draw for another number of them.
+        """
+        images = checks.wide(checks.float_images("images", images))
+        if len(draw.shift) not in (1, len(images)):
+            raise ValueError(f"draw must be for 1 or {len(images)} images, as many as there are, got one for {len(draw.shift)}")
         draw = draw.to(images.device)
         if "color" in draw.operations:
             images = colour(images, draw)
@@ -88,7 +98,7 @@ class Augmentation:
             images = crop(images, draw.shift)
         if "scale" in draw.operations or "rotate" in draw.operations:
             theta = draw.theta.expand(images.shape[0], 2, 3)
-            grid = F.affine_grid(theta, images.shape, align_corners=False)
+            grid = F.affine_grid(theta, images.shape, align_corners=False).to(images.dtype)
             images = F.grid_sample(images, grid, align_corners=False)
         if "flip" in draw.operations:
             images = torch.where(draw.flip, images.flip(3), images)
@@ -149,8 +159,13 @@ def cutout_mask(centre: Tensor, size: int) -> Tensor:
 def cutmix(images: Tensor, labels: Tensor, classes: int, source: Generator, probability: float = 0.5) -> tuple[Tensor, Tensor]:
     """With `probability`, paste one box of a partner image into every image; area Beta(1, 1), the same box for the batch.
 
-    images [N, C, S, S], labels int64 [N] in 0..classes-1. Returns images and soft labels [N, classes] that sum to 1.
+    images: float [N, C, S, S]; labels: int64 [N] in 0..classes-1, which is the caller's to know: reading them here would
+    wait for the device. Returns images and soft labels [N, classes] that sum to 1. Raises TypeError or ValueError at other
+    images or labels, or a probability outside 0..1.
     """
+    checks.float_images("images", images)
+    checks.labels("labels", labels, len(images))
+    checks.real("probability", probability, 0, 1)
     targets = F.one_hot(labels, classes).float()
     if torch.rand(1, generator=source) >= probability:
         return images, targets

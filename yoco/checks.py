@@ -1,40 +1,161 @@
 """Checks of arguments at the public edge: each error names the argument, what came and what is allowed."""
 
-from collections.abc import Iterable
+import math
+import os
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what torch computes in
+MOST_SEED = 2**32 - 1  # numpy and scikit-learn take no larger one
+LEAST_STD = 1e-9
+Kind = TypeVar("Kind")
+
+
+def shown(value: object) -> str:
+    """`value` as an error message shows it: its repr, cut to 200 characters, and its type."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of more than 4,300 digits has none
+        text = "one that cannot be printed"
+    return f"{text if len(text) <= 200 else text[:200] + '…'} of type {type(value).__name__}"
+
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
-    """`value` if it is one of `allowed`, else a ValueError that lists them and suggests the nearest."""
+    """`value` if it is one of `allowed`, else an error that lists them: TypeError where it is no string, else ValueError,
+    which suggests the nearest."""
     allowed = list(allowed)
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {shown(value)}; allowed: {', '.join(allowed)}")
     if value in allowed:
         return value
-    near = get_close_matches(str(value), allowed, n=1)
+    near = get_close_matches(value[:200], allowed, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"{name}={value!r} is unknown{hint}; allowed: {', '.join(allowed)}")
+    raise ValueError(f"{name}={value[:200]!r} is unknown{hint}; allowed: {', '.join(allowed)}")
 
 
 def whole(name: str, value: object, low: int, high: int | None = None) -> int:
-    """`value` as an int in low..high; TypeError for another type, ValueError out of range."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
-    value = value.__index__()
+    """`value` as an int in low..high; TypeError for another type, ValueError out of range. numpy's integers are whole numbers."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {shown(value)}")
+    value = int(value)
     if value < low or (high is not None and value > high):
         allowed = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise ValueError(f"{name} must be {allowed}, got {value}")
+        raise ValueError(f"{name} must be {allowed}, got {shown(value).removesuffix(' of type int')}")
     return value
 
 
-def real(name: str, value: object, low: float, high: float = float("inf")) -> float:
-    """`value` as a finite float in low..high; TypeError for another type, ValueError out of range."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be between {low} and {high}, got {value}")
-    return float(value)
+def real(name: str, value: object, low: float, high: float = math.inf) -> float:
+    """`value` as a finite float in low..high; TypeError for another type, ValueError out of range, at NaN and at infinity."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number, larger than any float
+        number = math.inf
+    if not (low <= number <= high and math.isfinite(number)):
+        allowed = f"finite and at least {low}" if high == math.inf else f"between {low} and {high}"
+        raise ValueError(f"{name} must be {allowed}, got {number}")
+    return number
+
+
+def plain(value: object) -> object:
+    """A numpy number as Python's own, which JSON can hold; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def flag(name: str, value: object) -> bool:
+    """`value` if it is True or False, else a TypeError: "no" and 0 are neither."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return value
+
+
+def seed(name: str, value: object) -> int:
+    """`value` as an int in 0..2**32-1. Raises as `whole`."""
+    return whole(name, value, 0, MOST_SEED)
+
+
+def instance(name: str, value: object, kind: type[Kind]) -> Kind:
+    """`value` if it is of the class `kind`, else a TypeError."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be of type {kind.__name__}, got {shown(value)}")
+    return value
+
+
+def path(name: str, value: object) -> Path:
+    """`value` as a path, ~ filled in; TypeError for another type, ValueError where there is no such home."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, got {shown(value)}")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name}={str(value)!r} starts in a home that is not known: {error}") from error
+
+
+def sequence(name: str, values: object) -> list[Any]:
+    """`values` as a list of at least one; TypeError where it is no sequence (text is none), ValueError where it is empty."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence, got {shown(values)}")
+    listed = list(values)
+    if not listed:
+        raise ValueError(f"{name} must hold at least one, got none")
+    return listed
+
+
+def class_names(name: str, values: object) -> tuple[str, ...]:
+    """`values` as a tuple of at least two different strings. Raises TypeError or ValueError."""
+    names = tuple(sequence(name, values))
+    if strange := [value for value in names if not isinstance(value, str)]:
+        raise TypeError(f"{name} must be strings, got {shown(strange[0])}")
+    if len(names) < 2:
+        raise ValueError(f"{name}: at least 2 classes are needed, got {len(names)}")
+    if twice := [value for value in dict.fromkeys(names) if names.count(value) > 1]:
+        raise ValueError(f"{name} must all differ, got {twice[0]!r} more than once")
+    return names
+
+
+def per_channel(name: str, values: object, channels: int, low: float) -> tuple[float, ...]:
+    """`values` as a tuple of floats in low..1, one a channel. Raises TypeError or ValueError."""
+    listed = sequence(name, values)
+    if len(listed) != channels:
+        raise ValueError(f"{name} must hold {channels} values, one a channel, got {len(listed)}")
+    return tuple(real(f"{name}[{number}]", value, low, 1) for number, value in enumerate(listed))
+
+
+def statistics(mean: object, std: object, channels: int) -> dict[str, tuple[float, ...]]:
+    """mean (0..1) and std (above 0, at most 1) as tuples of floats, one a channel, by name. Raises TypeError or ValueError."""
+    return {"mean": per_channel("mean", mean, channels, 0), "std": per_channel("std", std, channels, LEAST_STD)}
+
+
+def tensor(name: str, values: object, what: str) -> Tensor:
+    """`values` if it is a dense tensor that holds numbers; TypeError where it is no tensor, ValueError where sparse or "meta"."""
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a tensor {what}, got {type(values).__name__}")
+    if values.is_meta or values.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, on a device that holds its values, got {values.layout} on {values.device}")
+    return values
+
+
+def floats(name: str, values: object, *dimensions: str) -> Tensor:
+    """`values` if it is a floating point tensor with these dimensions ("E", "N", "K"), none of them 0. Its values are not read."""
+    what = f"[{', '.join(dimensions)}]"
+    if tensor(name, values, what).dtype not in FLOATS:
+        raise TypeError(f"{name} must be floating point, got {values.dtype}")
+    if values.ndim != len(dimensions) or 0 in values.shape:
+        raise ValueError(f"{name} must have shape {what}, none of them 0, got {list(values.shape)}")
+    return values
+
+
+def wide(values: Tensor) -> Tensor:
+    """Half precision as float32, which torch computes all in and sums do not overflow; other floats as they are."""
+    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def finite(name: str, values: Tensor) -> Tensor:
@@ -45,15 +166,24 @@ def finite(name: str, values: Tensor) -> Tensor:
     return values
 
 
-def images(name: str, values: Tensor) -> Tensor:
+def square(name: str, values: object) -> Tensor:
+    """`values` if it is a batch of square images [N, C, S, S], none of them 0, of any type. Its values are not read."""
+    shape = tensor(name, values, "[N, C, S, S]").shape
+    if len(shape) != 4 or shape[2] != shape[3] or 0 in shape:
+        raise ValueError(f"{name} must be square images [N, C, S, S], none of them 0, got {list(shape)}")
+    return values
+
+
+def float_images(name: str, values: object) -> Tensor:
+    """`values` if it is a batch of square images [N, C, S, S] in floating point. Its values are not read."""
+    return floats(name, square(name, values), "N", "C", "S", "S")
+
+
+def images(name: str, values: object) -> Tensor:
     """`values` if it is a square image batch [N, C, S, S], uint8 or floating point in 0..1."""
-    if not isinstance(values, Tensor):
-        raise TypeError(f"{name} must be a tensor [N, C, H, W], got {type(values).__name__}")
-    if values.ndim != 4 or values.shape[2] != values.shape[3] or 0 in values.shape:
-        raise ValueError(f"{name} must be square images [N, C, S, S], none of them 0, got {list(values.shape)}")
-    if values.dtype == torch.uint8:
+    if square(name, values).dtype == torch.uint8:
         return values
-    if not values.is_floating_point():
+    if values.dtype not in FLOATS:
         raise TypeError(f"{name} must be uint8, or floating point in 0..1, got {values.dtype}")
     finite(name, values)
     low, high = values.min().item(), values.max().item()
@@ -62,12 +192,12 @@ def images(name: str, values: Tensor) -> Tensor:
     return values
 
 
-def labels(name: str, values: Tensor, count: int, classes: int) -> Tensor:
-    """`values` if it is int64 [count] with every label in 0..classes-1."""
+def labels(name: str, values: object, count: int, classes: int | None = None) -> Tensor:
+    """`values` if it is int64 [count] with every label in 0..classes-1 (None: any)."""
     if not isinstance(values, Tensor) or values.dtype != torch.int64:
         raise TypeError(f"{name} must be an int64 tensor, got {getattr(values, 'dtype', type(values).__name__)}")
-    if list(values.shape) != [count]:
+    if list(tensor(name, values, "[N]").shape) != [count]:
         raise ValueError(f"{name} must have shape [{count}], one label an image, got {list(values.shape)}")
-    if count and (values.min() < 0 or values.max() >= classes):
+    if classes is not None and count and (values.min() < 0 or values.max() >= classes):
         raise ValueError(f"{name} must lie in 0..{classes - 1}, got {values.min()}..{values.max()}")
     return values

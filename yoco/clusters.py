@@ -13,8 +13,11 @@ ITERATIONS = 10  # of Lloyd's algorithm: more move few points, and DREAM cluster
 def kmeans(points: Tensor, clusters: int, source: Generator, iterations: int = ITERATIONS) -> Tensor:
     """Centres [clusters, D] of `points` (float [N, D], on any device) by Lloyd's algorithm from a k-means++ start.
 
-    A cluster that loses its points keeps its centre. Raises ValueError where clusters is not in 1..N.
+    A cluster that loses its points keeps its centre. Raises TypeError or ValueError where clusters is not in 1..N, or points
+    are not such a tensor, or so large that squared distances overflow.
     """
+    if not measurable(points := checks.wide(checks.floats("points", points, "N", "D"))):
+        raise ValueError("points must be finite, with finite squared distances, in their precision")
     checks.whole("clusters", clusters, 1, len(points))
     centres = _spread_start(points, clusters, source)
     for _ in range(iterations):
@@ -26,6 +29,11 @@ def kmeans(points: Tensor, clusters: int, source: Generator, iterations: int = I
             break
         centres = moved
     return centres
+
+
+def measurable(points: Tensor) -> bool:
+    """Whether points [N, D], and the squared distances between them, are finite in their precision."""
+    return bool(torch.isfinite((2 * points).square().sum(1)).all())
 
 
 def _spread_start(points: Tensor, clusters: int, source: Generator) -> Tensor:
@@ -73,4 +81,4 @@ def representatives(points: Tensor, count: int, source: Generator) -> Tensor:
 
     Raises ValueError where count is not in 1..N.
     """
-    return nearest_to(kmeans(points, count, source), points)
+    return nearest_to(kmeans(points, count, source), checks.wide(points))

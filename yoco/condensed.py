@@ -20,9 +20,10 @@ KIND = "condensed"
 class CondensedSet:
     """Condensed images of one dataset, class after class.
 
-    images: float32 [N, C, S, S] in 0..1, N = classes × IPC; labels: int64 [N]; factor: cells along a side; classes:
-    names; mean, std: per channel in 0..1, those of the real training images; method: what made it (a name in
-    `condense.METHODS`, or "real" for packed real images); info: settings, seed, precision, dataset, loss history and time.
+    images: float [N, C, S, S] in 0..1, N = classes × IPC, held as float32 on the CPU, apart from any graph; labels: int64
+    [N]; factor: cells along a side; classes: at least two names, all different; mean, std: per channel in 0..1 (std above
+    0), those of the real training images; method: what made it (a name in `condense.METHODS`, or "real" for packed real
+    images); info: settings, seed, precision, dataset, loss history and time.
     Raises ValueError or TypeError where these do not fit each other.
     """
 
@@ -36,17 +37,16 @@ class CondensedSet:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.images, Tensor) or not self.images.is_floating_point():
-            raise TypeError(f"images must be a float tensor [N, C, S, S], got {getattr(self.images, 'dtype', type(self.images))}")
-        checks.images("images", self.images)
-        checks.labels("labels", self.labels, len(self.images), len(self.classes))
-        checks.whole("factor", self.factor, 1, self.size)
+        checks.images("images", checks.float_images("images", self.images))
+        classes = checks.class_names("classes", self.classes)
+        checks.labels("labels", self.labels, len(self.images), len(classes))
+        formation.cell_size(self.size, self.factor)
         counts = torch.bincount(self.labels, minlength=len(self.classes))
         if (counts != counts[0]).any() or (self.labels.diff() < 0).any():
             raise ValueError(f"labels must be sorted, with as many images in each class; counts are {counts.tolist()}")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.channels:
-                raise ValueError(f"{name} must hold {self.channels} values, one a channel, got {len(values)}")
+        held = {"images": self.images.detach().to("cpu", torch.float32), "labels": self.labels.cpu(), "factor": int(self.factor), "classes": classes}
+        for name, value in {**held, **checks.statistics(self.mean, self.std, self.channels)}.items():
+            object.__setattr__(self, name, value)  # frozen from here on
 
     @property
     def ipc(self) -> int:
@@ -75,7 +75,8 @@ class CondensedSet:
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change with the images and the factor; dynamics name their set by it."""
         pixels = self.images.float().contiguous().numpy().tobytes()
-        return hashlib.sha256(pixels + bytes([self.factor])).hexdigest()[:12]
+        factor = self.factor.to_bytes(max(1, (self.factor.bit_length() + 7) // 8))  # one byte up to 255
+        return hashlib.sha256(pixels + factor).hexdigest()[:12]
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in 0..1 -> (images - mean) / std, which networks train on."""

@@ -20,6 +20,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET10 = (  # class list and order of design §6
     "n02869837", "n01749939", "n02488291", "n02107142", "n13037406", "n02091831", "n04517823", "n04589890", "n03062245", "n01773797",
 )
+LEAST_SIZE, MOST_SIZE = 8, 4096  # pixels a side that images can be resized to
 TRAIN, TEST = ("train",), ("test", "val")  # folder names of the two splits
 
 
@@ -27,7 +28,8 @@ TRAIN, TEST = ("train",), ("test", "val")  # folder names of the two splits
 class ImageData:
     """Real images: uint8 [N, C, S, S]; labels int64 [N]; mean and std of the training images per channel, in 0..1.
 
-    Raises TypeError or ValueError where shapes, types, labels or class counts do not fit, or a class has no training image.
+    Raises TypeError or ValueError where shapes, types, labels, classes or statistics do not fit, a class has no training
+    image, there is one class alone, or the test set is empty.
     """
 
     name: str
@@ -40,8 +42,7 @@ class ImageData:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2:
-            raise ValueError(f"{self.name}: at least 2 classes are needed, got {len(self.classes)}")
+        checks.class_names("classes", self.classes)
         for split, images, labels in (("train", self.train_images, self.train_labels), ("test", self.test_images, self.test_labels)):
             checks.images(f"{split}_images", images)
             if images.dtype != torch.uint8:
@@ -49,6 +50,7 @@ class ImageData:
             checks.labels(f"{split}_labels", labels, len(images), len(self.classes))
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
             raise ValueError(f"train and test images differ in shape: {list(self.train_images.shape[1:])}, {list(self.test_images.shape[1:])}")
+        checks.statistics(self.mean, self.std, self.channels)
         empty = [name for name, count in zip(self.classes, self.counts()) if not count]
         if empty:
             raise ValueError(f"{self.name}: no training image in class {', '.join(empty)}")
@@ -92,23 +94,27 @@ def load(
     Raises ValueError at an unknown name, images of several sizes without `size`, one class, or an unreadable image
     (named); FileNotFoundError where a folder is missing or holds no images.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a string, got {type(name).__name__}")
+    checks.instance("name", name, str)
     if size is not None:
-        checks.whole("size", size, 8)
+        checks.whole("size", size, LEAST_SIZE, MOST_SIZE)
     if limit_per_class is not None:
         checks.whole("limit_per_class", limit_per_class, 1)
-    root = Path(root).expanduser() if root else Path.home() / ".cache" / "yoco"
-    if name.startswith("folder:"):
-        return _folder(Path(name.removeprefix("folder:")).expanduser(), size, limit_per_class, progress)
-    checks.one_of("dataset", name, (*NAMES, "folder:PATH"))
-    if name == "folder:PATH":
-        raise ValueError("folder:PATH stands for a path of yours: folder:~/pictures, say")
+    checks.flag("progress", progress)
+    root = Path.home() / ".cache" / "yoco" if root is None or root == "" else checks.path("root", root)
+    if check_name(name).startswith("folder:"):
+        return _folder(checks.path("name", name.removeprefix("folder:")), size, limit_per_class, progress)
     if name == "imagenet10":
         data = _folder(root, size or 224, limit_per_class, progress, IMAGENET10)
         return replace(data, name=name, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     data = _digits(size or 16) if name == "digits" else _cifar(name, root, size)
     return _limited(data, limit_per_class)
+
+
+def check_name(dataset: str) -> str:
+    """`dataset` if `load` knows such a name. Raises ValueError that lists the names; whether a folder is there is not looked at."""
+    if dataset == "folder:PATH":
+        raise ValueError("folder:PATH stands for a path of yours: folder:~/pictures, say")
+    return dataset if dataset.startswith("folder:") else checks.one_of("dataset", dataset, (*NAMES, "folder:PATH"))
 
 
 def name_of(dataset: str) -> str:
@@ -131,8 +137,8 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def to_floats(images: Tensor) -> Tensor:
-    """uint8 images to float32 in 0..1; float images stay as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    """uint8 images, or floats of any precision, to float32 in 0..1."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -24,12 +24,28 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def choose(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is CUDA, then MPS, then CPU; anything else is taken as torch spells it."""
-    if device != "auto":
-        return torch.device(device)
+    """`auto` is CUDA, then MPS, then CPU; anything else is taken as torch spells it.
+
+    Raises TypeError where it is no device, ValueError where torch knows none of that name, or this machine has it not.
+    """
+    if isinstance(device, torch.device) or device != "auto":
+        return _usable(device)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device must be a string or a torch.device, got {checks.shown(device)}")
+    try:
+        where = torch.device(device)
+        torch.zeros(1, device=where).item()  # "meta" has no values; a GPU may be missing
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = " ".join(str(error).split()[:12])
+        allowed = "auto, cpu, or a GPU of this machine as torch names it"
+        raise ValueError(f"device={str(device)!r} cannot be used here ({why}); allowed: {allowed}") from error
+    return where
 
 
 def choose_precision(precision: str, device: torch.device) -> str:

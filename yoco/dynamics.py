@@ -39,7 +39,7 @@ class Dynamics:
     logits: float [E_kept, N, K], of the epochs `kept` (int64 [E_kept], ascending) that a score can use; correct: bool
     [E, N]; aum: float [N], mean margin over the epochs; labels: int64 [N]; final_logits float [N, K] and features float
     [N, D]: of the trained network on the unaugmented images (None where the run stopped before the schedule's end);
-    info: the set's fingerprint, settings, seed, top_k, windows.
+    info: the set's fingerprint, settings, seed, top_k, windows. Raises ValueError or TypeError where these do not fit each other.
     """
 
     logits: Tensor
@@ -67,8 +67,11 @@ class Dynamics:
         return self.final_logits is not None
 
     def label_probability(self, indices: Sequence[int]) -> Tensor:
-        """Probability of the own label of some images in the epochs that were kept, float [E_kept, n] in 0..1."""
-        chosen = torch.as_tensor(indices)
+        """Probability of the own label of some images in the epochs that were kept, float [E_kept, n] in 0..1.
+
+        indices: in 0..N-1, none needed. Raises TypeError or ValueError at others.
+        """
+        chosen = torch.tensor([checks.whole("indices", int(index), 0, len(self.labels) - 1) for index in indices], dtype=torch.long)
         return self.logits[:, chosen].softmax(-1)[:, torch.arange(len(chosen)), self.labels[chosen]]
 
     def of(self, condensed: CondensedSet) -> bool:
@@ -77,7 +80,7 @@ class Dynamics:
 
     def early_logits(self, epochs: int = EARLY) -> Tensor:
         """Logits of the first `epochs` epochs, or of as many as there are. Raises ValueError where they were not kept."""
-        wanted = torch.arange(min(epochs, len(self.correct)))
+        wanted = torch.arange(min(checks.whole("epochs", epochs, 1), len(self.correct)))
         return self._rows(wanted, f"the first {epochs} epochs", "early")
 
     def top_logits(self, top_k: int, within: int) -> Tensor:
@@ -107,18 +110,25 @@ class Dynamics:
             if wide["correct"].dtype == torch.uint8:  # bool in the first files
                 wide["correct"] = _unpacked(wide["correct"], len(wide["labels"]))
             loaded = cls(**wide, info=info)
-            loaded._check()
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid dynamics: {error}") from error
         return loaded
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
+        if self.logits.ndim != 3:
+            raise ValueError(f"logits must have shape [E_kept, N, K], got {list(self.logits.shape)}")
         epochs, count, classes = self.logits.shape
         checks.labels("labels", self.labels, count, classes)
         if self.correct.dtype != torch.bool or self.correct.ndim != 2 or self.correct.shape[1] != count:
             raise ValueError(f"correct must be bool [E, {count}], got {self.correct.dtype} {list(self.correct.shape)}")
         if list(self.kept.shape) != [epochs] or list(self.aum.shape) != [count]:
             raise ValueError(f"kept and aum must have shapes [{epochs}] and [{count}], got {list(self.kept.shape)} and {list(self.aum.shape)}")
+        if self.kept.dtype != torch.int64 or (self.kept.diff() <= 0).any() or (epochs and not 0 <= self.kept[0] <= self.kept[-1] < len(self.correct)):
+            raise ValueError(f"kept must be int64, ascending, within 0..{len(self.correct) - 1}, got {self.kept.dtype} {self.kept.tolist()[:20]}")
+        if self.final_logits is not None and list(self.final_logits.shape) != [count, classes]:
+            raise ValueError(f"final_logits must have shape [{count}, {classes}], got {list(self.final_logits.shape)}")
+        if self.features is not None and (self.features.ndim != 2 or len(self.features) != count):
+            raise ValueError(f"features must have shape [{count}, D], got {list(self.features.shape)}")
 
 
 def _unpacked(bits: Tensor, count: int) -> Tensor:
@@ -186,12 +196,15 @@ def record(
     Raises ValueError or TypeError at bad arguments before any work, FloatingPointError where the training diverges,
     and for the checkpoint as `loop.run`.
     """
+    checks.instance("condensed", condensed, CondensedSet)
     checks.one_of("record_on", record_on, RECORD_ON)
+    seed = checks.seed("seed", seed)
     paper_k, paper_window = lbpe_settings(condensed)
     top_k = checks.whole("top_k", paper_k if top_k is None else top_k, 1)
-    windows = [checks.whole("windows", w, 1) for w in ([paper_window] if windows is None else windows)]
-    checks.whole("early", early, 1)
+    windows = [checks.whole("windows", w, 1) for w in checks.sequence("windows", [paper_window] if windows is None else windows)]
+    early = checks.whole("early", early, 1)
     where = devices.choose(device)
+    epochs = checks.whole("epochs", epochs, 1)
     protocol = Protocol(epochs=epochs, model=model, **options)
     if until is not None:
         until = checks.whole("until", until, 1, epochs)

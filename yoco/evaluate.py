@@ -46,18 +46,19 @@ def evaluate(
 ) -> float:
     """Train a fresh network on a subset, test it on all test images. Returns the accuracy of the last epoch in %.
 
-    images: float [n, C, S, S] in 0..1 (formed images) or uint8; labels: int64 [n]. options: fields of `train.Protocol`.
+    images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n]. options: fields of `train.Protocol`.
     Augmented by colour, and one of crop, scale and rotate, and flip, a draw an image, with CutMix. Raises ValueError
     or TypeError where images or labels do not fit `data`, FloatingPointError where training diverges.
     """
     check_subset(images, labels, data)
+    checks.seed("seed", seed)
     return _accuracy(images, labels, TestSet.of(data), Protocol(epochs=epochs, model=model, **options), seed, devices.choose(device))
 
 
 def check_subset(images: Tensor, labels: Tensor, data: ImageData) -> None:
     """Raise TypeError or ValueError unless images and labels are a training set for `data`'s classes and shape."""
     checks.images("images", images)
-    checks.labels("labels", labels, len(images), len(data.classes))
+    checks.labels("labels", labels, len(images), len(checks.instance("data", data, ImageData).classes))
     if images.shape[1:] != data.test_images.shape[1:]:
         raise ValueError(f"images must have shape {list(data.test_images.shape[1:])} each, as {data.name}'s, got {list(images.shape[1:])}")
 
@@ -66,7 +67,7 @@ def _accuracy(
     images: Tensor, labels: Tensor, test: TestSet, protocol: Protocol, seed: int, device: torch.device, compiled_test: bool = False
 ) -> float:
     protocol = protocol.resolved(device, protocol.epochs * len(images), images.shape[-1])
-    inputs = normalise(to_floats(images).to(device), test.mean, test.std)
+    inputs = normalise(to_floats(images.detach()).to(device), test.mean, test.std)
     network = train.fit(inputs, labels.to(device), test.classes, protocol, seed)
     real = torch.tensor(test.images).to(device)
 
@@ -91,17 +92,26 @@ def evaluate_many(
 ) -> pd.DataFrame:
     """`evaluate` each subset under each seed. Returns a table with columns subset, seed, precision, accuracy (%), in order of work.
 
-    subsets: name -> (images, labels). jobs: trainings at once, see `accuracies`. Raises as `evaluate`, before any training.
+    subsets: name -> (images, labels), at least one. jobs: trainings at once, see `accuracies`. Raises as `evaluate`, before
+    any training.
     """
-    wanted = [(name, seed) for name in subsets for seed in seeds]
-    for images, labels in subsets.values():
+    for images, labels in checked_subsets(subsets).values():
         check_subset(images, labels, data)
+    wanted = [(name, checks.seed("seeds", seed)) for name in subsets for seed in checks.sequence("seeds", seeds)]
     protocol = Protocol(epochs=epochs, model=model, **options)
     work = [Training(*subsets[name], seed, protocol) for name, seed in wanted]
     results = dict(accuracies(work, data, device=device, jobs=jobs, progress=progress))
     precision = devices.choose_precision(protocol.precision, devices.choose(device))
     rows = [(*key, precision, results[number]) for number, key in enumerate(wanted)]
     return pd.DataFrame(rows, columns=["subset", "seed", "precision", "accuracy"])
+
+
+def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Subset]:
+    """`subsets` if it is a mapping of pairs, at least one. Raises TypeError or ValueError."""
+    for name in checks.sequence("subsets", checks.instance("subsets", subsets, Mapping).keys()):
+        if not isinstance(subsets[name], (tuple, list)) or len(subsets[name]) != 2:
+            raise TypeError(f"subsets[{name!r}] must be a pair of images and labels, got {checks.shown(subsets[name])}")
+    return subsets
 
 
 class Training(NamedTuple):

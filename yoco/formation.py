@@ -1,7 +1,5 @@
 """Multi-formation: condensed images hold factor x factor cells, each of which becomes one training image (appendix, Fig. 1)."""
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,33 +11,43 @@ PADDING = 0.5  # mid-grey, for sizes that factor does not divide
 def cell_size(size: int, factor: int) -> int:
     """Side of a cell in pixels: size / factor, rounded up.
 
-    Raises ValueError where factor is below 1 or above size.
+    Raises TypeError where they are no whole numbers; ValueError where size is below 1, factor below 1 or above size, or
+    the last cells would be padding alone (factor 4 at size 5: cells of 2 pixels, of which the fourth would begin at 6).
     """
-    return math.ceil(size / checks.whole("factor", factor, 1, size))
+    checks.whole("size", size, 1)
+    side = -(-size // checks.whole("factor", factor, 1, size))
+    if (factor - 1) * side >= size:
+        fewer, more = -(-size // side), -(-size // (side - 1))
+        raise ValueError(f"factor={factor} leaves the last cells of images of side {size} empty; allowed, the nearest: {fewer} and {more}")
+    return side
 
 
 def pack(images: Tensor, factor: int, size: int) -> Tensor:
     """Shrink images to cells and lay factor² of them out in each condensed image, row after row.
 
     images: float [N*factor², C, H, W] in 0..1. Returns [N, C, size, size]; where factor does not divide size, the last
-    row and column of cells are cut to fit. Raises ValueError where the count is no multiple of factor².
+    row and column of cells are cut to fit. Raises TypeError or ValueError at other images, as `cell_size`, and where the
+    count is no multiple of factor².
     """
     side = cell_size(size, factor)
-    count, channels = images.shape[:2]
+    count, channels = checks.floats("images", images, "N", "C", "H", "W").shape[:2]
     if count % factor**2:
         raise ValueError(f"pack takes a multiple of factor²={factor**2} images, got {count}")
     if images.shape[-2:] != (side, side):
-        images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)  # white rounds above 1
+        shrunk = F.interpolate(checks.wide(images), (side, side), mode="bilinear", align_corners=False, antialias=True)
+        images = shrunk.clamp(0, 1).to(images.dtype)  # white rounds above 1
     grid = images.reshape(count // factor**2, factor, factor, channels, side, side)
     rows = grid.permute(0, 3, 1, 4, 2, 5)  # [n, C, row, side, column, side]
     return rows.reshape(-1, channels, factor * side, factor * side)[..., :size, :size].contiguous()
 
 
 def cells(images: Tensor, factor: int) -> Tensor:
-    """Cut condensed images [N, C, S, S] into cells [N*factor², C, side, side]; cell (r, c) of image n is number n*factor² + r*factor + c.
+    """Cut condensed images, float [N, C, S, S], into cells [N*factor², C, side, side]; cell (r, c) of image n is number n*factor² + r*factor + c.
 
-    Where factor does not divide S the images are first padded below and right with 0.5.
+    Where factor does not divide S the images are first padded below and right with 0.5. Raises TypeError or ValueError
+    at images of another type or shape, and as `cell_size`.
     """
+    checks.float_images("images", images)
     side = cell_size(images.shape[-1], factor)
     missing = factor * side - images.shape[-1]
     if missing:
@@ -52,7 +60,7 @@ def cells(images: Tensor, factor: int) -> Tensor:
 def form(images: Tensor, factor: int) -> Tensor:
     """Condensed images [N, C, S, S] -> formed images [N*factor², C, S, S]: cells, each upsampled bilinearly. Differentiable.
 
-    Formed image n*factor² + r*factor + c is cell (r, c) of condensed image n.
+    Formed image n*factor² + r*factor + c is cell (r, c) of condensed image n. Raises as `cells`.
     """
     return upsampled(cells(images, factor), images.shape[-1])
 

@@ -6,6 +6,15 @@ from torch import Tensor, nn
 
 from yoco import checks, seeds
 
+MOST_DEPTH = 16  # halvings of an image of 65,536 pixels a side
+
+
+def check_shape(channels: int, classes: int, size: int, least: int) -> None:
+    """Raise TypeError or ValueError unless these are whole numbers, channels and classes at least 1, size at least `least`."""
+    checks.whole("channels", channels, 1)
+    checks.whole("classes", classes, 1)
+    checks.whole("size", size, least)
+
 
 def instance_norm(channels: int) -> nn.Module:
     """Instance norm with a learned scale and shift: a group norm of one channel a group."""
@@ -16,13 +25,14 @@ class ConvNet(nn.Module):
     """depth × (conv 3×3, instance norm, ReLU, average pool 2), then one linear layer.
 
     Takes normalised images [N, channels, size, size], gives logits [N, classes]. ConvNet-D3 of width 128 has 320,010
-    parameters at 32×32×3 and 10 classes. Raises ValueError where depth halvings leave nothing of size.
+    parameters at 32×32×3 and 10 classes. Raises ValueError where depth halvings leave nothing of size,
+    or at a count below 1.
     """
 
     def __init__(self, channels: int, classes: int, size: int, width: int = 128, depth: int = 3) -> None:
         super().__init__()
         checks.whole("width", width, 1)
-        checks.whole("size", size, 2 ** checks.whole("depth", depth, 1))
+        check_shape(channels, classes, size, 2 ** checks.whole("depth", depth, 1, MOST_DEPTH))
         blocks: list[nn.Module] = []
         for block in range(depth):
             inputs = channels if block == 0 else width
@@ -66,6 +76,8 @@ class ResNetAP(nn.Module):
 
     4,910,922 parameters at 10 classes and size 64 or more (7×7 stem, average pool 4, as at 224×224). Below 64 the stem is
     3×3 without a pool, as is usual at 32×32. Takes normalised images [N, channels, size, size], gives logits [N, classes].
+    Raises ValueError at another depth, and where size is below 16: the last stage would have one pixel, which instance
+    norm turns into 0, so that all images would have the same logits.
     """
 
     DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2)}
@@ -73,9 +85,9 @@ class ResNetAP(nn.Module):
 
     def __init__(self, channels: int, classes: int, size: int, depth: int = 10) -> None:
         super().__init__()
-        if depth not in self.DEPTHS:
+        if checks.whole("depth", depth, 1) not in self.DEPTHS:
             raise ValueError(f"depth={depth} is unknown; allowed: {', '.join(map(str, self.DEPTHS))}")
-        checks.whole("size", size, 8)
+        check_shape(channels, classes, size, 16)
         large = size >= 64
         kernel = 7 if large else 3
         layers: list[nn.Module] = [
@@ -111,9 +123,10 @@ class BatchNormNetwork(nn.Module):
     body: nn.Module
     head: nn.Linear
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, channels: int, classes: int, size: int) -> None:
         super().__init__()
-        self.large = checks.whole("size", size, 16) >= 64
+        check_shape(channels, classes, size, 16)
+        self.large = size >= 64
 
     def stem(self, channels: int, outputs: int, fan: str) -> nn.Conv2d:
         """The first convolution, its weights drawn as torchvision's, which always takes 3 channels."""
@@ -139,7 +152,7 @@ class ResNet10(BatchNormNetwork):
     def __init__(self, channels: int, classes: int, size: int) -> None:
         from torchvision.models import resnet  # takes a second, which is for those who use it
 
-        super().__init__(size)
+        super().__init__(channels, classes, size)
         self.body = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=classes)
         self.body.conv1 = self.stem(channels, 64, "fan_out")
         if not self.large:
@@ -156,7 +169,7 @@ class DenseNet(BatchNormNetwork):
     def __init__(self, channels: int, classes: int, size: int) -> None:
         from torchvision.models import densenet  # takes a second, which is for those who use it
 
-        super().__init__(size)
+        super().__init__(channels, classes, size)
         self.body = densenet.DenseNet(growth_rate=12, block_config=(6, 12, 24, 16), num_init_features=24, num_classes=classes)
         self.body.features.conv0 = self.stem(channels, 24, "fan_in")
         if not self.large:
@@ -178,8 +191,8 @@ def check_matchable(name: str) -> None:
 def build(name: str, channels: int, classes: int, size: int, *, width: int | None = None) -> nn.Module:
     """A network by name ("convnet", "resnet10ap", "resnet10", "densenet"), its weights drawn from torch's global generator.
 
-    width: channels of the ConvNet's layers (None: the paper's 128). Raises ValueError at an unknown name, or a width
-    for a network that has none to set.
+    width: channels of the ConvNet's layers (None: the paper's 128). Raises ValueError at an unknown name, a size below the
+    network's least, a count below 1, or a width for a network that has none to set; TypeError at what is no whole number.
     """
     checks.one_of("model", name, MODELS)
     if width is None:

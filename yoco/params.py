@@ -3,16 +3,22 @@
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from yoco import ablations, checks
+from yoco import ablations, checks, zoo
 from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condense.settings import SMOKE_WIDTH, default_model
+from yoco.data import LEAST_SIZE, MOST_SIZE, check_name
 from yoco.dynamics import LBPE_FORMED, LBPE_SINGLE
 from yoco.models import MATCHABLE, MODELS
 from yoco.prune import METHODS
+from yoco.runs import ZOO
+
+
+def _zoo_name(name: str) -> str:
+    return ZOO + checks.one_of("zoo set", name.removeprefix(ZOO), zoo.names())
 
 
 def _split(value: Any) -> Any:
@@ -22,15 +28,37 @@ def _split(value: Any) -> Any:
     return [value] if isinstance(value, (int, float)) else value
 
 
-Count = Annotated[int, Field(ge=1)]
+def _number(value: Any) -> Any:
+    """A number, or text of one: pydantic takes True for 1, and bytes."""
+    value = checks.plain(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"must be a number, got {checks.shown(value)}")
+    return value
+
+
+def _different(values: list[Any]) -> list[Any]:
+    """What stands twice would be trained and counted twice."""
+    if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+        raise ValueError(f"must all differ, got {twice[0]!r} more than once")
+    return values
+
+
+Seed = Annotated[int, Field(ge=0, le=checks.MOST_SEED), BeforeValidator(_number)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
+Side = Annotated[int, Field(ge=LEAST_SIZE, le=MOST_SIZE), BeforeValidator(_number)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
+Different = AfterValidator(_different)
+Dataset = Annotated[str, AfterValidator(check_name)]
+DatasetOrZoo = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else check_name(name))]
 Counts = Annotated[list[Count], Field(min_length=1), BeforeValidator(_split)]
+DifferentCounts = Annotated[Counts, Different]
 MethodName = Annotated[str, AfterValidator(lambda name: checks.one_of("method", name, METHODS))]
-Methods = Annotated[list[MethodName], Field(min_length=1), BeforeValidator(_split)]
+Methods = Annotated[list[MethodName], Field(min_length=1), BeforeValidator(_split), Different]
 Condenser = Literal[tuple(CONDENSATIONS)]
-Condensers = Annotated[list[Condenser], Field(min_length=1), BeforeValidator(_split)]
-OptionalCondensers = Annotated[list[Condenser], BeforeValidator(_split)]
+Condensers = Annotated[list[Condenser], Field(min_length=1), BeforeValidator(_split), Different]
+OptionalCondensers = Annotated[list[Condenser], BeforeValidator(_split), Different]
 ModelName = Annotated[str, AfterValidator(lambda name: checks.one_of("model", name, MODELS))]
-Models = Annotated[list[ModelName], Field(min_length=1), BeforeValidator(_split)]
+Models = Annotated[list[ModelName], Field(min_length=1), BeforeValidator(_split), Different]
 
 
 @dataclass(frozen=True)
@@ -52,11 +80,11 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset: str = Field("digits", description="digits, cifar10, cifar100, imagenet10 or folder:PATH")
+    dataset: Dataset = Field("digits", description="digits, cifar10, cifar100, imagenet10 or folder:PATH")
     root: Optional[str] = Field(None, description="where the dataset is, or is downloaded to (none: ~/.cache/yoco)")
     run_dir: Optional[str] = Field(None, description="the run's folder (none: runs/ and the dataset's name)")
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of everything that is drawn")
-    size: Optional[Count] = Field(None, description="resize the real images to this side")
+    seed: Seed = Field(0, description="seed of everything that is drawn")
+    size: Optional[Side] = Field(None, description="resize the real images to this side")
     method: Condenser = Field("idc", description=f"of condensation: {', '.join(CONDENSATIONS)}")
     ipc: Count = Field(10, description="images per class of the condensed set, IPC_F")
     factor: Optional[Count] = Field(None, description="cells along a side of a condensed image (none: the method's own)")
@@ -69,7 +97,15 @@ class Parameters(BaseModel):
     outer_loops: Optional[Count] = Field(None, description="of idc, dream and dsa: fresh networks (none: by preset)")
     inner_loops: Optional[Count] = Field(None, description="of idc, dream and dsa: image steps with each network (none: by preset)")
     iterations: Optional[Count] = Field(None, description="of mtt and kip: image steps (none: by preset)")
-    time_budget: Optional[float] = Field(None, ge=0, description="seconds after which condensing stops; run again to go on")
+    time_budget: Optional[Seconds] = Field(None, description="seconds after which condensing stops; run again to go on")
+
+    @model_validator(mode="after")
+    def _seeds_from_there_on(self) -> Self:
+        """The runs after the first take the seeds that follow."""
+        runs = max(getattr(self, name, 1) for name in ("seeds", "dynamics", "compare_seeds"))
+        if self.seed + runs - 1 > checks.MOST_SEED:
+            raise ValueError(f"seed must be at most {checks.MOST_SEED} less the {runs - 1} runs that follow the first, got {self.seed}")
+        return self
 
     @property
     def scale(self) -> str:
@@ -104,14 +140,14 @@ class Condensation(Parameters):
 
     seeds: Count = Field(3, description="networks trained on the start, and on the result")
     compare: Condensers = Field(list(CONDENSATIONS), description="condensation methods compared at equal time")
-    compare_seconds: float = Field(4.0, gt=0, description="of condensing, for each of those; a step that is begun is finished")
+    compare_seconds: Seconds = Field(4.0, gt=0, description="of condensing, for each of those; a step that is begun is finished")
     compare_seeds: Count = Field(1, description="networks trained on each start and result of those")
 
 
 class Scores(Parameters):
     """02_scores"""
 
-    dataset: str = Field("zoo:cifar10-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco")
+    dataset: DatasetOrZoo = Field("zoo:cifar10-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco")
     top_k: Optional[Count] = Field(None, description="epochs that LBPE averages (none: the paper's)")
     within: Optional[Count] = Field(None, description="first epochs that LBPE chooses among (none: the paper's)")
 
@@ -123,13 +159,13 @@ class Scores(Parameters):
 class Balance(Scores):
     """03_class_balance"""
 
-    ipc_to: Counts = Field([1, 2, 5], description="budgets, IPC_T")
+    ipc_to: DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
 
 
 class Study(Parameters):
     """What notebooks take that train on pruned sets."""
 
-    ipc_to: Counts = Field([1, 2, 5], description="budgets, IPC_T")
+    ipc_to: DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
     dynamics: Count = Field(3, description="training runs recorded")
     seeds: Count = Field(1, description="networks trained on each pruned set, for each of those")
     dynamics_epochs: Optional[Count] = Field(None, description="of each recorded run (none: as epochs)")
@@ -167,11 +203,11 @@ class Pruning(Study):
 class Ablations(Study):
     """05_ablations"""
 
-    ipc_to: Counts = Field([1], description="budgets, IPC_T")
+    ipc_to: DifferentCounts = Field([1], description="budgets, IPC_T")
     dynamics: Count = Field(2, description="training runs recorded")
     methods: Methods = Field(list(METHODS), description="pruning methods whose ends and balance are taken apart")
-    top_k: Counts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
-    within: Counts = Field(list(ablations.WITHIN), description="first epochs that it chooses them among")
+    top_k: DifferentCounts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
+    within: DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that it chooses them among")
     compare: Condensers = Field(list(CONDENSATIONS), description="condensation methods whose sets are pruned")
     networks: Models = Field(["convnet", "resnet10"], description=f"networks trained on what is left, of {', '.join(MODELS)}")
 
@@ -197,7 +233,7 @@ def validated(notebook: str, values: Mapping[str, Any]) -> Parameters:
     try:
         return model(**values)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" for e in error.errors()]
+        wrong = [f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()]
         raise ValueError(f"parameters of {notebook}: {'; '.join(wrong)}") from None
 
 

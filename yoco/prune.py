@@ -13,7 +13,7 @@ from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics, lbpe_settings
 
 KEEP = ("easy", "hard")
-STRATA = 50
+STRATA, MOST_STRATA = 50, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _in_groups(labels: Tensor, per_class: int, balanced: bool, pick: Callable[[T
     Raises ValueError where a class, or the whole set, has fewer than n.
     """
     classes = labels.unique()
-    if balanced:
+    if checks.flag("balanced", balanced):
         groups, n = [torch.nonzero(labels == label).flatten() for label in classes], per_class
     else:
         groups, n = [torch.arange(len(labels))], per_class * len(classes)
@@ -87,14 +87,13 @@ def select(score: Tensor, labels: Tensor, per_class: int, *, keep: str, balanced
     """Keep `per_class` images of every class (balanced), or that times the number of classes of all together.
 
     score: float [N], high is hard; labels: int64 [N]; keep: "easy" (low scores) or "hard". Returns int64 indices, best
-    first (class after class where balanced); ties: the lower index first. Raises ValueError or TypeError at a NaN score,
-    shapes that do not fit, or more images than there are.
+    first (class after class where balanced); ties: the lower index first. A class counts where a label names it: one
+    without images takes no part. Raises ValueError or TypeError at a NaN score, shapes that do not fit, no images, or more
+    than there are.
     """
     checks.one_of("keep", keep, KEEP)
     checks.whole("per_class", per_class, 1)
-    if score.ndim != 1 or score.shape != labels.shape:
-        raise ValueError(f"score and labels must have one shape [N], got {list(score.shape)} and {list(labels.shape)}")
-    checks.finite("score", score.float())
+    checks.labels("labels", labels, len(_checked_score(score)))
     return _in_groups(labels, per_class, balanced, lambda members, n: score[members].argsort(descending=keep == "hard", stable=True)[:n])
 
 
@@ -103,13 +102,13 @@ def stratified(score: Tensor, n: int, *, hard_cutoff: float, strata: int = STRAT
     `strata` equal strata, and share n evenly over the non-empty ones, the smallest stratum first, what it cannot use
     going to the rest; within a stratum at random.
 
-    score: float [N], high is hard; hard_cutoff in 0..1: less is dropped where fewer than n images would remain.
-    Returns int64 indices [n], stratum after stratum. Raises ValueError or TypeError at bad arguments.
+    score: float [N], high is hard; hard_cutoff in 0..1: less is dropped where fewer than n images would remain. Equal
+    scores are one stratum. Returns int64 indices [n], all different, stratum after stratum. Raises ValueError or TypeError
+    at bad arguments.
     """
-    checks.whole("n", n, 1, len(score))
-    checks.real("hard_cutoff", hard_cutoff, 0, 1)
-    checks.whole("strata", strata, 1)
-    checks.finite("score", score.float())
+    n = checks.whole("n", n, 1, len(_checked_score(score)))
+    hard_cutoff = checks.real("hard_cutoff", hard_cutoff, 0, 1)
+    strata = checks.whole("strata", strata, 1, MOST_STRATA)
     source = seeds.generator(seed, stream=2)
     dropped = min(int(len(score) * hard_cutoff), len(score) - n)
     kept = score.argsort(stable=True)[: len(score) - dropped]
@@ -123,6 +122,14 @@ def stratified(score: Tensor, n: int, *, hard_cutoff: float, strata: int = STRAT
         chosen.append(group[seeds.choice(len(group), share, source)])
         left -= share
     return torch.cat(chosen)
+
+
+def _checked_score(score: Tensor) -> Tensor:
+    if checks.tensor("score", score, "[N]").dtype == torch.bool or score.is_complex():
+        raise TypeError(f"score must be numbers, got {score.dtype}")
+    if score.ndim != 1 or not len(score):
+        raise ValueError(f"score must have shape [N], at least one image, got {list(score.shape)}")
+    return checks.finite("score", score)
 
 
 def _by_score(method: Method, request: Request) -> Tensor:
@@ -192,12 +199,13 @@ def request(
 ) -> Request:
     """Check the arguments of `prune` and fill in what the method and the paper say. Raises as `prune`."""
     chosen = METHODS[checks.one_of("method", method, METHODS)]
-    checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
-    checks.one_of("keep", chosen.keep if keep is None else keep, KEEP)
+    ipc_to = checks.whole("ipc_to", ipc_to, 1, checks.instance("condensed", condensed, CondensedSet).ipc)
+    keep = checks.one_of("keep", chosen.keep if keep is None else keep, KEEP)
+    balanced = checks.flag("balanced", chosen.balanced if balanced is None else balanced)
     if dynamics is None:
         if chosen.training != "none":
             raise ValueError(f"method={method!r} needs dynamics, got None")
-    elif not dynamics.of(condensed):
+    elif not checks.instance("dynamics", dynamics, Dynamics).of(condensed):
         raise ValueError(f"dynamics were recorded on another set ({dict(dynamics.info)}) than this one ({condensed.fingerprint})")
     elif chosen.training == "full" and not dynamics.complete:
         raise ValueError(f"method={method!r} needs the whole training run; these dynamics stopped early ({dict(dynamics.info)})")
@@ -207,9 +215,9 @@ def request(
         dataset = paper.dataset_of(str(condensed.info.get("dataset", "")), classes) or paper.most_like(classes, condensed.size)
         hard_cutoff = paper.hard_cutoff(dataset, condensed.ipc, ipc_to)
     return Request(
-        condensed, dynamics, ipc_to * condensed.factor**2,
-        keep or chosen.keep, chosen.balanced if balanced is None else balanced, seed,
-        paper_k if top_k is None else top_k, paper_window if within is None else within, output, hard_cutoff,
+        condensed, dynamics, ipc_to * condensed.factor**2, keep, balanced, checks.seed("seed", seed),
+        checks.whole("top_k", paper_k if top_k is None else top_k, 1), checks.whole("within", paper_window if within is None else within, 1),
+        checks.one_of("output", output, scores.OUTPUTS), checks.real("hard_cutoff", hard_cutoff, 0, 1),
     )
 
 
@@ -227,7 +235,7 @@ def prune(condensed: CondensedSet, dynamics: Dynamics | None, method: str = "yoc
     chosen = METHODS[method]
     indices = chosen.pick(chosen, wanted)
     counts = torch.bincount(condensed.formed_labels[indices], minlength=len(condensed.classes))
-    return Selection(indices, counts, method, ipc_to, wanted.keep, wanted.balanced, wanted.seed)
+    return Selection(indices, counts, method, int(ipc_to), wanted.keep, wanted.balanced, wanted.seed)
 
 
 def ranking(condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", **options: Any) -> Tensor:

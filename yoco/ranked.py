@@ -62,14 +62,17 @@ class RankedSet:
     def __post_init__(self) -> None:
         checks.whole("size", self.size, 1)
         side = formation.cell_size(self.size, self.factor)
+        classes = checks.class_names("classes", self.classes)
+        if not isinstance(self.cells, StoredCells):
+            checks.tensor("cells", self.cells, "[ranks, classes, C, side, side]")
         shape = list(self.cells.shape)
-        if len(shape) != 5 or 0 in shape or shape[1] != len(self.classes) or shape[3:] != [side, side]:
-            raise ValueError(f"cells must have shape [ranks, {len(self.classes)}, C, {side}, {side}], none of them 0, got {shape}")
+        if len(shape) != 5 or 0 in shape or shape[1] != len(classes) or shape[3:] != [side, side]:
+            raise ValueError(f"cells must have shape [ranks, {len(classes)}, C, {side}, {side}], none of them 0, got {shape}")
         if self.cells.dtype not in DTYPES.values():
             raise TypeError(f"cells must be uint8 or float32, got {self.cells.dtype}")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != shape[2]:
-                raise ValueError(f"{name} must hold {shape[2]} values, one a channel, got {len(values)}")
+        held = {"factor": int(self.factor), "size": int(self.size), "classes": classes, **checks.statistics(self.mean, self.std, shape[2])}
+        for name, value in held.items():
+            object.__setattr__(self, name, value)  # frozen from here on
 
     @property
     def ranks(self) -> int:

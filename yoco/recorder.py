@@ -9,7 +9,10 @@ from yoco import checks
 
 
 def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
-    """The `top_k` epochs of highest training accuracy [E] among the first `within`; ties: the earlier. Ascending, int64."""
+    """The `top_k` epochs of highest training accuracy [E] among the first `within`; ties: the earlier. Ascending, int64.
+
+    Where there are fewer epochs, all of them. Raises TypeError or ValueError unless both are whole numbers, at least 1.
+    """
     checks.whole("top_k", top_k, 1)
     checks.whole("within", within, 1)
     order = accuracy[:within].argsort(descending=True, stable=True)
@@ -17,7 +20,12 @@ def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logit of the label minus the largest other logit, [..., N] from logits [..., N, K] and labels [N]."""
+    """Logit of the label minus the largest other logit, [..., N] from logits [..., N, K] and labels [N].
+
+    Raises ValueError where K is 1: there is no other logit, and a margin of infinity would order nothing.
+    """
+    if logits.shape[-1] < 2:
+        raise ValueError(f"logits must be of at least 2 classes, since a margin is over another class's logit, got {list(logits.shape)}")
     own = labels.expand(logits.shape[:-1]).unsqueeze(-1)
     others = logits.scatter(-1, own, float("-inf")).amax(-1)
     return logits.gather(-1, own).squeeze(-1) - others

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from yoco import ablations, files, locks, loop, study, tables, zoo
+from yoco import ablations, checks, files, locks, loop, study, tables, zoo
 from yoco.condense import condense
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
@@ -174,11 +174,15 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any
     Its rows go to table2.csv, its summary to table.csv. chosen: the parameters of 04 (`params.Pruning`). Returns the
     rows of `study.run`, and those of the further condensations' sets pruned at random.
     """
+    for budget in chosen.ipc_to:  # before anything is recorded
+        checks.whole("ipc_to", budget, 1, condensed.ipc)
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     dynamics = get_all_dynamics(run, condensed, chosen.dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
     options = {"results": run / RESULTS, **chosen.schedule(condensed.size)}
     parts = [study.run(condensed, data, dynamics, methods=chosen.methods, **options)]
     for method in chosen.also:
+        if method == condensed.method:  # its column is there already
+            continue
         _, other = get_beside(run, chosen, method, data)
         parts.append(study.run(other, data, [None] * len(dynamics), methods=["random"], **options))
     results = pd.concat(parts, ignore_index=True)

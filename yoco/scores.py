@@ -19,11 +19,22 @@ def _errors(logits: Tensor, labels: Tensor, output: str) -> Tensor:
     return (p - F.one_hot(labels, logits.shape[-1])).norm(dim=-1)
 
 
-def _check(logits: Tensor, labels: Tensor) -> None:
-    if logits.ndim != 3 or len(logits) == 0:
-        raise ValueError(f"logits must have shape [E, N, K] with at least one epoch, got {list(logits.shape)}")
-    checks.finite("logits", logits)
+def _mean(values: Tensor) -> Tensor:
+    """Mean over the epochs, [N] of [E, N], summed epoch by epoch: torch's own mean rounds by an image's place, and so would
+    rank equal images."""
+    return (sum(values.double().unbind()) / len(values)).to(values.dtype)
+
+
+def _check(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logits [E, N, K], in float32 at least."""
+    wide = _checked_floats("logits", logits, "E", "N", "K")
     checks.labels("labels", labels, logits.shape[1], logits.shape[2])
+    return wide
+
+
+def _checked_floats(name: str, values: Tensor, *dimensions: str) -> Tensor:
+    """Finite floats of this shape, none of it 0, in float32 at least."""
+    return checks.wide(checks.finite(name, checks.floats(name, values, *dimensions)))
 
 
 def lbpe(logits: Tensor, labels: Tensor, *, top_k: int = 10, within: int = 100, output: str = "probabilities") -> Tensor:
@@ -32,53 +43,57 @@ def lbpe(logits: Tensor, labels: Tensor, *, top_k: int = 10, within: int = 100, 
 
     logits: float [E, N, K], epoch by epoch from the first; labels: int64 [N]. output: "probabilities" (p is the
     softmax) or "logits" (the ablation). Returns float [N]; from probabilities in 0..√2; high is hard. Where there are
-    fewer epochs than asked for, all are used. Raises ValueError or TypeError at bad shapes, labels, or NaN.
+    fewer epochs than asked for, all are used; of one class alone (K = 1) p is 1, and so every score 0. Raises ValueError or
+    TypeError at bad shapes, no epoch or image, labels out of range, or NaN.
     """
-    _check(logits, labels)
+    logits = _check(logits, labels)
     checks.one_of("output", output, OUTPUTS)
     accuracy = (logits.argmax(-1) == labels).float().mean(1)
     chosen = top_epochs(accuracy, top_k, within)
-    return _errors(logits[chosen], labels, output).mean(0)
+    return _mean(_errors(logits[chosen], labels, output))
 
 
 def el2n(logits: Tensor, labels: Tensor, *, epochs: int = 10) -> Tensor:
     """Error L2 norm: mean of ‖softmax - onehot(y)‖₂ over the first `epochs` epochs (appendix B.1.3).
 
-    logits: float [E, N, K]; labels: int64 [N]. Returns float [N] in 0..√2; high is hard. Raises as `lbpe`.
+    logits: float [E, N, K]; labels: int64 [N]. Returns float [N] in 0..√2 (0 for K = 1); high is hard. Raises as `lbpe`.
     """
-    _check(logits, labels)
+    logits = _check(logits, labels)
     checks.whole("epochs", epochs, 1)
-    return _errors(logits[:epochs], labels, "probabilities").mean(0)
+    return _mean(_errors(logits[:epochs], labels, "probabilities"))
 
 
 def aum(logits: Tensor, labels: Tensor) -> Tensor:
     """Area under the margin: mean over all epochs of the label's logit minus the largest other (appendix B.1.3).
 
-    logits: float [E, N, K]; labels: int64 [N]. Returns float [N], any sign; LOW is hard. Raises as `lbpe`.
+    logits: float [E, N, K]; labels: int64 [N]. Returns float [N], any sign; LOW is hard. Raises as `lbpe`, and ValueError
+    for K = 1, where there is no other logit.
     """
-    _check(logits, labels)
-    return margin(logits, labels).mean(0)
+    return _mean(margin(_check(logits, labels), labels))
 
 
 def forgetting(correct: Tensor) -> Tensor:
     """Number of epochs at which a sample goes from right to wrong (appendix B.1.3).
 
-    correct: bool [E, N]. Returns float [N] in 0..E/2; high is hard. A sample that was never right has 0.
+    correct: bool [E, N], at least one epoch and image. Returns float [N] in 0..E/2; high is hard. A sample that was never
+    right has 0, and so has every sample of a single epoch. Raises TypeError or ValueError at anything else.
     """
+    checks.tensor("correct", correct, "[E, N]")
     if correct.ndim != 2 or correct.dtype != torch.bool:
         raise TypeError(f"correct must be bool [E, N], got {correct.dtype} {list(correct.shape)}")
+    if 0 in correct.shape:
+        raise ValueError(f"correct must hold at least one epoch and one image, got {list(correct.shape)}")
     return forgotten(correct)
 
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy, in nats, of the trained network's softmax (appendix B.1.3).
 
-    logits: float [N, K]. Returns float [N] in 0..log K; high is hard. Raises ValueError at another shape or NaN.
+    logits: float [N, K]. Returns float [N] in 0..log K, 0 for K = 1; high is hard. Raises TypeError or ValueError at another
+    type or shape, no image, or NaN.
     """
-    if logits.ndim != 2:
-        raise ValueError(f"logits must have shape [N, K], got {list(logits.shape)}")
-    log_p = checks.finite("logits", logits).log_softmax(-1)
-    return -(log_p.exp() * log_p).sum(-1)
+    log_p = _checked_floats("logits", logits, "N", "K").log_softmax(-1)
+    return -(log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(-1)  # 0 times minus infinity counts as 0
 
 
 def ssp(features: Tensor, n: int, *, seed: int = 0, farthest: bool = False) -> Tensor:
@@ -86,14 +101,17 @@ def ssp(features: Tensor, n: int, *, seed: int = 0, farthest: bool = False) -> T
 
     features: float [N, D], the trained network's embedding; n in 1..N. farthest: in each cluster the image farthest
     from its centre stays instead (the hard end). Returns int64 indices [n], all different, in order of the clusters;
-    ties: the lower index. A cluster left empty by duplicates takes the nearest image that is still free.
+    ties: the lower index. A cluster left empty by duplicates takes the nearest image that is still free. Raises TypeError or
+    ValueError at other features or n, a seed outside 0..2**32-1, or features so large that their squares overflow.
     """
     from sklearn.cluster import KMeans
 
-    if features.ndim != 2:
-        raise ValueError(f"features must have shape [N, D], got {list(features.shape)}")
-    checks.whole("n", n, 1, len(features))
-    points = _in_their_span(checks.finite("features", features).double())
+    points = _checked_floats("features", features, "N", "D").detach().double()
+    if not clusters.measurable(points):
+        raise ValueError("features must have finite squared distances")
+    n, seed = checks.whole("n", n, 1, len(features)), checks.seed("seed", seed)
+    checks.flag("farthest", farthest)
+    points = _in_their_span(points)
     centres = torch.from_numpy(_kmeans(KMeans, points, n, seed))
     return clusters.nearest_to(centres, points, farthest=farthest)
 

@@ -14,8 +14,7 @@ def generator(seed: int, stream: int = 0) -> Generator:
 
     Raises TypeError or ValueError where seed is no whole number in 0..2**32-1.
     """
-    seed = checks.whole("seed", seed, 0, 2**32 - 1)
-    return Generator().manual_seed(seed * 1_000_003 + stream)
+    return Generator().manual_seed(checks.seed("seed", seed) * 1_000_003 + stream)
 
 
 def draw_seed(source: Generator) -> int:

@@ -76,6 +76,9 @@ def grid(
     """
     if not dynamics or not seeds or not variants:
         raise ValueError("dynamics, seeds and variants must hold at least one each")
+    for name, values in (("ipc_to", ipc_to), ("seeds", seeds)):
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} must not repeat any, got {list(values)}")
     by_budget = epochs if isinstance(epochs, Mapping) else dict.fromkeys(ipc_to, epochs)
     if lacking := [budget for budget in ipc_to if budget not in by_budget]:
         raise ValueError(f"epochs has no number for ipc_to {lacking}, only for {list(by_budget)}")

@@ -107,6 +107,11 @@ class Protocol:
         checks.whole("epochs", self.epochs, 1)
         checks.one_of("model", self.model, models.MODELS)
         checks.whole("batch_size", self.batch_size, 1)
+        checks.instance("optimiser", self.optimiser, Optimiser)
+        if self.width is not None:
+            checks.whole("width", self.width, 1)
+        if self.compiled is not None:
+            checks.flag("compiled", self.compiled)
         checks.real("cutmix", self.cutmix, 0, 1)
         checks.one_of("precision", self.precision, device.PRECISIONS)
 

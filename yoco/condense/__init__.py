@@ -94,8 +94,14 @@ def condense(
     where the checkpoint cannot be written.
     """
     if time_budget is not None:
-        checks.real("time_budget", time_budget, 0)
-    factor, chosen = _checked(data, method, ipc, factor, preset, settings)
+        time_budget = checks.real("time_budget", time_budget, 0)
+    if compiled is not None:
+        checks.flag("compiled", compiled)
+    checks.flag("progress", progress)
+    for name, path in (("checkpoint", checkpoint), ("expert_folder", expert_folder)):
+        if path is not None:
+            checks.path(name, path)
+    ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
     if compiled is None:
@@ -125,7 +131,7 @@ def start_set(
     device: str | torch.device = "auto", precision: str = "auto", **settings: Any,
 ) -> CondensedSet:
     """Where `condense` with these arguments starts: real images, packed and not yet condensed. Raises as `condense`."""
-    factor, chosen = _checked(data, method, ipc, factor, preset, settings)
+    ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
     stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, False)
@@ -144,12 +150,14 @@ def _experts_folder(method: str, given: str | Path | None, checkpoint: str | Pat
     return {"experts": beside if given is None else Path(given)}
 
 
-def _checked(data: ImageData, method: str, ipc: int, factor: int | None, preset: str, settings: dict[str, Any]) -> tuple[int, Any]:
-    """The factor and the settings, once all arguments are known to be good."""
-    own = factor_of(method, data.size)
-    checks.whole("ipc", ipc, 1)
+def _checked(
+    data: ImageData, method: str, ipc: int, factor: int | None, preset: str, seed: int, settings: dict[str, Any]
+) -> tuple[int, int, int, Any]:
+    """IPC, factor and seed as Python's own numbers, and the settings, once all are known to be good."""
+    own = factor_of(method, checks.instance("data", data, ImageData).size)
+    ipc, seed = checks.whole("ipc", ipc, 1), checks.seed("seed", seed)
     factor = own if factor is None else factor
     formation.cell_size(data.size, factor)
     chosen = METHODS[method].settings_for(preset, data.size, ipc, settings)
     data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
-    return factor, chosen
+    return ipc, int(factor), seed, chosen

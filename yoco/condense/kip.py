@@ -45,8 +45,7 @@ class KipSettings:
             checks.whole(name, getattr(self, name), 1)
         for name in ("lr", "ridge"):
             checks.real(name, getattr(self, name), 0)
-        if not isinstance(self.learn_labels, bool):
-            raise TypeError(f"learn_labels must be True or False, got {self.learn_labels!r}")
+        checks.flag("learn_labels", self.learn_labels)
 
     @property
     def steps(self) -> int:

@@ -66,7 +66,7 @@ class TrajectorySettings:
             if getattr(self, name) is not None:
                 checks.whole(name, getattr(self, name), 1)
         checks.whole("max_start_epoch", self.max_start_epoch, 0)
-        checks.whole("buffer_seed", self.buffer_seed, 0, 2**32 - 1)
+        checks.seed("buffer_seed", self.buffer_seed)
         for name in ("image_lr", "student_lr_lr", "buffer_lr"):
             checks.real(name, getattr(self, name), 0)
         checks.real("student_lr", self.student_lr, LEAST_STUDENT_LR)

@@ -83,7 +83,7 @@ def overridden(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
     """A preset with single values overridden. Raises ValueError at an unknown setting or a bad value."""
     for name in overrides:
         checks.one_of("setting", name, [field.name for field in fields(settings)])
-    return replace(settings, **overrides)
+    return replace(settings, **{name: checks.plain(value) for name, value in overrides.items()})
 
 
 def smoke_width(overrides: Mapping[str, Any], model: str = "convnet") -> int | None:
