@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import make_data
-from yoco import clusters, condense, data, dynamics, evaluate, lemma, models, prune, scores, seeds, train
+from yoco import clusters, condense, data, dynamics, evaluate, lemma, models, prune, recorder, scores, seeds, train
 from yoco.condense.dream import RepresentativeMatching
 from yoco.condense.idc import condensed_from, real_set
 from yoco.condensed import CondensedSet
@@ -43,7 +43,7 @@ def test_equal_images_and_scores_keep_the_budget(method, balanced, ipc):
 def test_one_class_is_refused_where_it_means_nothing_and_scored_0_where_it_does():
     logits, labels = torch.randn(3, 4, 1), torch.zeros(4).long()
     assert not scores.lbpe(logits, labels).any() and not scores.el2n(logits, labels).any() and not scores.entropy(logits[0]).any()
-    for call in (lambda: scores.aum(logits, labels), lambda: dynamics.margin(logits, labels)):
+    for call in (lambda: scores.aum(logits, labels), lambda: recorder.margin(logits, labels)):
         with pytest.raises(ValueError, match=r"at least 2 classes, since a margin is over another class's logit, got \[3, 4, 1\]"):
             call()
     toy = make_data(2, 8, 1)

@@ -21,9 +21,11 @@ def entries(toy, toy_set, toy_dynamics, folder):
     d, formed = toy_dynamics, toy_set.form()
     logits = d.early_logits()
     found = {f"condense {name}": lambda name=name: condense.condense(toy, name, ipc=2, **SHORT, **TINY[name]).images for name in TINY}
-    found |= {f"start {name}": lambda name=name: condense.start_set(toy, name, 2, preset="smoke", precision="float32").images for name in ("idc", "dream", "mtt")}
+    start = lambda name: condense.start_set(toy, name, 2, preset="smoke", precision="float32").images
+    found |= {f"start {name}": lambda name=name: start(name) for name in ("idc", "dream", "mtt")}
     found |= {f"prune {name}": lambda name=name: prune.prune(toy_set, d, name, 2, seed=3).indices for name in prune.METHODS}
-    found |= {f"build {name}": lambda name=name: torch.cat([p.flatten() for p in models.build_seeded(1, name, 3, 3, 16).parameters()]) for name in models.MODELS}
+    weights = lambda name: torch.cat([p.flatten() for p in models.build_seeded(1, name, 3, 3, 16).parameters()])
+    found |= {f"build {name}": lambda name=name: weights(name) for name in models.MODELS}
     settings = experts.ExpertSettings(epochs=2, width=4, batch_size=16)
     return found | {
         "load": lambda: data.load("digits").train_images,
@@ -32,7 +34,7 @@ def entries(toy, toy_set, toy_dynamics, folder):
         "experts": lambda: experts.train_experts(toy, None, settings, count=1, **EXACT).pair(0, 1, 1)[1],
         "record": lambda: dynamics.record(toy_set, seed=0, **TRAINING).logits,
         "record clean": lambda: dynamics.record(toy_set, seed=0, record_on="clean", **TRAINING).features,
-        "record_many": lambda: torch.cat([made.logits for _, made in sorted(dynamics.record_many(toy_set, seeds=[0, 1], jobs=1, **TRAINING))]),
+        "record_many": lambda: torch.cat([made.logits for _, made in dynamics.record_many(toy_set, seeds=[0, 1], jobs=1, **TRAINING)]),
         "lbpe": lambda: scores.lbpe(logits, d.labels),
         "el2n": lambda: scores.el2n(logits, d.labels),
         "ssp": lambda: scores.ssp(d.features, 7, seed=1),
@@ -92,7 +94,8 @@ def test_another_seed_gives_another_result(toy, toy_set):
 def test_side_by_side_gives_the_bits_of_one_thread(toy, toy_set, what):
     def result(jobs):
         if what == "record_many":
-            return torch.cat([made.logits for _, made in sorted(dynamics.record_many(toy_set, seeds=[0, 1], jobs=jobs, **TRAINING), key=lambda pair: pair[0])])
+            made = dict(dynamics.record_many(toy_set, seeds=[0, 1], jobs=jobs, **TRAINING))
+            return torch.cat([made[seed].logits for seed in (0, 1)])
         return evaluate.evaluate_many({"all": toy_set.form()}, toy, seeds=[0, 1], jobs=jobs, **TRAINING)
 
     threads = torch.get_num_threads()

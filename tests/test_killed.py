@@ -123,8 +123,9 @@ def test_a_notebook_run_that_is_killed_goes_on(tmp_path):
         running.wait()
     done = subprocess.run(command, cwd=ROOT, env=ALONE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    reference = [sys.executable, "-m", "yoco", "condense", *(p for n in ("outer_loops", "inner_loops", "ipc", "precision") for p in ("-p", n, str(short[n])))]
-    subprocess.run([*reference, "-p", "run_dir", str(tmp_path / "other")], cwd=ROOT, env=ALONE, check=True, capture_output=True)
+    alike = {name: short[name] for name in ("outer_loops", "inner_loops", "ipc", "precision")} | {"run_dir": tmp_path / "other"}
+    reference = [sys.executable, "-m", "yoco", "condense", *(part for name, value in alike.items() for part in ("-p", name, str(value)))]
+    subprocess.run(reference, cwd=ROOT, env=ALONE, check=True, capture_output=True)
     made = [files.load_tensors(tmp_path / name / "condensed.safetensors", "condensed")[0]["images"] for name in ("run", "other")]
     assert made[0].equal(made[1]) and (tmp_path / "run/01_condensation.ipynb").exists()
     assert not list((tmp_path / "run").rglob(".*"))

@@ -178,3 +178,9 @@ def test_paper_tables_are_the_appendix_s_where_it_is_at_hand():
         pytest.skip("no shared/paper beside the checkout")
     for path in (ROOT / "yoco/paper_tables").glob("*.csv"):
         assert path.read_text() == (shared / path.name).read_text()
+
+
+def test_readme_s_promises_name_tests_that_exist():
+    promises = (ROOT / "README.md").read_text().split("## What is promised", 1)[1].split("\n## ", 1)[0]
+    named = re.findall(r"`(?:tests/)?(test_\w+\.py)`", promises)
+    assert len(set(named)) >= 12 and all((ROOT / "tests" / name).is_file() for name in named)

@@ -78,7 +78,7 @@ def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     import papermill
 
     with locks.hold(output):
-        part = output.with_name(f".{output.name}.running.part")  # swept by the next run where this one is killed
+        part = output.with_name(f".{output.stem}.running.ipynb")  # the next run takes its place where this one is killed
         try:
             papermill.execute_notebook(notebook, part, parameters, kernel_name="python3")
         finally:
