@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "checks", "seeds", "device", "workers", "files", "clusters", "data", "formation", "augment", "models", "published", "ranked",
     "condensed", "train", "condense", "lemma", "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables", "ablations", "zoo",
-    "charts", "plots", "explore",
+    "style", "charts", "pictures", "plots", "explore",
     "runs", "params", "cli", "__main__",
 ]
 CONDENSE = ["loop", "matching", "settings", "idc", "dream", "dsa", "experts", "mtt", "ntk", "kip", "__init__"]

@@ -3,7 +3,7 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from yoco import files
 
 KIND = "checkpoint"
 SAVE_EVERY = 60.0  # seconds between checkpoints
+LOOK_EVERY, LOOK_SHARE = 2.0, 0.05  # seconds between looks at the least, and the share of the time that looking may take
 
 
 class Stepper(ABC):
@@ -54,17 +55,20 @@ def run(
     checkpoint: str | Path | None = None,
     time_budget: float | None = None,
     progress: bool = True,
+    look: Callable[[list[float]], None] | None = None,
 ) -> dict[str, Any]:
     """Take the steps of `method` that are still to be taken, and return the history: loss, steps done, seconds.
 
     identity: the settings that a checkpoint must share. checkpoint: a file that is read first if it is there, and
     written every minute and at the end (an interruption loses a minute at most). time_budget: seconds after which this
-    call stops, what `prepare` takes included.
+    call stops, what `prepare` takes included. look: called with the losses so far, at most every `LOOK_EVERY` seconds and
+    as rarely as keeps it to `LOOK_SHARE` of the time, and at the end.
     Raises ValueError where the checkpoint is of other settings, FloatingPointError at a NaN or infinite loss, which
     leaves the last good checkpoint.
     """
     losses, spent = _resume(method, identity, checkpoint)
     started = saved = time.monotonic()
+    look_at = started
 
     def save() -> None:
         if checkpoint is not None:
@@ -89,7 +93,13 @@ def run(
             if now - saved >= SAVE_EVERY:
                 save()
                 saved = now
+            if look is not None and now >= look_at:
+                look(losses)
+                looked = time.monotonic()
+                look_at = looked + max(LOOK_EVERY, (looked - now) * (1 / LOOK_SHARE - 1))
     save()
+    if look is not None and losses:
+        look(losses)
     seconds = spent + time.monotonic() - started
     return {"steps": len(losses), "planned_steps": steps, "seconds": round(seconds, 1), **thinned(losses)}
 
