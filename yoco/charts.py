@@ -46,10 +46,10 @@ def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
     ax = ax or style.axes(7, 3)
     every, loss = condensed.info["loss_every"], pd.Series(condensed.info["loss"])
     steps = (np.arange(len(loss)) + 1) * every
-    ax.plot(steps, loss, lw=0.8, alpha=0.5, label="each step")
+    ax.plot(steps, loss, lw=style.scaled(0.8), alpha=0.5, label="each step")
     life = condensed.info["settings"].get("inner_loops")
     if life:
-        ax.plot(steps, loss.rolling(max(1, round(life / every)), min_periods=1).mean(), lw=2, label="mean over a network's life")
+        ax.plot(steps, loss.rolling(max(1, round(life / every)), min_periods=1).mean(), lw=style.scaled(2), label="mean over a network's life")
         ax.legend(frameon=False)
     ax.set(xlabel="image step", ylabel=LOSSES.get(condensed.method, "distance of gradients"), ylim=(0, None))
     return ax
@@ -61,7 +61,7 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
     for column, score in enumerate(scores):
         counts = bool((table[score] % 1 == 0).all())
         sns.histplot(table, x=score, bins="auto" if counts else 30, discrete=counts, ax=axes[0, column])
-        sns.violinplot(table, x=score, y="class", color="#56B4E9", cut=0, density_norm="width", linewidth=0.8, ax=axes[1, column])
+        sns.violinplot(table, x=score, y="class", color="#56B4E9", cut=0, density_norm="width", linewidth=style.scaled(0.8), ax=axes[1, column])
         axes[0, column].set(xlabel="", ylabel="formed images" if column == 0 else "")
         axes[1, column].set(xlabel=score_label(score).replace(" (", "\n("), ylabel="")
         if column:
@@ -71,11 +71,13 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
 
 def rank_correlations(table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | None = None) -> Axes:
     """Spearman correlation of the scores, AUM turned round so that high is hard everywhere. Returns the Axes."""
-    ax = ax or style.axes(5, 4)
+    ax = ax or style.axes(6.2, 5)
     hardness = table[list(scores)].assign(**{name: -table[name] for name in LOW_IS_HARD if name in scores})
     named = hardness.rename(columns={name: f"−{name}" for name in LOW_IS_HARD})
     options = {"annot": True, "fmt": ".2f", "square": True, "cbar_kws": {"label": "Spearman correlation"}}
     sns.heatmap(named.corr("spearman"), vmin=-1, vmax=1, cmap="vlag", ax=ax, **options)
+    ax.tick_params(axis="x", rotation=30)
+    ax.tick_params(axis="y", rotation=0)
     return ax
 
 
@@ -91,7 +93,7 @@ def margins(margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Ax
     """Margin over the epochs, as `trajectories`: logit of the label minus the largest other, below 0 where the network is
     wrong. Returns the Axes."""
     ax = _over_epochs(margin, epochs, names, ax)
-    ax.axhline(0, color="0.4", lw=1)
+    ax.axhline(0, color="0.4", lw=style.scaled(1))
     ax.set_ylabel("margin\n(logits)")
     return ax
 
@@ -99,9 +101,9 @@ def margins(margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Ax
 def _over_epochs(values: Tensor, epochs: Tensor, names: Sequence[str], ax: Axes | None) -> Axes:
     ax = ax or style.axes(7, 3)
     for number, line in enumerate(values.T):
-        options = {"marker": style.MARKERS[number], "ls": ("-", "--", ":", "-.")[number % 4], "label": names[number] if names else None}
-        ax.plot(epochs, line, ms=4, **options)
-    ax.set_xlabel("epoch")
+        options = {"marker": style.MARKERS[number % len(style.MARKERS)], "ls": ("-", "--", ":", "-.")[number % 4]}
+        ax.plot(epochs, line, ms=style.scaled(5), lw=style.scaled(0.8), label=names[number] if names else None, **options)
+    ax.set_xlabel("epoch (a mark at each whose logits were kept)")
     if names:
         ax.legend(frameon=False, fontsize="small")
     return ax
@@ -113,7 +115,7 @@ def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
     ax = ax or style.axes(7, 1)
     ax.imshow(correct[None].numpy(), aspect="auto", cmap="gray", vmin=-0.6, vmax=1.1, extent=(0.5, len(correct) + 0.5, 0, 1), interpolation="nearest")
     at = (correct[:-1] & ~correct[1:]).nonzero().flatten() + 2  # epochs are counted from 1
-    ax.plot(at, [1.25] * len(at), "v", ms=3, color=style.DROPPED, clip_on=False)
+    ax.plot(at, [1.25] * len(at), "v", ms=style.scaled(3), color=style.DROPPED, clip_on=False)
     ax.grid(False)
     ax.set(xlabel=f"epoch (light: right, dark: wrong, ▾: forgotten, {len(at)}×)", yticks=[], xlim=(0.5, len(correct) + 0.5))
     return ax
@@ -127,11 +129,12 @@ def class_balance(balance: pd.DataFrame, even: int) -> Figure:
     figure, axes = plt.subplots(rows, 4, figsize=style.sized(11, 2.2 * rows + 0.6), sharex=True, sharey=True, squeeze=False)
     for ax, method in zip(axes.flat, methods):
         sns.barplot(balance[balance.method == method], x="class", y="kept", color=style.KEPT, ax=ax)
-        ax.axhline(even, color=style.DROPPED, lw=1.5, ls="--")
+        ax.axhline(even, color=style.DROPPED, lw=style.scaled(1.5), ls="--")
         ax.tick_params(axis="x", rotation=90)
-        ax.set(title=title_of(method), xlabel="", ylabel="formed images kept")
+        ax.set(title=title_of(method), xlabel="", ylabel="")
     for ax in axes.flat[len(methods) :]:
         ax.axis("off")
+    figure.supylabel("formed images kept")
     return figure
 
 
@@ -139,7 +142,7 @@ def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Accuracy of each subset over its seeds; `table` as `evaluate_many` returns it. Returns the Axes."""
     ax = ax or style.axes(4, 3)
     sns.barplot(table, x="subset", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
-    _dots(ax, data=table, x="subset", y="accuracy", color="black", size=4)
+    _dots(ax, data=table, x="subset", y="accuracy", color="black", size=style.scaled(4))
     ax.set(xlabel="", ylabel="test accuracy (%)")
     return ax
 
@@ -177,9 +180,9 @@ def accuracy_by_budget(summary: pd.DataFrame, published: pd.DataFrame | None = N
         ax.errorbar(rows.ipc_to + aside, rows["mean"], rows["std"].fillna(0), capsize=2, label=title_of(method), **look)
         if published is not None:
             theirs = published[published.method == method]
-            ax.plot(theirs.ipc_to + aside, theirs["mean"], look["marker"], mfc="none", mec=look["color"], ms=9)
+            ax.plot(theirs.ipc_to + aside, theirs["mean"], look["marker"], mfc="none", mec=look["color"], ms=style.scaled(9))
     if published is not None:
-        ax.plot([], [], "o", mfc="none", mec="black", ms=9, label="paper (outline)")
+        ax.plot([], [], "o", mfc="none", mec="black", ms=style.scaled(9), label="paper")
     ax.set(xlabel="IPC_T (images a class)", ylabel="test accuracy (%)", xticks=sorted(summary.ipc_to.unique()))
     ax.legend(frameon=False, fontsize="small", ncols=2)
     return ax
@@ -208,8 +211,8 @@ def bars(
     ax = ax or style.axes(min(11, 2 + 1.1 * table[x].nunique()), 3.2)
     shown = table.assign(**{name: table[name].map(lambda value: title_of(str(value))) for name in (x, hue) if name})
     options = {"data": shown, "x": x, "y": y}
-    sns.barplot(**options, hue=hue, errorbar="sd", capsize=0.15, err_kws={"lw": 1.2}, ax=ax)
-    _dots(ax, **options, hue=hue or x, dodge=hue is not None, palette="dark:black", size=2.5, legend=False)
+    sns.barplot(**options, hue=hue, errorbar="sd", capsize=0.15, err_kws={"lw": style.scaled(1.2)}, ax=ax)
+    _dots(ax, **options, hue=hue or x, dodge=hue is not None, palette="dark:black", size=style.scaled(2.5), legend=False)
     ax.set(xlabel="", ylabel=label)
     if hue is not None:
         ax.legend(title=None, frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))

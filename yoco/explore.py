@@ -41,7 +41,8 @@ class Explorer(widgets.VBox):
 def png(figure: Figure, dpi: int = DPI) -> bytes:
     """A figure as a PNG file, at its own size; it is closed."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="standard")
+    with plt.rc_context({"savefig.bbox": "standard"}):  # cut to what is drawn, it would change its size with every choice
+        figure.savefig(buffer, format="png", dpi=dpi)
     plt.close(figure)
     return buffer.getvalue()
 
@@ -165,8 +166,8 @@ class _Page:
 
     def __init__(self, condensed: CondensedSet) -> None:
         self._uris = functools.cache(lambda index: _uri(condensed, index))
-        layout = widgets.Layout(width=f"{SIDE}px", height=f"{SIDE}px", padding="0", margin="1px")
-        self._buttons = [widgets.Button(layout=layout) for _ in range(SHOWN)]
+        size = {"width": f"{SIDE}px", "height": f"{SIDE}px", "padding": "0", "margin": "1px"}
+        self._buttons = [widgets.Button(layout=widgets.Layout(**size)) for _ in range(SHOWN)]
         self._sheet, self._name = widgets.HTML(), f"yoco-{id(self):x}"
         for place, button in enumerate(self._buttons):
             button.add_class(f"{self._name}-{place}")

@@ -89,7 +89,7 @@ def _marked(condensed: CondensedSet, rows: Sequence[tuple[Selection, int, str]],
         frames += _frames(kept, row, condensed.size, condensed.factor)
     images(torch.cat(strips), shown, title=title, ax=ax)
     name_rows(ax, [name for _, _, name in rows], condensed.size)
-    ax.add_collection(PolyCollection(frames, closed=True, facecolors="none", edgecolors=style.KEPT, linewidths=1.2), autolim=False)
+    ax.add_collection(PolyCollection(frames, closed=True, facecolors="none", edgecolors=style.KEPT, linewidths=style.scaled(1.2)), autolim=False)
     return ax
 
 

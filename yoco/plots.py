@@ -33,7 +33,7 @@ from yoco.charts import (  # noqa: F401  figures are to be had in one place
 )
 from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics, margin
-from yoco.pictures import condensed_set, gap, images, kept_and_dropped, kept_of_class, name_rows, show  # noqa: F401
+from yoco.pictures import condensed_set, gap, images, kept_and_dropped, kept_of_class, name_rows, pixels, show  # noqa: F401
 from yoco.prune import Selection
 from yoco.style import DROPPED, KEPT, save, use_style  # noqa: F401
 from yoco.tables import title_of
@@ -89,7 +89,7 @@ def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
 
 def progress(condensed: CondensedSet, per_class: int = 5) -> Figure:
     """How a condensation stands: its images, `per_class` of each class at most, and its loss so far (`.info` of the set)."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=style.sized(11, 4.5), width_ratios=(1, 1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=style.sized(9.5, 4), width_ratios=(1, 1.4))
     condensed_set(condensed, per_class, title=f"step {condensed.info['steps']} of {condensed.info['planned_steps']}", ax=left)
     loss_curve(condensed, ax=right)
     return figure
@@ -103,15 +103,17 @@ def kept_by_method(condensed: CondensedSet, selections: Sequence[Selection], per
     columns = min(4, len(selections))
     rows, shown = -(-len(selections) // columns), min(per_class, condensed.ipc)
     height = 11 / columns * len(condensed.classes) / shown + 0.3
-    figure, axes = plt.subplots(rows, columns, figsize=style.sized(11, rows * height), squeeze=False)
+    budgets = " and ".join(str(budget) for budget in sorted({selection.ipc_to for selection in selections}))
+    figure, axes = plt.subplots(rows, columns, figsize=style.sized(11, rows * height + 0.3), squeeze=False)
     for ax, selection in zip(axes.flat, selections):
         empty = int((selection.per_class_counts == 0).sum())
-        lost = f", {empty} {'class' if empty == 1 else 'classes'} lost" if empty else ""
-        kept_and_dropped(condensed, selection, per_class, title=f"{title_of(selection.method)}, IPC {selection.ipc_to}{lost}", ax=ax)
+        lost = f": {empty} {'class' if empty == 1 else 'classes'} lost" if empty else ""
+        kept_and_dropped(condensed, selection, per_class, title=title_of(selection.method) + lost, ax=ax)
         for text in ax.texts if ax not in axes[:, 0] else ():
             text.set_visible(False)
     for ax in axes.flat[len(selections) :]:
         ax.axis("off")
+    figure.suptitle(f"{condensed.ipc} → {budgets} images a class")
     return figure
 
 
@@ -159,8 +161,8 @@ def two_scores(
         checks.whole("label", label, 0, len(condensed.classes) - 1)
     ax = ax or style.axes(7, 5)
     chosen = table if label is None else table[table["label"] == label]
-    ax.scatter(table[x], table[y], s=12, facecolors="none", edgecolors="0.75", linewidths=0.8, label="other classes")
-    ax.scatter(chosen[x], chosen[y], s=14, color=KEPT, marker="o", label="all classes" if label is None else condensed.classes[label])
+    ax.scatter(table[x], table[y], s=style.scaled(12), facecolors="none", edgecolors="0.75", linewidths=style.scaled(0.8), label="other classes")
+    ax.scatter(chosen[x], chosen[y], s=style.scaled(14), color=KEPT, marker="o", label="all classes" if label is None else condensed.classes[label])
     ax.margins(0.22)
     ax.set(xlabel=charts.score_label(x), ylabel=charts.score_label(y))
     _corners(ax, condensed, chosen[["index", x, y]], count)
@@ -182,5 +184,5 @@ def _corners(ax: Axes, condensed: CondensedSet, points: pd.DataFrame, count: int
                 left = 0.01 + place * side * 1.1 if right < 0 else 0.99 - (len(far) - place) * side * 1.1 + side * 0.1
                 box = ax.inset_axes((left, 0.01 if up < 0 else 0.99 - side * 1.4, side, side * 1.4))
                 show(box, formed[int(index)])
-                line = ConnectionPatch((0.5, 1 if up < 0 else 0), (a, b), "axes fraction", "data", axesA=box, axesB=ax, lw=0.6, color=DROPPED)
+                line = ConnectionPatch((0.5, 1 if up < 0 else 0), (a, b), "axes fraction", "data", axesA=box, axesB=ax, lw=style.scaled(0.6), color=DROPPED)
                 ax.add_artist(line).set_in_layout(False)

@@ -52,10 +52,14 @@ def _fonts(size: float) -> dict[str, float]:
     return {**plain, **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 0.92 * size)}
 
 
+def scaled(points: float) -> float:
+    """Of a line or a marker: its size in the medium that `use_style` set, where it has `points` in a notebook."""
+    return points * plt.rcParams["figure.figsize"][0] / UNIT
+
+
 def sized(width: float, height: float) -> tuple[float, float]:
-    """Inches of a figure that is `width` × `height` inches in a notebook, in the medium that `use_style` set."""
-    scale = plt.rcParams["figure.figsize"][0] / UNIT
-    return width * scale, height * scale
+    """Of a figure: its size in inches in the medium that `use_style` set, where it is `width` × `height` inches in a notebook."""
+    return scaled(width), scaled(height)
 
 
 def axes(width: float, height: float) -> Axes:
@@ -64,7 +68,7 @@ def axes(width: float, height: float) -> Axes:
 
 
 def looks(methods: Iterable[str]) -> dict[str, dict]:
-    """Colour, marker and width of the line of each method, the same in every figure: pruning methods have theirs by their
+    """Colour, marker and sizes of the line of each method, the same in every figure: pruning methods have theirs by their
     place in `prune.METHODS`, YOCO black and thick; others come after them."""
     known = list(METHODS)
     others = [name for name in dict.fromkeys(methods) if name not in known]
@@ -73,7 +77,8 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     for name in dict.fromkeys(methods):
         number = [*known, *others].index(name)
         strong = name == "yoco"
-        found[name] = {"color": "black" if strong else colours[number], "marker": MARKERS[number % len(MARKERS)], "lw": 2.5 if strong else 1.2}
+        sizes = {"lw": scaled(2.5 if strong else 1.2), "ms": scaled(6)}
+        found[name] = {"color": "black" if strong else colours[number], "marker": MARKERS[number % len(MARKERS)], **sizes}
     return found
 
 
