@@ -184,5 +184,5 @@ def _corners(ax: Axes, condensed: CondensedSet, points: pd.DataFrame, count: int
                 left = 0.01 + place * side * 1.1 if right < 0 else 0.99 - (len(far) - place) * side * 1.1 + side * 0.1
                 box = ax.inset_axes((left, 0.01 if up < 0 else 0.99 - side * 1.4, side, side * 1.4))
                 show(box, formed[int(index)])
-                line = ConnectionPatch((0.5, 1 if up < 0 else 0), (a, b), "axes fraction", "data", axesA=box, axesB=ax, lw=style.scaled(0.6), color=DROPPED)
-                ax.add_artist(line).set_in_layout(False)
+                ends = {"xyA": (0.5, 1 if up < 0 else 0), "coordsA": "axes fraction", "axesA": box, "xyB": (a, b), "coordsB": "data", "axesB": ax}
+                ax.add_artist(ConnectionPatch(**ends, lw=style.scaled(0.6), color=DROPPED)).set_in_layout(False)
