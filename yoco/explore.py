@@ -6,6 +6,7 @@ widget runs (papermill, GitHub's viewer) the figure stands in its place, as it w
 
 import base64
 import functools
+import html
 import io
 from collections.abc import Callable, Sequence
 
@@ -24,7 +25,8 @@ from yoco.dynamics import Dynamics
 
 COLUMNS, SHOWN = 10, 40  # images a row and a page of the browser
 SIDE = 44  # pixels of an image on the screen
-DPI = 80
+ALL = -1  # in place of a class: all of them; None would be no choice
+DPI, WIDE_DPI = 80, 110  # of pictures; of those that are shown wider than they are drawn
 
 
 class Explorer(widgets.VBox):
@@ -47,8 +49,20 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
     return buffer.getvalue()
 
 
-def _picture(width: str, says: str) -> widgets.Image:
-    return widgets.Image(format="png", tooltip=says, layout=widgets.Layout(max_width="100%", width=width, object_fit="contain"))
+class _Picture(widgets.HTML):
+    """A figure at a width on the screen, with words for who cannot see it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(layout=widgets.Layout(max_width="100%", height="auto"))
+        self._width = f"{width}px"
+
+    def show(self, file: bytes, says: str) -> None:
+        self.value = f'<img alt="{html.escape(says)}" src="{_data(file)}" style="width: {self._width}; max-width: 100%; height: auto">'
+
+
+def _data(file: bytes) -> str:
+    """The data: URI of a PNG file."""
+    return f"data:image/png;base64,{base64.b64encode(file).decode()}"
 
 
 def _slider(name: str, most: int, value: int = 1) -> widgets.IntSlider:
@@ -60,8 +74,8 @@ def _row(*children: widgets.Widget) -> widgets.HBox:
     return widgets.HBox(children, layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start"))
 
 
-def _classes(condensed: CondensedSet, every: str) -> widgets.Dropdown:
-    options = [(every, None), *((name, label) for label, name in enumerate(condensed.classes))]
+def _classes(condensed: CondensedSet) -> widgets.Dropdown:
+    options = [("all", ALL), *((name, label) for label, name in enumerate(condensed.classes))]
     return widgets.Dropdown(options=options, description="class")
 
 
@@ -80,21 +94,23 @@ def budgets(condensed: CondensedSet, dynamics: Dynamics, *, ipc_to: int = 1, **o
     dynamics do not allow are left out. Raises ValueError or TypeError at a bad budget or dynamics of another set.
     """
     checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
-    budget, by_class = _slider("IPC_T", condensed.ipc, ipc_to), _classes(condensed, "all")
-    picture, words = _picture("1100px", "what each method keeps and drops"), widgets.HTML()
+    budget, by_class = _slider("IPC_T", condensed.ipc, ipc_to), _classes(condensed)
+    picture, words = _Picture(1100), widgets.HTML()
     chosen = functools.cache(lambda budget: study.selections(condensed, dynamics, [budget], **options))
 
     def draw() -> Figure:
-        if by_class.value is None:
+        if by_class.value == ALL:
             return plots.kept_by_method(condensed, chosen(budget.value))
         return style.figure_of(plots.kept_of_class(condensed, chosen(budget.value), by_class.value))
 
+    drawn = functools.cache(lambda budget, label: png(draw(), WIDE_DPI))
+
     def update() -> None:
-        picture.value = png(draw(), 2 * DPI if by_class.value is None else DPI)
         cells, cell_count = budget.value * condensed.factor**2, condensed.ipc * condensed.factor**2
         lost = {s.method: int((s.per_class_counts == 0).sum()) for s in chosen(budget.value)}
         without = ", ".join(f"{plots.title_of(method)} {count}" for method, count in lost.items() if count) or "none"
         words.value = f"IPC_T {budget.value}: {cells} of {cell_count} formed images a class, or as many in all. Classes left without any: {without}."
+        picture.show(drawn(budget.value, by_class.value), f"what each method keeps and drops. {words.value}")
 
     _follow(update, budget, by_class)
     return Explorer([_row(budget, by_class), words, picture], draw)
@@ -109,13 +125,14 @@ def compare(condensed: CondensedSet, table: pd.DataFrame, x: str = "lbpe", y: st
     across, up = (
         widgets.Dropdown(options=names, value=checks.one_of(axis, value, names), description=axis) for axis, value in (("x", x), ("y", y))
     )
-    by_class, picture = _classes(condensed, "all"), _picture("640px", "two scores against each other")
+    by_class, picture = _classes(condensed), _Picture(640)
 
     def draw() -> Figure:
-        return style.figure_of(plots.two_scores(condensed, table, across.value, up.value, label=by_class.value))
+        label = None if by_class.value == ALL else by_class.value
+        return style.figure_of(plots.two_scores(condensed, table, across.value, up.value, label=label))
 
     def update() -> None:
-        picture.value = png(draw(), 2 * DPI)
+        picture.show(png(draw(), WIDE_DPI), f"{up.value} against {across.value}, {by_class.label}")
 
     _follow(update, across, up, by_class)
     return Explorer([_row(across, up, by_class), picture], draw)
@@ -128,14 +145,14 @@ def browse(condensed: CondensedSet, table: pd.DataFrame, dynamics: Dynamics, *, 
     table: of `prune.score_table`. Raises ValueError at an unknown score, or dynamics of another set.
     """
     names = score_names(table)
-    by_class = _classes(condensed, "all")
+    by_class = _classes(condensed)
     by_score = widgets.Dropdown(options=names, value=checks.one_of("score", score, names), description="score")
     order = widgets.Dropdown(options=["lowest first", "highest first"], description="order")
     rank, words, page = _slider("rank", len(table)), widgets.HTML(), _Page(condensed)
-    picture = _picture("520px", "the chosen image over the epochs")
+    picture = _Picture(520)
 
     def ranked() -> pd.DataFrame:
-        rows = table if by_class.value is None else table[table["label"] == by_class.value]
+        rows = table if by_class.value == ALL else table[table["label"] == by_class.value]
         return rows.sort_values(by_score.value, ascending=order.value == "lowest first", kind="stable")
 
     def draw() -> Figure:
@@ -149,7 +166,7 @@ def browse(condensed: CondensedSet, table: pd.DataFrame, dynamics: Dynamics, *, 
         one = rows.iloc[rank.value - 1]
         values = ", ".join(f"{name} {one[name]:.3g}" for name in names)
         words.value = f"rank {rank.value} of {len(rows)} by {by_score.value}: formed image {one['index']}, {one['class']}; {values}"
-        picture.value = png(draw())
+        picture.show(png(draw()), f"the chosen image over the epochs. {words.value}")
 
     def press(place: int) -> None:
         rank.value = (rank.value - 1) // SHOWN * SHOWN + place + 1
@@ -195,7 +212,7 @@ def _uri(condensed: CondensedSet, index: int) -> str:
     formed = formation.form(condensed.images[image : image + 1], condensed.factor)[cell]
     buffer = io.BytesIO()
     Image.fromarray((pictures.pixels(formed) * 255).round().astype("uint8")).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return _data(buffer.getvalue())
 
 
 class Live:
