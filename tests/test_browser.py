@@ -40,10 +40,11 @@ def lab(tmp_path_factory):
         file = home / f"settings/@jupyterlab/{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
-    folders = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "JUPYTER_RUNTIME_DIR": "runtime", "YOCO_RUNS": "runs"}
-    environment = {**os.environ, **{key: str(home / value) for key, value in folders.items()}, "JUPYTER_NO_CONFIG": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--ServerApp.port=0", f"--IdentityProvider.token={token}"]
-    command += [f"--ServerApp.root_dir={home}", "--LabApp.extension_manager=readonly"]
+    inside = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "JUPYTER_RUNTIME_DIR": "runtime", "YOCO_RUNS": "runs"}
+    folders = {name: str(home / folder) for name, folder in inside.items()}
+    environment = {**os.environ, **folders, "JUPYTER_NO_CONFIG": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--ServerApp.port=0"]
+    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home}", "--LabApp.extension_manager=readonly"]
     with open(home / "log", "w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -100,9 +101,9 @@ def page(browser, lab, request, tmp_path):
     opened.close()
 
 
-def explorer(page, words: str):
-    """The widget that holds a text, scrolled to: its controls at the top of the window."""
-    found = page.locator(".jp-OutputArea-output > .widget-vbox, .jp-OutputArea-output .jupyter-widgets.widget-vbox").filter(has_text=words).first
+def explorer(page, call: str):
+    """The widget that a cell with this call shows, scrolled to: its controls at the top of the window."""
+    found = page.locator(".jp-CodeCell").filter(has_text=call).locator(".jupyter-widgets.widget-vbox").first
     found.wait_for(timeout=SHOWN)
     found.evaluate("element => element.scrollIntoView({block: 'start'})")
     return found
@@ -129,7 +130,8 @@ def fits(widget) -> bool:
 
 @pytest.mark.parametrize("page", ["03_class_balance"], indirect=True)
 def test_the_budget_is_moved_by_the_keyboard(page, tmp_path):
-    widget = explorer(page, "IPC_T 1:")
+    widget = explorer(page, "explore.budgets(")
+    playwright.expect(widget).to_contain_text("IPC_T 1: 4 of 40")
     assert fits(widget)
     first, source = seen(page, tmp_path, "03-before"), widget.locator("img").first.get_attribute("src")
     widget.locator(".noUi-handle").first.focus()
@@ -146,7 +148,8 @@ def test_the_budget_is_moved_by_the_keyboard(page, tmp_path):
 
 @pytest.mark.parametrize("page", ["02_scores"], indirect=True)
 def test_images_are_browsed_by_keyboard_and_mouse(page, tmp_path):
-    widget = explorer(page, "rank 1 of 400 by lbpe")
+    widget = explorer(page, "explore.browse(")
+    playwright.expect(widget).to_contain_text("rank 1 of 400 by lbpe")
     assert fits(widget)
     first = seen(page, tmp_path, "02-before")
     widget.locator(".noUi-handle").first.focus()
@@ -164,8 +167,7 @@ def test_images_are_browsed_by_keyboard_and_mouse(page, tmp_path):
     playwright.expect(widget).to_contain_text(re.compile(r"rank 8 of 40 by lbpe: formed image \d+, cat"), timeout=SHOWN)
     page.wait_for_timeout(1500)
     seen(page, tmp_path, "02-class")
-    scores = page.locator(".jupyter-widgets.widget-vbox").filter(has=page.locator("label", has_text=re.compile("^y$"))).first
-    scores.evaluate("element => element.scrollIntoView({block: 'start'})")
+    scores = explorer(page, "explore.compare(")
     before = seen(page, tmp_path, "02-scores-before")
     scores.locator("select").nth(1).select_option(label="forgetting")
     page.wait_for_timeout(3000)

@@ -36,7 +36,7 @@ def test_an_image_that_is_pressed_is_chosen_and_framed_and_the_slider_turns_the_
     order = table.sort_values("lbpe", kind="stable")["index"].tolist()
     buttons.children[4].click()
     assert rank.value == 5 and f"formed image {order[4]}," in words.value
-    assert re.findall(r"-(\d+) \{[^}]*outline", sheet.value) == ["4"]
+    assert re.findall(r"-(\d+) \{[^}]*box-shadow", sheet.value) == ["4"]
     assert explore._uri(toy_set, order[4]) in sheet.value and "rank 5, " in buttons.children[4].tooltip
     rank.value = 60
     assert explore._uri(toy_set, order[40]) in sheet.value and explore._uri(toy_set, order[4]) not in sheet.value

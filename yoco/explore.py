@@ -25,6 +25,7 @@ from yoco.dynamics import Dynamics
 
 COLUMNS, SHOWN = 10, 40  # images a row and a page of the browser
 SIDE = 44  # pixels of an image on the screen
+WIDTHS = {"methods": 1100, "class": 700, "scores": 640, "sample": 520}  # pixels of a picture on the screen: all fit into 1280 × 800
 ALL = -1  # in place of a class: all of them; None would be no choice
 DPI, WIDE_DPI = 80, 110  # of pictures; of those that are shown wider than they are drawn
 
@@ -50,14 +51,14 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
 
 
 class _Picture(widgets.HTML):
-    """A figure at a width on the screen, with words for who cannot see it."""
+    """A figure, with words for who cannot see it."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self) -> None:
         super().__init__(layout=widgets.Layout(max_width="100%", height="auto"))
-        self._width = f"{width}px"
 
-    def show(self, file: bytes, says: str) -> None:
-        self.value = f'<img alt="{html.escape(says)}" src="{_data(file)}" style="width: {self._width}; max-width: 100%; height: auto">'
+    def show(self, file: bytes, width: int, says: str) -> None:
+        """width: pixels on the screen, or as many as there are."""
+        self.value = f'<img alt="{html.escape(says)}" src="{_data(file)}" style="width: {width}px; max-width: 100%; height: auto">'
 
 
 def _data(file: bytes) -> str:
@@ -95,7 +96,7 @@ def budgets(condensed: CondensedSet, dynamics: Dynamics, *, ipc_to: int = 1, **o
     """
     checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
     budget, by_class = _slider("IPC_T", condensed.ipc, ipc_to), _classes(condensed)
-    picture, words = _Picture(1100), widgets.HTML()
+    picture, words = _Picture(), widgets.HTML()
     chosen = functools.cache(lambda budget: study.selections(condensed, dynamics, [budget], **options))
 
     def draw() -> Figure:
@@ -110,7 +111,8 @@ def budgets(condensed: CondensedSet, dynamics: Dynamics, *, ipc_to: int = 1, **o
         lost = {s.method: int((s.per_class_counts == 0).sum()) for s in chosen(budget.value)}
         without = ", ".join(f"{plots.title_of(method)} {count}" for method, count in lost.items() if count) or "none"
         words.value = f"IPC_T {budget.value}: {cells} of {cell_count} formed images a class, or as many in all. Classes left without any: {without}."
-        picture.show(drawn(budget.value, by_class.value), f"what each method keeps and drops. {words.value}")
+        width = WIDTHS["methods" if by_class.value == ALL else "class"]
+        picture.show(drawn(budget.value, by_class.value), width, f"what each method keeps and drops. {words.value}")
 
     _follow(update, budget, by_class)
     return Explorer([_row(budget, by_class), words, picture], draw)
@@ -125,14 +127,14 @@ def compare(condensed: CondensedSet, table: pd.DataFrame, x: str = "lbpe", y: st
     across, up = (
         widgets.Dropdown(options=names, value=checks.one_of(axis, value, names), description=axis) for axis, value in (("x", x), ("y", y))
     )
-    by_class, picture = _classes(condensed), _Picture(640)
+    by_class, picture = _classes(condensed), _Picture()
 
     def draw() -> Figure:
         label = None if by_class.value == ALL else by_class.value
         return style.figure_of(plots.two_scores(condensed, table, across.value, up.value, label=label))
 
     def update() -> None:
-        picture.show(png(draw(), WIDE_DPI), f"{up.value} against {across.value}, {by_class.label}")
+        picture.show(png(draw(), WIDE_DPI), WIDTHS["scores"], f"{up.value} against {across.value}, {by_class.label}")
 
     _follow(update, across, up, by_class)
     return Explorer([_row(across, up, by_class), picture], draw)
@@ -149,7 +151,7 @@ def browse(condensed: CondensedSet, table: pd.DataFrame, dynamics: Dynamics, *, 
     by_score = widgets.Dropdown(options=names, value=checks.one_of("score", score, names), description="score")
     order = widgets.Dropdown(options=["lowest first", "highest first"], description="order")
     rank, words, page = _slider("rank", len(table)), widgets.HTML(), _Page(condensed)
-    picture = _Picture(520)
+    picture = _Picture()
 
     def ranked() -> pd.DataFrame:
         rows = table if by_class.value == ALL else table[table["label"] == by_class.value]
@@ -166,7 +168,7 @@ def browse(condensed: CondensedSet, table: pd.DataFrame, dynamics: Dynamics, *, 
         one = rows.iloc[rank.value - 1]
         values = ", ".join(f"{name} {one[name]:.3g}" for name in names)
         words.value = f"rank {rank.value} of {len(rows)} by {by_score.value}: formed image {one['index']}, {one['class']}; {values}"
-        picture.show(png(draw()), f"the chosen image over the epochs. {words.value}")
+        picture.show(png(draw()), WIDTHS["sample"], f"the chosen image over the epochs. {words.value}")
 
     def press(place: int) -> None:
         rank.value = (rank.value - 1) // SHOWN * SHOWN + place + 1
@@ -194,13 +196,13 @@ class _Page:
 
     def show(self, rows: pd.DataFrame, score: str, first: int, chosen: int) -> None:
         """rows: of the score table, the images of this page; first: the rank before theirs; chosen: the rank that is framed."""
-        rules = []
+        rules = [f"[class*={self._name}]:focus-visible {{ outline: 3px dashed {style.DROPPED} !important; z-index: 2; }}"]
         for place, button in enumerate(self._buttons):
             button.layout.visibility = "visible" if place < len(rows) else "hidden"
             if place < len(rows):
                 one = rows.iloc[place]
                 button.tooltip = f"rank {first + place + 1}, {one['class']}, {score} {one[score]:.3g}"
-                frame = f"outline: 3px solid {style.KEPT}; z-index: 1;" if first + place + 1 == chosen else ""
+                frame = f"box-shadow: 0 0 0 3px {style.KEPT} !important; position: relative; z-index: 1;" if first + place + 1 == chosen else ""
                 image = f"background: url({self._uris(int(one['index']))}) center/cover; image-rendering: pixelated;"
                 rules.append(f".{self._name}-{place} {{ {image} {frame} }}")
         self._sheet.value = f"<style>{' '.join(rules)}</style>"
