@@ -88,8 +88,8 @@ def condense(
     not stopping gives. expert_folder: where MTT's experts are, made where they are not there (None: "experts" beside the
     checkpoint, or in memory without one). time_budget: seconds after which this call stops and returns the set as it is
     (`.info["finished"]` is then False). precision: of the convolutions, see `device.choose_precision`. compiled: None
-    compiles where the schedule is long enough to pay for it. watch: called with the set as it is, every few seconds (see
-    `loop.run`) and at the end; it is not to change it. `explore.Live()` is one that draws.
+    compiles where the schedule is long enough to pay for it. watch: called with a copy of the set as it is, every few
+    seconds (see `loop.run`) and at the end; `explore.Live()` is one that draws.
 
     Returns a set whose `.info` holds the settings, the seed, the loss history and the time. Raises ValueError or
     TypeError at bad arguments before any work, FloatingPointError where the loss leaves the finite numbers, OSError
