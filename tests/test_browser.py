@@ -117,6 +117,16 @@ def seen(page, folder: Path, name: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
 
 
+def source(widget) -> str:
+    """The picture of a widget, as it is in the page."""
+    return widget.locator("img").first.get_attribute("src")
+
+
+def wait_for_another(widget, before: str) -> None:
+    """Wait until the picture of a widget is another than `before`."""
+    playwright.expect(widget.locator("img").first).not_to_have_attribute("src", before, timeout=SHOWN)
+
+
 def changed(before: np.ndarray, after: np.ndarray) -> float:
     """The share of the window's pixels that differ."""
     return float((before != after).any(-1).mean())
@@ -133,15 +143,15 @@ def test_the_budget_is_moved_by_the_keyboard(page, tmp_path):
     widget = explorer(page, "explore.budgets(")
     playwright.expect(widget).to_contain_text("IPC_T 1: 4 of 40")
     assert fits(widget)
-    first, source = seen(page, tmp_path, "03-before"), widget.locator("img").first.get_attribute("src")
+    first, drawn = seen(page, tmp_path, "03-before"), source(widget)
     widget.locator(".noUi-handle").first.focus()
     page.keyboard.press("ArrowRight")
     playwright.expect(widget).to_contain_text("IPC_T 2: 8 of 40 formed images", timeout=SHOWN)
-    assert widget.locator("img").first.get_attribute("src") != source
-    second = seen(page, tmp_path, "03-after")
+    wait_for_another(widget, drawn)
+    second, drawn = seen(page, tmp_path, "03-after"), source(widget)
     assert changed(first, second) > 0.02
     widget.locator("select").first.select_option(label="cat")
-    page.wait_for_timeout(3000)
+    wait_for_another(widget, drawn)
     third = seen(page, tmp_path, "03-class")
     assert changed(second, third) > 0.02 and fits(widget)
 
@@ -151,10 +161,11 @@ def test_images_are_browsed_by_keyboard_and_mouse(page, tmp_path):
     widget = explorer(page, "explore.browse(")
     playwright.expect(widget).to_contain_text("rank 1 of 400 by lbpe")
     assert fits(widget)
-    first = seen(page, tmp_path, "02-before")
+    first, drawn = seen(page, tmp_path, "02-before"), source(widget)
     widget.locator(".noUi-handle").first.focus()
     page.keyboard.press("ArrowRight")
     playwright.expect(widget).to_contain_text("rank 2 of 400 by lbpe", timeout=SHOWN)
+    wait_for_another(widget, drawn)
     assert changed(first, seen(page, tmp_path, "02-after")) > 0.01
     images = widget.locator("button")
     images.nth(6).click()
@@ -165,10 +176,9 @@ def test_images_are_browsed_by_keyboard_and_mouse(page, tmp_path):
     playwright.expect(widget).to_contain_text("rank 8 of 400", timeout=SHOWN)
     widget.locator("select").nth(0).select_option(label="cat")
     playwright.expect(widget).to_contain_text(re.compile(r"rank 8 of 40 by lbpe: formed image \d+, cat"), timeout=SHOWN)
-    page.wait_for_timeout(1500)
     seen(page, tmp_path, "02-class")
     scores = explorer(page, "explore.compare(")
-    before = seen(page, tmp_path, "02-scores-before")
+    before, drawn = seen(page, tmp_path, "02-scores-before"), source(scores)
     scores.locator("select").nth(1).select_option(label="forgetting")
-    page.wait_for_timeout(3000)
+    wait_for_another(scores, drawn)
     assert changed(before, seen(page, tmp_path, "02-scores-after")) > 0.02 and fits(scores)
