@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # the stored outputs were made from an empty runs folder: nbval starts from one as well
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300 -p no:cacheprovider
 
-.PHONY: demo test bench lint notebooks figures clean
+.PHONY: demo test bench lint notebooks figures gallery clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yoco needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -44,6 +44,12 @@ MADE := table.csv table.md table2.csv table2.md beside_paper.csv paired.csv accu
 figures:
 	mkdir -p $(FIGURES)
 	for name in $(MADE); do if [ -e $(RUN)/$$name ]; then cp $(RUN)/$$name $(FIGURES)/; fi; done
+
+# the README's gallery, by its notebook
+gallery: $(STAMP)
+	$(BIN)/python -m yoco run 07 -p run_dir runs/gallery
+	mkdir -p figures/gallery
+	cp runs/gallery/gallery/*.png figures/gallery/
 
 clean:
 	rm -rf $(VENV) runs *.egg-info

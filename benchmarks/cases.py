@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from benchmarks import literal
-from yoco import condense, dynamics, evaluate, prune, seeds, train
+from yoco import condense, dynamics, evaluate, prune, recorder, seeds, train
 from yoco.condense.idc import GradientMatching
 from yoco.condensed import CondensedSet, normalise
 from yoco.data import ImageData, to_floats
@@ -108,7 +108,7 @@ def _as_dynamics(condensed: CondensedSet, history: list[torch.Tensor], model: to
     """Every epoch's logits in memory, and the trained network's view of the images: what the scores read."""
     logits, labels = torch.stack(history), condensed.formed_labels
     inputs = condensed.normalise(condensed.form()[0]).to(device)
-    margins = dynamics.margin(logits, labels).mean(0)
+    margins = recorder.margin(logits, labels).mean(0)
     correct = logits.argmax(-1) == labels
     return dynamics.Dynamics(logits, torch.arange(len(logits)), correct, margins, labels, model(inputs).cpu(), model.features(inputs).cpu())
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from yoco import params, tables, zoo
+from yoco import params, plots, tables, zoo
 from yoco.device import WORTH
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "checks", "seeds", "device", "workers", "files", "locks", "clusters", "data", "formation", "augment", "models", "published", "ranked",
     "condensed", "train", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables",
-    "ablations", "zoo", "charts", "plots", "explore", "runs", "params", "cli", "__main__",
+    "ablations", "zoo", "style", "charts", "pictures", "plots", "explore", "runs", "params", "cli", "__main__",
 ]
 CONDENSE = ["matching", "settings", "idc", "dream", "dsa", "experts", "mtt", "ntk", "kip", "__init__"]
 DOWNWARD = {("condensed.py", "prune")}  # `CondensedSet.rank`, for whoever has a set in hand
@@ -104,6 +104,8 @@ def test_notebooks_are_executed_checked_and_without_machine_paths(name):
     assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
     assert sum("nbval-check-output" in cell["metadata"].get("tags", []) for cell in cells) >= 2
     assert not any(re.match(r"(def|class) ", line) for cell in cells for line in cell["source"]), "logic belongs in the package"
+    kinds = [cell["cell_type"] for cell in json.loads(text)["cells"]]
+    assert not any(pair == ("code", "code") for pair in zip(kinds, kinds[1:])), "a sentence before each cell"
     assert not re.search(r"/(work|root|home|tmp)/", re.sub(r'"image/png": "[^"]*"', "", text))
 
 
@@ -170,6 +172,15 @@ def test_readme_s_condensation_methods_are_the_files():
     for name, keys in (("loops", ["method", "steps"]), ("by_bytes", ["stored", "per_class"])):
         for row in pd.read_csv(ROOT / f"figures/cifar10/{name}.csv").groupby(keys)["accuracy"].agg(["mean", "std"]).itertuples():
             assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
+
+
+def test_readme_s_gallery_is_there_and_its_calls_exist():
+    gallery = (ROOT / "README.md").read_text().split("## Gallery")[1].split("## Presets")[0]
+    shown = re.findall(r"!\[\]\((figures/gallery/\w+\.png)\)", gallery)
+    assert len(shown) >= 12 and all((ROOT / name).is_file() for name in shown)
+    calls = re.findall(r"\) `(\w+)\(", gallery)
+    assert len(calls) >= 12 and all(callable(getattr(plots, name)) for name in calls)
+    assert all(f'gallery / "{name}"' in (ROOT / "notebooks/07_gallery.ipynb").read_text().replace('\\"', '"') for name in calls)
 
 
 def test_paper_tables_are_the_appendix_s_where_it_is_at_hand():

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_data
 from tests.nasty import INF, NAN, WRONG_COUNTS, WRONG_FLAGS, WRONG_SEEDS, documented, images
-from yoco import condense, data, dynamics, evaluate, models, train
-from yoco.condense import loop
+from yoco import condense, data, dynamics, evaluate, loop, models, train
 
 WRONG_NAMES = ("nothing", "", 1, None, ["idc"], {})
 WRONG_DEVICES = ("meta", "cudaa", 0, None)

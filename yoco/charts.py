@@ -1,40 +1,155 @@
-"""Charts of numbers: losses, accuracies, agreement. Each draws on `ax` (or a new figure) and returns the Axes."""
+"""Charts of numbers: losses, scores over images and epochs, accuracies. Each draws on `ax` (or a new figure) and returns the Axes,
+or the Figure where it holds several."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
 
+from yoco import style
 from yoco.condensed import CondensedSet
 from yoco.tables import title_of
 
+LOSSES = {"mtt": "distance from the expert's weights (share of its way)", "kip": "squared error of the regression"}
+UNITS = {"lbpe": "LBPE", "el2n": "EL2N", "aum": "AUM, in logits", "forgetting": "forgetting, times", "entropy": "entropy, in nats"}
+LOW_IS_HARD = ("aum",)
+
+
+def score_names(table: pd.DataFrame) -> list[str]:
+    """The scores that a table of `prune.score_table` holds."""
+    return [name for name in table.columns if name not in ("index", "label", "class")]
+
+
+def score_label(score: str) -> str:
+    """A score's axis label: its name, unit and direction."""
+    return f"{UNITS.get(score, score)} ({'low' if score in LOW_IS_HARD else 'high'} is hard)"
+
+
+def _dots(ax: Axes, **options: Any) -> None:
+    """seaborn's stripplot, jittered by a generator of its own: the global random state stays as it is."""
+    before, source = len(ax.collections), np.random.default_rng(0)
+    sns.stripplot(**options, jitter=False, ax=ax)
+    for dots in ax.collections[before:]:
+        x, y = np.asarray(dots.get_offsets(), dtype=float).reshape(-1, 2).T
+        dots.set_offsets(np.stack([x + source.uniform(-0.08, 0.08, len(x)), y], axis=1))
+
 
 def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
-    """The loss over the steps of a condensation, with its running mean over one network's life. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(7, 3))[1]
+    """The loss over the steps of a condensation; its running mean over one network's life, where it trains networks in turn.
+    Returns the Axes."""
+    ax = ax or style.axes(7, 3)
     every, loss = condensed.info["loss_every"], pd.Series(condensed.info["loss"])
     steps = (np.arange(len(loss)) + 1) * every
-    window = max(1, round(condensed.info["settings"]["inner_loops"] / every))
-    ax.plot(steps, loss, lw=0.8, alpha=0.5, label="each step")
-    ax.plot(steps, loss.rolling(window, min_periods=1).mean(), lw=2, label="mean over a network's life")
-    ax.set(xlabel="image step", ylabel="distance of gradients", ylim=(0, None))
-    ax.legend(frameon=False)
+    ax.plot(steps, loss, lw=style.scaled(0.8), alpha=0.5, label="each step")
+    life = condensed.info["settings"].get("inner_loops")
+    if life:
+        ax.plot(steps, loss.rolling(max(1, round(life / every)), min_periods=1).mean(), lw=style.scaled(2), label="mean over a network's life")
+        ax.legend(frameon=False)
+    ax.set(xlabel="image step", ylabel=LOSSES.get(condensed.method, "distance of gradients"), ylim=(0, None))
     return ax
+
+
+def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
+    """The distribution of each score over the formed images, and per class below. `table` from `prune.score_table`."""
+    figure, axes = plt.subplots(2, len(scores), figsize=style.sized(min(11, 3 * len(scores)), 6), squeeze=False)
+    for column, score in enumerate(scores):
+        counts = bool((table[score] % 1 == 0).all())
+        sns.histplot(table, x=score, bins="auto" if counts else 30, discrete=counts, ax=axes[0, column])
+        sns.violinplot(table, x=score, y="class", color="#56B4E9", cut=0, density_norm="width", linewidth=style.scaled(0.8), ax=axes[1, column])
+        axes[0, column].set(xlabel="", ylabel="formed images" if column == 0 else "")
+        axes[1, column].set(xlabel=score_label(score).replace(" (", "\n("), ylabel="")
+        if column:
+            axes[1, column].set_yticklabels([])
+    return figure
+
+
+def rank_correlations(table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Spearman correlation of the scores, AUM turned round so that high is hard everywhere. Returns the Axes."""
+    ax = ax or style.axes(6.2, 5)
+    hardness = table[list(scores)].assign(**{name: -table[name] for name in LOW_IS_HARD if name in scores})
+    named = hardness.rename(columns={name: f"−{name}" for name in LOW_IS_HARD})
+    options = {"annot": True, "fmt": ".2f", "square": True, "cbar_kws": {"label": "Spearman correlation"}}
+    sns.heatmap(named.corr("spearman"), vmin=-1, vmax=1, cmap="vlag", ax=ax, **options)
+    ax.tick_params(axis="x", rotation=30)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def trajectories(probability: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None) -> Axes:
+    """Probability of the own label over the epochs: [E, n] in 0..1, at `epochs` [E], a line for each of `names` [n] (a single
+    line needs none). Returns the Axes."""
+    ax = _over_epochs(probability, epochs, names, ax)
+    ax.set(ylabel="probability\nof the label", ylim=(-0.03, 1.03))
+    return ax
+
+
+def margins(margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None) -> Axes:
+    """Margin over the epochs, as `trajectories`: logit of the label minus the largest other, below 0 where the network is
+    wrong. Returns the Axes."""
+    ax = _over_epochs(margin, epochs, names, ax)
+    ax.axhline(0, color="0.4", lw=style.scaled(1))
+    ax.set_ylabel("margin\n(logits)")
+    return ax
+
+
+def _over_epochs(values: Tensor, epochs: Tensor, names: Sequence[str], ax: Axes | None) -> Axes:
+    ax = ax or style.axes(7, 3)
+    for number, line in enumerate(values.T):
+        options = {"marker": style.MARKERS[number % len(style.MARKERS)], "ls": ("-", "--", ":", "-.")[number % 4]}
+        ax.plot(epochs, line, ms=style.scaled(5), lw=style.scaled(0.8), label=names[number] if names else None, **options)
+    ax.set_xlabel("epoch (a mark at each whose logits were kept)")
+    if names:
+        ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
+    """When one image was right and when wrong, bool [E], a light or a dark stripe an epoch, with a mark at each epoch by which it
+    was forgotten (right before, wrong now). Returns the Axes."""
+    ax = ax or style.axes(7, 1)
+    ax.imshow(correct[None].numpy(), aspect="auto", cmap="gray", vmin=-0.6, vmax=1.1, extent=(0.5, len(correct) + 0.5, 0, 1), interpolation="nearest")
+    at = (correct[:-1] & ~correct[1:]).nonzero().flatten() + 2  # epochs are counted from 1
+    ax.plot(at, [1.25] * len(at), "v", ms=style.scaled(3), color=style.DROPPED, clip_on=False)
+    ax.grid(False)
+    ax.set(xlabel=f"epoch (light: right, dark: wrong, ▾: forgotten, {len(at)}×)", yticks=[], xlim=(0.5, len(correct) + 0.5))
+    return ax
+
+
+def class_balance(balance: pd.DataFrame, even: int) -> Figure:
+    """Bars of what each method keeps of each class at one budget (rows of `tables.class_balance`); `even`: a balanced share,
+    in formed images."""
+    methods = list(dict.fromkeys(balance.method))
+    rows = -(-len(methods) // 4)
+    figure, axes = plt.subplots(rows, 4, figsize=style.sized(11, 2.2 * rows + 0.6), sharex=True, sharey=True, squeeze=False)
+    for ax, method in zip(axes.flat, methods):
+        sns.barplot(balance[balance.method == method], x="class", y="kept", color=style.KEPT, ax=ax)
+        ax.axhline(even, color=style.DROPPED, lw=style.scaled(1.5), ls="--")
+        ax.tick_params(axis="x", rotation=90)
+        ax.set(title=title_of(method), xlabel="", ylabel="")
+    for ax in axes.flat[len(methods) :]:
+        ax.axis("off")
+    figure.supylabel("formed images kept")
+    return figure
 
 
 def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Accuracy of each subset over its seeds; `table` as `evaluate_many` returns it. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(4, 3))[1]
+    ax = ax or style.axes(4, 3)
     sns.barplot(table, x="subset", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
-    sns.stripplot(table, x="subset", y="accuracy", color="black", size=4, ax=ax)
+    _dots(ax, data=table, x="subset", y="accuracy", color="black", size=style.scaled(4))
     ax.set(xlabel="", ylabel="test accuracy (%)")
     return ax
 
 
 def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Accuracy of condensation methods beside their starts; `table` of `study.condensations`. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(6, 3))[1]
+    ax = ax or style.axes(6, 3)
     sns.barplot(table, x="method", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
     ax.set(xlabel="", ylabel="test accuracy (%)", ylim=(max(0, table.accuracy.min() - 10), None))
     ax.legend(title=None, frameon=False, fontsize="small", ncols=2)
@@ -43,10 +158,11 @@ def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How uneven each method's classes are, against the budget: columns method, ipc_to, missing. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(6, 3.5))[1]
-    named = table.assign(method=table.method.map(title_of))
-    sns.lineplot(named, x="ipc_to", y="missing", hue="method", style="method", markers=True, dashes=False, ax=ax)
-    ax.set(xlabel="IPC_T", ylabel="classes left without\nany image", xticks=sorted(table.ipc_to.unique()))
+    ax = ax or style.axes(6, 3.5)
+    for method, look in style.looks(table.method).items():
+        rows = table[table.method == method]
+        ax.plot(rows.ipc_to, rows.missing, label=title_of(method), **look)
+    ax.set(xlabel="IPC_T (images a class)", ylabel="classes left without\nany image", xticks=sorted(table.ipc_to.unique()))
     ax.legend(frameon=False, fontsize="x-small", ncols=2)
     return ax
 
@@ -56,18 +172,17 @@ def accuracy_by_budget(summary: pd.DataFrame, published: pd.DataFrame | None = N
 
     summary: of `tables.summary`; published: of `paper.beside`. Returns the Axes.
     """
-    ax = ax or plt.subplots(figsize=(7, 4.5))[1]
-    methods = list(dict.fromkeys(summary.method))
-    for offset, (method, colour) in enumerate(zip(methods, sns.color_palette("colorblind", len(methods)))):
+    ax = ax or style.axes(7, 4.5)
+    found = style.looks(summary.method)
+    for offset, (method, look) in enumerate(found.items()):
         rows = summary[summary.method == method]
-        x = rows.ipc_to + (offset - len(methods) / 2) * 0.03
-        colour, style = ("black", {"lw": 3, "zorder": 3}) if method == "yoco" else (colour, {"lw": 1.2})
-        ax.errorbar(x, rows["mean"], rows["std"].fillna(0), marker="o", capsize=2, color=colour, label=title_of(method), **style)
+        aside = (offset - len(found) / 2) * 0.03
+        ax.errorbar(rows.ipc_to + aside, rows["mean"], rows["std"].fillna(0), capsize=2, label=title_of(method), **look)
         if published is not None:
             theirs = published[published.method == method]
-            ax.plot(theirs.ipc_to + (offset - len(methods) / 2) * 0.03, theirs["mean"], "D", mfc="none", mec=colour, ms=5)
+            ax.plot(theirs.ipc_to + aside, theirs["mean"], look["marker"], mfc="none", mec=look["color"], ms=style.scaled(9))
     if published is not None:
-        ax.plot([], [], "D", mfc="none", mec="black", label="paper")
+        ax.plot([], [], "o", mfc="none", mec="black", ms=style.scaled(9), label="paper")
     ax.set(xlabel="IPC_T (images a class)", ylabel="test accuracy (%)", xticks=sorted(summary.ipc_to.unique()))
     ax.legend(frameon=False, fontsize="small", ncols=2)
     return ax
@@ -75,11 +190,12 @@ def accuracy_by_budget(summary: pd.DataFrame, published: pd.DataFrame | None = N
 
 def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Accuracy of each method's prefixes against their bytes, log scale; float32 cells dashed. `table` of `study.by_bytes`. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(7, 4))[1]
-    methods = list(dict.fromkeys(table["method"]))
-    colours = dict(zip(map(title_of, methods), sns.color_palette("colorblind", len(methods)))) | {title_of("yoco"): "black"}
-    titled = table.assign(method=table["method"].map(title_of))
-    sns.lineplot(titled, x="bytes", y="accuracy", hue="method", palette=colours, style="stored", markers=True, errorbar="sd", ax=ax)
+    ax = ax or style.axes(7, 4)
+    for method, look in style.looks(table["method"]).items():
+        for stored, rows in table[table["method"] == method].groupby("stored", sort=False):
+            accuracy = rows.groupby("bytes")["accuracy"].agg(["mean", "std"])
+            name, line = (title_of(method), "-") if stored == "uint8" else (f"{title_of(method)}, {stored}", "--")
+            ax.errorbar(accuracy.index, accuracy["mean"], accuracy["std"].fillna(0), capsize=2, ls=line, label=name, **look)
     ax.set(xscale="log", xlabel="bytes of cells (log scale)", ylabel="test accuracy (%)")
     ax.legend(frameon=False, fontsize="small", ncols=2)
     return ax
@@ -92,11 +208,11 @@ def bars(
 
     Names of pruning methods are shown by their titles.
     """
-    ax = ax or plt.subplots(figsize=(min(11, 2 + 1.1 * table[x].nunique()), 3.2))[1]
+    ax = ax or style.axes(min(11, 2 + 1.1 * table[x].nunique()), 3.2)
     shown = table.assign(**{name: table[name].map(lambda value: title_of(str(value))) for name in (x, hue) if name})
-    options = {"data": shown, "x": x, "y": y, "hue": hue, "ax": ax}
-    sns.barplot(**options, errorbar="sd", capsize=0.15, err_kws={"lw": 1.2})
-    sns.stripplot(**{**options, "hue": hue or x}, dodge=hue is not None, palette="dark:black", size=2.5, legend=False)
+    options = {"data": shown, "x": x, "y": y}
+    sns.barplot(**options, hue=hue, errorbar="sd", capsize=0.15, err_kws={"lw": style.scaled(1.2)}, ax=ax)
+    _dots(ax, **options, hue=hue or x, dodge=hue is not None, palette="dark:black", size=style.scaled(2.5), legend=False)
     ax.set(xlabel="", ylabel=label)
     if hue is not None:
         ax.legend(title=None, frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
@@ -105,7 +221,7 @@ def bars(
 
 def heat(table: pd.DataFrame, index: str, columns: str, *, y: str = "accuracy", label: str = "test accuracy (%)", ax: Axes | None = None) -> Axes:
     """Means of column `y` over a grid of two columns, the numbers in the squares. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(5, 3.2))[1]
+    ax = ax or style.axes(5, 3.2)
     means = table.pivot_table(index=index, columns=columns, values=y, sort=False)
     sns.heatmap(means, annot=True, fmt=".1f", cmap="cividis", cbar_kws={"label": label}, ax=ax)
     return ax

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ KIND = "checkpoint"
 SAVE_EVERY = 60.0  # seconds between checkpoints
 EXPLODED = 1e4  # times the largest of the first losses: no schedule comes near it
 FIRST = 10
+LOOK_EVERY, LOOK_SHARE = 2.0, 0.05  # seconds between looks at the least, and the share of the time that looking may take
 
 
 class Stepper(ABC):
@@ -54,53 +55,65 @@ def run(
     progress: bool = True,
     description: str = "condensing",
     unit: str = "step",
+    look: Callable[[list[float]], None] | None = None,
 ) -> dict[str, Any]:
     """Take the steps of `method` that are still to be taken, and return the history: loss, steps done, seconds.
 
     identity: the settings that a checkpoint must share. checkpoint: a file that is read first if it is there, and
     written every minute and at the end (an interruption loses a minute at most). time_budget: seconds after which this
-    call stops, what `prepare` takes included. description, unit: of the progress bar.
+    call stops, what `prepare` takes included. description, unit: of the progress bar. look: called with the losses so far,
+    at most every `LOOK_EVERY` seconds and as rarely as keeps it to `LOOK_SHARE` of the time, and at the end.
     Raises ValueError where the checkpoint is damaged or of other settings, BlockingIOError where another run works on it,
     FloatingPointError at a loss that is NaN, infinite or has exploded, which leaves the last good checkpoint, and OSError
     where it cannot be written.
     """
-    with contextlib.nullcontext() if checkpoint is None else locks.hold(checkpoint):
-        bar = tqdm(total=steps, desc=description, unit=unit, disable=not progress)
-        with bar:
-            return _run(method, steps, identity, checkpoint, time_budget, bar)
+    locked = contextlib.nullcontext() if checkpoint is None else locks.hold(checkpoint)
+    with locked, tqdm(total=steps, desc=description, unit=unit, disable=not progress) as bar:
+        losses, spent = _resume(method, identity, checkpoint)
+        bar.update(len(losses))
+        started = saved = time.monotonic()
+        spent_now = lambda: spent + time.monotonic() - started
+        save = lambda: None if checkpoint is None else _save(checkpoint, method, losses, identity, spent_now())
+        if not losses:
+            save()  # a place that cannot be written to is found before the work, not after
+        glance = _paced(look)
+        ready = len(losses) >= steps or method.prepare(time_budget)
+        while ready and len(losses) < steps:
+            loss = method.step(len(losses))
+            _check_loss(loss, losses, identity)
+            losses.append(loss)
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+            now = time.monotonic()
+            if time_budget is not None and now - started >= time_budget:
+                break
+            if now - saved >= SAVE_EVERY:
+                save()
+                saved = now
+            glance(losses, now)
+        save()
+        if look is not None and losses:
+            look(losses)
+        return {"steps": len(losses), "planned_steps": steps, "seconds": round(spent_now(), 1), **thinned(losses)}
 
 
-def _run(
-    method: Stepper, steps: int, identity: Mapping[str, Any], checkpoint: str | Path | None, time_budget: float | None, bar: tqdm
-) -> dict[str, Any]:
-    losses, spent = _resume(method, identity, checkpoint)
-    bar.update(len(losses))
-    started = saved = time.monotonic()
+def _save(checkpoint: str | Path, method: Stepper, losses: list[float], identity: Mapping[str, Any], seconds: float) -> None:
+    state = {**method.state(), "loop.losses": torch.tensor(losses, dtype=torch.float64)}
+    files.save_tensors(checkpoint, KIND, state, {"identity": dict(identity), "seconds": seconds}, make_folder=False)
 
-    def save() -> None:
-        if checkpoint is not None:
-            state = {**method.state(), "loop.losses": torch.tensor(losses, dtype=torch.float64)}
-            seconds = spent + time.monotonic() - started
-            files.save_tensors(checkpoint, KIND, state, {"identity": dict(identity), "seconds": seconds}, make_folder=False)
 
-    if not losses:
-        save()  # a place that cannot be written to is found before the work, not after
-    ready = len(losses) >= steps or method.prepare(time_budget)
-    while ready and len(losses) < steps:
-        loss = method.step(len(losses))
-        _check_loss(loss, losses, identity)
-        losses.append(loss)
-        bar.update()
-        bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
-        now = time.monotonic()
-        if time_budget is not None and now - started >= time_budget:
-            break
-        if now - saved >= SAVE_EVERY:
-            save()
-            saved = now
-    save()
-    seconds = spent + time.monotonic() - started
-    return {"steps": len(losses), "planned_steps": steps, "seconds": round(seconds, 1), **thinned(losses)}
+def _paced(look: Callable[[list[float]], None] | None) -> Callable[[list[float], float], None]:
+    """`look` at the pace that `run` says, from the losses and the time; nothing at all for None."""
+    due = -math.inf
+
+    def glance(losses: list[float], now: float) -> None:
+        nonlocal due
+        if look is not None and now >= due:
+            look(losses)
+            ended = time.monotonic()
+            due = ended + max(LOOK_EVERY, (ended - now) * (1 / LOOK_SHARE - 1))
+
+    return glance
 
 
 def _check_loss(loss: float, losses: list[float], identity: Mapping[str, Any]) -> None:

@@ -162,6 +162,12 @@ class Balance(Scores):
     ipc_to: DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
 
 
+class Gallery(Scores):
+    """07_gallery"""
+
+    budget: Count = Field(1, description="of the figures about pruning, IPC_T")
+
+
 class Study(Parameters):
     """What notebooks take that train on pruned sets."""
 
@@ -219,7 +225,7 @@ class Ablations(Study):
         return {**full, "until": min(windows[-1], full["epochs"]), "record_on": record_on, "top_k": most, "windows": windows}
 
 
-NOTEBOOKS: dict[str, type[Parameters]] = {model.__doc__: model for model in (Condensation, Scores, Balance, Pruning, Ablations)}
+NOTEBOOKS: dict[str, type[Parameters]] = {model.__doc__: model for model in (Condensation, Scores, Balance, Pruning, Ablations, Gallery)}
 
 
 def validated(notebook: str, values: Mapping[str, Any]) -> Parameters:

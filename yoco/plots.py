@@ -1,93 +1,49 @@
-"""Figures: each function takes data, draws on `ax` (or a new figure), and returns the Axes, or the Figure where it holds several."""
+"""Figures: each function takes data, draws on `ax` (or a new figure), and returns the Axes, or the Figure where it holds several.
+
+`charts.py` has those of numbers, `pictures.py` those of images, and this file those that put both, or several, together.
+"""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import ConnectionPatch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from yoco import formation
+from yoco import charts, checks, formation, style
 from yoco.charts import (  # noqa: F401  figures are to be had in one place
     accuracy_bars,
     accuracy_by_budget,
     accuracy_by_bytes,
     bars,
+    class_balance,
     condensations,
     heat,
     imbalance,
     loss_curve,
+    margins,
+    rank_correlations,
+    right_and_wrong,
+    score_distributions,
+    trajectories,
 )
 from yoco.condensed import CondensedSet
+from yoco.dynamics import Dynamics
+from yoco.pictures import condensed_set, gap, images, kept_and_dropped, kept_of_class, name_rows, pixels, show  # noqa: F401
 from yoco.prune import Selection
+from yoco.recorder import margin
+from yoco.style import DROPPED, KEPT, save, use_style  # noqa: F401
 from yoco.tables import title_of
-
-FADED = 0.2  # weight of what pruning dropped
-KEPT, DROPPED = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion, which the colour-blind tell apart
-
-
-def use_style() -> None:
-    """The look of all figures: call it once at the top of a notebook."""
-    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
-    plt.rcParams.update({"figure.constrained_layout.use": True, "figure.dpi": 80, "savefig.dpi": 150, "savefig.bbox": "tight"})
-
-
-def save(figure: Figure | Axes, path: str | Path) -> Path:
-    """Write a figure (of an Axes: its figure) to `path`, the kind by its ending."""
-    figure = figure if isinstance(figure, Figure) else figure.figure
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return Path(path)
-
-
-def pixels(images: Tensor) -> np.ndarray:
-    """Images [C, H, W] in 0..1 (or uint8) -> what imshow takes, [H, W] or [H, W, 3]."""
-    array = images.permute(1, 2, 0).squeeze(-1).numpy()
-    return array if array.dtype == np.uint8 else array.clip(0, 1)
-
-
-def _show(ax: Axes, image: Tensor) -> None:
-    ax.imshow(pixels(image), cmap="gray", vmin=0, vmax=1 if image.is_floating_point() else 255, interpolation="nearest")
-    ax.axis("off")
 
 
 def panels(count: int, width: float = 2.2) -> tuple[Figure, Sequence[Axes]]:
     """A row of `count` Axes to draw on. Returns the Figure and the Axes."""
-    figure, axes = plt.subplots(1, count, figsize=(width * count, width), squeeze=False)
+    figure, axes = plt.subplots(1, count, figsize=style.sized(width * count, width), squeeze=False)
     return figure, list(axes[0])
-
-
-def images(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """A grid of images [N, C, H, W] in 0..1, row after row. Returns the Axes."""
-    if ax is None:
-        rows = -(-len(values) // columns)
-        _, ax = plt.subplots(figsize=(0.7 * columns, 0.7 * rows + 0.3))
-    grid = make_grid(values, nrow=columns, padding=max(1, values.shape[-1] // 16), pad_value=1.0)
-    _show(ax, grid[: values.shape[1]])
-    ax.set_title(title)
-    return ax
-
-
-def condensed_set(condensed: CondensedSet, per_class: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """A row of condensed images for every class, `per_class` of them at most, with the classes' names. Returns the Axes."""
-    shown = min(per_class, condensed.ipc)
-    chosen = [k * condensed.ipc + i for k in range(len(condensed.classes)) for i in range(shown)]
-    ax = images(condensed.images[chosen], shown, title=title, ax=ax)
-    _name_rows(ax, condensed.classes, condensed.size + max(1, condensed.size // 16))
-    return ax
-
-
-def _name_rows(ax: Axes, names: Sequence[str], height: float) -> None:
-    for row, name in enumerate(names):
-        ax.text(-height * 0.1, (row + 0.5) * height, name, ha="right", va="center", fontsize="small")
 
 
 def multi_formation(images: Tensor, factor: int) -> Figure:
@@ -100,49 +56,27 @@ def multi_formation(images: Tensor, factor: int) -> Figure:
         ("split into cells", formation.cells(condensed, factor)),
         ("upsampled:\nthe formed images", formation.form(condensed, factor)),
     ]
-    figure, axes = plt.subplots(1, len(stages), figsize=(10, 3))
+    figure, axes = plt.subplots(1, len(stages), figsize=style.sized(10, 3))
     for ax, (title, values) in zip(axes, stages):
         count = 1 if len(values) == 1 else factor
         grid = make_grid(values, nrow=count, padding=0 if count == 1 else max(1, values.shape[-1] // 8), pad_value=1.0)
-        _show(ax, grid[: values.shape[1]])
+        show(ax, grid[: values.shape[1]])
         ax.set_title(f"{title}\n{len(values)} of {values.shape[-1]}×{values.shape[-1]}", fontsize="small")
     return figure
 
 
 def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: int = 5) -> Figure:
     """The uncondensed start and the condensed set, side by side."""
-    figure, axes = plt.subplots(1, 2, figsize=(1.1 * per_class + 2.5, 0.55 * len(condensed.classes) + 0.5))
+    figure, axes = plt.subplots(1, 2, figsize=style.sized(1.1 * per_class + 2.5, 0.55 * len(condensed.classes) + 0.5))
     for ax, shown, title in zip(axes, (start, condensed), ("start: packed real images", "condensed")):
         condensed_set(shown, per_class, title=title, ax=ax)
     return figure
 
 
-def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
-    """The distribution of each score over the formed images, and per class below. `table` from `prune.score_table`."""
-    figure, axes = plt.subplots(2, len(scores), figsize=(3 * len(scores), 6), squeeze=False)
-    for column, score in enumerate(scores):
-        counts = bool((table[score] % 1 == 0).all())
-        sns.histplot(table, x=score, bins="auto" if counts else 30, discrete=counts, ax=axes[0, column])
-        sns.violinplot(table, x=score, y="class", color="#56B4E9", cut=0, density_norm="width", linewidth=0.8, ax=axes[1, column])
-        axes[0, column].set(xlabel="", ylabel="formed images" if column == 0 else "", title=score)
-        axes[1, column].set(xlabel=f"{score} ({'low' if score == 'aum' else 'high'} is hard)", ylabel="")
-        if column:
-            axes[1, column].set_yticklabels([])
-    return figure
-
-
-def rank_correlations(table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | None = None) -> Axes:
-    """Spearman correlation of the scores, AUM turned round so that high is hard everywhere. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(5, 4))[1]
-    hardness = table[list(scores)].assign(**({"aum": -table["aum"]} if "aum" in scores else {}))
-    sns.heatmap(hardness.corr("spearman"), vmin=-1, vmax=1, cmap="vlag", annot=True, fmt=".2f", square=True, ax=ax)
-    return ax
-
-
 def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
     """The `count` easiest (left) and hardest (right) formed images of every class; score [N], high is hard."""
     formed, labels = condensed.form()
-    figure, axes = plt.subplots(1, 2, figsize=(1.2 * count + 2, 0.6 * len(condensed.classes) + 0.5))
+    figure, axes = plt.subplots(1, 2, figsize=style.sized(1.2 * count + 2, 0.6 * len(condensed.classes) + 0.5))
     for ax, title, hard in zip(axes, ("easiest", "hardest"), (False, True)):
         rows = []
         for label in range(len(condensed.classes)):
@@ -150,61 +84,106 @@ def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
             rows.append(members[score[members].argsort(descending=hard, stable=True)[:count]])
         images(formed[torch.cat(rows)], len(rows[0]), title=f"{title} by this score", ax=ax)
         if not hard:
-            _name_rows(ax, condensed.classes, condensed.size + max(1, condensed.size // 16))
+            name_rows(ax, condensed.classes, condensed.size)
     return figure
 
 
-def trajectories(probability: Tensor, epochs: Tensor, names: Sequence[str], *, ax: Axes | None = None) -> Axes:
-    """Probability of the own label over the epochs: [E, n], at `epochs` [E], a line for each of `names` [n]. Returns the Axes."""
-    ax = ax or plt.subplots(figsize=(7, 3))[1]
-    for line, name in zip(probability.T, names):
-        ax.plot(epochs, line, marker="o", ms=3, label=name)
-    ax.set(xlabel="epoch", ylabel="probability of the label", ylim=(0, 1))
-    ax.legend(frameon=False, fontsize="small")
-    return ax
+def progress(condensed: CondensedSet, per_class: int = 5) -> Figure:
+    """How a condensation stands: its images, `per_class` of each class at most, and its loss so far (`.info` of the set)."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=style.sized(9.5, 4), width_ratios=(1, 1.4))
+    condensed_set(condensed, per_class, title=f"step {condensed.info['steps']} of {condensed.info['planned_steps']}", ax=left)
+    loss_curve(condensed, ax=right)
+    return figure
 
 
-def class_balance(balance: pd.DataFrame, even: int) -> Figure:
-    """Bars of what each method keeps of each class at one budget (rows of `study.class_balance`); `even`: a balanced share."""
-    methods = list(dict.fromkeys(balance.method))
-    rows = -(-len(methods) // 4)
-    figure, axes = plt.subplots(rows, 4, figsize=(11, 2.2 * rows + 0.6), sharex=True, sharey=True, squeeze=False)
-    for ax, method in zip(axes.flat, methods):
-        sns.barplot(balance[balance.method == method], x="class", y="kept", color=KEPT, ax=ax)
-        ax.axhline(even, color=DROPPED, lw=1.5, ls="--")
-        ax.tick_params(axis="x", rotation=90)
-        ax.set(title=title_of(method), xlabel="", ylabel="kept")
-    for ax in axes.flat[len(methods) :]:
+def kept_by_method(condensed: CondensedSet, selections: Sequence[Selection], per_class: int = 10) -> Figure:
+    """Every method's choice at once, a panel each: kept cells framed, dropped ones faded, a row a class.
+
+    selections: of several methods, all of this set. Returns the Figure.
+    """
+    columns = min(4, len(selections))
+    rows, shown = -(-len(selections) // columns), min(per_class, condensed.ipc)
+    height = 11 / columns * len(condensed.classes) / shown + 0.3
+    budgets = " and ".join(str(budget) for budget in sorted({selection.ipc_to for selection in selections}))
+    figure, axes = plt.subplots(rows, columns, figsize=style.sized(11, rows * height + 0.3), squeeze=False)
+    for ax, selection in zip(axes.flat, selections):
+        empty = int((selection.per_class_counts == 0).sum())
+        lost = f": {empty} {'class' if empty == 1 else 'classes'} lost" if empty else ""
+        kept_and_dropped(condensed, selection, per_class, title=title_of(selection.method) + lost, ax=ax)
+        for text in ax.texts if ax not in axes[:, 0] else ():
+            text.set_visible(False)
+    for ax in axes.flat[len(selections) :]:
         ax.axis("off")
+    figure.suptitle(f"{condensed.ipc} → {budgets} images a class")
     return figure
 
 
-def kept_and_dropped(condensed: CondensedSet, selection: Selection, per_class: int = 10, *, ax: Axes | None = None) -> Axes:
-    """The condensed set with the kept cells framed and the dropped ones faded, a row a class. Returns the Axes."""
-    shown, factor, size = min(per_class, condensed.ipc), condensed.factor, condensed.size
-    kept = torch.zeros(len(condensed.formed_labels), dtype=torch.bool)
-    kept[selection.indices] = True
-    if ax is None:
-        _, ax = plt.subplots(figsize=(0.7 * shown, 0.7 * len(condensed.classes) + 0.3))
-    side, step = formation.cell_size(size, factor), size + max(1, size // 16)
-    faded = condensed.images.clone()
-    for number in torch.nonzero(~kept).flatten().tolist():
-        image, rows, columns = _cell(number, factor, side)
-        faded[image, :, rows, columns] = 1 - FADED * (1 - faded[image, :, rows, columns])
-    title = f"{title_of(selection.method)}: {condensed.ipc} → {selection.ipc_to} images a class"
-    condensed_set(replace(condensed, images=faded), shown, title=title, ax=ax)
-    for number in selection.indices.tolist():
-        image, rows, columns = _cell(number, factor, side)
-        label, position = divmod(image, condensed.ipc)
-        if position < shown:
-            corner = (position * step + columns.start + step - size - 0.5, label * step + rows.start + step - size - 0.5)
-            ax.add_patch(Rectangle(corner, side, side, fill=False, ec=KEPT, lw=1.2))
+def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> Figure:
+    """One formed image and its course over the training run: probability of its label and margin at the epochs of which
+    logits were kept, and at every epoch whether it was right, with the epochs at which it was forgotten.
+
+    index: of a formed image, 0..N-1. Returns the Figure. Raises ValueError or TypeError at an index that is none, or
+    dynamics of another set.
+    """
+    checks.whole("index", index, 0, len(condensed.formed_labels) - 1)
+    if not dynamics.of(condensed):
+        raise ValueError(f"dynamics were recorded on another set ({dict(dynamics.info)}) than this one ({condensed.fingerprint})")
+    figure = plt.figure(figsize=style.sized(7, 4.6))
+    grid = figure.add_gridspec(3, 2, width_ratios=(1, 2.2), height_ratios=(4, 4, 1.2))
+    picture = figure.add_subplot(grid[:, 0])
+    image, cell = divmod(index, condensed.factor**2)
+    row, column = divmod(cell, condensed.factor)
+    show(picture, formation.form(condensed.images[image : image + 1], condensed.factor)[cell])
+    name = condensed.classes[condensed.formed_labels[index]]
+    picture.set_title(f"{name}\nformed image {index}:\ncondensed image {image},\nrow {row}, column {column}", fontsize="small")
+    top, middle, bottom = (figure.add_subplot(grid[number, 1]) for number in range(3))
+    epochs = dynamics.kept + 1
+    trajectories(dynamics.label_probability([index]), epochs, ax=top)
+    margins(margin(dynamics.logits[:, [index]], dynamics.labels[[index]]), epochs, ax=middle)
+    right_and_wrong(dynamics.correct[:, index], ax=bottom)
+    for ax in (top, middle):
+        ax.set(xlabel="", xlim=bottom.get_xlim())
+        ax.tick_params(labelbottom=False)
+    return figure
+
+
+def two_scores(
+    condensed: CondensedSet, table: pd.DataFrame, x: str = "lbpe", y: str = "aum", *, label: int | None = None, count: int = 3, ax: Axes | None = None
+) -> Axes:
+    """Two scores of the formed images against each other, with `count` images at each corner: lowest and highest in both, and
+    where the two differ most by rank.
+
+    table: of `prune.score_table`, whose columns x and y name; label: a class to pick out, its points filled and the corner
+    images its own (None: all). Returns the Axes. Raises ValueError or TypeError at an unknown score or class.
+    """
+    for name, value in (("x", x), ("y", y)):
+        checks.one_of(name, value, charts.score_names(table))
+    if label is not None:
+        checks.whole("label", label, 0, len(condensed.classes) - 1)
+    ax = ax or style.axes(7, 5)
+    chosen = table if label is None else table[table["label"] == label]
+    ax.scatter(table[x], table[y], s=style.scaled(12), facecolors="none", edgecolors="0.75", linewidths=style.scaled(0.8), label="other classes")
+    ax.scatter(chosen[x], chosen[y], s=style.scaled(14), color=KEPT, marker="o", label="all classes" if label is None else condensed.classes[label])
+    ax.margins(0.22)
+    ax.set(xlabel=charts.score_label(x), ylabel=charts.score_label(y))
+    _corners(ax, condensed, chosen[["index", x, y]], count)
+    if label is not None:
+        ax.legend(frameon=False, fontsize="small", loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.12))
     return ax
 
 
-def _cell(number: int, factor: int, side: int) -> tuple[int, slice, slice]:
-    image, cell = divmod(number, factor**2)
-    row, column = divmod(cell, factor)
-    return image, slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
-
-
+def _corners(ax: Axes, condensed: CondensedSet, points: pd.DataFrame, count: int) -> None:
+    """In each corner of `ax` the images that lie farthest towards it by rank, joined to their points (index, x, y)."""
+    formed, _ = condensed.form()
+    rank = points.iloc[:, 1:].rank()
+    side = 0.07
+    for right in (-1, 1):
+        for up in (-1, 1):
+            towards = right * rank.iloc[:, 0] + up * rank.iloc[:, 1]
+            far = points.loc[towards.sort_values(ascending=False, kind="stable").index[:count]].sort_values(points.columns[1])
+            for place, (index, a, b) in enumerate(far.itertuples(index=False)):
+                left = 0.01 + place * side * 1.1 if right < 0 else 0.99 - (len(far) - place) * side * 1.1 + side * 0.1
+                box = ax.inset_axes((left, 0.01 if up < 0 else 0.99 - side * 1.4, side, side * 1.4))
+                show(box, formed[int(index)])
+                ends = {"xyA": (0.5, 1 if up < 0 else 0), "coordsA": "axes fraction", "axesA": box, "xyB": (a, b), "coordsB": "data", "axesB": ax}
+                ax.add_artist(ConnectionPatch(**ends, lw=style.scaled(0.6), color=DROPPED)).set_in_layout(False)

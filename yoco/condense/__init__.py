@@ -76,6 +76,7 @@ def condense(
     device: str | torch.device = "auto",
     precision: str = "auto",
     compiled: bool | None = None,
+    watch: Callable[[CondensedSet], None] | None = None,
     **settings: Any,
 ) -> CondensedSet:
     """Condense `data` to `ipc` images a class, each holding factor × factor cells.
@@ -87,7 +88,8 @@ def condense(
     not stopping gives. expert_folder: where MTT's experts are, made where they are not there (None: "experts" beside the
     checkpoint, or in memory without one). time_budget: seconds after which this call stops and returns the set as it is
     (`.info["finished"]` is then False). precision: of the convolutions, see `device.choose_precision`. compiled: None
-    compiles where the schedule is long enough to pay for it.
+    compiles where the schedule is long enough to pay for it. watch: called with a copy of the set as it is, every few
+    seconds (see `loop.run`) and at the end; `explore.Live()` is one that draws.
 
     Returns a set whose `.info` holds the settings, the seed, the loss history and the time. Raises ValueError or
     TypeError at bad arguments before any work, FloatingPointError where the loss leaves the finite numbers, OSError
@@ -120,7 +122,13 @@ def condense(
     }
     folder = _experts_folder(method, expert_folder, checkpoint)
     stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, **folder)
-    history = loop.run(stepper, chosen.steps, identity, checkpoint=checkpoint, time_budget=time_budget, progress=progress)
+
+    def look(losses: list[float]) -> None:
+        info = {**identity, "steps": len(losses), "planned_steps": chosen.steps, **loop.thinned(losses)}
+        watch(condensed_from(stepper.images.clone(), data, ipc, factor, method, info))
+
+    budgets = {"checkpoint": checkpoint, "time_budget": time_budget, "progress": progress}
+    history = loop.run(stepper, chosen.steps, identity, **budgets, look=None if watch is None else look)
     machine = {"compiled": compiled, "device": where.type, "torch": torch.__version__}
     info = {**identity, **machine, **stepper.outcome(), **history, "finished": history["steps"] == history["planned_steps"]}
     return condensed_from(stepper.images, data, ipc, factor, method, info)

@@ -1,0 +1,120 @@
+"""Figures of images: a grid, a condensed set, and what pruning keeps of it. Each draws on `ax` (or a new figure) and returns the Axes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from yoco import checks, formation, style
+from yoco.condensed import CondensedSet
+from yoco.prune import Selection
+from yoco.tables import title_of
+
+FADED = 0.2  # weight of what pruning dropped
+
+
+def pixels(images: Tensor) -> np.ndarray:
+    """Images [C, H, W] in 0..1 (or uint8) -> what imshow takes, [H, W] or [H, W, 3]."""
+    array = images.permute(1, 2, 0).squeeze(-1).numpy()
+    return array if array.dtype == np.uint8 else array.clip(0, 1)
+
+
+def show(ax: Axes, image: Tensor) -> None:
+    """Draw one image [C, H, W] in 0..1 (or uint8), its pixels as squares and without axes."""
+    ax.imshow(pixels(image), cmap="gray", vmin=0, vmax=1 if image.is_floating_point() else 255, interpolation="nearest")
+    ax.axis("off")
+
+
+def gap(size: int) -> int:
+    """Pixels between images of that side in a grid."""
+    return max(1, size // 16)
+
+
+def images(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """A grid of images [N, C, H, W] in 0..1, row after row. Returns the Axes."""
+    ax = ax or style.axes(0.7 * columns, 0.7 * -(-len(values) // columns) + 0.3)
+    grid = make_grid(values, nrow=columns, padding=gap(values.shape[-1]), pad_value=1.0)
+    show(ax, grid[: values.shape[1]])
+    ax.set_title(title)
+    return ax
+
+
+def name_rows(ax: Axes, names: Sequence[str], size: int) -> None:
+    """Names to the left of the rows of a grid of images of side `size`."""
+    step = size + gap(size)
+    for row, name in enumerate(names):
+        ax.text(-step * 0.1, (row + 0.5) * step, name, ha="right", va="center", fontsize="small")
+
+
+def condensed_set(condensed: CondensedSet, per_class: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """A row of condensed images for every class, `per_class` of them at most, with the classes' names. Returns the Axes."""
+    shown = min(per_class, condensed.ipc)
+    ax = images(condensed.images.unflatten(0, (-1, condensed.ipc))[:, :shown].flatten(0, 1), shown, title=title, ax=ax)
+    name_rows(ax, condensed.classes, condensed.size)
+    return ax
+
+
+def kept_and_dropped(condensed: CondensedSet, selection: Selection, per_class: int = 10, *, title: str | None = None, ax: Axes | None = None) -> Axes:
+    """The condensed set with the kept cells framed and the dropped ones faded, a row a class, `per_class` images of each at
+    most. title: None tells the method and the budgets. Returns the Axes."""
+    title = f"{title_of(selection.method)}: {condensed.ipc} → {selection.ipc_to} images a class" if title is None else title
+    rows = [(selection, label, name) for label, name in enumerate(condensed.classes)]
+    return _marked(condensed, rows, per_class, title, ax)
+
+
+def kept_of_class(condensed: CondensedSet, selections: Sequence[Selection], label: int, per_class: int = 10, *, ax: Axes | None = None) -> Axes:
+    """One class, a row a method: the cells that it keeps framed, those that it drops faded; how many it keeps stands before.
+
+    label: number of the class, 0..K-1. Returns the Axes. Raises ValueError or TypeError at a label that is none.
+    """
+    checks.whole("label", label, 0, len(condensed.classes) - 1)
+    cells = condensed.ipc * condensed.factor**2
+    rows = [(s, label, f"{title_of(s.method)}: {s.per_class_counts[label]} of {cells}") for s in selections]
+    return _marked(condensed, rows, per_class, condensed.classes[label], ax)
+
+
+def _marked(condensed: CondensedSet, rows: Sequence[tuple[Selection, int, str]], per_class: int, title: str, ax: Axes | None) -> Axes:
+    """Rows of (selection, class, name): that class's images, marked by that selection."""
+    shown = min(per_class, condensed.ipc)
+    ax = ax or style.axes(0.7 * shown, 0.7 * len(rows) + 0.3)
+    strips, frames = [], []
+    for row, (selection, label, _) in enumerate(rows):
+        first = label * condensed.ipc
+        kept = _kept(condensed, selection)[first : first + shown]
+        strips.append(_faded(condensed.images[first : first + shown], kept, condensed.factor))
+        frames += _frames(kept, row, condensed.size, condensed.factor)
+    images(torch.cat(strips), shown, title=title, ax=ax)
+    name_rows(ax, [name for _, _, name in rows], condensed.size)
+    ax.add_collection(PolyCollection(frames, closed=True, facecolors="none", edgecolors=style.KEPT, linewidths=style.scaled(1.2)), autolim=False)
+    return ax
+
+
+def _kept(condensed: CondensedSet, selection: Selection) -> Tensor:
+    """Which cells stay, bool [N, factor²]."""
+    kept = torch.zeros(len(condensed.formed_labels), dtype=torch.bool)
+    kept[selection.indices] = True
+    return kept.view(-1, condensed.factor**2)
+
+
+def _faded(shown: Tensor, kept: Tensor, factor: int) -> Tensor:
+    """Images [n, C, S, S], the cells that are not kept [n, factor²] towards white."""
+    side = formation.cell_size(shown.shape[-1], factor)
+    weight = torch.where(kept, 1.0, FADED).view(-1, 1, factor, factor)
+    weight = weight.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., : shown.shape[-1], : shown.shape[-1]]
+    return 1 - weight * (1 - shown)
+
+
+def _frames(kept: Tensor, row: int, size: int, factor: int) -> list[np.ndarray]:
+    """Corners [4, 2] in pixels of the grid of each kept cell, kept bool [n, factor²], of images in that row."""
+    side, step = formation.cell_size(size, factor), size + gap(size)
+    frames = []
+    for position, cell in torch.nonzero(kept).tolist():
+        top, left = (cell // factor) * side, (cell % factor) * side
+        bottom, right = min(top + side, size), min(left + side, size)
+        corner = np.array([position * step, row * step]) + gap(size) - 0.5
+        frames.append(corner + np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+    return frames

@@ -1,0 +1,102 @@
+"""The look of all figures: colours that the colour-blind tell apart, sizes for a notebook, a paper column and a slide, and files."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from yoco import checks
+from yoco.prune import METHODS
+
+KEPT, DROPPED = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion, which the colour-blind tell apart
+MARKERS = "oXs^vDPpd*"
+UNIT = 7.0  # inches: the width of a plain figure in a notebook; the widest are 11
+
+
+@dataclass(frozen=True)
+class Medium:
+    """Where a figure is shown. width: inches of a plain figure; context: seaborn's, of lines and markers; font: points."""
+
+    width: float
+    context: str
+    font: float
+    dpi: int
+
+
+MEDIA = {
+    "notebook": Medium(UNIT, "notebook", 12, 150),
+    "column": Medium(3.3, "paper", 7, 300),  # one of two columns of a paper; the widest figures take 5.2 inches
+    "slide": Medium(8.5, "talk", 16, 150),  # of the 13.33 inches of a 16:9 slide, which the widest figures fill
+}
+
+
+def use_style(medium: str = "notebook") -> None:
+    """The look of all figures, for "notebook", a paper's "column" or a "slide": call it once, before drawing.
+
+    It sets matplotlib's rcParams, and no random state. Raises ValueError at an unknown medium.
+    """
+    chosen = MEDIA[checks.one_of("medium", medium, MEDIA)]
+    sns.set_theme(context=chosen.context, style="whitegrid", palette="colorblind", rc=_fonts(chosen.font))
+    plt.rcParams.update({
+        "figure.constrained_layout.use": True, "figure.figsize": (chosen.width, chosen.width * 0.45), "figure.dpi": 80,
+        "savefig.dpi": chosen.dpi, "savefig.bbox": "tight", "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "yoco",
+    })  # fmt: skip
+
+
+def _fonts(size: float) -> dict[str, float]:
+    plain = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize", "legend.title_fontsize"), size)
+    return {**plain, **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 0.92 * size)}
+
+
+def scaled(points: float) -> float:
+    """Of a line or a marker: its size in the medium that `use_style` set, where it has `points` in a notebook."""
+    return points * plt.rcParams["figure.figsize"][0] / UNIT
+
+
+def sized(width: float, height: float) -> tuple[float, float]:
+    """Of a figure: its size in inches in the medium that `use_style` set, where it is `width` × `height` inches in a notebook."""
+    return scaled(width), scaled(height)
+
+
+def axes(width: float, height: float) -> Axes:
+    """The Axes of a new figure of `sized(width, height)`."""
+    return plt.subplots(figsize=sized(width, height))[1]
+
+
+def looks(methods: Iterable[str]) -> dict[str, dict]:
+    """Colour, marker and sizes of the line of each method, the same in every figure: pruning methods have theirs by their
+    place in `prune.METHODS`, YOCO black and thick; others come after them."""
+    known = list(METHODS)
+    others = [name for name in dict.fromkeys(methods) if name not in known]
+    colours = sns.color_palette("colorblind", len(known) + len(others))
+    found = {}
+    for name in dict.fromkeys(methods):
+        number = [*known, *others].index(name)
+        strong = name == "yoco"
+        sizes = {"lw": scaled(2.5 if strong else 1.2), "ms": scaled(6)}
+        found[name] = {"color": "black" if strong else colours[number], "marker": MARKERS[number % len(MARKERS)], **sizes}
+    return found
+
+
+def figure_of(drawn: Figure | Axes) -> Figure:
+    """The Figure, of an Axes the one that it is in."""
+    return drawn if isinstance(drawn, Figure) else drawn.figure
+
+
+def save(figure: Figure | Axes, path: str | Path) -> Path:
+    """Write a figure (of an Axes: its figure) to `path`, the kind by its ending: .png, or .pdf and .svg for vectors.
+
+    Without an ending both are written, PNG and PDF. Returns the path, of the PNG where there are two. Raises ValueError at
+    an ending that matplotlib does not know, OSError where there is no room to write.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = [path] if path.suffix else [path.with_suffix(".png"), path.with_suffix(".pdf")]
+    for file in made:
+        undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(file.suffix)  # the same figure gives the same file
+        figure_of(figure).savefig(file, metadata=undated)
+    return made[0]
