@@ -127,6 +127,15 @@ def wait_for_another(widget, before: str) -> None:
     playwright.expect(widget.locator("img").first).not_to_have_attribute("src", before, timeout=SHOWN)
 
 
+def step_right(page, widget, text: str) -> None:
+    """Move the slider of a widget by one, with the keyboard, and wait for the text and the picture that follow."""
+    drawn = source(widget)
+    widget.locator(".noUi-handle").first.focus()
+    page.keyboard.press("ArrowRight")
+    playwright.expect(widget).to_contain_text(text, timeout=SHOWN)
+    wait_for_another(widget, drawn)
+
+
 def changed(before: np.ndarray, after: np.ndarray) -> float:
     """The share of the window's pixels that differ."""
     return float((before != after).any(-1).mean())
@@ -143,11 +152,8 @@ def test_the_budget_is_moved_by_the_keyboard(page, tmp_path):
     widget = explorer(page, "explore.budgets(")
     playwright.expect(widget).to_contain_text("IPC_T 1: 4 of 40")
     assert fits(widget)
-    first, drawn = seen(page, tmp_path, "03-before"), source(widget)
-    widget.locator(".noUi-handle").first.focus()
-    page.keyboard.press("ArrowRight")
-    playwright.expect(widget).to_contain_text("IPC_T 2: 8 of 40 formed images", timeout=SHOWN)
-    wait_for_another(widget, drawn)
+    first = seen(page, tmp_path, "03-before")
+    step_right(page, widget, "IPC_T 2: 8 of 40 formed images")
     second, drawn = seen(page, tmp_path, "03-after"), source(widget)
     assert changed(first, second) > 0.02
     widget.locator("select").first.select_option(label="cat")
@@ -161,11 +167,8 @@ def test_images_are_browsed_by_keyboard_and_mouse(page, tmp_path):
     widget = explorer(page, "explore.browse(")
     playwright.expect(widget).to_contain_text("rank 1 of 400 by lbpe")
     assert fits(widget)
-    first, drawn = seen(page, tmp_path, "02-before"), source(widget)
-    widget.locator(".noUi-handle").first.focus()
-    page.keyboard.press("ArrowRight")
-    playwright.expect(widget).to_contain_text("rank 2 of 400 by lbpe", timeout=SHOWN)
-    wait_for_another(widget, drawn)
+    first = seen(page, tmp_path, "02-before")
+    step_right(page, widget, "rank 2 of 400 by lbpe")
     assert changed(first, seen(page, tmp_path, "02-after")) > 0.01
     images = widget.locator("button")
     images.nth(6).click()

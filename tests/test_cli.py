@@ -72,7 +72,7 @@ def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):
     (["condense", "-p", "dataset", "mnist"], "dataset='mnist' is unknown"),
     (["condense", "-p", "method", "drem"], "method='drem': Input should be 'idc', 'dream', 'dsa', 'mtt' or 'kip'"),
     (["condense", "-p", "method", "mtt", "-p", "outer_loops", "3"], "setting='outer_loops' is unknown"),
-    (["run", "07"], "notebook='07' is unknown"),
+    (["run", "09"], "notebook='09' is unknown"),
     (["run", "-p", "ipcto", "1"], "parameter='ipcto' is unknown"),
     (["run", "01", "--folder", "nowhere"], "no 01_condensation.ipynb in nowhere"),
 ])

@@ -162,8 +162,10 @@ def two_scores(
         checks.whole("label", label, 0, len(condensed.classes) - 1)
     ax = ax or style.axes(7, 5)
     chosen = table if label is None else table[table["label"] == label]
-    ax.scatter(table[x], table[y], s=style.scaled(12), facecolors="none", edgecolors="0.75", linewidths=style.scaled(0.8), label="other classes")
-    ax.scatter(chosen[x], chosen[y], s=style.scaled(14), color=KEPT, marker="o", label="all classes" if label is None else condensed.classes[label])
+    named = "all classes" if label is None else condensed.classes[label]
+    hollow = {"facecolors": "none", "edgecolors": "0.75", "linewidths": style.scaled(0.8), "label": "other classes"}
+    ax.scatter(table[x], table[y], s=style.scaled(3.5) ** 2, **hollow)
+    ax.scatter(chosen[x], chosen[y], s=style.scaled(3.8) ** 2, color=KEPT, marker="o", label=named)
     ax.margins(0.22)
     ax.set(xlabel=charts.score_label(x), ylabel=charts.score_label(y))
     _corners(ax, condensed, chosen[["index", x, y]], count)
