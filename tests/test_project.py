@@ -195,3 +195,13 @@ def test_readme_s_promises_name_tests_that_exist():
     promises = (ROOT / "README.md").read_text().split("## What is promised", 1)[1].split("\n## ", 1)[0]
     named = re.findall(r"`(?:tests/)?(test_\w+\.py)`", promises)
     assert len(set(named)) >= 12 and all((ROOT / "tests" / name).is_file() for name in named)
+
+
+def test_readme_s_64_pixel_study_is_the_files():
+    readme, figures = (ROOT / "README.md").read_text(), ROOT / "figures/tiny10"
+    assert (figures / "table.md").read_text().strip() in readme
+    for row in pd.read_csv(figures / "condensation.csv").groupby("subset")["accuracy"].agg(["mean", "std"]).itertuples():
+        assert f"{row.mean:.2f} ± {row.std:.2f} %" in readme
+    gaps = tables.paired(pd.read_csv(figures / "table2.csv"))
+    for row in gaps.loc[gaps.groupby("ipc_to")["mean"].idxmin()].itertuples():
+        assert f"{row.mean:.2f} ± {row.std:.2f} over {row.method} (p = {row.p:.3g})" in readme
