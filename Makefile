@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(BIN)/python -m yoco run -p dataset digits -p run_dir runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=15
 	rm -rf runs/nbval
 	YOCO_RUNS=$(CURDIR)/runs/nbval $(BIN)/python -m pytest -q $(NBVAL) notebooks
 
