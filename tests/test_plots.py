@@ -1,4 +1,5 @@
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -169,3 +170,13 @@ def test_one_class_has_a_row_for_each_method(toy_set, toy_dynamics):
     assert len(ax.collections[0].get_paths()) == sum(int(s.per_class_counts[1]) for s in kept)
     figure = plots.kept_by_method(toy_set, kept)
     assert [ax.get_title() for ax in figure.axes][-1].startswith("YOCO") and len(figure.axes) == 8
+
+
+def test_a_legend_leaves_its_bars_room():
+    rows = [(model, choice, 50.0 + run) for model in ("convnet", "resnet10") for choice in ("Random, unbalanced", "YOCO, balanced") for run in (0, 1)]
+    rows += [(model, "YOCO, unbalanced", 50.0) for model in ("convnet", "resnet10")]
+    with plt.rc_context():
+        plots.use_style("notebook")
+        ax = plots.bars(pd.DataFrame(rows, columns=["model", "choice", "accuracy"]), "model", "choice")
+        ax.figure.canvas.draw()
+    assert ax.get_position().width > 0.7

@@ -208,7 +208,8 @@ def bars(
 
     Names of pruning methods are shown by their titles.
     """
-    ax = ax or style.axes(min(11, 2 + 1.1 * table[x].nunique()), 3.2)
+    least = 3.5 if hue is None else 6  # a legend of two columns takes so much
+    ax = ax or style.axes(max(least, min(11, 2 + 1.1 * table[x].nunique())), 3.2)
     shown = table.assign(**{name: table[name].map(lambda value: title_of(str(value))) for name in (x, hue) if name})
     options = {"data": shown, "x": x, "y": y}
     sns.barplot(**options, hue=hue, errorbar="sd", capsize=0.15, err_kws={"lw": style.scaled(1.2)}, ax=ax)
