@@ -1,12 +1,15 @@
-"""Long work in a process that can be killed: `python -m tests.zygote` forks one for every line "KIND FOLDER" that it reads.
+"""Long work in a process that is killed: `python -m tests.zygote` forks one for every line "KIND FOLDER SECONDS" that it
+reads, and kills it after so many seconds (0: never).
 
 It imports once, and computes nothing itself, so that its children start at once and have their threads to themselves.
-Answers "started PID", then "ended STATUS"; a child writes the digest of its result to FOLDER/digest.
+Answers with the exit status; a child writes the digest of its result to FOLDER/digest.
 """
 
 import hashlib
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -84,9 +87,11 @@ def child(kind: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        kind, folder = line.split()
+        kind, folder, seconds = line.split()
         pid = os.fork()
         if not pid:
             child(kind, Path(folder))
-        print("started", pid, flush=True)
-        print("ended", os.waitpid(pid, 0)[1], flush=True)
+        if float(seconds):  # whoever waits for a process may kill it: until then its number is its own
+            time.sleep(float(seconds))
+            os.kill(pid, signal.SIGKILL)
+        print(os.waitpid(pid, 0)[1], flush=True)

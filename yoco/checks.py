@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
@@ -109,6 +109,13 @@ def sequence(name: str, values: object) -> list[Any]:
     return listed
 
 
+def different(name: str, values: Sequence[Any]) -> Sequence[Any]:
+    """`values` if none of them stands there twice, else a ValueError that names one."""
+    if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+        raise ValueError(f"{name} must all differ, got {twice[0]!r} more than once")
+    return values
+
+
 def class_names(name: str, values: object) -> tuple[str, ...]:
     """`values` as a tuple of at least two different strings. Raises TypeError or ValueError."""
     names = tuple(sequence(name, values))
@@ -116,9 +123,7 @@ def class_names(name: str, values: object) -> tuple[str, ...]:
         raise TypeError(f"{name} must be strings, got {shown(strange[0])}")
     if len(names) < 2:
         raise ValueError(f"{name}: at least 2 classes are needed, got {len(names)}")
-    if twice := [value for value in dict.fromkeys(names) if names.count(value) > 1]:
-        raise ValueError(f"{name} must all differ, got {twice[0]!r} more than once")
-    return names
+    return tuple(different(name, names))
 
 
 def per_channel(name: str, values: object, channels: int, low: float) -> tuple[float, ...]:

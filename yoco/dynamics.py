@@ -71,7 +71,8 @@ class Dynamics:
 
         indices: in 0..N-1, none needed. Raises TypeError or ValueError at others.
         """
-        chosen = torch.tensor([checks.whole("indices", int(index), 0, len(self.labels) - 1) for index in indices], dtype=torch.long)
+        numbers = torch.as_tensor(indices).tolist()
+        chosen = torch.tensor([checks.whole("indices", number, 0, len(self.labels) - 1) for number in numbers], dtype=torch.long)
         return self.logits[:, chosen].softmax(-1)[:, torch.arange(len(chosen)), self.labels[chosen]]
 
     def of(self, condensed: CondensedSet) -> bool:

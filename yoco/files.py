@@ -1,5 +1,6 @@
 """Files that are whole or absent: a temporary file, then a rename; tensors in safetensors with a JSON header and checksums."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -36,18 +37,17 @@ def write_whole(path: str | Path, write: Callable[[Path], None], *, make_folder:
         _flush(part)
         part.chmod(0o666 & ~_umask())
         part.replace(path)
-        _flush(path.parent)
     except (OSError, safetensors.SafetensorError) as error:
         raise OSError(f"cannot write {path}: {error}; what was there before is untouched") from error
     finally:
         part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the file is in its place; some file systems flush no folders
+        _flush(path.parent)
     return path
 
 
 def _flush(path: Path) -> None:
     """Have the disk hold a file's bytes, or a folder's names, before going on: a rename alone does not outlast a power cut."""
-    if path.is_dir() and os.name == "nt":
-        return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)

@@ -14,12 +14,16 @@ from yoco import files
 
 
 @contextlib.contextmanager
-def hold(path: str | Path) -> Iterator[None]:
-    """Inside, no other process or thread holds the lock on `path`, which need not exist; its leftover temporary files are removed.
+def hold(path: str | Path | None) -> Iterator[None]:
+    """Inside, no other process or thread holds the lock on `path`, which need not exist; its leftover temporary files are
+    removed. None is work that is kept nowhere, and locks nothing.
 
     The operating system lets the lock go when its process ends, however it ends. Raises BlockingIOError at once where
     somebody else holds it, naming them; OSError where the folder cannot be made or written to.
     """
+    if path is None:
+        yield
+        return
     path = Path(path)
     place = path.with_name(f".{path.name}.lock")
     lock = FileLock(place, timeout=0, thread_local=False)

@@ -1,6 +1,5 @@
 """The loop that all long work runs in: steps, progress, time budget, checkpoints, going on where it stopped."""
 
-import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
@@ -67,8 +66,7 @@ def run(
     FloatingPointError at a loss that is NaN, infinite or has exploded, which leaves the last good checkpoint, and OSError
     where it cannot be written.
     """
-    locked = contextlib.nullcontext() if checkpoint is None else locks.hold(checkpoint)
-    with locked, tqdm(total=steps, desc=description, unit=unit, disable=not progress) as bar:
+    with locks.hold(checkpoint), tqdm(total=steps, desc=description, unit=unit, disable=not progress) as bar:
         losses, spent = _resume(method, identity, checkpoint)
         bar.update(len(losses))
         started = saved = time.monotonic()

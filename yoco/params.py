@@ -36,18 +36,11 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _different(values: list[Any]) -> list[Any]:
-    """What stands twice would be trained and counted twice."""
-    if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
-        raise ValueError(f"must all differ, got {twice[0]!r} more than once")
-    return values
-
-
 Seed = Annotated[int, Field(ge=0, le=checks.MOST_SEED), BeforeValidator(_number)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
 Side = Annotated[int, Field(ge=LEAST_SIZE, le=MOST_SIZE), BeforeValidator(_number)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
-Different = AfterValidator(_different)
+Different = AfterValidator(lambda values: checks.different("they", values))  # what stands twice would be trained and counted twice
 Dataset = Annotated[str, AfterValidator(check_name)]
 DatasetOrZoo = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else check_name(name))]
 Counts = Annotated[list[Count], Field(min_length=1), BeforeValidator(_split)]

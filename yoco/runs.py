@@ -1,14 +1,15 @@
 """A run lives in one folder; a step that finds an earlier step's file uses it, one that does not makes it, and says so."""
 
 import functools
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from yoco import ablations, checks, files, locks, loop, study, tables, zoo
+from yoco import ablations, checks, files, locks, study, tables, zoo
 from yoco.condense import condense
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
@@ -107,8 +108,7 @@ def get_all_dynamics(
     if missing:
         names = ", ".join(paths[seed].name for seed in missing)
         print(f"recording {arguments.get('until') or arguments['epochs']} epochs of dynamics now, for {names}")
-        checkpoints = {seed: path.with_name(f"{path.stem}.unfinished.safetensors") for seed, path in paths.items()}
-        _drop_foreign(checkpoints.values(), condensed, arguments)
+        checkpoints = {seed: _unfinished(path, condensed, arguments) for seed, path in paths.items()}
         with locks.hold(run / kind):
             for seed, made in record_many(condensed, seeds=seeds, only=missing, checkpoints=checkpoints, **arguments):
                 made.save(paths[seed])
@@ -117,15 +117,11 @@ def get_all_dynamics(
     return [found[seed] for seed in seeds]
 
 
-def _drop_foreign(checkpoints: Iterable[Path], condensed: CondensedSet, arguments: dict[str, Any]) -> None:
-    """Remove unfinished recordings of another set than this one, its past perhaps, or by other arguments: nothing would go on from them."""
-    for path in checkpoints:
-        if path.exists():
-            identity = files.load_tensors(path, loop.KIND)[1].get("identity", {})
-            wanted = {"set": condensed.fingerprint, **{name: value for name, value in arguments.items() if name != "precision" and name in identity}}
-            if any(identity.get(name) != value for name, value in wanted.items()):
-                print(f"{path.name} is of another set or of other settings: recording anew")
-                path.unlink()
+def _unfinished(path: Path, condensed: CondensedSet, arguments: dict[str, Any]) -> Path:
+    """Where the recording that will be `path` is kept while it is made. Its name tells the set and the arguments, so that a
+    recording of others neither goes on from it nor writes over it."""
+    of = hashlib.sha256(repr((condensed.fingerprint, sorted(arguments.items()))).encode()).hexdigest()[:8]
+    return path.with_name(f"{path.stem}.unfinished-{of}.safetensors")
 
 
 def _found_dynamics(path: Path, condensed: CondensedSet, wanted: dict[str, Any]) -> Dynamics | None:

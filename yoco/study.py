@@ -1,6 +1,5 @@
 """Grids of (method × IPC_T × dynamics × seed) to one tidy table; every finished training is on disk and is skipped on the next start."""
 
-import contextlib
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from yoco import condense, files, formation, locks
+from yoco import checks, condense, files, formation, locks
 from yoco import device as devices
 from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
@@ -77,8 +76,7 @@ def grid(
     if not dynamics or not seeds or not variants:
         raise ValueError("dynamics, seeds and variants must hold at least one each")
     for name, values in (("ipc_to", ipc_to), ("seeds", seeds)):
-        if len(set(values)) < len(values):
-            raise ValueError(f"{name} must not repeat any, got {list(values)}")
+        checks.different(name, values)
     by_budget = epochs if isinstance(epochs, Mapping) else dict.fromkeys(ipc_to, epochs)
     if lacking := [budget for budget in ipc_to if budget not in by_budget]:
         raise ValueError(f"epochs has no number for ipc_to {lacking}, only for {list(by_budget)}")
@@ -108,7 +106,7 @@ def train(
     written to, one by one; each row has a checksum there. Raises ValueError where it is no such table, or a row was
     altered, BlockingIOError where another run works on it, and as `evaluate.evaluate`.
     """
-    with contextlib.nullcontext() if results is None else locks.hold(results):
+    with locks.hold(results):
         return _train(cells, data, results, device, jobs, progress)
 
 

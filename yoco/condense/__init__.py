@@ -92,8 +92,8 @@ def condense(
     seconds (see `loop.run`) and at the end; `explore.Live()` is one that draws.
 
     Returns a set whose `.info` holds the settings, the seed, the loss history and the time. Raises ValueError or
-    TypeError at bad arguments before any work, FloatingPointError where the loss leaves the finite numbers, OSError
-    where the checkpoint cannot be written.
+    TypeError at bad arguments before any work, FloatingPointError where the loss leaves the finite numbers or explodes,
+    BlockingIOError where another run works on the checkpoint, OSError where that cannot be written.
     """
     if time_budget is not None:
         time_budget = checks.real("time_budget", time_budget, 0)
