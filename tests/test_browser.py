@@ -147,12 +147,17 @@ def fits(widget) -> bool:
     return bool(parts) and all(box["x"] >= 0 and box["x"] + box["width"] <= WIDTH for box in parts)
 
 
+def at_first(page, tmp_path, call: str, says: str):
+    """A widget as it comes, within the window, and what is seen of it."""
+    widget = explorer(page, call)
+    playwright.expect(widget).to_contain_text(says)
+    assert fits(widget)
+    return widget, seen(page, tmp_path, f"{call.strip('(')}-before")
+
+
 @pytest.mark.parametrize("page", ["03_class_balance"], indirect=True)
 def test_the_budget_is_moved_by_the_keyboard(page, tmp_path):
-    widget = explorer(page, "explore.budgets(")
-    playwright.expect(widget).to_contain_text("IPC_T 1: 4 of 40")
-    assert fits(widget)
-    first = seen(page, tmp_path, "03-before")
+    widget, first = at_first(page, tmp_path, "explore.budgets(", "IPC_T 1: 4 of 40")
     step_right(page, widget, "IPC_T 2: 8 of 40 formed images")
     second, drawn = seen(page, tmp_path, "03-after"), source(widget)
     assert changed(first, second) > 0.02
@@ -164,10 +169,7 @@ def test_the_budget_is_moved_by_the_keyboard(page, tmp_path):
 
 @pytest.mark.parametrize("page", ["02_scores"], indirect=True)
 def test_images_are_browsed_by_keyboard_and_mouse(page, tmp_path):
-    widget = explorer(page, "explore.browse(")
-    playwright.expect(widget).to_contain_text("rank 1 of 400 by lbpe")
-    assert fits(widget)
-    first = seen(page, tmp_path, "02-before")
+    widget, first = at_first(page, tmp_path, "explore.browse(", "rank 1 of 400 by lbpe")
     step_right(page, widget, "rank 2 of 400 by lbpe")
     assert changed(first, seen(page, tmp_path, "02-after")) > 0.01
     images = widget.locator("button")
