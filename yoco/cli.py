@@ -1,4 +1,4 @@
-"""The command line: `yoco run` sends the notebooks through papermill, `yoco condense`, `yoco study` and `yoco ablations` work without Jupyter."""
+"""The command line: `yoco run` sends the notebooks through papermill, `yoco condense`, `yoco study`, `yoco ablations` and `yoco noise` work without Jupyter."""
 
 import argparse
 import sys
@@ -42,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
     study.set_defaults(command=run_study)
     ablations = commands.add_parser("ablations", help="the trainings of step 05 without Jupyter, which the notebook then finds")
     ablations.set_defaults(command=run_ablations)
-    for command in (run, condense, study, ablations):
+    noise = commands.add_parser("noise", help="the damaged sets and trainings of step 06 without Jupyter, which the notebook then finds")
+    noise.set_defaults(command=run_noise)
+    for command in (run, condense, study, ablations, noise):
         command.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="set a parameter")
     return top
 
@@ -129,12 +131,18 @@ def run_ablations(options: argparse.Namespace) -> None:
     print(f"{len(table)} rows in {run / 'ablations.csv'}; 05_ablations shows them")
 
 
-def _on_the_run_s_set(notebook: str, options: argparse.Namespace, work: Callable[..., pd.DataFrame]) -> tuple[Path, pd.DataFrame]:
+def run_noise(options: argparse.Namespace) -> None:
+    """What every rule keeps of damaged sets, and the trainings that follow, cell by cell into results.csv."""
+    run, (_, table) = _on_the_run_s_set("06_noise", options, runs.get_noise)
+    print(f"{len(table)} rows in {run / 'noise.csv'}; 06_noise shows them")
+
+
+def _on_the_run_s_set(notebook: str, options: argparse.Namespace, work: Callable[..., Any]) -> tuple[Path, Any]:
     """Do `work` on the run's condensed set, made where it is missing, and the real images."""
     from yoco import data
 
     chosen = params.validated(notebook, given(options))
     run = runs.folder(chosen.run_dir, chosen.dataset)
-    real = data.load(chosen.dataset, chosen.root, size=chosen.size)
+    real = data.load(chosen.real_dataset, chosen.root, size=chosen.size)
     condensed = runs.get_condensed(run, chosen.dataset, lambda: real, **chosen.condensation())
     return run, work(run, condensed, real, chosen)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Optional, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from yoco import ablations, checks, zoo
+from yoco import ablations, checks, damage, noise, zoo
 from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condense.settings import SMOKE_WIDTH, default_model
 from yoco.data import LEAST_SIZE, MOST_SIZE, check_name
@@ -51,6 +51,9 @@ Condenser = Literal[tuple(CONDENSATIONS)]
 Condensers = Annotated[list[Condenser], Field(min_length=1), BeforeValidator(_split), Different]
 OptionalCondensers = Annotated[list[Condenser], BeforeValidator(_split), Different]
 ModelName = Annotated[str, AfterValidator(lambda name: checks.one_of("model", name, MODELS))]
+DamageKind = Literal[damage.KINDS]
+DamageKinds = Annotated[list[DamageKind], Field(min_length=1), BeforeValidator(_split), Different]
+Percents = Annotated[list[Annotated[int, Field(ge=1, le=90), BeforeValidator(_number)]], Field(min_length=1), BeforeValidator(_split), Different]
 Models = Annotated[list[ModelName], Field(min_length=1), BeforeValidator(_split), Different]
 
 
@@ -103,7 +106,12 @@ class Parameters(BaseModel):
     @property
     def scale(self) -> str:
         """The preset, with its default filled in."""
-        return self.preset or ("smoke" if self.dataset == "digits" else "laptop")
+        return self.preset or ("smoke" if self.dataset == "digits" or self.dataset.startswith(f"{ZOO}digits-") else "laptop")
+
+    @property
+    def real_dataset(self) -> str:
+        """The name that real images are loaded by."""
+        return self.dataset
 
     def condensation(self, method: str | None = None) -> dict[str, Any]:
         """Arguments for `condense`; of another method than the run's, those that it has."""
@@ -218,7 +226,57 @@ class Ablations(Study):
         return {**full, "until": min(windows[-1], full["epochs"]), "record_on": record_on, "top_k": most, "windows": windows}
 
 
-NOTEBOOKS: dict[str, type[Parameters]] = {model.__doc__: model for model in (Condensation, Scores, Balance, Pruning, Ablations, Gallery)}
+class Noise(Study):
+    """06_noise"""
+
+    dataset: DatasetOrZoo = Field("zoo:digits-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco")
+    real: Optional[Dataset] = Field(None, description="real images that a set of the zoo is tested on (none: the dataset that it tells)")
+    ipc_to: DifferentCounts = Field([1, 5], description="budgets, IPC_T")
+    trained_to: DifferentCounts = Field([1], description="those of ipc_to at which networks are trained")
+    dynamics: Count = Field(2, description="training runs recorded, with a network trained on what each leaves")
+    seeds: Literal[1] = Field(1, description="networks trained on each pruned set, for each of those")
+    rates: Optional[Percents] = Field(None, description="percent of the labels that are wrong (none: 5, 10, 20, 40, or 40 in smoke)")
+    image_rates: Optional[Percents] = Field(None, description="percent of the images that are blurred, noisy or covered (none: the highest of rates)")
+    condensed_kinds: Optional[DamageKinds] = Field(None, description="damage done before condensing (none: every kind, or symmetric in smoke)")
+    condensed_rates: Optional[Percents] = Field(None, description="percent of the real images that it does (none: the highest of rates)")
+
+    @model_validator(mode="after")
+    def _trained_to_of_ipc_to(self) -> Self:
+        if odd := [budget for budget in self.trained_to if budget not in self.ipc_to]:
+            raise ValueError(f"trained_to must hold budgets of ipc_to, {self.ipc_to}, got {odd}")
+        return self
+
+    @property
+    def real_dataset(self) -> str:
+        """The name that real images are loaded by. Raises ValueError where a set of the zoo came from a folder, and `real` does
+        not say where that is."""
+        if self.real or not self.dataset.startswith(ZOO):
+            return self.real or self.dataset
+        told = zoo.load(self.dataset.removeprefix(ZOO)).info["dataset"]
+        if told.startswith("folder:"):
+            raise ValueError(f"real must name the folder of the images of {self.dataset} (real=folder:PATH): it was made from {told}")
+        return told
+
+    def formed_damage(self) -> list[tuple[str, int]]:
+        """Kind and percent of the damage done to formed images; that of none first."""
+        labels = [(kind, rate) for kind in damage.LABEL_KINDS for rate in self._rates]
+        return [(noise.CLEAN, 0), *labels, *((kind, rate) for kind in damage.IMAGE_KINDS for rate in self.image_rates or self._rates[-1:])]
+
+    def real_damage(self) -> list[tuple[str, int]]:
+        """Kind and percent of the damage done to real images before condensing; that of none first."""
+        kinds = self.condensed_kinds or (damage.KINDS[:1] if self.scale == "smoke" else damage.KINDS)
+        return [(noise.CLEAN, 0), *((kind, rate) for kind in kinds for rate in self.condensed_rates or self._rates[-1:])]
+
+    @property
+    def _rates(self) -> list[int]:
+        return sorted(self.rates or ([40] if self.scale == "smoke" else [5, 10, 20, 40]))
+
+    def comparison(self, size: int) -> dict[str, Any]:
+        """Arguments for `noise.compare`."""
+        return {**self.training(size), "ipc_to": self.ipc_to, "trained_to": self.trained_to, "seed": self.seed}
+
+
+NOTEBOOKS: dict[str, type[Parameters]] = {model.__doc__: model for model in (Condensation, Scores, Balance, Pruning, Ablations, Noise, Gallery)}
 
 
 def validated(notebook: str, values: Mapping[str, Any]) -> Parameters:

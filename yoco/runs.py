@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from yoco import ablations, checks, files, locks, study, tables, zoo
-from yoco.condense import condense
+from yoco import ablations, checks, damage, files, locks, noise, study, tables, zoo
+from yoco.condense import condense, start_set
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
 from yoco.dynamics import Dynamics, record_many
@@ -207,6 +207,38 @@ def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: A
     table = ablations.labelled(study.train(cells, data, results=run / RESULTS)).astype({"top_k": "Int64", "within": "Int64"})
     files.write_text(run / "ablations.csv", table.to_csv(index=False))
     return table
+
+
+def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> tuple[list[noise.Case], pd.DataFrame]:
+    """The damaged sets of 06 with their dynamics, and what every rule keeps of them, in the run's folder: sets and dynamics
+    made where missing, each case in a folder of its own inside noise/, finished trainings of results.csv kept. The rows go to
+    noise.csv, how well each score tells the damaged images to noise_detection.csv. chosen: the parameters of 06 (`params.Noise`).
+    """
+    for budget in chosen.ipc_to:  # before anything is recorded
+        checks.whole("ipc_to", budget, 1, condensed.ipc)
+    shapes = [("formed", *shape) for shape in chosen.formed_damage()] + [("real", *shape) for shape in chosen.real_damage()]
+    cases = [_case(run, condensed, data, chosen, *shape) for shape in shapes]
+    parts = {"rules": [*chosen.methods, *noise.REPAIRS], "results": run / RESULTS}
+    table = noise.compare(cases, data, **parts, **chosen.comparison(condensed.size))
+    files.write_text(run / "noise.csv", table.to_csv(index=False))
+    files.write_text(run / "noise_detection.csv", pd.concat(map(noise.detection, cases)).to_csv(index=False))
+    return cases, table
+
+
+def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any, place: str, kind: str, percent: int) -> noise.Case:
+    """One damaged set and its dynamics. The same kind, percent and seed damage the same images; nothing is damaged at 0 %."""
+    inside = folder(str(run / "noise" / f"{place}-{kind}-{percent}"), chosen.dataset)
+    spoil = {"kind": damage.KINDS[0] if kind == noise.CLEAN else kind, "percent": percent, "seed": chosen.seed}
+    if place == "formed":
+        spoiled, damaged = damage.damage_set(condensed, **spoil)
+    else:
+        real, which = damage.damage_data(data, **spoil)
+        arguments = chosen.condensation()
+        started_from = start_set(real, **chosen.start()).info["started_from"]
+        spoiled, damaged = get_condensed(inside, chosen.real_dataset, lambda: real, go_on=True, **arguments), which[started_from]
+    numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
+    dynamics = get_all_dynamics(inside, spoiled, chosen.real_dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
+    return noise.Case(place, kind, percent, spoiled, damaged, dynamics)
 
 
 def describe(condensed: CondensedSet) -> str:

@@ -138,12 +138,13 @@ def start_set(
     data: ImageData, method: str = "idc", ipc: int = 10, factor: int | None = None, *, preset: str = "laptop", seed: int = 0,
     device: str | torch.device = "auto", precision: str = "auto", **settings: Any,
 ) -> CondensedSet:
-    """Where `condense` with these arguments starts: real images, packed and not yet condensed. Raises as `condense`."""
+    """Where `condense` with these arguments starts: real images, packed and not yet condensed. Its `.info["started_from"]` holds
+    the training image of each cell, by index. Raises as `condense`."""
     ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
     stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, False)
-    info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how}
+    info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how, "started_from": stepper.started_from.tolist()}
     return condensed_from(stepper.images, data, ipc, factor, "real", info)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from yoco import checks, clusters, seeds, train
-from yoco.condense.idc import GradientMatching, packed
+from yoco.condense.idc import GradientMatching
 from yoco.condense.settings import IdcSettings, idc_preset, overridden
 
 LAPTOP_POOL = 500  # images of a class that a renewal embeds: a few percent of the ten loops that it serves
@@ -42,12 +42,12 @@ class RepresentativeMatching(GradientMatching):
     The start is chosen the same way, by the embedding of a network with random weights.
     """
 
-    def start(self) -> Tensor:
+    def choose_start(self) -> Tensor:
         network = self._new_network().to(self.device)
         wanted = self.ipc * self.factor**2
         chosen = [self._representatives(network, members, wanted) for members in self.members]
         self.representatives = torch.zeros(len(self.members), 0, dtype=torch.long)  # int64 [classes, real batch], from the first step on
-        return packed(self.data, torch.cat(chosen), self.factor)
+        return torch.cat(chosen)
 
     def step(self, number: int) -> float:
         self.due = number % self.settings.renew_every == 0 or number % self.settings.inner_loops == 0

@@ -15,10 +15,9 @@ from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
 
 
-def start_images(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
-    """Where condensation starts: random real images, shrunk to cells. Float [classes * ipc, C, S, S] in 0..1."""
-    chosen = [members[seeds.choice(len(members), ipc * factor**2, source)] for members in members_of(data)]
-    return packed(data, torch.cat(chosen), factor)
+def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
+    """The training images that condensation starts from: random ones, class after class. Int64 [classes * ipc * factor²]."""
+    return torch.cat([members[seeds.choice(len(members), ipc * factor**2, source)] for members in members_of(data)])
 
 
 def members_of(data: ImageData) -> list[Tensor]:
@@ -27,7 +26,7 @@ def members_of(data: ImageData) -> list[Tensor]:
 
 
 def packed(data: ImageData, chosen: Tensor, factor: int) -> Tensor:
-    """Training images by index, class after class, shrunk to cells: float [n / factor², C, S, S] in 0..1."""
+    """Training images by index, shrunk to cells: float [n / factor², C, S, S] in 0..1."""
     return formation.pack(to_floats(data.train_images[chosen]), factor, data.size)
 
 
@@ -35,8 +34,9 @@ class GradientMatching(Stepper):
     """Steps of IDC: an image step that matches every class's gradient, then a network step on real images.
 
     Every `inner_loops` steps a fresh network takes over. Draws come from one CPU generator, whose state is part of
-    `state()`. images: the condensed images, float32 [classes * ipc, C, S, S], kept in 0..1 after every step.
-    DREAM and DSA differ from it in the class attributes, `start`, `real_batch`, the network's training and `pixel_lr`.
+    `state()`. images: the condensed images, float32 [classes * ipc, C, S, S], kept in 0..1 after every step. started_from: the
+    training images that they were, int64 [classes * ipc * factor²].
+    DREAM and DSA differ from it in the class attributes, `choose_start`, `real_batch`, the network's training and `pixel_lr`.
     """
 
     matching = augment.Augmentation(augment.MATCHING, shared=True)  # of the real and the synthetic half, alike
@@ -59,14 +59,15 @@ class GradientMatching(Stepper):
         devices.keep_memory(device)
         self.train_images, self.train_labels = data.train_images.to(device), data.train_labels.to(device)
         self.members = members_of(data)
-        self.images = self.start().to(device)
+        self.started_from = self.choose_start()
+        self.images = packed(data, self.started_from, factor).to(device)
         self.velocity = torch.zeros_like(self.images)
         self._take_network(self._new_network())
         self.matcher = GradientMatcher(self.model, settings.distance, self.matched, precision=precision, compiled=compiled)
 
-    def start(self) -> Tensor:
-        """The condensed images before the first step."""
-        return start_images(self.data, self.ipc, self.factor, self.source)
+    def choose_start(self) -> Tensor:
+        """The training images that the condensed ones start from, int64 [classes * ipc * factor²]."""
+        return start_choice(self.data, self.ipc, self.factor, self.source)
 
     def step(self, number: int) -> float:
         """One inner loop. Returns the distance D, averaged over the classes."""
@@ -173,7 +174,7 @@ def real_set(data: ImageData, ipc: int, factor: int, seed: int) -> CondensedSet:
     Raises ValueError where a class has fewer than ipc * factor² images.
     """
     data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
-    images = start_images(data, ipc, factor, seeds.generator(seed))
+    images = packed(data, start_choice(data, ipc, factor, seeds.generator(seed)), factor)
     return condensed_from(images, data, ipc, factor, "real", {"dataset": data.name, "seed": seed})
 
 

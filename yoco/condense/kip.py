@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from yoco import checks, formation, seeds
 from yoco import device as devices
 from yoco.condense import ntk
-from yoco.condense.idc import start_images
+from yoco.condense.idc import packed, start_choice
 from yoco.condense.settings import PRESETS, overridden
 from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
@@ -115,7 +115,8 @@ class KernelInducingPoints(Stepper):
         devices.keep_memory(self.device)
         count = len(data.classes) * ipc * factor**2
         self.kernel = _chosen_kernel(settings, data.size, count * (count + settings.real_batch), self.device)
-        self.images = start_images(data, ipc, factor, source).to(self.device)
+        self.started_from = start_choice(data, ipc, factor, source)
+        self.images = packed(data, self.started_from, factor).to(self.device)
         self.classes = torch.arange(len(data.classes), device=self.device).repeat_interleave(ipc * factor**2)
         self.labels = self._targets(self.classes)
         self.train_images, self.train_labels = data.train_images.to(self.device), data.train_labels.to(self.device)

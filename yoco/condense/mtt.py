@@ -15,7 +15,7 @@ from torch.func import functional_call, grad
 from yoco import augment, checks, formation, models, train
 from yoco import device as devices
 from yoco.condense.experts import AUGMENTATION, Experts, ExpertSettings, train_experts
-from yoco.condense.idc import start_images
+from yoco.condense.idc import packed, start_choice
 from yoco.condense.settings import PRESETS, default_model, overridden, smoke_width
 from yoco.condensed import normalise
 from yoco.data import ImageData
@@ -212,7 +212,8 @@ class TrajectoryMatching(Stepper):
         self.device, self.precision, self.compiled = device, precision, compiled
         self.folder, self.progress = experts, progress
         devices.keep_memory(device)
-        self.images = start_images(data, ipc, factor, source).to(device)
+        self.started_from = start_choice(data, ipc, factor, source)
+        self.images = packed(data, self.started_from, factor).to(device)
         self.velocity = torch.zeros_like(self.images)
         self.labels = torch.arange(len(data.classes), device=device).repeat_interleave(ipc * factor**2)
         self.rate = torch.tensor(settings.student_lr, device=device)
