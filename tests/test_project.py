@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "checks", "seeds", "device", "workers", "files", "locks", "clusters", "data", "formation", "augment", "models", "published", "ranked",
     "condensed", "train", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables",
-    "ablations", "zoo", "style", "charts", "pictures", "plots", "explore", "runs", "params", "cli", "__main__",
+    "ablations", "damage", "noise", "zoo", "style", "charts", "pictures", "plots", "explore", "runs", "fields", "params", "cli", "__main__",
 ]
 CONDENSE = ["matching", "settings", "idc", "dream", "dsa", "experts", "mtt", "ntk", "kip", "__init__"]
 DOWNWARD = {("condensed.py", "prune")}  # `CondensedSet.rank`, for whoever has a set in hand

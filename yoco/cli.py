@@ -1,4 +1,4 @@
-"""The command line: `yoco run` sends the notebooks through papermill, `yoco condense`, `yoco study`, `yoco ablations` and `yoco noise` work without Jupyter."""
+"""The command line: `yoco run` sends the notebooks through papermill; `yoco condense`, `study`, `ablations` and `noise` need no Jupyter."""
 
 import argparse
 import sys

@@ -1,7 +1,9 @@
 """Who keeps whom: damaged images among what each pruning rule keeps, the accuracy that follows, and repairs of LBPE."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +18,7 @@ from yoco.prune import METHODS, Selection
 from yoco.study import Cell
 from yoco.train import Protocol
 
-CLEAN = "none"  # the kind of damage of a set that has none
+CLEAN = "clean"  # the kind of damage of a set that has none
 PLACES = ("formed", "real")  # damaged after condensing, or the real images before it
 
 
@@ -25,7 +27,7 @@ class Case:
     """One set with damage, and the training runs recorded on it.
 
     place: "formed" where its cells were damaged, "real" where the training images were, before condensing; kind: of
-    `damage.KINDS`, or "none"; percent: damaged, of each class; damaged: bool [N * factor²], which formed images, or which of
+    `damage.KINDS`, or "clean"; percent: damaged, of each class; damaged: bool [N * factor²], which formed images, or which of
     the training images that the cells started from.
     """
 
@@ -80,10 +82,9 @@ def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
 
 def kept(case: Case, selection: Selection) -> dict[str, float]:
     """How many formed images stay and how many of them are damaged; precision: the damaged share of what stays, recall: the
-    share of all damaged that stays, both in % (NaN where nothing is damaged)."""
-    bad, all_bad = int(case.damaged[selection.indices].sum()), int(case.damaged.sum())
-    shares = {"precision": 100 * bad / len(selection.indices), "recall": 100 * bad / all_bad} if all_bad else {"precision": 0.0, "recall": float("nan")}
-    return {"kept": len(selection.indices), "damaged": bad, **shares}
+    share of all damaged that stays (NaN where nothing is damaged), both in %."""
+    stays, bad, all_bad = len(selection.indices), int(case.damaged[selection.indices].sum()), int(case.damaged.sum())
+    return {"kept": stays, "damaged": bad, "precision": 100 * bad / stays, "recall": 100 * bad / all_bad if all_bad else math.nan}
 
 
 def detection(case: Case) -> pd.DataFrame:
@@ -108,32 +109,44 @@ def compare(
     ipc_to: Sequence[int] = (1,),
     trained_to: Sequence[int] = (1,),
     seed: int = 0,
-    results: Any = None,
+    seeds: int = 1,
+    results: str | Path | None = None,
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
     """Every rule on every case at every budget, and the accuracy of networks trained on what stays.
 
-    ipc_to: budgets; trained_to: those of them that are trained at. The run `number` of a case goes with the training seed
-    seed + number. results: as of `study.train`; options: fields of `train.Protocol`. Returns a table with columns place, kind,
-    percent, method (the rule), ipc_to, dynamics, kept, damaged, precision, recall (see `kept`), accuracy (%, NaN where not
-    trained), precision of the arithmetic as `arithmetic`, fingerprint. Raises as `prune.prune` and `study.train`.
+    ipc_to: budgets; trained_to: those of them that are trained at. seed: the first of the trainings' seeds, of which each run
+    of a case has `seeds` of its own, the same for every rule. results: as of `study.train`; options: fields of
+    `train.Protocol`. Returns a table with columns place, kind, percent, method (the rule), ipc_to, dynamics, seed, kept,
+    damaged, precision, recall (see `kept`), accuracy (%), fingerprint, epochs, and the precision of the arithmetic as
+    `arithmetic`; the last four are missing where nothing was trained. Raises as `prune.prune` and `study.train`.
     """
     checks.different("ipc_to", list(ipc_to))
-    for budget in trained_to:
-        if budget not in ipc_to:
-            raise ValueError(f"trained_to must hold budgets of ipc_to={list(ipc_to)}, got {budget}")
+    if odd := [budget for budget in trained_to if budget not in ipc_to]:
+        raise ValueError(f"trained_to must hold budgets of ipc_to={list(ipc_to)}, got {odd}")
     protocol = Protocol(**options)
-    rows, cells = [], []
-    for case in cases:
-        for rule in rules:
-            for budget in ipc_to:
-                for number in range(len(case.dynamics)):
-                    selection = keep(case, rule, budget, number)
-                    rows.append({**case.labels, "method": rule, "ipc_to": budget, "dynamics": number, **kept(case, selection)})
-                    cells.append(Cell(case.condensed, selection, number, seed + number, protocol, {}))
-    wanted = [number for number, row in enumerate(rows) if row["ipc_to"] in trained_to]
-    trained = study.train([cells[number] for number in wanted], data, results=results, progress=progress)
-    trained.index = wanted
-    found = trained[["accuracy", "fingerprint", "epochs"]].assign(arithmetic=trained["precision"])
-    return pd.DataFrame(rows).join(found).astype({"epochs": "Int64"})
+    plan = [(case, rule, budget, number) for case in cases for rule in rules for budget in ipc_to for number in range(len(case.dynamics))]
+    rows, cells, trained = [], [], []
+    for case, rule, budget, number in plan:
+        selection = keep(case, rule, budget, number)
+        found = {**case.labels, "method": rule, "ipc_to": budget, "dynamics": number, **kept(case, selection)}
+        for own in range(seed + number * seeds, seed + (number + 1) * seeds if budget in trained_to else seed + number * seeds + 1):
+            if budget in trained_to:
+                trained.append(len(rows))
+                cells.append(Cell(case.condensed, selection, number, own, protocol, {}))
+            rows.append({**found, "seed": own})
+    accuracies = study.train(cells, data, results=results, progress=progress).set_axis(trained)
+    extra = accuracies[["accuracy", "fingerprint", "epochs"]].assign(arithmetic=accuracies["precision"])
+    return pd.DataFrame(rows).join(extra).astype({"epochs": "Int64"})
+
+
+def gains(table: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
+    """Every rule's accuracy less that of the rule `against`, paired over runs and seeds: columns place, kind, percent, ipc_to, method, mean,
+    std (of a sample, in points), n. table: of `compare`. Raises ValueError where it has no such rule."""
+    checks.one_of("against", against, set(table["method"]))
+    keys = ["place", "kind", "percent", "ipc_to"]
+    wide = table.dropna(subset="accuracy").pivot_table(index=[*keys, "dynamics", "seed"], columns="method", values="accuracy", sort=False)
+    gaps = wide.drop(columns=against).sub(wide[against], axis=0)
+    long = gaps.melt(ignore_index=False, var_name="method", value_name="gain").reset_index()
+    return long.groupby([*keys, "method"], sort=False)["gain"].agg(mean="mean", std="std", n="count").reset_index()
