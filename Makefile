@@ -40,6 +40,7 @@ RUN ?= runs/cifar10
 FIGURES ?= figures/cifar10
 MADE := table.csv table.md table2.csv table2.md beside_paper.csv paired.csv accuracy_by_budget.png condensation.csv condensed.png loss.png \
 	multi_formation.png scores.png rank_correlations.png class_balance.csv class_balance_1.png imbalance.png kept_yoco_1.png kept_el2n_1.png \
+	noise.csv noise.md noise_detection.csv noise_gains.csv $(addprefix noise_,$(addsuffix .png,kinds kept_yoco kept_el2n precision detection accuracy before_condensing repairs)) \
 	ablations.csv ablations.md agreement.csv overlap.csv $(addprefix ablation_,$(addsuffix .png,output epochs_read rules record_on condensation network agreement))
 figures:
 	mkdir -p $(FIGURES)
