@@ -1,6 +1,8 @@
 """Work over several processes that torchrun started: who takes which part, and how the parts come together."""
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -62,7 +64,7 @@ class Ranks:
         return slice(self.rank, None, self.size)
 
     def sum(self, values: Tensor) -> Tensor:
-        """`values` added up over the ranks, in place; the same bits on all of them."""
+        """`values` added up over the ranks, the same bits on all of them. `values` may be written over."""
         return self._together(dist.all_reduce, values, self.group)
 
     @torch.no_grad()
@@ -115,7 +117,7 @@ class Ranks:
         failed, length = self._together(dist.broadcast, said, group, src=0).tolist()
         message = torch.frombuffer(bytearray(sent), dtype=torch.uint8) if sent else torch.empty(length, dtype=torch.uint8)
         if length:
-            self._together(dist.broadcast, message, group, src=0)
+            message = self._together(dist.broadcast, message, group, src=0)
         if error is not None:
             raise error
         if failed:
@@ -124,10 +126,11 @@ class Ranks:
         return message.numpy().tobytes()
 
     def _together(self, operation: Callable[..., Any], values: Tensor, group: Any, **options: int) -> Tensor:
-        """Do a collective operation on `values`, in place."""
+        """What a collective operation makes of `values`, which may be written over."""
         if self.size == 1:
             return values
-        carried = values if values.is_cuda else values.cpu()  # gloo knows no other devices
+        # gloo knows no other devices, and writes beyond a tensor whose values lie over each other
+        carried = (values if values.is_cuda else values.cpu()).contiguous()
         try:
             if values.is_cuda:  # NCCL would wait for a dead rank where no signal is heard: gloo looks first who is there
                 dist.all_reduce(torch.zeros(1), group=group)
@@ -136,7 +139,7 @@ class Ranks:
             other = f"rank {1 - self.rank}" if self.size == 2 else "another rank"
             reason = str(error).split("] ", 1)[-1].split(". ")[0]  # behind gloo's place in its source
             raise LostRank(f"rank {self.rank} of {self.size} has lost {other} ({reason})") from error
-        return values if carried is values else values.copy_(carried)
+        return carried.to(values.device)
 
 
 ALONE = Ranks()
@@ -151,24 +154,31 @@ def started() -> bool:
 def joined() -> Iterator[Ranks]:
     """Inside, this process is one of those that torchrun started (`ALONE`, where it did not): they must all come here.
 
-    They talk by gloo, and about tensors on GPUs by NCCL, each rank having a GPU of its own; on a CPU each takes its share of
-    the threads, unless OMP_NUM_THREADS is set (torchrun sets it to 1). A process group that is there already is used, and
-    left. Raises LostRank where a rank does not come, and where SIGTERM does: torchrun ends the others by it when it loses one.
+    Raises LostRank where a rank does not come, and where SIGTERM does: torchrun ends the others by it when it loses one.
     """
     if not started():
         yield ALONE
         return
+    with _told_to_end():
+        yield _come_together()
+
+
+@functools.cache
+def _come_together() -> Ranks:
+    """The ranks, who stay together until the process ends: a second time, the addresses of the first would be in the store.
+
+    They talk by gloo, and about tensors on GPUs by NCCL. A process group that is there already is left to who made it.
+    """
     local = [int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))]
     backend = device.take_share(*local)
-    with _told_to_end(), contextlib.ExitStack() as left:
-        try:
-            if not dist.is_initialized():
-                dist.init_process_group(backend, timeout=TIMEOUT)
-                left.callback(dist.destroy_process_group)
-            groups = [dist.new_group(backend=kind, timeout=time) for kind, time in ((backend, TIMEOUT), ("gloo", FOREVER))]
-        except RuntimeError as error:
-            raise LostRank(f"the {os.environ['WORLD_SIZE']} ranks did not come together: {str(error).splitlines()[0]}") from error
-        yield Ranks(dist.get_rank(), dist.get_world_size(), *groups)
+    try:
+        if not dist.is_initialized():
+            dist.init_process_group(backend, timeout=TIMEOUT)
+            atexit.register(dist.destroy_process_group)
+        groups = [dist.new_group(backend=kind, timeout=time) for kind, time in ((backend, TIMEOUT), ("gloo", FOREVER))]
+    except RuntimeError as error:
+        raise LostRank(f"the {os.environ['WORLD_SIZE']} ranks did not come together: {str(error).splitlines()[0]}") from error
+    return Ranks(dist.get_rank(), dist.get_world_size(), *groups)
 
 
 @contextlib.contextmanager
