@@ -1,7 +1,8 @@
 """What the ranks of tests/test_ranks.py do: the jobs in FOLDER/jobs.json, one after the other.
 
 `torchrun … -m tests.torchrun FOLDER` is one rank. `python -m tests.torchrun` does torchrun's part: for every line
-"RANKS FOLDER" that it reads it forks so many, and answers with their exit statuses; it imports once, and computes nothing.
+"RANKS FOLDER" that it reads it forks so many, and answers with their exit statuses; it imports once (what each would import
+for seconds, too), and computes nothing.
 
 A job condenses by "method", and leaves the set in FOLDER/NAME.safetensors and what a rank saw in FOLDER/NAME-RANK.json; its
 other values are arguments of `condense`, but for "drift" (rank 1's networks train to other weights, by far more than
@@ -18,7 +19,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-import sklearn.datasets  # noqa: F401: these two a child would import for seconds
+import sklearn.datasets  # noqa: F401
 import torch
 import torch._dynamo
 
@@ -120,3 +121,4 @@ if __name__ == "__main__":
             port = free.getsockname()[1]
         pids = [forked(number, int(count), port, Path(folder)) for number in range(int(count))]
         print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+    os._exit(0)  # at once: tearing all modules down takes seconds
