@@ -8,14 +8,19 @@ from typing import Any
 
 import pandas as pd
 
-from yoco import checks, locks, params, runs
+from yoco import checks, locks, params, ranks, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Bad input is one line on standard error and status 2."""
     options = parser().parse_args(arguments)
     try:
+        if ranks.started() and options.command is not run_condense:
+            raise ValueError("torchrun is for yoco condense, which divides its work; run the other commands without it")
         options.command(options)
+    except ranks.LostRank as error:
+        print(f"yoco: {error}; the same command, on any number of ranks, goes on from the last checkpoint", file=sys.stderr)
+        return 1
     except (ValueError, TypeError, OSError) as error:
         print(f"yoco: {error}", file=sys.stderr)
         return 2

@@ -48,6 +48,23 @@ def _usable(device: str | torch.device) -> torch.device:
     return where
 
 
+def take_share(number: int, processes: int) -> str:
+    """Take this process's share of the machine, it being `number` of so many `processes` here: a GPU of its own, which is what
+    `auto` comes to, or threads, unless OMP_NUM_THREADS says how many. Returns what torch.distributed is to talk by.
+
+    Raises ValueError where there are GPUs, but too few of them.
+    """
+    if not torch.cuda.is_available():
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+        return "gloo"
+    if processes > torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"--nproc-per-node must be at most {count}, the GPUs of this machine, got {processes} (CUDA_VISIBLE_DEVICES= works on CPUs)")
+    torch.cuda.set_device(number)
+    return "cpu:gloo,cuda:nccl"
+
+
 def choose_precision(precision: str, device: torch.device) -> str:
     """`auto` is bfloat16 where the processor multiplies in it (CUDA, or a CPU with AVX512-BF16), else float32."""
     checks.one_of("precision", precision, PRECISIONS)

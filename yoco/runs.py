@@ -1,5 +1,6 @@
 """A run lives in one folder; a step that finds an earlier step's file uses it, one that does not makes it, and says so."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -9,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from yoco import ablations, checks, damage, files, locks, noise, study, tables, zoo
+from yoco import ablations, checks, damage, files, locks, noise, ranks, study, tables, zoo
 from yoco.condense import condense, start_set
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
@@ -52,29 +53,38 @@ def get_condensed(
     data: gives the real images, where they are needed. go_on: for the step that condenses: a set that was stopped before
     its end is condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of `condense`. Raises
     ValueError where the folder holds a set of another dataset than asked for (with go_on, also by another method, or of
-    another IPC or factor), BlockingIOError where another process makes it at this moment.
+    another IPC or factor), BlockingIOError where another process makes it at this moment. Under torchrun the first process
+    prints, locks and saves; all must see the folder, and return the same set (see `condense`).
     """
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
-    if path.exists():
-        found = CondensedSet.load(path)
-        _check_found(found, path, dataset, arguments if go_on else {})
-        print(f"found {path.name}: {describe(found)}")
-        if not (go_on and checkpoint.exists()) or arguments.get("time_budget") == 0:
-            return found
-        print("its condensation was stopped before its end: going on from the checkpoint")
-    with locks.hold(path):
+    with ranks.joined() as among, contextlib.ExitStack() as held:
+        say = print if among.first else lambda _: None
+        there, unfinished = among.from_first(lambda: (path.exists(), checkpoint.exists()))
+        if there:
+            found = CondensedSet.load(path)
+            _check_found(found, path, dataset, arguments if go_on else {})
+            say(f"found {path.name}: {describe(found)}")
+            if not (go_on and unfinished) or arguments.get("time_budget") == 0:
+                return found
+            say("its condensation was stopped before its end: going on from the checkpoint")
+        among.from_first(lambda: held.enter_context(locks.hold(path)))
         if dataset.startswith(ZOO):
             made = zoo.load(dataset.removeprefix(ZOO))
-            print(f"from the zoo: {describe(made)}")
+            say(f"from the zoo: {describe(made)}")
         else:
-            if not path.exists():
-                print(f"no {path.name} in the run's folder: condensing {dataset} now")
-            made = condense(data(), checkpoint=checkpoint, **arguments)
-            print(f"made {path.name}: {describe(made)}")
-        made.save(path)
-        if made.info.get("finished", True):
-            checkpoint.unlink(missing_ok=True)
+            if not there:
+                say(f"no {path.name} in the run's folder: condensing {dataset} now")
+            made = condense(among.after_first(data), checkpoint=checkpoint, **arguments)
+            say(f"made {path.name}: {describe(made)}")
+        among.from_first(lambda: _keep(made, path, checkpoint))
         return made
+
+
+def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
+    """Save a set; one that is finished needs its checkpoint no more."""
+    made.save(path)
+    if made.info.get("finished", True):
+        checkpoint.unlink(missing_ok=True)
 
 
 def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from yoco.condense.settings import IdcSettings
 from yoco.condensed import CondensedSet, normalise
 from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
+from yoco.ranks import ALONE, Ranks
 
 
 def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
@@ -37,6 +38,9 @@ class GradientMatching(Stepper):
     `state()`. images: the condensed images, float32 [classes * ipc, C, S, S], kept in 0..1 after every step. started_from: the
     training images that they were, int64 [classes * ipc * factor²].
     DREAM and DSA differ from it in the class attributes, `choose_start`, `real_batch`, the network's training and `pixel_lr`.
+
+    ranks: of several, each matches its own classes. All of them draw for every class, so that their generators stay in step,
+    and train the network, which has rank 0's weights before each image step.
     """
 
     matching = augment.Augmentation(augment.MATCHING, shared=True)  # of the real and the synthetic half, alike
@@ -53,9 +57,11 @@ class GradientMatching(Stepper):
         device: torch.device,
         precision: str,
         compiled: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.data, self.ipc, self.factor, self.settings, self.source = data, ipc, factor, settings, source
         self.device, self.precision, self.compiled = device, precision, compiled
+        self.ranks, self.own = ranks, ranks.part(len(data.classes))
         devices.keep_memory(device)
         self.train_images, self.train_labels = data.train_images.to(device), data.train_labels.to(device)
         self.members = members_of(data)
@@ -74,6 +80,7 @@ class GradientMatching(Stepper):
         if number % self.settings.inner_loops == 0:
             self._take_network(self._new_network())
             self.prepare_network()
+        self.ranks.like_first(list(self.model.parameters()))  # they may round differently, on GPUs above all
         loss, gradient = self.image_gradient()
         self._move_images(gradient)
         self.update_network()
@@ -91,19 +98,25 @@ class GradientMatching(Stepper):
     def image_gradient(self) -> tuple[float, Tensor]:
         """The mean over classes of the distance D, and the gradient of each class's D with respect to its images."""
         gradient = torch.zeros_like(self.images)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        distances = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
         for label in range(len(self.members)):
             chosen = self._synthetic_batch(label)
-            images = self.images[chosen].requires_grad_()
             draw = self.matching.draw(1, self.data.size, self.source)
-            real = self.matching.apply(self._real_images(self.real_batch(label)), draw)
-            synthetic = self.matching.apply(self._normalise(formation.form(images, self.factor)), draw)
-            distance = self.matcher.match(self.model, real, synthetic, label)
-            gradient[chosen] = torch.autograd.grad(distance, images)[0]
-            total += distance.detach()
+            real = self.real_batch(label)
+            if label in self.own:
+                distances[label], gradient[chosen] = self._matched(label, chosen, real, draw)
+        distances, gradient = self.ranks.sum(distances), self.ranks.sum(gradient)
         if not torch.isfinite(gradient).all():
             return math.nan, gradient  # the loop stops at it, and keeps the last good checkpoint
-        return total.item() / len(self.members), gradient
+        return distances.sum().item() / len(self.members), gradient
+
+    def _matched(self, label: int, chosen: Tensor, real: Tensor, draw: augment.Draw) -> tuple[Tensor, Tensor]:
+        """Distance D of a class between real and condensed images by index, and its gradient with respect to the latter."""
+        images = self.images[chosen].requires_grad_()
+        seen = self.matching.apply(self._real_images(real), draw)
+        synthetic = self.matching.apply(self._normalise(formation.form(images, self.factor)), draw)
+        distance = self.matcher.match(self.model, seen, synthetic, label)
+        return distance.detach(), torch.autograd.grad(distance, images)[0]
 
     def _move_images(self, gradient: Tensor) -> None:
         """Momentum SGD for all classes at once; the published code steps after each class (design §5, image step)."""
