@@ -67,7 +67,7 @@ class RepresentativeMatching(GradientMatching):
         """Indices int64 [count] of the images of a class (of `members`) that are nearest to as many centres."""
         pool = members[seeds.choice(len(members), max(count, self.settings.pool or len(members)), self.source)]
         with torch.no_grad():
-            embedded = train.outputs(network.features, lambda part: self._real_images(pool[part]), len(pool), self.precision)
+            embedded = train.outputs(network.features, lambda part: self.real[pool[part]], len(pool), self.precision)
         if not clusters.measurable(embedded):  # a network that diverged: any images do, the loss will say so
             embedded = torch.zeros_like(embedded)
         return pool[clusters.representatives(embedded, count, self.source)]

@@ -13,7 +13,9 @@ from yoco.condense.settings import IdcSettings
 from yoco.condensed import CondensedSet, normalise
 from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
+from yoco.real import RealImages
 
+PACKED = 100  # condensed images that are packed at a time
 
 def start_images(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
     """Where condensation starts: random real images, shrunk to cells. Float [classes * ipc, C, S, S] in 0..1."""
@@ -28,7 +30,8 @@ def members_of(data: ImageData) -> list[Tensor]:
 
 def packed(data: ImageData, chosen: Tensor, factor: int) -> Tensor:
     """Training images by index, class after class, shrunk to cells: float [n / factor², C, S, S] in 0..1."""
-    return formation.pack(to_floats(data.train_images[chosen]), factor, data.size)
+    parts = chosen.split(PACKED * factor**2)  # floats of all real images would be factor² times what is kept
+    return torch.cat([formation.pack(to_floats(data.train_images[part]), factor, data.size) for part in parts])
 
 
 class GradientMatching(Stepper):
@@ -57,7 +60,7 @@ class GradientMatching(Stepper):
         self.data, self.ipc, self.factor, self.settings, self.source = data, ipc, factor, settings, source
         self.device, self.precision, self.compiled = device, precision, compiled
         devices.keep_memory(device)
-        self.train_images, self.train_labels = data.train_images.to(device), data.train_labels.to(device)
+        self.real, self.train_labels = RealImages.training(data, device), data.train_labels.to(device)
         self.members = members_of(data)
         self.images = self.start().to(device)
         self.velocity = torch.zeros_like(self.images)
@@ -81,7 +84,7 @@ class GradientMatching(Stepper):
     def prepare_network(self) -> None:
         """Train a fresh network before it is matched."""
         for _ in range(self.settings.pretrain_epochs):
-            self._train_on_real(len(self.train_images))
+            self._train_on_real(len(self.real))
 
     def update_network(self) -> None:
         """The network step that follows each image step."""
@@ -95,7 +98,7 @@ class GradientMatching(Stepper):
             chosen = self._synthetic_batch(label)
             images = self.images[chosen].requires_grad_()
             draw = self.matching.draw(1, self.data.size, self.source)
-            real = self.matching.apply(self._real_images(self.real_batch(label)), draw)
+            real = self.matching.apply(self.real[self.real_batch(label)], draw)
             synthetic = self.matching.apply(self._normalise(formation.form(images, self.factor)), draw)
             distance = self.matcher.match(self.model, real, synthetic, label)
             gradient[chosen] = torch.autograd.grad(distance, images)[0]
@@ -125,10 +128,6 @@ class GradientMatching(Stepper):
         members = self.members[label]
         return members[seeds.choice(len(members), self.settings.real_batch, self.source)]
 
-    def _real_images(self, chosen: Tensor) -> Tensor:
-        """Real training images by index, normalised."""
-        return self._normalise(to_floats(self.train_images[chosen.to(self.device)]))
-
     def _normalise(self, images: Tensor) -> Tensor:
         return normalise(images, self.data.mean, self.data.std)
 
@@ -146,10 +145,10 @@ class GradientMatching(Stepper):
         """Train the network on `count` random real images, each augmented by a draw of its own, with CutMix."""
         if not count:
             return
-        chosen = seeds.choice(len(self.train_images), count, self.source)
-        self._train_network(self._real_images(chosen), self.train_labels[chosen.to(self.device)])
+        chosen = seeds.choice(len(self.real), count, self.source)
+        self._train_network(self.real.of(chosen), self.train_labels[chosen.to(self.device)])
 
-    def _train_network(self, images: Tensor, labels: Tensor, **options: float) -> None:
+    def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: float) -> None:
         """One epoch on normalised images; options: of `train.epoch`."""
         shared = {"classes": len(self.members), "augmentation": self.training, "batch_size": self.settings.network_batch}
         train.epoch(self.network_step, images, labels, self.source, **shared, **options)

@@ -21,6 +21,7 @@ from yoco.condense.settings import PRESETS, overridden
 from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
+from yoco.real import RealImages
 
 KERNELS = ("fc", "conv", "auto")
 AFFORDABLE = 1e10  # covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15 minutes of a core
@@ -118,7 +119,7 @@ class KernelInducingPoints(Stepper):
         self.images = start_images(data, ipc, factor, source).to(self.device)
         self.classes = torch.arange(len(data.classes), device=self.device).repeat_interleave(ipc * factor**2)
         self.labels = self._targets(self.classes)
-        self.train_images, self.train_labels = data.train_images.to(self.device), data.train_labels.to(self.device)
+        self.real, self.train_labels = RealImages.training(data, self.device), data.train_labels.to(self.device)
         self.scale = self.images.new_tensor(data.std).view(1, -1, 1, 1)
         self.moments = {"images": _moments(self.images), "labels": _moments(self.labels)}
 
@@ -127,9 +128,9 @@ class KernelInducingPoints(Stepper):
 
         A loss, or NaN for a gradient, that is not finite leaves everything where it was; the loop stops at it.
         """
-        chosen = seeds.choice(len(self.train_images), self.settings.real_batch, self.source).to(self.device)
+        chosen = seeds.choice(len(self.real), self.settings.real_batch, self.source).to(self.device)
         images, labels = self.images.clone().requires_grad_(), self.labels.clone().requires_grad_()
-        predicted = self.predict(images, labels, self.train_images[chosen])
+        predicted = self.predict(images, labels, self.real.bytes(chosen))
         loss = 0.5 * F.mse_loss(predicted, self._targets(self.train_labels[chosen]).double())
         of_images, of_labels = torch.autograd.grad(loss, (images, labels))
         if not math.isfinite(loss.item()):
