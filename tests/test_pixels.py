@@ -179,6 +179,21 @@ def test_a_cache_that_cannot_be_written_is_memory_with_a_warning_or_an_error(tmp
         load(spec, 3)
 
 
+def test_a_cache_that_may_only_be_read_is_read(tmp_path, monkeypatch, decoded):
+    spec, cache = write_folder(tmp_path / "real"), tmp_path / "cache"
+    load(spec, cache)
+    for path in cache.glob("*.u8"):
+        path.touch()  # summed, and no new stamp can be noted
+    decoded.clear()
+
+    def refused(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for module, name in ((pixels.tempfile, "TemporaryFile"), (pixels.files, "write_text"), (os, "utime")):
+        monkeypatch.setattr(module, name, refused)
+    assert len(load(spec, cache).train_images) == 6 and not decoded
+
+
 def test_one_decodes_and_the_others_wait(tmp_path, monkeypatch, decoded):
     spec, cache, found = write_folder(tmp_path / "real"), tmp_path / "cache", []
     slow = decode.read_image

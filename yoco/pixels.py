@@ -24,6 +24,7 @@ from yoco import checks, decode, files, locks
 
 VERSION = 1  # of the cache's files; another one is decoded anew
 KEPT = 24 * 3600.0  # seconds after its last use that an outdated cache stays: whatever still runs finds it
+ELSEWHERE = "YOCO_CACHE=FOLDER or cache=FOLDER takes another place, cache=False memory"
 NO_RESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap's MAP_NORESERVE, which Python does not name before 3.13
 
 
@@ -48,37 +49,32 @@ def read(source: decode.Source, cache: str | Path | bool = True, *, title: str =
     Raises ValueError at an unreadable image (named) or one of another shape, OSError where the cache has no room or, a
     folder that was named, cannot be written to.
     """
-    folder = _usable(cache)
-    if folder is None:
-        shape = decode.shape_of(source)
-        images = torch.empty(shape, dtype=torch.uint8)
-        take: decode.Take = lambda start, block: images[start : start + len(block)].copy_(torch.from_numpy(block))
-        return Pixels(images, decode.decode(source, shape, take, title, progress)[0])
-    path = folder / f"{source.place}-{source.key()}.u8"
-    found = _open(path)
-    if found is None:
-        with locks.hold(path, wait=True):
-            found = _open(path) or _made(path, source, title, progress)  # somebody else's, perhaps, who was waited for
-    return found
+    if cache is not False:
+        folder = default_folder() if cache is True else checks.path("cache", cache)
+        path = folder / f"{source.place}-{source.key()}.u8"
+        found = _open(path)
+        if found is None and _writable(folder, cache is not True):
+            with locks.hold(path, wait=True):
+                found = _open(path) or _made(path, source, title, progress)  # somebody else's, perhaps, who was waited for
+        if found is not None:
+            return found
+    shape = decode.shape_of(source)
+    images = torch.empty(shape, dtype=torch.uint8)
+    take: decode.Take = lambda start, block: images[start : start + len(block)].copy_(torch.from_numpy(block))
+    return Pixels(images, decode.decode(source, shape, take, title, progress)[0])
 
 
-def _usable(cache: str | Path | bool) -> Path | None:
-    """The folder to keep caches in, None for memory."""
-    if cache is False:
-        return None
-    folder = default_folder() if cache is True else checks.path("cache", cache)
+def _writable(folder: Path, demanded: bool) -> bool:
+    """Whether caches can be made in `folder`, which is made; where not, an OSError if it is demanded or full, else a warning."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        if cache is not True or error.errno == errno.ENOSPC:
-            raise type(error)(error.errno, f"cannot write to the cache {folder}: {error.strerror}; {_ELSEWHERE}") from error
-        warnings.warn(f"the cache {folder} cannot be written to ({error.strerror}): images are held in memory; {_ELSEWHERE}", stacklevel=4)
-        return None
-    return folder
-
-
-_ELSEWHERE = "YOCO_CACHE=FOLDER or cache=FOLDER takes another place, cache=False memory"
+        if demanded or error.errno == errno.ENOSPC:
+            raise type(error)(error.errno, f"cannot write to the cache {folder}: {error.strerror}; {ELSEWHERE}") from error
+        warnings.warn(f"the cache {folder} cannot be written to ({error.strerror}): images are held in memory; {ELSEWHERE}", stacklevel=5)
+        return False
+    return True
 
 
 def _made(path: Path, source: decode.Source, title: str, progress: bool) -> Pixels:
@@ -86,7 +82,7 @@ def _made(path: Path, source: decode.Source, title: str, progress: bool) -> Pixe
     shape = decode.shape_of(source)
     wanted, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
     if wanted > free:
-        why = f"no room for {wanted:,} bytes of pixels in {path} ({free:,} are free); {_ELSEWHERE}"
+        why = f"no room for {wanted:,} bytes of pixels in {path} ({free:,} are free); {ELSEWHERE}"
         raise OSError(errno.ENOSPC, why)
     found: list[Any] = []
 
@@ -144,7 +140,8 @@ def _open(path: Path) -> Pixels | None:
         if stamp != record["stamp"]:
             if [decode.block_sum(block) for block in np.split(images.numpy(), decode.starts(shape)[1:])] != record["sums"]:
                 return None
-            _note(path, {**record, "stamp": stamp})
+            with contextlib.suppress(OSError):  # a cache that may only be read
+                _note(path, {**record, "stamp": stamp})
         with contextlib.suppress(OSError):
             os.utime(path.with_suffix(".json"))  # when it was last used
         return Pixels(images, torch.tensor(record["counts"]))
