@@ -23,9 +23,11 @@ test: $(STAMP)
 	rm -rf runs/nbval
 	YOCO_RUNS=$(CURDIR)/runs/nbval $(BIN)/python -m pytest -q $(NBVAL) notebooks
 
-# ours against the literal implementation: a table, and runs/bench.json
+# ours against the literal implementation: a table, and runs/bench.json; then what a step costs, and the plan to ImageNet-1K from that
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.costs --out runs/bench
+	$(BIN)/python -m benchmarks.imagenet1k --out runs/bench
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

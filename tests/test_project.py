@@ -18,9 +18,10 @@ from yoco.device import WORTH
 ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
 ORDER = [
-    "checks", "seeds", "device", "workers", "files", "locks", "ranks", "clusters", "data", "formation", "augment", "models", "published", "ranked",
-    "condensed", "train", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables",
-    "ablations", "damage", "noise", "zoo", "style", "charts", "pictures", "plots", "explore", "runs", "fields", "params", "cli", "__main__",
+    "checks", "seeds", "device", "workers", "files", "locks", "ranks", "clusters", "decode", "pixels", "data", "formation", "augment", "models",
+    "published", "ranked", "condensed", "real", "train", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper", "prune", "evaluate",
+    "study", "tables", "ablations", "damage", "noise", "zoo", "style", "charts", "pictures", "plots", "explore", "runs", "fields", "params", "cli",
+    "__main__",
 ]
 CONDENSE = ["matching", "settings", "idc", "dream", "dsa", "experts", "student", "mtt", "ntk", "kip", "__init__"]
 DOWNWARD = {("condensed.py", "prune")}  # `CondensedSet.rank`, for whoever has a set in hand

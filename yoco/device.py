@@ -65,6 +65,18 @@ def take_share(number: int, processes: int) -> str:
     return "cpu:gloo,cuda:nccl"
 
 
+def resident(images: Tensor, device: torch.device) -> Tensor:
+    """`images` on `device` if they leave half of its free memory, else as they are: their user moves what it needs."""
+    if images.device == device or images.nbytes > _free(device) / 2:
+        return images
+    return images.to(device)
+
+
+def _free(device: torch.device) -> float:
+    """Free bytes of a GPU of its own memory; elsewhere the machine's own, which images are in already."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+
+
 def choose_precision(precision: str, device: torch.device) -> str:
     """`auto` is bfloat16 where the processor multiplies in it (CUDA, or a CPU with AVX512-BF16), else float32."""
     checks.one_of("precision", precision, PRECISIONS)

@@ -76,7 +76,7 @@ class RepresentativeMatching(GradientMatching):
     def _representatives(self, network: nn.Module, pool: Tensor, count: int) -> Tensor:
         """Indices int64 [count] of the images of `pool` that are nearest to as many centres."""
         with torch.no_grad():
-            embedded = train.outputs(network.features, lambda part: self._real_images(pool[part]), len(pool), self.precision)
+            embedded = train.outputs(network.features, lambda part: self.real[pool[part]], len(pool), self.precision)
         if not clusters.measurable(embedded):  # a network that diverged: any images do, the loss will say so
             embedded = torch.zeros_like(embedded)
         return pool[clusters.representatives(embedded, count, self.source)]

@@ -16,12 +16,12 @@ from tqdm.auto import tqdm
 
 from yoco import augment, checks, files, loop, models, seeds, train
 from yoco import device as devices
-from yoco.condensed import normalise
-from yoco.data import ImageData, to_floats
+from yoco.data import ImageData
+from yoco.real import RealImages
 
 KIND = "expert"
 STREAM = 1000  # expert n draws from stream STREAM + n of its seed
-CHUNK = 32  # batches whose images are floats at the same time
+CHUNK = 32  # batches that are drawn from the same part of an epoch
 AUGMENTATION = augment.Augmentation(augment.OPERATIONS, single=True)  # DSA's, of experts and students
 
 
@@ -186,7 +186,7 @@ class _Training(loop.Stepper):
         optimiser = train.Optimiser(settings.lr, settings.momentum, weight_decay=0.0).build(self.model)
         self.network_step = train.Step(self.model, optimiser, identity["precision"], compiled)
         chosen = seeds.choice(len(data.train_images), settings.taken(data), self.source)
-        self.images, self.labels = data.train_images[chosen].to(device), data.train_labels[chosen].to(device)
+        self.images, self.labels = RealImages.training(data, device).of(chosen), data.train_labels[chosen].to(device)
         self.rows = [self._parameters()]  # on the CPU
 
     def _parameters(self) -> Tensor:
@@ -202,7 +202,7 @@ class _Training(loop.Stepper):
 
     def _train_on(self, part: Tensor) -> Tensor:
         """Train on the images with these indices; the sum of their losses."""
-        images, labels = normalise(to_floats(self.images[part]), self.data.mean, self.data.std), self.labels[part]
+        images, labels = self.images.of(part), self.labels[part]
         losses = []
 
         def seen(index: Tensor, logits: Tensor) -> None:

@@ -14,7 +14,9 @@ from yoco.condensed import CondensedSet, normalise
 from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
 from yoco.ranks import ALONE, Ranks
+from yoco.real import RealImages
 
+PACKED = 100  # condensed images that are packed at a time
 
 def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
     """The training images that condensation starts from: random ones, class after class. Int64 [classes * ipc * factor²]."""
@@ -28,7 +30,8 @@ def members_of(data: ImageData) -> list[Tensor]:
 
 def packed(data: ImageData, chosen: Tensor, factor: int) -> Tensor:
     """Training images by index, shrunk to cells: float [n / factor², C, S, S] in 0..1."""
-    return formation.pack(to_floats(data.train_images[chosen]), factor, data.size)
+    parts = chosen.split(PACKED * factor**2)  # floats of all real images would be factor² times what is kept
+    return torch.cat([formation.pack(to_floats(data.train_images[part]), factor, data.size) for part in parts])
 
 
 class GradientMatching(Stepper):
@@ -63,7 +66,7 @@ class GradientMatching(Stepper):
         self.device, self.precision, self.compiled = device, precision, compiled
         self.ranks, self.own = ranks, ranks.part(len(data.classes))
         devices.keep_memory(device)
-        self.train_images, self.train_labels = data.train_images.to(device), data.train_labels.to(device)
+        self.real, self.train_labels = RealImages.training(data, device), data.train_labels.to(device)
         self.members = members_of(data)
         self.started_from = self.choose_start()
         self.images = packed(data, self.started_from, factor).to(device)
@@ -89,7 +92,7 @@ class GradientMatching(Stepper):
     def prepare_network(self) -> None:
         """Train a fresh network before it is matched."""
         for _ in range(self.settings.pretrain_epochs):
-            self._train_on_real(len(self.train_images))
+            self._train_on_real(len(self.real))
 
     def update_network(self) -> None:
         """The network step that follows each image step."""
@@ -113,7 +116,7 @@ class GradientMatching(Stepper):
     def _matched(self, label: int, chosen: Tensor, real: Tensor, draw: augment.Draw) -> tuple[Tensor, Tensor]:
         """Distance D of a class between real and condensed images by index, and its gradient with respect to the latter."""
         images = self.images[chosen].requires_grad_()
-        seen = self.matching.apply(self._real_images(real), draw)
+        seen = self.matching.apply(self.real[real], draw)
         synthetic = self.matching.apply(self._normalise(formation.form(images, self.factor)), draw)
         distance = self.matcher.match(self.model, seen, synthetic, label)
         return distance.detach(), torch.autograd.grad(distance, images)[0]
@@ -139,10 +142,6 @@ class GradientMatching(Stepper):
         members = self.members[label]
         return members[seeds.choice(len(members), self.settings.real_batch, self.source)]
 
-    def _real_images(self, chosen: Tensor) -> Tensor:
-        """Real training images by index, normalised."""
-        return self._normalise(to_floats(self.train_images[chosen.to(self.device)]))
-
     def _normalise(self, images: Tensor) -> Tensor:
         return normalise(images, self.data.mean, self.data.std)
 
@@ -160,10 +159,10 @@ class GradientMatching(Stepper):
         """Train the network on `count` random real images, each augmented by a draw of its own, with CutMix."""
         if not count:
             return
-        chosen = seeds.choice(len(self.train_images), count, self.source)
-        self._train_network(self._real_images(chosen), self.train_labels[chosen.to(self.device)])
+        chosen = seeds.choice(len(self.real), count, self.source)
+        self._train_network(self.real.of(chosen), self.train_labels[chosen.to(self.device)])
 
-    def _train_network(self, images: Tensor, labels: Tensor, **options: float) -> None:
+    def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: float) -> None:
         """One epoch on normalised images; options: of `train.epoch`."""
         shared = {"classes": len(self.members), "augmentation": self.training, "batch_size": self.settings.network_batch}
         train.epoch(self.network_step, images, labels, self.source, **shared, **options)

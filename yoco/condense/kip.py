@@ -22,6 +22,7 @@ from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
 from yoco.ranks import ALONE, Ranks
+from yoco.real import RealImages
 
 KERNELS = ("fc", "conv", "auto")
 AFFORDABLE = 1e10  # covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15 minutes of a core
@@ -121,7 +122,7 @@ class KernelInducingPoints(Stepper):
         self.images = packed(data, self.started_from, factor).to(self.device)
         self.classes = torch.arange(len(data.classes), device=self.device).repeat_interleave(ipc * factor**2)
         self.labels = self._targets(self.classes)
-        self.train_images, self.train_labels = data.train_images.to(self.device), data.train_labels.to(self.device)
+        self.real, self.train_labels = RealImages.training(data, self.device), data.train_labels.to(self.device)
         self.scale = self.images.new_tensor(data.std).view(1, -1, 1, 1)
         self.moments = {"images": _moments(self.images), "labels": _moments(self.labels)}
 
@@ -130,7 +131,7 @@ class KernelInducingPoints(Stepper):
 
         A loss, or NaN for a gradient, that is not finite leaves everything where it was; the loop stops at it.
         """
-        chosen = seeds.choice(len(self.train_images), self.settings.real_batch, self.source).to(self.device)
+        chosen = seeds.choice(len(self.real), self.settings.real_batch, self.source).to(self.device)
         loss, of_images, of_labels = map(self.ranks.sum, self._share(chosen))
         if not math.isfinite(loss.item()):
             return loss.item()
@@ -149,7 +150,7 @@ class KernelInducingPoints(Stepper):
         images, labels = self.images.clone().requires_grad_(), self.labels.clone().requires_grad_()
         if not len(own):
             return torch.zeros((), dtype=torch.float64, device=self.device), torch.zeros_like(images), torch.zeros_like(labels)
-        predicted = self.predict(images, labels, self.train_images[own])
+        predicted = self.predict(images, labels, self.real.bytes(own))
         loss = 0.5 * F.mse_loss(predicted, self._targets(self.train_labels[own]).double()) * (len(own) / len(chosen))
         return loss.detach(), *torch.autograd.grad(loss, (images, labels))
 
