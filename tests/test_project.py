@@ -18,7 +18,7 @@ from yoco.device import WORTH
 ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
 ORDER = [
-    "checks", "seeds", "device", "workers", "files", "locks", "clusters", "data", "formation", "augment", "models", "published", "ranked",
+    "checks", "seeds", "device", "slots", "backends", "workers", "files", "locks", "clusters", "data", "formation", "augment", "models", "published", "ranked",
     "condensed", "train", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables",
     "ablations", "zoo", "style", "charts", "pictures", "plots", "explore", "runs", "params", "cli", "__main__",
 ]
@@ -74,7 +74,7 @@ def test_devices_are_named_in_one_place():
 
 
 def test_importing_yoco_needs_no_jupyter_and_no_pydantic():
-    code = "import sys, yoco; print(sorted({'ipywidgets', 'IPython', 'papermill', 'pydantic', 'matplotlib.pyplot'} & set(sys.modules)))"
+    code = "import sys, yoco; print(sorted({'ipywidgets', 'IPython', 'papermill', 'pydantic', 'matplotlib.pyplot', 'dask', 'distributed', 'ray'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -88,7 +88,7 @@ def test_nothing_is_unpickled():
 
 def test_environment_yml_has_the_packages_and_bounds_of_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
+    conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base", "ray": "ray-core"}
     wanted = {f"python{project['requires-python']}"}
     for line in project["dependencies"] + project["optional-dependencies"]["test"]:
         name, bound = re.fullmatch(r"([a-z-]+)(.*)", line).groups()
