@@ -41,7 +41,7 @@ def killed_midway(toy, toy_set, toy_dynamics, folder, monkeypatch, **how):
 @contextmanager
 def dask_of_two():
     distributed = pytest.importorskip("distributed")
-    quiet = {"dashboard_address": None, "silence_logs": "CRITICAL"}
+    quiet = {"dashboard_address": ":0", "silence_logs": "CRITICAL"}
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **quiet) as cluster, distributed.Client(cluster):
         yield
 
@@ -65,11 +65,11 @@ def test_a_worker_killed_midway_costs_its_own_cell_and_every_backend_gives_the_s
     backend, cluster, plain, toy, toy_set, toy_dynamics, tmp_path, monkeypatch
 ):
     with cluster():
-        table = killed_midway(toy, toy_set, toy_dynamics, tmp_path, monkeypatch, backend=backend, jobs=2 if backend == "loky" else None)
         if backend == "ray":
             importlib.import_module("ray.util.joblib").register_ray()
         with joblib.parallel_config(backend=backend):  # the caller's own word for it
             assert backends.named(None)[0] == backend and backends.size(None) == (None if backend == "loky" else 2)
+        table = killed_midway(toy, toy_set, toy_dynamics, tmp_path, monkeypatch, backend=backend, jobs=2 if backend == "loky" else None)
     assert table.equals(plain)
 
 

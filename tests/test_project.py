@@ -18,9 +18,9 @@ from yoco.device import WORTH
 ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
 ORDER = [
-    "checks", "seeds", "device", "slots", "backends", "workers", "files", "locks", "clusters", "data", "formation", "augment", "models", "published", "ranked",
-    "condensed", "train", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables",
-    "ablations", "zoo", "style", "charts", "pictures", "plots", "explore", "runs", "params", "cli", "__main__",
+    "checks", "seeds", "device", "slots", "backends", "workers", "files", "locks", "clusters", "data", "formation", "augment", "models", "published",
+    "ranked", "condensed", "train", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables",
+    "ablations", "zoo", "style", "charts", "pictures", "plots", "explore", "runs", "params", "sweep", "cli", "__main__",
 ]
 CONDENSE = ["matching", "settings", "idc", "dream", "dsa", "experts", "mtt", "ntk", "kip", "__init__"]
 DOWNWARD = {("condensed.py", "prune")}  # `CondensedSet.rank`, for whoever has a set in hand
@@ -74,7 +74,8 @@ def test_devices_are_named_in_one_place():
 
 
 def test_importing_yoco_needs_no_jupyter_and_no_pydantic():
-    code = "import sys, yoco; print(sorted({'ipywidgets', 'IPython', 'papermill', 'pydantic', 'matplotlib.pyplot', 'dask', 'distributed', 'ray'} & set(sys.modules)))"
+    others = {"ipywidgets", "IPython", "papermill", "pydantic", "matplotlib.pyplot", "dask", "distributed", "ray"}
+    code = f"import sys, yoco; print(sorted({others} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

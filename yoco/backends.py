@@ -183,7 +183,7 @@ def _dask_cluster(active: Any, jobs: int) -> Iterator[Any]:
         with distributed.Client(set_as_default=False) as client:
             yield client
     else:
-        quiet = {"dashboard_address": None, "silence_logs": "CRITICAL"}
+        quiet = {"dashboard_address": ":0", "silence_logs": "CRITICAL"}
         with (
             distributed.LocalCluster(n_workers=jobs, threads_per_worker=1, processes=True, **quiet) as cluster,
             distributed.Client(cluster, set_as_default=False) as client,

@@ -61,6 +61,14 @@ def for_worker(device: torch.device, number: int, there: int | None = None) -> t
     return torch.device("cuda", number % (count(device) if there is None else there))
 
 
+def environment(device: torch.device) -> dict[str, str]:
+    """Environment variables of a program that should see no GPU but `device`, where that has a number; else none."""
+    if device.type != "cuda" or device.index is None:
+        return {}
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return {"CUDA_VISIBLE_DEVICES": seen[device.index] if device.index < len(seen) and seen[0] else str(device.index)}
+
+
 def choose_precision(precision: str, device: torch.device) -> str:
     """`auto` is bfloat16 where the processor multiplies in it (CUDA, or a CPU with AVX512-BF16), else float32."""
     checks.one_of("precision", precision, PRECISIONS)
