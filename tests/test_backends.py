@@ -48,16 +48,12 @@ def dask_of_two():
 
 @contextmanager
 def ray_of_two():
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray")
     place = tempfile.mkdtemp(prefix="ray-")  # short: sockets lie in it
     small = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 80_000_000, "_temp_dir": place}
-    ray.init(log_to_driver=False, logging_level="ERROR", **small)
-    try:
+    with backends.ray_started(**small):
         yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.mark.parametrize("backend, cluster", [("loky", nullcontext), ("dask", dask_of_two), ("ray", ray_of_two)])

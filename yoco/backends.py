@@ -44,12 +44,14 @@ def named(backend: str | None) -> tuple[str, ParallelBackendBase | None]:
 
 
 def size(backend: str | None) -> int | None:
-    """Workers that the caller has set: of the running Dask or Ray cluster, else `joblib.parallel_config`'s n_jobs (None: neither)."""
+    """Workers that the caller has set: of a Dask or Ray cluster that is there, else `joblib.parallel_config`'s n_jobs (None: neither)."""
     name, active = named(backend)
-    if name == "dask" and (client := _dask_client(active)):
-        return len(client.nthreads()) or None
-    if name == "ray" and (ray := sys.modules.get("ray")) and ray.is_initialized():
-        return max(1, int(ray.available_resources().get("CPU", 1)))
+    if name == "dask" and (_dask_client(active) or _dask_address()):
+        with _dask_cluster(active, 1) as client:
+            return len(client.nthreads()) or None
+    if name == "ray" and ("RAY_ADDRESS" in os.environ or "ray" in sys.modules and sys.modules["ray"].is_initialized()):
+        with _ray_cluster(1) as ray:
+            return max(1, int(ray.available_resources().get("CPU", 1)))
     n_jobs = get_active_backend()[1] if backend is None else None
     if n_jobs is None or n_jobs == 0:
         return None
@@ -172,15 +174,21 @@ def _dask_client(active: Any = None) -> Any:
     return None
 
 
+def _dask_address() -> str | None:
+    """Of the scheduler that Dask's configuration names, DASK_SCHEDULER_ADDRESS say."""
+    import dask
+
+    return dask.config.get("scheduler-address", None)
+
+
 @contextlib.contextmanager
 def _dask_cluster(active: Any, jobs: int) -> Iterator[Any]:
-    import dask
     import distributed
 
     if client := _dask_client(active):
         yield client
-    elif dask.config.get("scheduler-address", None):  # of the environment: DASK_SCHEDULER_ADDRESS
-        with distributed.Client(set_as_default=False) as client:
+    elif address := _dask_address():
+        with distributed.Client(address, set_as_default=False) as client:
             yield client
     else:
         quiet = {"dashboard_address": ":0", "silence_logs": "CRITICAL"}
@@ -218,16 +226,31 @@ class _Caller:
 
 
 @contextlib.contextmanager
-def _ray_cluster(jobs: int) -> Iterator[Any]:
+def ray_started(**options: Any) -> Iterator[Any]:
+    """Inside, Ray runs, with these options of `ray.init`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    try:
+        for attempt in range(TRIES):
+            try:
+                ray.init(log_to_driver=False, logging_level="ERROR", **options)
+                break
+            except Exception as error:  # Ray waits for its own start for 30 seconds, which a busy machine exceeds
+                ray.shutdown()
+                if "timed out during startup" not in str(error) or attempt == TRIES - 1:
+                    raise
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _ray_cluster(jobs: int) -> Iterator[Any]:
     import ray
 
     if ray.is_initialized():
         yield ray
         return
-    local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs, "include_dashboard": False}
-    ray.init(log_to_driver=False, logging_level="ERROR", **local)
-    try:
+    with ray_started(**({} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs, "include_dashboard": False})):
         yield ray
-    finally:
-        ray.shutdown()

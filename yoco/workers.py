@@ -22,9 +22,10 @@ def jobs_for(jobs: int | None, device: torch.device, count: int, backend: str | 
 
     Raises TypeError or ValueError at bad arguments, ModuleNotFoundError where the backend's package is missing.
     """
-    there = backends.size(backend)
+    backends.named(backend)
     if jobs is not None:
         return checks.whole("jobs", jobs, 1)
+    there = backends.size(backend)
     return default_jobs(device, count) if there is None else max(1, min(there, count))
 
 
