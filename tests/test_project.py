@@ -18,10 +18,10 @@ from yoco.device import WORTH
 ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
 ORDER = [
-    "checks", "seeds", "device", "workers", "files", "locks", "ranks", "clusters", "decode", "pixels", "data", "formation", "augment", "models",
-    "published", "ranked", "condensed", "real", "train", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper", "prune", "evaluate",
-    "study", "tables", "ablations", "damage", "noise", "zoo", "style", "charts", "pictures", "plots", "explore", "runs", "fields", "params", "cli",
-    "__main__",
+    "checks", "seeds", "device", "slots", "backends", "workers", "files", "locks", "ranks", "clusters", "decode", "pixels", "data", "formation",
+    "augment", "models", "published", "ranked", "condensed", "real", "train", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper",
+    "prune", "evaluate", "study", "tables", "ablations", "damage", "noise", "zoo", "style", "charts", "pictures", "plots", "explore", "runs",
+    "fields", "params", "sweep", "cli", "__main__",
 ]
 CONDENSE = ["matching", "settings", "idc", "dream", "dsa", "experts", "student", "mtt", "ntk", "kip", "__init__"]
 DOWNWARD = {("condensed.py", "prune")}  # `CondensedSet.rank`, for whoever has a set in hand
@@ -75,7 +75,8 @@ def test_devices_are_named_in_one_place():
 
 
 def test_importing_yoco_needs_no_jupyter_and_no_pydantic():
-    code = "import sys, yoco; print(sorted({'ipywidgets', 'IPython', 'papermill', 'pydantic', 'matplotlib.pyplot'} & set(sys.modules)))"
+    others = {"ipywidgets", "IPython", "papermill", "pydantic", "matplotlib.pyplot", "dask", "distributed", "ray"}
+    code = f"import sys, yoco; print(sorted({others} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -89,7 +90,7 @@ def test_nothing_is_unpickled():
 
 def test_environment_yml_has_the_packages_and_bounds_of_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
+    conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base", "ray": "ray-core"}
     wanted = {f"python{project['requires-python']}"}
     for line in project["dependencies"] + project["optional-dependencies"]["test"]:
         name, bound = re.fullmatch(r"([a-z-]+)(.*)", line).groups()

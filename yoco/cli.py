@@ -1,4 +1,5 @@
-"""The command line: `yoco run` sends the notebooks through papermill; `yoco condense`, `study`, `ablations` and `noise` need no Jupyter."""
+"""The command line: `yoco run` sends the notebooks through papermill, `yoco sweep` a grid of them; `yoco condense`, `study`, `ablations` and
+`noise` need no Jupyter."""
 
 import argparse
 import sys
@@ -8,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from yoco import checks, locks, params, ranks, runs
+from yoco import checks, params, ranks, runs, sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,20 +18,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if ranks.started() and options.command is not run_condense:
             raise ValueError("torchrun is for yoco condense, which divides its work; run the other commands without it")
-        options.command(options)
+        return options.command(options) or 0
     except ranks.LostRank as error:
         print(f"yoco: {error}; the same command, on any number of ranks, goes on from the last checkpoint", file=sys.stderr)
         return 1
-    except (ValueError, TypeError, OSError) as error:
-        print(f"yoco: {error}", file=sys.stderr)
-        return 2
-    except FloatingPointError as error:
+    except (FloatingPointError, ChildProcessError) as error:
         print(f"yoco: {error}", file=sys.stderr)
         return 1
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"yoco: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("yoco: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,7 +49,14 @@ def parser() -> argparse.ArgumentParser:
     ablations.set_defaults(command=run_ablations)
     noise = commands.add_parser("noise", help="the damaged sets and trainings of step 06 without Jupyter, which the notebook then finds")
     noise.set_defaults(command=run_noise)
-    for command in (run, condense, study, ablations, noise):
+    grid = commands.add_parser("sweep", help="run notebooks for every combination of parameters, several at once, into one table")
+    grid.add_argument("notebooks", nargs="+", help="notebooks/04_pruning.ipynb, or 04; several run one after another at each point")
+    grid.add_argument("--folder", type=Path, default=Path("notebooks"), help="where notebooks given by name are (default: notebooks)")
+    grid.add_argument("--out", type=Path, help="where the points' folders and sweep.csv go (default: runs/sweep-NOTEBOOK)")
+    grid.add_argument("--backend", help="loky (processes of this machine, the default), dask, ray, or another of joblib's")
+    grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores, GPUs, or the cluster's workers)")
+    grid.set_defaults(command=run_sweep)
+    for command in (run, condense, study, ablations, noise, grid):
         command.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="set a parameter")
     return top
 
@@ -76,21 +83,8 @@ def run_notebooks(options: argparse.Namespace) -> None:
         output = run / f"{name}.ipynb"
         print(f"{name} -> {output}", flush=True)
         typed = chosen.model_dump(include=set(_of(name, values)))
-        _execute(options.folder / f"{name}.ipynb", output, typed)
+        sweep.execute(options.folder / f"{name}.ipynb", output, typed)
     report(run)
-
-
-def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
-    """Run a notebook; what it ran to, an error included, takes the place of `output` whole. A killed run leaves the last one."""
-    import papermill
-
-    with locks.hold(output):
-        part = output.with_name(f".{output.stem}.running.ipynb")  # the next run takes its place where this one is killed
-        try:
-            papermill.execute_notebook(notebook, part, parameters, kernel_name="python3")
-        finally:
-            if part.exists():
-                part.replace(output)
 
 
 def report(run: Path) -> None:
@@ -102,6 +96,27 @@ def report(run: Path) -> None:
         print(tables.pivot(pd.read_csv(run / runs.TABLE)).T.to_string())
     figures = sorted(path.name for path in run.glob("*.png"))
     print(f"\nfigures, tables and executed notebooks are in {run}: {', '.join(figures)}")
+
+
+def run_sweep(options: argparse.Namespace) -> int:
+    """Check the whole grid, then run what is not finished of it; returns 1 where a point failed."""
+    names = [_full_name(name) for name in options.notebooks]
+    paths = [_found(Path(given), options.folder / f"{name}.ipynb") for given, name in zip(options.notebooks, names)]
+    out = (options.out.expanduser() if options.out else runs.home() / f"sweep-{'-'.join(names)}").absolute()
+    grid = sweep.points(paths, options.parameters, out)
+    table = sweep.run(grid, out, backend=options.backend, jobs=options.jobs)
+    failed = [row for row in table.to_dict("records") if row["status"] == "failed"]
+    for row in failed:
+        print(f"yoco: failed: {', '.join(f'{name}={row[name]}' for name in grid[0].values)}: {row['error']}", file=sys.stderr)
+    return int(len(failed) > 0)
+
+
+def _found(*places: Path) -> Path:
+    """The first of `places` that is a file, absolute. Raises FileNotFoundError where none is."""
+    for place in places:
+        if place.is_file():
+            return place.absolute()
+    raise FileNotFoundError(f"no notebook at {' or '.join(map(str, places))}; give its place, or that of all with --folder")
 
 
 def _full_name(name: str) -> str:

@@ -77,6 +77,27 @@ def _free(device: torch.device) -> float:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
 
 
+def count(device: torch.device) -> int:
+    """GPUs of the kind of `device` on this machine; one of any other kind."""
+    return max(1, torch.cuda.device_count()) if device.type == "cuda" else 1
+
+
+def for_worker(device: torch.device, number: int, there: int | None = None) -> torch.device:
+    """The device of worker process `number`, from 0: the GPUs in turn where `device` is a GPU without a number of its own,
+    else `device`. there: GPUs of this machine (None: counted)."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", number % (count(device) if there is None else there))
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Environment variables of a program that should see no GPU but `device`, where that has a number; else none."""
+    if device.type != "cuda" or device.index is None:
+        return {}
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return {"CUDA_VISIBLE_DEVICES": seen[device.index] if device.index < len(seen) and seen[0] else str(device.index)}
+
+
 def choose_precision(precision: str, device: torch.device) -> str:
     """`auto` is bfloat16 where the processor multiplies in it (CUDA, or a CPU with AVX512-BF16), else float32."""
     checks.one_of("precision", precision, PRECISIONS)

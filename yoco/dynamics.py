@@ -236,24 +236,27 @@ def record_many(
     checkpoints: Mapping[int, Path] | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
+    backend: str | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Iterator[tuple[int, Dynamics]]:
     """Yield (seed, `record(condensed, seed=seed, **options)`) for each of `seeds` as it finishes, in any order.
 
     only: the seeds that are still to be recorded, with the numbers that recording all of them gives. checkpoints: of each
-    of those, see `record`; the caller removes them once what comes is kept. jobs: as many at
-    once, see `workers` (None: as many as there are cores on a CPU, else one). Raises as `record`.
+    of those, see `record`; the caller removes them once what comes is kept. jobs: as many at once (None: as of
+    `evaluate.accuracies`). backend: of joblib, see `workers.run`. Raises as `record` and `workers.run`.
     """
-    jobs = workers.default_jobs(devices.choose(device), len(seeds)) if jobs is None else checks.whole("jobs", jobs, 1)
+    where = devices.choose(device)
+    jobs = workers.jobs_for(jobs, where, len(seeds), backend)
     todo = list(seeds if only is None else only)
-    shared = {**options, "device": device, "progress": progress and jobs == 1}
-    calls = [(condensed, seed, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo]
+    shared = {**options, "progress": progress and jobs == 1}
+    calls = [(condensed, seed, where, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo]
+    names = [f"the recording of seed {seed}" for seed in todo]
     with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or jobs == 1) as bar:
-        for position, recorded in workers.run(_record, calls, jobs):
+        for position, recorded in workers.run(_record, calls, jobs, backend=backend, names=names):
             bar.update()
             yield todo[position], recorded
 
 
-def _record(condensed: CondensedSet, seed: int, options: Mapping[str, Any]) -> Dynamics:
-    return record(condensed, seed=seed, **options)
+def _record(condensed: CondensedSet, seed: int, device: torch.device, options: Mapping[str, Any]) -> Dynamics:
+    return record(condensed, seed=seed, device=device, **options)

@@ -86,12 +86,13 @@ def evaluate_many(
     model: str = "convnet",
     device: str | torch.device = "auto",
     jobs: int | None = None,
+    backend: str | None = None,
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
     """`evaluate` each subset under each seed. Returns a table with columns subset, seed, precision, accuracy (%), in order of work.
 
-    subsets: name -> (images, labels), at least one. jobs: trainings at once, see `accuracies`. Raises as `evaluate`, before
+    subsets: name -> (images, labels), at least one. jobs, backend: trainings at once, see `accuracies`. Raises as `evaluate`, before
     any training.
     """
     for images, labels in checked_subsets(subsets).values():
@@ -99,7 +100,8 @@ def evaluate_many(
     wanted = [(name, checks.seed("seeds", seed)) for name in subsets for seed in checks.sequence("seeds", seeds)]
     protocol = Protocol(epochs=epochs, model=model, **options)
     work = [Training(*subsets[name], seed, protocol) for name, seed in wanted]
-    results = dict(accuracies(work, data, device=device, jobs=jobs, progress=progress))
+    names = [f"subset {name!r}, seed {seed}" for name, seed in wanted]
+    results = dict(accuracies(work, data, names=names, device=device, jobs=jobs, backend=backend, progress=progress))
     precision = devices.choose_precision(protocol.precision, devices.choose(device))
     rows = [(*key, precision, results[number]) for number, key in enumerate(wanted)]
     return pd.DataFrame(rows, columns=["subset", "seed", "precision", "accuracy"])
@@ -132,8 +134,10 @@ def accuracies(
     data: ImageData,
     *,
     only: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
+    backend: str | None = None,
     progress: bool = True,
 ) -> Iterator[tuple[int, float]]:
     """Yield (number, accuracy in %) of each training in `work` as it finishes, in any order.
@@ -142,17 +146,19 @@ def accuracies(
     of `work`, so that a study that was interrupted ends with the numbers of one that was not. The progress bar counts
     images, trained on and tested, so that its estimate of the time left holds for trainings of any length.
 
-    jobs: trainings at once, see `workers` (None: as many as there are cores on a CPU, else one).
+    jobs: trainings at once (None: as many as there are cores on a CPU, else GPUs; on a cluster its workers). backend: of
+    joblib, see `workers.run`. names: of all of `work`, for the error where a training's process died at every try.
     """
     where = devices.choose(device)
-    jobs = workers.default_jobs(where, len(work)) if jobs is None else checks.whole("jobs", jobs, 1)
+    jobs = workers.jobs_for(jobs, where, len(work), backend)
     test = TestSet.of(data)
     compiled = {model: _compiled([t for t in work if t.protocol.model == model], where, jobs, data) for model in {t.protocol.model for t in work}}
     cost = [training.passes + len(test.labels) // 3 for training in work]  # a test has no way back
     todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])  # a long one last would keep one core waiting
     calls = [_call(work[number], test, where, *compiled[work[number].protocol.model]) for number in todo]
     with tqdm(total=sum(cost[number] for number in todo), desc="training", unit="image", unit_scale=True, disable=not progress) as bar:
-        for done, (position, accuracy) in enumerate(workers.run(_accuracy, calls, jobs), 1):
+        results = workers.run(_accuracy, calls, jobs, backend=backend, names=names and [names[number] for number in todo])
+        for done, (position, accuracy) in enumerate(results, 1):
             bar.set_postfix_str(f"{done} of {len(todo)} runs", refresh=False)
             bar.update(cost[todo[position]])
             yield todo[position], accuracy

@@ -28,14 +28,18 @@ def project() -> Path:
     return here.parent if here.name == "notebooks" else here
 
 
+def home() -> Path:
+    """Where runs are that were given no folder: runs/, or $YOCO_RUNS."""
+    return Path(os.environ.get("YOCO_RUNS", project() / "runs"))
+
+
 def folder(run_dir: str | None, dataset: str) -> Path:
     """The run's folder, made if missing: `run_dir`, or one named after the dataset in runs/ (or in $YOCO_RUNS).
 
     Raises OSError where it cannot be made.
     """
     name = dataset.removeprefix("folder:").rstrip("/").split("/")[-1].replace(":", "-")
-    home = Path(os.environ.get("YOCO_RUNS", project() / "runs"))
-    path = home / name if run_dir is None else project() / Path(run_dir).expanduser()
+    path = home() / name if run_dir is None else project() / Path(run_dir).expanduser()
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -98,29 +98,30 @@ def train(
     results: str | Path | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
+    backend: str | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train and test every cell, equal ones once. Returns a row a cell, in order, with `COLUMNS` and its labels.
 
     results: a CSV file that finished trainings are read from, by their fingerprint, whatever grid they were made for, and
-    written to, one by one; each row has a checksum there. Raises ValueError where it is no such table, or a row was
-    altered, BlockingIOError where another run works on it, and as `evaluate.evaluate`.
+    written to, one by one; each row has a checksum there. jobs, backend: trainings at once, and where, see
+    `evaluate.accuracies` and `workers.run`. Raises ValueError where the file is no such table, or a row was altered,
+    BlockingIOError where another run works on it, and as `evaluate.evaluate` and `workers.run`.
     """
     with locks.hold(results):
-        return _train(cells, data, results, device, jobs, progress)
+        return _train(cells, data, results, device, {"jobs": jobs, "backend": backend, "progress": progress})
 
 
-def _train(
-    cells: Sequence[Cell], data: ImageData, results: str | Path | None, device: str | torch.device, jobs: int | None, progress: bool
-) -> pd.DataFrame:
-    precision = {how: devices.choose_precision(how, devices.choose(device)) for how in {cell.protocol.precision for cell in cells}}
+def _train(cells: Sequence[Cell], data: ImageData, results: str | Path | None, device: str | torch.device, how: Mapping[str, Any]) -> pd.DataFrame:
+    precision = {word: devices.choose_precision(word, devices.choose(device)) for word in {cell.protocol.precision for cell in cells}}
     rows = [cell.row(precision[cell.protocol.precision]) for cell in cells]
     different = {row["fingerprint"]: number for number, row in reversed(list(enumerate(rows)))}  # the first of equal ones
     done = _finished(results)
     names = sorted(different, key=different.__getitem__)
     missing = [position for position, name in enumerate(names) if name not in done]
     work = _trainings([cells[different[name]] for name in names])
-    for position, accuracy in accuracies(work, data, only=missing, device=device, jobs=jobs, progress=progress) if missing else ():
+    said = [", ".join(f"{column}={rows[different[name]][column]}" for column in CELL) for name in names]
+    for position, accuracy in accuracies(work, data, only=missing, names=said, device=device, **how) if missing else ():
         row = rows[different[names[position]]]
         done[names[position]] = {name: row[name] for name in COLUMNS} | {"accuracy": round(accuracy, 4)}
         if results is not None:
@@ -176,18 +177,20 @@ def run(
     results: str | Path | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
+    backend: str | None = None,
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
     """Prune by each method to each budget under each training dynamics, train and test under each seed.
 
-    options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results: as of `train`. Returns a
+    options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results, jobs, backend ("loky", "dask",
+    "ray" or another of joblib's; None: what `joblib.parallel_config` set, else loky): as of `train`. Returns a
     DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of what
     stays and how it is trained on), preset (of the set), model, width (empty: the model's own), precision, accuracy (%);
     the grid's cells only, in the grid's order. Raises ValueError or TypeError at bad arguments before any training.
     """
     cells = grid(condensed, dynamics, [{"method": method} for method in methods], **options)
-    return train(cells, data, results=results, device=device, jobs=jobs, progress=progress)
+    return train(cells, data, results=results, device=device, jobs=jobs, backend=backend, progress=progress)
 
 
 def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], **options: Any) -> list[Selection]:

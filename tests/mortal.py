@@ -1,0 +1,39 @@
+"""A training that keeps a log, and kills its process once: after a few others have finished, or at a set one."""
+
+import hashlib
+import os
+import signal
+from pathlib import Path
+
+from yoco.evaluate import _accuracy as train
+
+
+def note(folder: str, word: str, key: str) -> None:
+    with open(Path(folder, "log"), "a") as log:  # one short write: lines of several processes do not mix
+        log.write(f"{word} {key}\n")
+
+
+def said(folder: str | Path, word: str) -> list[str]:
+    """The trainings that a log says this word of."""
+    path = Path(folder, "log")
+    return [line.split()[1] for line in path.read_text().splitlines() if line.startswith(word)] if path.exists() else []
+
+
+def accuracy(folder: str, images, labels, test, protocol, seed, *rest):
+    """As `evaluate._accuracy`. The first one that begins after three have finished dies."""
+    key = hashlib.sha256(images.numpy().tobytes() + bytes([seed])).hexdigest()[:12]
+    note(folder, "begun", key)
+    if len(said(folder, "done")) >= 3 and claimed(folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = train(images, labels, test, protocol, seed, *rest)
+    note(folder, "done", key)
+    return result
+
+
+def claimed(folder: str) -> bool:
+    """Whether this process is the first to ask."""
+    try:
+        os.close(os.open(Path(folder, "died"), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
