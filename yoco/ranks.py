@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import safetensors.torch
 import torch
 import torch.distributed as dist
+from safetensors.torch import load, save
 from torch import Tensor
 
 from yoco import device
@@ -83,8 +83,8 @@ class Ranks:
         """As `from_first`, of named tensors, which come to the CPU."""
         if self.size == 1:
             return dict(work())
-        packed = lambda: safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in work().items()})
-        return safetensors.torch.load(self._bytes_from_first(packed, self.group))
+        packed = lambda: save({name: tensor.detach().cpu().contiguous() for name, tensor in work().items()})
+        return load(self._bytes_from_first(packed, self.group))
 
     def after_first(self, work: Callable[[], Any]) -> Any:
         """What `work` gives here, done by rank 0 alone before the others do it: it may be a download, and long. Errors as `from_first`."""
@@ -173,7 +173,9 @@ def _come_together() -> Ranks:
     backend = device.take_share(*local)
     try:
         if not dist.is_initialized():
-            dist.init_process_group(backend, timeout=TIMEOUT)
+            store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+            fresh = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)  # torchrun keeps it over its restarts
+            dist.init_process_group(backend, timeout=TIMEOUT, store=fresh, rank=rank, world_size=size)
             atexit.register(dist.destroy_process_group)
         groups = [dist.new_group(backend=kind, timeout=time) for kind, time in ((backend, TIMEOUT), ("gloo", FOREVER))]
     except RuntimeError as error:
