@@ -111,6 +111,11 @@ def test_notebooks_are_executed_checked_and_without_machine_paths(name):
     assert not re.search(r"/(work|root|home|tmp)/", re.sub(r'"image/png": "[^"]*"', "", text))
 
 
+def test_nbval_runs_every_notebook():
+    lots = re.findall(r"^nbval-\w+: LOT = (.+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert sorted(name for lot in lots for name in lot.split()) == sorted(params.NOTEBOOKS) == sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb"))
+
+
 def test_readme_shows_the_parameters_of_every_notebook():
     readme = (ROOT / "README.md").read_text()
     for name in params.NOTEBOOKS:
