@@ -113,7 +113,8 @@ def test_notebooks_are_executed_checked_and_without_machine_paths(name):
 
 def test_nbval_runs_every_notebook():
     lots = re.findall(r"^nbval-\w+: LOT = (.+)$", (ROOT / "Makefile").read_text(), re.M)
-    assert sorted(name for lot in lots for name in lot.split()) == sorted(params.NOTEBOOKS) == sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb"))
+    there = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert sorted(name for lot in lots for name in lot.split()) == sorted(params.NOTEBOOKS) == there
 
 
 def test_readme_shows_the_parameters_of_every_notebook():
