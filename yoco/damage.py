@@ -90,8 +90,10 @@ def _wrong(labels: Tensor, damaged: Tensor, kind: str, classes: int, source: Gen
     for layer in range(max(map(len, members))):  # one image of each class that still has any
         places = torch.stack([of_class[layer] for of_class in members if layer < len(of_class)])
         own = labels[places]
-        alone = (own + 1 + torch.randint(classes - 1, (1,), generator=source)) % classes
-        wrong[places] = own[_derangement(len(own), source)] if len(own) > 1 else alone
+        if len(own) > 1:
+            wrong[places] = own[_derangement(len(own), source)]
+        else:
+            wrong[places] = (own + 1 + torch.randint(classes - 1, (1,), generator=source)) % classes
     return wrong
 
 
