@@ -135,6 +135,8 @@ def test_precision_and_recall_by_hand(case):
 def test_rules_are_the_methods_and_the_repairs(case, toy_set, toy_dynamics):
     for method in prune.METHODS:
         assert torch.equal(noise.keep(case, method, 1, 1).indices, prune.prune(toy_set, toy_dynamics, method, 1, seed=1).indices)
+    by_el2n = prune.prune(toy_set, toy_dynamics, "el2n", 1, keep="easy", balanced=True).indices
+    assert torch.equal(noise.keep(case, "early", 1, 0).indices, by_el2n)
     assert torch.equal(noise.keep(case, "trimmed", 1, 0).indices, prune.prune(toy_set, toy_dynamics, "yoco", 1, average="trimmed").indices)
     assert torch.equal(noise.keep(case, "all runs", 1, 0).indices, prune.prune(toy_set, toy_dynamics, "yoco", 1).indices)  # two equal runs
     easiest = prune.prune(toy_set, toy_dynamics, "yoco", 1).indices.view(3, 4)
@@ -149,7 +151,7 @@ def test_rules_are_the_methods_and_the_repairs(case, toy_set, toy_dynamics):
 def test_detection_is_one_where_every_damaged_image_is_harder(case, toy_set, toy_dynamics):
     hard = prune.score_table(toy_set, toy_dynamics)["lbpe"].rank(method="first").to_numpy() > 50
     seen = noise.detection(replace(case, damaged=torch.from_numpy(hard))).set_index(["score", "dynamics"])["auc"]
-    assert seen["lbpe", 0] == seen["all runs", 1] == 1 and len(seen) == 2 * 8
+    assert seen["lbpe", 0] == seen["all runs", 1] == 1 and len(seen) == 2 * 9
     aum = prune.score_table(toy_set, toy_dynamics)["aum"].rank(method="first").to_numpy() <= 10  # a low margin is hard
     assert noise.detection(replace(case, damaged=torch.from_numpy(aum))).set_index(["score", "dynamics"])["auc"]["aum", 0] == 1
     assert noise.detection(replace(case, damaged=torch.zeros(60, dtype=torch.bool))).empty
@@ -206,7 +208,7 @@ def test_the_study_goes_on_from_what_its_folder_holds(tmp_path, monkeypatch, cap
     condensed = runs.get_condensed(tmp_path, chosen.dataset, **chosen.condensation())
     cases, table = runs.get_noise(tmp_path, condensed, real, chosen)
     assert [(case.place, case.kind, case.percent) for case in cases][-2:] == [("real", "clean", 0), ("real", "blur", 20)] and len(cases) == 8
-    assert len(table) == 8 * 5 * 2 and table.accuracy.notna().all()
+    assert len(table) == 8 * 6 * 2 and table.accuracy.notna().all()
     blurred = cases[-1]
     start = condense.start_set(damage.damage_data(real, "blur", 20)[0], **chosen.start())
     which = damage.damage_data(real, "blur", 20)[1]

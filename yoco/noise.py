@@ -55,6 +55,7 @@ def _every_run(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> Tensor:
 
 # scores in LBPE's place, low in balanced classes: (set, all runs, number of the run) -> float [N], high is hard
 REPAIRS: dict[str, Callable[[CondensedSet, Sequence[Dynamics], int], Tensor]] = {
+    "early": lambda condensed, dynamics, number: METHODS["el2n"].score(prune.request(condensed, dynamics[number], "el2n")),
     "trimmed": lambda condensed, dynamics, number: _lbpe(condensed, dynamics[number], average="trimmed"),
     "all runs": lambda condensed, dynamics, number: _every_run(condensed, dynamics).mean(0),
     "two-sided": lambda condensed, dynamics, number: scores.two_sided(_every_run(condensed, dynamics), condensed.formed_labels),
@@ -65,8 +66,8 @@ RULES = (*METHODS, *REPAIRS)
 def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
     """What a rule keeps of a case at a budget, by its run `number` (a repair may look at all runs).
 
-    rule: a name in `prune.METHODS`, by its own end and balance, or in `REPAIRS`: "trimmed" (the robust mean over the
-    epochs), "all runs" (LBPE, averaged over the runs), "two-sided" (the cut by agreement, `scores.two_sided`). Raises as
+    rule: a name in `prune.METHODS`, by its own end and balance, or in `REPAIRS`: "early" (LBPE's formula over the first
+    epochs, before wrong labels are learned by heart: EL2N), "trimmed" (the robust mean over the epochs), "all runs" (LBPE, averaged over the runs), "two-sided" (the cut by agreement, `scores.two_sided`). Raises as
     `prune.prune`.
     """
     checks.one_of("rule", rule, RULES)
