@@ -67,8 +67,8 @@ def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
     """What a rule keeps of a case at a budget, by its run `number` (a repair may look at all runs).
 
     rule: a name in `prune.METHODS`, by its own end and balance, or in `REPAIRS`: "early" (LBPE's formula over the first
-    epochs, before wrong labels are learned by heart: EL2N), "trimmed" (the robust mean over the epochs), "all runs" (LBPE, averaged over the runs), "two-sided" (the cut by agreement, `scores.two_sided`). Raises as
-    `prune.prune`.
+    epochs, before wrong labels are learned by heart: EL2N), "trimmed" (the robust mean over the epochs), "all runs" (LBPE,
+    averaged over the runs), "two-sided" (the cut by agreement, `scores.two_sided`). Raises as `prune.prune`.
     """
     checks.one_of("rule", rule, RULES)
     condensed = case.condensed

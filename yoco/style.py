@@ -13,7 +13,7 @@ from yoco import checks
 from yoco.prune import METHODS
 
 KEPT, DROPPED = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion, which the colour-blind tell apart
-MARKERS = "oXs^vDPpd*h"
+MARKERS = "oXs^vDPpd*h>"
 UNIT = 7.0  # inches: the width of a plain figure in a notebook; the widest are 11
 
 
@@ -73,7 +73,7 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     known = list(METHODS)
     others = [name for name in dict.fromkeys(methods) if name not in known]
     colours = sns.color_palette("colorblind")
-    colours.append(colours[known.index("yoco")])  # free, as YOCO is black
+    colours += [colours[known.index("yoco")], "#5B2C83"]  # the first is free, as YOCO is black
     found = {}
     for name in dict.fromkeys(methods):
         number = [*known, *others].index(name)
