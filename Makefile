@@ -32,6 +32,7 @@ nbval-digits nbval-zoo: $(STAMP)
 # ours against the literal implementation: a table, and runs/bench.json; then what a step costs, and the plan to ImageNet-1K from that
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bench
+	rm -f runs/bench/costs.csv
 	$(BIN)/python -m benchmarks.costs --out runs/bench
 	$(BIN)/python -m benchmarks.imagenet1k --out runs/bench
 

@@ -1,6 +1,6 @@
 """What a step of IDC costs by class, by image and by side, on one thread of this CPU: the measured half of docs/imagenet1k.md.
 
-    python -m benchmarks.costs        # figures/bench/costs.csv and work.csv; part of `make bench`
+    python -m benchmarks.costs        # figures/bench/costs.csv and work.csv; what the table holds is kept; part of `make bench`
 
 Seconds are of the processor, not of the clock, so that other work on the machine adds little; the least of the repeats.
 Each setting has a process of its own, for its peak memory. Floating point operations are counted by PyTorch, not timed.
@@ -33,7 +33,7 @@ from yoco.condense.idc import GradientMatching
 from yoco.condense.matching import GradientMatcher
 from yoco.condense.settings import settings_for
 
-REPEATS = 2
+REPEATS, SLOW = 2, 224  # one repeat of what is measured at this side
 IMAGES = 1300  # of a class of ImageNet
 PHOTO = (500, 375)  # pixels of one of its images, about
 
@@ -84,10 +84,10 @@ def least(work: Callable[[], Any], repeats: int = REPEATS) -> float:
     return min(seconds)
 
 
-def measure(setting: Setting, repeats: int = REPEATS) -> dict[str, Any]:
+def measure(setting: Setting) -> dict[str, Any]:
     """Seconds of the parts of a step, bytes of its state, and the process's peak memory in MB."""
     torch.set_num_threads(1)
-    steps = stepper(setting)
+    steps, repeats = stepper(setting), 1 if setting.side >= SLOW else REPEATS
     _, gradient = steps.image_gradient()
     draws = lambda: [(steps.matching.draw(1, setting.side, steps.source), seeds.choice(IMAGES, 64, steps.source)) for _ in range(100)]
     with TemporaryDirectory() as folder:
@@ -194,12 +194,15 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(Setting(*json.loads(options.one)))))
         return
-    rows = []
+    path = options.out / "costs.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    held = {tuple(row[field] for field in Setting._fields) for row in rows}
     for setting in SETTINGS:
-        rows.append(in_own_process(setting))
-        print(rows[-1], flush=True)
-        files.write_text(options.out / "costs.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
-    table = work_table(pd.read_csv(options.out / "costs.csv"))
+        if setting not in held:
+            rows.append(in_own_process(setting))
+            print(rows[-1], flush=True)
+            files.write_text(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
+    table = work_table(pd.read_csv(path))
     files.write_text(options.out / "work.csv", table.to_csv(index=False, float_format="%.4g"))
     print(table.to_string(index=False))
 

@@ -60,12 +60,14 @@ def cost_table(costs: pd.DataFrame) -> str:
 def work_table(work: pd.DataFrame) -> str:
     """What the page shows of work.csv: operations of an image in GFLOP, and the processor seconds beside them."""
     columns = ("network", "side", "classes", *(f"{part}: GFLOP, s" for part in ("real image matched", "formed image matched", "image trained on")))
-    rows = []
+    rows, milliseconds = [], []
     for row in work.to_dict("records"):
         parts = [(row[f"{part}_flop"] / 1e9, row[f"{part}_s"]) for part in ("real", "formed", "trained")]
         said = [f"{count:.3g}" + ("" if np.isnan(seconds) else f", {seconds:.3g}") for count, seconds in parts]
         rows.append((row["model"], str(row["side"]), str(row["classes"]), *said))
-    return markdown(columns, rows)
+        milliseconds += [1000 * seconds / count for count, seconds in parts if not np.isnan(seconds)]
+    spread = f"Between {min(milliseconds):.1f} and {max(milliseconds):.1f} processor milliseconds a GFLOP, whatever the part and the side."
+    return f"{markdown(columns, rows)}\n\n{spread}"
 
 
 def table(found: pd.DataFrame) -> str:
@@ -78,12 +80,12 @@ def table(found: pd.DataFrame) -> str:
         first, second = row[list(TERMS)].astype(float).nlargest(2).items()
         shares = ", ".join(f"{name} {100 * hours / row.hours:.0f} %" for name, hours in (first, second))
         ranged = f"{_days(days[0.30])} … {_days(days[0.05])}"
-        lines.append((plan, str(gpus), _days(days[0.15]), ranged, f"{row.efficiency:.2f}", shares, f"{row.held_gb:,.1f}"))
+        lines.append((plan, str(gpus), _days(days[0.15]), ranged, f"{100 * row.efficiency:.1f} %", shares, f"{row.held_gb:,.1f}"))
     return markdown(columns, lines)
 
 
 def _days(days: float) -> str:
-    return f"{days:,.0f}" if days >= 10 else f"{days:.1f}"
+    return f"{days:,.0f}" if days >= 10 else f"{days:.2g}"
 
 
 def assumptions(machine: Machine = MACHINE) -> str:
@@ -135,7 +137,8 @@ def draw(found: pd.DataFrame) -> plt.Figure:
             share = (rows[term] / rows.hours).to_numpy()
             ax.bar([str(gpus) for gpus in rows.gpus], share, bottom=below, color=colour, label=term)
             below += share
-        ax.set(title=plan.name, xlabel="GPUs")
+        ax.set_title(plan.name, fontsize=10)
+        ax.set_xlabel("GPUs")
         for position, hours in enumerate(rows.hours):
             ax.text(position, 1.02, f"{_days(hours / 24)} d", ha="center", fontsize=8)
         ax.set_ylim(0, 1.1)

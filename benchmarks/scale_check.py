@@ -3,7 +3,8 @@
     python -m benchmarks.scale_check folder:~/.cache/yoco-data/cifar10-jpeg     # figures/bench/scale_check.csv, from costs.csv
 
 CIFAR-10's images, each class cut into ten by index: what is asked is the time and the memory, not what is learned.
-ConvNet, 32 × 32, factor 2, the paper's batches, one thread, processor seconds; a process of its own for each IPC.
+ConvNet, 32 × 32, factor 2, 64 real images a class, 512 in the network step, one thread, processor seconds; a process of its
+own for each IPC.
 """
 
 import argparse
@@ -23,8 +24,7 @@ from benchmarks.sides import peak_memory
 from yoco import data, files
 from yoco.data import ImageData
 
-PARTS, STEPS = 10, 3
-NETWORK_IMAGES = 2000  # of a network step, the paper's
+PARTS, STEPS = 10, 2
 
 
 def cut(real: ImageData, parts: int = PARTS) -> ImageData:
@@ -89,7 +89,7 @@ def main() -> None:
     costs, rows = pd.read_csv(options.out / "costs.csv"), []
     images = len(data.load(options.dataset).train_images)
     for ipc in (1, 10):
-        setting = CIFAR._replace(classes=10 * PARTS, ipc=ipc, images=NETWORK_IMAGES)
+        setting = CIFAR._replace(classes=10 * PARTS, ipc=ipc)
         command = [sys.executable, "-m", "benchmarks.scale_check", options.dataset, "--one", json.dumps(setting)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         row = {"classes": setting.classes, "ipc": ipc, **json.loads(done.stdout.splitlines()[-1]), **predicted(costs, setting, images)}
