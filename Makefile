@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # the stored outputs were made from an empty runs folder: nbval starts from one as well
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300 -p no:cacheprovider
 
-.PHONY: demo test bench lint notebooks figures gallery clean
+.PHONY: demo test nbval-digits nbval-zoo bench lint notebooks figures gallery clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yoco needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -21,11 +21,19 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=15
 	rm -rf runs/nbval
-	YOCO_RUNS=$(CURDIR)/runs/nbval $(BIN)/python -m pytest -q $(NBVAL) notebooks
+	$(MAKE) --no-print-directory -j 2 nbval-digits nbval-zoo
 
-# ours against the literal implementation: a table, and runs/bench.json
+# two lots at once, which share no folder: those of the digits follow one another, each uses what the one before it made
+nbval-digits: LOT = 01_condensation 04_pruning 05_ablations
+nbval-zoo: LOT = 02_scores 03_class_balance 06_noise 07_gallery
+nbval-digits nbval-zoo: $(STAMP)
+	YOCO_RUNS=$(CURDIR)/runs/nbval OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(NBVAL) $(LOT:%=notebooks/%.ipynb)
+
+# ours against the literal implementation: a table, and runs/bench.json; then what a step costs, and the plan to ImageNet-1K from that
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.costs --out runs/bench
+	$(BIN)/python -m benchmarks.imagenet1k --out runs/bench
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -40,6 +48,7 @@ RUN ?= runs/cifar10
 FIGURES ?= figures/cifar10
 MADE := table.csv table.md table2.csv table2.md beside_paper.csv paired.csv accuracy_by_budget.png condensation.csv condensed.png loss.png \
 	multi_formation.png scores.png rank_correlations.png class_balance.csv class_balance_1.png imbalance.png kept_yoco_1.png kept_el2n_1.png \
+	noise.csv noise.md noise_detection.csv noise_gains.csv $(addprefix noise_,$(addsuffix .png,kinds kept_yoco kept_el2n precision detection accuracy before_condensing repairs)) \
 	ablations.csv ablations.md agreement.csv overlap.csv $(addprefix ablation_,$(addsuffix .png,output epochs_read rules record_on condensation network agreement))
 figures:
 	mkdir -p $(FIGURES)

@@ -1,5 +1,8 @@
 """Small data for all tests: random images of three classes that differ in brightness, so that a network can learn them."""
 
+import shutil
+import tempfile
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -28,6 +31,16 @@ def make_data(per_class: int = 24, size: int = 16, channels: int = 3, seed: int 
         splits += [(noise + labels.view(-1, 1, 1, 1) * 80).to(torch.uint8), labels]
     mean, std = channel_statistics(splits[0])
     return ImageData("toy", *splits, CLASSES, mean, std)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_pixels():
+    """Folders that tests load are decoded to a place of this run's own, in what it starts too."""
+    folder = tempfile.mkdtemp(prefix="yoco-pixels-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("YOCO_CACHE", folder)
+        yield
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tests.conftest import make_data
 from yoco import loop, seeds
 from yoco.condense import ntk
-from yoco.condense.idc import start_images
+from yoco.condense.idc import packed, start_choice
 from yoco.condense.kip import KernelInducingPoints, settings_for
 from yoco.condensed import normalise
 from yoco.data import to_floats
@@ -236,7 +236,7 @@ def test_a_few_steps_lower_the_loss(settings):
 def test_start_is_the_other_methods_start_and_labels_stay_unless_learned():
     toy = make_data(size=8)
     ours = method(toy, 2, 2, seed=5, kernel="fc")
-    assert torch.equal(ours.images, start_images(toy, 2, 2, seeds.generator(5)))
+    assert torch.equal(ours.images, packed(toy, start_choice(toy, 2, 2, seeds.generator(5)), 2))
     labels, classes = ours.learned_labels()
     ours.step(0)
     assert torch.equal(ours.learned_labels()[0], labels) and torch.equal(classes, torch.arange(3).repeat_interleave(8))

@@ -18,11 +18,12 @@ from yoco.device import WORTH
 ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
 ORDER = [
-    "checks", "seeds", "device", "slots", "backends", "workers", "files", "locks", "clusters", "data", "formation", "augment", "models", "published",
-    "ranked", "condensed", "train", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables",
-    "ablations", "zoo", "style", "charts", "pictures", "plots", "explore", "runs", "params", "sweep", "cli", "__main__",
+    "checks", "seeds", "device", "slots", "backends", "workers", "files", "locks", "ranks", "clusters", "decode", "pixels", "data", "formation",
+    "augment", "models", "published", "ranked", "condensed", "real", "train", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper",
+    "prune", "evaluate", "study", "tables", "ablations", "damage", "noise", "zoo", "style", "charts", "pictures", "plots", "explore", "runs",
+    "fields", "params", "sweep", "cli", "__main__",
 ]
-CONDENSE = ["matching", "settings", "idc", "dream", "dsa", "experts", "mtt", "ntk", "kip", "__init__"]
+CONDENSE = ["matching", "settings", "idc", "dream", "dsa", "experts", "student", "mtt", "ntk", "kip", "__init__"]
 DOWNWARD = {("condensed.py", "prune")}  # `CondensedSet.rank`, for whoever has a set in hand
 
 
@@ -108,6 +109,11 @@ def test_notebooks_are_executed_checked_and_without_machine_paths(name):
     kinds = [cell["cell_type"] for cell in json.loads(text)["cells"]]
     assert not any(pair == ("code", "code") for pair in zip(kinds, kinds[1:])), "a sentence before each cell"
     assert not re.search(r"/(work|root|home|tmp)/", re.sub(r'"image/png": "[^"]*"', "", text))
+
+
+def test_nbval_runs_every_notebook():
+    lots = re.findall(r"^nbval-\w+: LOT = (.+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert sorted(name for lot in lots for name in lot.split()) == sorted(params.NOTEBOOKS) == sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_readme_shows_the_parameters_of_every_notebook():

@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 
 from tests.nasty import INF, NAN
 from tests.test_params import namespace
-from yoco import params
+from yoco import damage, params
 from yoco.condense import METHODS as CONDENSATIONS
 from yoco.models import MATCHABLE, MODELS
 from yoco.prune import METHODS
 
 FIELDS = [(notebook, name) for notebook, model in params.NOTEBOOKS.items() for name in model.model_fields]
 NAMED = {"method": CONDENSATIONS, "compare": CONDENSATIONS, "also": CONDENSATIONS, "methods": METHODS, "networks": MODELS, "model": MATCHABLE}
+NAMED |= {"condensed_kinds": damage.KINDS}
 NAMED |= {"preset": params.SCALES, "precision": ("auto", "float32", "bfloat16")}
-LISTS = ("compare", "also", "methods", "networks", "ipc_to", "epochs_to", "top_k", "within")
-TEXT = ("dataset", "root", "run_dir")
+LISTS = ("compare", "also", "methods", "networks", "ipc_to", "epochs_to", "top_k", "within", "trained_to", "rates", "image_rates",
+         "condensed_rates", "condensed_kinds")  # fmt: skip
+PERCENTS = ("rates", "image_rates", "condensed_rates")  # 1..90
+TEXT = ("dataset", "real", "root", "run_dir")
 SECONDS = ("time_budget", "compare_seconds")
 NO_NUMBERS = [True, False, "many", "", NAN, INF, -INF, "nan", "inf", [], {}, b"1", 2j, object()]
 COUNTS_OUT_OF_RANGE = [0, -1, 1.5, "0", "-3", "1.5", -(10**30)]
@@ -41,6 +44,8 @@ def wrong_values(notebook: str, name: str) -> list:
     bad = [*NO_NUMBERS, *COUNTS_OUT_OF_RANGE] if name != "seed" else [*NO_NUMBERS, -1, 2**32, "4294967296", 0.5, None]
     if name == "size":
         bad += [1, 7, 4097]
+    if name in PERCENTS:
+        bad += [91, "100", [5, 5]]
     return bad + ([[0], [True], [1, 1.5], [NAN], [None], ["x"], [[1]]] if is_list(notebook, name) else [[1, 2], [1]])
 
 
@@ -74,12 +79,14 @@ def test_right_values_come_back_also_from_text(field, number, seconds, data):
     elif name in SECONDS:
         value = seconds + 1e-3
     elif is_list(notebook, name):
-        value = [number, number + 1, number + 2]
+        first = number % 88 + 1 if name in PERCENTS else number
+        value = [first, first + 1, first + 2]
     else:
         value = {"size": number % 4089 + 8, "seed": number % 2**31}.get(name, number % 10**6 + 1)
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     for given_value in (value, text):
-        assert getattr(params.check(notebook, namespace(notebook, **{name: given_value})), name) == value
+        beside = {"ipc_to": value} if name == "trained_to" else {}  # it must hold budgets of that
+        assert getattr(params.check(notebook, namespace(notebook, **beside, **{name: given_value})), name) == value
 
 
 @given(st.text(max_size=12), st.sampled_from([*params.NOTEBOOKS]))

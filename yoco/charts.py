@@ -14,6 +14,7 @@ from torch import Tensor
 
 from yoco import style
 from yoco.condensed import CondensedSet
+from yoco.noise import CLEAN
 from yoco.tables import title_of
 
 LOSSES = {"mtt": "distance from the expert's weights (share of its way)", "kip": "squared error of the regression"}
@@ -220,9 +221,33 @@ def bars(
     return ax
 
 
-def heat(table: pd.DataFrame, index: str, columns: str, *, y: str = "accuracy", label: str = "test accuracy (%)", ax: Axes | None = None) -> Axes:
-    """Means of column `y` over a grid of two columns, the numbers in the squares. Returns the Axes."""
+def by_damage(table: pd.DataFrame, y: str = "accuracy", label: str = "test accuracy (%)", *, chance: bool = False) -> Figure:
+    """Means of column `y` against the percent of images that are damaged, a panel a kind of damage, a line a rule; each starts
+    from the rows without damage. table: rows of one place and budget of `noise.compare`. chance: also what blind choice gives, as
+    much of the damage as there is. Returns the Figure."""
+    kinds = [kind for kind in table["kind"].unique() if kind != CLEAN]
+    figure, axes = plt.subplots(-(-(len(kinds) + 1) // 3), 3, figsize=style.sized(10, 3 * -(-(len(kinds) + 1) // 3)), sharey=True, squeeze=False)
+    for ax, kind in zip(axes.flat, kinds):
+        part = table[table["kind"].isin([CLEAN, kind])]
+        for rule, look in style.looks(part["method"]).items():
+            means = part[part["method"] == rule].groupby("percent")[y].mean().dropna()
+            ax.plot(means.index, means, label=title_of(rule), **look)
+        if chance:
+            ax.plot([0, part["percent"].max()], [0, part["percent"].max()], ls="--", color="0.4", lw=style.scaled(1.5), label="as much as there is")
+        ax.set(title=kind.replace("_", "-"), xlabel="damaged (%)", xticks=sorted(part["percent"].unique()))
+    for ax in axes[:, 0]:
+        ax.set_ylabel(label)
+    for ax in axes.flat[len(kinds) :]:
+        ax.axis("off")
+    axes.flat[len(kinds)].legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, fontsize="small", loc="center", ncols=2)
+    return figure
+
+
+def heat(
+    table: pd.DataFrame, index: str, columns: str, *, y: str = "accuracy", label: str = "test accuracy (%)", digits: int = 1, ax: Axes | None = None
+) -> Axes:
+    """Means of column `y` over a grid of two columns, the numbers in the squares with so many digits. Returns the Axes."""
     ax = ax or style.axes(5, 3.2)
     means = table.pivot_table(index=index, columns=columns, values=y, sort=False)
-    sns.heatmap(means, annot=True, fmt=".1f", cmap="cividis", cbar_kws={"label": label}, ax=ax)
+    sns.heatmap(means, annot=True, fmt=f".{digits}f", cmap="cividis", cbar_kws={"label": label}, ax=ax)
     return ax

@@ -1,5 +1,5 @@
-"""The command line: `yoco run` sends the notebooks through papermill, `yoco sweep` a grid of them; `yoco condense`, `yoco study`
-and `yoco ablations` work without Jupyter."""
+"""The command line: `yoco run` sends the notebooks through papermill, `yoco sweep` a grid of them; `yoco condense`, `study`, `ablations` and
+`noise` need no Jupyter."""
 
 import argparse
 import sys
@@ -9,14 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from yoco import checks, params, runs, sweep
+from yoco import checks, params, ranks, runs, sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Bad input is one line on standard error and status 2."""
     options = parser().parse_args(arguments)
     try:
+        if ranks.started() and options.command is not run_condense:
+            raise ValueError("torchrun is for yoco condense, which divides its work; run the other commands without it")
         return options.command(options) or 0
+    except ranks.LostRank as error:
+        print(f"yoco: {error}; the same command, on any number of ranks, goes on from the last checkpoint", file=sys.stderr)
+        return 1
     except (FloatingPointError, ChildProcessError) as error:
         print(f"yoco: {error}", file=sys.stderr)
         return 1
@@ -42,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     study.set_defaults(command=run_study)
     ablations = commands.add_parser("ablations", help="the trainings of step 05 without Jupyter, which the notebook then finds")
     ablations.set_defaults(command=run_ablations)
+    noise = commands.add_parser("noise", help="the damaged sets and trainings of step 06 without Jupyter, which the notebook then finds")
+    noise.set_defaults(command=run_noise)
     grid = commands.add_parser("sweep", help="run notebooks for every combination of parameters, several at once, into one table")
     grid.add_argument("notebooks", nargs="+", help="notebooks/04_pruning.ipynb, or 04; several run one after another at each point")
     grid.add_argument("--folder", type=Path, default=Path("notebooks"), help="where notebooks given by name are (default: notebooks)")
@@ -49,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     grid.add_argument("--backend", help="loky (processes of this machine, the default), dask, ray, or another of joblib's")
     grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores, GPUs, or the cluster's workers)")
     grid.set_defaults(command=run_sweep)
-    for command in (run, condense, study, ablations, grid):
+    for command in (run, condense, study, ablations, noise, grid):
         command.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="set a parameter")
     return top
 
@@ -144,12 +151,18 @@ def run_ablations(options: argparse.Namespace) -> None:
     print(f"{len(table)} rows in {run / 'ablations.csv'}; 05_ablations shows them")
 
 
-def _on_the_run_s_set(notebook: str, options: argparse.Namespace, work: Callable[..., pd.DataFrame]) -> tuple[Path, pd.DataFrame]:
+def run_noise(options: argparse.Namespace) -> None:
+    """What every rule keeps of damaged sets, and the trainings that follow, cell by cell into results.csv."""
+    run, (_, table) = _on_the_run_s_set("06_noise", options, runs.get_noise)
+    print(f"{len(table)} rows in {run / 'noise.csv'}; 06_noise shows them")
+
+
+def _on_the_run_s_set(notebook: str, options: argparse.Namespace, work: Callable[..., Any]) -> tuple[Path, Any]:
     """Do `work` on the run's condensed set, made where it is missing, and the real images."""
     from yoco import data
 
     chosen = params.validated(notebook, given(options))
     run = runs.folder(chosen.run_dir, chosen.dataset)
-    real = data.load(chosen.dataset, chosen.root, size=chosen.size)
+    real = data.load(chosen.real_dataset, chosen.root, size=chosen.size)
     condensed = runs.get_condensed(run, chosen.dataset, lambda: real, **chosen.condensation())
     return run, work(run, condensed, real, chosen)

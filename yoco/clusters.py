@@ -31,6 +31,11 @@ def kmeans(points: Tensor, clusters: int, source: Generator, iterations: int = I
     return centres
 
 
+def pass_over(clusters: int, source: Generator) -> None:
+    """Draw from `source` as much as `kmeans` of any points does with so many clusters, for who leaves the work to another."""
+    _spread_start(torch.zeros(1, 1), clusters, source)
+
+
 def measurable(points: Tensor) -> bool:
     """Whether points [N, D], and the squared distances between them, are finite in their precision."""
     return bool(torch.isfinite((2 * points).square().sum(1)).all())

@@ -1,18 +1,17 @@
-"""A dataset by name: its images and labels in memory, as uint8 tensors (`ImageData`)."""
+"""A dataset by name: its images and labels as uint8 tensors (`ImageData`), in memory or mapped from a cache of pixels."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from joblib import Parallel, delayed
-from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from yoco import checks
+from yoco import checks, decode, pixels
 
 NAMES = ("digits", "cifar10", "cifar100", "imagenet10")
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the published code's, for both CIFARs
@@ -82,6 +81,7 @@ def load(
     size: int | None = None,
     limit_per_class: int | None = None,
     progress: bool = True,
+    cache: str | Path | bool = True,
 ) -> ImageData:
     """Load a dataset by name.
 
@@ -89,10 +89,11 @@ def load(
     root), "imagenet10" (root holds ImageNet's train/ and val/; 224×224), or "folder:PATH" (any ImageFolder layout:
     train/ beside test/ or val/, read as RGB). root: None is ~/.cache/yoco. size: images are resized to it (the shorter
     side, then a central crop); None keeps their own. limit_per_class: that many images of a class at most, the first
-    ones, in either split.
+    ones, in either split. cache: where the pixels of a folder (imagenet10's too) are kept, decoded once, and mapped from
+    (see `pixels.read`): a folder, True for $YOCO_CACHE or ~/.cache/yoco/pixels, False for memory.
 
     Raises ValueError at an unknown name, images of several sizes without `size`, one class, or an unreadable image
-    (named); FileNotFoundError where a folder is missing or holds no images.
+    (named); FileNotFoundError where a folder is missing or holds no images; OSError where the cache has no room.
     """
     checks.instance("name", name, str)
     if size is not None:
@@ -100,11 +101,13 @@ def load(
     if limit_per_class is not None:
         checks.whole("limit_per_class", limit_per_class, 1)
     checks.flag("progress", progress)
+    cache = cache if isinstance(cache, bool) else checks.path("cache", cache)
+    how = {"cache": cache, "progress": progress}
     root = Path.home() / ".cache" / "yoco" if root is None or root == "" else checks.path("root", root)
     if check_name(name).startswith("folder:"):
-        return _folder(checks.path("name", name.removeprefix("folder:")), size, limit_per_class, progress)
+        return _folder(checks.path("name", name.removeprefix("folder:")), size, limit_per_class, how)
     if name == "imagenet10":
-        data = _folder(root, size or 224, limit_per_class, progress, IMAGENET10)
+        data = _folder(root, size or 224, limit_per_class, how, IMAGENET10)
         return replace(data, name=name, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     data = _digits(size or 16) if name == "digits" else _cifar(name, root, size)
     return _limited(data, limit_per_class)
@@ -126,10 +129,15 @@ def name_of(dataset: str) -> str:
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images [N, C, H, W], in 0..1 (a constant channel counts as std 1)."""
+    return _statistics(decode.histogram(images))
+
+
+def _statistics(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The same from how often each value is in each channel, int64 [C, 256]."""
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
-    for channel in images.unbind(1):
-        share = torch.bincount(channel.flatten().int(), minlength=256) / channel.numel()
+    for count in counts:
+        share = count / int(count.sum())
         mean = (share * values).sum()
         means.append(mean.item())
         stds.append((share * (values - mean) ** 2).sum().sqrt().item() or 1.0)
@@ -192,12 +200,13 @@ def _first_of_each(labels: Tensor, limit: int) -> Tensor:
     return torch.cat([torch.nonzero(labels == k).flatten()[:limit] for k in labels.unique()]).sort().values
 
 
-def _folder(path: Path, size: int | None, limit: int | None, progress: bool, classes: Sequence[str] = ()) -> ImageData:
-    """Read train/ and test/ (or val/) under `path`; `classes`: the sub-folders to take, in that order (none: all, sorted)."""
-    train, train_labels, names = _read_split(_split(path, TRAIN), classes, size, limit, progress)
-    test, test_labels, _ = _read_split(_split(path, TEST), names, size or train.shape[-1], limit, progress)
-    mean, std = channel_statistics(train)
-    return ImageData(name_of(f"folder:{path}"), train, train_labels, test, test_labels, tuple(names), mean, std)
+def _folder(path: Path, size: int | None, limit: int | None, how: Mapping[str, Any], classes: Sequence[str] = ()) -> ImageData:
+    """Read train/ and test/ (or val/) under `path`; `classes`: the sub-folders to take, in that order (none: all, sorted).
+    how: options of `pixels.read`."""
+    train, train_labels, names = _read_split(_split(path, TRAIN), classes, size, limit, how)
+    test, test_labels, _ = _read_split(_split(path, TEST), names, size or train.images.shape[-1], limit, how)
+    mean, std = _statistics(train.counts)
+    return ImageData(name_of(f"folder:{path}"), train.images, train_labels, test.images, test_labels, tuple(names), mean, std)
 
 
 def _split(path: Path, names: Sequence[str]) -> Path:
@@ -209,7 +218,9 @@ def _split(path: Path, names: Sequence[str]) -> Path:
     raise FileNotFoundError(f"{path} has no folder {' or '.join(names)}; wanted: train/ and test/ (or val/), a folder a class in each")
 
 
-def _read_split(folder: Path, classes: Sequence[str], size: int | None, limit: int | None, progress: bool) -> tuple[Tensor, Tensor, list[str]]:
+def _read_split(
+    folder: Path, classes: Sequence[str], size: int | None, limit: int | None, how: Mapping[str, Any]
+) -> tuple[pixels.Pixels, Tensor, list[str]]:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -219,52 +230,19 @@ def _read_split(folder: Path, classes: Sequence[str], size: int | None, limit: i
     classes = list(classes or found)
     if len(classes) < 2:
         raise ValueError(f"{folder}: at least 2 class folders are needed, got {len(classes)}")
-    paths, labels = [], []
+    names, labels = [], []
     for label, name in enumerate(classes):
-        images = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)[:limit]
+        images = _files(folder, name, IMG_EXTENSIONS)[:limit]
         if not images:
             raise FileNotFoundError(f"no images in {folder / name}; read are {' '.join(IMG_EXTENSIONS)}")
-        paths += images
+        names += images
         labels += [label] * len(images)
-    return _decode(paths, size, f"reading {folder.name}", progress), torch.tensor(labels), classes
+    source = decode.Source(folder, names, size, limit)
+    return pixels.read(source, title=f"reading {folder.name}", **how), torch.tensor(labels), classes
 
 
-def _decode(paths: list[Path], size: int | None, title: str, progress: bool) -> Tensor:
-    """Decode to uint8 [N, 3, S, S], in blocks over threads (decoding leaves Python's lock)."""
-    if size is None:
-        first = _read_image(paths[0], None)
-        if first.shape[0] != first.shape[1]:
-            raise ValueError(f"{paths[0]} is {first.shape[1]}x{first.shape[0]}, not square; pass size= to resize and crop")
-        size, keep = first.shape[0], True
-    else:
-        keep = False
-    pixels = np.empty((len(paths), size, size, 3), np.uint8)
-
-    def block(start: int) -> int:
-        for i, path in enumerate(paths[start : start + 256], start):
-            image = _read_image(path, None if keep else size)
-            if image.shape != pixels.shape[1:]:
-                raise ValueError(f"{path} is {image.shape[1]}x{image.shape[0]}, {paths[0].name} is {size}x{size}; pass size= to make them alike")
-            pixels[i] = image
-        return min(256, len(paths) - start)
-
-    work = (delayed(block)(start) for start in range(0, len(paths), 256))
-    with tqdm(total=len(paths), desc=title, unit="image", disable=not progress) as bar:
-        for done in Parallel(n_jobs=-1, prefer="threads", return_as="generator")(work):
-            bar.update(done)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-
-
-def _read_image(path: Path, size: int | None) -> np.ndarray:
-    """One image as uint8 [H, W, 3]; with `size`, the shorter side resized to it and the middle cut out."""
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read image {path}: {error}") from error
-    if size is not None and image.size != (size, size):
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
-    return np.asarray(image)
+def _files(folder: Path, name: str, endings: Sequence[str]) -> list[str]:
+    """Files with these endings anywhere under folder/name, relative to `folder`, as text: a million Paths would be a gigabyte."""
+    walked = ((os.path.relpath(place, folder), inside) for place, _, inside in os.walk(folder / name))
+    found = (os.path.join(place, file) for place, inside in walked for file in inside if os.path.splitext(file)[1].lower() in endings)
+    return sorted(found, key=lambda path: path.split(os.sep))

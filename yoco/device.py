@@ -48,6 +48,35 @@ def _usable(device: str | torch.device) -> torch.device:
     return where
 
 
+def take_share(number: int, processes: int) -> str:
+    """Take this process's share of the machine, it being `number` of so many `processes` here: a GPU of its own, which is what
+    `auto` comes to, or threads, unless OMP_NUM_THREADS says how many. Returns what torch.distributed is to talk by.
+
+    Raises ValueError where there are GPUs, but too few of them.
+    """
+    if not torch.cuda.is_available():
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+        return "gloo"
+    if processes > torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"--nproc-per-node must be at most {count}, the GPUs of this machine, got {processes} (CUDA_VISIBLE_DEVICES= works on CPUs)")
+    torch.cuda.set_device(number)
+    return "cpu:gloo,cuda:nccl"
+
+
+def resident(images: Tensor, device: torch.device) -> Tensor:
+    """`images` on `device` if they leave half of its free memory, else as they are: their user moves what it needs."""
+    if images.device == device or images.nbytes > _free(device) / 2:
+        return images
+    return images.to(device)
+
+
+def _free(device: torch.device) -> float:
+    """Free bytes of a GPU of its own memory; elsewhere the machine's own, which images are in already."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+
+
 def count(device: torch.device) -> int:
     """GPUs of the kind of `device` on this machine; one of any other kind."""
     return max(1, torch.cuda.device_count()) if device.type == "cuda" else 1

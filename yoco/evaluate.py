@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import checks, train, workers
+from yoco import checks, pixels, train, workers
 from yoco import device as devices
 from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
@@ -30,7 +30,7 @@ class TestSet(NamedTuple):
 
     @classmethod
     def of(cls, data: ImageData) -> "TestSet":
-        return cls(data.test_images.numpy(), data.test_labels.numpy(), len(data.classes), data.mean, data.std)
+        return cls(pixels.as_array(data.test_images), data.test_labels.numpy(), len(data.classes), data.mean, data.std)
 
 
 def evaluate(
@@ -69,12 +69,11 @@ def _accuracy(
     protocol = protocol.resolved(device, protocol.epochs * len(images), images.shape[-1])
     inputs = normalise(to_floats(images.detach()).to(device), test.mean, test.std)
     network = train.fit(inputs, labels.to(device), test.classes, protocol, seed)
-    real = torch.tensor(test.images).to(device)
 
     def test_batch(part: slice) -> Tensor:
-        return normalise(to_floats(real[part]), test.mean, test.std)
+        return normalise(to_floats(torch.tensor(test.images[part]).to(device)), test.mean, test.std)
 
-    logits = train.outputs(network, test_batch, len(real), protocol.precision, compiled=compiled_test)
+    logits = train.outputs(network, test_batch, len(test.labels), protocol.precision, compiled=compiled_test)
     return (logits.argmax(1).cpu() == torch.tensor(test.labels)).double().mean().item() * 100
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +15,13 @@ from yoco import files
 
 
 @contextlib.contextmanager
-def hold(path: str | Path | None) -> Iterator[None]:
+def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
     """Inside, no other process or thread holds the lock on `path`, which need not exist; its leftover temporary files are
     removed. None is work that is kept nowhere, and locks nothing.
 
-    The operating system lets the lock go when its process ends, however it ends. Raises BlockingIOError at once where
-    somebody else holds it, naming them; OSError where the folder cannot be made or written to.
+    The operating system lets the lock go when its process ends, however it ends. wait: for whoever holds it, with a
+    warning that names them. Raises BlockingIOError at once where somebody else holds it and it is not to be waited for,
+    naming them; OSError where the folder cannot be made or written to.
     """
     if path is None:
         yield
@@ -30,7 +32,7 @@ def hold(path: str | Path | None) -> Iterator[None]:
     holder = path.with_name(f".{path.name}.holder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        _acquire(lock, path, _said(holder) if wait else None)
     except Timeout:
         raise BlockingIOError(f"{path} is being worked on by {_said(holder)}: wait for it, stop it, or choose another folder") from None
     except OSError as error:
@@ -45,6 +47,17 @@ def hold(path: str | Path | None) -> Iterator[None]:
             holder.unlink(missing_ok=True)
             place.unlink(missing_ok=True)  # while it is held: whoever waits for it sees that, and makes another
         lock.release()
+
+
+def _acquire(lock: FileLock, path: Path, holder: str | None) -> None:
+    """Take the lock, at once or, where a holder is named, after whoever has it."""
+    try:
+        lock.acquire()
+    except Timeout:
+        if holder is None:
+            raise
+        warnings.warn(f"{path} is being made by {holder}: waiting for it", stacklevel=4)
+        lock.acquire(timeout=-1)
 
 
 def _self() -> str:

@@ -1,5 +1,6 @@
 """The loop that all long work runs in: steps, progress, time budget, checkpoints, going on where it stopped."""
 
+import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from yoco import files, locks
+from yoco.ranks import ALONE, Ranks
 
 KIND = "checkpoint"
 SAVE_EVERY = 60.0  # seconds between checkpoints
@@ -55,6 +57,7 @@ def run(
     description: str = "condensing",
     unit: str = "step",
     look: Callable[[list[float]], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Take the steps of `method` that are still to be taken, and return the history: loss, steps done, seconds.
 
@@ -62,19 +65,36 @@ def run(
     written every minute and at the end (an interruption loses a minute at most). time_budget: seconds after which this
     call stops, what `prepare` takes included. description, unit: of the progress bar. look: called with the losses so far,
     at most every `LOOK_EVERY` seconds and as rarely as keeps it to `LOOK_SHARE` of the time, and at the end.
+    ranks: of several, the first has the checkpoint, the lock on it, the bar, the clock and `look`; all go on from what it
+    reads, and stop where it says so.
     Raises ValueError where the checkpoint is damaged or of other settings, BlockingIOError where another run works on it,
-    FloatingPointError at a loss that is NaN, infinite or has exploded, which leaves the last good checkpoint, and OSError
-    where it cannot be written.
+    FloatingPointError at a loss that is NaN, infinite or has exploded, which leaves the last good checkpoint, OSError
+    where it cannot be written, and LostRank where another rank is gone.
     """
-    with locks.hold(checkpoint), tqdm(total=steps, desc=description, unit=unit, disable=not progress) as bar:
-        losses, spent = _resume(method, identity, checkpoint)
+    with contextlib.ExitStack() as held:
+        ranks.from_first(lambda: held.enter_context(locks.hold(checkpoint)))
+        bar = held.enter_context(tqdm(total=steps, desc=description, unit=unit, disable=not (progress and ranks.first)))
+        losses, spent = _resume(method, identity, checkpoint, ranks)
         bar.update(len(losses))
         started = saved = time.monotonic()
         spent_now = lambda: spent + time.monotonic() - started
         save = lambda: None if checkpoint is None else _save(checkpoint, method, losses, identity, spent_now())
         if not losses:
-            save()  # a place that cannot be written to is found before the work, not after
+            ranks.from_first(save)  # a place that cannot be written to is found before the work, not after
         glance = _paced(look)
+
+        def enough() -> bool:
+            """Whether the time is over; if not, what is due after a step is done."""
+            nonlocal saved
+            now = time.monotonic()
+            if time_budget is not None and now - started >= time_budget:
+                return True
+            if now - saved >= SAVE_EVERY:
+                save()
+                saved = now
+            glance(losses, now)
+            return False
+
         ready = len(losses) >= steps or method.prepare(time_budget)
         while ready and len(losses) < steps:
             loss = method.step(len(losses))
@@ -82,17 +102,13 @@ def run(
             losses.append(loss)
             bar.update()
             bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
-            now = time.monotonic()
-            if time_budget is not None and now - started >= time_budget:
+            if ranks.from_first(enough):
                 break
-            if now - saved >= SAVE_EVERY:
-                save()
-                saved = now
-            glance(losses, now)
-        save()
+        ranks.from_first(save)
         if look is not None and losses:
-            look(losses)
-        return {"steps": len(losses), "planned_steps": steps, "seconds": round(spent_now(), 1), **thinned(losses)}
+            ranks.from_first(lambda: look(losses))
+        seconds = ranks.from_first(lambda: round(spent_now(), 1))
+        return {"steps": len(losses), "planned_steps": steps, "seconds": seconds, **thinned(losses)}
 
 
 def _save(checkpoint: str | Path, method: Stepper, losses: list[float], identity: Mapping[str, Any], seconds: float) -> None:
@@ -123,20 +139,30 @@ def _check_loss(loss: float, losses: list[float], identity: Mapping[str, Any]) -
         raise FloatingPointError(f"the loss has exploded to {loss:.4g} at step {len(losses)}, from at most {first:.4g}; settings: {dict(identity)}")
 
 
-def _resume(method: Stepper, identity: Mapping[str, Any], checkpoint: str | Path | None) -> tuple[list[float], float]:
+def _resume(method: Stepper, identity: Mapping[str, Any], checkpoint: str | Path | None, ranks: Ranks) -> tuple[list[float], float]:
+    """Go on from the checkpoint, or, where there is none, from where the first rank is."""
+    found = ranks.tensors_from_first(lambda: _found(identity, checkpoint) or (method.state() if ranks.size > 1 else {}))
+    losses, seconds = found.pop("loop.losses", torch.zeros(0)), found.pop("loop.seconds", torch.zeros(()))
+    try:
+        if found:
+            method.restore(found)
+        return losses.tolist(), seconds.item()
+    except (KeyError, IndexError, RuntimeError, TypeError) as error:
+        raise ValueError(f"checkpoint {checkpoint} is damaged: its state does not fit these settings ({error})") from error
+
+
+def _found(identity: Mapping[str, Any], checkpoint: str | Path | None) -> dict[str, Tensor]:
+    """The state in the checkpoint, with the losses so far and the seconds that they took; nothing where there is none."""
     if checkpoint is None or not Path(checkpoint).exists():
-        return [], 0.0
+        return {}
     state, info = files.load_tensors(checkpoint, KIND)
     stored = info.get("identity", {})
     if stored != dict(identity):
         differ = [f"{k}: {stored.get(k)!r} there, {identity.get(k)!r} here" for k in {**stored, **identity} if stored.get(k) != identity.get(k)]
         raise ValueError(f"checkpoint {checkpoint} is of another run ({'; '.join(differ)}); give another file, or the same settings")
-    try:
-        losses = state.pop("loop.losses").tolist()
-        method.restore(state)
-        return losses, info["seconds"]
-    except (KeyError, IndexError, RuntimeError, TypeError) as error:
-        raise ValueError(f"checkpoint {checkpoint} is damaged: its state does not fit these settings ({error})") from error
+    if "loop.losses" not in state or not isinstance(info.get("seconds"), float):
+        raise ValueError(f"checkpoint {checkpoint} is damaged: it does not say which steps it is after")
+    return {**state, "loop.seconds": torch.tensor(info["seconds"], dtype=torch.float64)}
 
 
 def thinned(losses: list[float], most: int = 1000) -> dict[str, Any]:

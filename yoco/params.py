@@ -2,70 +2,39 @@
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Optional, Self
+from itertools import product
+from typing import Any, Optional, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from yoco import ablations, checks, zoo
+from yoco import ablations, checks, damage, noise, zoo
 from yoco.condense import METHODS as CONDENSATIONS
-from yoco.condense.settings import SMOKE_WIDTH, default_model
-from yoco.data import LEAST_SIZE, MOST_SIZE, check_name
+from yoco.condense.settings import SCALES, default_model
 from yoco.dynamics import LBPE_FORMED, LBPE_SINGLE
-from yoco.models import MATCHABLE, MODELS
+from yoco.fields import (
+    Condenser,
+    Condensers,
+    Count,
+    Counts,
+    DamageKinds,
+    Dataset,
+    DatasetOrZoo,
+    DifferentCounts,
+    Methods,
+    Model,
+    Models,
+    OptionalCondensers,
+    Percents,
+    Precision,
+    Preset,
+    Seconds,
+    Seed,
+    Side,
+    type_name,
+)
+from yoco.models import MODELS
 from yoco.prune import METHODS
 from yoco.runs import ZOO
-
-
-def _zoo_name(name: str) -> str:
-    return ZOO + checks.one_of("zoo set", name.removeprefix(ZOO), zoo.names())
-
-
-def _split(value: Any) -> Any:
-    """"1,2,5" from a command line, or a single value, as a list."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return [value] if isinstance(value, (int, float)) else value
-
-
-def _number(value: Any) -> Any:
-    """A number, or text of one: pydantic takes True for 1, and bytes."""
-    value = checks.plain(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"must be a number, got {checks.shown(value)}")
-    return value
-
-
-Seed = Annotated[int, Field(ge=0, le=checks.MOST_SEED), BeforeValidator(_number)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
-Side = Annotated[int, Field(ge=LEAST_SIZE, le=MOST_SIZE), BeforeValidator(_number)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
-Different = AfterValidator(lambda values: checks.different("they", values))  # what stands twice would be trained and counted twice
-Dataset = Annotated[str, AfterValidator(check_name)]
-DatasetOrZoo = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else check_name(name))]
-Counts = Annotated[list[Count], Field(min_length=1), BeforeValidator(_split)]
-DifferentCounts = Annotated[Counts, Different]
-MethodName = Annotated[str, AfterValidator(lambda name: checks.one_of("method", name, METHODS))]
-Methods = Annotated[list[MethodName], Field(min_length=1), BeforeValidator(_split), Different]
-Condenser = Literal[tuple(CONDENSATIONS)]
-Condensers = Annotated[list[Condenser], Field(min_length=1), BeforeValidator(_split), Different]
-OptionalCondensers = Annotated[list[Condenser], BeforeValidator(_split), Different]
-ModelName = Annotated[str, AfterValidator(lambda name: checks.one_of("model", name, MODELS))]
-Models = Annotated[list[ModelName], Field(min_length=1), BeforeValidator(_split), Different]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How long and how wide the trainings of a preset are."""
-
-    epochs: int
-    width: int | None = None  # None: the paper's 128
-
-
-SCALES = {"paper": Scale(1000), "laptop": Scale(200), "smoke": Scale(50, SMOKE_WIDTH)}
-Preset = Literal["paper", "laptop", "smoke"]
-Precision = Literal["auto", "float32", "bfloat16"]
-Model = Literal[MATCHABLE]  # condensing uses it as well
 
 
 class Parameters(BaseModel):
@@ -95,15 +64,24 @@ class Parameters(BaseModel):
     @model_validator(mode="after")
     def _seeds_from_there_on(self) -> Self:
         """The runs after the first take the seeds that follow."""
-        runs = max(getattr(self, name, 1) for name in ("seeds", "dynamics", "compare_seeds"))
-        if self.seed + runs - 1 > checks.MOST_SEED:
-            raise ValueError(f"seed must be at most {checks.MOST_SEED} less the {runs - 1} runs that follow the first, got {self.seed}")
+        if self.seed + self.seeds_taken - 1 > checks.MOST_SEED:
+            raise ValueError(f"seed must be at most {checks.MOST_SEED} less the {self.seeds_taken - 1} runs that follow the first, got {self.seed}")
         return self
+
+    @property
+    def seeds_taken(self) -> int:
+        """Seeds that the runs take, from `seed` on."""
+        return max(getattr(self, name, 1) for name in ("seeds", "dynamics", "compare_seeds"))
 
     @property
     def scale(self) -> str:
         """The preset, with its default filled in."""
-        return self.preset or ("smoke" if self.dataset == "digits" else "laptop")
+        return self.preset or ("smoke" if self.dataset == "digits" or self.dataset.startswith(f"{ZOO}digits-") else "laptop")
+
+    @property
+    def real_dataset(self) -> str:
+        """The name that real images are loaded by."""
+        return self.dataset
 
     def condensation(self, method: str | None = None) -> dict[str, Any]:
         """Arguments for `condense`; of another method than the run's, those that it has."""
@@ -218,7 +196,61 @@ class Ablations(Study):
         return {**full, "until": min(windows[-1], full["epochs"]), "record_on": record_on, "top_k": most, "windows": windows}
 
 
-NOTEBOOKS: dict[str, type[Parameters]] = {model.__doc__: model for model in (Condensation, Scores, Balance, Pruning, Ablations, Gallery)}
+class Noise(Study):
+    """06_noise"""
+
+    dataset: DatasetOrZoo = Field("zoo:digits-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco")
+    real: Optional[Dataset] = Field(None, description="real images that a set of the zoo is tested on (none: the dataset that it tells)")
+    ipc_to: DifferentCounts = Field([1, 5], description="budgets, IPC_T")
+    trained_to: Optional[DifferentCounts] = Field(None, description="those of ipc_to at which networks are trained (none: the smallest)")
+    dynamics: Count = Field(2, description="training runs recorded")
+    rates: Optional[Percents] = Field(None, description="percent of the labels that are wrong (none: 5, 10, 20, 40, or 40 in smoke)")
+    image_rates: Optional[Percents] = Field(None, description="percent of the images that are blurred, noisy or covered (none: the highest of rates)")
+    condensed_kinds: Optional[DamageKinds] = Field(None, description="damage done before condensing (none: every kind, or symmetric in smoke)")
+    condensed_rates: Optional[Percents] = Field(None, description="percent of the real images that it does (none: the highest of rates)")
+
+    @model_validator(mode="after")
+    def _trained_to_of_ipc_to(self) -> Self:
+        if odd := [budget for budget in self.trained_to or () if budget not in self.ipc_to]:
+            raise ValueError(f"trained_to must hold budgets of ipc_to, {self.ipc_to}, got {odd}")
+        return self
+
+    @property
+    def real_dataset(self) -> str:
+        """The name that real images are loaded by. Raises ValueError where a set of the zoo is of a folder that `real` does not tell."""
+        if self.real or not self.dataset.startswith(ZOO):
+            return self.real or self.dataset
+        told = zoo.load(self.dataset.removeprefix(ZOO)).info["dataset"]
+        if told.startswith("folder:"):
+            raise ValueError(f"real must name the folder of the images of {self.dataset} (real=folder:PATH): it was made from {told}")
+        return told
+
+    @property
+    def seeds_taken(self) -> int:
+        """Seeds that the runs take, from `seed` on: each training run's networks have their own."""
+        return self.dynamics * self.seeds
+
+    def formed_damage(self) -> list[tuple[str, int]]:
+        """Kind and percent of the damage done to formed images; that of none first."""
+        images = self.image_rates or self._rates[-1:]
+        return [(noise.CLEAN, 0), *product(damage.LABEL_KINDS, self._rates), *product(damage.IMAGE_KINDS, images)]
+
+    def real_damage(self) -> list[tuple[str, int]]:
+        """Kind and percent of the damage done to real images before condensing; that of none first."""
+        kinds = self.condensed_kinds or (damage.KINDS[:1] if self.scale == "smoke" else damage.KINDS)
+        return [(noise.CLEAN, 0), *product(kinds, self.condensed_rates or self._rates[-1:])]
+
+    @property
+    def _rates(self) -> list[int]:
+        return sorted(self.rates or ([40] if self.scale == "smoke" else [5, 10, 20, 40]))
+
+    def comparison(self, size: int) -> dict[str, Any]:
+        """Arguments for `noise.compare`."""
+        trained_to = self.trained_to or [min(self.ipc_to)]
+        return {**self.training(size), "ipc_to": self.ipc_to, "trained_to": trained_to, "seed": self.seed, "seeds": self.seeds}
+
+
+NOTEBOOKS: dict[str, type[Parameters]] = {model.__doc__: model for model in (Condensation, Scores, Balance, Pruning, Ablations, Noise, Gallery)}
 
 
 def validated(notebook: str, values: Mapping[str, Any]) -> Parameters:
@@ -266,16 +298,3 @@ def table(notebook: str) -> str:
         default = ", ".join(map(str, field.default)) if isinstance(field.default, list) else field.default
         rows.append(f"| `{name}` | {type_name(field.annotation)} | {default} | {field.description} |")
     return "\n".join(rows)
-
-
-def type_name(annotation: Any) -> str:
-    """A short name for the type of a parameter."""
-    text = str(annotation).replace("typing.", "")
-    words = {
-        "list[Annotated[str": "names", "list[Literal": "names", "list[": "whole numbers", "Literal": "name", "int": "whole number",
-        "float": "number",
-    }
-    for word, short in words.items():
-        if word in text:
-            return short
-    return "text"

@@ -66,6 +66,18 @@ def kept_and_dropped(condensed: CondensedSet, selection: Selection, per_class: i
     return _marked(condensed, rows, per_class, title, ax)
 
 
+def cross_out(ax: Axes, condensed: CondensedSet, which: Tensor, per_class: int = 10) -> None:
+    """Crosses on some cells, `which` bool [N * factor²], of a set that `condensed_set` or `kept_and_dropped` drew on `ax` with as
+    many images a class. Raises ValueError where `which` is not of that shape."""
+    cells = condensed.ipc * condensed.factor**2
+    if list(which.shape) != [len(condensed.formed_labels)]:
+        raise ValueError(f"which must have shape [{len(condensed.formed_labels)}], a value a formed image, got {list(which.shape)}")
+    marked = which.view(-1, cells)[:, : min(per_class, condensed.ipc) * condensed.factor**2].unflatten(1, (-1, condensed.factor**2))
+    frames = [frame for row, of_class in enumerate(marked) for frame in _frames(of_class, row, condensed.size, condensed.factor)]
+    centres = np.array([frame.mean(0) for frame in frames]).reshape(-1, 2)
+    ax.plot(*centres.T, "x", color=style.DROPPED, ms=style.scaled(5), mew=style.scaled(1.5))
+
+
 def kept_of_class(condensed: CondensedSet, selections: Sequence[Selection], label: int, per_class: int = 10, *, ax: Axes | None = None) -> Axes:
     """One class, a row a method: the cells that it keeps framed, those that it drops faded; how many it keeps stands before.
 

@@ -20,6 +20,7 @@ from yoco.charts import (  # noqa: F401  figures are to be had in one place
     accuracy_by_budget,
     accuracy_by_bytes,
     bars,
+    by_damage,
     class_balance,
     condensations,
     heat,
@@ -33,7 +34,7 @@ from yoco.charts import (  # noqa: F401  figures are to be had in one place
 )
 from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics
-from yoco.pictures import condensed_set, gap, images, kept_and_dropped, kept_of_class, name_rows, pixels, show  # noqa: F401
+from yoco.pictures import condensed_set, cross_out, gap, images, kept_and_dropped, kept_of_class, name_rows, pixels, show  # noqa: F401
 from yoco.prune import Selection
 from yoco.recorder import margin
 from yoco.style import DROPPED, KEPT, save, use_style  # noqa: F401

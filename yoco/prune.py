@@ -29,6 +29,7 @@ class Request:
     top_k: int
     within: int
     output: str
+    average: str
     hard_cutoff: float
 
 
@@ -163,7 +164,7 @@ def _el2n_score(request: Request) -> Tensor:
 
 def _lbpe_score(request: Request) -> Tensor:
     logits = request.dynamics.top_logits(request.top_k, request.within)
-    return scores.lbpe(logits, request.dynamics.labels, top_k=len(logits), within=len(logits), output=request.output)
+    return scores.lbpe(logits, request.dynamics.labels, top_k=len(logits), within=len(logits), output=request.output, average=request.average)
 
 
 METHODS: dict[str, Method] = {
@@ -195,6 +196,7 @@ def request(
     top_k: int | None = None,
     within: int | None = None,
     output: str = "probabilities",
+    average: str = "mean",
     hard_cutoff: float | None = None,
 ) -> Request:
     """Check the arguments of `prune` and fill in what the method and the paper say. Raises as `prune`."""
@@ -217,7 +219,8 @@ def request(
     return Request(
         condensed, dynamics, ipc_to * condensed.factor**2, keep, balanced, checks.seed("seed", seed),
         checks.whole("top_k", paper_k if top_k is None else top_k, 1), checks.whole("within", paper_window if within is None else within, 1),
-        checks.one_of("output", output, scores.OUTPUTS), checks.real("hard_cutoff", hard_cutoff, 0, 1),
+        checks.one_of("output", output, scores.OUTPUTS), checks.one_of("average", average, scores.AVERAGES),
+        checks.real("hard_cutoff", hard_cutoff, 0, 1),
     )
 
 
@@ -226,7 +229,7 @@ def prune(condensed: CondensedSet, dynamics: Dynamics | None, method: str = "yoc
 
     method: a name in `METHODS`; dynamics may be None for "random". options: keep ("easy" | "hard") and balanced override
     the method's own (for "random" keep takes either end of a random order; for "ssp" "hard" keeps the images farthest
-    from the centres; for "ccs" it drops the easiest share); seed: of random, SSP and CCS; top_k, within, output: of LBPE
+    from the centres; for "ccs" it drops the easiest share); seed: of random, SSP and CCS; top_k, within, output, average: of LBPE
     (None: the paper's); hard_cutoff: of CCS (None: the paper's, of its dataset that is most like this one). Raises
     ValueError or TypeError at an unknown method or option, ipc_to below 1 or above the set's, dynamics of another set, or
     dynamics that lack what the method needs.

@@ -1,5 +1,6 @@
 """A run lives in one folder; a step that finds an earlier step's file uses it, one that does not makes it, and says so."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -9,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from yoco import ablations, checks, files, locks, study, tables, zoo
-from yoco.condense import condense
+from yoco import ablations, checks, damage, files, locks, noise, ranks, study, tables, zoo
+from yoco.condense import condense, start_set
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
 from yoco.dynamics import Dynamics, record_many
@@ -56,29 +57,38 @@ def get_condensed(
     data: gives the real images, where they are needed. go_on: for the step that condenses: a set that was stopped before
     its end is condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of `condense`. Raises
     ValueError where the folder holds a set of another dataset than asked for (with go_on, also by another method, or of
-    another IPC or factor), BlockingIOError where another process makes it at this moment.
+    another IPC or factor), BlockingIOError where another process makes it at this moment. Under torchrun the first process
+    prints, locks and saves; all must see the folder, and return the same set (see `condense`).
     """
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
-    if path.exists():
-        found = CondensedSet.load(path)
-        _check_found(found, path, dataset, arguments if go_on else {})
-        print(f"found {path.name}: {describe(found)}")
-        if not (go_on and checkpoint.exists()) or arguments.get("time_budget") == 0:
-            return found
-        print("its condensation was stopped before its end: going on from the checkpoint")
-    with locks.hold(path):
+    with ranks.joined() as among, contextlib.ExitStack() as held:
+        say = print if among.first else lambda _: None
+        there, unfinished = among.from_first(lambda: (path.exists(), checkpoint.exists()))
+        if there:
+            found = CondensedSet.load(path)
+            _check_found(found, path, dataset, arguments if go_on else {})
+            say(f"found {path.name}: {describe(found)}")
+            if not (go_on and unfinished) or arguments.get("time_budget") == 0:
+                return found
+            say("its condensation was stopped before its end: going on from the checkpoint")
+        among.from_first(lambda: held.enter_context(locks.hold(path)))
         if dataset.startswith(ZOO):
             made = zoo.load(dataset.removeprefix(ZOO))
-            print(f"from the zoo: {describe(made)}")
+            say(f"from the zoo: {describe(made)}")
         else:
-            if not path.exists():
-                print(f"no {path.name} in the run's folder: condensing {dataset} now")
-            made = condense(data(), checkpoint=checkpoint, **arguments)
-            print(f"made {path.name}: {describe(made)}")
-        made.save(path)
-        if made.info.get("finished", True):
-            checkpoint.unlink(missing_ok=True)
+            if not there:
+                say(f"no {path.name} in the run's folder: condensing {dataset} now")
+            made = condense(among.after_first(data), checkpoint=checkpoint, **arguments)
+            say(f"made {path.name}: {describe(made)}")
+        among.from_first(lambda: _keep(made, path, checkpoint))
         return made
+
+
+def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
+    """Save a set; one that is finished needs its checkpoint no more."""
+    made.save(path)
+    if made.info.get("finished", True):
+        checkpoint.unlink(missing_ok=True)
 
 
 def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[str, Any]) -> None:
@@ -211,6 +221,38 @@ def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: A
     table = ablations.labelled(study.train(cells, data, results=run / RESULTS)).astype({"top_k": "Int64", "within": "Int64"})
     files.write_text(run / "ablations.csv", table.to_csv(index=False))
     return table
+
+
+def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> tuple[list[noise.Case], pd.DataFrame]:
+    """The damaged sets of 06 with their dynamics, and what every rule keeps of them, in the run's folder: sets and dynamics
+    made where missing, each case in a folder of its own inside noise/, finished trainings of results.csv kept. The rows go to
+    noise.csv, how well each score tells the damaged images to noise_detection.csv. chosen: the parameters of 06 (`params.Noise`).
+    """
+    for budget in chosen.ipc_to:  # before anything is recorded
+        checks.whole("ipc_to", budget, 1, condensed.ipc)
+    shapes = [("formed", *shape) for shape in chosen.formed_damage()] + [("real", *shape) for shape in chosen.real_damage()]
+    cases = [_case(run, condensed, data, chosen, *shape) for shape in shapes]
+    parts = {"rules": [*chosen.methods, *noise.REPAIRS], "results": run / RESULTS}
+    table = noise.compare(cases, data, **parts, **chosen.comparison(condensed.size))
+    files.write_text(run / "noise.csv", table.to_csv(index=False))
+    files.write_text(run / "noise_detection.csv", pd.concat(map(noise.detection, cases)).to_csv(index=False))
+    return cases, table
+
+
+def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any, place: str, kind: str, percent: int) -> noise.Case:
+    """One damaged set and its dynamics. The same kind, percent and seed damage the same images; nothing is damaged at 0 %."""
+    inside = folder(str(run / "noise" / f"{place}-{kind}-{percent}"), chosen.dataset)
+    spoil = {"kind": damage.KINDS[0] if kind == noise.CLEAN else kind, "percent": percent, "seed": chosen.seed}
+    if place == "formed":
+        spoiled, damaged = damage.damage_set(condensed, **spoil)
+    else:
+        real, which = damage.damage_data(data, **spoil)
+        arguments = chosen.condensation()
+        started_from = start_set(real, **chosen.start()).info["started_from"]
+        spoiled, damaged = get_condensed(inside, chosen.real_dataset, lambda: real, go_on=True, **arguments), which[started_from]
+    numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
+    dynamics = get_all_dynamics(inside, spoiled, chosen.real_dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
+    return noise.Case(place, kind, percent, spoiled, damaged, dynamics)
 
 
 def describe(condensed: CondensedSet) -> str:

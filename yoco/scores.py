@@ -11,6 +11,8 @@ from yoco import checks, clusters
 from yoco.recorder import forgotten, margin, top_epochs
 
 OUTPUTS = ("probabilities", "logits")
+AVERAGES = ("mean", "trimmed")
+TRIM = 0.2  # share of the epochs that the trimmed mean leaves out, at either end
 
 
 def _errors(logits: Tensor, labels: Tensor, output: str) -> Tensor:
@@ -25,6 +27,12 @@ def _mean(values: Tensor) -> Tensor:
     return (sum(values.double().unbind()) / len(values)).to(values.dtype)
 
 
+def _trimmed(values: Tensor) -> Tensor:
+    """Mean over the epochs but for each image's highest and lowest values, `TRIM` of them each, [N] of [E, N]."""
+    out = int(len(values) * TRIM)
+    return _mean(values.sort(dim=0).values[out : len(values) - out])
+
+
 def _check(logits: Tensor, labels: Tensor) -> Tensor:
     """The logits [E, N, K], in float32 at least."""
     wide = _checked_floats("logits", logits, "E", "N", "K")
@@ -37,20 +45,46 @@ def _checked_floats(name: str, values: Tensor, *dimensions: str) -> Tensor:
     return checks.wide(checks.finite(name, checks.floats(name, values, *dimensions)))
 
 
-def lbpe(logits: Tensor, labels: Tensor, *, top_k: int = 10, within: int = 100, output: str = "probabilities") -> Tensor:
+def lbpe(
+    logits: Tensor, labels: Tensor, *, top_k: int = 10, within: int = 100, output: str = "probabilities", average: str = "mean"
+) -> Tensor:
     """Logit-based prediction error: mean of ‖p - onehot(y)‖₂ over the `top_k` epochs of highest training accuracy among
     the first `within` (design §5).
 
     logits: float [E, N, K], epoch by epoch from the first; labels: int64 [N]. output: "probabilities" (p is the
-    softmax) or "logits" (the ablation). Returns float [N]; from probabilities in 0..√2; high is hard. Where there are
-    fewer epochs than asked for, all are used; of one class alone (K = 1) p is 1, and so every score 0. Raises ValueError or
-    TypeError at bad shapes, no epoch or image, labels out of range, or NaN.
+    softmax) or "logits" (the ablation). average: over the epochs, "mean" (the paper's) or "trimmed" (a robust one: without the
+    highest and the lowest fifth of each image's errors; the mean where there are fewer than five epochs).
+    Returns float [N]; from probabilities in 0..√2; high is hard. Where there are fewer epochs than asked for, all are used;
+    of one class alone (K = 1) p is 1, and so every score 0. Raises ValueError or TypeError at bad shapes, no epoch or image,
+    labels out of range, or NaN.
     """
     logits = _check(logits, labels)
     checks.one_of("output", output, OUTPUTS)
+    checks.one_of("average", average, AVERAGES)
     accuracy = (logits.argmax(-1) == labels).float().mean(1)
     chosen = top_epochs(accuracy, top_k, within)
-    return _mean(_errors(logits[chosen], labels, output))
+    return (_mean if average == "mean" else _trimmed)(_errors(logits[chosen], labels, output))
+
+
+def two_sided(errors: Tensor, labels: Tensor, *, cut: float = 0.05) -> Tensor:
+    """Mean rank within the class over several training runs, with those images last on whose extremes all runs agree: every
+    run has them among the easiest `cut` of their class, or every run among the hardest. A repair of LBPE for noisy data.
+
+    errors: float [R, N], a score of each of R runs, high is hard; labels: int64 [N]; cut in 0..0.5, a share of a class
+    (rounded down to whole images). Returns float [N]: the mean rank in 0..1, plus 1 for the images that are cut; high is
+    hard. Raises ValueError or TypeError at bad shapes, labels, cut, or NaN.
+    """
+    _checked_floats("errors", errors, "R", "N")
+    checks.labels("labels", labels, errors.shape[1])
+    cut = checks.real("cut", cut, 0, 0.5)
+    score = torch.empty(errors.shape[1], dtype=torch.float64)
+    for label in labels.unique():
+        members = torch.nonzero(labels == label).flatten()
+        ranks = errors[:, members].argsort(dim=1, stable=True).argsort(dim=1)
+        ends = int(len(members) * cut)
+        agreed = (ranks < ends).all(0) | (ranks >= len(members) - ends).all(0)
+        score[members] = ranks.double().mean(0) / len(members) + agreed.double()
+    return score
 
 
 def el2n(logits: Tensor, labels: Tensor, *, epochs: int = 10) -> Tensor:

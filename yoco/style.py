@@ -13,7 +13,7 @@ from yoco import checks
 from yoco.prune import METHODS
 
 KEPT, DROPPED = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion, which the colour-blind tell apart
-MARKERS = "oXs^vDPpd*"
+MARKERS = "oXs^vDPpd*h"
 UNIT = 7.0  # inches: the width of a plain figure in a notebook; the widest are 11
 
 
@@ -72,13 +72,14 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     place in `prune.METHODS`, YOCO black and thick; others come after them."""
     known = list(METHODS)
     others = [name for name in dict.fromkeys(methods) if name not in known]
-    colours = sns.color_palette("colorblind", len(known) + len(others))
+    colours = sns.color_palette("colorblind")
+    colours.append(colours[known.index("yoco")])  # free, as YOCO is black
     found = {}
     for name in dict.fromkeys(methods):
         number = [*known, *others].index(name)
         strong = name == "yoco"
         sizes = {"lw": scaled(2.5 if strong else 1.2), "ms": scaled(6)}
-        found[name] = {"color": "black" if strong else colours[number], "marker": MARKERS[number % len(MARKERS)], **sizes}
+        found[name] = {"color": "black" if strong else colours[number % len(colours)], "marker": MARKERS[number % len(MARKERS)], **sizes}
     return found
 
 

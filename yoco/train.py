@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from yoco import augment, checks, device, models, seeds
+from yoco.real import RealImages
 
 LR_DROP = 0.2  # the learning rate is multiplied by it after 2/3 and after 5/6 of the epochs
 
@@ -66,7 +67,7 @@ def batches(count: int, batch_size: int, source: Generator) -> Iterator[Tensor]:
 
 def epoch(
     step: Step,
-    images: Tensor,
+    images: Tensor | RealImages,
     labels: Tensor,
     source: Generator,
     *,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from yoco import checks, formation, loop, seeds
+from yoco import checks, files, formation, loop, ranks, seeds
 from yoco import device as devices
 from yoco.condense import dream, dsa, kip, mtt
 from yoco.condense.dream import RepresentativeMatching
@@ -91,9 +91,14 @@ def condense(
     compiles where the schedule is long enough to pay for it. watch: called with a copy of the set as it is, every few
     seconds (see `loop.run`) and at the end; `explore.Live()` is one that draws.
 
+    Under torchrun all processes call this alike, and work on one set: each takes its share of the classes, on a GPU of its
+    own (`device="auto"`) or the CPU. The first alone touches the checkpoint, shows progress and calls `watch`; all return the
+    same set, on CPUs to the bit that of one process with as many threads. A checkpoint is gone on from by any number of them.
+
     Returns a set whose `.info` holds the settings, the seed, the loss history and the time. Raises ValueError or
     TypeError at bad arguments before any work, FloatingPointError where the loss leaves the finite numbers or explodes,
-    BlockingIOError where another run works on the checkpoint, OSError where that cannot be written.
+    BlockingIOError where another run works on the checkpoint, OSError where that cannot be written, `ranks.LostRank` (a
+    ConnectionError) where another process of torchrun's is gone, which leaves the last checkpoint.
     """
     if time_budget is not None:
         time_budget = checks.real("time_budget", time_budget, 0)
@@ -104,46 +109,49 @@ def condense(
         if path is not None:
             checks.path(name, path)
     ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
-    where = devices.choose(device)
-    how = devices.choose_precision(precision, where)
-    if compiled is None:
-        images = chosen.steps * chosen.work(len(data.classes), ipc * factor**2)
-        compiled = devices.worth_compiling(where, images, data.size, devices.WORTH_TWICE)
-    identity = {
-        "method": method,
-        "dataset": data.name,
-        "images": len(data.train_images),
-        "ipc": ipc,
-        "factor": factor,
-        "preset": preset,
-        "settings": chosen.record(),
-        "seed": seed,
-        "precision": how,
-    }
     folder = _experts_folder(method, expert_folder, checkpoint)
-    stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, **folder)
+    with ranks.joined() as among:
+        where = devices.choose(device)
+        how = devices.choose_precision(precision, where)
+        if compiled is None:
+            images = chosen.steps * chosen.work(len(data.classes), ipc * factor**2)
+            compiled = devices.worth_compiling(where, images, data.size, devices.WORTH_TWICE)
+        identity = {
+            "method": method,
+            "dataset": data.name,
+            "images": len(data.train_images),
+            "ipc": ipc,
+            "factor": factor,
+            "preset": preset,
+            "settings": chosen.record(),
+            "seed": seed,
+            "precision": how,
+        }
+        among.check_alike({**identity, "labels": files.checksum(data.train_labels), "mean": data.mean, "std": data.std})
+        stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, ranks=among, **folder)
 
-    def look(losses: list[float]) -> None:
-        info = {**identity, "steps": len(losses), "planned_steps": chosen.steps, **loop.thinned(losses)}
-        watch(condensed_from(stepper.images.clone(), data, ipc, factor, method, info))
+        def look(losses: list[float]) -> None:
+            info = {**identity, "steps": len(losses), "planned_steps": chosen.steps, **loop.thinned(losses)}
+            watch(condensed_from(stepper.images.clone(), data, ipc, factor, method, info))
 
-    budgets = {"checkpoint": checkpoint, "time_budget": time_budget, "progress": progress}
-    history = loop.run(stepper, chosen.steps, identity, **budgets, look=None if watch is None else look)
-    machine = {"compiled": compiled, "device": where.type, "torch": torch.__version__}
-    info = {**identity, **machine, **stepper.outcome(), **history, "finished": history["steps"] == history["planned_steps"]}
-    return condensed_from(stepper.images, data, ipc, factor, method, info)
+        budgets = {"checkpoint": checkpoint, "time_budget": time_budget, "progress": progress}
+        history = loop.run(stepper, chosen.steps, identity, **budgets, look=None if watch is None else look, ranks=among)
+        machine = {"compiled": compiled, "device": where.type, "torch": torch.__version__, "ranks": among.size}
+        info = {**identity, **machine, **stepper.outcome(), **history, "finished": history["steps"] == history["planned_steps"]}
+        return condensed_from(stepper.images, data, ipc, factor, method, info)
 
 
 def start_set(
     data: ImageData, method: str = "idc", ipc: int = 10, factor: int | None = None, *, preset: str = "laptop", seed: int = 0,
     device: str | torch.device = "auto", precision: str = "auto", **settings: Any,
 ) -> CondensedSet:
-    """Where `condense` with these arguments starts: real images, packed and not yet condensed. Raises as `condense`."""
+    """Where `condense` with these arguments starts: real images, packed and not yet condensed. Its `.info["started_from"]` holds
+    the training image of each cell, by index. Raises as `condense`."""
     ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
     stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, False)
-    info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how}
+    info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how, "started_from": stepper.started_from.tolist()}
     return condensed_from(stepper.images, data, ipc, factor, "real", info)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from yoco import checks, clusters, seeds, train
-from yoco.condense.idc import GradientMatching, packed
+from yoco.condense.idc import GradientMatching
 from yoco.condense.settings import IdcSettings, idc_preset, overridden
 
 LAPTOP_POOL = 500  # images of a class that a renewal embeds: a few percent of the ten loops that it serves
@@ -42,12 +42,11 @@ class RepresentativeMatching(GradientMatching):
     The start is chosen the same way, by the embedding of a network with random weights.
     """
 
-    def start(self) -> Tensor:
+    def choose_start(self) -> Tensor:
         network = self._new_network().to(self.device)
         wanted = self.ipc * self.factor**2
-        chosen = [self._representatives(network, members, wanted) for members in self.members]
         self.representatives = torch.zeros(len(self.members), 0, dtype=torch.long)  # int64 [classes, real batch], from the first step on
-        return packed(self.data, torch.cat(chosen), self.factor)
+        return self._of_each_class(network, wanted).flatten()
 
     def step(self, number: int) -> float:
         self.due = number % self.settings.renew_every == 0 or number % self.settings.inner_loops == 0
@@ -56,18 +55,28 @@ class RepresentativeMatching(GradientMatching):
     def image_gradient(self) -> tuple[float, Tensor]:
         if self.due:  # with the network that the step matches, a fresh one perhaps
             most = min(self.settings.real_batch, *map(len, self.members), self.settings.pool or self.settings.real_batch)
-            self.representatives = torch.stack([self._representatives(self.model, members, most) for members in self.members])
+            self.representatives = self._of_each_class(self.model, most)
             self.due = False
         return super().image_gradient()
 
     def real_batch(self, label: int) -> Tensor:
         return self.representatives[label]
 
-    def _representatives(self, network: nn.Module, members: Tensor, count: int) -> Tensor:
-        """Indices int64 [count] of the images of a class (of `members`) that are nearest to as many centres."""
-        pool = members[seeds.choice(len(members), max(count, self.settings.pool or len(members)), self.source)]
+    def _of_each_class(self, network: nn.Module, count: int) -> Tensor:
+        """Indices int64 [classes, count] of the images of each class that are nearest to as many centres."""
+        chosen = torch.zeros(len(self.members), count, dtype=torch.long)
+        for label, members in enumerate(self.members):
+            pool = members[seeds.choice(len(members), max(count, self.settings.pool or len(members)), self.source)]
+            if label in self.own:
+                chosen[label] = self._representatives(network, pool, count)
+            else:  # another rank's: what it draws is drawn here too
+                clusters.pass_over(count, self.source)
+        return self.ranks.sum(chosen)
+
+    def _representatives(self, network: nn.Module, pool: Tensor, count: int) -> Tensor:
+        """Indices int64 [count] of the images of `pool` that are nearest to as many centres."""
         with torch.no_grad():
-            embedded = train.outputs(network.features, lambda part: self._real_images(pool[part]), len(pool), self.precision)
+            embedded = train.outputs(network.features, lambda part: self.real[pool[part]], len(pool), self.precision)
         if not clusters.measurable(embedded):  # a network that diverged: any images do, the loss will say so
             embedded = torch.zeros_like(embedded)
         return pool[clusters.representatives(embedded, count, self.source)]

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from tqdm.auto import tqdm
 
 from yoco import augment, checks, files, loop, models, seeds, train
 from yoco import device as devices
-from yoco.condensed import normalise
-from yoco.data import ImageData, to_floats
+from yoco.data import ImageData
+from yoco.real import RealImages
 
 KIND = "expert"
 STREAM = 1000  # expert n draws from stream STREAM + n of its seed
-CHUNK = 32  # batches whose images are floats at the same time
+CHUNK = 32  # batches that are drawn from the same part of an epoch
 AUGMENTATION = augment.Augmentation(augment.OPERATIONS, single=True)  # DSA's, of experts and students
 
 
@@ -91,6 +91,7 @@ def train_experts(
     settings: ExpertSettings,
     *,
     count: int,
+    only: Collection[int] | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     precision: str = "auto",
@@ -102,8 +103,9 @@ def train_experts(
 
     folder: one file for each expert, `expert-000.safetensors`, whose "parameters" are float32 [epochs + 1, P], the start
     first. Finished ones are used as they are, whatever `count` they were made for; an unfinished one goes on from its
-    checkpoint, written every minute, and ends as if never stopped. None: they are kept in memory. time_budget: seconds
-    after which no epoch is begun; only finished experts come back.
+    checkpoint, written every minute, and ends as if never stopped. None: they are kept in memory. only: the numbers of those
+    that are wanted (None: all of 0..count-1). time_budget: seconds after which no epoch is begun; only finished experts
+    come back.
     Raises ValueError at bad arguments and where a file in the folder is damaged or of other settings, before any
     training; FloatingPointError where an expert's loss or weights leave the finite numbers; OSError where the folder
     cannot be written.
@@ -115,10 +117,10 @@ def train_experts(
     if compiled is None:
         compiled = devices.worth_compiling(where, count * settings.epochs * settings.taken(data), data.size)
     common = {"dataset": data.name, "dataset_images": len(data.train_images), "seed": seed, "precision": how, **asdict(settings)}
-    identities = [{**common, "number": number} for number in range(count)]
+    identities = [{**common, "number": number} for number in range(count) if only is None or number in only]
     found = [_finished(folder, identity) for identity in identities]
     experts, started = [], time.monotonic()
-    with tqdm(total=count * settings.epochs, desc="training experts", unit="epoch", disable=not progress) as bar:
+    with tqdm(total=len(identities) * settings.epochs, desc="training experts", unit="epoch", disable=not progress) as bar:
         for expert, identity in zip(found, identities):
             left = allowed - (time.monotonic() - started)
             if expert is not None:
@@ -184,7 +186,7 @@ class _Training(loop.Stepper):
         optimiser = train.Optimiser(settings.lr, settings.momentum, weight_decay=0.0).build(self.model)
         self.network_step = train.Step(self.model, optimiser, identity["precision"], compiled)
         chosen = seeds.choice(len(data.train_images), settings.taken(data), self.source)
-        self.images, self.labels = data.train_images[chosen].to(device), data.train_labels[chosen].to(device)
+        self.images, self.labels = RealImages.training(data, device).of(chosen), data.train_labels[chosen].to(device)
         self.rows = [self._parameters()]  # on the CPU
 
     def _parameters(self) -> Tensor:
@@ -200,7 +202,7 @@ class _Training(loop.Stepper):
 
     def _train_on(self, part: Tensor) -> Tensor:
         """Train on the images with these indices; the sum of their losses."""
-        images, labels = normalise(to_floats(self.images[part]), self.data.mean, self.data.std), self.labels[part]
+        images, labels = self.images.of(part), self.labels[part]
         losses = []
 
         def seen(index: Tensor, logits: Tensor) -> None:

@@ -13,12 +13,14 @@ from yoco.condense.settings import IdcSettings
 from yoco.condensed import CondensedSet, normalise
 from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
+from yoco.ranks import ALONE, Ranks
+from yoco.real import RealImages
 
+PACKED = 100  # condensed images that are packed at a time
 
-def start_images(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
-    """Where condensation starts: random real images, shrunk to cells. Float [classes * ipc, C, S, S] in 0..1."""
-    chosen = [members[seeds.choice(len(members), ipc * factor**2, source)] for members in members_of(data)]
-    return packed(data, torch.cat(chosen), factor)
+def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
+    """The training images that condensation starts from: random ones, class after class. Int64 [classes * ipc * factor²]."""
+    return torch.cat([members[seeds.choice(len(members), ipc * factor**2, source)] for members in members_of(data)])
 
 
 def members_of(data: ImageData) -> list[Tensor]:
@@ -27,16 +29,21 @@ def members_of(data: ImageData) -> list[Tensor]:
 
 
 def packed(data: ImageData, chosen: Tensor, factor: int) -> Tensor:
-    """Training images by index, class after class, shrunk to cells: float [n / factor², C, S, S] in 0..1."""
-    return formation.pack(to_floats(data.train_images[chosen]), factor, data.size)
+    """Training images by index, shrunk to cells: float [n / factor², C, S, S] in 0..1."""
+    parts = chosen.split(PACKED * factor**2)  # floats of all real images would be factor² times what is kept
+    return torch.cat([formation.pack(to_floats(data.train_images[part]), factor, data.size) for part in parts])
 
 
 class GradientMatching(Stepper):
     """Steps of IDC: an image step that matches every class's gradient, then a network step on real images.
 
     Every `inner_loops` steps a fresh network takes over. Draws come from one CPU generator, whose state is part of
-    `state()`. images: the condensed images, float32 [classes * ipc, C, S, S], kept in 0..1 after every step.
-    DREAM and DSA differ from it in the class attributes, `start`, `real_batch`, the network's training and `pixel_lr`.
+    `state()`. images: the condensed images, float32 [classes * ipc, C, S, S], kept in 0..1 after every step. started_from: the
+    training images that they were, int64 [classes * ipc * factor²].
+    DREAM and DSA differ from it in the class attributes, `choose_start`, `real_batch`, the network's training and `pixel_lr`.
+
+    ranks: of several, each matches its own classes. All of them draw for every class, so that their generators stay in step,
+    and train the network, which has rank 0's weights before each image step.
     """
 
     matching = augment.Augmentation(augment.MATCHING, shared=True)  # of the real and the synthetic half, alike
@@ -53,26 +60,30 @@ class GradientMatching(Stepper):
         device: torch.device,
         precision: str,
         compiled: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.data, self.ipc, self.factor, self.settings, self.source = data, ipc, factor, settings, source
         self.device, self.precision, self.compiled = device, precision, compiled
+        self.ranks, self.own = ranks, ranks.part(len(data.classes))
         devices.keep_memory(device)
-        self.train_images, self.train_labels = data.train_images.to(device), data.train_labels.to(device)
+        self.real, self.train_labels = RealImages.training(data, device), data.train_labels.to(device)
         self.members = members_of(data)
-        self.images = self.start().to(device)
+        self.started_from = self.choose_start()
+        self.images = packed(data, self.started_from, factor).to(device)
         self.velocity = torch.zeros_like(self.images)
         self._take_network(self._new_network())
         self.matcher = GradientMatcher(self.model, settings.distance, self.matched, precision=precision, compiled=compiled)
 
-    def start(self) -> Tensor:
-        """The condensed images before the first step."""
-        return start_images(self.data, self.ipc, self.factor, self.source)
+    def choose_start(self) -> Tensor:
+        """The training images that the condensed ones start from, int64 [classes * ipc * factor²]."""
+        return start_choice(self.data, self.ipc, self.factor, self.source)
 
     def step(self, number: int) -> float:
         """One inner loop. Returns the distance D, averaged over the classes."""
         if number % self.settings.inner_loops == 0:
             self._take_network(self._new_network())
             self.prepare_network()
+        self.ranks.like_first(list(self.model.parameters()))  # they may round differently, on GPUs above all
         loss, gradient = self.image_gradient()
         self._move_images(gradient)
         self.update_network()
@@ -81,7 +92,7 @@ class GradientMatching(Stepper):
     def prepare_network(self) -> None:
         """Train a fresh network before it is matched."""
         for _ in range(self.settings.pretrain_epochs):
-            self._train_on_real(len(self.train_images))
+            self._train_on_real(len(self.real))
 
     def update_network(self) -> None:
         """The network step that follows each image step."""
@@ -90,19 +101,25 @@ class GradientMatching(Stepper):
     def image_gradient(self) -> tuple[float, Tensor]:
         """The mean over classes of the distance D, and the gradient of each class's D with respect to its images."""
         gradient = torch.zeros_like(self.images)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        distances = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
         for label in range(len(self.members)):
             chosen = self._synthetic_batch(label)
-            images = self.images[chosen].requires_grad_()
             draw = self.matching.draw(1, self.data.size, self.source)
-            real = self.matching.apply(self._real_images(self.real_batch(label)), draw)
-            synthetic = self.matching.apply(self._normalise(formation.form(images, self.factor)), draw)
-            distance = self.matcher.match(self.model, real, synthetic, label)
-            gradient[chosen] = torch.autograd.grad(distance, images)[0]
-            total += distance.detach()
+            real = self.real_batch(label)
+            if label in self.own:
+                distances[label], gradient[chosen] = self._matched(label, chosen, real, draw)
+        distances, gradient = self.ranks.sum(distances), self.ranks.sum(gradient)
         if not torch.isfinite(gradient).all():
             return math.nan, gradient  # the loop stops at it, and keeps the last good checkpoint
-        return total.item() / len(self.members), gradient
+        return distances.sum().item() / len(self.members), gradient
+
+    def _matched(self, label: int, chosen: Tensor, real: Tensor, draw: augment.Draw) -> tuple[Tensor, Tensor]:
+        """Distance D of a class between real and condensed images by index, and its gradient with respect to the latter."""
+        images = self.images[chosen].requires_grad_()
+        seen = self.matching.apply(self.real[real], draw)
+        synthetic = self.matching.apply(self._normalise(formation.form(images, self.factor)), draw)
+        distance = self.matcher.match(self.model, seen, synthetic, label)
+        return distance.detach(), torch.autograd.grad(distance, images)[0]
 
     def _move_images(self, gradient: Tensor) -> None:
         """Momentum SGD for all classes at once; the published code steps after each class (design §5, image step)."""
@@ -125,10 +142,6 @@ class GradientMatching(Stepper):
         members = self.members[label]
         return members[seeds.choice(len(members), self.settings.real_batch, self.source)]
 
-    def _real_images(self, chosen: Tensor) -> Tensor:
-        """Real training images by index, normalised."""
-        return self._normalise(to_floats(self.train_images[chosen.to(self.device)]))
-
     def _normalise(self, images: Tensor) -> Tensor:
         return normalise(images, self.data.mean, self.data.std)
 
@@ -146,10 +159,10 @@ class GradientMatching(Stepper):
         """Train the network on `count` random real images, each augmented by a draw of its own, with CutMix."""
         if not count:
             return
-        chosen = seeds.choice(len(self.train_images), count, self.source)
-        self._train_network(self._real_images(chosen), self.train_labels[chosen.to(self.device)])
+        chosen = seeds.choice(len(self.real), count, self.source)
+        self._train_network(self.real.of(chosen), self.train_labels[chosen.to(self.device)])
 
-    def _train_network(self, images: Tensor, labels: Tensor, **options: float) -> None:
+    def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: float) -> None:
         """One epoch on normalised images; options: of `train.epoch`."""
         shared = {"classes": len(self.members), "augmentation": self.training, "batch_size": self.settings.network_batch}
         train.epoch(self.network_step, images, labels, self.source, **shared, **options)
@@ -173,7 +186,7 @@ def real_set(data: ImageData, ipc: int, factor: int, seed: int) -> CondensedSet:
     Raises ValueError where a class has fewer than ipc * factor² images.
     """
     data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
-    images = start_images(data, ipc, factor, seeds.generator(seed))
+    images = packed(data, start_choice(data, ipc, factor, seeds.generator(seed)), factor)
     return condensed_from(images, data, ipc, factor, "real", {"dataset": data.name, "seed": seed})
 
 

@@ -16,11 +16,13 @@ from torch import Generator, Tensor
 from yoco import checks, formation, seeds
 from yoco import device as devices
 from yoco.condense import ntk
-from yoco.condense.idc import start_images
+from yoco.condense.idc import packed, start_choice
 from yoco.condense.settings import PRESETS, overridden
 from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
+from yoco.ranks import ALONE, Ranks
+from yoco.real import RealImages
 
 KERNELS = ("fc", "conv", "auto")
 AFFORDABLE = 1e10  # covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15 minutes of a core
@@ -96,7 +98,7 @@ class KernelInducingPoints(Stepper):
     CPU generator, whose state is part of `state()`.
 
     `precision` and `compiled` are the other methods': the kernel is float64 whatever they say, since float32 rounds the
-    ridge away. A device without float64 leaves the work to the CPU.
+    ridge away. A device without float64 leaves the work to the CPU. ranks: of several, each predicts its part of the batch.
     """
 
     def __init__(
@@ -109,16 +111,18 @@ class KernelInducingPoints(Stepper):
         device: torch.device,
         precision: str,
         compiled: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.data, self.factor, self.settings, self.source = data, factor, settings, source
+        self.data, self.factor, self.settings, self.source, self.ranks = data, factor, settings, source, ranks
         self.device = device if torch.empty(0, device=device).is_cuda else torch.device("cpu")
         devices.keep_memory(self.device)
         count = len(data.classes) * ipc * factor**2
         self.kernel = _chosen_kernel(settings, data.size, count * (count + settings.real_batch), self.device)
-        self.images = start_images(data, ipc, factor, source).to(self.device)
+        self.started_from = start_choice(data, ipc, factor, source)
+        self.images = packed(data, self.started_from, factor).to(self.device)
         self.classes = torch.arange(len(data.classes), device=self.device).repeat_interleave(ipc * factor**2)
         self.labels = self._targets(self.classes)
-        self.train_images, self.train_labels = data.train_images.to(self.device), data.train_labels.to(self.device)
+        self.real, self.train_labels = RealImages.training(data, self.device), data.train_labels.to(self.device)
         self.scale = self.images.new_tensor(data.std).view(1, -1, 1, 1)
         self.moments = {"images": _moments(self.images), "labels": _moments(self.labels)}
 
@@ -127,11 +131,8 @@ class KernelInducingPoints(Stepper):
 
         A loss, or NaN for a gradient, that is not finite leaves everything where it was; the loop stops at it.
         """
-        chosen = seeds.choice(len(self.train_images), self.settings.real_batch, self.source).to(self.device)
-        images, labels = self.images.clone().requires_grad_(), self.labels.clone().requires_grad_()
-        predicted = self.predict(images, labels, self.train_images[chosen])
-        loss = 0.5 * F.mse_loss(predicted, self._targets(self.train_labels[chosen]).double())
-        of_images, of_labels = torch.autograd.grad(loss, (images, labels))
+        chosen = seeds.choice(len(self.real), self.settings.real_batch, self.source).to(self.device)
+        loss, of_images, of_labels = map(self.ranks.sum, self._share(chosen))
         if not math.isfinite(loss.item()):
             return loss.item()
         if not (torch.isfinite(of_images).all() and torch.isfinite(of_labels).all()):
@@ -142,6 +143,16 @@ class KernelInducingPoints(Stepper):
         if self.settings.learn_labels:
             self.labels = self.labels - self._adam("labels", of_labels, number + 1)
         return loss.item()
+
+    def _share(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What this rank's part of the real images has of the batch's loss, and of its gradients by images and labels."""
+        own = chosen[self.ranks.rows]
+        images, labels = self.images.clone().requires_grad_(), self.labels.clone().requires_grad_()
+        if not len(own):
+            return torch.zeros((), dtype=torch.float64, device=self.device), torch.zeros_like(images), torch.zeros_like(labels)
+        predicted = self.predict(images, labels, self.real.bytes(own))
+        loss = 0.5 * F.mse_loss(predicted, self._targets(self.train_labels[own]).double()) * (len(own) / len(chosen))
+        return loss.detach(), *torch.autograd.grad(loss, (images, labels))
 
     def predict(self, images: Tensor, labels: Tensor, real: Tensor) -> Tensor:
         """What the regression fitted on condensed images [N, C, S, S] and labels of their formed images says of real ones.

@@ -1,25 +1,25 @@
-"""MTT: condensation by trajectory matching, the student's unrolled steps differentiated by a hand-written adjoint (design §6)."""
+"""MTT: condensation by trajectory matching: students are to go where experts went (design §6)."""
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor, nn
-from torch.func import functional_call, grad
+from torch import Generator, Tensor
 
-from yoco import augment, checks, formation, models, train
+from yoco import checks, formation, models, train
 from yoco import device as devices
 from yoco.condense.experts import AUGMENTATION, Experts, ExpertSettings, train_experts
-from yoco.condense.idc import start_images
+from yoco.condense.idc import packed, start_choice
 from yoco.condense.settings import PRESETS, default_model, overridden, smoke_width
+from yoco.condense.student import Batch, Student, distance_gradients
 from yoco.condensed import normalise
 from yoco.data import ImageData
 from yoco.loop import Stepper
+from yoco.ranks import ALONE, Ranks
 
 LEAST_STUDENT_LR = 1e-5  # the learned rate stays positive
 PUBLISHED = {  # CIFAR-10 without whitening, by ipc
@@ -27,9 +27,6 @@ PUBLISHED = {  # CIFAR-10 without whitening, by ipc
     10: {"student_steps": 30, "max_start_epoch": 15, "student_lr_lr": 1e-5, "student_lr": 1e-2},
     50: {"student_steps": 30, "max_start_epoch": 40, "student_lr_lr": 1e-5, "student_lr": 1e-3},
 }
-
-Batch = tuple[Tensor, augment.Draw]  # indices int64 [n] into the formed images, none twice, and their augmentation
-
 
 @dataclass(frozen=True)
 class TrajectorySettings:
@@ -117,82 +114,14 @@ def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) ->
     return overridden(TrajectorySettings(), {**values, **overrides})
 
 
-class Student:
-    """Gradients of networks of one architecture, whose parameters are one flat vector in named_parameters order.
-
-    skeleton: a network of that architecture (its own weights are not read). precision: "float32", or "bfloat16" for the
-    convolutions; gradients come in the vector's type. compiled: through torch.compile, as in `matching`.
-    """
-
-    def __init__(self, skeleton: nn.Module, precision: str = "float32", compiled: bool = False) -> None:
-        self.skeleton, self.precision, self.compiled = skeleton, precision, compiled
-        self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
-        self._gradient, self._slope = self._gradient_of, self._slope_of
-        if compiled:
-            self._gradient = devices.compiled(self._gradient_of)
-            self._slope = devices.compiled(self._slope_of)
-
-    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Gradient [P] at `theta` [P] of the mean cross-entropy of normalised images [n, C, S, S] with labels int64 [n]."""
-        return self._gradient(theta, self._laid_out(images), labels)
-
-    def slope(self, theta: Tensor, direction: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """⟨gradient, direction⟩, a scalar that is differentiable in `theta` and in the images."""
-        return self._slope(theta, direction, self._laid_out(images), labels)
-
-    def _laid_out(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=torch.channels_last) if self.compiled else images
-
-    def _gradient_of(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        def loss(theta: Tensor) -> Tensor:
-            parts = theta.split([shape.numel() for shape in self.shapes.values()])
-            parameters = {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts)}
-            with devices.autocast(images.device, self.precision):
-                logits = functional_call(self.skeleton, parameters, (images,))
-            return F.cross_entropy(logits.to(theta.dtype), labels)
-
-        return grad(loss)(theta)
-
-    def _slope_of(self, theta: Tensor, direction: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        return (self._gradient_of(theta, images, labels) * direction).sum()
-
-
-def distance_gradients(
-    student: Student, start: Tensor, target: Tensor, rate: Tensor, images: Tensor, labels: Tensor, batches: Sequence[Batch]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """‖θ_N − target‖² / ‖start − target‖² after a plain SGD step on each of the N batches, and its gradients.
-
-    start, target: [P]; rate: the SGD's learning rate, a scalar; images: normalised, [n, C, S, S]; labels: int64 [n].
-    Returns the distance (1 where the student stands still, 0 where it arrives) and its exact gradients with respect to
-    the images, [n, C, S, S], and the rate. The unrolled graph is not kept: only each θ is, and the way back goes through
-    one step at a time, λ being the gradient with respect to the θ after it.
-    """
-    thetas = [start]
-    with torch.no_grad():
-        for index, draw in batches:
-            seen = AUGMENTATION.apply(images[index], draw)
-            thetas.append(thetas[-1] - rate * student.gradient(thetas[-1], seen, labels[index]))
-    scale = (start - target).square().sum()
-    gap = thetas.pop() - target
-    by_theta = 2 * gap / scale  # λ
-    by_images, by_rate = torch.zeros_like(images), torch.zeros_like(rate)
-    for index, draw in reversed(batches):
-        theta, leaf = thetas.pop().detach().requires_grad_(), images[index].detach().requires_grad_()
-        slope = student.slope(theta, by_theta, AUGMENTATION.apply(leaf, draw), labels[index])
-        curvature, mixed = torch.autograd.grad(slope, (theta, leaf))
-        by_images[index] -= rate * mixed
-        by_rate -= slope.detach()
-        by_theta = by_theta - rate * curvature
-    return gap.square().sum() / scale, by_images, by_rate
-
-
 class TrajectoryMatching(Stepper):
     """Steps of MTT: a student starts where an expert was, trains on the images, and is drawn to where the expert went.
 
     Draws come from one CPU generator, whose state is part of `state()`. images: the condensed images, float32
     [classes * ipc, C, S, S], kept in 0..1 after every step. rate: the student's learning rate, float32 scalar, learned.
     experts: the folder that keeps the experts (see `train_experts`); None trains them for this run alone. What is not
-    there is trained before the first step.
+    there is trained before the first step. ranks: of several, each trains its part of the experts, where there is a folder,
+    and takes its part of each batch of the student.
     """
 
     def __init__(
@@ -207,12 +136,14 @@ class TrajectoryMatching(Stepper):
         compiled: bool,
         experts: str | Path | None = None,
         progress: bool = True,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.data, self.factor, self.settings, self.source = data, factor, settings, source
+        self.data, self.factor, self.settings, self.source, self.ranks = data, factor, settings, source, ranks
         self.device, self.precision, self.compiled = device, precision, compiled
-        self.folder, self.progress = experts, progress
+        self.folder, self.progress = experts, progress and ranks.first
         devices.keep_memory(device)
-        self.images = start_images(data, ipc, factor, source).to(device)
+        self.started_from = start_choice(data, ipc, factor, source)
+        self.images = packed(data, self.started_from, factor).to(device)
         self.velocity = torch.zeros_like(self.images)
         self.labels = torch.arange(len(data.classes), device=device).repeat_interleave(ipc * factor**2)
         self.rate = torch.tensor(settings.student_lr, device=device)
@@ -220,7 +151,7 @@ class TrajectoryMatching(Stepper):
         self.image_lr = settings.image_lr * self.images.new_tensor(data.std).view(1, -1, 1, 1) ** 2
         shape = (data.channels, len(data.classes), data.size)
         skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
-        self.student = Student(skeleton, precision, compiled)
+        self.student = Student(skeleton, precision, compiled, ranks)
 
     @functools.cached_property
     def experts(self) -> Experts:
@@ -228,16 +159,27 @@ class TrajectoryMatching(Stepper):
         return self._trained(None)
 
     def prepare(self, time_budget: float | None) -> bool:
-        """Train the experts that are not there; False where the time was over before the last one."""
+        """Train the experts that are not there; False where the time was over before the last one, on any rank."""
+        if self.ranks.size > 1 and self.folder is not None:
+            own = self.ranks.part(self.settings.experts)
+            if not self._all_have(self._trained(time_budget, own), len(own)):
+                return False
+            time_budget = None  # all are made: what is not in sight here has to be made here
         trained = self._trained(time_budget)
-        if len(trained) == self.settings.experts:
+        ready = self._all_have(trained, self.settings.experts)
+        if ready:
             self.experts = trained
-        return len(trained) == self.settings.experts
+        return ready
 
-    def _trained(self, time_budget: float | None) -> Experts:
+    def _all_have(self, trained: Experts, wanted: int) -> bool:
+        self.ranks.meet()
+        return bool(self.ranks.sum(torch.tensor(int(len(trained) == wanted))) == self.ranks.size)
+
+    def _trained(self, time_budget: float | None, only: Collection[int] | None = None) -> Experts:
         options = {"device": self.device, "precision": self.precision, "compiled": self.compiled, "progress": self.progress}
         s = self.settings
-        return train_experts(self.data, self.folder, s.buffer, count=s.experts, seed=s.buffer_seed, time_budget=time_budget, **options)
+        budget = {"time_budget": time_budget, "only": only}
+        return train_experts(self.data, self.folder, s.buffer, count=s.experts, seed=s.buffer_seed, **budget, **options)
 
     def step(self, number: int) -> float:
         """One image step, and one of the student's learning rate. Returns the distance, or NaN where a gradient is not finite."""

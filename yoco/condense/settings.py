@@ -74,6 +74,17 @@ class IdcSettings(MatchingSettings):
         return super().work(classes, formed) + self.network_images
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How long and how wide the trainings on a condensed set are, in a preset."""
+
+    epochs: int
+    width: int | None = None  # None: the paper's 128
+
+
+SCALES = {"paper": Scale(1000), "laptop": Scale(200), "smoke": Scale(50, SMOKE_WIDTH)}
+
+
 def default_model(size: int) -> str:
     """The paper's network for images of side `size`."""
     return "resnet10ap" if size >= LARGE else "convnet"

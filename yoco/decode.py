@@ -1,0 +1,117 @@
+"""Image files to blocks of pixels, over threads: a block at a time is in memory, whatever all of them come to."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+import torch
+from joblib import Parallel, delayed
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+RULE = 1  # of how files become pixels: resizing, cropping, colours
+BLOCK = 2**23  # bytes that a thread decodes, counts, sums and hands on at a time
+Take = Callable[[int, np.ndarray], None]  # given the number of a block's first image, and the block, uint8 [n, 3, S, S]
+
+
+class Source(NamedTuple):
+    """Image files of one split. names: paths under `root`, in order; size: the side that they are resized and cropped to,
+    None for their own, which must be square and the same for all; limit: how many of a class were taken at most."""
+
+    root: Path
+    names: Sequence[str]
+    size: int | None
+    limit: int | None = None
+
+    @property
+    def place(self) -> str:
+        """A name for this folder, size and limit, whatever the files in it."""
+        where = hashlib.sha256(json.dumps([os.path.abspath(self.root), self.size, self.limit]).encode()).hexdigest()
+        return f"{self.root.parent.name[:40]}-{self.root.name[:40]}-{where[:8]}"
+
+    def key(self) -> str:
+        """32 hexadecimal digits of what decides the pixels: name, size and time of change of each file, and the decoder."""
+        rule = hashlib.sha256(json.dumps([RULE, PIL.__version__, self.size]).encode())
+        for name in self.names:
+            stat = os.stat(self.root / name)
+            rule.update(json.dumps([name, stat.st_size, stat.st_mtime_ns]).encode())
+        return rule.hexdigest()[:32]
+
+
+def histogram(images: Tensor) -> Tensor:
+    """How often each value is in each channel of uint8 images [N, C, H, W]: int64 [C, 256], a block at a time."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.long)
+    for part in images.split(max(1, BLOCK // images[0].numel())):
+        for channel, count in zip(part.cpu().numpy().swapaxes(0, 1), counts):  # Pillow counts a byte in a nanosecond, torch in twenty
+            count += torch.tensor(Image.fromarray(channel.reshape(-1, images.shape[-1])).histogram())
+    return counts
+
+
+def starts(shape: Sequence[int]) -> list[int]:
+    """The number of each block's first image."""
+    return list(range(0, shape[0], max(1, BLOCK // int(np.prod(shape[1:])))))
+
+
+def block_sum(block: np.ndarray) -> str:
+    """16 hexadecimal digits of the SHA-256 of a block's bytes."""
+    return hashlib.sha256(block).hexdigest()[:16]
+
+
+def shape_of(source: Source) -> tuple[int, int, int, int]:
+    """[N, 3, S, S], as the first image says. Raises ValueError where it cannot be read, or is not square and not to be made so."""
+    if source.size is not None:
+        return len(source.names), 3, source.size, source.size
+    height, width = read_image(first := source.root / source.names[0], None).shape[1:]
+    if height != width:
+        raise ValueError(f"{first} is {width}x{height}, not square; pass size= to resize and crop")
+    return len(source.names), 3, height, width
+
+
+def decode(source: Source, shape: Sequence[int], take: Take, title: str, progress: bool) -> tuple[Tensor, list[str]]:
+    """Decode block after block, over threads (decoding leaves Python's lock), and give each to `take`.
+
+    Returns how often each value is in each channel, int64 [3, 256], and the blocks' checksums, in order. Raises ValueError
+    that names an image that cannot be read, or is of another shape.
+    """
+    firsts = starts(shape)
+    work = (delayed(_block)(source, shape, first, stop, take) for first, stop in zip(firsts, [*firsts[1:], shape[0]]))
+    counts, sums = torch.zeros(3, 256, dtype=torch.long), []
+    with tqdm(total=shape[0], desc=title, unit="image", disable=not progress) as bar:
+        for number, counted, summed in Parallel(n_jobs=-1, prefer="threads", return_as="generator")(work):
+            counts += counted
+            sums.append(summed)
+            bar.update(number)
+    return counts, sums
+
+
+def _block(source: Source, shape: Sequence[int], start: int, stop: int, take: Take) -> tuple[int, Tensor, str]:
+    block = np.empty((stop - start, *shape[1:]), np.uint8)
+    for number, name in enumerate(source.names[start:stop]):
+        image = read_image(source.root / name, source.size)
+        if image.shape != block.shape[1:]:
+            side = f"{shape[2]}x{shape[3]}"
+            raise ValueError(f"{source.root / name} is {image.shape[2]}x{image.shape[1]}, {source.names[0]} is {side}; pass size= to make them alike")
+        block[number] = image
+    take(start, block)
+    return len(block), histogram(torch.from_numpy(block)), block_sum(block)
+
+
+def read_image(path: Path, size: int | None) -> np.ndarray:
+    """One image as uint8 [3, H, W]; with `size`, the shorter side resized to it and the middle cut out."""
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read image {path}: {error}") from error
+    if size is not None and image.size != (size, size):
+        scale = size / min(image.size)
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        left, top = (width - size) // 2, (height - size) // 2
+        image = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    return np.asarray(image).transpose(2, 0, 1)

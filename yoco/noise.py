@@ -1,0 +1,152 @@
+"""Who keeps whom: damaged images among what each pruning rule keeps, the accuracy that follows, and repairs of LBPE."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from yoco import checks, prune, scores, study
+from yoco.condensed import CondensedSet
+from yoco.data import ImageData
+from yoco.dynamics import Dynamics
+from yoco.prune import METHODS, Selection
+from yoco.study import Cell
+from yoco.train import Protocol
+
+CLEAN = "clean"  # the kind of damage of a set that has none
+PLACES = ("formed", "real")  # damaged after condensing, or the real images before it
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One set with damage, and the training runs recorded on it.
+
+    place: "formed" where its cells were damaged, "real" where the training images were, before condensing; kind: of
+    `damage.KINDS`, or "clean"; percent: damaged, of each class; damaged: bool [N * factor²], which formed images, or which of
+    the training images that the cells started from.
+    """
+
+    place: str
+    kind: str
+    percent: int
+    condensed: CondensedSet
+    damaged: Tensor
+    dynamics: Sequence[Dynamics]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Columns of its rows."""
+        return {"place": self.place, "kind": self.kind, "percent": self.percent}
+
+
+def _lbpe(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> Tensor:
+    return METHODS["yoco"].score(prune.request(condensed, dynamics, "yoco", **options))
+
+
+def _every_run(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> Tensor:
+    """LBPE of each of the runs, float [R, N]."""
+    return torch.stack([_lbpe(condensed, recorded) for recorded in dynamics])
+
+
+# scores in LBPE's place, low in balanced classes: (set, all runs, number of the run) -> float [N], high is hard
+REPAIRS: dict[str, Callable[[CondensedSet, Sequence[Dynamics], int], Tensor]] = {
+    "trimmed": lambda condensed, dynamics, number: _lbpe(condensed, dynamics[number], average="trimmed"),
+    "all runs": lambda condensed, dynamics, number: _every_run(condensed, dynamics).mean(0),
+    "two-sided": lambda condensed, dynamics, number: scores.two_sided(_every_run(condensed, dynamics), condensed.formed_labels),
+}
+RULES = (*METHODS, *REPAIRS)
+
+
+def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
+    """What a rule keeps of a case at a budget, by its run `number` (a repair may look at all runs).
+
+    rule: a name in `prune.METHODS`, by its own end and balance, or in `REPAIRS`: "trimmed" (the robust mean over the
+    epochs), "all runs" (LBPE, averaged over the runs), "two-sided" (the cut by agreement, `scores.two_sided`). Raises as
+    `prune.prune`.
+    """
+    checks.one_of("rule", rule, RULES)
+    condensed = case.condensed
+    if rule in METHODS:
+        return prune.prune(condensed, case.dynamics[number], rule, ipc_to, seed=number)
+    wanted = prune.request(condensed, case.dynamics[number], "yoco", ipc_to)
+    score = REPAIRS[rule](condensed, case.dynamics, number)
+    indices = prune.select(score, condensed.formed_labels, wanted.per_class, keep="easy", balanced=True)
+    counts = torch.bincount(condensed.formed_labels[indices], minlength=len(condensed.classes))
+    return Selection(indices, counts, rule, int(ipc_to), "easy", True, number)
+
+
+def kept(case: Case, selection: Selection) -> dict[str, float]:
+    """How many formed images stay and how many of them are damaged; precision: the damaged share of what stays, recall: the
+    share of all damaged that stays (NaN where nothing is damaged), both in %."""
+    stays, bad, all_bad = len(selection.indices), int(case.damaged[selection.indices].sum()), int(case.damaged.sum())
+    return {"kept": stays, "damaged": bad, "precision": 100 * bad / stays, "recall": 100 * bad / all_bad if all_bad else math.nan}
+
+
+def detection(case: Case) -> pd.DataFrame:
+    """How well each score tells the damaged images: the area under the ROC curve, 1 where every damaged image is harder than
+    every other one, 0.5 for chance. Columns: those of the case, score, dynamics, auc; no row where nothing is damaged."""
+    from sklearn.metrics import roc_auc_score
+
+    rows = []
+    for number, recorded in enumerate(case.dynamics if case.damaged.any() else ()):
+        table = prune.score_table(case.condensed, recorded)
+        found = {name: -table[name] if name == "aum" else table[name] for name in table.columns if name not in ("index", "label", "class")}
+        found |= {name: repair(case.condensed, case.dynamics, number) for name, repair in REPAIRS.items()}
+        rows += [{**case.labels, "score": name, "dynamics": number, "auc": roc_auc_score(case.damaged, hard)} for name, hard in found.items()]
+    return pd.DataFrame(rows, columns=["place", "kind", "percent", "score", "dynamics", "auc"])
+
+
+def compare(
+    cases: Sequence[Case],
+    data: ImageData,
+    rules: Sequence[str] = RULES,
+    *,
+    ipc_to: Sequence[int] = (1,),
+    trained_to: Sequence[int] = (1,),
+    seed: int = 0,
+    seeds: int = 1,
+    results: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> pd.DataFrame:
+    """Every rule on every case at every budget, and the accuracy of networks trained on what stays.
+
+    ipc_to: budgets; trained_to: those of them that are trained at. seed: the first of the trainings' seeds, of which each run
+    of a case has `seeds` of its own, the same for every rule. results: as of `study.train`; options: fields of
+    `train.Protocol`. Returns a table with columns place, kind, percent, method (the rule), ipc_to, dynamics, seed, kept,
+    damaged, precision, recall (see `kept`), accuracy (%), fingerprint, epochs, and the precision of the arithmetic as
+    `arithmetic`; the last four are missing where nothing was trained. Raises as `prune.prune` and `study.train`.
+    """
+    checks.different("ipc_to", list(ipc_to))
+    if odd := [budget for budget in trained_to if budget not in ipc_to]:
+        raise ValueError(f"trained_to must hold budgets of ipc_to={list(ipc_to)}, got {odd}")
+    protocol = Protocol(**options)
+    plan = [(case, rule, budget, number) for case in cases for rule in rules for budget in ipc_to for number in range(len(case.dynamics))]
+    rows, cells, trained = [], [], []
+    for case, rule, budget, number in plan:
+        selection = keep(case, rule, budget, number)
+        found = {**case.labels, "method": rule, "ipc_to": budget, "dynamics": number, **kept(case, selection)}
+        for own in range(seed + number * seeds, seed + (number + 1) * seeds if budget in trained_to else seed + number * seeds + 1):
+            if budget in trained_to:
+                trained.append(len(rows))
+                cells.append(Cell(case.condensed, selection, number, own, protocol, {}))
+            rows.append({**found, "seed": own})
+    accuracies = study.train(cells, data, results=results, progress=progress).set_axis(trained)
+    extra = accuracies[["accuracy", "fingerprint", "epochs"]].assign(arithmetic=accuracies["precision"])
+    return pd.DataFrame(rows).join(extra).astype({"epochs": "Int64"})
+
+
+def gains(table: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
+    """Every rule's accuracy less that of the rule `against`, paired over runs and seeds: columns place, kind, percent, ipc_to, method, mean,
+    std (of a sample, in points), n. table: of `compare`. Raises ValueError where it has no such rule."""
+    checks.one_of("against", against, set(table["method"]))
+    keys = ["place", "kind", "percent", "ipc_to"]
+    wide = table.dropna(subset="accuracy").pivot_table(index=[*keys, "dynamics", "seed"], columns="method", values="accuracy", sort=False)
+    gaps = wide.drop(columns=against).sub(wide[against], axis=0)
+    long = gaps.melt(ignore_index=False, var_name="method", value_name="gain").reset_index()
+    return long.groupby([*keys, "method"], sort=False)["gain"].agg(mean="mean", std="std", n="count").reset_index()
