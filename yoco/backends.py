@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import mmap
 import os
 import re
 import sys
@@ -105,7 +106,7 @@ class _Process:
         self._executor = self.resting.pop(number, None) or self._new()
 
     def _new(self) -> ProcessPoolExecutor:
-        reducers, env = {np.ndarray: _reduced}, {**ONE_THREAD, NUMBER: str(self._number)}
+        reducers, env = {np.ndarray: _reduced, np.memmap: _reduced_map}, {**ONE_THREAD, NUMBER: str(self._number)}
         return ProcessPoolExecutor(1, job_reducers=reducers, result_reducers={}, timeout=IDLE_SECONDS, env=env)
 
     def submit(self, function: Callable[[], Any]) -> Future:
@@ -138,6 +139,13 @@ def _reduced(array: np.ndarray) -> Any:
             _files[id(array)] = name
             weakref.finalize(array, _forget, id(array))
         return np.load, (_files[id(array)], "r")
+
+
+def _reduced_map(array: np.memmap) -> Any:
+    """The same of an array that is a whole file already: by its name. A part of one goes by its values."""
+    if not isinstance(array.base, mmap.mmap) or array.filename is None or not array.flags.c_contiguous:
+        return array.__reduce__()
+    return np.memmap, (str(array.filename), array.dtype, "r", array.offset, array.shape)
 
 
 _files: dict[int, str] = {}
