@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pickle
 import shutil
 import tempfile
 import threading
@@ -160,8 +161,15 @@ def test_large_arrays_go_to_local_processes_as_one_file_that_goes_with_them():
     assert os.path.exists(arguments[0])
     del array
     assert not os.path.exists(arguments[0])
-    load, arguments, *state = backends._reduced(np.arange(3))
-    assert load is not np.load
+    assert backends._reduced(np.arange(3))[0] is not np.load
+
+
+def test_a_mapped_array_goes_to_local_processes_by_its_name(tmp_path):
+    np.arange(40, dtype=np.uint8).tofile(tmp_path / "pixels")
+    array = np.memmap(tmp_path / "pixels", np.uint8, "r", offset=8, shape=(4, 8))
+    load, arguments = backends._reduced_map(array)
+    assert load is np.memmap and np.array_equal(load(*arguments), array) and len(pickle.dumps(arguments)) < 500
+    assert np.array_equal(pickle.loads(pickle.dumps(array[1:])), array[1:]) and backends._reduced_map(array[1:])[0] is not np.memmap
 
 
 def test_workers_share_the_gpus_in_turn():

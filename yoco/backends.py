@@ -2,10 +2,12 @@
 
 import contextlib
 import importlib.util
+import mmap
 import os
 import re
 import sys
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib.externals.loky.backend import resource_tracker
 from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor, TerminatedWorkerError
 from joblib.parallel import BACKENDS, ParallelBackendBase, get_active_backend
 
@@ -77,7 +80,10 @@ def opened(backend: str | None, jobs: int, gpu: bool) -> Iterator[ParallelBacken
     if name == "loky":
         yield Slots([_Process(number) for number in range(jobs)])
     elif name == "dask":
-        with _dask_cluster(active, jobs) as client:
+        import dask
+
+        without_a_word = {"distributed.admin.large-graph-warning-threshold": "1TB"}  # the test images go with every training
+        with dask.config.set(without_a_word), _dask_cluster(active, jobs) as client:
             yield Slots([_DaskTask(client) for _ in range(jobs)])
     elif name == "ray":
         with _ray_cluster(jobs) as ray:
@@ -100,7 +106,7 @@ class _Process:
         self._executor = self.resting.pop(number, None) or self._new()
 
     def _new(self) -> ProcessPoolExecutor:
-        reducers, env = {np.ndarray: _reduced}, {**ONE_THREAD, NUMBER: str(self._number)}
+        reducers, env = {np.ndarray: _reduced, np.memmap: _reduced_map}, {**ONE_THREAD, NUMBER: str(self._number)}
         return ProcessPoolExecutor(1, job_reducers=reducers, result_reducers={}, timeout=IDLE_SECONDS, env=env)
 
     def submit(self, function: Callable[[], Any]) -> Future:
@@ -124,20 +130,32 @@ def _reduced(array: np.ndarray) -> Any:
     """How an array is pickled for a local process: a large one as a file, that is removed with the array."""
     if array.nbytes < SHARED_BYTES or array.dtype.hasobject:
         return array.__reduce__()
-    if id(array) not in _files:
-        handle, name = tempfile.mkstemp(prefix="yoco-", suffix=".npy")
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, array)
-        _files[id(array)] = name
-        weakref.finalize(array, _forget, id(array))
-    return np.load, (_files[id(array)], "r")
+    with _files_lock:  # each process has a thread here that pickles for it
+        if id(array) not in _files:
+            handle, name = tempfile.mkstemp(prefix="yoco-", suffix=".npy")
+            resource_tracker.register(name, "file")  # which removes it where this process is killed
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, array)
+            _files[id(array)] = name
+            weakref.finalize(array, _forget, id(array))
+        return np.load, (_files[id(array)], "r")
+
+
+def _reduced_map(array: np.memmap) -> Any:
+    """The same of an array that is a whole file already: by its name. A part of one goes by its values."""
+    if not isinstance(array.base, mmap.mmap) or array.filename is None or not array.flags.c_contiguous:
+        return array.__reduce__()
+    return np.memmap, (str(array.filename), array.dtype, "r", array.offset, array.shape)
 
 
 _files: dict[int, str] = {}
+_files_lock = threading.RLock()
 
 
 def _forget(array: int) -> None:
-    Path(_files.pop(array)).unlink(missing_ok=True)
+    name = _files.pop(array)
+    resource_tracker.unregister(name, "file")
+    Path(name).unlink(missing_ok=True)
 
 
 class _DaskTask:
