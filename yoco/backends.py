@@ -169,7 +169,7 @@ class _DaskTask:
         self.lost, self._executor, self._future = (KilledWorker,), client.get_executor(), None
 
     def submit(self, function: Callable[[], Any]) -> Future:
-        self._future = self._executor.submit(_call, function)
+        self._future = self._executor.submit(_call, function, pure=False)
         return self._future
 
     def renew(self) -> None: ...
@@ -245,7 +245,7 @@ class _Caller:
 
 @contextlib.contextmanager
 def ray_started(**options: Any) -> Iterator[Any]:
-    """Inside, Ray runs, with these options of `ray.init`."""
+    """Inside, Ray runs, with these options of `ray.init`. Raises TimeoutError where the machine is too busy for it to start."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -254,10 +254,12 @@ def ray_started(**options: Any) -> Iterator[Any]:
             try:
                 ray.init(log_to_driver=False, logging_level="ERROR", **options)
                 break
-            except Exception as error:  # Ray waits for its own start for 30 seconds, which a busy machine exceeds
+            except Exception as error:
                 ray.shutdown()
-                if "timed out during startup" not in str(error) or attempt == TRIES - 1:
+                if "timed out during startup" not in str(error):
                     raise
+                if attempt == TRIES - 1:
+                    raise TimeoutError(f"Ray did not start within its own limit of 30 seconds, in {TRIES} tries: is this machine busy?") from error
         yield ray
     finally:
         ray.shutdown()
