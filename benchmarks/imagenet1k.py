@@ -105,7 +105,7 @@ def facts(found: pd.DataFrame, work: Work, costs: pd.DataFrame, job: Job = JOB, 
     gb = lambda size: f"{size / 1e9:.0f} GB"
     said = (
         f"**Memory.** The condensed images are {gb(job.set_bytes)} as float32, and at the peak of an image step every rank",
-        f"holds five times that: {eight['held_gb']:.0f} GB of the {gb(machine.memory_bytes)} of a GPU. As written it does not start,",
+        f"holds five times that: {eight['held_gb']:.0f} GB, where a GPU has {gb(machine.memory_bytes)}. As written it does not start,",
         "on any number of them.",
         f"**Checkpoints.** Images and their velocity, {gb(2 * job.set_bytes)}, are summed and written by rank 0 in",
         f"{eight['checkpoint_s']:.0f} s, {machine.save_every:.0f} s after the last time: {share(eight, 'checkpoints')} of the time.",
@@ -118,7 +118,7 @@ def facts(found: pd.DataFrame, work: Work, costs: pd.DataFrame, job: Job = JOB, 
         f"**Not the links:** as written, a gradient of all images is added up in every step, {share(most, 'exchange')} of the time on",
         f"512 GPUs; the weights alone are {share(mended, 'exchange')}. Nor the division: {job.classes} classes over 512 are",
         f"{most_classes(job.classes, 512)} at most, {job.classes / 512:.2f} on average.",
-        f"**Not the data:** {gb(job.classes * job.per_class * job.image_bytes)} of pixels, decoded once in {decoding:.1f} hours of one core;",
+        f"**Not the data:** {gb(job.classes * job.per_class * job.image_bytes)} of pixels, decoded once in {decoding:.1f} hours of one core (an image of 500 × 375 from JPEG);",
         f"they stay in the host's memory. A formed image adds {formed_mb:.0f} MB to matching (on a CPU), so that the {job.formed} of a",
         f"class take {formed_mb * job.formed / 1024:.0f} GB.",
     )
