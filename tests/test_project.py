@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from yoco import params, plots, tables, zoo
+from yoco import noise, params, plots, tables, zoo
 from yoco.device import WORTH
 
 ROOT = Path(__file__).parent.parent
@@ -213,3 +213,14 @@ def test_readme_s_64_pixel_study_is_the_files():
     gaps = tables.paired(pd.read_csv(figures / "table2.csv"))
     for row in gaps.loc[gaps.groupby("ipc_to")["mean"].idxmin()].itertuples():
         assert f"{row.mean:.2f} ± {row.std:.2f} over {row.method} (p = {row.p:.3g})" in readme
+
+
+def test_readme_s_noise_is_the_files():
+    readme, figures = (ROOT / "README.md").read_text(), ROOT / "figures/noise"
+    for section in (figures / "noise.md").read_text().removeprefix("## ").split("\n## "):
+        assert section.split("\n\n", 1)[1].strip() in readme
+    gains = pd.read_csv(figures / "noise_gains.csv")
+    for rule, gain in gains[gains["method"].isin(noise.REPAIRS)].groupby("method")["mean"].mean().items():
+        assert f"{rule} {gain:+.2f}" in readme
+    for name in re.findall(r"figures/noise/[\w.]+", readme):
+        assert (ROOT / name).is_file(), name
