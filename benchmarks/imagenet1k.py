@@ -118,9 +118,9 @@ def facts(found: pd.DataFrame, work: Work, costs: pd.DataFrame, job: Job = JOB, 
         f"**Not the links:** as written, a gradient of all images is added up in every step, {share(most, 'exchange')} of the time on",
         f"512 GPUs; the weights alone are {share(mended, 'exchange')}. Nor the division: {job.classes} classes over 512 are",
         f"{most_classes(job.classes, 512)} at most, {job.classes / 512:.2f} on average.",
-        f"**Not the data:** {gb(job.classes * job.per_class * job.image_bytes)} of pixels, decoded once in {decoding:.1f} hours of one core (an image of 500 × 375 from JPEG);",
-        f"they stay in the host's memory. A formed image adds {formed_mb:.0f} MB to matching (on a CPU), so that the {job.formed} of a",
-        f"class take {formed_mb * job.formed / 1024:.0f} GB.",
+        f"**Not the data:** {gb(job.classes * job.per_class * job.image_bytes)} of pixels, decoded once in {decoding:.1f} hours of one core",
+        f"(an image of 500 × 375 from JPEG); they stay in the host's memory. A formed image adds {formed_mb:.0f} MB to matching (on a",
+        f"CPU), so that the {job.formed} of a class take {formed_mb * job.formed / 1024:.0f} GB.",
     )
     items = " ".join(said).removeprefix("**").split(". **")  # each begins in bold
     items = [item.rstrip(".") + "." for item in items]

@@ -41,6 +41,12 @@ def work(folder: str) -> tuple[data.ImageData, bool]:
     return real, same
 
 
+def inodes(real: data.ImageData) -> list[str]:
+    """The files that this process maps the training images from."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return sorted({line.split()[4] for line in maps if real.train_images.mapped_from.name in line})
+
+
 def main() -> None:
     work(sys.argv[1])  # a small folder with images of the same side: what is imported, and what a step takes
     decoded, read_image = [], decode.read_image
@@ -48,8 +54,7 @@ def main() -> None:
     watch = Watch()
     real, same = work(sys.argv[2])
     sizes = {"grown_mb": watch.most - watch.before, "pixels_mb": real.train_images.nbytes / 2**20}
-    maps = {line.split()[4] for line in Path("/proc/self/maps").read_text().splitlines() if real.train_images.mapped_from.name in line}
-    print(json.dumps({**sizes, "decoded": len(decoded), "same": same, "inodes": sorted(maps)}))
+    print(json.dumps({**sizes, "decoded": len(decoded), "same": same, "inodes": inodes(real)}))
 
 
 if __name__ == "__main__":

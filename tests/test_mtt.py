@@ -199,7 +199,7 @@ def test_experts_learn_the_classes(toy):
 
 def test_an_expert_trains_on_a_subset_of_its_own(toy):
     few = dataclasses.replace(BUFFER, images=20)
-    subsets = [experts._Training(toy, few, {"seed": 0, "number": n, "precision": "float32"}, CPU, False, int).images for n in (0, 1)]
+    subsets = [experts._Training(toy, few, {"seed": 0, "number": n, "precision": "float32"}, CPU, False, int).images.chosen for n in (0, 1)]
     assert len(subsets[0]) == 20 and not torch.equal(*subsets)
 
 
