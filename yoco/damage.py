@@ -26,8 +26,8 @@ def damage_data(data: ImageData, kind: str, percent: int, seed: int = 0) -> tupl
     kind: "symmetric" (a label becomes any other with equal chance), "class_dependent" (class k becomes k + 1, the last
     class 0), "blur" (Gaussian, standard deviation an eighth of the side), "noise" (Gaussian, standard deviation 0.3 of
     values in 0..1, then clamped), "occlusion" (a grey square of half the side, at random). percent in 0..100, rounded to
-    whole images. The test images stay as they are. Raises TypeError or ValueError at bad arguments, and where a class has
-    no image left.
+    whole images. The test images stay as they are; the training images are copied into memory where any are spoiled.
+    Raises TypeError or ValueError at bad arguments, and where a class has no image left.
     """
     checks.instance("data", data, ImageData)
     source = _checked_source(kind, percent, seed)
