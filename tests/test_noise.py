@@ -154,7 +154,8 @@ def test_detection_is_one_where_every_damaged_image_is_harder(case, toy_set, toy
     assert seen["lbpe", 0] == seen["all runs", 1] == 1 and len(seen) == 2 * 9
     aum = prune.score_table(toy_set, toy_dynamics)["aum"].rank(method="first").to_numpy() <= 10  # a low margin is hard
     assert noise.detection(replace(case, damaged=torch.from_numpy(aum))).set_index(["score", "dynamics"])["auc"]["aum", 0] == 1
-    assert noise.detection(replace(case, damaged=torch.zeros(60, dtype=torch.bool))).empty
+    nothing = noise.detection(replace(case, damaged=torch.zeros(60, dtype=torch.bool)))
+    assert nothing.empty and nothing["auc"].dtype.kind == "f"
 
 
 def test_compare_trains_at_the_budgets_asked_for(case, toy, tmp_path):

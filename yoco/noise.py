@@ -99,7 +99,8 @@ def detection(case: Case) -> pd.DataFrame:
         found = {name: -table[name] if name == "aum" else table[name] for name in table.columns if name not in ("index", "label", "class")}
         found |= {name: repair(case.condensed, case.dynamics, number) for name, repair in REPAIRS.items()}
         rows += [{**case.labels, "score": name, "dynamics": number, "auc": roc_auc_score(case.damaged, hard)} for name, hard in found.items()]
-    return pd.DataFrame(rows, columns=["place", "kind", "percent", "score", "dynamics", "auc"])
+    table = pd.DataFrame(rows, columns=["place", "kind", "percent", "score", "dynamics", "auc"])
+    return table.astype({"percent": int, "dynamics": int, "auc": float})  # also where it is empty
 
 
 def compare(

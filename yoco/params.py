@@ -7,31 +7,10 @@ from typing import Any, Optional, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from yoco import ablations, checks, damage, noise, zoo
+from yoco import ablations, checks, damage, fields, noise, zoo
 from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condense.settings import SCALES, default_model
 from yoco.dynamics import LBPE_FORMED, LBPE_SINGLE
-from yoco.fields import (
-    Condenser,
-    Condensers,
-    Count,
-    Counts,
-    DamageKinds,
-    Dataset,
-    DatasetOrZoo,
-    DifferentCounts,
-    Methods,
-    Model,
-    Models,
-    OptionalCondensers,
-    Percents,
-    Precision,
-    Preset,
-    Seconds,
-    Seed,
-    Side,
-    type_name,
-)
 from yoco.models import MODELS
 from yoco.prune import METHODS
 from yoco.runs import ZOO
@@ -42,24 +21,24 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset: Dataset = Field("digits", description="digits, cifar10, cifar100, imagenet10 or folder:PATH")
+    dataset: fields.Dataset = Field("digits", description="digits, cifar10, cifar100, imagenet10 or folder:PATH")
     root: Optional[str] = Field(None, description="where the dataset is, or is downloaded to (none: ~/.cache/yoco)")
     run_dir: Optional[str] = Field(None, description="the run's folder (none: runs/ and the dataset's name)")
-    seed: Seed = Field(0, description="seed of everything that is drawn")
-    size: Optional[Side] = Field(None, description="resize the real images to this side")
-    method: Condenser = Field("idc", description=f"of condensation: {', '.join(CONDENSATIONS)}")
-    ipc: Count = Field(10, description="images per class of the condensed set, IPC_F")
-    factor: Optional[Count] = Field(None, description="cells along a side of a condensed image (none: the method's own)")
-    preset: Optional[Preset] = Field(None, description="paper, laptop or smoke (none: smoke on digits, else laptop)")
-    epochs: Optional[Count] = Field(None, description="of each training (none: 1000, 200 or 50, by preset)")
-    model: Optional[Model] = Field(None, description="network of all trainings (none: convnet, or resnet10ap for images of 64 pixels or more)")
-    width: Optional[Count] = Field(None, description="channels of the ConvNet (none: 128, or 32 in smoke)")
-    precision: Precision = Field("auto", description="of convolutions: auto, float32 or bfloat16")
+    seed: fields.Seed = Field(0, description="seed of everything that is drawn")
+    size: Optional[fields.Side] = Field(None, description="resize the real images to this side")
+    method: fields.Condenser = Field("idc", description=f"of condensation: {', '.join(CONDENSATIONS)}")
+    ipc: fields.Count = Field(10, description="images per class of the condensed set, IPC_F")
+    factor: Optional[fields.Count] = Field(None, description="cells along a side of a condensed image (none: the method's own)")
+    preset: Optional[fields.Preset] = Field(None, description="paper, laptop or smoke (none: smoke on digits, else laptop)")
+    epochs: Optional[fields.Count] = Field(None, description="of each training (none: 1000, 200 or 50, by preset)")
+    model: Optional[fields.Model] = Field(None, description="network of all trainings (none: convnet, or resnet10ap for images of 64 pixels or more)")
+    width: Optional[fields.Count] = Field(None, description="channels of the ConvNet (none: 128, or 32 in smoke)")
+    precision: fields.Precision = Field("auto", description="of convolutions: auto, float32 or bfloat16")
 
-    outer_loops: Optional[Count] = Field(None, description="of idc, dream and dsa: fresh networks (none: by preset)")
-    inner_loops: Optional[Count] = Field(None, description="of idc, dream and dsa: image steps with each network (none: by preset)")
-    iterations: Optional[Count] = Field(None, description="of mtt and kip: image steps (none: by preset)")
-    time_budget: Optional[Seconds] = Field(None, description="seconds after which condensing stops; run again to go on")
+    outer_loops: Optional[fields.Count] = Field(None, description="of idc, dream and dsa: fresh networks (none: by preset)")
+    inner_loops: Optional[fields.Count] = Field(None, description="of idc, dream and dsa: image steps with each network (none: by preset)")
+    iterations: Optional[fields.Count] = Field(None, description="of mtt and kip: image steps (none: by preset)")
+    time_budget: Optional[fields.Seconds] = Field(None, description="seconds after which condensing stops; run again to go on")
 
     @model_validator(mode="after")
     def _seeds_from_there_on(self) -> Self:
@@ -109,18 +88,18 @@ class Parameters(BaseModel):
 class Condensation(Parameters):
     """01_condensation"""
 
-    seeds: Count = Field(3, description="networks trained on the start, and on the result")
-    compare: Condensers = Field(list(CONDENSATIONS), description="condensation methods compared at equal time")
-    compare_seconds: Seconds = Field(4.0, gt=0, description="of condensing, for each of those; a step that is begun is finished")
-    compare_seeds: Count = Field(1, description="networks trained on each start and result of those")
+    seeds: fields.Count = Field(3, description="networks trained on the start, and on the result")
+    compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods compared at equal time")
+    compare_seconds: fields.Seconds = Field(4.0, gt=0, description="of condensing, for each of those; a step that is begun is finished")
+    compare_seeds: fields.Count = Field(1, description="networks trained on each start and result of those")
 
 
 class Scores(Parameters):
     """02_scores"""
 
-    dataset: DatasetOrZoo = Field("zoo:cifar10-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco")
-    top_k: Optional[Count] = Field(None, description="epochs that LBPE averages (none: the paper's)")
-    within: Optional[Count] = Field(None, description="first epochs that LBPE chooses among (none: the paper's)")
+    dataset: fields.DatasetOrZoo = Field("zoo:cifar10-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco")
+    top_k: Optional[fields.Count] = Field(None, description="epochs that LBPE averages (none: the paper's)")
+    within: Optional[fields.Count] = Field(None, description="first epochs that LBPE chooses among (none: the paper's)")
 
     def recording(self, size: int) -> dict[str, Any]:
         """Arguments for `record`: those of training, and what LBPE will be asked for."""
@@ -130,23 +109,23 @@ class Scores(Parameters):
 class Balance(Scores):
     """03_class_balance"""
 
-    ipc_to: DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
+    ipc_to: fields.DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
 
 
 class Gallery(Scores):
     """07_gallery"""
 
-    budget: Count = Field(1, description="of the figures about pruning, IPC_T")
+    budget: fields.Count = Field(1, description="of the figures about pruning, IPC_T")
 
 
 class Study(Parameters):
     """What notebooks take that train on pruned sets."""
 
-    ipc_to: DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
-    dynamics: Count = Field(3, description="training runs recorded")
-    seeds: Count = Field(1, description="networks trained on each pruned set, for each of those")
-    dynamics_epochs: Optional[Count] = Field(None, description="of each recorded run (none: as epochs)")
-    methods: Methods = Field(list(METHODS), description="pruning methods")
+    ipc_to: fields.DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
+    dynamics: fields.Count = Field(3, description="training runs recorded")
+    seeds: fields.Count = Field(1, description="networks trained on each pruned set, for each of those")
+    dynamics_epochs: Optional[fields.Count] = Field(None, description="of each recorded run (none: as epochs)")
+    methods: fields.Methods = Field(list(METHODS), description="pruning methods")
 
     def recording(self, size: int) -> dict[str, Any]:
         """Arguments for `record_many`."""
@@ -161,9 +140,9 @@ class Study(Parameters):
 class Pruning(Study):
     """04_pruning"""
 
-    epochs_to: Optional[Counts] = Field(None, description="epochs at each of ipc_to, in its order (none: as epochs)")
-    also: OptionalCondensers = Field(["dream"], description="condensations whose sets, pruned at random, are columns as well; may be empty")
-    bytes_epochs: Optional[Count] = Field(None, description="of the trainings on one file's prefixes (none: as epochs)")
+    epochs_to: Optional[fields.Counts] = Field(None, description="epochs at each of ipc_to, in its order (none: as epochs)")
+    also: fields.OptionalCondensers = Field(["dream"], description="condensations whose sets, pruned at random, are columns as well; may be empty")
+    bytes_epochs: Optional[fields.Count] = Field(None, description="of the trainings on one file's prefixes (none: as epochs)")
 
     @model_validator(mode="after")
     def _an_epoch_count_a_budget(self) -> "Pruning":
@@ -180,13 +159,13 @@ class Pruning(Study):
 class Ablations(Study):
     """05_ablations"""
 
-    ipc_to: DifferentCounts = Field([1], description="budgets, IPC_T")
-    dynamics: Count = Field(2, description="training runs recorded")
-    methods: Methods = Field(list(METHODS), description="pruning methods whose ends and balance are taken apart")
-    top_k: DifferentCounts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
-    within: DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that it chooses them among")
-    compare: Condensers = Field(list(CONDENSATIONS), description="condensation methods whose sets are pruned")
-    networks: Models = Field(["convnet", "resnet10"], description=f"networks trained on what is left, of {', '.join(MODELS)}")
+    ipc_to: fields.DifferentCounts = Field([1], description="budgets, IPC_T")
+    dynamics: fields.Count = Field(2, description="training runs recorded")
+    methods: fields.Methods = Field(list(METHODS), description="pruning methods whose ends and balance are taken apart")
+    top_k: fields.DifferentCounts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
+    within: fields.DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that it chooses them among")
+    compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods whose sets are pruned")
+    networks: fields.Models = Field(["convnet", "resnet10"], description=f"networks trained on what is left, of {', '.join(MODELS)}")
 
     def early(self, size: int, record_on: str = "augmented") -> dict[str, Any]:
         """Arguments for `record_many` of runs that stop where LBPE needs no more, with every logit that is asked for here."""
@@ -199,15 +178,16 @@ class Ablations(Study):
 class Noise(Study):
     """06_noise"""
 
-    dataset: DatasetOrZoo = Field("zoo:digits-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco")
-    real: Optional[Dataset] = Field(None, description="real images that a set of the zoo is tested on (none: the dataset that it tells)")
-    ipc_to: DifferentCounts = Field([1, 5], description="budgets, IPC_T")
-    trained_to: Optional[DifferentCounts] = Field(None, description="those of ipc_to at which networks are trained (none: the smallest)")
-    dynamics: Count = Field(2, description="training runs recorded")
-    rates: Optional[Percents] = Field(None, description="percent of the labels that are wrong (none: 5, 10, 20, 40, or 40 in smoke)")
-    image_rates: Optional[Percents] = Field(None, description="percent of the images that are blurred, noisy or covered (none: the highest of rates)")
-    condensed_kinds: Optional[DamageKinds] = Field(None, description="damage done before condensing (none: every kind, or symmetric in smoke)")
-    condensed_rates: Optional[Percents] = Field(None, description="percent of the real images that it does (none: the highest of rates)")
+    dataset: fields.DatasetOrZoo = Field("zoo:digits-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco")
+    real: Optional[fields.Dataset] = Field(None, description="real images that a set of the zoo is tested on (none: the dataset that it tells)")
+    epochs: Optional[fields.Count] = Field(None, description="of each training (none: 1000, 200 or 20, by preset)")
+    ipc_to: fields.DifferentCounts = Field([1, 5], description="budgets, IPC_T")
+    trained_to: Optional[fields.DifferentCounts] = Field(None, description="those of ipc_to at which networks are trained (none: the smallest)")
+    dynamics: fields.Count = Field(2, description="training runs recorded")
+    rates: Optional[fields.Percents] = Field(None, description="percent of the labels that are wrong (none: 5, 10, 20, 40, or 40 in smoke)")
+    image_rates: Optional[fields.Percents] = Field(None, description="percent of images blurred, noisy or covered (none: the highest of rates)")
+    condensed_kinds: Optional[fields.DamageKinds] = Field(None, description="damage done before condensing (none: every kind, or symmetric in smoke)")
+    condensed_rates: Optional[fields.Percents] = Field(None, description="percent of the real images that it does (none: the highest of rates)")
 
     @model_validator(mode="after")
     def _trained_to_of_ipc_to(self) -> Self:
@@ -229,6 +209,10 @@ class Noise(Study):
     def seeds_taken(self) -> int:
         """Seeds that the runs take, from `seed` on: each training run's networks have their own."""
         return self.dynamics * self.seeds
+
+    def training(self, size: int) -> dict[str, Any]:
+        """As of every notebook, but for the epochs in smoke: there are many sets to train on."""
+        return super().training(size) | ({"epochs": 20} if self.scale == "smoke" and self.epochs is None else {})
 
     def formed_damage(self) -> list[tuple[str, int]]:
         """Kind and percent of the damage done to formed images; that of none first."""
@@ -296,5 +280,5 @@ def table(notebook: str) -> str:
     rows = ["| parameter | type | default | meaning |", "| --- | --- | --- | --- |"]
     for name, field in NOTEBOOKS[checks.one_of("notebook", notebook, NOTEBOOKS)].model_fields.items():
         default = ", ".join(map(str, field.default)) if isinstance(field.default, list) else field.default
-        rows.append(f"| `{name}` | {type_name(field.annotation)} | {default} | {field.description} |")
+        rows.append(f"| `{name}` | {fields.type_name(field.annotation)} | {default} | {field.description} |")
     return "\n".join(rows)
