@@ -247,7 +247,8 @@ def heat(
     table: pd.DataFrame, index: str, columns: str, *, y: str = "accuracy", label: str = "test accuracy (%)", digits: int = 1, ax: Axes | None = None
 ) -> Axes:
     """Means of column `y` over a grid of two columns, the numbers in the squares with so many digits. Returns the Axes."""
-    ax = ax or style.axes(5, 3.2)
     means = table.pivot_table(index=index, columns=columns, values=y, sort=False)
+    names = max(len(str(name)) for name in means.index)
+    ax = ax or style.axes(max(5, 0.9 * means.shape[1] + 0.1 * names + 1.3), max(3.2, 0.35 * means.shape[0] + 1.2))
     sns.heatmap(means, annot=True, fmt=f".{digits}f", cmap="cividis", cbar_kws={"label": label}, ax=ax)
     return ax
