@@ -47,7 +47,7 @@ def test_ablations_without_jupyter_share_the_study_s_trainings(tmp_path, capsys)
 @pytest.mark.parametrize("method, factor", [("dream", 2), ("dsa", 1), ("mtt", 1), ("kip", 1)])
 def test_condense_by_every_method_and_keep_the_run_s_to_one(method, factor, tmp_path, capsys):
     steps = ["outer_loops", "1", "-p", "inner_loops", "2"] if factor == 2 or method == "dsa" else ["iterations", "2"]
-    fast = ["-p", "method", method, "-p", "width", "8", "-p", "ipc", "2", "-p", *steps]
+    fast = ["-p", "method", method, "-p", "width", "8", "-p", "ipc", "2", "-p", "size", "8", "-p", *steps]
     assert cli.main(["condense", *fast]) == 0
     made = CondensedSet.load(tmp_path / "runs/digits/condensed.safetensors")
     assert (made.method, made.factor, made.ipc, made.info["steps"]) == (method, factor, 2, 2)
@@ -126,7 +126,8 @@ def test_early_dynamics_are_recorded_anew_for_other_epochs(toy_set, tmp_path, ca
 
 
 def test_run_sends_a_notebook_through_papermill(tmp_path):
-    assert cli.main(["run", "01", "--folder", str(ROOT / "notebooks"), *FAST, "-p", "seeds", "1"]) == 0
+    short = ["-p", "seeds", "1", "-p", "compare", "kip", "-p", "compare_seconds", "0.1"]
+    assert cli.main(["run", "01", "--folder", str(ROOT / "notebooks"), *FAST, *short]) == 0
     executed = nbformat.read(tmp_path / "runs/digits/01_condensation.ipynb", 4)
     injected = next(cell.source for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", []))
     assert "ipc = 2" in injected and (tmp_path / "runs/digits/condensed.png").is_file()

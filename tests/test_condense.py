@@ -239,3 +239,11 @@ def test_presets_are_the_paper_s_by_size():
 def test_loss_history_is_thinned_to_a_thousand():
     kept = loop.thinned([float(i) for i in range(2500)])
     assert kept["loss_every"] == 3 and len(kept["loss"]) == 834 and kept["loss"][0] == 1.0
+
+
+def test_no_bar_is_drawn_where_none_is_wanted(toy, capfd):
+    short = {"iterations": 1, "student_steps": 1, "experts": 1, "buffer_epochs": 2, "expert_epochs": 1, "max_start_epoch": 0, "width": 8}
+    condense(toy, "mtt", 1, 1, preset="smoke", progress=False, precision="float32", **short)
+    assert "experts" not in capfd.readouterr().err
+    condense(toy, "mtt", 1, 1, preset="smoke", precision="float32", **short)
+    assert "training experts" in capfd.readouterr().err

@@ -218,5 +218,14 @@ def test_the_study_goes_on_from_what_its_folder_holds(tmp_path, monkeypatch, cap
     monkeypatch.setattr(runs, "condense", lambda *a, **k: pytest.fail("condensed again"))
     capsys.readouterr()
     assert runs.get_noise(tmp_path, condensed, real, chosen)[1].equals(table)
+    assert [case.condensed is condensed for case in cases[:1] + cases[-2:]] == [True, False, False]  # the zoo's took more steps
     written = pd.read_csv(tmp_path / "noise.csv")
     assert written.accuracy.tolist() == pytest.approx(table.accuracy.tolist()) and (tmp_path / "noise_detection.csv").exists()
+
+
+def test_a_clean_set_of_the_same_settings_is_the_run_s_own(toy, tmp_path):
+    chosen = params.validated("06_noise", {"dataset": "folder:toy", "preset": "smoke", "width": 8, "ipc": 2, "outer_loops": 1, "inner_loops": 2})
+    made = condense.condense(toy, progress=False, **chosen.start())
+    assert runs._made_by(made, toy, chosen.start()) and not runs._made_by(made, make_data(20), chosen.start())
+    for other in ({"inner_loops": 3}, {"seed": 1}, {"ipc": 1}, {"method": "dream"}, {"width": 16}, {"factor": 1}):
+        assert not runs._made_by(made, toy, {**chosen.start(), **other}), other

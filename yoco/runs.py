@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from yoco import ablations, checks, damage, files, locks, noise, ranks, study, tables, zoo
-from yoco.condense import condense, start_set
+from yoco.condense import METHODS, condense, start_set
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
 from yoco.dynamics import Dynamics, record_many
@@ -240,19 +241,33 @@ def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) 
 
 
 def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any, place: str, kind: str, percent: int) -> noise.Case:
-    """One damaged set and its dynamics. The same kind, percent and seed damage the same images; nothing is damaged at 0 %."""
-    inside = folder(str(run / "noise" / f"{place}-{kind}-{percent}"), chosen.dataset)
-    spoil = {"kind": damage.KINDS[0] if kind == noise.CLEAN else kind, "percent": percent, "seed": chosen.seed}
-    if place == "formed":
-        spoiled, damaged = damage.damage_set(condensed, **spoil)
+    """One damaged set and its dynamics. The same kind, percent and seed damage the same images. A set condensed from clean images
+    is the run's own, where that was made by the same settings, and so are its dynamics."""
+    clean = kind == noise.CLEAN
+    place_of_files = "formed" if clean and _made_by(condensed, data, chosen.start()) else place
+    inside = folder(str(run / "noise" / f"{place_of_files}-{kind}-{percent}"), chosen.dataset)
+    condensed_from = lambda real: get_condensed(inside, chosen.real_dataset, lambda: real, go_on=True, **chosen.condensation())
+    if clean:
+        spoiled = condensed if place_of_files == "formed" else condensed_from(data)
+        damaged = torch.zeros(len(spoiled.formed_labels), dtype=torch.bool)
+    elif place == "formed":
+        spoiled, damaged = damage.damage_set(condensed, kind, percent, chosen.seed)
     else:
-        real, which = damage.damage_data(data, **spoil)
-        arguments = chosen.condensation()
-        started_from = start_set(real, **chosen.start()).info["started_from"]
-        spoiled, damaged = get_condensed(inside, chosen.real_dataset, lambda: real, go_on=True, **arguments), which[started_from]
+        real, which = damage.damage_data(data, kind, percent, chosen.seed)
+        spoiled, damaged = condensed_from(real), which[start_set(real, **chosen.start()).info["started_from"]]
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     dynamics = get_all_dynamics(inside, spoiled, chosen.real_dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
     return noise.Case(place, kind, percent, spoiled, damaged, dynamics)
+
+
+def _made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any]) -> bool:
+    """Whether `condense(data, **arguments)` made the set, to its end; the precision is not looked at."""
+    named = ("method", "ipc", "factor", "preset", "seed")
+    settings = {name: value for name, value in arguments.items() if name not in (*named, "precision")}
+    wanted = {"factor": condensed.factor, **{name: arguments[name] for name in named if name in arguments}}
+    wanted |= {"settings": METHODS[wanted["method"]].settings_for(wanted["preset"], data.size, wanted["ipc"], settings).record()}
+    wanted |= {"dataset": data.name, "images": len(data.train_images), "finished": True}
+    return all(condensed.info.get(name) == value for name, value in wanted.items())
 
 
 def describe(condensed: CondensedSet) -> str:

@@ -109,7 +109,7 @@ def condense(
         if path is not None:
             checks.path(name, path)
     ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
-    folder = _experts_folder(method, expert_folder, checkpoint)
+    experts = _experts(method, expert_folder, checkpoint, progress)
     with ranks.joined() as among:
         where = devices.choose(device)
         how = devices.choose_precision(precision, where)
@@ -128,7 +128,7 @@ def condense(
             "precision": how,
         }
         among.check_alike({**identity, "labels": files.checksum(data.train_labels), "mean": data.mean, "std": data.std})
-        stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, ranks=among, **folder)
+        stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, ranks=among, **experts)
 
         def look(losses: list[float]) -> None:
             info = {**identity, "steps": len(losses), "planned_steps": chosen.steps, **loop.thinned(losses)}
@@ -155,15 +155,15 @@ def start_set(
     return condensed_from(stepper.images, data, ipc, factor, "real", info)
 
 
-def _experts_folder(method: str, given: str | Path | None, checkpoint: str | Path | None) -> dict[str, Path | None]:
-    """The stepper's argument that says where its experts are, for a method that follows any."""
+def _experts(method: str, given: str | Path | None, checkpoint: str | Path | None, progress: bool) -> dict[str, Path | bool | None]:
+    """The stepper's arguments that say where its experts are, and whether their training shows a bar, for a method that follows any."""
     if not METHODS[method].experts:
         if given is not None:
             allowed = ", ".join(m.name for m in METHODS.values() if m.experts)
             raise ValueError(f"expert_folder={str(given)!r} is for methods with experts ({allowed}), got method={method!r}")
         return {}
     beside = None if checkpoint is None else Path(checkpoint).parent / "experts"
-    return {"experts": beside if given is None else Path(given)}
+    return {"experts": beside if given is None else Path(given), "progress": progress}
 
 
 def _checked(
