@@ -243,7 +243,7 @@ def test_loss_history_is_thinned_to_a_thousand():
 
 def test_no_bar_is_drawn_where_none_is_wanted(toy, capfd):
     short = {"iterations": 1, "student_steps": 1, "experts": 1, "buffer_epochs": 2, "expert_epochs": 1, "max_start_epoch": 0, "width": 8}
-    condense(toy, "mtt", 1, 1, preset="smoke", progress=False, precision="float32", **short)
+    condense.condense(toy, "mtt", 1, 1, preset="smoke", progress=False, precision="float32", **short)
     assert "experts" not in capfd.readouterr().err
-    condense(toy, "mtt", 1, 1, preset="smoke", precision="float32", **short)
+    condense.condense(toy, "mtt", 1, 1, preset="smoke", precision="float32", **short)
     assert "training experts" in capfd.readouterr().err
