@@ -1,5 +1,6 @@
 """Small data for all tests: random images of three classes that differ in brightness, so that a network can learn them."""
 
+import os
 import shutil
 import tempfile
 
@@ -41,6 +42,13 @@ def cache_of_pixels():
         patch.setenv("YOCO_CACHE", folder)
         yield
     shutil.rmtree(folder)
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest tests are for CI, which has the time."""
+    for item in items if os.environ.get("CI") != "true" else ():
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="takes long: CI=true has it run"))
 
 
 @pytest.fixture(scope="session")

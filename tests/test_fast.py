@@ -178,6 +178,7 @@ def test_an_inner_loop_of_either_side_moves_images_and_network(side):
     assert loops.images.min() >= 0 and loops.images.max() <= 1
 
 
+@pytest.mark.slow
 def test_benchmark_writes_what_the_readme_says(monkeypatch):
     monkeypatch.setenv("YOCO_COMPILE", "0")  # in the sides' processes too: seconds in place of a minute
     case = measure("train_40", "cpu", repeats=1)

@@ -54,13 +54,14 @@ def test_killed_work_ends_as_if_it_was_not(zygote, tmp_path, kind):
     for _ in range(4 * KILLS):
         if kills == KILLS:
             break
-        if run(zygote, kind, broken, kill_after=moments.uniform(0.1, 0.8) * left)[0] == signal.SIGKILL:
+        ended, took = run(zygote, kind, broken, kill_after=moments.uniform(0.1, 0.8) * left)
+        if ended == signal.SIGKILL:
             kills, left = kills + 1, left * 0.7  # what is done stays done: the rest is shorter
         else:  # it was done before the moment came: all over again
             assert digest(broken) == expected
             shutil.rmtree(broken)
             broken.mkdir()
-            left = seconds
+            left = seconds = min(seconds, took)  # the first may have been slow, on a machine that was busy
     assert kills == KILLS
     (broken / "digest").unlink(missing_ok=True)
     assert run(zygote, kind, broken)[0] == 0 and digest(broken) == expected
@@ -113,6 +114,7 @@ def test_a_process_killed_while_it_writes_leaves_a_whole_file_and_no_lock(tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_notebook_run_that_is_killed_goes_on(tmp_path):
     short = {
         "seeds": 1, "compare": "kip", "compare_seconds": 0.1, "outer_loops": 4, "inner_loops": 10, "epochs": 1, "ipc": 2,

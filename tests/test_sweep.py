@@ -70,6 +70,7 @@ def test_a_failed_point_leaves_the_others_and_is_all_that_the_next_start_runs(no
     assert cli.main(command) == 0 and len(log(out)) == 4
 
 
+@pytest.mark.slow
 def test_points_run_side_by_side_with_a_thread_each_and_one_whose_process_is_killed_runs_again(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     out = tmp_path / "out"
