@@ -145,6 +145,6 @@ def test_the_live_view_draws_into_one_place(toy, monkeypatch):
     monkeypatch.setattr(explore, "display", lambda picture, display_id: placed.append(picture) or Place)
     monkeypatch.setattr(loop, "LOOK_EVERY", 0.0)
     monkeypatch.setattr(loop, "LOOK_SHARE", 1.0)
-    condense.condense(toy, "kip", ipc=1, preset="smoke", iterations=3, progress=False, watch=explore.Live())
+    condense.condense(toy, "kip", ipc=1, preset="smoke", iterations=3, kernel="fc", real_batch=12, progress=False, watch=explore.Live())
     assert (len(placed), len(drawn)) == (1, 3) and all(picture.data[:4] == b"\x89PNG" for picture in [*placed, *drawn])
     assert placed[0].data != drawn[-1].data
