@@ -46,13 +46,14 @@ def evaluate(
 ) -> float:
     """Train a fresh network on a subset, test it on all test images. Returns the accuracy of the last epoch in %.
 
-    images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n]. options: fields of `train.Protocol`.
+    images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n]. options: fields of `train.Protocol`,
+    and `protocol`, "even" or "paper" (see `Protocol.of`).
     Augmented by colour, and one of crop, scale and rotate, and flip, a draw an image, with CutMix. Raises ValueError
     or TypeError where images or labels do not fit `data`, FloatingPointError where training diverges.
     """
     check_subset(images, labels, data)
     checks.seed("seed", seed)
-    return _accuracy(images, labels, TestSet.of(data), Protocol(epochs=epochs, model=model, **options), seed, devices.choose(device))
+    return _accuracy(images, labels, TestSet.of(data), Protocol.of(epochs=epochs, model=model, **options), seed, devices.choose(device))
 
 
 def check_subset(images: Tensor, labels: Tensor, data: ImageData) -> None:
@@ -90,7 +91,7 @@ def evaluate_many(
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """`evaluate` each subset under each seed. Returns a table with columns subset, seed, precision, accuracy (%), in order of work.
+    """`evaluate` each subset under each seed. Returns a table with columns subset, seed, last_batch, precision, accuracy (%), in order of work.
 
     subsets: name -> (images, labels), at least one. jobs, backend: trainings at once, see `accuracies`. Raises as `evaluate`, before
     any training.
@@ -98,13 +99,13 @@ def evaluate_many(
     for images, labels in checked_subsets(subsets).values():
         check_subset(images, labels, data)
     wanted = [(name, checks.seed("seeds", seed)) for name in subsets for seed in checks.sequence("seeds", seeds)]
-    protocol = Protocol(epochs=epochs, model=model, **options)
+    protocol = Protocol.of(epochs=epochs, model=model, **options)
     work = [Training(*subsets[name], seed, protocol) for name, seed in wanted]
     names = [f"subset {name!r}, seed {seed}" for name, seed in wanted]
     results = dict(accuracies(work, data, names=names, device=device, jobs=jobs, backend=backend, progress=progress))
     precision = devices.choose_precision(protocol.precision, devices.choose(device))
-    rows = [(*key, precision, results[number]) for number, key in enumerate(wanted)]
-    return pd.DataFrame(rows, columns=["subset", "seed", "precision", "accuracy"])
+    rows = [(*key, protocol.last_batch, precision, results[number]) for number, key in enumerate(wanted)]
+    return pd.DataFrame(rows, columns=["subset", "seed", "last_batch", "precision", "accuracy"])
 
 
 def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Subset]:
