@@ -257,7 +257,8 @@ def record_many(
     where = devices.choose(device)
     jobs = workers.jobs_for(jobs, where, len(seeds), backend)
     todo = list(seeds if only is None else only)
-    shared = {**options, "progress": progress and jobs == 1}
+    precision = devices.choose_precision(options.get("precision", "auto"), where)  # here: a worker may have another environment
+    shared = {**options, "precision": precision, "progress": progress and jobs == 1}
     calls = [(condensed, seed, where, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo]
     names = [f"the recording of seed {seed}" for seed in todo]
     with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or jobs == 1) as bar:

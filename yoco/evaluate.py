@@ -1,5 +1,6 @@
 """Train on a subset, test on real images: one run, or many (appendix B.1.2; design §6)."""
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import checks, pixels, train, workers
+from yoco import checks, pixels, timing, train, workers
 from yoco import device as devices
 from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
@@ -145,7 +146,8 @@ def accuracies(
 
     only: the numbers that are still to be done. How they are done (compiled, how many at once) is decided by the whole
     of `work`, so that a study that was interrupted ends with the numbers of one that was not. The progress bar counts
-    images, trained on and tested, so that its estimate of the time left holds for trainings of any length.
+    images, trained on and tested, so that its estimate of the time left holds for trainings of any length. With a bar, long work
+    says first how long it will take on this machine (see `timing`).
 
     jobs: trainings at once (None: as many as there are cores on a CPU, else GPUs; on a cluster its workers). backend: of
     joblib, see `workers.run`. names: of all of `work`, for the error where a training's process died at every try.
@@ -157,12 +159,22 @@ def accuracies(
     cost = [training.passes + len(test.labels) // 3 for training in work]  # a test has no way back
     todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])  # a long one last would keep one core waiting
     calls = [_call(work[number], test, where, *compiled[work[number].protocol.model]) for number in todo]
+    if progress:
+        timing.say(_passes(work, todo, cost, data, where), min(jobs, max(1, len(todo))))
     with tqdm(total=sum(cost[number] for number in todo), desc="training", unit="image", unit_scale=True, disable=not progress) as bar:
         results = workers.run(_accuracy, calls, jobs, backend=backend, names=names and [names[number] for number in todo])
         for done, (position, accuracy) in enumerate(results, 1):
             bar.set_postfix_str(f"{done} of {len(todo)} runs", refresh=False)
             bar.update(cost[todo[position]])
             yield todo[position], accuracy
+
+
+def _passes(work: Sequence[Training], todo: Sequence[int], cost: Sequence[int], data: ImageData, where: torch.device) -> Counter[timing.Network]:
+    """Images that go through each network in the trainings `todo`."""
+    passes: Counter[timing.Network] = Counter()
+    for number in todo:
+        passes[timing.Network.of(work[number].protocol, data.channels, len(data.classes), data.size, where)] += cost[number]
+    return passes
 
 
 def _compiled(work: Sequence[Training], where: torch.device, jobs: int, data: ImageData) -> tuple[bool, bool]:

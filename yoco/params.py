@@ -109,7 +109,7 @@ class Parameters(BaseModel):
 class Condensation(Parameters):
     """01_condensation"""
 
-    seeds: fields.Count = Field(3, description="networks trained on the start, and on the result")
+    seeds: fields.Count = Field(2, description="networks trained on the start, and on the result")
     compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods compared at equal time")
     compare_seconds: fields.Seconds = Field(4.0, gt=0, description="of condensing, for each of those; a step that is begun is finished")
     compare_seeds: fields.Count = Field(1, description="networks trained on each start and result of those")

@@ -11,12 +11,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from yoco import ablations, checks, damage, files, locks, noise, ranks, study, tables, zoo
+from yoco import ablations, checks, damage, files, locks, noise, ranks, study, tables, timing, workers, zoo
+from yoco import device as devices
 from yoco.condense import METHODS, condense, start_set
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
 from yoco.dynamics import SHORT, Dynamics, record_many
-from yoco.train import PROTOCOLS
+from yoco.train import PROTOCOLS, Protocol
 
 CONDENSED, RESULTS, TABLE, TABLE2 = "condensed.safetensors", "results.csv", "table.csv", "table2.csv"
 DYNAMICS = "dynamics"  # stem of the files of whole runs
@@ -126,6 +127,7 @@ def get_all_dynamics(
     if missing:
         names = ", ".join(paths[seed].name for seed in missing)
         print(f"recording {arguments.get('until') or arguments['epochs']} epochs of dynamics now, for {names}")
+        _say_how_long(condensed, len(missing), len(seeds), **arguments)
         checkpoints = {seed: _unfinished(path, condensed, arguments) for seed, path in paths.items()}
         with locks.hold(run / kind):
             for seed, made in record_many(condensed, seeds=seeds, only=missing, checkpoints=checkpoints, **arguments):
@@ -133,6 +135,15 @@ def get_all_dynamics(
                 checkpoints[seed].unlink(missing_ok=True)
                 found[seed] = made
     return [found[seed] for seed in seeds]
+
+
+def _say_how_long(condensed: CondensedSet, missing: int, count: int, *, epochs: int, until: int | None = None, **arguments: Any) -> None:
+    """Before `missing` of `count` recordings, see `timing`; arguments: of `record_many`."""
+    where = devices.choose(arguments.get("device", "auto"))
+    named = {name: arguments[name] for name in ("model", "width", "precision") if name in arguments}
+    network = timing.Network.of(Protocol(epochs, **named), condensed.images.shape[1], len(condensed.classes), condensed.size, where)
+    jobs = workers.jobs_for(arguments.get("jobs"), where, count, arguments.get("backend"))
+    timing.say({network: missing * (until or epochs) * len(condensed.formed_labels)}, min(jobs, missing))
 
 
 def _unfinished(path: Path, condensed: CondensedSet, arguments: dict[str, Any]) -> Path:
