@@ -110,8 +110,8 @@ class Condensation(Parameters):
     """01_condensation"""
 
     seeds: fields.Count = Field(2, description="networks trained on the start, and on the result")
-    compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods compared at equal time")
-    compare_seconds: fields.Seconds = Field(4.0, gt=0, description="of condensing, for each of those; a step that is begun is finished")
+    compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods compared")
+    compare_seconds: fields.Seconds = Field(4.0, gt=0, description="of condensing, for each of those whose set neither the run nor the zoo has")
     compare_seeds: fields.Count = Field(1, description="networks trained on each start and result of those")
 
 
