@@ -162,7 +162,7 @@ def test_a_lost_rank_is_one_line_and_status_1(monkeypatch, capsys):
     def lost(*_, **__):
         raise ranks.LostRank("rank 0 of 2 has lost rank 1 (connection closed)")
 
-    monkeypatch.setattr(cli.runs, "get_condensed", lost)
+    monkeypatch.setattr("yoco.runs.get_condensed", lost)
     assert cli.main(["condense"]) == 1
     said = "yoco: rank 0 of 2 has lost rank 1 (connection closed); the same command, on any number of ranks, goes on from the last checkpoint\n"
     assert capsys.readouterr().err == said

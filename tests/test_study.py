@@ -53,6 +53,28 @@ def test_cells_of_another_set_or_protocol_are_not_reused(toy, toy_set, two_dynam
     assert set(first.fingerprint).isdisjoint(other.fingerprint) and len(pd.read_csv(tmp_path / "r.csv")) == 16
 
 
+def test_dynamics_of_another_last_batch_are_refused(toy, toy_set, two_dynamics):
+    told = r"dynamics\[0\] were recorded with last_batch='even', the trainings have 'small'; record them again, or give"
+    with pytest.raises(ValueError, match=told):
+        study.run(toy_set, toy, two_dynamics, protocol="paper", **GRID)
+    old = replace(two_dynamics[0], info={k: v for k, v in two_dynamics[0].info.items() if k != "last_batch"})
+    assert old.last_batch == "small" and replace(old, info={}).last_batch is None  # a file of version 0.1; made by hand
+    study.run(toy_set, toy, [replace(old, info={})], **{**GRID, "methods": ["yoco"], "ipc_to": [1], "seeds": [0]})
+
+
+def test_rows_of_version_0_1_are_found_by_the_published_protocol_alone(toy, toy_set, tmp_path):
+    grid = {**GRID, "methods": ["random"], "ipc_to": [1], "seeds": [0], "protocol": "paper", "results": tmp_path / "r.csv"}
+    table = study.run(toy_set, toy, [None], **grid)
+    rows = pd.read_csv(tmp_path / "r.csv", dtype=str, keep_default_na=False).drop(columns="last_batch")
+    columns = [name for name in study.COLUMNS if name != "last_batch"]
+    rows["check"] = [study._check(row, columns) for row in rows.to_dict("records")]
+    rows.assign(accuracy="12.5", check=[study._check({**row, "accuracy": "12.5"}, columns) for row in rows.to_dict("records")]).to_csv(tmp_path / "r.csv", index=False)
+    assert study.run(toy_set, toy, [None], **grid).accuracy.tolist() == [12.5]
+    again = study.run(toy_set, toy, [None], **{**grid, "protocol": "even"})
+    assert again.fingerprint[0] != table.fingerprint[0] and again.accuracy[0] != 12.5
+    assert pd.read_csv(tmp_path / "r.csv").last_batch.tolist() == ["small", "even"]
+
+
 def test_a_foreign_csv_is_refused(toy, toy_set, two_dynamics, tmp_path):
     (tmp_path / "r.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="r.csv is no table of results: it lacks"):

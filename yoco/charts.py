@@ -1,21 +1,23 @@
 """Charts of numbers: losses, scores over images and epochs, accuracies. Each draws on `ax` (or a new figure) and returns the Axes,
 or the Figure where it holds several."""
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from yoco import style
 from yoco.condensed import CondensedSet
 from yoco.noise import CLEAN
 from yoco.tables import title_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LOSSES = {"mtt": "distance from the expert's weights (share of its way)", "kip": "squared error of the regression"}
 UNITS = {"lbpe": "LBPE", "el2n": "EL2N", "aum": "AUM, in logits", "forgetting": "forgetting, times", "entropy": "entropy, in nats"}
@@ -34,6 +36,8 @@ def score_label(score: str) -> str:
 
 def _dots(ax: Axes, **options: Any) -> None:
     """seaborn's stripplot, jittered by a generator of its own: the global random state stays as it is."""
+    import seaborn as sns
+
     before, source = len(ax.collections), np.random.default_rng(0)
     sns.stripplot(**options, jitter=False, ax=ax)
     for dots in ax.collections[before:]:
@@ -58,7 +62,9 @@ def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
 
 def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """The distribution of each score over the formed images, and per class below. `table` from `prune.score_table`."""
-    figure, axes = plt.subplots(2, len(scores), figsize=style.sized(min(11, 3 * len(scores)), 6), squeeze=False)
+    import seaborn as sns
+
+    figure, axes = style.subplots(2, len(scores), min(11, 3 * len(scores)), 6, squeeze=False)
     for column, score in enumerate(scores):
         counts = bool((table[score] % 1 == 0).all())
         sns.histplot(table, x=score, bins="auto" if counts else 30, discrete=counts, ax=axes[0, column])
@@ -72,6 +78,8 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
 
 def rank_correlations(table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | None = None) -> Axes:
     """Spearman correlation of the scores, AUM turned round so that high is hard everywhere. Returns the Axes."""
+    import seaborn as sns
+
     ax = ax or style.axes(6.2, 5)
     hardness = table[list(scores)].assign(**{name: -table[name] for name in LOW_IS_HARD if name in scores})
     named = hardness.rename(columns={name: f"−{name}" for name in LOW_IS_HARD})
@@ -125,9 +133,11 @@ def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
 def class_balance(balance: pd.DataFrame, even: int) -> Figure:
     """Bars of what each method keeps of each class at one budget (rows of `tables.class_balance`); `even`: a balanced share,
     in formed images."""
+    import seaborn as sns
+
     methods = list(dict.fromkeys(balance.method))
     rows = -(-len(methods) // 4)
-    figure, axes = plt.subplots(rows, 4, figsize=style.sized(11, 2.2 * rows + 0.6), sharex=True, sharey=True, squeeze=False)
+    figure, axes = style.subplots(rows, 4, 11, 2.2 * rows + 0.6, sharex=True, sharey=True, squeeze=False)
     for ax, method in zip(axes.flat, methods):
         sns.barplot(balance[balance.method == method], x="class", y="kept", color=style.KEPT, ax=ax)
         ax.axhline(even, color=style.DROPPED, lw=style.scaled(1.5), ls="--")
@@ -141,6 +151,8 @@ def class_balance(balance: pd.DataFrame, even: int) -> Figure:
 
 def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Accuracy of each subset over its seeds; `table` as `evaluate_many` returns it. Returns the Axes."""
+    import seaborn as sns
+
     ax = ax or style.axes(4, 3)
     sns.barplot(table, x="subset", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
     _dots(ax, data=table, x="subset", y="accuracy", color="black", size=style.scaled(4))
@@ -150,6 +162,8 @@ def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Accuracy of condensation methods beside their starts; `table` of `study.condensations`. Returns the Axes."""
+    import seaborn as sns
+
     ax = ax or style.axes(6, 3)
     sns.barplot(table, x="method", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
     ax.set(xlabel="", ylabel="test accuracy (%)", ylim=(max(0, table.accuracy.min() - 10), None))
@@ -209,6 +223,8 @@ def bars(
 
     Names of pruning methods are shown by their titles.
     """
+    import seaborn as sns
+
     least = 3.5 if hue is None else 6  # a legend of two columns takes so much
     ax = ax or style.axes(max(least, min(11, 2 + 1.1 * table[x].nunique())), 3.2)
     shown = table.assign(**{name: table[name].map(lambda value: title_of(str(value))) for name in (x, hue) if name})
@@ -226,7 +242,7 @@ def by_damage(table: pd.DataFrame, y: str = "accuracy", label: str = "test accur
     from the rows without damage. table: rows of one place and budget of `noise.compare`. chance: also what blind choice gives, as
     much of the damage as there is. Returns the Figure."""
     kinds = [kind for kind in table["kind"].unique() if kind != CLEAN]
-    figure, axes = plt.subplots(-(-(len(kinds) + 1) // 3), 3, figsize=style.sized(10, 3 * -(-(len(kinds) + 1) // 3)), sharey=True, squeeze=False)
+    figure, axes = style.subplots(-(-(len(kinds) + 1) // 3), 3, 10, 3 * -(-(len(kinds) + 1) // 3), sharey=True, squeeze=False)
     for ax, kind in zip(axes.flat, kinds):
         part = table[table["kind"].isin([CLEAN, kind])]
         for rule, look in style.looks(part["method"]).items():
@@ -247,6 +263,8 @@ def heat(
     table: pd.DataFrame, index: str, columns: str, *, y: str = "accuracy", label: str = "test accuracy (%)", digits: int = 1, ax: Axes | None = None
 ) -> Axes:
     """Means of column `y` over a grid of two columns, the numbers in the squares with so many digits. Returns the Axes."""
+    import seaborn as sns
+
     means = table.pivot_table(index=index, columns=columns, values=y, sort=False)
     names = max(len(str(name)) for name in means.index)
     ax = ax or style.axes(max(5, 0.9 * means.shape[1] + 0.1 * names + 1.3), max(3.2, 0.35 * means.shape[0] + 1.2))

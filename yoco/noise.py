@@ -127,7 +127,9 @@ def compare(
     checks.different("ipc_to", list(ipc_to))
     if odd := [budget for budget in trained_to if budget not in ipc_to]:
         raise ValueError(f"trained_to must hold budgets of ipc_to={list(ipc_to)}, got {odd}")
-    protocol = Protocol(**options)
+    protocol = Protocol.of(**options)
+    for case in cases:
+        study.check_last_batch(case.dynamics, protocol)
     plan = [(case, rule, budget, number) for case in cases for rule in rules for budget in ipc_to for number in range(len(case.dynamics))]
     rows, cells, trained = [], [], []
     for case, rule, budget, number in plan:

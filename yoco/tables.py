@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy.stats import ttest_1samp
 
 from yoco import checks, paper
 from yoco.condense import METHODS as CONDENSATIONS
@@ -119,6 +118,8 @@ def rule_effects(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _p_value(gaps: pd.Series) -> float:
+    from scipy.stats import ttest_1samp
+
     if len(gaps) < 2 or gaps.std() == 0:
         return float("nan")
     return float(ttest_1samp(gaps, 0, alternative="greater").pvalue)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from yoco import checks, files, formation, loop, ranks, seeds
+from yoco import checks, files, formation, loop, ranks, seeds, timing, train
 from yoco import device as devices
 from yoco.condense import dream, dsa, kip, mtt
 from yoco.condense.dream import RepresentativeMatching
@@ -79,7 +79,8 @@ def condense(
     watch: Callable[[CondensedSet], None] | None = None,
     **settings: Any,
 ) -> CondensedSet:
-    """Condense `data` to `ipc` images a class, each holding factor × factor cells.
+    """Condense `data` to `ipc` images a class, each holding factor × factor cells. With a progress bar, long work says first how
+    long its image steps will take on this machine (see `timing`).
 
     method: a name in `METHODS`. factor: None is the method's own (see `factor_of`). preset: "paper" | "laptop" | "smoke";
     `settings` override single values of it (see the method's settings: `IdcSettings`, `DreamSettings`, `DsaSettings`,
@@ -113,9 +114,13 @@ def condense(
     with ranks.joined() as among:
         where = devices.choose(device)
         how = devices.choose_precision(precision, where)
+        images = chosen.steps * chosen.work(len(data.classes), ipc * factor**2)
         if compiled is None:
-            images = chosen.steps * chosen.work(len(data.classes), ipc * factor**2)
             compiled = devices.worth_compiling(where, images, data.size, devices.WORTH_TWICE)
+        if images and progress and among.first and not (checkpoint and Path(checkpoint).exists()):
+            network = train.Protocol(model=chosen.model, width=chosen.width, precision=how)
+            shape = data.channels, len(data.classes), data.size
+            timing.say({timing.Network.of(network, *shape, where): images // among.size}, budget=time_budget)
         identity = {
             "method": method,
             "dataset": data.name,
