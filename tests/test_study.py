@@ -146,9 +146,22 @@ def test_condensations_are_given_the_same_time_and_their_own_start(toy, monkeypa
     assert list(sets) == ["idc", "dsa"] and [made.factor for made in sets.values()] == [2, 1]
     assert all(made.info["steps"] == 4 and made.info["seconds"] == 5 and not made.info["finished"] for made in sets.values())
     assert table.subset.tolist() == ["start", "condensed"] * 2 and table.method.tolist() == ["idc", "idc", "dsa", "dsa"]
-    for subsets, (method, made) in zip(measured, sets.items()):
-        assert torch.equal(subsets["start"][0], condense.start_set(toy, method, 1, preset="smoke").form()[0])
-        assert torch.equal(subsets["condensed"][0], made.form()[0])
+    (subsets,) = measured
+    for method, made in sets.items():
+        assert torch.equal(subsets[method, "start"][0], condense.start_set(toy, method, 1, preset="smoke").form()[0])
+        assert torch.equal(subsets[method, "condensed"][0], made.form()[0])
+
+
+def test_sets_and_accuracies_that_are_there_are_taken_in_a_comparison(toy, toy_set, monkeypatch):
+    ready = {"idc": replace(toy_set, info={"steps": 7, "seconds": 1.5}), "dsa": replace(toy_set, info={"steps": 9, "seconds": 2.5})}
+    rows = {"subset": ["start", "condensed"], "seed": 0, "last_batch": "even", "precision": "float32", "accuracy": [10.0, 20.0]}
+    monkeypatch.setattr(study.condense, "condense", lambda *_, **__: pytest.fail("condensed again"))
+    known = {"idc": pd.DataFrame(rows)}
+    table, sets = study.condensations(toy, ["dsa", "idc"], 4.0, ipc=1, preset="smoke", ready=ready, known=known, epochs=1, **FAST)
+    assert sets["dsa"] is ready["dsa"] and table.method.tolist() == ["dsa", "dsa", "idc", "idc"] and table.steps.tolist() == [9, 9, 7, 7]
+    assert table.accuracy[2:].tolist() == [10.0, 20.0] and list(table.columns) == study.COMPARED
+    again, _ = study.condensations(toy, ["idc"], 4.0, ipc=1, preset="smoke", seeds=[0, 1], ready=ready, known=known, epochs=1, **FAST)
+    assert len(again) == 4 and again.accuracy.tolist() != [10.0, 20.0, 10.0, 20.0]  # seed 1 was not known
 
 
 def test_a_comparison_ends_in_time_at_paper_scale_too(toy, clock):

@@ -39,7 +39,7 @@ class Parameters(BaseModel):
     epochs: Optional[fields.Count] = Field(None, description="of each training (none: 1000, 200 or 10, by preset)")
     protocol: fields.Protocol = Field("even", description="of trainings: even (batches split evenly) or paper (a small last batch, as published)")
     model: Optional[fields.Model] = Field(None, description="network of all trainings (none: convnet, or resnet10ap for images of 64 pixels or more)")
-    width: Optional[fields.Count] = Field(None, description="channels of the ConvNet (none: 128, or 32 in smoke)")
+    width: Optional[fields.Count] = Field(None, description="channels of the ConvNet (none: 128, or 24 in smoke)")
     precision: fields.Precision = Field("auto", description="of convolutions: auto, float32 or bfloat16")
 
     outer_loops: Optional[fields.Count] = Field(None, description="of idc, dream and dsa: fresh networks (none: by preset)")

@@ -24,6 +24,7 @@ CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "see
 SETTINGS = ["preset", "model", "width", "last_batch", "precision"]  # of the condensation; of the training
 COLUMNS = [*CELL, "fingerprint", *SETTINGS, "accuracy"]
 CHECK = "check"  # of a row in a file of results: a checksum of what it says
+COMPARED = ["method", "factor", "steps", "seconds", "subset", "seed", "last_batch", "precision", "accuracy"]  # of condensation methods
 COMPILE_SECONDS = 300  # of condensing, that compiling may take its minute of
 
 
@@ -226,29 +227,34 @@ def condensations(
     progress: bool = True,
     precision: str = "auto",
     ready: Mapping[str, CondensedSet] | None = None,
+    known: Mapping[str, pd.DataFrame] | None = None,
     **training: Any,
 ) -> tuple[pd.DataFrame, dict[str, CondensedSet]]:
     """Condense by each method for as many seconds, and train and test on each start and each result.
 
-    ready: sets by method that are there already, of this ipc, preset and seed; the others are condensed.
+    ready: sets by method that are there already, of this ipc, preset and seed; the others are condensed. known: by method,
+    what `evaluate_many` gave for "start" and "condensed", which are not trained on again if it has all of `seeds`.
 
     A method's schedule goes on until the time is over, MTT's experts included in it; each takes its own factor. training:
     epochs, and fields of `train.Protocol`. Returns a table with columns method, factor, steps, seconds, subset ("start" or
     "condensed"), seed, last_batch, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
     """
-    made, tables = dict(ready or {}), []
+    made, subsets = dict(ready or {}), {}
+    known = {method: table for method, table in (known or {}).items() if method in methods and set(seeds) <= set(table.seed)}
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
         common = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}
-        start = condense.start_set(data, method, **common)
         if method not in made:
             options = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
             made[method] = condense.condense(data, method, **common, **options, **condense.unending(method))
-        condensed = made[method]
-        subsets = {"start": start.form(), "condensed": condensed.form()}
-        table = evaluate_many(subsets, data, seeds=seeds, device=device, progress=False, precision=precision, **training)
-        tables.append(table.assign(method=method, factor=condensed.factor, steps=condensed.info["steps"], seconds=condensed.info["seconds"]))
-    columns = ["method", "factor", "steps", "seconds", "subset", "seed", "last_batch", "precision", "accuracy"]
-    return pd.concat(tables, ignore_index=True)[columns], {method: made[method] for method in methods}
+        if method not in known:
+            start = condense.start_set(data, method, **common)
+            subsets |= {(method, "start"): start.form(), (method, "condensed"): made[method].form()}
+    tables = [table[table.seed.isin(seeds)].assign(method=method) for method, table in known.items()]
+    if subsets:
+        trained = evaluate_many(subsets, data, seeds=seeds, device=device, progress=progress, precision=precision, **training)
+        tables.append(trained.assign(method=trained.subset.str[0], subset=trained.subset.str[1]))
+    told = pd.DataFrame([(m, made[m].factor, made[m].info["steps"], made[m].info["seconds"]) for m in methods], columns=COMPARED[:4])
+    return told.merge(pd.concat(tables), on="method")[COMPARED], {method: made[method] for method in methods}
 
 
 def by_bytes(

@@ -12,7 +12,7 @@ PRESETS = ("paper", "laptop", "smoke")
 LARGE = 64  # images of this side or more take the ImageNet-10 settings
 SHORT_RUN_LR = 20  # the paper's image step is for 200,000 steps; hundreds of them move too little (README, "Image step")
 SHORTEST_RUN_LR = 80  # for the few steps of smoke
-SMOKE_WIDTH = 32  # channels of the ConvNet in the smoke preset
+SMOKE_WIDTH = 24  # channels of the ConvNet in the smoke preset
 Settings = TypeVar("Settings")
 
 
