@@ -134,10 +134,10 @@ def train_experts(
     """Train `count` experts on the normalised training images as `settings` say; a draw of the augmentation per image, no CutMix.
 
     folder: one file for each expert, `expert-000.safetensors`, whose "parameters" are float32 [epochs + 1, P], the start
-    first ([2, P] if the settings keep the first and the last alone). Finished ones are used as they are, whatever `count` they were made for; an unfinished one goes on from its
-    checkpoint, written every minute, and ends as if never stopped. None: they are kept in memory. only: the numbers of those
-    that are wanted (None: all of 0..count-1). time_budget: seconds after which no epoch is begun; only finished experts
-    come back.
+    first ([2, P] if the settings keep the first and the last alone). Finished ones are used as they are, whatever `count`
+    they were made for; an unfinished one goes on from its checkpoint, written every minute, and ends as if never stopped.
+    None: they are kept in memory. only: the numbers of those that are wanted (None: all of 0..count-1). time_budget: seconds
+    after which no epoch is begun; only finished experts come back.
     Raises ValueError at bad arguments and where a file in the folder is damaged or of other settings, before any
     training; FloatingPointError where an expert's loss or weights leave the finite numbers; OSError where the folder
     cannot be written.
