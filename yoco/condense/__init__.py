@@ -13,7 +13,7 @@ from yoco.condense import dream, dsa, kip, mtt, ncfm
 from yoco.condense import nested as nesting
 from yoco.condense.dream import RepresentativeMatching
 from yoco.condense.dsa import SiameseMatching
-from yoco.condense.idc import GradientMatching, condensed_from, real_set
+from yoco.condense.idc import PACKING, GradientMatching, condensed_from, real_set
 from yoco.condense.kip import KernelInducingPoints
 from yoco.condense.mtt import TrajectoryMatching
 from yoco.condense.ncfm import CharacteristicMatching
@@ -121,7 +121,7 @@ def condense(
     if start is not None and factor is None:
         factor = checks.instance("start", start, CondensedSet).factor
     ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
-    given = {} if start is None else {"start": _checked_start(start, data, ipc, factor).fingerprint}
+    given = {"packing": PACKING} if start is None else {"start": _checked_start(start, data, ipc, factor).fingerprint}
     given |= {} if nested is None else {"nested": _budgets(method, nested, ipc)}
     prefixes = {"prefixes": [budget * factor**2 for budget in given["nested"]]} if nested is not None else {}
     experts = _experts(method, expert_folder, checkpoint, progress)
@@ -170,7 +170,7 @@ def start_set(
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
     stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, False)
-    info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how, "started_from": stepper.started_from.tolist()}
+    info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how, "packing": PACKING, "started_from": stepper.started_from.tolist()}
     return condensed_from(stepper.images, data, ipc, factor, "real", info)
 
 
