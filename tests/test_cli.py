@@ -46,15 +46,16 @@ def test_ablations_without_jupyter_share_the_study_s_trainings(tmp_path, capsys)
     assert len(shared) and (shared.accuracy_x == shared.accuracy_y).all()
 
 
-@pytest.mark.parametrize("method, factor", [("dream", 2), ("dsa", 1), ("mtt", 1), ("kip", 1)])
+@pytest.mark.parametrize("method, factor", [("dream", 2), ("dsa", 1), ("mtt", 1), ("kip", 1), ("ncfm", 2)])
 def test_condense_by_every_method_and_keep_the_run_s_to_one(method, factor, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(kip, "AFFORDABLE", 0)  # the convolutional kernel takes long, and has its own tests
-    steps = ["outer_loops", "1", "-p", "inner_loops", "2"] if factor == 2 or method == "dsa" else ["iterations", "2"]
+    steps = ["outer_loops", "1", "-p", "inner_loops", "2"] if method in ("dream", "dsa") else ["iterations", "2"]
     fast = ["-p", "method", method, "-p", "width", "8", "-p", "ipc", "2", "-p", "size", "8", "-p", *steps]
     assert cli.main(["condense", *fast]) == 0
     made = CondensedSet.load(tmp_path / "runs/digits/condensed.safetensors")
     assert (made.method, made.factor, made.ipc, made.info["steps"]) == (method, factor, 2, 2)
-    assert (tmp_path / "runs/digits/experts").is_dir() == (method == "mtt")
+    folders = {path.name for path in (tmp_path / "runs/digits").iterdir() if path.is_dir()}
+    assert folders == {"mtt": {"experts"}, "ncfm": {"networks"}}.get(method, set())
     capsys.readouterr()
     assert cli.main(["condense", *FAST]) == 2 and f"'method': '{method}'" in capsys.readouterr().err
 
@@ -73,7 +74,7 @@ def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):
     (["condense", "-p", "datset", "digits"], "parameter='datset' is unknown (did you mean 'dataset'?)"),
     (["condense", "-p", "ipc", "many"], "ipc='many'"),
     (["condense", "-p", "dataset", "mnist"], "dataset='mnist' is unknown"),
-    (["condense", "-p", "method", "drem"], "method='drem': Input should be 'idc', 'dream', 'dsa', 'mtt' or 'kip'"),
+    (["condense", "-p", "method", "drem"], "method='drem': Input should be 'idc', 'dream', 'dsa', 'mtt', 'kip' or 'ncfm'"),
     (["condense", "-p", "method", "mtt", "-p", "outer_loops", "3"], "setting='outer_loops' is unknown"),
     (["run", "09"], "notebook='09' is unknown"),
     (["run", "-p", "ipcto", "1"], "parameter='ipcto' is unknown"),

@@ -126,8 +126,9 @@ def test_condensing_a_class_of_equal_images_with_as_many_as_are_asked_for(method
     toy = make_data(2, 8, 1)
     images = toy.train_images.clone()
     images[toy.train_labels == 1] = 7
-    few = {"iterations": 2} if method in ("mtt", "kip") else {"outer_loops": 1, "inner_loops": 2}
-    few |= {"kip": {"kernel": "fc"}, "mtt": {"experts": 1, "buffer_epochs": 3, "max_start_epoch": 1, "image_lr": 1e-3}}.get(method, {})
+    few = {"iterations": 2} if method in ("mtt", "kip", "ncfm") else {"outer_loops": 1, "inner_loops": 2}
+    few |= {"kip": {"kernel": "fc"}, "mtt": {"experts": 1, "buffer_epochs": 3, "max_start_epoch": 1, "image_lr": 1e-3},
+            "ncfm": {"pool_epochs": 2}}.get(method, {})
     made = condense.condense(replace(toy, train_images=images), method, 2, 1, preset="smoke", seed=0, progress=False, **QUICK, **few)
     assert made.info["steps"] == 2 and made.images.isfinite().all() and made.labels.tolist() == [0, 0, 1, 1, 2, 2]
     with pytest.raises(ValueError, match="ipc=3 with factor=1 needs 3 images of every class; too few in: dark .2."):

@@ -24,7 +24,18 @@ def test_form_of_pack_keeps_order_at_any_factor(factor, size):
 @pytest.mark.parametrize("factor, size", [(4, 16), (3, 224)])
 def test_white_stays_within_0_and_1(factor, size):
     assert F.interpolate(torch.ones(1, 1, size, size), cell_size(size, factor), mode="bilinear", antialias=True).max() > 1
-    assert pack(torch.ones(factor**2, 1, size, size), factor, size).max() == 1
+    assert pack(torch.ones(factor**2, 1, size, size), factor, size, "antialias").max() == 1
+
+
+@pytest.mark.parametrize("mode", ["nearest", "antialias"])
+def test_a_cell_is_its_image_shrunk_by_the_mode(mode):
+    images = torch.rand(4, 3, 32, 32)
+    smooth = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    expected = images[:, :, ::2, ::2] if mode == "nearest" else F.interpolate(images, (16, 16), **smooth)
+    assert torch.allclose(cells(pack(images, 2, 32, mode), 2), expected, atol=1e-6)
+    assert torch.equal(pack(images, 2, 32), pack(images, 2, 32, "nearest"))
+    with pytest.raises(ValueError, match="mode='bilinear' is unknown.*allowed: nearest, antialias"):
+        pack(images, 2, 32, "bilinear")
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])

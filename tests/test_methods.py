@@ -12,6 +12,7 @@ TINY = {
     "dsa": {**MATCHING, "network_epochs": 1},
     "mtt": {"iterations": 6, "width": 4, "student_steps": 2, "experts": 2, "buffer_epochs": 3, "max_start_epoch": 1, "buffer_images": 24},
     "kip": {"iterations": 6, "kernel": "fc", "real_batch": 12},
+    "ncfm": {"iterations": 6, "width": 4, "real_batch": 12, "frequencies": 16, "pool_networks": 2, "pool_epochs": 2, "pool_images": 24},
 }
 SHORT = {"preset": "smoke", "precision": "float32", "progress": False}
 
@@ -28,7 +29,7 @@ def test_all_methods_are_held():
 def test_the_set_is_whole_and_says_how_it_was_made(method, toy):
     made = made_by(method, toy, seed=4)
     start = condense.start_set(toy, method, 1, seed=4, **{**{k: v for k, v in SHORT.items() if k != "progress"}, **TINY[method]})
-    factor = 2 if method in ("idc", "dream") else 1
+    factor = 2 if condense.METHODS[method].multi else 1
     assert made.images.shape == start.images.shape == (3, 3, 16, 16) and made.factor == start.factor == factor and made.method == method
     assert ((made.images - start.images).abs().amax((1, 2, 3)) > 0).all()
     info = made.info
@@ -73,7 +74,7 @@ def test_stopping_and_going_on_gives_the_set_that_not_stopping_gives(method, sto
 @pytest.mark.parametrize("method", TINY)
 def test_time_budget_and_progress(method, toy, capsys):
     made = made_by(method, toy, time_budget=0, progress=True)
-    assert made.info["steps"] == (0 if method == "mtt" else 1)  # its experts take the time there is
+    assert made.info["steps"] == (0 if condense.METHODS[method].experts else 1)  # experts take the time there is
     assert not made.info["finished"] and made.info["planned_steps"] == 6
     assert "condensing" in capsys.readouterr().err
 
@@ -102,7 +103,7 @@ def test_experts_lie_beside_the_checkpoint_and_are_used_again(toy, tmp_path):
     written = [file.stat().st_mtime_ns for file in files]
     again = made_by("mtt", toy, expert_folder=tmp_path / "a/experts", seed=1)
     assert [file.stat().st_mtime_ns for file in files] == written and again.info["student_lr"] > 0
-    with pytest.raises(ValueError, match="expert_folder='x' is for methods with experts .mtt., got method='idc'"):
+    with pytest.raises(ValueError, match="expert_folder='x' is for methods with experts .mtt, ncfm., got method='idc'"):
         made_by("idc", toy, expert_folder="x")
 
 

@@ -68,7 +68,7 @@ def test_the_adjoint_gives_the_gradients_of_the_whole_unroll():
 def test_the_gradients_of_a_step_are_those_of_the_plain_computation(toy, factor):
     """The same draws by hand: expert, start, batches, augmentation; images formed and normalised in one graph."""
     ours = method(toy, factor=factor, synthetic_batch=5, student_steps=6)
-    assert ours.experts  # trained before the draws
+    assert ours.pool.experts  # trained before the draws
     before = ours.source.get_state()
     loss, by_images, by_rate = ours.gradients()
     ours.source.set_state(before)
@@ -115,7 +115,7 @@ def test_a_step_is_momentum_sgd_in_normalised_pixels_clamped(toy, monkeypatch):
 def test_steps_lower_the_distance_to_one_expert_from_one_start():
     toy = make_data(per_class=40)
     ours = method(toy, experts=1, max_start_epoch=0, image_lr=100.0, student_lr=0.05, student_steps=5)
-    assert ours.experts
+    assert ours.pool.experts
     losses = []
     for number in range(20):
         ours.source.manual_seed(1)
@@ -126,7 +126,7 @@ def test_steps_lower_the_distance_to_one_expert_from_one_start():
 
 def test_no_more_than_one_student_step_s_graph_is_kept(toy, monkeypatch):
     ours, slopes, gradients = method(toy, experts=1, student_steps=6), [], []
-    assert ours.experts
+    assert ours.pool.experts
     slope, gradient = ours.student.slope, ours.student.gradient
 
     def watched(theta, direction, images, labels):

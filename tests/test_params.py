@@ -48,6 +48,8 @@ def test_command_line_text_becomes_typed():
     chosen = params.validated("04_pruning", {"ipc_to": "1, 2,5", "seed": "3", "methods": "yoco,random", "time_budget": "1.5"})
     assert (chosen.ipc_to, chosen.seed, chosen.methods, chosen.time_budget) == ([1, 2, 5], 3, ["yoco", "random"], 1.5)
     assert params.validated("04_pruning", {"ipc_to": 2}).ipc_to == [2]
+    nested = [params.validated("01_condensation", {"nested": given}).nested for given in ("True", True, "1, 2", 1, "1", None)]
+    assert nested == [True, True, [1, 2], [1], [1], None] and nested[3] is not True
 
 
 def test_epochs_at_each_budget():
@@ -65,6 +67,9 @@ def test_settings_for_another_method_are_those_it_has():
     common = {"preset": "smoke", "ipc": 2, "seed": 0, "precision": "auto", "time_budget": 5}
     assert chosen.condensation() == {**common, "method": "idc", "factor": 4, "outer_loops": 3, "width": 8}
     assert chosen.condensation("dsa") == {**common, "method": "dsa", "outer_loops": 3, "width": 8}
+    fast = params.validated("01_condensation", {"method": "ncfm", "pool_epochs": 2, "iterations": 3, "nested": "1,2"})
+    assert fast.condensation()["nested"] == [1, 2] and "nested" not in fast.condensation("idc") and "nested" not in fast.start()
+    assert fast.start()["pool_epochs"] == 2 and "pool_epochs" not in fast.condensation("mtt") and fast.condensation("kip")["iterations"] == 3
     assert chosen.condensation("mtt") == {**common, "method": "mtt", "width": 8} and chosen.condensation("kip") == {**common, "method": "kip"}
 
 

@@ -21,7 +21,9 @@ ORDER = [
     "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables", "ablations", "damage", "noise", "zoo", "style", "charts", "pictures",
     "plots", "explore", "runs", "fields", "params", "sweep", "cli", "__main__",
 ]
-CONDENSE = ["matching", "settings", "idc", "dream", "dsa", "experts", "student", "mtt", "ntk", "kip", "__init__"]
+CONDENSE = [
+    "matching", "settings", "idc", "dream", "dsa", "experts", "pool", "student", "mtt", "ntk", "kip", "characteristic", "ncfm", "nested", "__init__",
+]
 DOWNWARD = {("condensed.py", "prune")}  # `CondensedSet.rank`, for whoever has a set in hand
 
 

@@ -41,6 +41,8 @@ def wrong_values(notebook: str, name: str) -> list:
         return bad + ([["nothing"], [None], [[]], [next(iter(NAMED[name]))] * 2] if name in LISTS else [" ", [], [*NAMED[name]]])
     if name in SECONDS:
         return [*NO_NUMBERS, -0.5, "-1", -(10**30)]
+    if name == "nested":
+        return [False, "many", "", NAN, [], {}, b"1", 2j, object(), *COUNTS_OUT_OF_RANGE, [0], [True], [1, 1], [None], ["x"], [[1]]]
     bad = [*NO_NUMBERS, *COUNTS_OUT_OF_RANGE] if name != "seed" else [*NO_NUMBERS, -1, 2**32, "4294967296", 0.5, None]
     if name == "size":
         bad += [1, 7, 4097]
@@ -81,6 +83,8 @@ def test_right_values_come_back_also_from_text(field, number, seconds, data):
     elif is_list(notebook, name):
         first = number % 88 + 1 if name in PERCENTS else number
         value = [first, first + 1, first + 2]
+    elif name == "nested":
+        value = data.draw(st.sampled_from([True, [number, number + 1]]))
     else:
         value = {"size": number % 4089 + 8, "seed": number % 2**31}.get(name, number % 10**6 + 1)
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)

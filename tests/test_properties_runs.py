@@ -52,6 +52,13 @@ WRONG_SETTINGS = {
         "student_lr": WRONG_NUMBERS,
         "buffer_epochs": (*WRONG_COUNTS, 1),
     },
+    "ncfm": {
+        **dict.fromkeys(("iterations", "real_batch", "frequencies", "pool_networks"), WRONG_COUNTS),
+        "calibration": WRONG_NUMBERS,
+        "pool_seed": WRONG_SEEDS,
+        "pool_images": COUNTS,
+        "model": (*WRONG_NAMES, "resnet10"),
+    },
     "kip": {"iterations": WRONG_COUNTS, "depth": WRONG_COUNTS, "ridge": WRONG_NUMBERS, "kernel": WRONG_NAMES, "learn_labels": WRONG_FLAGS},
 }
 QUICK = {"device": "cpu", "precision": "float32", "compiled": False, "progress": False}
@@ -95,7 +102,7 @@ def test_wrong_settings_of_condense(toy, method):
 def test_numpy_s_numbers_are_numbers_and_end_up_in_the_file(toy, method, tmp_path):
     few = (
         {"iterations": np.int64(1)}
-        if method in ("mtt", "kip")
+        if method in ("mtt", "kip", "ncfm")
         else {"outer_loops": np.int64(1), "inner_loops": np.int8(1), "image_lr": np.float32(0.1)}
     )
     few |= (

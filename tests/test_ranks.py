@@ -28,6 +28,8 @@ JOBS = {  # the toy data has three classes: two for rank 0, one for rank 1
     "mtt": {"method": "mtt", "ipc": 2, "iterations": 4, "width": 4, "student_steps": 3, "synthetic_batch": 5, "experts": 3, "buffer_epochs": 3,
             "max_start_epoch": 1, "buffer_images": 24},
     "kip": {"method": "kip", "ipc": 2, "iterations": 6, "kernel": "fc", "real_batch": 11, "learn_labels": True},
+    "ncfm": {"method": "ncfm", "ipc": 2, "iterations": 6, "width": 4, "real_batch": 12, "frequencies": 16, "pool_networks": 3, "pool_epochs": 3,
+             "pool_images": 24, "nested": [1]},
 }
 REFUSED = {
     "unlike": {**IDC, "of_rank": {"1": {"seed": 3}}},

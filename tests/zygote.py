@@ -27,6 +27,7 @@ METHODS = {
     "dsa": {**MATCHING, "network_epochs": 1},
     "mtt": {"iterations": 12, "width": 4, "student_steps": 4, "experts": 2, "buffer_epochs": 3, "max_start_epoch": 1, "buffer_images": 24},
     "kip": {"iterations": 60, "kernel": "fc", "real_batch": 12},
+    "ncfm": {"iterations": 12, "width": 4, "real_batch": 12, "frequencies": 16, "pool_networks": 2, "pool_epochs": 3, "pool_images": 24},
 }
 EXACT = {"precision": "float32", "progress": False}
 

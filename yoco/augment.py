@@ -1,6 +1,7 @@
 """Differentiable augmentation of normalised images, zero-padded (appendix B.1.1): one draw a batch, or one an image; CutMix."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -35,8 +36,15 @@ class Draw:
     cutout: Tensor  # int64 [n, 2]: centre row, column
 
     def to(self, device: torch.device) -> "Draw":
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in moved.items() if isinstance(v, Tensor)})
+        return self._each(lambda values: values.to(device, non_blocking=True))
+
+    def of(self, index: Tensor) -> "Draw":
+        """The draws with these numbers, int64 [m], which may repeat."""
+        return self._each(lambda values: values[index])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Draw":
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if isinstance(value, Tensor)})
 
 
 @dataclass(frozen=True)

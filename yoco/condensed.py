@@ -135,20 +135,33 @@ class CondensedSet:
         given = {"mean": mean, "std": std, "classes": classes, "dataset": dataset}
         return cls(factor=factor, **published.read(path, method, **given, experiment=experiment, whitened=whitened, zca=zca))
 
-    def rank(self, dynamics: Any, method: str = "yoco", **options: Any) -> RankedSet:
+    def rank(self, dynamics: Any = None, method: str = "yoco", **options: Any) -> RankedSet:
         """Order the formed images so that the first k of every class are the method's balanced choice, for every k at once.
 
-        dynamics: `Dynamics` of this set; method: a name in `prune.METHODS` that goes by a score; options: of `prune.prune`,
-        but balanced. Raises as `prune.prune`, and ValueError at "ssp" and "ccs", which choose anew for every budget.
+        dynamics: `Dynamics` of this set, or None for a nested set (`condense(nested=...)`), which is ranked as it is; method:
+        a name in `prune.METHODS` that goes by a score; options: of `prune.prune`, but balanced. Raises as `prune.prune`, and
+        ValueError at "ssp" and "ccs", which choose anew for every budget, and if dynamics are missing for any other set.
         """
+        order, how = self._nested_order() if dynamics is None else self._order_by(dynamics, method, options)
+        cells = formation.cells(self.images.float(), self.factor)[order].transpose(0, 1).contiguous()
+        made = {name: self.info.get(name) for name in ("dataset", "preset", "steps", "seed", "precision")}
+        info = {**how, "set": self.fingerprint, **made}
+        return RankedSet(cells, self.factor, self.size, self.classes, self.mean, self.std, self.method, info)
+
+    def _order_by(self, dynamics: Any, method: str, options: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """The formed images of each class, best first, int64 [classes, n], and what info says of it."""
         from yoco import prune  # the one call down the list of files: what ranks is made of values that it makes
 
         order = prune.ranking(self, dynamics, method, **options)
-        cells = formation.cells(self.images.float(), self.factor)[order].transpose(0, 1).contiguous()
         keep = options.get("keep") or prune.METHODS[method].keep
-        made = {name: self.info.get(name) for name in ("dataset", "preset", "steps", "seed", "precision")}
-        info = {"ranked_by": method, "keep": keep, "options": options, "set": self.fingerprint, **made, "dynamics": dict(dynamics.info)}
-        return RankedSet(cells, self.factor, self.size, self.classes, self.mean, self.std, self.method, info)
+        return order, {"ranked_by": method, "keep": keep, "options": dict(options), "dynamics": dict(dynamics.info)}
+
+    def _nested_order(self) -> tuple[Tensor, dict[str, Any]]:
+        """The same of a nested set: the order that the formed images are in."""
+        if not self.info.get("nested"):
+            raise ValueError("dynamics of this set are needed, got None: only a set condensed with nested= is ranked without them")
+        order = torch.arange(len(self.formed_labels)).view(len(self.classes), -1)
+        return order, {"ranked_by": "nested", "budgets": self.info["nested"]}
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

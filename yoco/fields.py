@@ -29,6 +29,11 @@ def _split(value: Any) -> Any:
     return [value] if isinstance(value, (int, float)) else value
 
 
+def _true_or_split(value: Any) -> Any:
+    """True, or "true" from a command line, as True; anything else as a list."""
+    return True if value is True or str(value).strip().lower() == "true" else _split(value)
+
+
 def _number(value: Any) -> Any:
     """A number, or text of one: pydantic takes True for 1, and bytes."""
     value = checks.plain(value)
@@ -46,6 +51,7 @@ Dataset = Annotated[str, AfterValidator(check_name)]
 DatasetOrZoo = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else check_name(name))]
 Counts = Annotated[list[Count], Field(min_length=1), BeforeValidator(_split)]
 DifferentCounts = Annotated[Counts, Different]
+Nested = Annotated[Literal[True] | DifferentCounts, BeforeValidator(_true_or_split)]
 MethodName = Annotated[str, AfterValidator(lambda name: checks.one_of("method", name, METHODS))]
 Methods = Annotated[list[MethodName], Field(min_length=1), BeforeValidator(_split), Different]
 Condenser = Literal[tuple(CONDENSATIONS)]

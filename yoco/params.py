@@ -44,7 +44,10 @@ class Parameters(BaseModel):
 
     outer_loops: Optional[fields.Count] = Field(None, description="of idc, dream and dsa: fresh networks (none: by preset)")
     inner_loops: Optional[fields.Count] = Field(None, description="of idc, dream and dsa: image steps with each network (none: by preset)")
-    iterations: Optional[fields.Count] = Field(None, description="of mtt and kip: image steps (none: by preset)")
+    iterations: Optional[fields.Count] = Field(None, description="of mtt, kip and ncfm: image steps (none: by preset)")
+    pool_networks: Optional[fields.Count] = Field(None, description="of ncfm: networks of its pool (none: by preset)")
+    pool_epochs: Optional[fields.Count] = Field(None, description="of ncfm: epochs of each of them (none: by preset)")
+    nested: Optional[fields.Nested] = Field(None, description="of ncfm: budgets whose prefixes are matched too, or true for 1, 2, 3, 5, …")
     time_budget: Optional[fields.Seconds] = Field(None, description="seconds after which condensing stops; run again to go on")
 
     @model_validator(mode="before")
@@ -81,7 +84,8 @@ class Parameters(BaseModel):
     def condensation(self, method: str | None = None) -> dict[str, Any]:
         """Arguments for `condense`; of another method than the run's, those that it has."""
         if method in (None, self.method):
-            return {**self.start(), "time_budget": self.time_budget}
+            nested = {} if self.nested is None else {"nested": self.nested}
+            return {**self.start(), "time_budget": self.time_budget, **nested}
         size = self.size or 1  # settings have the same names at every size
         known = {"method", "preset", "ipc", "factor", "seed", "precision", *CONDENSATIONS[method].settings_for(self.scale, size, 1, {}).record()}
         other = self.model_copy(update={"method": method, "factor": None})
@@ -90,7 +94,8 @@ class Parameters(BaseModel):
     def start(self) -> dict[str, Any]:
         """Arguments for `start_set`."""
         networks = () if self.method == "kip" else ("model", "width")  # a kernel has neither
-        names = ("method", "ipc", "factor", "seed", "precision", "outer_loops", "inner_loops", "iterations", *networks)
+        steps = ("outer_loops", "inner_loops", "iterations", "pool_networks", "pool_epochs")
+        names = ("method", "ipc", "factor", "seed", "precision", *steps, *networks)
         chosen = {name: getattr(self, name) for name in names}
         return {"preset": self.scale, **{name: value for name, value in chosen.items() if value is not None}}
 

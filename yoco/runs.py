@@ -15,6 +15,7 @@ import torch
 from yoco import ablations, checks, damage, files, locks, noise, ranks, study, tables, timing, workers, zoo
 from yoco import device as devices
 from yoco.condense import METHODS, condense, start_set
+from yoco.condense.nested import budgets
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
 from yoco.dynamics import SHORT, Dynamics, record_many
@@ -100,6 +101,8 @@ def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
 def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[str, Any]) -> None:
     there = {"dataset": found.info.get("dataset"), "method": found.method, "ipc": found.ipc, "factor": found.factor}
     asked = {**there, **{name: arguments[name] for name in ("method", "ipc", "factor") if name in arguments}}
+    if "nested" in arguments:
+        there["nested"], asked["nested"] = found.info.get("nested"), budgets(arguments["nested"], arguments["ipc"])
     if not dataset.startswith(ZOO):
         asked["dataset"] = name_of(dataset)
     if asked != there:
@@ -284,7 +287,7 @@ def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any, plac
     """One damaged set and its dynamics. The same kind, percent and seed damage the same images. A set condensed from clean images
     is the run's own, where that was made by the same settings, and so are its dynamics."""
     clean = kind == noise.CLEAN
-    own = clean and (place == "formed" or _made_by(condensed, data, chosen.start()))
+    own = clean and (place == "formed" or _made_by(condensed, data, chosen.condensation()))
     inside = run if own else folder(str(run / "noise" / f"{place}-{kind}-{percent}"), chosen.dataset)
     condensed_from = lambda real: get_condensed(inside, chosen.real_dataset, lambda: real, go_on=True, **chosen.condensation())
     if clean:
@@ -304,9 +307,10 @@ def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any, plac
 def _made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any]) -> bool:
     """Whether `condense(data, **arguments)` made the set, to its end; the precision is not looked at."""
     named = ("method", "ipc", "factor", "preset", "seed")
-    settings = {name: value for name, value in arguments.items() if name not in (*named, "precision")}
+    settings = {name: value for name, value in arguments.items() if name not in (*named, "precision", "time_budget", "nested")}
     wanted = {"factor": condensed.factor, **{name: arguments[name] for name in named if name in arguments}}
     wanted |= {"settings": METHODS[wanted["method"]].settings_for(wanted["preset"], data.size, wanted["ipc"], settings).record()}
+    wanted |= {"nested": budgets(arguments["nested"], wanted["ipc"]) if "nested" in arguments else None}
     wanted |= {"dataset": data.name, "images": len(data.train_images), "finished": True}
     return all(condensed.info.get(name) == value for name, value in wanted.items())
 

@@ -1,6 +1,6 @@
 """Condensation: a training set into a few synthetic images per class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,14 @@ import torch
 
 from yoco import checks, files, formation, loop, ranks, seeds, timing, train
 from yoco import device as devices
-from yoco.condense import dream, dsa, kip, mtt
+from yoco.condense import dream, dsa, kip, mtt, ncfm
+from yoco.condense import nested as nesting
 from yoco.condense.dream import RepresentativeMatching
 from yoco.condense.dsa import SiameseMatching
-from yoco.condense.idc import GradientMatching, condensed_from, real_set
+from yoco.condense.idc import PACKING, GradientMatching, condensed_from, real_set
 from yoco.condense.kip import KernelInducingPoints
 from yoco.condense.mtt import TrajectoryMatching
+from yoco.condense.ncfm import CharacteristicMatching
 from yoco.condense.settings import LARGE, PRESETS, settings_for
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData
@@ -32,7 +34,8 @@ class Method:
     settings_for: Callable[..., Any]
     stepper: Callable[..., loop.Stepper]
     multi: bool
-    experts: bool = False  # whether it follows experts, which are kept in a folder
+    experts: str | None = None  # the folder that keeps its experts, if it has any
+    nests: bool = False  # whether its steps can match prefixes
 
 
 METHODS: dict[str, Method] = {
@@ -41,8 +44,9 @@ METHODS: dict[str, Method] = {
         Method("idc", settings_for, GradientMatching, True),
         Method("dream", dream.settings_for, RepresentativeMatching, True),
         Method("dsa", dsa.settings_for, SiameseMatching, False),
-        Method("mtt", mtt.settings_for, TrajectoryMatching, False, experts=True),
+        Method("mtt", mtt.settings_for, TrajectoryMatching, False, experts="experts"),
         Method("kip", kip.settings_for, KernelInducingPoints, False),
+        Method("ncfm", ncfm.settings_for, CharacteristicMatching, True, experts="networks", nests=True),
     )
 }
 
@@ -68,6 +72,8 @@ def condense(
     factor: int | None = None,
     *,
     preset: str = "laptop",
+    start: CondensedSet | None = None,
+    nested: bool | Sequence[int] | None = None,
     seed: int = 0,
     checkpoint: str | Path | None = None,
     expert_folder: str | Path | None = None,
@@ -82,12 +88,16 @@ def condense(
     """Condense `data` to `ipc` images a class, each holding factor × factor cells. With a progress bar, long work says first how
     long its image steps will take on this machine (see `timing`).
 
-    method: a name in `METHODS`. factor: None is the method's own (see `factor_of`). preset: "paper" | "laptop" | "smoke";
-    `settings` override single values of it (see the method's settings: `IdcSettings`, `DreamSettings`, `DsaSettings`,
-    `TrajectorySettings`, `KipSettings`).
+    method: a name in `METHODS`. factor: None is that of `start`, or the method's own (see `factor_of`). preset: "paper" |
+    "laptop" | "smoke"; `settings` override single values of it (see the method's settings: `IdcSettings`, `DreamSettings`,
+    `DsaSettings`, `TrajectorySettings`, `KipSettings`, `NcfmSettings`).
+    start: a set to condense further, of the same classes, size, IPC and factor; None: packed real images. nested: budgets
+    (IPC_T) whose prefixes of each class are matched as sets of their own, with equal weights, or True for 1, 2, 3, 5, 7, 10,
+    20, …; such a set is ranked as it is (`CondensedSet.rank`). Methods: ncfm.
     checkpoint: a file to go on from if it is there, and to keep the run in: stopping and going on gives the set that
-    not stopping gives. expert_folder: where MTT's experts are, made where they are not there (None: "experts" beside the
-    checkpoint, or in memory without one). time_budget: seconds after which this call stops and returns the set as it is
+    not stopping gives. expert_folder: the folder of MTT's experts or NCFM's networks; missing ones are trained first (None:
+    "experts" or "networks" beside the checkpoint, or in memory without one). time_budget: seconds after which this call stops
+    and returns the set as it is
     (`.info["finished"]` is then False). precision: of the convolutions, see `device.choose_precision`. compiled: None
     compiles where the schedule is long enough to pay for it. watch: called with a copy of the set as it is, every few
     seconds (see `loop.run`) and at the end; `explore.Live()` is one that draws.
@@ -109,7 +119,12 @@ def condense(
     for name, path in (("checkpoint", checkpoint), ("expert_folder", expert_folder)):
         if path is not None:
             checks.path(name, path)
+    if start is not None and factor is None:
+        factor = checks.instance("start", start, CondensedSet).factor
     ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
+    given = {"packing": PACKING} if start is None else {"start": _checked_start(start, data, ipc, factor).fingerprint}
+    given |= {} if nested is None else {"nested": _budgets(method, nested, ipc)}
+    prefixes = {"prefixes": [budget * factor**2 for budget in given["nested"]]} if nested is not None else {}
     experts = _experts(method, expert_folder, checkpoint, progress)
     with ranks.joined() as among:
         where = devices.choose(device)
@@ -131,9 +146,13 @@ def condense(
             "settings": chosen.record(),
             "seed": seed,
             "precision": how,
+            **given,
         }
         among.check_alike({**identity, "labels": files.checksum(data.train_labels), "mean": data.mean, "std": data.std})
-        stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, ranks=among, **experts)
+        own = {"ranks": among, **experts, **prefixes}
+        stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, **own)
+        if start is not None:
+            stepper.images = start.images.to(stepper.images.device)
 
         def look(losses: list[float]) -> None:
             info = {**identity, "steps": len(losses), "planned_steps": chosen.steps, **loop.thinned(losses)}
@@ -156,7 +175,7 @@ def start_set(
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
     stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, False)
-    info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how, "started_from": stepper.started_from.tolist()}
+    info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how, "packing": PACKING, "started_from": stepper.started_from.tolist()}
     return condensed_from(stepper.images, data, ipc, factor, "real", info)
 
 
@@ -167,8 +186,26 @@ def _experts(method: str, given: str | Path | None, checkpoint: str | Path | Non
             allowed = ", ".join(m.name for m in METHODS.values() if m.experts)
             raise ValueError(f"expert_folder={str(given)!r} is for methods with experts ({allowed}), got method={method!r}")
         return {}
-    beside = None if checkpoint is None else Path(checkpoint).parent / "experts"
+    beside = None if checkpoint is None else Path(checkpoint).parent / METHODS[method].experts
     return {"experts": beside if given is None else Path(given), "progress": progress}
+
+
+def _budgets(method: str, nested: bool | Sequence[int], ipc: int) -> list[int]:
+    """The budgets of a nested set, for a method that makes such sets."""
+    if not METHODS[method].nests:
+        allowed = ", ".join(m.name for m in METHODS.values() if m.nests)
+        raise ValueError(f"nested={nested!r} is for {allowed}, got method={method!r}")
+    return nesting.budgets(nested, ipc)
+
+
+def _checked_start(start: CondensedSet, data: ImageData, ipc: int, factor: int) -> CondensedSet:
+    """`start` if it is of the same classes, shape, IPC and factor as the set to be made, else a ValueError."""
+    checks.instance("start", start, CondensedSet)
+    wanted = {"classes": data.classes, "channels": data.channels, "size": data.size, "ipc": ipc, "factor": factor}
+    differ = [f"{name} {getattr(start, name)!r}, wanted {value!r}" for name, value in wanted.items() if getattr(start, name) != value]
+    if differ:
+        raise ValueError(f"start does not fit: it has {'; '.join(differ)}")
+    return start
 
 
 def _checked(

@@ -1,11 +1,11 @@
-"""Experts of trajectory matching: networks trained on real images, their parameters kept after every epoch (design §6)."""
+"""Experts: networks trained on real images, for MTT (every epoch kept) and NCFM (the first and the last weights; design §5 and §6)."""
 
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import safetensors
 import torch
@@ -27,7 +27,11 @@ AUGMENTATION = augment.Augmentation(augment.OPERATIONS, single=True)  # DSA's, o
 
 @dataclass(frozen=True)
 class ExpertSettings:
-    """How one expert is trained. The defaults are the published ones for CIFAR, plain SGD."""
+    """How one expert of MTT is trained. The defaults are the published ones for CIFAR, plain SGD."""
+
+    weight_decay: ClassVar[float] = 0.0
+    every_epoch: ClassVar[bool] = True  # whether the weights after each epoch are kept, or the first and the last alone
+    augmentation: ClassVar[augment.Augmentation] = AUGMENTATION
 
     epochs: int = 50
     model: str = "convnet"
@@ -50,6 +54,34 @@ class ExpertSettings:
     def taken(self, data: ImageData) -> int:
         """Images that an expert trains on."""
         return min(self.images or len(data.train_images), len(data.train_images))
+
+    def lr_at(self, progress: float) -> float:
+        """The learning rate after a share of the training, in 0..1."""
+        return self.lr
+
+
+@dataclass(frozen=True)
+class PairSettings(ExpertSettings):
+    """How one network of NCFM's pool is trained: momentum SGD, a linear warm-up, then a cosine to 0."""
+
+    lr: float = 0.04
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.05  # share of the training
+
+    every_epoch: ClassVar[bool] = False
+    augmentation: ClassVar[augment.Augmentation] = augment.Augmentation(("color", "crop", "flip", "cutout"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.real("weight_decay", self.weight_decay, 0)
+        checks.real("warmup", self.warmup, 0, 1)
+
+    def lr_at(self, progress: float) -> float:
+        """The learning rate after a share of the training, in 0..1."""
+        if progress < self.warmup:
+            return self.lr * progress / self.warmup
+        return self.lr * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2
 
 
 class Experts:
@@ -99,13 +131,13 @@ def train_experts(
     progress: bool = True,
     time_budget: float | None = None,
 ) -> Experts:
-    """Train `count` experts on the normalised training images; plain SGD, one DSA operation a batch, a draw an image, no CutMix.
+    """Train `count` experts on the normalised training images as `settings` say; a draw of the augmentation per image, no CutMix.
 
     folder: one file for each expert, `expert-000.safetensors`, whose "parameters" are float32 [epochs + 1, P], the start
-    first. Finished ones are used as they are, whatever `count` they were made for; an unfinished one goes on from its
-    checkpoint, written every minute, and ends as if never stopped. None: they are kept in memory. only: the numbers of those
-    that are wanted (None: all of 0..count-1). time_budget: seconds after which no epoch is begun; only finished experts
-    come back.
+    first ([2, P] if the settings keep the first and the last alone). Finished ones are used as they are, whatever `count`
+    they were made for; an unfinished one goes on from its checkpoint, written every minute, and ends as if never stopped.
+    None: they are kept in memory. only: the numbers of those that are wanted (None: all of 0..count-1). time_budget: seconds
+    after which no epoch is begun; only finished experts come back.
     Raises ValueError at bad arguments and where a file in the folder is damaged or of other settings, before any
     training; FloatingPointError where an expert's loss or weights leave the finite numbers; OSError where the folder
     cannot be written.
@@ -120,11 +152,12 @@ def train_experts(
     identities = [{**common, "number": number} for number in range(count) if only is None or number in only]
     found = [_finished(folder, identity) for identity in identities]
     experts, started = [], time.monotonic()
-    with tqdm(total=len(identities) * settings.epochs, desc="training experts", unit="epoch", disable=not progress) as bar:
+    each = settings.epochs * settings.taken(data)
+    with tqdm(total=len(identities) * each, desc="training experts", unit="image", unit_scale=True, disable=not progress) as bar:
         for expert, identity in zip(found, identities):
             left = allowed - (time.monotonic() - started)
             if expert is not None:
-                bar.update(settings.epochs)
+                bar.update(each)
             elif left > 0:
                 training = _Training(data, settings, identity, where, compiled, bar.update)
                 expert = _train(training, folder, identity, None if left == math.inf else left)
@@ -183,21 +216,23 @@ class _Training(loop.Stepper):
         self.source = seeds.generator(identity["seed"], STREAM + identity["number"])
         shape = (data.channels, len(data.classes), data.size)
         self.model = models.build_seeded(seeds.draw_seed(self.source), settings.model, *shape, width=settings.width).to(device)
-        optimiser = train.Optimiser(settings.lr, settings.momentum, weight_decay=0.0).build(self.model)
+        optimiser = train.Optimiser(settings.lr, settings.momentum, settings.weight_decay).build(self.model)
         self.network_step = train.Step(self.model, optimiser, identity["precision"], compiled)
         chosen = seeds.choice(len(data.train_images), settings.taken(data), self.source)
         self.images, self.labels = RealImages.training(data, device).of(chosen), data.train_labels[chosen].to(device)
         self.rows = [self._parameters()]  # on the CPU
+        self.shown = 0  # images that the bar has
 
     def _parameters(self) -> Tensor:
         return parameters_to_vector(self.model.parameters()).detach().cpu()
 
     def step(self, number: int) -> float:
         """Epoch `number`. Returns its mean cross-entropy, NaN where the weights leave the finite numbers."""
+        self.progress = number * len(self.images)  # in images, over all epochs
+        self._look()
         order = torch.randperm(len(self.images), generator=self.source).to(self.images.device)
         total = sum(self._train_on(part) for part in order.split(CHUNK * self.settings.batch_size))
-        self.rows.append(self._parameters())
-        self.advance(1)
+        self.rows = [*(self.rows if self.settings.every_epoch else self.rows[:1]), self._parameters()]
         return total.item() / len(self.images) if self.rows[-1].isfinite().all() else math.nan
 
     def _train_on(self, part: Tensor) -> Tensor:
@@ -207,13 +242,22 @@ class _Training(loop.Stepper):
 
         def seen(index: Tensor, logits: Tensor) -> None:
             losses.append(F.cross_entropy(logits, labels[index.to(labels.device)], reduction="sum"))
+            self.progress += len(index)
+            self._look()
 
-        options = {"classes": len(self.data.classes), "augmentation": AUGMENTATION, "batch_size": self.settings.batch_size}
+        options = {"classes": len(self.data.classes), "augmentation": self.settings.augmentation, "batch_size": self.settings.batch_size}
         train.epoch(self.network_step, images, labels, self.source, cutmix=0.0, seen=seen, **options)
         return torch.stack(losses).sum()
 
+    def _look(self) -> None:
+        """Set the learning rate of the next batch, and advance the bar."""
+        self.advance(self.progress - self.shown)
+        self.shown = self.progress
+        for group in self.network_step.optimizer.param_groups:
+            group["lr"] = self.settings.lr_at(self.progress / (self.settings.epochs * len(self.images)))
+
     def state(self) -> dict[str, Tensor]:
-        """The parameters so far, float32 [epochs + 1, P], the momentum if there is any, and the state of the generator."""
+        """The parameters that are kept and the present ones, float32 [n, P], the momentum if there is any, and the state of the generator."""
         momenta = [s["momentum_buffer"] for s in self.network_step.optimizer.state.values() if s.get("momentum_buffer") is not None]
         momentum = {"momentum": parameters_to_vector(momenta)} if momenta else {}
         return {"parameters": torch.stack(self.rows), "generator": self.source.get_state(), **momentum}
@@ -230,4 +274,3 @@ class _Training(loop.Stepper):
         if "momentum" in state:
             for parameter, values in zip(parameters, state["momentum"].to(parameters[0].device).split(sizes)):
                 self.network_step.optimizer.state[parameter]["momentum_buffer"] = values.view_as(parameter).clone()
-        self.advance(len(self.rows) - 1)

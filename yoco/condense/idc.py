@@ -17,6 +17,8 @@ from yoco.ranks import ALONE, Ranks
 from yoco.real import RealImages
 
 PACKED = 100  # condensed images that are packed at a time
+PACKING = "nearest"  # how every method shrinks the real images that it starts from
+
 
 def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
     """The training images that condensation starts from: random ones, class after class. Int64 [classes * ipc * factor²]."""
@@ -28,10 +30,10 @@ def members_of(data: ImageData) -> list[Tensor]:
     return [torch.nonzero(data.train_labels == label).flatten() for label in range(len(data.classes))]
 
 
-def packed(data: ImageData, chosen: Tensor, factor: int) -> Tensor:
-    """Training images by index, shrunk to cells: float [n / factor², C, S, S] in 0..1."""
+def packed(data: ImageData, chosen: Tensor, factor: int, mode: str = PACKING) -> Tensor:
+    """Training images by index, shrunk to cells (mode: of `formation.pack`): float [n / factor², C, S, S] in 0..1."""
     parts = chosen.split(PACKED * factor**2)  # floats of all real images would be factor² times what is kept
-    return torch.cat([formation.pack(to_floats(data.train_images[part]), factor, data.size) for part in parts])
+    return torch.cat([formation.pack(to_floats(data.train_images[part]), factor, data.size, mode) for part in parts])
 
 
 class GradientMatching(Stepper):
@@ -180,14 +182,14 @@ class GradientMatching(Stepper):
         train.restore_network(self.network_step, state)
 
 
-def real_set(data: ImageData, ipc: int, factor: int, seed: int) -> CondensedSet:
+def real_set(data: ImageData, ipc: int, factor: int, seed: int, packing: str = PACKING) -> CondensedSet:
     """Packed random real images: where every method but DREAM starts from under the same seed (see `start_set`).
 
-    Raises ValueError where a class has fewer than ipc * factor² images.
+    packing: mode of `formation.pack`. Raises ValueError if a class has fewer than ipc * factor² images.
     """
     data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
-    images = packed(data, start_choice(data, ipc, factor, seeds.generator(seed)), factor)
-    return condensed_from(images, data, ipc, factor, "real", {"dataset": data.name, "seed": seed})
+    images = packed(data, start_choice(data, ipc, factor, seeds.generator(seed)), factor, packing)
+    return condensed_from(images, data, ipc, factor, "real", {"dataset": data.name, "seed": seed, "packing": packing})
 
 
 def condensed_from(images: Tensor, data: ImageData, ipc: int, factor: int, method: str, info: Mapping[str, object]) -> CondensedSet:

@@ -1,8 +1,7 @@
 """MTT: condensation by trajectory matching: students are to go where experts went (design §6)."""
 
-import functools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from torch import Generator, Tensor
 
 from yoco import checks, formation, models, train
 from yoco import device as devices
-from yoco.condense.experts import AUGMENTATION, Experts, ExpertSettings, train_experts
+from yoco.condense.experts import AUGMENTATION, ExpertSettings
 from yoco.condense.idc import packed, start_choice
+from yoco.condense.pool import Pool
 from yoco.condense.settings import PRESETS, default_model, overridden, smoke_width
 from yoco.condense.student import Batch, Student, distance_gradients
 from yoco.condensed import normalise
@@ -139,9 +139,10 @@ class TrajectoryMatching(Stepper):
         ranks: Ranks = ALONE,
     ) -> None:
         self.data, self.factor, self.settings, self.source, self.ranks = data, factor, settings, source, ranks
-        self.device, self.precision, self.compiled = device, precision, compiled
-        self.folder, self.progress = experts, progress and ranks.first
+        self.device = device
         devices.keep_memory(device)
+        where = {"device": device, "precision": precision, "compiled": compiled, "progress": progress}
+        self.pool = Pool(data, experts, settings.buffer, settings.experts, settings.buffer_seed, ranks=ranks, **where)
         self.started_from = start_choice(data, ipc, factor, source)
         self.images = packed(data, self.started_from, factor).to(device)
         self.velocity = torch.zeros_like(self.images)
@@ -153,33 +154,9 @@ class TrajectoryMatching(Stepper):
         skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
         self.student = Student(skeleton, precision, compiled, ranks)
 
-    @functools.cached_property
-    def experts(self) -> Experts:
-        """The experts, trained where they are not there yet."""
-        return self._trained(None)
-
     def prepare(self, time_budget: float | None) -> bool:
         """Train the experts that are not there; False where the time was over before the last one, on any rank."""
-        if self.ranks.size > 1 and self.folder is not None:
-            own = self.ranks.part(self.settings.experts)
-            if not self._all_have(self._trained(time_budget, own), len(own)):
-                return False
-            time_budget = None  # all are made: what is not in sight here has to be made here
-        trained = self._trained(time_budget)
-        ready = self._all_have(trained, self.settings.experts)
-        if ready:
-            self.experts = trained
-        return ready
-
-    def _all_have(self, trained: Experts, wanted: int) -> bool:
-        self.ranks.meet()
-        return bool(self.ranks.sum(torch.tensor(int(len(trained) == wanted))) == self.ranks.size)
-
-    def _trained(self, time_budget: float | None, only: Collection[int] | None = None) -> Experts:
-        options = {"device": self.device, "precision": self.precision, "compiled": self.compiled, "progress": self.progress}
-        s = self.settings
-        budget = {"time_budget": time_budget, "only": only}
-        return train_experts(self.data, self.folder, s.buffer, count=s.experts, seed=s.buffer_seed, **budget, **options)
+        return self.pool.ready(time_budget)
 
     def step(self, number: int) -> float:
         """One image step, and one of the student's learning rate. Returns the distance, or NaN where a gradient is not finite."""
@@ -204,9 +181,9 @@ class TrajectoryMatching(Stepper):
         return loss, torch.autograd.grad(formed, images, by_formed)[0], by_rate
 
     def _trajectory(self) -> tuple[Tensor, Tensor]:
-        number = int(torch.randint(len(self.experts), (1,), generator=self.source))
+        number = int(torch.randint(self.settings.experts, (1,), generator=self.source))
         epoch = int(torch.randint(self.settings.max_start_epoch + 1, (1,), generator=self.source))
-        start, target = self.experts.pair(number, epoch, self.settings.expert_epochs)
+        start, target = self.pool.experts.pair(number, epoch, self.settings.expert_epochs)
         return start.to(self.device), target.to(self.device)
 
     def _batches(self, count: int) -> list[Batch]:
