@@ -89,8 +89,9 @@ def test_the_paper_s_protocol_leaves_a_small_last_batch(toy, toy_set):
     assert Protocol.of(epochs=1).last_batch == "even" and Protocol.of("paper", epochs=1) == Protocol(1, last_batch="small")
     assert Protocol.of("paper", epochs=1, last_batch="even").last_batch == "even"
     images, labels = toy_set.form()
-    ways = {name: evaluate.evaluate_many({"a": (images, labels)}, toy, epochs=2, seeds=[0], batch_size=32, protocol=name, progress=False, **FAST) for name in ("even", "paper")}
-    assert [ways[name].last_batch[0] for name in ways] == ["even", "small"]
+    options = {"epochs": 2, "seeds": [0], "batch_size": 32, "progress": False, **FAST}
+    ways = [evaluate.evaluate_many({"a": (images, labels)}, toy, protocol=name, **options) for name in ("even", "paper")]
+    assert [way.last_batch[0] for way in ways] == ["even", "small"]
     with pytest.raises(ValueError, match="protocol='papper' is unknown .did you mean 'paper'"):
         Protocol.of("papper", epochs=1)
     with pytest.raises(ValueError, match="last_batch='odd' is unknown"):

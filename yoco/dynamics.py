@@ -198,8 +198,8 @@ def record(
     2/3 of `epochs`). record_on: "augmented" records the network in training, on the augmented and mixed batch that it
     trains on, against the original labels, as the paper does; "clean" the unaugmented images after each epoch.
     top_k, windows: LBPE can be asked for these later (None: the paper's, see `lbpe_settings`); early: EL2N for so many
-    epochs. A run of at most `SHORT` epochs can be asked for any. checkpoint: a file to go on from if it is there, and to keep the run in, a minute old at most: stopping and
-    going on gives the dynamics that not stopping gives. options: fields of `train.Protocol`, and `protocol`, "even" or "paper".
+    epochs. A run of at most `SHORT` epochs can be asked for any. checkpoint: a file to resume from if it exists, written every
+    minute; an interrupted recording resumes to a bit-identical result. options: fields of `train.Protocol`, and `protocol`, "even" or "paper".
     Raises ValueError or TypeError at bad arguments before any work, FloatingPointError where the training diverges,
     and for the checkpoint as `loop.run`.
     """

@@ -194,7 +194,9 @@ class Ablations(Study):
     top_k: fields.DifferentCounts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
     within: fields.DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that it chooses them among")
     compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods whose sets are pruned")
-    networks: Optional[fields.Models] = Field(None, description=f"networks trained on what is left, of {', '.join(MODELS)} (none: convnet, resnet10; convnet, convnet-d2-w32 in smoke)")
+    networks: Optional[fields.Models] = Field(
+        None, description=f"networks trained on what is left, of {', '.join(MODELS)} (none: convnet, resnet10; convnet, convnet-d2-w32 in smoke)"
+    )
 
     def early(self, size: int, record_on: str = "augmented") -> dict[str, Any]:
         """Arguments for `record_many` of runs that stop where LBPE needs no more, with every logit that is asked for here."""
@@ -218,7 +220,9 @@ class Noise(Study):
     trained_to: Optional[fields.DifferentCounts] = Field(None, description="those of ipc_to at which networks are trained (none: the smallest)")
     dynamics: fields.Count = Field(2, description="training runs recorded")
     rates: Optional[fields.Percents] = Field(None, description="percent of the labels that are wrong (none: 5, 10, 20, 40, or 40 in smoke)")
-    kinds: Optional[fields.DamageKinds] = Field(None, description="damage done to the condensed set (none: every kind, or symmetric and occlusion in smoke)")
+    kinds: Optional[fields.DamageKinds] = Field(
+        None, description="damage done to the condensed set (none: every kind, or symmetric and occlusion in smoke)"
+    )
     image_rates: Optional[fields.Percents] = Field(None, description="percent of images blurred, noisy or covered (none: the highest of rates)")
     condensed_kinds: Optional[fields.DamageKinds] = Field(None, description="damage done before condensing (none: every kind, or symmetric in smoke)")
     condensed_rates: Optional[fields.Percents] = Field(None, description="percent of the real images that it does (none: the highest of rates)")

@@ -158,12 +158,13 @@ def _finished(results: str | Path | None) -> dict[str, dict[str, Any]]:
         return {}
     try:
         text = pd.read_csv(results, dtype=str, keep_default_na=False)
-        columns = COLUMNS if "last_batch" in text.columns else [name for name in COLUMNS if name != "last_batch"]  # of a version 0.1 file
+        columns = [name for name in COLUMNS if name in text.columns or name != "last_batch"]  # version 0.1 had none
         if missing := set(columns) - set(text.columns):
             raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
         if CHECK in text.columns and (altered := [n for n, row in enumerate(text.to_dict("records"), 1) if row[CHECK] != _check(row, columns)]):
             raise ValueError(f"row {altered[0]} was altered since it was written; remove the row, and it is trained again")
-        table = text.assign(last_batch=text.get("last_batch", "small"))[COLUMNS].astype({"ipc_to": int, "dynamics": int, "seed": int, "epochs": int, "accuracy": float})
+        text["last_batch"] = text.get("last_batch", "small")
+        table = text[COLUMNS].astype({"ipc_to": int, "dynamics": int, "seed": int, "epochs": int, "accuracy": float})
         table["balanced"] = table["balanced"].map({"True": True, "False": False})
         if not table["accuracy"].between(0, 100).all() or table["balanced"].isna().any():
             raise ValueError("accuracy must lie in 0..100 and balanced be True or False in every row")
@@ -202,9 +203,9 @@ def run(
 
     options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results, jobs, backend ("loky", "dask",
     "ray" or another of joblib's; None: what `joblib.parallel_config` set, else loky): as of `train`. Returns a
-    DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of what
-    stays and how it is trained on), preset (of the set), model, width (empty: the model's own), last_batch ("even" or "small"), precision, accuracy (%);
-    the grid's cells only, in the grid's order. Raises ValueError or TypeError at bad arguments before any training.
+    DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of
+    what stays and how it is trained on), preset (of the set), model, width (empty: the model's own), last_batch
+    ("even" or "small"), precision, accuracy (%); the grid's cells only, in the grid's order. Raises ValueError or TypeError at bad arguments before any training.
     """
     cells = grid(condensed, dynamics, [{"method": method} for method in methods], **options)
     return train(cells, data, results=results, device=device, jobs=jobs, backend=backend, progress=progress)
