@@ -204,8 +204,9 @@ def run(
     options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results, jobs, backend ("loky", "dask",
     "ray" or another of joblib's; None: what `joblib.parallel_config` set, else loky): as of `train`. Returns a
     DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of
-    what stays and how it is trained on), preset (of the set), model, width (empty: the model's own), last_batch
-    ("even" or "small"), precision, accuracy (%); the grid's cells only, in the grid's order. Raises ValueError or TypeError at bad arguments before any training.
+    what stays and how it is trained on), preset (of the set), model, width (empty: the model's own), last_batch ("even"
+    or "small"), precision, accuracy (%); the grid's cells only, in the grid's order.
+    Raises ValueError or TypeError at bad arguments before any training.
     """
     cells = grid(condensed, dynamics, [{"method": method} for method in methods], **options)
     return train(cells, data, results=results, device=device, jobs=jobs, backend=backend, progress=progress)
