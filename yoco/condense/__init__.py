@@ -170,7 +170,8 @@ def start_set(
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
     stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, False)
-    info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how, "packing": PACKING, "started_from": stepper.started_from.tolist()}
+    info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how, "packing": PACKING}
+    info |= {"started_from": stepper.started_from.tolist()}
     return condensed_from(stepper.images, data, ipc, factor, "real", info)
 
 
