@@ -82,7 +82,7 @@ def test_wrong_damage_is_refused(toy, ten_cells, arguments, said):
 
 
 def test_start_set_tells_where_its_cells_came_from(toy):
-    for method in ("idc", "dream", "dsa", "mtt", "kip"):
+    for method in condense.METHODS:
         start = condense.start_set(toy, method, 2, preset="smoke", seed=3)
         chosen = torch.tensor(start.info["started_from"])
         own = formation.pack(toy.train_images[chosen].float() / 255, start.factor, toy.size)

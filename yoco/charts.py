@@ -15,11 +15,11 @@ from yoco.lazy import pd, sns
 from yoco.noise import CLEAN
 from yoco.tables import title_of
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-LOSSES = {"mtt": "distance from the expert's weights (share of its way)", "kip": "squared error of the regression"}
+LOSSES = {
+    "mtt": "distance from the expert's weights (share of its way)",
+    "kip": "squared error of the regression",
+    "ncfm": "distance of the characteristic functions, and calibration",
+}
 UNITS = {"lbpe": "LBPE", "el2n": "EL2N", "aum": "AUM, in logits", "forgetting": "forgetting, times", "entropy": "entropy, in nats"}
 LOW_IS_HARD = ("aum",)
 
