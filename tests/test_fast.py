@@ -53,7 +53,8 @@ def test_an_epoch_of_training_is_the_literal_one(precision, compiled):
     start, theirs, ours = (models.build_seeded(1, **NETWORK) for _ in range(3))
     source = seeds.generator(0)
     step = train.Step(ours, train.Optimiser().build(ours), precision, compiled)
-    train.epoch(step, images, labels, source, classes=10, augmentation=augment.Augmentation(augment.EVALUATION), batch_size=8)
+    how = {"augmentation": augment.Augmentation(augment.EVALUATION), "batch_size": 8, "last_batch": "small"}
+    train.epoch(step, images, labels, source, classes=10, **how)
     source = seeds.generator(0)  # the same draws in the same order
     loader = [(index, images[index], labels[index]) for index in torch.randperm(20, generator=source).split(8)]
     for _ in literal.train_epoch(theirs, literal.sgd(theirs), loader, 10, augment.EVALUATION, source):
