@@ -4,6 +4,7 @@ import base64
 import re
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -83,7 +84,7 @@ def test_where_no_widget_runs_the_figure_stands_in_its_place(toy_set, toy_dynami
         picture = shown["image/png"]
         assert (picture if isinstance(picture, bytes) else base64.b64decode(picture))[:4] == b"\x89PNG"
         assert "application/vnd.jupyter.widget-view+json" in shown
-    assert not plots.plt.get_fignums(), "what is drawn for a widget is closed"
+    assert not plt.get_fignums(), "what is drawn for a widget is closed"
 
 
 @pytest.mark.parametrize("method", ["idc", "dsa"])

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from torch import Tensor
 
 from yoco import style
 from yoco.condensed import CondensedSet
+from yoco.lazy import pd, sns
 from yoco.noise import CLEAN
 from yoco.tables import title_of
 
@@ -36,8 +36,6 @@ def score_label(score: str) -> str:
 
 def _dots(ax: Axes, **options: Any) -> None:
     """seaborn's stripplot, jittered by a generator of its own: the global random state stays as it is."""
-    import seaborn as sns
-
     before, source = len(ax.collections), np.random.default_rng(0)
     sns.stripplot(**options, jitter=False, ax=ax)
     for dots in ax.collections[before:]:
@@ -62,8 +60,6 @@ def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
 
 def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """The distribution of each score over the formed images, and per class below. `table` from `prune.score_table`."""
-    import seaborn as sns
-
     figure, axes = style.subplots(2, len(scores), min(11, 3 * len(scores)), 6, squeeze=False)
     for column, score in enumerate(scores):
         counts = bool((table[score] % 1 == 0).all())
@@ -78,8 +74,6 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
 
 def rank_correlations(table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | None = None) -> Axes:
     """Spearman correlation of the scores, AUM turned round so that high is hard everywhere. Returns the Axes."""
-    import seaborn as sns
-
     ax = ax or style.axes(6.2, 5)
     hardness = table[list(scores)].assign(**{name: -table[name] for name in LOW_IS_HARD if name in scores})
     named = hardness.rename(columns={name: f"−{name}" for name in LOW_IS_HARD})
@@ -133,8 +127,6 @@ def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
 def class_balance(balance: pd.DataFrame, even: int) -> Figure:
     """Bars of what each method keeps of each class at one budget (rows of `tables.class_balance`); `even`: a balanced share,
     in formed images."""
-    import seaborn as sns
-
     methods = list(dict.fromkeys(balance.method))
     rows = -(-len(methods) // 4)
     figure, axes = style.subplots(rows, 4, 11, 2.2 * rows + 0.6, sharex=True, sharey=True, squeeze=False)
@@ -151,8 +143,6 @@ def class_balance(balance: pd.DataFrame, even: int) -> Figure:
 
 def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Accuracy of each subset over its seeds; `table` as `evaluate_many` returns it. Returns the Axes."""
-    import seaborn as sns
-
     ax = ax or style.axes(4, 3)
     sns.barplot(table, x="subset", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
     _dots(ax, data=table, x="subset", y="accuracy", color="black", size=style.scaled(4))
@@ -162,8 +152,6 @@ def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Accuracy of condensation methods beside their starts; `table` of `study.condensations`. Returns the Axes."""
-    import seaborn as sns
-
     ax = ax or style.axes(6, 3)
     sns.barplot(table, x="method", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
     ax.set(xlabel="", ylabel="test accuracy (%)", ylim=(max(0, table.accuracy.min() - 10), None))
@@ -223,8 +211,6 @@ def bars(
 
     Names of pruning methods are shown by their titles.
     """
-    import seaborn as sns
-
     least = 3.5 if hue is None else 6  # a legend of two columns takes so much
     ax = ax or style.axes(max(least, min(11, 2 + 1.1 * table[x].nunique())), 3.2)
     shown = table.assign(**{name: table[name].map(lambda value: title_of(str(value))) for name in (x, hue) if name})
@@ -263,8 +249,6 @@ def heat(
     table: pd.DataFrame, index: str, columns: str, *, y: str = "accuracy", label: str = "test accuracy (%)", digits: int = 1, ax: Axes | None = None
 ) -> Axes:
     """Means of column `y` over a grid of two columns, the numbers in the squares with so many digits. Returns the Axes."""
-    import seaborn as sns
-
     means = table.pivot_table(index=index, columns=columns, values=y, sort=False)
     names = max(len(str(name)) for name in means.index)
     ax = ax or style.axes(max(5, 0.9 * means.shape[1] + 0.1 * names + 1.3), max(3.2, 0.35 * means.shape[0] + 1.2))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yoco
+from yoco.lazy import pd
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,8 +94,6 @@ def run_notebooks(options: argparse.Namespace) -> None:
 
 def report(run: Path) -> None:
     """Print the table of methods × IPC_T that lies in a run's folder, and where the figures are."""
-    import pandas as pd
-
     from yoco import runs, tables
 
     if (run / runs.TABLE).exists():

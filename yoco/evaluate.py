@@ -1,12 +1,13 @@
 """Train on a subset, test on real images: one run, or many (appendix B.1.2; design §6)."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -15,6 +16,7 @@ from yoco import checks, pixels, timing, train, workers
 from yoco import device as devices
 from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
+from yoco.lazy import pd
 from yoco.train import Protocol
 
 Subset = tuple[Tensor, Tensor]
@@ -30,7 +32,7 @@ class TestSet(NamedTuple):
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, data: ImageData) -> "TestSet":
+    def of(cls, data: ImageData) -> TestSet:
         return cls(pixels.as_array(data.test_images), data.test_labels.numpy(), len(data.classes), data.mean, data.std)
 
 

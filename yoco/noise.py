@@ -1,12 +1,13 @@
 """Who keeps whom: damaged images among what each pruning rule keeps, the accuracy that follows, and repairs of LBPE."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from yoco import checks, prune, scores, study
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData
 from yoco.dynamics import Dynamics
+from yoco.lazy import pd
 from yoco.prune import METHODS, Selection
 from yoco.study import Cell
 from yoco.train import Protocol

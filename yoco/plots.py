@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -32,6 +31,7 @@ from yoco.charts import (  # noqa: F401  figures are to be had in one place
 )
 from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics
+from yoco.lazy import pd
 from yoco.pictures import condensed_set, cross_out, gap, images, kept_and_dropped, kept_of_class, name_rows, pixels, show, tiled  # noqa: F401
 from yoco.prune import Selection
 from yoco.recorder import margin

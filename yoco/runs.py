@@ -1,5 +1,7 @@
 """A run lives in one folder; a step that finds an earlier step's file uses it, one that does not makes it, and says so."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import hashlib
@@ -8,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from yoco import ablations, checks, damage, files, locks, noise, ranks, study, tables, timing, workers, zoo
@@ -17,6 +18,7 @@ from yoco.condense import METHODS, condense, start_set
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
 from yoco.dynamics import Dynamics, record_many
+from yoco.lazy import pd
 from yoco.train import Protocol
 
 CONDENSED, RESULTS, TABLE, TABLE2 = "condensed.safetensors", "results.csv", "table.csv", "table2.csv"

@@ -1,5 +1,7 @@
 """Grids of (method × IPC_T × dynamics × seed) to one tidy table; every finished training is on disk and is skipped on the next start."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
@@ -17,6 +18,7 @@ from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
 from yoco.dynamics import Dynamics
 from yoco.evaluate import Training, accuracies, evaluate_many
+from yoco.lazy import pd
 from yoco.prune import METHODS, RANKING, Selection, prune
 from yoco.train import Protocol
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 
 from yoco import checks
+from yoco.lazy import plt
 from yoco.prune import METHODS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ MEDIA = {
     "slide": Medium(8.5, 1.5, 16, 150),  # of the 13.33 inches of a 16:9 slide, which the widest figures fill
 }
 
-# seaborn's "whitegrid" theme, written out: seaborn and pyplot take a second or two to import, and only drawing needs them
+# seaborn's "whitegrid" theme, written out: importing seaborn takes a second or two, and only drawing needs it
 THEME = {
     "axes.axisbelow": True, "axes.grid": True, "axes.edgecolor": ".8", "grid.color": ".8", "axes.labelcolor": ".15", "text.color": ".15",
     "xtick.color": ".15", "ytick.color": ".15", "xtick.bottom": False, "ytick.left": False, "lines.solid_capstyle": "round",
@@ -88,15 +89,11 @@ def axes(width: float, height: float) -> Axes:
 
 def subplots(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, Any]:
     """A new figure of `sized(width, height)` and its rows × columns Axes; options: of matplotlib's `subplots`."""
-    import matplotlib.pyplot as plt
-
     return plt.subplots(rows, columns, figsize=sized(width, height), **options)
 
 
 def figure(width: float, height: float) -> Figure:
     """A new, empty figure of `sized(width, height)`."""
-    import matplotlib.pyplot as plt
-
     return plt.figure(figsize=sized(width, height))
 
 

@@ -1,12 +1,13 @@
 """What a study found, in tables: means, pairs, beside the paper."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Sequence
 
 from yoco import checks, paper
 from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condensed import CondensedSet
+from yoco.lazy import pd
 from yoco.prune import METHODS, Selection
 
 

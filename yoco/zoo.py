@@ -1,15 +1,17 @@
 """Condensed sets that ship with the package, with the dynamics recorded on them."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from yoco import checks
 from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics
+from yoco.lazy import pd
 
 _FOLDER = files("yoco").joinpath("zoo_files")
 MOST_BYTES = 2_000_000  # of a file that ships
