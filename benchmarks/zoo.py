@@ -1,14 +1,17 @@
-"""Make the digits sets of the zoo: one of each condensation method, with its accuracy. For the maintainers of yoco.
+"""Make the digits sets of the zoo: one of each condensation method, with its accuracy and dynamics. For the maintainers of yoco.
 
-    python -m benchmarks.zoo [METHOD …]   # yoco/zoo_files/digits-<method>-ipc10.condensed.safetensors
+    python -m benchmarks.zoo [METHOD …]   # yoco/zoo_files/digits-<method>-ipc10.*
 """
 
 import sys
 
-from yoco import condense, data, evaluate, zoo
+from yoco import condense, data, dynamics, evaluate, zoo
+from yoco.condense.settings import SCALES
 
-EPOCHS, SEEDS, WIDTH = 100, 5, 32
-# the smoke presets, or longer where its steps are too few to gain anything
+EPOCHS, SEEDS = 100, 5
+RUNS = 2  # dynamics that ship with each set, for the seeds 0, 1, …
+SCALE = SCALES["smoke"]
+# the smoke presets, or longer if their steps are too few to gain anything
 LONGER = {"dsa": {"outer_loops": 40}, "kip": {"iterations": 500}}
 
 
@@ -18,8 +21,10 @@ def main() -> None:
         settings = {"preset": "smoke", **LONGER.get(method, {})}
         condensed = condense.condense(real, method, device="cpu", **settings)
         subsets = {"start": condense.start_set(real, method, device="cpu", **settings).form(), "condensed": condensed.form()}
-        accuracies = evaluate.evaluate_many(subsets, real, epochs=EPOCHS, seeds=range(SEEDS), width=WIDTH, device="cpu")
-        zoo.publish(f"digits-{method}-ipc10", condensed, accuracies, f"ConvNet-D3 of width {WIDTH}, {EPOCHS} epochs, last epoch")
+        accuracies = evaluate.evaluate_many(subsets, real, epochs=EPOCHS, seeds=range(SEEDS), width=SCALE.width, device="cpu")
+        recording = {"epochs": SCALE.recorded, "width": SCALE.width, "batch_size": SCALE.batch_size, "device": "cpu"}
+        runs = [dynamics.record(condensed, seed=seed, **recording) for seed in range(RUNS)]
+        zoo.publish(f"digits-{method}-ipc10", condensed, accuracies, f"ConvNet-D3 of width {SCALE.width}, {EPOCHS} epochs, last epoch", runs)
     columns = ["name", "method", "factor", "steps", "hours", "start_accuracy", "accuracy", "accuracy_std"]
     print(zoo.table()[columns].to_string(index=False))
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import tempfile
+import time
+from collections.abc import Callable
 
 import matplotlib
 
@@ -18,9 +20,20 @@ from yoco.condensed import CondensedSet
 from yoco.data import ImageData, channel_statistics
 
 # the same examples every time, and no folder of them; a slow machine is no failure
-hypothesis.settings.register_profile("yoco", deadline=None, derandomize=True, database=None, max_examples=60)
+hypothesis.settings.register_profile(
+    "yoco", deadline=None, derandomize=True, database=None, max_examples=60, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("yoco")
+HUNG = 1200  # seconds after which a program that is waited for counts as hung: a guard, never a measure of speed
 CLASSES = ("dark", "middle", "bright")
+
+
+def until(done: Callable[[], object]) -> None:
+    """Wait until `done()` is true, however long that takes on this machine."""
+    end = time.monotonic() + HUNG
+    while not done():
+        assert time.monotonic() < end, "hung"
+        time.sleep(0.01)
 
 
 def make_data(per_class: int = 24, size: int = 16, channels: int = 3, seed: int = 0) -> ImageData:

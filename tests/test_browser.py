@@ -8,25 +8,28 @@ import secrets
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import HUNG, until
+
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 WIDTH, HEIGHT = 1280, 800
-SHOWN = 30_000  # milliseconds until a change is to be seen
-RUN = 300_000  # milliseconds until all cells have run
+GUARD = 1000 * HUNG  # milliseconds
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
+    pytest.mark.xdist_group("browser"),  # one JupyterLab for all
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def lab(tmp_path_factory):
         yield _url(server, home), token
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(HUNG)
 
 
 def _cleared(notebook: str) -> str:
@@ -66,17 +69,16 @@ def _cleared(notebook: str) -> str:
 
 def _url(server: subprocess.Popen, home: Path) -> str:
     """Where the server listens, once it does."""
-    for _ in range(240):
-        assert server.poll() is None, (home / "log").read_text()
-        for file in (home / "runtime").glob("jpserver-*.json"):
-            return json.loads(file.read_text())["url"]
-        time.sleep(0.25)
-    raise AssertionError((home / "log").read_text())
+    found = lambda: [file for file in (home / "runtime").glob("jpserver-*.json") if file.read_text().endswith("}")]
+    until(lambda: found() or server.poll() is not None)
+    assert server.poll() is None, (home / "log").read_text()
+    return json.loads(found()[0].read_text())["url"]
 
 
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as driver:
+        playwright.expect.set_options(timeout=GUARD)
         started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
         yield started
         started.close()
@@ -86,13 +88,14 @@ def browser():
 def page(browser, lab, request, tmp_path):
     """The notebook that the test names (`@pytest.mark.parametrize("page", …, indirect=True)`), all its cells run without an error."""
     opened = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+    opened.set_default_timeout(GUARD)
     opened.goto(f"{lab[0]}doc/tree/notebooks/{request.param}.ipynb?reset&token={lab[1]}")
-    opened.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
-    opened.locator(".jp-StatusBar-Widget").get_by_text("| Idle").wait_for(timeout=60_000)
+    opened.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    opened.locator(".jp-StatusBar-Widget").get_by_text("| Idle").wait_for()
     opened.get_by_role("menuitem", name="Run", exact=True).click()
     opened.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
     opened.wait_for_function(
-        r"() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].every(p => /^\[\d+\]:$/.test(p.textContent.trim()))", timeout=RUN
+        r"() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].every(p => /^\[\d+\]:$/.test(p.textContent.trim()))"
     )
     assert opened.locator(".jp-CodeCell .jp-InputArea-prompt").count() >= 10
     assert opened.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0, "a cell raised"
@@ -104,7 +107,7 @@ def page(browser, lab, request, tmp_path):
 def explorer(page, call: str):
     """The widget that a cell with this call shows, scrolled to: its controls at the top of the window."""
     found = page.locator(".jp-CodeCell").filter(has_text=call).locator(".jupyter-widgets.widget-vbox").first
-    found.wait_for(timeout=SHOWN)
+    found.wait_for()
     found.evaluate("element => element.scrollIntoView({block: 'start'})")
     return found
 
@@ -112,7 +115,8 @@ def explorer(page, call: str):
 def seen(page, folder: Path, name: str) -> np.ndarray:
     """The window as it is, uint8 [H, W, 3], also kept as a file."""
     page.mouse.move(WIDTH - 2, HEIGHT - 2)
-    page.wait_for_timeout(500)  # for tooltips, and pictures that are still being decoded
+    page.evaluate("() => Promise.all([...document.images].map(image => image.decode().catch(() => null)))")
+    page.wait_for_timeout(500)  # for tooltips, which nothing below depends on
     shot = page.screenshot(path=os.environ.get("YOCO_SCREENSHOTS", str(folder)) + f"/{name}.png")
     return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
 
@@ -124,7 +128,7 @@ def source(widget) -> str:
 
 def wait_for_another(widget, before: str) -> None:
     """Wait until the picture of a widget is another than `before`."""
-    playwright.expect(widget.locator("img").first).not_to_have_attribute("src", before, timeout=SHOWN)
+    playwright.expect(widget.locator("img").first).not_to_have_attribute("src", before)
 
 
 def step_right(page, widget, text: str) -> None:
@@ -132,7 +136,7 @@ def step_right(page, widget, text: str) -> None:
     drawn = source(widget)
     widget.locator(".noUi-handle").first.focus()
     page.keyboard.press("ArrowRight")
-    playwright.expect(widget).to_contain_text(text, timeout=SHOWN)
+    playwright.expect(widget).to_contain_text(text)
     wait_for_another(widget, drawn)
 
 
@@ -174,13 +178,13 @@ def test_images_are_browsed_by_keyboard_and_mouse(page, tmp_path):
     assert changed(first, seen(page, tmp_path, "02-after")) > 0.01
     images = widget.locator("button")
     images.nth(6).click()
-    playwright.expect(widget).to_contain_text("rank 7 of 400", timeout=SHOWN)
+    playwright.expect(widget).to_contain_text("rank 7 of 400")
     images.nth(6).focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    playwright.expect(widget).to_contain_text("rank 8 of 400", timeout=SHOWN)
+    playwright.expect(widget).to_contain_text("rank 8 of 400")
     widget.locator("select").nth(0).select_option(label="cat")
-    playwright.expect(widget).to_contain_text(re.compile(r"rank 8 of 40 by lbpe: formed image \d+, cat"), timeout=SHOWN)
+    playwright.expect(widget).to_contain_text(re.compile(r"rank 8 of 40 by lbpe: formed image \d+, cat"))
     seen(page, tmp_path, "02-class")
     scores = explorer(page, "explore.compare(")
     before, drawn = seen(page, tmp_path, "02-scores-before"), source(scores)

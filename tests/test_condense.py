@@ -1,5 +1,3 @@
-import time
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,11 +45,12 @@ def test_only_convolution_weights_are_matched():
     assert convolution_weights(models.ConvNet(3, 10, 32)) == ["body.0.weight", "body.4.weight", "body.8.weight"]
 
 
-def test_bfloat16_gradients_point_the_same_way():
-    """At the shapes of CIFAR-10, IPC 10, factor 2."""
-    model = models.build_seeded(0, "convnet", 3, 10, 32)
+@pytest.mark.parametrize("width, count", [(32, 16), pytest.param(128, 64, marks=pytest.mark.slow)])
+def test_bfloat16_gradients_point_the_same_way(width, count):
+    """The larger has the shapes of CIFAR-10, IPC 10, factor 2; a processor without bfloat16 takes long for it."""
+    model = models.build_seeded(0, "convnet", 3, 10, 32, width=width)
     source = seeds.generator(0)
-    real, synthetic = torch.randn(64, 3, 32, 32, generator=source), torch.randn(40, 3, 32, 32, generator=source).requires_grad_()
+    real, synthetic = torch.randn(count, 3, 32, 32, generator=source), torch.randn(count * 5 // 8, 3, 32, 32, generator=source).requires_grad_()
     gradients = []
     for precision in ("float32", "bfloat16"):
         distance = GradientMatcher(model, "l2", precision=precision).match(model, real, synthetic, 1)
@@ -140,9 +139,9 @@ def test_more_formed_images_than_the_batch_takes_are_sampled(toy):
     assert made.info["settings"]["synthetic_batch"] == 8 and len(made.images) == 12
 
 
-def test_pretraining_and_resnet(toy):
-    settings = {"model": "resnet10ap", "distance": "l1", "pretrain_epochs": 1, "outer_loops": 1, "inner_loops": 1}
-    made = condense.condense(toy, ipc=1, factor=2, preset="smoke", progress=False, **settings)
+def test_pretraining_and_resnet():
+    settings = {"model": "resnet10ap", "distance": "l1", "pretrain_epochs": 1, "outer_loops": 1, "inner_loops": 1, "network_images": 8}
+    made = condense.condense(make_data(per_class=8), ipc=1, factor=2, preset="smoke", progress=False, **settings)
     assert made.info["settings"]["pretrain_epochs"] == 1 and made.info["steps"] == 1
 
 
@@ -221,11 +220,10 @@ def test_a_loss_that_leaves_the_numbers_stops_with_the_step(toy, tmp_path):
     ({"time_budget": -1}, ValueError, "time_budget must be"),
     ({"model": "vgg"}, ValueError, "model='vgg' is unknown"),
 ])
-def test_bad_input_is_refused_before_work(toy, arguments, error, match):
-    started = time.monotonic()
+def test_bad_input_is_refused_before_work(toy, monkeypatch, arguments, error, match):
+    monkeypatch.setattr(GradientMatching, "__init__", lambda *_, **__: pytest.fail("work began"))
     with pytest.raises(error, match=match):
         condense.condense(toy, **{"ipc": 1, "preset": "paper", "progress": False, **arguments})
-    assert time.monotonic() - started < 2
 
 
 def test_presets_are_the_paper_s_by_size():

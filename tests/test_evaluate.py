@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.conftest import make_data
 from yoco import evaluate, seeds, train
@@ -26,7 +28,7 @@ def test_seed_gives_the_result_whatever_ran_before_and_however_many_jobs(toy, to
     for jobs in (1, 2):
         subsets = {"a": (images, labels), "b": (images[::2], labels[::2])}
         table = evaluate.evaluate_many(subsets, toy, epochs=3, seeds=[0, 1], jobs=jobs, progress=False, **FAST)
-        assert list(table.columns) == ["subset", "seed", "precision", "accuracy"] and table["subset"].tolist() == ["a", "a", "b", "b"]
+        assert list(table.columns) == ["subset", "seed", "last_batch", "precision", "accuracy"] and table["subset"].tolist() == ["a", "a", "b", "b"]
         assert table["accuracy"][:2].tolist() == alone and set(table["precision"]) == {"float32"}
 
 
@@ -70,8 +72,30 @@ def test_an_epoch_passes_every_image_once_in_batches():
     augmentation = train.augment.Augmentation(())
     note = lambda index, logits: seen.append((index, logits))
     train.epoch(step, images, labels, seeds.generator(0), classes=2, augmentation=augmentation, batch_size=4, seen=note)
-    assert [len(i) for i, _ in seen] == [4, 4, 2] and sorted(torch.cat([i for i, _ in seen]).tolist()) == list(range(10))
+    assert [len(i) for i, _ in seen] == [4, 3, 3] and sorted(torch.cat([i for i, _ in seen]).tolist()) == list(range(10))
     assert seen[0][1].shape == (4, 2)
+
+
+@given(count=st.integers(1, 400), batch_size=st.integers(1, 128), last_batch=st.sampled_from(train.LAST_BATCHES))
+def test_batches_hold_each_image_once(count, batch_size, last_batch):
+    parts = train.batches(count, batch_size, seeds.generator(count), last_batch)
+    sizes = [len(part) for part in parts]
+    assert sorted(torch.cat(list(parts)).tolist()) == list(range(count)) and len(sizes) == -(-count // batch_size)
+    assert max(sizes) - min(sizes) <= 1 if last_batch == "even" else set(sizes[:-1]) <= {batch_size}
+    assert max(sizes) <= batch_size
+
+
+def test_the_paper_s_protocol_leaves_a_small_last_batch(toy, toy_set):
+    assert Protocol.of(epochs=1).last_batch == "even" and Protocol.of("paper", epochs=1) == Protocol(1, last_batch="small")
+    assert Protocol.of("paper", epochs=1, last_batch="even").last_batch == "even"
+    images, labels = toy_set.form()
+    options = {"epochs": 2, "seeds": [0], "batch_size": 32, "progress": False, **FAST}
+    ways = [evaluate.evaluate_many({"a": (images, labels)}, toy, protocol=name, **options) for name in ("even", "paper")]
+    assert [way.last_batch[0] for way in ways] == ["even", "small"]
+    with pytest.raises(ValueError, match="protocol='papper' is unknown .did you mean 'paper'"):
+        Protocol.of("papper", epochs=1)
+    with pytest.raises(ValueError, match="last_batch='odd' is unknown"):
+        Protocol.of(epochs=1, last_batch="odd")
 
 
 def test_step_equals_plain_sgd_with_momentum_and_weight_decay():

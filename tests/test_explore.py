@@ -4,6 +4,7 @@ import base64
 import re
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -83,7 +84,7 @@ def test_where_no_widget_runs_the_figure_stands_in_its_place(toy_set, toy_dynami
         picture = shown["image/png"]
         assert (picture if isinstance(picture, bytes) else base64.b64decode(picture))[:4] == b"\x89PNG"
         assert "application/vnd.jupyter.widget-view+json" in shown
-    assert not plots.plt.get_fignums(), "what is drawn for a widget is closed"
+    assert not plt.get_fignums(), "what is drawn for a widget is closed"
 
 
 @pytest.mark.parametrize("method", ["idc", "dsa"])
@@ -145,6 +146,6 @@ def test_the_live_view_draws_into_one_place(toy, monkeypatch):
     monkeypatch.setattr(explore, "display", lambda picture, display_id: placed.append(picture) or Place)
     monkeypatch.setattr(loop, "LOOK_EVERY", 0.0)
     monkeypatch.setattr(loop, "LOOK_SHARE", 1.0)
-    condense.condense(toy, "kip", ipc=1, preset="smoke", iterations=3, progress=False, watch=explore.Live())
+    condense.condense(toy, "kip", ipc=1, preset="smoke", iterations=3, kernel="fc", real_batch=12, progress=False, watch=explore.Live())
     assert (len(placed), len(drawn)) == (1, 3) and all(picture.data[:4] == b"\x89PNG" for picture in [*placed, *drawn])
     assert placed[0].data != drawn[-1].data

@@ -18,7 +18,11 @@ from yoco.condense.matching import GradientMatcher
 
 CPU = torch.device("cpu")
 compiles = pytest.mark.skipif(not device.can_compile(CPU), reason="no C++ compiler here")
-WAYS = [("float32", False), pytest.param("float32", True, marks=compiles), pytest.param("bfloat16", True, marks=compiles)]
+together = pytest.mark.xdist_group("compiled")  # one process loads the compiler, and compiles a graph once
+OWN = device.choose_precision("auto", CPU)  # what this processor trains in is compiled every time, the other with CI=true
+COMPILED = [pytest.param(how, True, marks=[compiles, together, *([] if how == OWN else [pytest.mark.slow])]) for how in ("float32", "bfloat16")]
+WAYS = [("float32", False), *COMPILED]
+NETWORK = {"name": "convnet", "channels": 3, "classes": 10, "size": 32, "width": 32}
 
 
 def agree(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
@@ -30,7 +34,7 @@ def agree(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
 
 @pytest.mark.parametrize("precision, compiled", WAYS)
 def test_matching_is_the_literal_one(precision, compiled):
-    model = models.build_seeded(0, "convnet", 3, 10, 32, width=32)
+    model = models.build_seeded(0, **NETWORK)
     source = seeds.generator(0)
     real, images = torch.randn(8, 3, 32, 32, generator=source), torch.rand(2, 3, 32, 32, generator=source).requires_grad_()
     theirs = literal.match(model, real, formation.form(images, 2), 3)
@@ -46,10 +50,11 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("precision, compiled", WAYS)
 def test_an_epoch_of_training_is_the_literal_one(precision, compiled):
     images, labels = torch.randn(20, 3, 32, 32), torch.arange(20) % 10
-    start, theirs, ours = (models.build_seeded(1, "convnet", 3, 10, 32, width=32) for _ in range(3))
+    start, theirs, ours = (models.build_seeded(1, **NETWORK) for _ in range(3))
     source = seeds.generator(0)
     step = train.Step(ours, train.Optimiser().build(ours), precision, compiled)
-    train.epoch(step, images, labels, source, classes=10, augmentation=augment.Augmentation(augment.EVALUATION), batch_size=8)
+    how = {"augmentation": augment.Augmentation(augment.EVALUATION), "batch_size": 8, "last_batch": "small"}
+    train.epoch(step, images, labels, source, classes=10, **how)
     source = seeds.generator(0)  # the same draws in the same order
     loader = [(index, images[index], labels[index]) for index in torch.randperm(20, generator=source).split(8)]
     for _ in literal.train_epoch(theirs, literal.sgd(theirs), loader, 10, augment.EVALUATION, source):
@@ -58,11 +63,12 @@ def test_an_epoch_of_training_is_the_literal_one(precision, compiled):
 
 
 @compiles
+@together
 def test_one_compilation_serves_every_network_and_batch_size():
     graphs = []
     for seed, count in ((0, 6), (1, 6), (2, 9), (3, 2)):
-        eager, compiled = (models.build_seeded(seed, "convnet", 1, 3, 8, width=4) for _ in range(2))
-        images, targets = torch.randn(count, 1, 8, 8), torch.randn(count, 3).softmax(1)
+        eager, compiled = (models.build_seeded(seed, **NETWORK) for _ in range(2))
+        images, targets = torch.randn(count, 3, 32, 32), torch.randn(count, 10).softmax(1)
         logits = []
         for model, compile_it in ((eager, False), (compiled, True)):
             step = train.Step(model, train.Optimiser().build(model), compiled=compile_it)
@@ -73,6 +79,7 @@ def test_one_compilation_serves_every_network_and_batch_size():
 
 
 @compiles
+@together
 def test_compiled_outputs_are_the_eager_ones(toy):
     model = models.build_seeded(0, "convnet", 3, 3, 16, width=8).eval()
     inputs = torch.randn(11, 3, 16, 16)
@@ -132,6 +139,7 @@ def test_a_network_that_compiles_for_minutes_stays_eager(monkeypatch):
     assert train.Protocol(model="densenet", compiled=True).resolved(CPU, 1, 32).compiled
 
 
+@pytest.mark.xdist_group("local processes")
 def test_what_is_left_of_a_block_ends_as_the_whole_would_have(toy, toy_set):
     images, labels = toy_set.form()
     protocol = train.Protocol(epochs=2, width=8, precision="float32")

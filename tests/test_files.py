@@ -77,16 +77,24 @@ def test_a_folder_that_vanishes_is_said(toy, tmp_path, monkeypatch, every_step):
     assert not place.exists()
 
 
-HOLD = "import sys; from yoco import locks\nwith locks.hold(sys.argv[1]):\n    print('held', flush=True); sys.stdin.readline()"
+HOLD = """
+import contextlib, sys
+from yoco import locks
+with contextlib.ExitStack() as held:
+    for path in sys.argv[1:]:
+        held.enter_context(locks.hold(path))
+    print('held', flush=True)
+    sys.stdin.readline()
+"""
 
 
 @pytest.fixture
 def held():
-    """A function that has another process hold the lock on a path; its number."""
+    """A function that has another process hold the locks on paths; its number."""
     started = []
 
-    def hold(path):
-        process = subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def hold(*paths):
+        process = subprocess.Popen([sys.executable, "-c", HOLD, *paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout.readline() == "held\n"
         return process.pid
@@ -100,7 +108,7 @@ def held():
 def test_a_second_run_is_refused_naming_the_first(toy, toy_set, toy_dynamics, tmp_path, held):
     paths = {name: tmp_path / name for name in ("c.safetensors", "d.safetensors", "results.csv", "condensed.safetensors", "dynamics")}
     paths["expert"] = tmp_path / "expert-000.unfinished.safetensors"
-    numbers = {name: held(path) for name, path in paths.items()}
+    number = held(*paths.values())
     exact = {"precision": "float32", "progress": False}
     calls = {
         "c.safetensors": lambda path: condense.condense(toy, "kip", checkpoint=path, **KIP),
@@ -111,7 +119,7 @@ def test_a_second_run_is_refused_naming_the_first(toy, toy_set, toy_dynamics, tm
         "expert": lambda path: experts.train_experts(toy, tmp_path, experts.ExpertSettings(epochs=2, width=4), count=1, **exact),
     }
     for name, call in calls.items():
-        with pytest.raises(BlockingIOError, match=f"{paths[name].name} is being worked on by process {numbers[name]} on .* since .*wait for it"):
+        with pytest.raises(BlockingIOError, match=f"{paths[name].name} is being worked on by process {number} on .* since .*wait for it"):
             call(paths[name])
 
 

@@ -4,6 +4,7 @@ import gc
 import os
 
 import psutil
+import pytest
 
 from yoco import CondensedSet, condense, dynamics, evaluate, loop, prune
 
@@ -23,6 +24,7 @@ def one_round(toy, folder, number):
     evaluate.evaluate(*kept.subset(made), toy, epochs=1, seed=number, width=4, precision="float32")
 
 
+@pytest.mark.slow
 def test_memory_and_open_files_stay_flat(toy, tmp_path, monkeypatch):
     process = psutil.Process(os.getpid())
     held = []

@@ -79,7 +79,7 @@ def test_bad_names_and_sizes():
     with pytest.raises(ValueError, match="size must be at least 8, got 4"):
         models.ConvNet(3, 10, 4)
     for name in ("resnet10ap", *BATCH_NORM):
-        with pytest.raises(ValueError, match="'convnet' only"):
+        with pytest.raises(ValueError, match="a ConvNet whose name has none"):
             models.build(name, 3, 10, 32, width=4)
     for name in BATCH_NORM:
         with pytest.raises(ValueError, match="size must be at least 16, got 15"):
@@ -114,7 +114,7 @@ def test_a_last_batch_of_one_image_trains(name, size):
     images, labels = torch.randn(65, 1, size, size), torch.arange(65) % 3
     augmentation = augment.Augmentation(augment.EVALUATION)
     step = train.Step(model, train.Optimiser().build(model))
-    train.epoch(step, images, labels, seeds.generator(0), classes=3, augmentation=augmentation, batch_size=64, seen=seen)
+    train.epoch(step, images, labels, seeds.generator(0), classes=3, augmentation=augmentation, batch_size=64, last_batch="small", seen=seen)
     assert sizes == [64, 1] and torch.cat(logits).isfinite().all() and all(p.isfinite().all() for p in model.parameters())
 
 

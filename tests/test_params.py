@@ -15,7 +15,7 @@ def test_defaults_are_valid_and_scale_follows_the_dataset():
     assert params.validated("01_condensation", {"dataset": "cifar10"}).scale == "laptop"
     assert params.validated("01_condensation", {"dataset": "cifar10", "preset": "paper"}).training(32)["epochs"] == 1000
     assert params.validated("01_condensation", {"dataset": "imagenet10"}).training(224) == {
-        "epochs": 200, "model": "resnet10ap", "width": None, "precision": "auto",
+        "epochs": 200, "protocol": "even", "model": "resnet10ap", "width": None, "batch_size": 64, "precision": "auto",
     }
 
 
@@ -32,7 +32,7 @@ def test_other_names_of_a_session_are_none_of_our_business():
 @pytest.mark.parametrize("values, match", [
     ({"seed": "abc"}, "seed='abc': Input should be a valid integer"),
     ({"ipc": 0}, "ipc=0: Input should be greater than or equal to 1"),
-    ({"model": "resnet10"}, "model='resnet10': Input should be 'convnet' or 'resnet10ap'"),
+    ({"model": "resnet10"}, "model='resnet10' has batch norm.*allowed: convnet, resnet10ap"),
     ({"preset": "huge"}, "preset='huge': Input should be 'paper', 'laptop' or 'smoke'"),
     ({"methods": ["yocco"]}, "methods.0='yocco'.*did you mean 'yoco'"),
     ({"ipc_to": []}, "ipc_to=..: List should have at least 1 item"),
@@ -57,7 +57,7 @@ def test_epochs_at_each_budget():
     schedule = chosen.schedule(32)
     assert schedule["epochs"] == {1: 1000, 5: 300} and list(schedule["seeds"]) == [2, 3] and chosen.recording(32)["epochs"] == 7
     assert params.validated("04_pruning", {"epochs": 7}).schedule(32)["epochs"] == 7
-    with pytest.raises(ValueError, match="epochs_to must hold as many numbers as ipc_to, 3, got 1"):
+    with pytest.raises(ValueError, match="epochs_to must hold as many numbers as ipc_to, 2, got 1"):
         params.validated("04_pruning", {"epochs_to": [4]})
     assert params.validated("04_pruning", {"also": ""}).also == []
 

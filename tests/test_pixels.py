@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from tests import mapped
+from tests.conftest import until
 from tests.test_data import write_folder
 from yoco import data, decode, device, evaluate, pixels
 from yoco.condensed import normalise
@@ -197,9 +198,9 @@ def test_a_cache_that_may_only_be_read_is_read(tmp_path, monkeypatch, decoded):
 
 def test_one_decodes_and_the_others_wait(tmp_path, monkeypatch, decoded):
     spec, cache, found = write_folder(tmp_path / "real"), tmp_path / "cache", []
-    slow = decode.read_image
-    monkeypatch.setattr(decode, "read_image", lambda *arguments: time.sleep(0.02) or slow(*arguments))
-    with pytest.warns(UserWarning, match="is being made by .*: waiting for it"):
+    read_image = decode.read_image
+    with pytest.warns(UserWarning, match="is being made by .*: waiting for it") as said:
+        monkeypatch.setattr(decode, "read_image", lambda *arguments: until(lambda: len(said) >= 2) or read_image(*arguments))
         threads = [threading.Thread(target=lambda: found.append(load(spec, cache))) for _ in range(3)]
         for thread in threads:
             thread.start()

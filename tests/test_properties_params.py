@@ -16,10 +16,10 @@ from yoco.prune import METHODS
 
 FIELDS = [(notebook, name) for notebook, model in params.NOTEBOOKS.items() for name in model.model_fields]
 NAMED = {"method": CONDENSATIONS, "compare": CONDENSATIONS, "also": CONDENSATIONS, "methods": METHODS, "networks": MODELS, "model": MATCHABLE}
-NAMED |= {"condensed_kinds": damage.KINDS}
-NAMED |= {"preset": params.SCALES, "precision": ("auto", "float32", "bfloat16")}
+NAMED |= {"condensed_kinds": damage.KINDS, "kinds": damage.KINDS}
+NAMED |= {"preset": params.SCALES, "precision": ("auto", "float32", "bfloat16"), "protocol": ("even", "paper")}
 LISTS = ("compare", "also", "methods", "networks", "ipc_to", "epochs_to", "top_k", "within", "trained_to", "rates", "image_rates",
-         "condensed_rates", "condensed_kinds")  # fmt: skip
+         "condensed_rates", "condensed_kinds", "kinds")  # fmt: skip
 PERCENTS = ("rates", "image_rates", "condensed_rates")  # 1..90
 TEXT = ("dataset", "real", "root", "run_dir")
 SECONDS = ("time_budget", "compare_seconds")
@@ -66,7 +66,7 @@ def test_wrong_values_are_named_with_what_is_allowed(notebook, name):
 def test_equal_budgets_and_methods_are_refused(notebook):
     for name in {"ipc_to", "methods", "compare", "networks", "top_k", "within"} & set(params.NOTEBOOKS[notebook].model_fields):
         if is_list(notebook, name):
-            default = params.NOTEBOOKS[notebook].model_fields[name].default
+            default = getattr(params.validated(notebook, {}), name)
             with pytest.raises(ValueError, match=f"{name}=.*must all differ, got {default[0]!r} more than once"):
                 params.validated(notebook, {name: [*default, default[0]]})
 

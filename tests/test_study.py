@@ -1,10 +1,11 @@
+import itertools
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 
-from yoco import RankedSet, condense, dynamics, evaluate, paper, study
+from yoco import RankedSet, condense, dynamics, evaluate, loop, paper, study
 
 FAST = {"width": 8, "precision": "float32", "progress": False, "jobs": 1}
 GRID = {"methods": ["random", "yoco"], "ipc_to": [1, 2], "seeds": [0, 1], "epochs": 2, **FAST}
@@ -50,6 +51,29 @@ def test_cells_of_another_set_or_protocol_are_not_reused(toy, toy_set, two_dynam
     first = study.run(toy_set, toy, two_dynamics[:1], results=tmp_path / "r.csv", **GRID)
     other = study.run(toy_set, toy, two_dynamics[:1], results=tmp_path / "r.csv", **{**GRID, "width": 4})
     assert set(first.fingerprint).isdisjoint(other.fingerprint) and len(pd.read_csv(tmp_path / "r.csv")) == 16
+
+
+def test_dynamics_of_another_last_batch_are_refused(toy, toy_set, two_dynamics):
+    told = r"dynamics\[0\] were recorded with last_batch='even', the trainings have 'small'; record them again, or give"
+    with pytest.raises(ValueError, match=told):
+        study.run(toy_set, toy, two_dynamics, protocol="paper", **GRID)
+    old = replace(two_dynamics[0], info={k: v for k, v in two_dynamics[0].info.items() if k != "last_batch"})
+    assert old.last_batch == "small" and replace(old, info={}).last_batch is None  # a file of version 0.1; made by hand
+    study.run(toy_set, toy, [replace(old, info={})], **{**GRID, "methods": ["yoco"], "ipc_to": [1], "seeds": [0]})
+
+
+def test_rows_of_version_0_1_are_found_by_the_published_protocol_alone(toy, toy_set, tmp_path):
+    grid = {**GRID, "methods": ["random"], "ipc_to": [1], "seeds": [0], "protocol": "paper", "results": tmp_path / "r.csv"}
+    table = study.run(toy_set, toy, [None], **grid)
+    rows = pd.read_csv(tmp_path / "r.csv", dtype=str, keep_default_na=False).drop(columns="last_batch")
+    columns = [name for name in study.COLUMNS if name != "last_batch"]
+    rows["accuracy"] = "12.5"
+    rows["check"] = [study._check(row, columns) for row in rows.to_dict("records")]
+    rows.to_csv(tmp_path / "r.csv", index=False)
+    assert study.run(toy_set, toy, [None], **grid).accuracy.tolist() == [12.5]
+    again = study.run(toy_set, toy, [None], **{**grid, "protocol": "even"})
+    assert again.fingerprint[0] != table.fingerprint[0] and again.accuracy[0] != 12.5
+    assert pd.read_csv(tmp_path / "r.csv").last_batch.tolist() == ["small", "even"]
 
 
 def test_a_foreign_csv_is_refused(toy, toy_set, two_dynamics, tmp_path):
@@ -109,21 +133,41 @@ def test_paper_tables():
     assert len(paper.beside("cifar10", 10)) == 27 and paper.beside("cifar10", 11) is None
 
 
-def test_condensations_are_given_the_same_time_and_their_own_start(toy, monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of the loop's own, on which a second passes between looks."""
+    seconds = itertools.count()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(seconds)))
+
+
+def test_condensations_are_given_the_same_time_and_their_own_start(toy, monkeypatch, clock):
     measured, original = [], evaluate.evaluate_many
     monkeypatch.setattr(study, "evaluate_many", lambda subsets, *rest, **options: measured.append(subsets) or original(subsets, *rest, **options))
-    table, sets = study.condensations(toy, ["idc", "dsa"], 0.2, ipc=1, preset="smoke", epochs=2, **FAST)
+    table, sets = study.condensations(toy, ["idc", "dsa"], 4.0, ipc=1, preset="smoke", epochs=2, **FAST)
     assert list(sets) == ["idc", "dsa"] and [made.factor for made in sets.values()] == [2, 1]
-    assert all(0.2 <= made.info["seconds"] < 5 and not made.info["finished"] for made in sets.values())
+    assert all(made.info["steps"] == 4 and made.info["seconds"] == 5 and not made.info["finished"] for made in sets.values())
     assert table.subset.tolist() == ["start", "condensed"] * 2 and table.method.tolist() == ["idc", "idc", "dsa", "dsa"]
-    for subsets, (method, made) in zip(measured, sets.items()):
-        assert torch.equal(subsets["start"][0], condense.start_set(toy, method, 1, preset="smoke").form()[0])
-        assert torch.equal(subsets["condensed"][0], made.form()[0])
+    (subsets,) = measured
+    for method, made in sets.items():
+        assert torch.equal(subsets[method, "start"][0], condense.start_set(toy, method, 1, preset="smoke").form()[0])
+        assert torch.equal(subsets[method, "condensed"][0], made.form()[0])
 
 
-def test_a_comparison_ends_in_time_at_paper_scale_too(toy):
-    made = study.condensations(toy, ["kip"], 0.1, ipc=1, preset="paper", epochs=1, **FAST)[1]["kip"]
-    assert made.info["kernel"] == "fc" and made.info["seconds"] < 5 and made.info["settings"]["real_batch"] == 5000
+def test_sets_and_accuracies_that_are_there_are_taken_in_a_comparison(toy, toy_set, monkeypatch):
+    ready = {"idc": replace(toy_set, info={"steps": 7, "seconds": 1.5}), "dsa": replace(toy_set, info={"steps": 9, "seconds": 2.5})}
+    rows = {"subset": ["start", "condensed"], "seed": 0, "last_batch": "even", "precision": "float32", "accuracy": [10.0, 20.0]}
+    monkeypatch.setattr(study.condense, "condense", lambda *_, **__: pytest.fail("condensed again"))
+    known = {"idc": pd.DataFrame(rows)}
+    table, sets = study.condensations(toy, ["dsa", "idc"], 4.0, ipc=1, preset="smoke", ready=ready, known=known, epochs=1, **FAST)
+    assert sets["dsa"] is ready["dsa"] and table.method.tolist() == ["dsa", "dsa", "idc", "idc"] and table.steps.tolist() == [9, 9, 7, 7]
+    assert table.accuracy[2:].tolist() == [10.0, 20.0] and list(table.columns) == study.COMPARED
+    again, _ = study.condensations(toy, ["idc"], 4.0, ipc=1, preset="smoke", seeds=[0, 1], ready=ready, known=known, epochs=1, **FAST)
+    assert len(again) == 4 and again.accuracy.tolist() != [10.0, 20.0, 10.0, 20.0]  # seed 1 was not known
+
+
+def test_a_comparison_ends_in_time_at_paper_scale_too(toy, clock):
+    made = study.condensations(toy, ["kip"], 2.0, ipc=1, preset="paper", epochs=1, **FAST)[1]["kip"]
+    assert made.info["kernel"] == "fc" and made.info["steps"] == 2 and not made.info["finished"] and made.info["settings"]["real_batch"] == 5000
 
 
 def test_by_bytes_trains_on_prefixes_of_the_files(toy, toy_set, toy_dynamics, tmp_path):

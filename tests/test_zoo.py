@@ -48,14 +48,14 @@ def test_unknown_name():
 
 
 def test_publish_writes_what_was_measured(toy_set, toy_dynamics, tmp_path, monkeypatch):
-    path = zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", toy_dynamics, tmp_path)
+    path = zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [toy_dynamics], tmp_path)
     info = zoo.CondensedSet.load(path).info
     assert (info["accuracy"], info["start_accuracy"], info["trainings"]) == (51.5, 41.0, 2)
     assert torch.allclose(zoo.Dynamics.load(tmp_path / "toy-real-ipc5.dynamics.safetensors").logits, toy_dynamics.logits, atol=0.02)
     monkeypatch.setattr(zoo, "MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="too large to ship"):
-        zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", None, tmp_path)
+        zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [], tmp_path)
     monkeypatch.undo()
     other = zoo.replace(toy_set, images=1 - toy_set.images)
     with pytest.raises(ValueError, match="of another set"):
-        zoo.publish("x", other, ACCURACIES, "", toy_dynamics, tmp_path)
+        zoo.publish("x", other, ACCURACIES, "", [toy_dynamics], tmp_path)

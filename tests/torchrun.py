@@ -23,7 +23,7 @@ import sklearn.datasets  # noqa: F401
 import torch
 import torch._dynamo
 
-from tests.conftest import make_data
+from tests.conftest import HUNG, make_data
 from yoco import cli, condense, files, loop, ranks
 from yoco.condense.idc import GradientMatching
 
@@ -113,7 +113,7 @@ def forked(number: int, count: int, port: int, folder: Path) -> int:
 if __name__ == "__main__":
     if sys.argv[1:]:
         sys.exit(rank(Path(sys.argv[1])))
-    signal.alarm(300)
+    signal.alarm(HUNG)
     for line in sys.stdin:
         count, folder = line.split()
         with socket.socket() as free:

@@ -1,10 +1,11 @@
 """Long work in a process that is killed: `python -m tests.zygote` forks one for every line "KIND FOLDER SECONDS" that it
-reads, and kills it after so many seconds (0: never).
+reads, and kills it after that many seconds of processor time (0: never), which a busy machine does not stretch.
 
 It imports once, and computes nothing itself, so that its children start at once and have their threads to themselves.
-Answers with the exit status; a child writes the digest of its result to FOLDER/digest.
+Answers with the exit status and the processor time taken; a child writes the digest of its result to FOLDER/digest.
 """
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -12,10 +13,11 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import torch
 
 from tests.conftest import make_data
-from yoco import condense, dynamics, loop, study
+from yoco import condense, dynamics, files, locks, loop, study
 from yoco.condense import experts
 
 MATCHING = {"outer_loops": 5, "inner_loops": 4, "width": 4}
@@ -62,8 +64,24 @@ def grid(folder):
     return [torch.tensor(table["accuracy"].to_numpy())]
 
 
+def writing(folder, moment):
+    """Write a file, and die by SIGKILL at a moment of that."""
+    die, flush, path = lambda *_: os.kill(os.getpid(), signal.SIGKILL), files._flush, folder / "x.safetensors"
+    if moment == "holder":
+        files.write_text = lambda place, text: (place.with_name(f".{place.name}.x.part").write_text(text), die())
+    with locks.hold(path):
+        if moment == "writing":
+            files._flush = die
+        elif moment == "renaming":
+            Path.replace = die
+        elif moment == "renamed":
+            files._flush = lambda place: die() if place.is_dir() else flush(place)
+        files.save_tensors(path, "test", {"x": torch.ones(1000)}, {"round": 2})
+
+
 WORK = {**{method: lambda folder, method=method: condensed_by(method, folder) for method in METHODS}}
 WORK |= {"experts": buffer, "dynamics": recording, "batch_norm": batch_norm, "study": grid}
+WRITING = {moment: lambda folder, moment=moment: writing(folder, moment) for moment in ("holder", "writing", "renaming", "renamed")}
 
 
 def child(kind: str, folder: Path) -> None:
@@ -75,7 +93,7 @@ def child(kind: str, folder: Path) -> None:
     torch.set_num_threads(1)
     try:
         digest = hashlib.sha256()
-        for tensor in WORK[kind](folder):
+        for tensor in {**WORK, **WRITING}[kind](folder):
             digest.update(tensor.numpy().tobytes())
         (folder / "digest").write_text(digest.hexdigest())
         os._exit(0)
@@ -86,13 +104,24 @@ def child(kind: str, folder: Path) -> None:
         os._exit(1)
 
 
+def kill_after(pid: int, seconds: float) -> None:
+    """Kill a child that has not been waited for once it has taken so many seconds of processor time, unless it ends first."""
+    process = psutil.Process(pid)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.status() != psutil.STATUS_ZOMBIE:
+            used = process.cpu_times()
+            if (left := seconds - used.user - used.system) <= 0:
+                return process.kill()
+            time.sleep(max(left, 0.005))
+
+
 if __name__ == "__main__":
     for line in sys.stdin:
         kind, folder, seconds = line.split()
         pid = os.fork()
         if not pid:
             child(kind, Path(folder))
-        if float(seconds):  # whoever waits for a process may kill it: until then its number is its own
-            time.sleep(float(seconds))
-            os.kill(pid, signal.SIGKILL)
-        print(os.waitpid(pid, 0)[1], flush=True)
+        if float(seconds):
+            kill_after(pid, float(seconds))
+        _, status, used = os.wait4(pid, 0)
+        print(status, used.ru_utime + used.ru_stime, flush=True)

@@ -1,14 +1,15 @@
 """What each part of YOCO does: the trainings that take one part away each, and how far rankings agree between training runs."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
-import pandas as pd
-
 from yoco import prune
 from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics
+from yoco.lazy import pd
 from yoco.models import MODELS
 from yoco.study import Cell, grid
 

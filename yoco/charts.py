@@ -1,24 +1,29 @@
 """Charts of numbers: losses, scores over images and epochs, accuracies. Each draws on `ax` (or a new figure) and returns the Axes,
 or the Figure where it holds several."""
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from yoco import style
 from yoco.condensed import CondensedSet
+from yoco.lazy import pd, sns
 from yoco.noise import CLEAN
 from yoco.tables import title_of
 
-LOSSES = {"mtt": "distance from the expert's weights (share of its way)", "kip": "squared error of the regression",
-          "ncfm": "distance of the characteristic functions, and calibration"}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LOSSES = {
+    "mtt": "distance from the expert's weights (share of its way)",
+    "kip": "squared error of the regression",
+    "ncfm": "distance of the characteristic functions, and calibration",
+}
 UNITS = {"lbpe": "LBPE", "el2n": "EL2N", "aum": "AUM, in logits", "forgetting": "forgetting, times", "entropy": "entropy, in nats"}
 LOW_IS_HARD = ("aum",)
 
@@ -59,7 +64,7 @@ def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
 
 def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """The distribution of each score over the formed images, and per class below. `table` from `prune.score_table`."""
-    figure, axes = plt.subplots(2, len(scores), figsize=style.sized(min(11, 3 * len(scores)), 6), squeeze=False)
+    figure, axes = style.subplots(2, len(scores), min(11, 3 * len(scores)), 6, squeeze=False)
     for column, score in enumerate(scores):
         counts = bool((table[score] % 1 == 0).all())
         sns.histplot(table, x=score, bins="auto" if counts else 30, discrete=counts, ax=axes[0, column])
@@ -128,7 +133,7 @@ def class_balance(balance: pd.DataFrame, even: int) -> Figure:
     in formed images."""
     methods = list(dict.fromkeys(balance.method))
     rows = -(-len(methods) // 4)
-    figure, axes = plt.subplots(rows, 4, figsize=style.sized(11, 2.2 * rows + 0.6), sharex=True, sharey=True, squeeze=False)
+    figure, axes = style.subplots(rows, 4, 11, 2.2 * rows + 0.6, sharex=True, sharey=True, squeeze=False)
     for ax, method in zip(axes.flat, methods):
         sns.barplot(balance[balance.method == method], x="class", y="kept", color=style.KEPT, ax=ax)
         ax.axhline(even, color=style.DROPPED, lw=style.scaled(1.5), ls="--")
@@ -227,7 +232,7 @@ def by_damage(table: pd.DataFrame, y: str = "accuracy", label: str = "test accur
     from the rows without damage. table: rows of one place and budget of `noise.compare`. chance: also what blind choice gives, as
     much of the damage as there is. Returns the Figure."""
     kinds = [kind for kind in table["kind"].unique() if kind != CLEAN]
-    figure, axes = plt.subplots(-(-(len(kinds) + 1) // 3), 3, figsize=style.sized(10, 3 * -(-(len(kinds) + 1) // 3)), sharey=True, squeeze=False)
+    figure, axes = style.subplots(-(-(len(kinds) + 1) // 3), 3, 10, 3 * -(-(len(kinds) + 1) // 3), sharey=True, squeeze=False)
     for ax, kind in zip(axes.flat, kinds):
         part = table[table["kind"].isin([CLEAN, kind])]
         for rule, look in style.looks(part["method"]).items():

@@ -1,20 +1,22 @@
 """The command line: `yoco run` sends the notebooks through papermill, `yoco sweep` a grid of them; `yoco condense`, `study`, `ablations` and
 `noise` need no Jupyter."""
 
+# what needs torch is imported by the commands: --help and --version do not wait for it
 import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from yoco import checks, params, ranks, runs, sweep
+import yoco
+from yoco.lazy import pd
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Bad input is one line on standard error and status 2."""
     options = parser().parse_args(arguments)
+    from yoco import ranks
+
     try:
         if ranks.started() and options.command is not run_condense:
             raise ValueError("torchrun is for yoco condense, which divides its work; run the other commands without it")
@@ -36,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The commands and their options; parameters of a notebook are given as `-p NAME VALUE`."""
     top = argparse.ArgumentParser(prog="yoco", description=__doc__)
+    top.add_argument("--version", action="version", version=f"yoco {yoco.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run numbered notebooks through papermill, with checked parameters")
     run.add_argument("notebooks", nargs="*", help="01_condensation, say, or 01 (default: all of them)")
@@ -68,6 +71,8 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
 
 def run_notebooks(options: argparse.Namespace) -> None:
     """Check all parameters, then run the notebooks in order; executed copies go to the run's folder."""
+    from yoco import checks, params, runs, sweep
+
     wanted = [_full_name(name) for name in options.notebooks] or list(params.NOTEBOOKS)
     values = given(options)
     known = {field for name in wanted for field in params.NOTEBOOKS[name].model_fields}
@@ -89,7 +94,7 @@ def run_notebooks(options: argparse.Namespace) -> None:
 
 def report(run: Path) -> None:
     """Print the table of methods × IPC_T that lies in a run's folder, and where the figures are."""
-    from yoco import tables
+    from yoco import runs, tables
 
     if (run / runs.TABLE).exists():
         print(f"\ntest accuracy in %, mean ± standard deviation ({run / runs.TABLE}):\n")
@@ -100,6 +105,8 @@ def report(run: Path) -> None:
 
 def run_sweep(options: argparse.Namespace) -> int:
     """Check the whole grid, then run what is not finished of it; returns 1 where a point failed."""
+    from yoco import runs, sweep
+
     names = [_full_name(name) for name in options.notebooks]
     paths = [_found(Path(given), options.folder / f"{name}.ipynb") for given, name in zip(options.notebooks, names)]
     out = (options.out.expanduser() if options.out else runs.home() / f"sweep-{'-'.join(names)}").absolute()
@@ -120,18 +127,22 @@ def _found(*places: Path) -> Path:
 
 
 def _full_name(name: str) -> str:
+    from yoco import checks, params
+
     stem = Path(name).stem
     matches = [full for full in params.NOTEBOOKS if full == stem or full.split("_")[0] == stem]
     return matches[0] if matches else checks.one_of("notebook", stem, params.NOTEBOOKS)
 
 
 def _of(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
+    from yoco import params
+
     return {name: value for name, value in values.items() if name in params.NOTEBOOKS[notebook].model_fields}
 
 
 def run_condense(options: argparse.Namespace) -> None:
     """The condensed set of the run's folder, made if it is not there, going on from its checkpoint."""
-    from yoco import data
+    from yoco import data, params, runs
 
     chosen = params.validated("01_condensation", given(options))
     run = runs.folder(chosen.run_dir, chosen.dataset)
@@ -141,25 +152,31 @@ def run_condense(options: argparse.Namespace) -> None:
 
 def run_study(options: argparse.Namespace) -> None:
     """The table of methods × IPC_T for the run's condensed set, cell by cell into results.csv."""
+    from yoco import runs
+
     run, _ = _on_the_run_s_set("04_pruning", options, runs.get_results)
     report(run)
 
 
 def run_ablations(options: argparse.Namespace) -> None:
     """The trainings of every ablation, cell by cell into results.csv."""
+    from yoco import runs
+
     run, table = _on_the_run_s_set("05_ablations", options, runs.get_ablations)
     print(f"{len(table)} rows in {run / 'ablations.csv'}; 05_ablations shows them")
 
 
 def run_noise(options: argparse.Namespace) -> None:
     """What every rule keeps of damaged sets, and the trainings that follow, cell by cell into results.csv."""
+    from yoco import runs
+
     run, (_, table) = _on_the_run_s_set("06_noise", options, runs.get_noise)
     print(f"{len(table)} rows in {run / 'noise.csv'}; 06_noise shows them")
 
 
 def _on_the_run_s_set(notebook: str, options: argparse.Namespace, work: Callable[..., Any]) -> tuple[Path, Any]:
     """Do `work` on the run's condensed set, made where it is missing, and the real images."""
-    from yoco import data
+    from yoco import data, params, runs
 
     chosen = params.validated(notebook, given(options))
     run = runs.folder(chosen.run_dir, chosen.dataset)

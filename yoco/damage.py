@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from yoco import checks, formation, seeds
 from yoco.condensed import CondensedSet
@@ -111,6 +110,8 @@ def _spoiled(images: Tensor, kind: str, source: Generator) -> Tensor:
         return images
     side = images.shape[-1]
     if kind == "blur":
+        from torchvision.transforms.v2.functional import gaussian_blur
+
         reach = max(1, round(3 * BLUR * side))
         return gaussian_blur(images, [2 * reach + 1] * 2, [BLUR * side] * 2).clamp(0, 1)
     if kind == "noise":

@@ -99,8 +99,20 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """`auto` is bfloat16 where the processor multiplies in it (CUDA, or a CPU with AVX512-BF16), else float32."""
-    checks.one_of("precision", precision, PRECISIONS)
+    """Return "float32" or "bfloat16" for convolutions and matrix products on `device`.
+
+    Args:
+        precision: "float32", "bfloat16", or "auto": what the environment variable `YOCO_PRECISION` says; if it is not set, or
+            "auto" itself, bfloat16 if the processor multiplies in it (CUDA, or a CPU with AVX512-BF16), else float32.
+            bfloat16 also runs on a CPU without these instructions, but slowly.
+        device: where the work will be done.
+
+    Raises:
+        TypeError: if `precision` is not a string.
+        ValueError: if `precision` or `YOCO_PRECISION` is not one of `PRECISIONS`.
+    """
+    if checks.one_of("precision", precision, PRECISIONS) == "auto":
+        precision = checks.one_of("YOCO_PRECISION", os.environ.get("YOCO_PRECISION", "auto"), PRECISIONS)
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -19,6 +19,7 @@ from yoco.train import Protocol
 
 KIND = "dynamics"
 EARLY = 10  # epochs that EL2N reads
+SHORT = 30  # runs of so many epochs at most keep the logits of all of them, which answers every question about LBPE
 RECORD_ON = ("augmented", "clean")
 # paper settings of LBPE (design §5): top_k and within, by what the set is
 LBPE_FORMED = {"small": (10, 100), "large": (10, 200)}  # CIFAR-10; CIFAR-100 and ImageNet-10
@@ -65,6 +66,11 @@ class Dynamics:
     def complete(self) -> bool:
         """Whether the whole schedule was run, which AUM, forgetting, entropy and SSP need."""
         return self.final_logits is not None
+
+    @property
+    def last_batch(self) -> str | None:
+        """How the batches of an epoch were split ("even" or "small", see `train.batches`); None if nothing says so."""
+        return self.info.get("last_batch", "small") if "epochs" in self.info else None  # version 0.1 had no other way
 
     def label_probability(self, indices: Sequence[int]) -> Tensor:
         """Probability of the own label of some images in the epochs that were kept, float [E_kept, n] in 0..1.
@@ -192,8 +198,8 @@ def record(
     2/3 of `epochs`). record_on: "augmented" records the network in training, on the augmented and mixed batch that it
     trains on, against the original labels, as the paper does; "clean" the unaugmented images after each epoch.
     top_k, windows: LBPE can be asked for these later (None: the paper's, see `lbpe_settings`); early: EL2N for so many
-    epochs. checkpoint: a file to go on from if it is there, and to keep the run in, a minute old at most: stopping and
-    going on gives the dynamics that not stopping gives. options: fields of `train.Protocol`.
+    epochs. A run of at most `SHORT` epochs can be asked for any. checkpoint: a file to resume from if it exists, written every
+    minute; an interrupted recording resumes to a bit-identical result. options: fields of `train.Protocol`, and `protocol`, "even" or "paper".
     Raises ValueError or TypeError at bad arguments before any work, FloatingPointError where the training diverges,
     and for the checkpoint as `loop.run`.
     """
@@ -206,7 +212,7 @@ def record(
     early = checks.whole("early", early, 1)
     where = devices.choose(device)
     epochs = checks.whole("epochs", epochs, 1)
-    protocol = Protocol(epochs=epochs, model=model, **options)
+    protocol = Protocol.of(epochs=epochs, model=model, **options)
     if until is not None:
         until = checks.whole("until", until, 1, epochs)
     steps = until or epochs
@@ -215,9 +221,11 @@ def record(
     info = {
         "set": condensed.fingerprint, "epochs": epochs, "until": until, "seed": seed, "model": model, "width": protocol.width, "record_on": record_on,
         "top_k": top_k, "windows": list(windows), "early": early, "precision": protocol.precision, "compiled": protocol.compiled,
+        "batch_size": protocol.batch_size, "last_batch": protocol.last_batch,
     }
     run = train.Run(condensed.normalise(images).to(where), labels.to(where), len(condensed.classes), protocol, seed)
-    recorder = Recorder(labels, len(condensed.classes), top_k=top_k, windows=windows, early=early)
+    kept = steps if steps <= SHORT else early
+    recorder = Recorder(labels, len(condensed.classes), top_k=top_k, windows=windows, early=kept)
     recording = _Recording(run, recorder, record_on)
     identity = {**info, "protocol": repr(replace(protocol, compiled=None))}
     loop.run(recording, steps, identity, checkpoint=checkpoint, progress=progress, description=f"dynamics, seed {seed}", unit="epoch")
@@ -249,7 +257,8 @@ def record_many(
     where = devices.choose(device)
     jobs = workers.jobs_for(jobs, where, len(seeds), backend)
     todo = list(seeds if only is None else only)
-    shared = {**options, "progress": progress and jobs == 1}
+    precision = devices.choose_precision(options.get("precision", "auto"), where)  # here: a worker may have another environment
+    shared = {**options, "precision": precision, "progress": progress and jobs == 1}
     calls = [(condensed, seed, where, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo]
     names = [f"the recording of seed {seed}" for seed in todo]
     with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or jobs == 1) as bar:

@@ -1,19 +1,22 @@
 """Train on a subset, test on real images: one run, or many (appendix B.1.2; design §6)."""
 
+from __future__ import annotations
+
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import checks, pixels, train, workers
+from yoco import checks, pixels, timing, train, workers
 from yoco import device as devices
 from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
+from yoco.lazy import pd
 from yoco.train import Protocol
 
 Subset = tuple[Tensor, Tensor]
@@ -29,7 +32,7 @@ class TestSet(NamedTuple):
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, data: ImageData) -> "TestSet":
+    def of(cls, data: ImageData) -> TestSet:
         return cls(pixels.as_array(data.test_images), data.test_labels.numpy(), len(data.classes), data.mean, data.std)
 
 
@@ -46,13 +49,14 @@ def evaluate(
 ) -> float:
     """Train a fresh network on a subset, test it on all test images. Returns the accuracy of the last epoch in %.
 
-    images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n]. options: fields of `train.Protocol`.
+    images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n]. options: fields of `train.Protocol`,
+    and `protocol`, "even" or "paper" (see `Protocol.of`).
     Augmented by colour, and one of crop, scale and rotate, and flip, a draw an image, with CutMix. Raises ValueError
     or TypeError where images or labels do not fit `data`, FloatingPointError where training diverges.
     """
     check_subset(images, labels, data)
     checks.seed("seed", seed)
-    return _accuracy(images, labels, TestSet.of(data), Protocol(epochs=epochs, model=model, **options), seed, devices.choose(device))
+    return _accuracy(images, labels, TestSet.of(data), Protocol.of(epochs=epochs, model=model, **options), seed, devices.choose(device))
 
 
 def check_subset(images: Tensor, labels: Tensor, data: ImageData) -> None:
@@ -90,7 +94,7 @@ def evaluate_many(
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """`evaluate` each subset under each seed. Returns a table with columns subset, seed, precision, accuracy (%), in order of work.
+    """`evaluate` each subset under each seed. Returns a table with columns subset, seed, last_batch, precision, accuracy (%), in order of work.
 
     subsets: name -> (images, labels), at least one. jobs, backend: trainings at once, see `accuracies`. Raises as `evaluate`, before
     any training.
@@ -98,13 +102,13 @@ def evaluate_many(
     for images, labels in checked_subsets(subsets).values():
         check_subset(images, labels, data)
     wanted = [(name, checks.seed("seeds", seed)) for name in subsets for seed in checks.sequence("seeds", seeds)]
-    protocol = Protocol(epochs=epochs, model=model, **options)
+    protocol = Protocol.of(epochs=epochs, model=model, **options)
     work = [Training(*subsets[name], seed, protocol) for name, seed in wanted]
     names = [f"subset {name!r}, seed {seed}" for name, seed in wanted]
     results = dict(accuracies(work, data, names=names, device=device, jobs=jobs, backend=backend, progress=progress))
     precision = devices.choose_precision(protocol.precision, devices.choose(device))
-    rows = [(*key, precision, results[number]) for number, key in enumerate(wanted)]
-    return pd.DataFrame(rows, columns=["subset", "seed", "precision", "accuracy"])
+    rows = [(*key, protocol.last_batch, precision, results[number]) for number, key in enumerate(wanted)]
+    return pd.DataFrame(rows, columns=["subset", "seed", "last_batch", "precision", "accuracy"])
 
 
 def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Subset]:
@@ -144,7 +148,8 @@ def accuracies(
 
     only: the numbers that are still to be done. How they are done (compiled, how many at once) is decided by the whole
     of `work`, so that a study that was interrupted ends with the numbers of one that was not. The progress bar counts
-    images, trained on and tested, so that its estimate of the time left holds for trainings of any length.
+    images, trained on and tested, so that its estimate of the time left holds for trainings of any length. With a bar, long work
+    says first how long it will take on this machine (see `timing`).
 
     jobs: trainings at once (None: as many as there are cores on a CPU, else GPUs; on a cluster its workers). backend: of
     joblib, see `workers.run`. names: of all of `work`, for the error where a training's process died at every try.
@@ -156,12 +161,22 @@ def accuracies(
     cost = [training.passes + len(test.labels) // 3 for training in work]  # a test has no way back
     todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])  # a long one last would keep one core waiting
     calls = [_call(work[number], test, where, *compiled[work[number].protocol.model]) for number in todo]
+    if progress:
+        timing.say(_passes(work, todo, cost, data, where), min(jobs, max(1, len(todo))))
     with tqdm(total=sum(cost[number] for number in todo), desc="training", unit="image", unit_scale=True, disable=not progress) as bar:
         results = workers.run(_accuracy, calls, jobs, backend=backend, names=names and [names[number] for number in todo])
         for done, (position, accuracy) in enumerate(results, 1):
             bar.set_postfix_str(f"{done} of {len(todo)} runs", refresh=False)
             bar.update(cost[todo[position]])
             yield todo[position], accuracy
+
+
+def _passes(work: Sequence[Training], todo: Sequence[int], cost: Sequence[int], data: ImageData, where: torch.device) -> Counter[timing.Network]:
+    """Images that go through each network in the trainings `todo`."""
+    passes: Counter[timing.Network] = Counter()
+    for number in todo:
+        passes[timing.Network.of(work[number].protocol, data.channels, len(data.classes), data.size, where)] += cost[number]
+    return passes
 
 
 def _compiled(work: Sequence[Training], where: torch.device, jobs: int, data: ImageData) -> tuple[bool, bool]:

@@ -7,13 +7,19 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from yoco import checks, damage, zoo
 from yoco.condense import METHODS as CONDENSATIONS
 from yoco.data import LEAST_SIZE, MOST_SIZE, check_name
-from yoco.models import MATCHABLE, MODELS
+from yoco.models import check_matchable, factory
 from yoco.prune import METHODS
 from yoco.runs import ZOO
+from yoco.train import PROTOCOLS
 
 
 def _zoo_name(name: str) -> str:
     return ZOO + checks.one_of("zoo set", name.removeprefix(ZOO), zoo.names())
+
+
+def _model_name(name: str) -> str:
+    factory(name)
+    return name
 
 
 def _split(value: Any) -> Any:
@@ -51,14 +57,15 @@ Methods = Annotated[list[MethodName], Field(min_length=1), BeforeValidator(_spli
 Condenser = Literal[tuple(CONDENSATIONS)]
 Condensers = Annotated[list[Condenser], Field(min_length=1), BeforeValidator(_split), Different]
 OptionalCondensers = Annotated[list[Condenser], BeforeValidator(_split), Different]
-ModelName = Annotated[str, AfterValidator(lambda name: checks.one_of("model", name, MODELS))]
+ModelName = Annotated[str, AfterValidator(_model_name)]
 DamageKind = Literal[damage.KINDS]
 DamageKinds = Annotated[list[DamageKind], Field(min_length=1), BeforeValidator(_split), Different]
 Percents = Annotated[list[Annotated[int, Field(ge=1, le=90), BeforeValidator(_number)]], Field(min_length=1), BeforeValidator(_split), Different]
 Models = Annotated[list[ModelName], Field(min_length=1), BeforeValidator(_split), Different]
 Preset = Literal["paper", "laptop", "smoke"]
+Protocol = Literal[tuple(PROTOCOLS)]
 Precision = Literal["auto", "float32", "bfloat16"]
-Model = Literal[MATCHABLE]  # condensing uses it as well
+Model = Annotated[str, AfterValidator(check_matchable)]  # condensing uses it as well
 
 
 def type_name(annotation: Any) -> str:

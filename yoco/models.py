@@ -1,5 +1,7 @@
 """The networks: ConvNet-D3 and ResNet10-AP, with instance norm and average pooling (design §6); ResNet10 and DenseNet, with batch norm."""
 
+import functools
+import re
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -178,28 +180,45 @@ class DenseNet(BatchNormNetwork):
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet10ap": ResNetAP, "resnet10": ResNet10, "densenet": DenseNet}
+_SHAPED = re.compile(r"convnet(-d(?P<depth>[1-9]\d*))?(-w(?P<width>[1-9]\d*))?")  # its depth and width in its name
 MATCHABLE = ("convnet", "resnet10ap")  # what condensing takes: no batch norm, whose running statistics its checkpoints do not hold
 SLOW_TO_COMPILE = ("densenet",)  # minutes for each of its graphs on a CPU
 
 
-def check_matchable(name: str) -> None:
-    """Raise ValueError unless condensing can take this network."""
-    if checks.one_of("model", name, MODELS) not in MATCHABLE:
+def factory(name: str) -> Callable[..., nn.Module]:
+    """What builds the network of a name from (channels, classes, size).
+
+    Args:
+        name: a key of `MODELS`, or a ConvNet with its depth or width, as "convnet-d5-w64".
+
+    Raises:
+        ValueError: if there is no such network; the message suggests the nearest name.
+    """
+    shaped = _SHAPED.fullmatch(checks.instance("model", name, str))
+    if shaped:
+        return functools.partial(ConvNet, **{option: int(digits) for option, digits in shaped.groupdict().items() if digits})
+    return MODELS[checks.one_of("model", name, MODELS)]
+
+
+def check_matchable(name: str) -> str:
+    """`name` if condensing can take this network; else raises ValueError."""
+    factory(name)
+    if name.split("-")[0] not in MATCHABLE:
         raise ValueError(f"model={name!r} has batch norm, which condensing cannot take; allowed: {', '.join(MATCHABLE)}")
+    return name
 
 
 def build(name: str, channels: int, classes: int, size: int, *, width: int | None = None) -> nn.Module:
-    """A network by name ("convnet", "resnet10ap", "resnet10", "densenet"), its weights drawn from torch's global generator.
+    """A network by name (see `factory`), its weights drawn from torch's global generator.
 
     width: channels of the ConvNet's layers (None: the paper's 128). Raises ValueError at an unknown name, a size below the
     network's least, a count below 1, or a width for a network that has none to set; TypeError at what is no whole number.
     """
-    checks.one_of("model", name, MODELS)
     if width is None:
-        return MODELS[name](channels, classes, size)
-    if name != "convnet":
-        raise ValueError(f"width={width} can be set for 'convnet' only, got model={name!r}")
-    return ConvNet(channels, classes, size, width=width)
+        return factory(name)(channels, classes, size)
+    if name.split("-")[0] != "convnet" or "-w" in name:
+        raise ValueError(f"width={width} can be set for a ConvNet whose name has none, got model={name!r}")
+    return factory(name)(channels, classes, size, width=width)
 
 
 def build_seeded(seed: int, name: str, channels: int, classes: int, size: int, *, width: int | None = None) -> nn.Module:

@@ -1,12 +1,13 @@
 """Who keeps whom: damaged images among what each pruning rule keeps, the accuracy that follows, and repairs of LBPE."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from yoco import checks, prune, scores, study
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData
 from yoco.dynamics import Dynamics
+from yoco.lazy import pd
 from yoco.prune import METHODS, Selection
 from yoco.study import Cell
 from yoco.train import Protocol
@@ -127,7 +129,9 @@ def compare(
     checks.different("ipc_to", list(ipc_to))
     if odd := [budget for budget in trained_to if budget not in ipc_to]:
         raise ValueError(f"trained_to must hold budgets of ipc_to={list(ipc_to)}, got {odd}")
-    protocol = Protocol(**options)
+    protocol = Protocol.of(**options)
+    for case in cases:
+        study.check_last_batch(case.dynamics, protocol)
     plan = [(case, rule, budget, number) for case in cases for rule in rules for budget in ipc_to for number in range(len(case.dynamics))]
     rows, cells, trained = [], [], []
     for case, rule, budget, number in plan:

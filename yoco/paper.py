@@ -1,8 +1,10 @@
 """The paper's own numbers, as tables: Table 2 and the cutoffs of CCS (read from the package's CSV files)."""
 
+from __future__ import annotations
+
 from importlib.resources import files
 
-import pandas as pd
+from yoco.lazy import pd
 
 DATASETS = {"cifar10": 10, "cifar100": 100, "imagenet10": 10}  # number of classes
 

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Mapping
 from itertools import product
-from typing import Any, Optional, Self
+from typing import Any, ClassVar, Optional, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,10 +16,16 @@ from yoco.prune import METHODS
 from yoco.runs import ZOO
 
 
+def _scale_of(dataset: str) -> str:
+    """The preset of a dataset if none is given."""
+    return "smoke" if dataset == "digits" or dataset.startswith(f"{ZOO}digits-") else "laptop"
+
+
 class Parameters(BaseModel):
     """What all notebooks take."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    by_preset: ClassVar[dict[str, tuple[Any, Any]]] = {}  # defaults that the preset decides: smoke's, and the others'
 
     dataset: fields.Dataset = Field("digits", description="digits, cifar10, cifar100, imagenet10 or folder:PATH")
     root: Optional[str] = Field(None, description="where the dataset is, or is downloaded to (none: ~/.cache/yoco)")
@@ -30,9 +36,10 @@ class Parameters(BaseModel):
     ipc: fields.Count = Field(10, description="images per class of the condensed set, IPC_F")
     factor: Optional[fields.Count] = Field(None, description="cells along a side of a condensed image (none: the method's own)")
     preset: Optional[fields.Preset] = Field(None, description="paper, laptop or smoke (none: smoke on digits, else laptop)")
-    epochs: Optional[fields.Count] = Field(None, description="of each training (none: 1000, 200 or 50, by preset)")
+    epochs: Optional[fields.Count] = Field(None, description="of each training (none: 1000, 200 or 10, by preset)")
+    protocol: fields.Protocol = Field("even", description="of trainings: even (batches split evenly) or paper (a small last batch, as published)")
     model: Optional[fields.Model] = Field(None, description="network of all trainings (none: convnet, or resnet10ap for images of 64 pixels or more)")
-    width: Optional[fields.Count] = Field(None, description="channels of the ConvNet (none: 128, or 32 in smoke)")
+    width: Optional[fields.Count] = Field(None, description="channels of the ConvNet (none: 128, or 24 in smoke)")
     precision: fields.Precision = Field("auto", description="of convolutions: auto, float32 or bfloat16")
 
     outer_loops: Optional[fields.Count] = Field(None, description="of idc, dream and dsa: fresh networks (none: by preset)")
@@ -42,6 +49,15 @@ class Parameters(BaseModel):
     pool_epochs: Optional[fields.Count] = Field(None, description="of ncfm: epochs of each of them (none: by preset)")
     nested: Optional[fields.Nested] = Field(None, description="of ncfm: budgets whose prefixes are matched too, or true for 1, 2, 3, 5, …")
     time_budget: Optional[fields.Seconds] = Field(None, description="seconds after which condensing stops; run again to go on")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_by_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """With the values of `by_preset` that are not given."""
+        dataset = str(values.get("dataset", cls.model_fields["dataset"].default))
+        smoke = (values.get("preset") or _scale_of(dataset)) == "smoke"
+        filled = {name: short if smoke else full for name, (short, full) in cls.by_preset.items() if values.get(name) is None}
+        return values | filled
 
     @model_validator(mode="after")
     def _seeds_from_there_on(self) -> Self:
@@ -58,7 +74,7 @@ class Parameters(BaseModel):
     @property
     def scale(self) -> str:
         """The preset, with its default filled in."""
-        return self.preset or ("smoke" if self.dataset == "digits" or self.dataset.startswith(f"{ZOO}digits-") else "laptop")
+        return self.preset or _scale_of(self.dataset)
 
     @property
     def real_dataset(self) -> str:
@@ -87,15 +103,20 @@ class Parameters(BaseModel):
         """Arguments for `record`, `evaluate_many` and `study.run` on images of side `size`."""
         scale, model = SCALES[self.scale], self.model or default_model(size)
         width = self.width or (scale.width if model == "convnet" else None)
-        return {"epochs": self.epochs or scale.epochs, "model": model, "width": width, "precision": self.precision}
+        shape = {"model": model, "width": width, "batch_size": scale.batch_size}
+        return {"epochs": self.epochs or scale.epochs, "protocol": self.protocol, **shape, "precision": self.precision}
+
+    def recording(self, size: int) -> dict[str, Any]:
+        """Arguments for `record` and `record_many`: those of training, but for the epochs."""
+        return {**self.training(size), "epochs": self.epochs or SCALES[self.scale].recorded}
 
 
 class Condensation(Parameters):
     """01_condensation"""
 
-    seeds: fields.Count = Field(3, description="networks trained on the start, and on the result")
-    compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods compared at equal time")
-    compare_seconds: fields.Seconds = Field(4.0, gt=0, description="of condensing, for each of those; a step that is begun is finished")
+    seeds: fields.Count = Field(2, description="networks trained on the start, and on the result")
+    compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods compared")
+    compare_seconds: fields.Seconds = Field(4.0, gt=0, description="of condensing, for each of those whose set neither the run nor the zoo has")
     compare_seeds: fields.Count = Field(1, description="networks trained on each start and result of those")
 
 
@@ -108,7 +129,7 @@ class Scores(Parameters):
 
     def recording(self, size: int) -> dict[str, Any]:
         """Arguments for `record`: those of training, and what LBPE will be asked for."""
-        return {**self.training(size), "top_k": self.top_k, "windows": None if self.within is None else [self.within]}
+        return {**super().recording(size), "top_k": self.top_k, "windows": None if self.within is None else [self.within]}
 
 
 class Balance(Scores):
@@ -129,13 +150,12 @@ class Study(Parameters):
     ipc_to: fields.DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
     dynamics: fields.Count = Field(3, description="training runs recorded")
     seeds: fields.Count = Field(1, description="networks trained on each pruned set, for each of those")
-    dynamics_epochs: Optional[fields.Count] = Field(None, description="of each recorded run (none: as epochs)")
+    dynamics_epochs: Optional[fields.Count] = Field(None, description="of each recorded run (none: as epochs; 20 in smoke)")
     methods: fields.Methods = Field(list(METHODS), description="pruning methods")
 
     def recording(self, size: int) -> dict[str, Any]:
-        """Arguments for `record_many`."""
-        training = self.training(size)
-        return training | ({"epochs": self.dynamics_epochs} if self.dynamics_epochs else {})
+        """As of every notebook, with the epochs of its own."""
+        return super().recording(size) | ({"epochs": self.dynamics_epochs} if self.dynamics_epochs else {})
 
     def schedule(self, size: int) -> dict[str, Any]:
         """Arguments for `study.grid`: those of training, the budgets and the seeds."""
@@ -145,6 +165,9 @@ class Study(Parameters):
 class Pruning(Study):
     """04_pruning"""
 
+    by_preset = {"ipc_to": ([1, 2], [1, 2, 5]), "dynamics": (2, 3)}
+    ipc_to: Optional[fields.DifferentCounts] = Field(None, description="budgets, IPC_T (none: 1, 2, 5, or 1, 2 in smoke)")
+    dynamics: Optional[fields.Count] = Field(None, description="training runs recorded (none: 3, or 2 in smoke)")
     epochs_to: Optional[fields.Counts] = Field(None, description="epochs at each of ipc_to, in its order (none: as epochs)")
     also: fields.OptionalCondensers = Field(["dream"], description="condensations whose sets, pruned at random, are columns as well; may be empty")
     bytes_epochs: Optional[fields.Count] = Field(None, description="of the trainings on one file's prefixes (none: as epochs)")
@@ -164,13 +187,16 @@ class Pruning(Study):
 class Ablations(Study):
     """05_ablations"""
 
+    by_preset = {"networks": (["convnet", "convnet-d2-w32"], ["convnet", "resnet10"])}
     ipc_to: fields.DifferentCounts = Field([1], description="budgets, IPC_T")
     dynamics: fields.Count = Field(2, description="training runs recorded")
     methods: fields.Methods = Field(list(METHODS), description="pruning methods whose ends and balance are taken apart")
     top_k: fields.DifferentCounts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
     within: fields.DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that it chooses them among")
     compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods whose sets are pruned")
-    networks: fields.Models = Field(["convnet", "resnet10"], description=f"networks trained on what is left, of {', '.join(MODELS)}")
+    networks: Optional[fields.Models] = Field(
+        None, description=f"networks trained on what is left, of {', '.join(MODELS)} (none: convnet, resnet10; convnet, convnet-d2-w32 in smoke)"
+    )
 
     def early(self, size: int, record_on: str = "augmented") -> dict[str, Any]:
         """Arguments for `record_many` of runs that stop where LBPE needs no more, with every logit that is asked for here."""
@@ -183,13 +209,20 @@ class Ablations(Study):
 class Noise(Study):
     """06_noise"""
 
+    by_preset = {
+        "rates": ([40], [5, 10, 20, 40]),
+        "kinds": (["symmetric", "occlusion"], list(damage.KINDS)),
+        "condensed_kinds": (["symmetric"], list(damage.KINDS)),
+    }
     dataset: fields.DatasetOrZoo = Field("zoo:digits-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco")
     real: Optional[fields.Dataset] = Field(None, description="real images that a set of the zoo is tested on (none: the dataset that it tells)")
-    epochs: Optional[fields.Count] = Field(None, description="of each training (none: 1000, 200 or 20, by preset)")
     ipc_to: fields.DifferentCounts = Field([1, 5], description="budgets, IPC_T")
     trained_to: Optional[fields.DifferentCounts] = Field(None, description="those of ipc_to at which networks are trained (none: the smallest)")
     dynamics: fields.Count = Field(2, description="training runs recorded")
     rates: Optional[fields.Percents] = Field(None, description="percent of the labels that are wrong (none: 5, 10, 20, 40, or 40 in smoke)")
+    kinds: Optional[fields.DamageKinds] = Field(
+        None, description="damage done to the condensed set (none: every kind, or symmetric and occlusion in smoke)"
+    )
     image_rates: Optional[fields.Percents] = Field(None, description="percent of images blurred, noisy or covered (none: the highest of rates)")
     condensed_kinds: Optional[fields.DamageKinds] = Field(None, description="damage done before condensing (none: every kind, or symmetric in smoke)")
     condensed_rates: Optional[fields.Percents] = Field(None, description="percent of the real images that it does (none: the highest of rates)")
@@ -215,23 +248,14 @@ class Noise(Study):
         """Seeds that the runs take, from `seed` on: each training run's networks have their own."""
         return self.dynamics * self.seeds
 
-    def training(self, size: int) -> dict[str, Any]:
-        """As of every notebook, but for the epochs in smoke: there are many sets to train on."""
-        return super().training(size) | ({"epochs": 20} if self.scale == "smoke" and self.epochs is None else {})
-
     def formed_damage(self) -> list[tuple[str, int]]:
         """Kind and percent of the damage done to formed images; that of none first."""
-        images = self.image_rates or self._rates[-1:]
-        return [(noise.CLEAN, 0), *product(damage.LABEL_KINDS, self._rates), *product(damage.IMAGE_KINDS, images)]
+        rates = {kind: sorted(self.rates if kind in damage.LABEL_KINDS else self.image_rates or [max(self.rates)]) for kind in self.kinds}
+        return [(noise.CLEAN, 0), *((kind, percent) for kind in self.kinds for percent in rates[kind])]
 
     def real_damage(self) -> list[tuple[str, int]]:
         """Kind and percent of the damage done to real images before condensing; that of none first."""
-        kinds = self.condensed_kinds or (damage.KINDS[:1] if self.scale == "smoke" else damage.KINDS)
-        return [(noise.CLEAN, 0), *product(kinds, self.condensed_rates or self._rates[-1:])]
-
-    @property
-    def _rates(self) -> list[int]:
-        return sorted(self.rates or ([40] if self.scale == "smoke" else [5, 10, 20, 40]))
+        return [(noise.CLEAN, 0), *product(self.condensed_kinds, self.condensed_rates or [max(self.rates)])]
 
     def comparison(self, size: int) -> dict[str, Any]:
         """Arguments for `noise.compare`."""

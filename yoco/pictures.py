@@ -1,18 +1,22 @@
 """Figures of images: a grid, a condensed set, and what pruning keeps of it. Each draws on `ax` (or a new figure) and returns the Axes."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from yoco import checks, formation, style
 from yoco.condensed import CondensedSet
 from yoco.prune import Selection
 from yoco.tables import title_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FADED = 0.2  # weight of what pruning dropped
 
@@ -34,11 +38,20 @@ def gap(size: int) -> int:
     return max(1, size // 16)
 
 
+def tiled(values: Tensor, columns: int, padding: int) -> Tensor:
+    """Images [N, C, H, W] in 0..1 as one, row after row, with `padding` white pixels around each: [C, height, width]."""
+    columns = min(columns, len(values))
+    rows = -(-len(values) // columns)
+    padded = F.pad(values, (padding, 0, padding, 0), value=1.0)
+    full = F.pad(padded, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(values)), value=1.0)
+    joined = full.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    return F.pad(joined, (0, padding, 0, padding), value=1.0)
+
+
 def images(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
     """A grid of images [N, C, H, W] in 0..1, row after row. Returns the Axes."""
     ax = ax or style.axes(0.7 * columns, 0.7 * -(-len(values) // columns) + 0.3)
-    grid = make_grid(values, nrow=columns, padding=gap(values.shape[-1]), pad_value=1.0)
-    show(ax, grid[: values.shape[1]])
+    show(ax, tiled(values, columns, gap(values.shape[-1])))
     ax.set_title(title)
     return ax
 
@@ -91,6 +104,8 @@ def kept_of_class(condensed: CondensedSet, selections: Sequence[Selection], labe
 
 def _marked(condensed: CondensedSet, rows: Sequence[tuple[Selection, int, str]], per_class: int, title: str, ax: Axes | None) -> Axes:
     """Rows of (selection, class, name): that class's images, marked by that selection."""
+    from matplotlib.collections import PolyCollection
+
     shown = min(per_class, condensed.ipc)
     ax = ax or style.axes(0.7 * shown, 0.7 * len(rows) + 0.3)
     strips, frames = [], []

@@ -3,16 +3,13 @@
 `charts.py` has those of numbers, `pictures.py` those of images, and this file those that put both, or several, together.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import matplotlib.pyplot as plt
-import pandas as pd
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from yoco import charts, checks, formation, style
 from yoco.charts import (  # noqa: F401  figures are to be had in one place
@@ -34,16 +31,21 @@ from yoco.charts import (  # noqa: F401  figures are to be had in one place
 )
 from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics
-from yoco.pictures import condensed_set, cross_out, gap, images, kept_and_dropped, kept_of_class, name_rows, pixels, show  # noqa: F401
+from yoco.lazy import pd
+from yoco.pictures import condensed_set, cross_out, gap, images, kept_and_dropped, kept_of_class, name_rows, pixels, show, tiled  # noqa: F401
 from yoco.prune import Selection
 from yoco.recorder import margin
 from yoco.style import DROPPED, KEPT, save, use_style  # noqa: F401
 from yoco.tables import title_of
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 
 def panels(count: int, width: float = 2.2) -> tuple[Figure, Sequence[Axes]]:
     """A row of `count` Axes to draw on. Returns the Figure and the Axes."""
-    figure, axes = plt.subplots(1, count, figsize=style.sized(width * count, width), squeeze=False)
+    figure, axes = style.subplots(1, count, width * count, width, squeeze=False)
     return figure, list(axes[0])
 
 
@@ -57,18 +59,17 @@ def multi_formation(images: Tensor, factor: int) -> Figure:
         ("split into cells", formation.cells(condensed, factor)),
         ("upsampled:\nthe formed images", formation.form(condensed, factor)),
     ]
-    figure, axes = plt.subplots(1, len(stages), figsize=style.sized(10, 3))
+    figure, axes = style.subplots(1, len(stages), 10, 3)
     for ax, (title, values) in zip(axes, stages):
         count = 1 if len(values) == 1 else factor
-        grid = make_grid(values, nrow=count, padding=0 if count == 1 else max(1, values.shape[-1] // 8), pad_value=1.0)
-        show(ax, grid[: values.shape[1]])
+        show(ax, tiled(values, count, 0 if count == 1 else max(1, values.shape[-1] // 8)))
         ax.set_title(f"{title}\n{len(values)} of {values.shape[-1]}×{values.shape[-1]}", fontsize="small")
     return figure
 
 
 def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: int = 5) -> Figure:
     """The uncondensed start and the condensed set, side by side."""
-    figure, axes = plt.subplots(1, 2, figsize=style.sized(1.1 * per_class + 2.5, 0.55 * len(condensed.classes) + 0.5))
+    figure, axes = style.subplots(1, 2, 1.1 * per_class + 2.5, 0.55 * len(condensed.classes) + 0.5)
     for ax, shown, title in zip(axes, (start, condensed), ("start: packed real images", "condensed")):
         condensed_set(shown, per_class, title=title, ax=ax)
     return figure
@@ -77,7 +78,7 @@ def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: in
 def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
     """The `count` easiest (left) and hardest (right) formed images of every class; score [N], high is hard."""
     formed, labels = condensed.form()
-    figure, axes = plt.subplots(1, 2, figsize=style.sized(1.2 * count + 2, 0.6 * len(condensed.classes) + 0.5))
+    figure, axes = style.subplots(1, 2, 1.2 * count + 2, 0.6 * len(condensed.classes) + 0.5)
     for ax, title, hard in zip(axes, ("easiest", "hardest"), (False, True)):
         rows = []
         for label in range(len(condensed.classes)):
@@ -91,7 +92,7 @@ def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
 
 def progress(condensed: CondensedSet, per_class: int = 5) -> Figure:
     """How a condensation stands: its images, `per_class` of each class at most, and its loss so far (`.info` of the set)."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=style.sized(9.5, 4), width_ratios=(1, 1.4))
+    figure, (left, right) = style.subplots(1, 2, 9.5, 4, width_ratios=(1, 1.4))
     condensed_set(condensed, per_class, title=f"step {condensed.info['steps']} of {condensed.info['planned_steps']}", ax=left)
     loss_curve(condensed, ax=right)
     return figure
@@ -106,7 +107,7 @@ def kept_by_method(condensed: CondensedSet, selections: Sequence[Selection], per
     rows, shown = -(-len(selections) // columns), min(per_class, condensed.ipc)
     height = 11 / columns * len(condensed.classes) / shown + 0.3
     budgets = " and ".join(str(budget) for budget in sorted({selection.ipc_to for selection in selections}))
-    figure, axes = plt.subplots(rows, columns, figsize=style.sized(11, rows * height + 0.3), squeeze=False)
+    figure, axes = style.subplots(rows, columns, 11, rows * height + 0.3, squeeze=False)
     for ax, selection in zip(axes.flat, selections):
         empty = int((selection.per_class_counts == 0).sum())
         lost = f": {empty} {'class' if empty == 1 else 'classes'} lost" if empty else ""
@@ -129,7 +130,7 @@ def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> Figure:
     checks.whole("index", index, 0, len(condensed.formed_labels) - 1)
     if not dynamics.of(condensed):
         raise ValueError(f"dynamics were recorded on another set ({dict(dynamics.info)}) than this one ({condensed.fingerprint})")
-    figure = plt.figure(figsize=style.sized(7, 4.6))
+    figure = style.figure(7, 4.6)
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 2.2), height_ratios=(4, 4, 1.2))
     picture = figure.add_subplot(grid[:, 0])
     image, cell = divmod(index, condensed.factor**2)
@@ -177,6 +178,8 @@ def two_scores(
 
 def _corners(ax: Axes, condensed: CondensedSet, points: pd.DataFrame, count: int) -> None:
     """In each corner of `ax` the images that lie farthest towards it by rank, joined to their points (index, x, y)."""
+    from matplotlib.patches import ConnectionPatch
+
     formed, _ = condensed.form()
     rank = points.iloc[:, 1:].rank()
     side = 0.07

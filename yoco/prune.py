@@ -1,16 +1,18 @@
 """Scores to which formed images stay: the two rules of YOCO (low LBPE, balanced classes) and the methods they are compared with."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from yoco import checks, paper, scores, seeds
 from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics, lbpe_settings
+from yoco.lazy import pd
 
 KEEP = ("easy", "hard")
 STRATA, MOST_STRATA = 50, 1_000_000
@@ -47,7 +49,7 @@ class Method:
     keep: str
     balanced: bool
     training: str
-    pick: Callable[["Method", Request], Tensor]
+    pick: Callable[[Method, Request], Tensor]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,7 @@
 """A run lives in one folder; a step that finds an earlier step's file uses it, one that does not makes it, and says so."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import hashlib
@@ -8,18 +10,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
-from yoco import ablations, checks, damage, files, locks, noise, ranks, study, tables, zoo
+from yoco import ablations, checks, damage, files, locks, noise, ranks, study, tables, timing, workers, zoo
+from yoco import device as devices
 from yoco.condense import METHODS, condense, start_set
 from yoco.condense.nested import budgets
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
-from yoco.dynamics import Dynamics, record_many
+from yoco.dynamics import SHORT, Dynamics, record_many
+from yoco.lazy import pd
+from yoco.train import PROTOCOLS, Protocol
 
 CONDENSED, RESULTS, TABLE, TABLE2 = "condensed.safetensors", "results.csv", "table.csv", "table2.csv"
 DYNAMICS = "dynamics"  # stem of the files of whole runs
+TOLD = ("epochs", "until", "model", "width", "batch_size", "last_batch")  # of the info of dynamics: what shipped ones must share
 EARLY = {"augmented": "early", "clean": "early-clean"}  # files of dynamics that stop early, by what they were recorded on
 ZOO = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
 
@@ -105,7 +110,7 @@ def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[
 
 
 def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, first: int = 0, **arguments: Any) -> Dynamics:
-    """The run's dynamics of a seed; where they are not there, the zoo's (for the run's first seed), or recorded now and saved."""
+    """The run's dynamics of a seed; if missing, those that ship with the zoo, or recorded now and saved."""
     return get_all_dynamics(run, condensed, dataset, [seed], first, **arguments)[0]
 
 
@@ -117,15 +122,17 @@ def get_all_dynamics(
     kind: the stem of their files; another than "dynamics" is recorded anew where it was recorded by other arguments.
     """
     own = kind == DYNAMICS
-    wanted = {} if own else {name: value for name, value in arguments.items() if name != "precision"}  # "auto" is resolved in the file
+    wanted = _told(arguments)
     paths = {seed: dynamics_file(run, seed, first, kind) for seed in seeds}
-    found = {seed: _found_dynamics(path, condensed, wanted) for seed, path in paths.items()}
-    if own and dataset.startswith(ZOO) and found.get(first, ...) is None:
-        found[first] = _shipped_dynamics(paths[first], condensed, dataset)
+    found = {seed: _found_dynamics(path, condensed, {} if own else wanted) for seed, path in paths.items()}
+    if own:
+        asked = {} if dataset.startswith(ZOO) else {name: wanted.get(name) for name in TOLD}
+        found |= {seed: _shipped_dynamics(paths[seed], condensed, seed, asked) for seed in seeds if found[seed] is None}
     missing = [seed for seed in seeds if found[seed] is None]
     if missing:
         names = ", ".join(paths[seed].name for seed in missing)
         print(f"recording {arguments.get('until') or arguments['epochs']} epochs of dynamics now, for {names}")
+        _say_how_long(condensed, len(missing), len(seeds), **arguments)
         checkpoints = {seed: _unfinished(path, condensed, arguments) for seed, path in paths.items()}
         with locks.hold(run / kind):
             for seed, made in record_many(condensed, seeds=seeds, only=missing, checkpoints=checkpoints, **arguments):
@@ -133,6 +140,15 @@ def get_all_dynamics(
                 checkpoints[seed].unlink(missing_ok=True)
                 found[seed] = made
     return [found[seed] for seed in seeds]
+
+
+def _say_how_long(condensed: CondensedSet, missing: int, count: int, *, epochs: int, until: int | None = None, **arguments: Any) -> None:
+    """Before `missing` of `count` recordings, see `timing`; arguments: of `record_many`."""
+    where = devices.choose(arguments.get("device", "auto"))
+    named = {name: arguments[name] for name in ("model", "width", "precision") if name in arguments}
+    network = timing.Network.of(Protocol(epochs, **named), condensed.images.shape[1], len(condensed.classes), condensed.size, where)
+    jobs = workers.jobs_for(arguments.get("jobs"), where, count, arguments.get("backend"))
+    timing.say({network: missing * (until or epochs) * len(condensed.formed_labels)}, min(jobs, missing))
 
 
 def _unfinished(path: Path, condensed: CondensedSet, arguments: dict[str, Any]) -> Path:
@@ -154,10 +170,16 @@ def _found_dynamics(path: Path, condensed: CondensedSet, wanted: dict[str, Any])
     return None
 
 
-def _shipped_dynamics(path: Path, condensed: CondensedSet, dataset: str) -> Dynamics | None:
-    """The zoo's dynamics of a set of the zoo, saved at `path`."""
-    shipped = zoo.load_dynamics(dataset.removeprefix(ZOO))
-    if shipped is None or not shipped.of(condensed):
+def _told(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `record` as the info of dynamics has them; "auto" precision is resolved there."""
+    told = {name: value for name, value in arguments.items() if name not in ("precision", "protocol")}
+    return told | PROTOCOLS[arguments.get("protocol", "even")]
+
+
+def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, asked: dict[str, Any]) -> Dynamics | None:
+    """The zoo's dynamics of a set under a seed, if they were recorded as asked, saved at `path`."""
+    shipped = zoo.dynamics_of(condensed, seed)
+    if shipped is None or any(shipped.info.get(name) != value for name, value in asked.items()):
         return None
     print(f"from the zoo: dynamics of {len(shipped.correct)} epochs")
     shipped.save(path)
@@ -172,14 +194,28 @@ def get_beside(run: Path, chosen: Any, method: str, data: ImageData) -> tuple[Pa
     if method == chosen.method:
         return run, get_condensed(run, chosen.dataset, lambda: data, **chosen.condensation())
     inside = folder(str(run / method), chosen.dataset)
-    arguments = chosen.condensation(method)
+    _take_from_zoo(inside, chosen, method, data)
+    return inside, get_condensed(inside, chosen.dataset, lambda: data, **chosen.condensation(method))
+
+
+def ready_sets(run: Path, chosen: Any, methods: Sequence[str], data: ImageData) -> dict[str, CondensedSet]:
+    """Those of the methods' sets that need no condensing, by method: they are in the run's folder, or ship with the zoo."""
+    there = {method: run if method == chosen.method else folder(str(run / method), chosen.dataset) for method in methods}
+    for method, inside in there.items():
+        _take_from_zoo(inside, chosen, method, data)
+    ready = [method for method, inside in there.items() if (inside / CONDENSED).exists()]
+    return {method: get_beside(run, chosen, method, data)[1] for method in ready}
+
+
+def _take_from_zoo(inside: Path, chosen: Any, method: str, data: ImageData) -> None:
+    """Put the zoo's set of a dataset, method and preset into a folder that has none, if there is one."""
     name = f"{data.name}-{method}-ipc{chosen.ipc}"
-    if not (inside / CONDENSED).exists() and name in zoo.names():
-        shipped = zoo.load(name)
-        if shipped.info["dataset"] == data.name and shipped.info["preset"] == chosen.scale and chosen.size is None:
-            print(f"from the zoo: {describe(shipped)}")
-            shipped.save(inside / CONDENSED)
-    return inside, get_condensed(inside, chosen.dataset, lambda: data, **arguments)
+    if (inside / CONDENSED).exists() or name not in zoo.names():
+        return
+    shipped = zoo.load(name)
+    if shipped.info["dataset"] == data.name and shipped.info["preset"] == chosen.scale and chosen.size is None:
+        print(f"from the zoo: {describe(shipped)}")
+        shipped.save(inside / CONDENSED)
 
 
 def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> pd.DataFrame:
@@ -215,11 +251,15 @@ def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: A
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     dynamics = functools.partial(get_all_dynamics, dataset=chosen.dataset, seeds=numbers, first=chosen.seed)
     whole = dynamics(run, condensed, **chosen.recording(data.size))
-    early, clean = (dynamics(run, condensed, kind=EARLY[seen], **chosen.early(data.size, seen)) for seen in EARLY)
+    short = chosen.early(data.size)
+    seen = DYNAMICS if short["until"] == short["epochs"] <= SHORT else EARLY["augmented"]  # whole runs so short answer it all
+    short |= {"until": None} if seen == DYNAMICS else {}
+    early = dynamics(run, condensed, kind=seen, **short)
+    clean = dynamics(run, condensed, kind=EARLY["clean"], **chosen.early(data.size, "clean"))
     others = {}
     for method in chosen.compare:
         inside, other = get_beside(run, chosen, method, data)
-        others[method] = other, dynamics(inside, other, kind=EARLY["augmented"], **chosen.early(data.size))
+        others[method] = other, dynamics(inside, other, kind=seen, **short)
     parts = {"methods": chosen.methods, "top_k": chosen.top_k, "within": chosen.within, "networks": chosen.networks}
     cells = ablations.plan(condensed, whole, early, clean, others, **parts, **chosen.schedule(data.size))
     table = ablations.labelled(study.train(cells, data, results=run / RESULTS)).astype({"top_k": "Int64", "within": "Int64"})
@@ -247,11 +287,11 @@ def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any, plac
     """One damaged set and its dynamics. The same kind, percent and seed damage the same images. A set condensed from clean images
     is the run's own, where that was made by the same settings, and so are its dynamics."""
     clean = kind == noise.CLEAN
-    place_of_files = "formed" if clean and _made_by(condensed, data, chosen.condensation()) else place
-    inside = folder(str(run / "noise" / f"{place_of_files}-{kind}-{percent}"), chosen.dataset)
+    own = clean and (place == "formed" or _made_by(condensed, data, chosen.condensation()))
+    inside = run if own else folder(str(run / "noise" / f"{place}-{kind}-{percent}"), chosen.dataset)
     condensed_from = lambda real: get_condensed(inside, chosen.real_dataset, lambda: real, go_on=True, **chosen.condensation())
     if clean:
-        spoiled = condensed if place_of_files == "formed" else condensed_from(data)
+        spoiled = condensed if own else condensed_from(data)
         damaged = torch.zeros(len(spoiled.formed_labels), dtype=torch.bool)
     elif place == "formed":
         spoiled, damaged = damage.damage_set(condensed, kind, percent, chosen.seed)
@@ -259,7 +299,8 @@ def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any, plac
         real, which = damage.damage_data(data, kind, percent, chosen.seed)
         spoiled, damaged = condensed_from(real), which[start_set(real, **chosen.start()).info["started_from"]]
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
-    dynamics = get_all_dynamics(inside, spoiled, chosen.real_dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
+    dataset = chosen.dataset if own else chosen.real_dataset
+    dynamics = get_all_dynamics(inside, spoiled, dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
     return noise.Case(place, kind, percent, spoiled, damaged, dynamics)
 
 

@@ -1,5 +1,7 @@
 """Grids of (method × IPC_T × dynamics × seed) to one tidy table; every finished training is on disk and is skipped on the next start."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
@@ -17,13 +18,15 @@ from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
 from yoco.dynamics import Dynamics
 from yoco.evaluate import Training, accuracies, evaluate_many
+from yoco.lazy import pd
 from yoco.prune import METHODS, RANKING, Selection, prune
 from yoco.train import Protocol
 
 CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "seed", "epochs"]  # what a cell of a grid is
-SETTINGS = ["preset", "model", "width", "precision"]  # of the condensation; of the training
+SETTINGS = ["preset", "model", "width", "last_batch", "precision"]  # of the condensation; of the training
 COLUMNS = [*CELL, "fingerprint", *SETTINGS, "accuracy"]
 CHECK = "check"  # of a row in a file of results: a checksum of what it says
+COMPARED = ["method", "factor", "steps", "seconds", "subset", "seed", "last_batch", "precision", "accuracy"]  # of condensation methods
 COMPILE_SECONDS = 300  # of condensing, that compiling may take its minute of
 
 
@@ -44,14 +47,17 @@ class Cell:
         """16 hexadecimal digits of what decides its accuracy: the set, what stays of it, the protocol, the seed."""
         digest = hashlib.sha256(self.condensed.fingerprint.encode())
         digest.update(self.selection.indices.numpy().tobytes())
-        digest.update(repr((sorted(asdict(self.protocol).items()), self.seed)).encode())
+        protocol = asdict(self.protocol)
+        if self.protocol.last_batch == "small":  # the only way there was before batches were split evenly
+            del protocol["last_batch"]
+        digest.update(repr((sorted(protocol.items()), self.seed)).encode())
         return digest.hexdigest()[:16]
 
     def row(self, precision: str) -> dict[str, Any]:
         """Its columns, but for the accuracy."""
         s, p = self.selection, self.protocol
         values = (self.condensed.method, s.method, s.keep, s.balanced, s.ipc_to, self.dynamics, self.seed, p.epochs, self.fingerprint)
-        settings = (self.condensed.info.get("preset", ""), p.model, str(p.width or ""), precision)
+        settings = (self.condensed.info.get("preset", ""), p.model, str(p.width or ""), p.last_batch, precision)
         return {**dict(zip(COLUMNS, (*values, *settings))), "accuracy": None, **{k: v for k, v in self.labels.items() if k not in COLUMNS}}
 
 
@@ -71,7 +77,8 @@ def grid(
     dynamics: None for one that no variant needs; its number seeds what is drawn in its selections (random, SSP, CCS), so
     that "random" is averaged over as many draws. variants: arguments of `prune`, say {"method": "yoco", "balanced":
     False}. epochs: of every training, or of those at each budget. labels: further columns of every row. options: fields
-    of `train.Protocol`. Raises ValueError or TypeError at bad arguments.
+    of `train.Protocol`, and `protocol`, "even" or "paper" (see `Protocol.of`). Raises ValueError or TypeError at bad
+    arguments, and if dynamics were recorded with another kind of last batch than the trainings have.
     """
     if not dynamics or not seeds or not variants:
         raise ValueError("dynamics, seeds and variants must hold at least one each")
@@ -80,7 +87,8 @@ def grid(
     by_budget = epochs if isinstance(epochs, Mapping) else dict.fromkeys(ipc_to, epochs)
     if lacking := [budget for budget in ipc_to if budget not in by_budget]:
         raise ValueError(f"epochs has no number for ipc_to {lacking}, only for {list(by_budget)}")
-    protocols = {budget: Protocol(epochs=by_budget[budget], **options) for budget in ipc_to}
+    protocols = {budget: Protocol.of(epochs=by_budget[budget], **options) for budget in ipc_to}
+    check_last_batch(dynamics, protocols[ipc_to[0]])
     return [
         Cell(condensed, selection, number, seed, protocols[budget], {**(labels or {}), **variant})
         for variant in variants
@@ -89,6 +97,14 @@ def grid(
         for selection in [prune(condensed, recorded, ipc_to=budget, seed=number, **variant)]
         for seed in seeds
     ]
+
+
+def check_last_batch(dynamics: Sequence[Dynamics | None], protocol: Protocol) -> None:
+    """Raise ValueError if any dynamics were recorded with another kind of last batch than the trainings that follow have."""
+    for number, recorded in enumerate(dynamics):
+        if recorded is not None and recorded.last_batch not in (None, protocol.last_batch):
+            told = f"dynamics[{number}] were recorded with last_batch={recorded.last_batch!r}, the trainings have {protocol.last_batch!r}"
+            raise ValueError(f"{told}; record them again, or give the trainings last_batch={recorded.last_batch!r}")
 
 
 def train(
@@ -142,10 +158,12 @@ def _finished(results: str | Path | None) -> dict[str, dict[str, Any]]:
         return {}
     try:
         text = pd.read_csv(results, dtype=str, keep_default_na=False)
-        if missing := set(COLUMNS) - set(text.columns):
+        columns = [name for name in COLUMNS if name in text.columns or name != "last_batch"]  # version 0.1 had none
+        if missing := set(columns) - set(text.columns):
             raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
-        if CHECK in text.columns and (altered := [n for n, row in enumerate(text.to_dict("records"), 1) if row[CHECK] != _check(row)]):
+        if CHECK in text.columns and (altered := [n for n, row in enumerate(text.to_dict("records"), 1) if row[CHECK] != _check(row, columns)]):
             raise ValueError(f"row {altered[0]} was altered since it was written; remove the row, and it is trained again")
+        text["last_batch"] = text.get("last_batch", "small")
         table = text[COLUMNS].astype({"ipc_to": int, "dynamics": int, "seed": int, "epochs": int, "accuracy": float})
         table["balanced"] = table["balanced"].map({"True": True, "False": False})
         if not table["accuracy"].between(0, 100).all() or table["balanced"].isna().any():
@@ -159,13 +177,13 @@ def _write(results: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows as CSV, each with its checksum."""
     table = pd.DataFrame(rows, columns=COLUMNS)
     text = pd.read_csv(io.StringIO(table.to_csv(index=False)), dtype=str, keep_default_na=False)  # as it will be read
-    table[CHECK] = [_check(row) for row in text.to_dict("records")]
+    table[CHECK] = [_check(row, COLUMNS) for row in text.to_dict("records")]
     files.write_text(results, table.to_csv(index=False))
 
 
-def _check(row: Mapping[str, str]) -> str:
+def _check(row: Mapping[str, str], columns: Sequence[str]) -> str:
     """8 hexadecimal digits of a row's text."""
-    return hashlib.sha256("|".join(row[name] for name in COLUMNS).encode()).hexdigest()[:8]
+    return hashlib.sha256("|".join(row[name] for name in columns).encode()).hexdigest()[:8]
 
 
 def run(
@@ -185,9 +203,10 @@ def run(
 
     options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results, jobs, backend ("loky", "dask",
     "ray" or another of joblib's; None: what `joblib.parallel_config` set, else loky): as of `train`. Returns a
-    DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of what
-    stays and how it is trained on), preset (of the set), model, width (empty: the model's own), precision, accuracy (%);
-    the grid's cells only, in the grid's order. Raises ValueError or TypeError at bad arguments before any training.
+    DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of
+    what stays and how it is trained on), preset (of the set), model, width (empty: the model's own), last_batch ("even"
+    or "small"), precision, accuracy (%); the grid's cells only, in the grid's order.
+    Raises ValueError or TypeError at bad arguments before any training.
     """
     cells = grid(condensed, dynamics, [{"method": method} for method in methods], **options)
     return train(cells, data, results=results, device=device, jobs=jobs, backend=backend, progress=progress)
@@ -211,25 +230,35 @@ def condensations(
     device: str | torch.device = "auto",
     progress: bool = True,
     precision: str = "auto",
+    ready: Mapping[str, CondensedSet] | None = None,
+    known: Mapping[str, pd.DataFrame] | None = None,
     **training: Any,
 ) -> tuple[pd.DataFrame, dict[str, CondensedSet]]:
     """Condense by each method for as many seconds, and train and test on each start and each result.
 
+    ready: sets by method that are there already, of this ipc, preset and seed; the others are condensed. known: by method,
+    what `evaluate_many` gave for "start" and "condensed", which are not trained on again if it has all of `seeds`.
+
     A method's schedule goes on until the time is over, MTT's experts included in it; each takes its own factor. training:
     epochs, and fields of `train.Protocol`. Returns a table with columns method, factor, steps, seconds, subset ("start" or
-    "condensed"), seed, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
+    "condensed"), seed, last_batch, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
     """
-    made, tables = {}, []
+    made, subsets = dict(ready or {}), {}
+    known = {method: table for method, table in (known or {}).items() if method in methods and set(seeds) <= set(table.seed)}
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
         common = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}
-        start = condense.start_set(data, method, **common)
-        options = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
-        made[method] = condensed = condense.condense(data, method, **common, **options, **condense.unending(method))
-        subsets = {"start": start.form(), "condensed": condensed.form()}
-        table = evaluate_many(subsets, data, seeds=seeds, device=device, progress=False, precision=precision, **training)
-        tables.append(table.assign(method=method, factor=condensed.factor, steps=condensed.info["steps"], seconds=condensed.info["seconds"]))
-    columns = ["method", "factor", "steps", "seconds", "subset", "seed", "precision", "accuracy"]
-    return pd.concat(tables, ignore_index=True)[columns], made
+        if method not in made:
+            options = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
+            made[method] = condense.condense(data, method, **common, **options, **condense.unending(method))
+        if method not in known:
+            start = condense.start_set(data, method, **common)
+            subsets |= {(method, "start"): start.form(), (method, "condensed"): made[method].form()}
+    tables = [table[table.seed.isin(seeds)].assign(method=method) for method, table in known.items()]
+    if subsets:
+        trained = evaluate_many(subsets, data, seeds=seeds, device=device, progress=progress, precision=precision, **training)
+        tables.append(trained.assign(method=trained.subset.str[0], subset=trained.subset.str[1]))
+    told = pd.DataFrame([(m, made[m].factor, made[m].info["steps"], made[m].info["seconds"]) for m in methods], columns=COMPARED[:4])
+    return told.merge(pd.concat(tables), on="method")[COMPARED], {method: made[method] for method in methods}
 
 
 def by_bytes(
@@ -249,7 +278,7 @@ def by_bytes(
     A method whose choices nest has them as prefixes of one file, `ranked-<method>.safetensors` in `folder`; SSP and CCS
     choose anew for each budget, and their cells are rounded to bytes alike. ipc_to: budgets (None: IPC 1, 2, 5 and all).
     YOCO's prefixes are also taken as float32, four times the bytes. training: of `evaluate_many`. Returns a table with
-    columns method, stored, per_class (cells), bytes (of cells), seed, precision, accuracy (%).
+    columns method, stored, per_class (cells), bytes (of cells), seed, last_batch, precision, accuracy (%).
     """
     budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
     cell_bytes = formation.cell_size(condensed.size, condensed.factor) ** 2 * condensed.channels * len(condensed.classes)

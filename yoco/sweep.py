@@ -1,5 +1,7 @@
 """Notebooks over a grid of parameters: an executed notebook a point, several at once, and one table; what is finished stays."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -12,11 +14,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 
 from yoco import backends, checks, fields, files, locks, params, runs, workers
 from yoco import device as devices
+from yoco.lazy import pd
 
 TABLE = "sweep.csv"
 LISTS = ("names", "whole numbers")  # types of parameters, as `fields.type_name` has them, in which commas are part of a value

@@ -1,13 +1,13 @@
 """What a study found, in tables: means, pairs, beside the paper."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import pandas as pd
-from scipy.stats import ttest_1samp
+from collections.abc import Sequence
 
 from yoco import checks, paper
 from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condensed import CondensedSet
+from yoco.lazy import pd
 from yoco.prune import METHODS, Selection
 
 
@@ -119,6 +119,8 @@ def rule_effects(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _p_value(gaps: pd.Series) -> float:
+    from scipy.stats import ttest_1samp
+
     if len(gaps) < 2 or gaps.std() == 0:
         return float("nan")
     return float(ttest_1samp(gaps, 0, alternative="greater").pvalue)

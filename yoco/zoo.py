@@ -1,19 +1,22 @@
 """Condensed sets that ship with the package, with the dynamics recorded on them."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from yoco import checks
 from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics
+from yoco.lazy import pd
 
 _FOLDER = files("yoco").joinpath("zoo_files")
 MOST_BYTES = 2_000_000  # of a file that ships
-_SET, _DYNAMICS = ".condensed.safetensors", ".dynamics.safetensors"
+_SET, _DYNAMICS, _ENDING = ".condensed.safetensors", ".dynamics", ".safetensors"
 
 
 def names() -> list[str]:
@@ -28,33 +31,43 @@ def load(name: str) -> CondensedSet:
         return CondensedSet.load(path)
 
 
-def load_dynamics(name: str) -> Dynamics | None:
-    """The training run recorded on a set, in the paper's settings but for what its `.info` says; None where none ships."""
+def load_dynamics(name: str, seed: int = 0) -> Dynamics | None:
+    """The training run recorded on a set under a seed, in the settings that its `.info` has; None if none ships."""
     checks.one_of("name", name, names())
-    entry = _FOLDER.joinpath(name + _DYNAMICS)
+    entry = _FOLDER.joinpath(_dynamics_file(name, seed))
     if not entry.is_file():
         return None
     with as_file(entry) as path:
         return Dynamics.load(path)
 
 
+def dynamics_of(condensed: CondensedSet, seed: int = 0) -> Dynamics | None:
+    """The training run that ships for this very set under a seed, whatever its name; None if there is none."""
+    ships = (name for name in names() if _FOLDER.joinpath(_dynamics_file(name, seed)).is_file())
+    found = (load_dynamics(name, seed) for name in ships)
+    return next((recorded for recorded in found if recorded.of(condensed)), None)
+
+
+def _dynamics_file(name: str, seed: int) -> str:
+    return name + _DYNAMICS + (f"-{seed}" if seed else "") + _ENDING
+
+
 def publish(
-    name: str, condensed: CondensedSet, accuracies: pd.DataFrame, evaluation: str, dynamics: Dynamics | None = None, folder: Path | None = None
+    name: str, condensed: CondensedSet, accuracies: pd.DataFrame, evaluation: str, dynamics: Sequence[Dynamics] = (), folder: Path | None = None
 ) -> Path:
     """Write a set into the package's zoo (or `folder`), with its accuracy as measured. For the maintainers of yoco.
 
     accuracies: of `evaluate_many`, with the rows "start" and "condensed"; evaluation: how it was trained and tested.
     Returns the set's path. Raises ValueError where dynamics are of another set, or a file would be 2 MB or larger.
     """
-    if dynamics is not None and not dynamics.of(condensed):
+    if not all(recorded.of(condensed) for recorded in dynamics):
         raise ValueError("dynamics are of another set than the one to publish")
     grouped = accuracies.groupby("subset")["accuracy"]
     info = {"accuracy": round(grouped.mean()["condensed"], 2), "accuracy_std": round(grouped.std()["condensed"], 2)}
     info |= {"start_accuracy": round(grouped.mean()["start"], 2), "trainings": int(grouped.count()["condensed"]), "evaluation": evaluation}
     folder = folder or Path(str(_FOLDER))
     paths = [replace(condensed, info={**condensed.info, **info}).save(folder / (name + _SET))]
-    if dynamics is not None:
-        paths.append(dynamics.save(folder / (name + _DYNAMICS), torch.float16))
+    paths += [recorded.save(folder / _dynamics_file(name, recorded.info["seed"]), torch.float16) for recorded in dynamics]
     for path in paths:
         if path.stat().st_size >= MOST_BYTES:
             path.unlink()

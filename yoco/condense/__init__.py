@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from yoco import checks, files, formation, loop, ranks, seeds
+from yoco import checks, files, formation, loop, ranks, seeds, timing, train
 from yoco import device as devices
 from yoco.condense import dream, dsa, kip, mtt, ncfm
 from yoco.condense import nested as nesting
@@ -85,7 +85,8 @@ def condense(
     watch: Callable[[CondensedSet], None] | None = None,
     **settings: Any,
 ) -> CondensedSet:
-    """Condense `data` to `ipc` images a class, each holding factor × factor cells.
+    """Condense `data` to `ipc` images a class, each holding factor × factor cells. With a progress bar, long work says first how
+    long its image steps will take on this machine (see `timing`).
 
     method: a name in `METHODS`. factor: None is that of `start`, or the method's own (see `factor_of`). preset: "paper" |
     "laptop" | "smoke"; `settings` override single values of it (see the method's settings: `IdcSettings`, `DreamSettings`,
@@ -128,9 +129,13 @@ def condense(
     with ranks.joined() as among:
         where = devices.choose(device)
         how = devices.choose_precision(precision, where)
+        images = chosen.steps * chosen.work(len(data.classes), ipc * factor**2)
         if compiled is None:
-            images = chosen.steps * chosen.work(len(data.classes), ipc * factor**2)
             compiled = devices.worth_compiling(where, images, data.size, devices.WORTH_TWICE)
+        if images and progress and among.first and not (checkpoint and Path(checkpoint).exists()):
+            network = train.Protocol(model=chosen.model, width=chosen.width, precision=how)
+            shape = data.channels, len(data.classes), data.size
+            timing.say({timing.Network.of(network, *shape, where): images // among.size}, budget=time_budget)
         identity = {
             "method": method,
             "dataset": data.name,
@@ -171,7 +176,7 @@ def start_set(
     how = devices.choose_precision(precision, where)
     stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, False)
     info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how, "packing": PACKING}
-    info |= {"started_from": stepper.started_from.tolist()}
+    info["started_from"] = stepper.started_from.tolist()
     return condensed_from(stepper.images, data, ipc, factor, "real", info)
 
 

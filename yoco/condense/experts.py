@@ -148,7 +148,8 @@ def train_experts(
     how = devices.choose_precision(precision, where)
     if compiled is None:
         compiled = devices.worth_compiling(where, count * settings.epochs * settings.taken(data), data.size)
-    common = {"dataset": data.name, "dataset_images": len(data.train_images), "seed": seed, "precision": how, **asdict(settings)}
+    common = {"dataset": data.name, "dataset_images": len(data.train_images), "seed": seed, "precision": how, "last_batch": "even"}
+    common |= asdict(settings)
     identities = [{**common, "number": number} for number in range(count) if only is None or number in only]
     found = [_finished(folder, identity) for identity in identities]
     experts, started = [], time.monotonic()
@@ -231,7 +232,7 @@ class _Training(loop.Stepper):
         self.progress = number * len(self.images)  # in images, over all epochs
         self._look()
         order = torch.randperm(len(self.images), generator=self.source).to(self.images.device)
-        total = sum(self._train_on(part) for part in order.split(CHUNK * self.settings.batch_size))
+        total = sum(self._train_on(part) for part in order.tensor_split(-(-len(order) // (CHUNK * self.settings.batch_size))))
         self.rows = [*(self.rows if self.settings.every_epoch else self.rows[:1]), self._parameters()]
         return total.item() / len(self.images) if self.rows[-1].isfinite().all() else math.nan
 

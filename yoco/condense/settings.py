@@ -11,7 +11,8 @@ from yoco.models import check_matchable
 PRESETS = ("paper", "laptop", "smoke")
 LARGE = 64  # images of this side or more take the ImageNet-10 settings
 SHORT_RUN_LR = 20  # the paper's image step is for 200,000 steps; hundreds of them move too little (README, "Image step")
-SMOKE_WIDTH = 32  # channels of the ConvNet in the smoke preset
+SHORTEST_RUN_LR = 80  # for the few steps of smoke
+SMOKE_WIDTH = 24  # channels of the ConvNet in the smoke preset
 Settings = TypeVar("Settings")
 
 
@@ -79,10 +80,13 @@ class Scale:
     """How long and how wide the trainings on a condensed set are, in a preset."""
 
     epochs: int
+    recorded: int  # epochs of a run whose dynamics are recorded
     width: int | None = None  # None: the paper's 128
+    batch_size: int = 64
 
 
-SCALES = {"paper": Scale(1000), "laptop": Scale(200), "smoke": Scale(50, SMOKE_WIDTH)}
+# in smoke, small batches make the most steps of few images: 40 of them take 3 an epoch
+SCALES = {"paper": Scale(1000, 1000), "laptop": Scale(200, 200), "smoke": Scale(10, 20, SMOKE_WIDTH, batch_size=16)}
 
 
 def default_model(size: int) -> str:
@@ -124,7 +128,7 @@ def idc_preset(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -
         base = replace(base, outer_loops=20, inner_loops=50, network_images=512, pretrain_epochs=min(base.pretrain_epochs, 1))
     elif preset == "smoke":
         width = smoke_width(overrides, base.model)
-        base = replace(base, outer_loops=4, inner_loops=15, network_images=256, pretrain_epochs=0, width=width)
+        base = replace(base, outer_loops=2, inner_loops=8, real_batch=32, network_images=128, pretrain_epochs=0, width=width)
     if preset != "paper":
-        base = replace(base, image_lr=base.image_lr * SHORT_RUN_LR)
+        base = replace(base, image_lr=base.image_lr * (SHORTEST_RUN_LR if preset == "smoke" else SHORT_RUN_LR))
     return base

@@ -1,0 +1,65 @@
+"""What is imported when: counted in modules of a fresh interpreter, not in seconds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import yoco
+
+ROOT = Path(__file__).resolve().parents[1]
+TORCH = ("torch", "numpy", "matplotlib", "pydantic")
+LATER = ("pandas", "seaborn", "scipy", "sklearn", "matplotlib.pyplot")
+HEAVY = ("torchvision", "torch._dynamo", "sympy", "ipywidgets", "IPython", "papermill", "ray", "dask", "distributed")
+FIRST_CELL = """
+import yoco
+from yoco import plots, runs
+from yoco.params import NOTEBOOKS, check
+
+check("01_condensation", {name: field.default for name, field in NOTEBOOKS["01_condensation"].model_fields.items()})
+plots.use_style()
+"""
+
+
+def imported(code: str, unwanted: tuple[str, ...]) -> list[str]:
+    """Which of `unwanted`, or of their submodules, a fresh interpreter has imported after `code`."""
+    told = f"{code}\nimport sys\nsys.__stdout__.write('\\n' + ' '.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in unwanted if name in run.stdout.splitlines()[-1].split()]
+
+
+def test_importing_yoco_imports_nothing_else():
+    assert imported("import yoco", (*TORCH, *LATER, *HEAVY)) == []
+
+
+def test_the_first_cell_of_a_notebook_draws_and_compiles_nothing():
+    assert imported(FIRST_CELL, (*LATER, *HEAVY)) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["condense", "--help"], ["sweep", "--help"]])
+@pytest.mark.parametrize("start", ["from yoco.cli import main; main()", "import runpy; runpy.run_module('yoco', run_name='__main__')"])
+def test_help_needs_no_torch(start, arguments):
+    code = f"import sys\nsys.argv = {['yoco', *arguments]}\ntry:\n    {start}\nexcept SystemExit as end:\n    assert not end.code"
+    assert imported(code, (*TORCH, *LATER, *HEAVY)) == []
+
+
+def test_the_command_line_tells_the_version():
+    told = subprocess.run([sys.executable, "-m", "yoco", "--version"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told == f"yoco {yoco.__version__}\n"
+
+
+def test_every_public_name_is_there_and_completed():
+    for name in yoco.__all__:
+        assert getattr(yoco, name).__name__ in (f"yoco.{name}", name)
+    assert set(yoco.__all__) <= set(dir(yoco))
+    with pytest.raises(AttributeError, match="no attribute 'studies'"):
+        yoco.studies  # noqa: B018
+    with pytest.raises(ImportError):
+        exec("from yoco import studies")
+
+
+def test_a_public_name_is_imported_when_it_is_used():
+    code = "import yoco\nassert yoco.evaluate.evaluate and yoco.condense.condense and yoco.CondensedSet.load\nfrom yoco import study, RankedSet"
+    assert imported(code, (*LATER, *HEAVY)) == []
+    assert imported(code, ("torch", "yoco.study")) == ["torch", "yoco.study"], "the other tests can fail"

@@ -1,0 +1,104 @@
+"""What long work says before it begins, with speeds that are given."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from yoco import condense, evaluate, runs, timing, train
+
+CPU = torch.device("cpu")
+SMALL = timing.Network("convnet", 8, 3, 3, 16, "float32", CPU)
+LARGE = replace(SMALL, width=32)
+PASSES = 100_000
+
+
+def fixed(images_per_second):
+    """A measurement that always finds this speed, and remembers how it was asked."""
+    asked = []
+
+    def speed(network, threads, patience):
+        asked.append((network, threads, patience))
+        return images_per_second / (network.width / SMALL.width)
+
+    return speed, asked
+
+
+def test_passes_become_seconds_over_networks_and_jobs():
+    speed, asked = fixed(1000.0)
+    assert timing.seconds({SMALL: PASSES}, speed=speed) == 100
+    assert timing.seconds({SMALL: PASSES, LARGE: PASSES}, 2, speed) == (100 + 400) / 2
+    assert asked[0] == (SMALL, torch.get_num_threads(), 0.0) and asked[-1] == (LARGE, 1, timing.PATIENCE)
+
+
+def test_short_work_is_not_measured(capsys):
+    speed, asked = fixed(1000.0)
+    timing.say({SMALL: timing.LEAST_PIXELS // 16**2}, speed=speed)
+    assert asked == []
+    timing.say({SMALL: 29_000}, speed=speed)
+    assert [patience for _, _, patience in asked] == [0.0], "a single step tells"
+    timing.say({SMALL: PASSES}, budget=29, speed=speed)
+    assert len(asked) == 1 and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "passes, jobs, budget, line",
+    [
+        (40_000, 1, None, "about 40 s on this machine"),
+        (480_000, 2, None, "about 4 min on this machine (2 at a time)"),
+        (9_000_000, 1, None, "about 2.5 h on this machine"),
+        (9_000_000, 1, 120.0, "about 2 min on this machine"),
+    ],
+)
+def test_long_work_says_how_long(capsys, passes, jobs, budget, line):
+    timing.say({SMALL: passes}, jobs, budget, fixed(1000.0)[0])
+    assert capsys.readouterr().out == line + "\n"
+
+
+def test_measuring_touches_no_random_state_and_no_threads_and_is_done_once(monkeypatch):
+    timing.images_per_second.cache_clear()
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    speed = timing.images_per_second(SMALL, 1, 0.05)
+    assert 0 < speed < float("inf")
+    assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
+    monkeypatch.setattr(train, "epoch", lambda *_, **__: pytest.fail("measured again"))
+    assert timing.images_per_second(SMALL, 1, 0.05) == speed
+
+
+@pytest.fixture
+def long_work(monkeypatch):
+    """Any work is long: what each place says of its own."""
+    said = []
+    monkeypatch.setattr(timing, "say", lambda work, jobs=1, budget=None: said.append((dict(work), jobs, budget)))
+    return said
+
+
+def test_trainings_say_their_passes(toy, long_work):
+    subset = toy.train_images[:6], toy.train_labels[:6]
+    options = {"epochs": 2, "seeds": (0, 1), "width": 8, "precision": "float32", "jobs": 2}
+    evaluate.evaluate_many({"one": subset}, toy, **options)
+    network = timing.Network("convnet", 8, toy.channels, len(toy.classes), toy.size, "float32", CPU)
+    assert long_work == [({network: 2 * (2 * 6 + len(toy.test_labels) // 3)}, 2, None)]
+    evaluate.evaluate_many({"one": subset}, toy, progress=False, **options)
+    assert len(long_work) == 1, "quiet work says nothing"
+
+
+def test_condensing_says_its_passes_and_its_budget(toy, tmp_path, long_work):
+    short = {"ipc": 1, "preset": "smoke", "outer_loops": 1, "inner_loops": 2, "width": 8, "precision": "float32", "device": "cpu"}
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    condense.condense(toy, **short, checkpoint=checkpoint, time_budget=60)
+    work = condense.settings_for("smoke", toy.size, 1, {}).work(len(toy.classes), 4)
+    network = timing.Network("convnet", 8, toy.channels, len(toy.classes), toy.size, "float32", CPU)
+    assert long_work == [({network: 2 * work}, 1, 60)]
+    condense.condense(toy, **short, checkpoint=checkpoint)
+    condense.condense(toy, "kip", ipc=1, preset="smoke", iterations=1, kernel="fc")
+    assert len(long_work) == 1, "neither what is resumed, whose bar tells, nor what has no network"
+
+
+def test_recordings_say_their_passes(toy_set, tmp_path, long_work):
+    options = {"epochs": 3, "model": "convnet", "width": 8, "precision": "float32"}
+    runs.get_all_dynamics(tmp_path, toy_set, "toy", [0, 1], until=2, jobs=1, progress=False, **options)
+    [(work, jobs, _)] = long_work
+    assert list(work.values()) == [2 * 2 * len(toy_set.formed_labels)] and jobs == 1
+    runs.get_all_dynamics(tmp_path, toy_set, "toy", [0, 1], until=2, jobs=1, progress=False, **options)
+    assert len(long_work) == 1, "nothing is recorded the second time"
