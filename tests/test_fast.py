@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import platform
 import warnings
 
@@ -205,3 +206,17 @@ def test_growth_is_drawn_from_its_table():
     figure = growth.draw(pd.DataFrame(rows))
     line = figure.axes[0].lines[0]
     assert list(line.get_xdata()) == [1, 10] and list(line.get_ydata()) == [2, 20] and figure.axes[0].get_ylabel() == "time of one inner loop (s)"
+
+
+def test_compiled_code_is_kept_apart_by_instruction_set(monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    first = device.separate_cache()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == first and first.endswith("-AVX2-AVX2")
+    assert device.separate_cache() == first
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert device.separate_cache() != first
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/of/the/user")
+    assert device.separate_cache() == "/of/the/user"

@@ -3,9 +3,11 @@
 import contextlib
 import ctypes
 import functools
+import getpass
 import os
 import platform
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -142,12 +144,24 @@ def worth_compiling(device: torch.device, images: int, size: int, worth: int = W
     return can_compile(device) and images * size**2 >= worth * 32**2
 
 
+def separate_cache() -> str:
+    """Keep compiled code apart by instruction set, unless `TORCHINDUCTOR_CACHE_DIR` names a folder; returns the folder.
+
+    torch's own cache does not tell the sets apart: code from another processor that shares the folder, or compiled under
+    `ATEN_CPU_CAPABILITY`, crashes the process.
+    """
+    sets = torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", "all")
+    name = "-".join(("yoco-inductor", getpass.getuser(), *sets)).replace(" ", "_")
+    return os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), name))
+
+
 def compiled(function: Function) -> Function:
     """`function` through torch.compile, each network and shape as if it were the process's first: what ran before decides
     neither which sizes are left open (see `for_compiled`) nor, up to `MOST_COMPILED`, whether it is compiled at all.
 
     Where torch cannot compile it, it runs as it is written from then on, with a warning.
     """
+    separate_cache()
     fast = torch._dynamo.config.patch(recompile_limit=MOST_COMPILED)(torch.compile(function, dynamic=False))
     failed = False
 
