@@ -15,6 +15,10 @@ from yoco.lazy import pd, sns
 from yoco.noise import CLEAN
 from yoco.tables import title_of
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 LOSSES = {
     "mtt": "distance from the expert's weights (share of its way)",
     "kip": "squared error of the regression",

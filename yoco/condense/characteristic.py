@@ -13,10 +13,12 @@ TINY = 1e-12  # under the root, as published: its slope at 0 is finite
 def characteristic(features: Tensor, frequencies: Tensor, averages: Tensor) -> Tensor:
     """Characteristic functions of weighted sets of each class's features: φ(t) = Σ w exp(i t·f/‖f‖).
 
-    features: float [K, n, D]; frequencies: float32 [T, D]; averages: float32 [P, n], the weights w of P sets, each row of
-    sum 1. Returns float32 [2, K, P, T], real and imaginary parts.
+    features: float [K, n, D], in whose type the products t·f are taken (bfloat16 turns the images' gradient by 0.3 degrees);
+    frequencies: float32 [T, D]; averages: float32 [P, n], the weights w of P sets, each row of sum 1. Returns float32
+    [2, K, P, T], real and imaginary parts.
     """
-    angles = F.normalize(features.float(), dim=-1) @ frequencies.T
+    unit = F.normalize(features.float(), dim=-1).to(features.dtype)
+    angles = (unit @ frequencies.T.to(features.dtype)).float()
     return averages @ torch.stack((angles.cos(), angles.sin()))
 
 
