@@ -62,7 +62,10 @@ def ray_of_two():
         shutil.rmtree(place, ignore_errors=True)
 
 
-@pytest.mark.parametrize("backend, cluster", [("loky", nullcontext), ("dask", dask_of_two), pytest.param("ray", ray_of_two, marks=pytest.mark.slow)])
+CLUSTERS = [("loky", nullcontext), *(pytest.param(*each, marks=pytest.mark.slow) for each in (("dask", dask_of_two), ("ray", ray_of_two)))]
+
+
+@pytest.mark.parametrize("backend, cluster", CLUSTERS)
 def test_a_worker_killed_midway_costs_its_own_cell_and_every_backend_gives_the_same_bits(
     backend, cluster, plain, toy, toy_set, toy_dynamics, tmp_path, monkeypatch
 ):

@@ -20,10 +20,13 @@ from yoco.condense.matching import GradientMatcher
 CPU = torch.device("cpu")
 compiles = pytest.mark.skipif(not device.can_compile(CPU), reason="no C++ compiler here")
 together = pytest.mark.xdist_group("compiled")  # one process loads the compiler, and compiles a graph once
-OWN = device.choose_precision("auto", CPU)  # what this processor trains in is compiled every time, the other with CI=true
-COMPILED = [pytest.param(how, True, marks=[compiles, together, *([] if how == OWN else [pytest.mark.slow])]) for how in ("float32", "bfloat16")]
-WAYS = [("float32", False), *COMPILED]
-NETWORK = {"name": "convnet", "channels": 3, "classes": 10, "size": 32, "width": 32}
+# compiling takes a minute at the paper's depth: in each precision with CI=true, otherwise a training step of a layer less in this processor's own
+PAPER, SHALLOW = ({"name": name, "channels": 3, "classes": 10, "size": 32} for name in ("convnet-d3-w32", "convnet-d2-w32"))
+WAYS = [
+    pytest.param(PAPER, "float32", False, id="eager"),
+    *(pytest.param(PAPER, how, True, marks=[compiles, together, pytest.mark.slow], id=f"compiled-{how}") for how in ("float32", "bfloat16")),
+]
+QUICK = pytest.param(SHALLOW, device.choose_precision("auto", CPU), True, marks=[compiles, together], id="compiled")
 
 
 def agree(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
@@ -33,9 +36,9 @@ def agree(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
         assert F.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) >= 0.99
 
 
-@pytest.mark.parametrize("precision, compiled", WAYS)
-def test_matching_is_the_literal_one(precision, compiled):
-    model = models.build_seeded(0, **NETWORK)
+@pytest.mark.parametrize("network, precision, compiled", WAYS)
+def test_matching_is_the_literal_one(network, precision, compiled):
+    model = models.build_seeded(0, **network)
     source = seeds.generator(0)
     real, images = torch.randn(8, 3, 32, 32, generator=source), torch.rand(2, 3, 32, 32, generator=source).requires_grad_()
     theirs = literal.match(model, real, formation.form(images, 2), 3)
@@ -48,10 +51,10 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-@pytest.mark.parametrize("precision, compiled", WAYS)
-def test_an_epoch_of_training_is_the_literal_one(precision, compiled):
+@pytest.mark.parametrize("network, precision, compiled", [*WAYS, QUICK])
+def test_an_epoch_of_training_is_the_literal_one(network, precision, compiled):
     images, labels = torch.randn(20, 3, 32, 32), torch.arange(20) % 10
-    start, theirs, ours = (models.build_seeded(1, **NETWORK) for _ in range(3))
+    start, theirs, ours = (models.build_seeded(1, **network) for _ in range(3))
     source = seeds.generator(0)
     step = train.Step(ours, train.Optimiser().build(ours), precision, compiled)
     how = {"augmentation": augment.Augmentation(augment.EVALUATION), "batch_size": 8, "last_batch": "small"}
@@ -68,7 +71,7 @@ def test_an_epoch_of_training_is_the_literal_one(precision, compiled):
 def test_one_compilation_serves_every_network_and_batch_size():
     graphs = []
     for seed, count in ((0, 6), (1, 6), (2, 9), (3, 2)):
-        eager, compiled = (models.build_seeded(seed, **NETWORK) for _ in range(2))
+        eager, compiled = (models.build_seeded(seed, **SHALLOW) for _ in range(2))
         images, targets = torch.randn(count, 3, 32, 32), torch.randn(count, 10).softmax(1)
         logits = []
         for model, compile_it in ((eager, False), (compiled, True)):

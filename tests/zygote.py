@@ -1,7 +1,8 @@
 """Long work in a process that is killed: `python -m tests.zygote` forks one for every line "KIND FOLDER SECONDS" that it
 reads, and kills it after that many seconds of processor time (0: never), which a busy machine does not stretch.
 
-It imports once, and computes nothing itself, so that its children start at once and have their threads to themselves.
+It imports once, also what yoco imports late, and computes nothing itself, so that its children start at once, spend their time
+on the work, and have their threads to themselves.
 Answers with the exit status and the processor time taken; a child writes the digest of its result to FOLDER/digest.
 """
 
@@ -13,8 +14,11 @@ import sys
 import time
 from pathlib import Path
 
+import pandas  # noqa: F401
 import psutil
 import torch
+import torch._dynamo
+import torchvision.models  # noqa: F401
 
 from tests.conftest import make_data
 from yoco import condense, dynamics, files, locks, loop, study
