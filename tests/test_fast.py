@@ -221,5 +221,7 @@ def test_compiled_code_is_kept_apart_by_instruction_set(monkeypatch):
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert device.separate_cache() != first
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", torch._inductor.runtime.cache_dir_utils.default_cache_dir())
+    assert device.separate_cache().endswith("-AVX512-AVX2")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/of/the/user")
     assert device.separate_cache() == "/of/the/user"

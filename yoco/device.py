@@ -152,7 +152,10 @@ def separate_cache() -> str:
     """
     sets = torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", "all")
     name = "-".join(("yoco-inductor", getpass.getuser(), *sets)).replace(" ", "_")
-    return os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), name))
+    given = os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")
+    if not given or os.path.basename(given).startswith("torchinductor_"):  # torch sets its own folder there when it is first asked
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), name)
+    return os.environ["TORCHINDUCTOR_CACHE_DIR"]
 
 
 def compiled(function: Function) -> Function:
