@@ -264,15 +264,14 @@ def test_bad_budgets_are_named(toy, nested, error, match):
 
 
 def test_a_prefix_of_a_nested_set_is_nearer_to_the_real_images_than_a_flat_set_s():
-    data = make_data(per_class=40)
-    losses = {}
+    data, losses = make_data(per_class=40), {}
     for prefixes in ((4, 12), ()):
-        ours = method(data, ipc=3, prefixes=prefixes, real_batch=40, iterations=200, pool_epochs=4, image_lr=0.05, calibration=0.0)
-        for number in range(60):
-            ours.step(number)
-        ours.averages, ours.source = prefix_averages([4], 12), seeds.generator(1)
+        ours = method(data, ipc=3, prefixes=prefixes, real_batch=40, iterations=40, pool_epochs=1, image_lr=0.05, calibration=0.0)
+        for number in range(41):
+            ours.source = seeds.generator(7)  # the same network, real images, frequencies and augmentation at every step
+            ours.step(number) if number < 40 else setattr(ours, "averages", prefix_averages([4], 12))
         losses[prefixes] = ours.gradient(ours._weights()[0], None)[0].mean().item()
-    assert losses[4, 12] < 0.95 * losses[()]
+    assert losses[4, 12] < 0.8 * losses[()], losses
 
 
 @pytest.mark.slow
