@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(BIN)/python -m yoco run -p dataset digits -p run_dir runs/demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope --durations=15
 	rm -rf runs/nbval
 	$(MAKE) --no-print-directory -j 2 nbval-first nbval-second
 

@@ -25,6 +25,13 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("yoco")
 HUNG = 1200  # seconds after which a program that is waited for counts as hung: a guard, never a measure of speed
+TOGETHER = (  # tests that share what takes long to start: an interpreter, processes, a browser, a compiler
+    ("tests/test_ranks.py",),
+    ("tests/test_backends.py", "tests/test_determinism.py::test_side_by_side", "tests/test_fast.py::test_what_is_left"),
+    ("tests/test_killed.py",),
+    ("tests/test_fast.py",),
+    ("tests/test_browser.py",),
+)
 CLASSES = ("dark", "middle", "bright")
 
 
@@ -55,6 +62,18 @@ def cache_of_pixels():
         patch.setenv("YOCO_CACHE", folder)
         yield
     shutil.rmtree(folder)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of `TOGETHER` run in one worker, all others wherever there is time (xdist's loadgroup finds no group under pytest 9.2)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((group[0] for group in TOGETHER if nodeid.startswith(group)), nodeid)
+
+    return Together(config, log)
 
 
 def pytest_collection_modifyitems(items):

@@ -19,7 +19,6 @@ import torch
 from tests import mortal
 from yoco import backends, device, dynamics, evaluate, slots, study, workers
 
-pytestmark = pytest.mark.xdist_group("local processes")  # started once, and kept
 GRID = {"methods": ["random", "yoco"], "ipc_to": [1, 2], "seeds": [0, 1], "epochs": 2, "width": 8, "precision": "float32", "progress": False}
 
 

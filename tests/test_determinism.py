@@ -90,7 +90,6 @@ def test_another_seed_gives_another_result(toy, toy_set):
     assert digest(images[0]) != digest(images[1])
 
 
-@pytest.mark.xdist_group("local processes")
 @pytest.mark.parametrize("what", ["record_many", "evaluate_many"])
 def test_side_by_side_gives_the_bits_of_one_thread(toy, toy_set, what):
     def result(jobs):

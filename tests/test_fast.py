@@ -19,14 +19,13 @@ from yoco.condense.matching import GradientMatcher
 
 CPU = torch.device("cpu")
 compiles = pytest.mark.skipif(not device.can_compile(CPU), reason="no C++ compiler here")
-together = pytest.mark.xdist_group("compiled")  # one process loads the compiler, and compiles a graph once
 # compiling takes a minute at the paper's depth: in each precision with CI=true, otherwise a training step of a layer less in this processor's own
 PAPER, SHALLOW = ({"name": name, "channels": 3, "classes": 10, "size": 32} for name in ("convnet-d3-w32", "convnet-d2-w32"))
 WAYS = [
     pytest.param(PAPER, "float32", False, id="eager"),
-    *(pytest.param(PAPER, how, True, marks=[compiles, together, pytest.mark.slow], id=f"compiled-{how}") for how in ("float32", "bfloat16")),
+    *(pytest.param(PAPER, how, True, marks=[compiles, pytest.mark.slow], id=f"compiled-{how}") for how in ("float32", "bfloat16")),
 ]
-QUICK = pytest.param(SHALLOW, device.choose_precision("auto", CPU), True, marks=[compiles, together], id="compiled")
+QUICK = pytest.param(SHALLOW, device.choose_precision("auto", CPU), True, marks=[compiles], id="compiled")
 
 
 def agree(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
@@ -67,7 +66,6 @@ def test_an_epoch_of_training_is_the_literal_one(network, precision, compiled):
 
 
 @compiles
-@together
 def test_one_compilation_serves_every_network_and_batch_size():
     graphs = []
     for seed, count in ((0, 6), (1, 6), (2, 9), (3, 2)):
@@ -83,7 +81,6 @@ def test_one_compilation_serves_every_network_and_batch_size():
 
 
 @compiles
-@together
 def test_compiled_outputs_are_the_eager_ones(toy):
     model = models.build_seeded(0, "convnet", 3, 3, 16, width=8).eval()
     inputs = torch.randn(11, 3, 16, 16)
@@ -143,7 +140,6 @@ def test_a_network_that_compiles_for_minutes_stays_eager(monkeypatch):
     assert train.Protocol(model="densenet", compiled=True).resolved(CPU, 1, 32).compiled
 
 
-@pytest.mark.xdist_group("local processes")
 def test_what_is_left_of_a_block_ends_as_the_whole_would_have(toy, toy_set):
     images, labels = toy_set.form()
     protocol = train.Protocol(epochs=2, width=8, precision="float32")

@@ -15,7 +15,6 @@ from tests.conftest import HUNG, until
 from tests.zygote import WORK
 from yoco import files, locks
 
-pytestmark = pytest.mark.xdist_group("killed")  # one zygote for all
 KILLS = 3 if os.environ.get("CI") == "true" else 1  # of each kind of work
 ROOT = Path(__file__).parent.parent
 ALONE = {**os.environ, "YOCO_COMPILE": "0", "OMP_NUM_THREADS": "1"}

@@ -15,7 +15,6 @@ from tests import torchrun
 from tests.conftest import HUNG
 from yoco import CondensedSet, cli, device, files, ranks
 
-pytestmark = pytest.mark.xdist_group("ranks")  # what takes long here is set up once
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "YOCO_COMPILE": "0", "OMP_NUM_THREADS": "1"}
 STEPS = {"outer_loops": 2, "inner_loops": 3, "width": 4, "ipc": 2}
