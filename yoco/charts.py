@@ -40,8 +40,9 @@ def score_label(score: str) -> str:
 
 def _dots(ax: Axes, **options: Any) -> None:
     """seaborn's stripplot, jittered by a generator of its own: the global random state stays as it is."""
-    before, source = len(ax.collections), np.random.default_rng(0)
+    before, source, drawn = len(ax.collections), np.random.default_rng(0), np.random.get_state()
     sns.stripplot(**options, jitter=False, ax=ax)
+    np.random.set_state(drawn)  # seaborn draws jitter of width 0
     for dots in ax.collections[before:]:
         x, y = np.asarray(dots.get_offsets(), dtype=float).reshape(-1, 2).T
         dots.set_offsets(np.stack([x + source.uniform(-0.08, 0.08, len(x)), y], axis=1))
