@@ -1,4 +1,4 @@
-# make demo: install, run the numbered notebooks on the embedded digits. make test: install, pytest and nbval. make bench: timings.
+# make demo: install, run notebooks 01 to 04 on the embedded digits (make demo-all: all of them). make test: install, pytest and nbval. make bench: timings.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # the stored outputs were made from an empty runs folder: nbval starts from one as well; its times are guards against hanging
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 1200 --nbval-kernel-startup-timeout 1200 -p no:cacheprovider
 
-.PHONY: demo test nbval-first nbval-second bench lint notebooks figures gallery clean
+.PHONY: demo demo-all test nbval-first nbval-second bench lint notebooks figures gallery clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yoco needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -16,6 +16,10 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 demo: $(STAMP)
+	$(BIN)/python -m yoco run 01 02 03 04 -p dataset digits -p run_dir runs/demo
+
+# every notebook, in the same folder: what `make demo` made is read
+demo-all: $(STAMP)
 	$(BIN)/python -m yoco run -p dataset digits -p run_dir runs/demo
 
 test: $(STAMP)
