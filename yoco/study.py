@@ -103,8 +103,9 @@ def check_last_batch(dynamics: Sequence[Dynamics | None], protocol: Protocol) ->
     """Raise ValueError if any dynamics were recorded with another kind of last batch than the trainings that follow have."""
     for number, recorded in enumerate(dynamics):
         if recorded is not None and recorded.last_batch not in (None, protocol.last_batch):
+            other = "paper" if recorded.last_batch == "small" else "even"
             told = f"dynamics[{number}] were recorded with last_batch={recorded.last_batch!r}, the trainings have {protocol.last_batch!r}"
-            raise ValueError(f"{told}; record them again, or give the trainings last_batch={recorded.last_batch!r}")
+            raise ValueError(f"{told}; record them again, or train by the other protocol (protocol={other!r})")
 
 
 def train(
