@@ -54,7 +54,8 @@ def test_cells_of_another_set_or_protocol_are_not_reused(toy, toy_set, two_dynam
 
 
 def test_dynamics_of_another_last_batch_are_refused(toy, toy_set, two_dynamics):
-    told = r"dynamics\[0\] were recorded with last_batch='even', the trainings have 'small'; record them again, or train by the other protocol .protocol='even'"
+    told = r"dynamics\[0\] were recorded with last_batch='even', the trainings have 'small'"
+    told += r"; record them again, or train by the other protocol .protocol='even'"
     with pytest.raises(ValueError, match=told):
         study.run(toy_set, toy, two_dynamics, protocol="paper", **GRID)
     old = replace(two_dynamics[0], info={k: v for k, v in two_dynamics[0].info.items() if k != "last_batch"})
