@@ -44,6 +44,12 @@ def test_help_needs_no_torch(start, arguments):
     assert imported(code, (*TORCH, *LATER, *HEAVY)) == []
 
 
+def test_training_and_testing_compile_nothing():
+    train = "yoco.evaluate.evaluate(data.train_images[:40], data.train_labels[:40], data, epochs=1, seed=0, width=4, precision='float32')"
+    code = f"import yoco, yoco.data, yoco.evaluate\ndata = yoco.data.load('digits')\n{train}"
+    assert imported(code, HEAVY) == []
+
+
 def test_the_command_line_tells_the_version():
     told = subprocess.run([sys.executable, "-m", "yoco", "--version"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert told == f"yoco {yoco.__version__}\n"

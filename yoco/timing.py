@@ -36,14 +36,6 @@ class Network:
 Speed = Callable[[Network, int, float], float]
 
 
-class _Still:
-    """An optimiser that moves nothing: torch's own would import torch._dynamo, which takes longer than measuring."""
-
-    def zero_grad(self) -> None: ...
-
-    def step(self) -> None: ...
-
-
 @functools.cache
 def images_per_second(network: Network, threads: int, patience: float) -> float:
     """Images per second of eager training steps on random images, augmentation included; no random state is touched.
@@ -57,7 +49,7 @@ def images_per_second(network: Network, threads: int, patience: float) -> float:
     batch = max(1, min(64, BATCH_PIXELS // n.size**2))
     images = torch.rand(batch, n.channels, n.size, n.size, generator=source).to(n.device)
     model = models.build_seeded(0, n.model, n.channels, n.classes, n.size, width=n.width).to(n.device)
-    step, labels = train.Step(model, _Still(), n.precision), torch.zeros(batch, dtype=torch.long, device=n.device)
+    step, labels = train.Step(model, train.Optimiser().build(model), n.precision), torch.zeros(batch, dtype=torch.long, device=n.device)
     options = {"classes": n.classes, "augmentation": augment.Augmentation(augment.EVALUATION), "batch_size": batch}
     torch.set_num_threads(threads)
     try:
