@@ -110,24 +110,37 @@ def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[
 
 
 def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, first: int = 0, **arguments: Any) -> Dynamics:
-    """The run's dynamics of a seed; if missing, those that ship with the zoo, or recorded now and saved."""
-    return get_all_dynamics(run, condensed, dataset, [seed], first, **arguments)[0]
+    """The run's dynamics of a seed, to look at; if missing, those that ship with the zoo, or recorded now and saved.
+
+    dataset: of a set of the zoo ("zoo:NAME") shipped dynamics are taken also if they have another kind of last batch than asked
+    for; they are then not saved, since the trainings of a study could not follow them.
+    """
+    looked_at = dataset.startswith(ZOO)
+    return get_all_dynamics(run, condensed, dataset, [seed], first, any_last_batch=looked_at, **arguments)[0]
 
 
 def get_all_dynamics(
-    run: Path, condensed: CondensedSet, dataset: str, seeds: Sequence[int], first: int = 0, *, kind: str = DYNAMICS, **arguments: Any
+    run: Path,
+    condensed: CondensedSet,
+    dataset: str,
+    seeds: Sequence[int],
+    first: int = 0,
+    *,
+    kind: str = DYNAMICS,
+    any_last_batch: bool = False,
+    **arguments: Any,
 ) -> list[Dynamics]:
     """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side, each saved as it finishes.
 
     kind: the stem of their files; another than "dynamics" is recorded anew where it was recorded by other arguments.
+    any_last_batch: take shipped ones with another kind of last batch than asked for.
     """
     own = kind == DYNAMICS
     wanted = _told(arguments)
     paths = {seed: dynamics_file(run, seed, first, kind) for seed in seeds}
     found = {seed: _found_dynamics(path, condensed, {} if own else wanted) for seed, path in paths.items()}
     if own:
-        asked = {} if dataset.startswith(ZOO) else {name: wanted.get(name) for name in TOLD}
-        found |= {seed: _shipped_dynamics(paths[seed], condensed, seed, asked) for seed in seeds if found[seed] is None}
+        found |= {seed: _shipped_dynamics(paths[seed], condensed, seed, wanted, any_last_batch) for seed in seeds if found[seed] is None}
     missing = [seed for seed in seeds if found[seed] is None]
     if missing:
         names = ", ".join(paths[seed].name for seed in missing)
@@ -176,13 +189,20 @@ def _told(arguments: dict[str, Any]) -> dict[str, Any]:
     return told | PROTOCOLS[arguments.get("protocol", "even")]
 
 
-def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, asked: dict[str, Any]) -> Dynamics | None:
-    """The zoo's dynamics of a set under a seed, if they were recorded as asked, saved at `path`."""
+def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, wanted: dict[str, Any], any_last_batch: bool) -> Dynamics | None:
+    """The zoo's dynamics of a set under a seed, if they were recorded as `wanted`, saved at `path`; see `get_all_dynamics`."""
     shipped = zoo.dynamics_of(condensed, seed)
-    if shipped is None or any(shipped.info.get(name) != value for name, value in asked.items()):
+    if shipped is None:
         return None
-    print(f"from the zoo: dynamics of {len(shipped.correct)} epochs")
-    shipped.save(path)
+    told = {name: shipped.info[name] for name in TOLD if name in shipped.info} | {"last_batch": shipped.last_batch}
+    differ = [name for name, value in told.items() if value != wanted.get(name)]
+    how = ", ".join(f"{name}={told[name]!r} instead of {wanted.get(name)!r}" for name in differ)
+    if set(differ) - ({"last_batch"} if any_last_batch else set()):
+        print(f"the zoo's dynamics of seed {seed} were recorded with {how}: own ones are recorded")
+        return None
+    print(f"from the zoo: dynamics of {len(shipped.correct)} epochs" + (f", recorded with {how}" if differ else ""))
+    if not differ:
+        shipped.save(path)
     return shipped
 
 
