@@ -87,7 +87,7 @@ def test_a_study_records_its_own_dynamics_if_the_shipped_ones_have_another_last_
 
 def test_shipped_dynamics_of_another_last_batch_are_shown_but_left_out_of_the_run(toy_set, shipped_small, tmp_path, capsys):
     assert runs.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **RECORDED) is shipped_small
-    assert "from the zoo: dynamics of 2 epochs, recorded with last_batch='small' instead of 'even'\n" == capsys.readouterr().out
+    assert capsys.readouterr().out == "from the zoo: dynamics of 2 epochs, recorded with last_batch='small' instead of 'even'\n"
     assert not list(tmp_path.iterdir()), "a study in this folder would find them"
     assert runs.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **RECORDED, protocol="paper") is shipped_small
     assert (tmp_path / "dynamics.safetensors").is_file() and capsys.readouterr().out == "from the zoo: dynamics of 2 epochs\n"

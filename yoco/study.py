@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from yoco import checks, condense, files, formation, locks
+from yoco import checks, condense, files, formation, locks, timing
 from yoco import device as devices
 from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
@@ -245,6 +245,8 @@ def condensations(
     "condensed"), seed, last_batch, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
     """
     made, subsets = dict(ready or {}), {}
+    if progress:
+        timing.announce(seconds * sum(method not in made for method in methods))
     known = {method: table for method, table in (known or {}).items() if method in methods and set(seeds) <= set(table.seed)}
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
         common = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}

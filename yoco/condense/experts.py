@@ -166,6 +166,11 @@ def train_experts(
     return Experts(experts)
 
 
+def missing(folder: str | Path | None, count: int) -> int:
+    """How many of `count` experts have no file in `folder` yet."""
+    return count if folder is None else sum(not _path(folder, number).exists() for number in range(count))
+
+
 def _path(folder: str | Path, number: int, suffix: str = "") -> Path:
     return Path(folder) / f"expert-{number:03d}{suffix}.safetensors"
 
