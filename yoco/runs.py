@@ -56,16 +56,14 @@ def dynamics_file(run: Path, seed: int, first: int = 0, kind: str = DYNAMICS) ->
     return run / (f"{kind}.safetensors" if seed == first else f"{kind}-{seed}.safetensors")
 
 
-def get_condensed(
-    run: Path, dataset: str, data: Callable[[], ImageData] | None = None, *, go_on: bool = False, **arguments: Any
-) -> CondensedSet:
-    """The run's condensed set; where it is not there, the zoo's ("zoo:NAME"), or one condensed now and saved.
+def get_condensed(run: Path, dataset: str, data: Callable[[], ImageData] | None = None, *, go_on: bool = False, **arguments: Any) -> CondensedSet:
+    """The run's condensed set; if it is missing, the zoo's ("zoo:NAME", or one made by the same arguments), or one condensed now; saved.
 
-    data: gives the real images, where they are needed. go_on: for the step that condenses: a set that was stopped before
-    its end is condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of `condense`. Raises
-    ValueError where the folder holds a set of another dataset than asked for (with go_on, also by another method, or of
-    another IPC or factor), BlockingIOError where another process makes it at this moment. Under torchrun the first process
-    prints, locks and saves; all must see the folder, and return the same set (see `condense`).
+    data: gives the real images, where they are needed. go_on: for the step that condenses: a set of the run is condensed, and
+    one that was stopped before its end condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of
+    `condense`. Raises ValueError where the folder holds a set of another dataset than asked for (with go_on, also by another
+    method, or of another IPC or factor), BlockingIOError where another process makes it at this moment. Under torchrun the
+    first process prints, locks and saves; all must see the folder, and return the same set (see `condense`).
     """
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
     with ranks.joined() as among, contextlib.ExitStack() as held:
@@ -79,16 +77,26 @@ def get_condensed(
                 return found
             say("its condensation was stopped before its end: going on from the checkpoint")
         among.from_first(lambda: held.enter_context(locks.hold(path)))
-        if dataset.startswith(ZOO):
-            made = zoo.load(dataset.removeprefix(ZOO))
+        made = zoo.load(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) else None
+        if made is None:
+            real = among.after_first(data)
+            made = None if go_on or there or unfinished else _shipped_set(real, arguments)
+        if made is not None:
             say(f"from the zoo: {describe(made)}")
         else:
             if not there:
                 say(f"no {path.name} in the run's folder: condensing {dataset} now")
-            made = condense(among.after_first(data), checkpoint=checkpoint, **arguments)
+            made = condense(real, checkpoint=checkpoint, **arguments)
             say(f"made {path.name}: {describe(made)}")
         among.from_first(lambda: _keep(made, path, checkpoint))
         return made
+
+
+def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | None:
+    """The zoo's set that `condense(data, **arguments)` would make, up to rounding, if it ships."""
+    name = f"{data.name}-{arguments.get('method')}-ipc{arguments.get('ipc')}"
+    shipped = zoo.load(name) if name in zoo.names() and "preset" in arguments else None
+    return shipped if shipped is not None and _made_by(shipped, data, arguments) else None
 
 
 def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
@@ -115,8 +123,7 @@ def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, fi
     dataset: of a set of the zoo ("zoo:NAME") shipped dynamics are taken also if they have another kind of last batch than asked
     for; they are then not saved, since the trainings of a study could not follow them.
     """
-    looked_at = dataset.startswith(ZOO)
-    return get_all_dynamics(run, condensed, dataset, [seed], first, any_last_batch=looked_at, **arguments)[0]
+    return get_all_dynamics(run, condensed, dataset, [seed], first, any_last_batch=dataset.startswith(ZOO), **arguments)[0]
 
 
 def get_all_dynamics(
