@@ -1,5 +1,6 @@
 """What is imported when: counted in modules of a fresh interpreter, not in seconds."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +23,17 @@ plots.use_style()
 """
 
 
-def imported(code: str, unwanted: tuple[str, ...]) -> list[str]:
-    """Which of `unwanted`, or of their submodules, a fresh interpreter has imported after `code`."""
+@functools.cache
+def modules_after(code: str) -> frozenset[str]:
+    """What a fresh interpreter has imported after `code`."""
     told = f"{code}\nimport sys\nsys.__stdout__.write('\\n' + ' '.join(sys.modules))"
     run = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [name for name in unwanted if name in run.stdout.splitlines()[-1].split()]
+    return frozenset(run.stdout.splitlines()[-1].split())
+
+
+def imported(code: str, unwanted: tuple[str, ...]) -> list[str]:
+    """Which of `unwanted` a fresh interpreter has imported after `code`."""
+    return [name for name in unwanted if name in modules_after(code)]
 
 
 def test_importing_yoco_imports_nothing_else():
