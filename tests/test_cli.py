@@ -118,6 +118,20 @@ def test_sets_of_other_methods_lie_inside_the_run(tmp_path, capsys):
     assert own == tmp_path / "small" and main.method == "idc"
 
 
+def test_a_set_that_ships_is_not_condensed_again_but_by_the_step_that_condenses(tmp_path, capsys, monkeypatch):
+    digits, chosen = data.load("digits"), params.validated("04_pruning", {})
+    monkeypatch.setattr(runs, "condense", lambda *_, **arguments: pytest.fail(f"condensed, seed {arguments['seed']}"))
+    take = lambda run, **other: runs.get_condensed(run, "digits", lambda: digits, **chosen.condensation() | other)
+    assert take(tmp_path).fingerprint == zoo.load("digits-idc-ipc10").fingerprint
+    assert "from the zoo: idc of digits" in capsys.readouterr().out and (tmp_path / "condensed.safetensors").is_file()
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped/checkpoint.safetensors").touch()
+    for name, other in (("own", {"go_on": True}), ("seed", {"seed": 1}), ("width", {"width": 8}), ("stopped", {})):
+        (tmp_path / name).mkdir(exist_ok=True)
+        with pytest.raises(pytest.fail.Exception, match="condensed, seed"):
+            take(tmp_path / name, **other)
+
+
 def test_early_dynamics_are_recorded_anew_for_other_epochs(toy_set, tmp_path, capsys):
     record = functools.partial(runs.get_all_dynamics, tmp_path, toy_set, "toy", [0], kind="early-clean", record_on="clean", epochs=6, width=8)
     first, = record(until=3, top_k=2, windows=[3])

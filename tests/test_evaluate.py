@@ -56,7 +56,7 @@ def test_learning_rate_falls_to_a_fifth_after_two_thirds_and_five_sixths(monkeyp
     rates = []
 
     def epoch(step, *_, **__):
-        rates.append(step.optimizer.param_groups[0]["lr"])
+        rates.append(step.optimizer.lr)
         step.optimizer.step()
 
     monkeypatch.setattr(train, "epoch", epoch)

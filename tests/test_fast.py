@@ -82,7 +82,7 @@ def test_one_compilation_serves_every_network_and_batch_size():
 
 @compiles
 def test_compiled_outputs_are_the_eager_ones(toy):
-    model = models.build_seeded(0, "convnet", 3, 3, 16, width=8).eval()
+    model = models.build_seeded(0, "convnet-d1-w8", 3, 3, 16).eval()
     inputs = torch.randn(11, 3, 16, 16)
     eager, compiled = (train.outputs(model, lambda part: inputs[part], 11, "float32", compiled=how, batch=4) for how in (False, True))
     assert torch.allclose(eager, compiled, atol=1e-5) and not compiled.requires_grad

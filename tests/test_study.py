@@ -166,6 +166,23 @@ def test_sets_and_accuracies_that_are_there_are_taken_in_a_comparison(toy, toy_s
     assert len(again) == 4 and again.accuracy.tolist() != [10.0, 20.0, 10.0, 20.0]  # seed 1 was not known
 
 
+def test_equal_starts_are_trained_on_once(toy, toy_set, monkeypatch):
+    measured, original = [], evaluate.evaluate_many
+    noted = lambda subsets, *rest, **options: measured.append(list(subsets)) or original(subsets, *rest, **options)
+    monkeypatch.setattr(study, "evaluate_many", noted)
+    methods = ["dsa", "mtt", "idc", "ncfm", "kip"]
+    ready = {method: replace(toy_set, info={"steps": 1, "seconds": 1}) for method in methods}
+    rows = {"subset": ["start", "condensed"], "seed": 0, "last_batch": "even", "precision": "float32", "accuracy": [10.0, 20.0]}
+    options = {"ipc": 1, "preset": "smoke", "ready": ready, "known": {"idc": pd.DataFrame(rows)}, "epochs": 1}
+    table, _ = study.condensations(toy, methods, 4.0, **options, **FAST)
+    assert measured == [[("dsa", "start"), *((method, "condensed") for method in methods if method != "idc")]]
+    assert table.subset.tolist() == ["start", "condensed"] * 5 and table.method.tolist() == [method for method in methods for _ in range(2)]
+    starts = table[table.subset == "start"].set_index("method").accuracy
+    assert starts["ncfm"] == starts["idc"] == 10 and starts["dsa"] == starts["mtt"] == starts["kip"]
+    training = {"epochs": 1, "seed": 0, "width": 8, "precision": "float32"}
+    assert starts["kip"] == evaluate.evaluate(*condense.start_set(toy, "kip", 1, preset="smoke").form(), toy, **training)
+
+
 def test_a_comparison_ends_in_time_at_paper_scale_too(toy, clock):
     made = study.condensations(toy, ["kip"], 2.0, ipc=1, preset="paper", epochs=1, **FAST)[1]["kip"]
     assert made.info["kernel"] == "fc" and made.info["steps"] == 2 and not made.info["finished"] and made.info["settings"]["real_batch"] == 5000

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import files, locks
+from yoco import files, locks, timing
 from yoco.ranks import ALONE, Ranks
 
 KIND = "checkpoint"
@@ -28,6 +28,10 @@ class Stepper(ABC):
     def prepare(self, time_budget: float | None) -> bool:
         """Make what the first step needs beside the data; False where that is not done within `time_budget` seconds."""
         return True
+
+    def further_work(self) -> dict[timing.Unit, int]:
+        """Work beside that of its steps, so that it can be said how long all takes: experts that are missing, say."""
+        return {}
 
     @abstractmethod
     def step(self, number: int) -> float:

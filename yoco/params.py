@@ -210,6 +210,7 @@ class Noise(Study):
     """06_noise"""
 
     by_preset = {
+        "dynamics": (1, 2),
         "rates": ([40], [5, 10, 20, 40]),
         "kinds": (["symmetric", "occlusion"], list(damage.KINDS)),
         "condensed_kinds": (["symmetric"], list(damage.KINDS)),
@@ -218,7 +219,7 @@ class Noise(Study):
     real: Optional[fields.Dataset] = Field(None, description="real images that a set of the zoo is tested on (none: the dataset that it tells)")
     ipc_to: fields.DifferentCounts = Field([1, 5], description="budgets, IPC_T")
     trained_to: Optional[fields.DifferentCounts] = Field(None, description="those of ipc_to at which networks are trained (none: the smallest)")
-    dynamics: fields.Count = Field(2, description="training runs recorded")
+    dynamics: Optional[fields.Count] = Field(None, description="training runs recorded, of each set (none: 2, or 1 in smoke)")
     rates: Optional[fields.Percents] = Field(None, description="percent of the labels that are wrong (none: 5, 10, 20, 40, or 40 in smoke)")
     kinds: Optional[fields.DamageKinds] = Field(
         None, description="damage done to the condensed set (none: every kind, or symmetric and occlusion in smoke)"

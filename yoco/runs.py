@@ -56,16 +56,14 @@ def dynamics_file(run: Path, seed: int, first: int = 0, kind: str = DYNAMICS) ->
     return run / (f"{kind}.safetensors" if seed == first else f"{kind}-{seed}.safetensors")
 
 
-def get_condensed(
-    run: Path, dataset: str, data: Callable[[], ImageData] | None = None, *, go_on: bool = False, **arguments: Any
-) -> CondensedSet:
-    """The run's condensed set; where it is not there, the zoo's ("zoo:NAME"), or one condensed now and saved.
+def get_condensed(run: Path, dataset: str, data: Callable[[], ImageData] | None = None, *, go_on: bool = False, **arguments: Any) -> CondensedSet:
+    """The run's condensed set; if it is missing, the zoo's ("zoo:NAME", or one made by the same arguments), or one condensed now; saved.
 
-    data: gives the real images, where they are needed. go_on: for the step that condenses: a set that was stopped before
-    its end is condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of `condense`. Raises
-    ValueError where the folder holds a set of another dataset than asked for (with go_on, also by another method, or of
-    another IPC or factor), BlockingIOError where another process makes it at this moment. Under torchrun the first process
-    prints, locks and saves; all must see the folder, and return the same set (see `condense`).
+    data: gives the real images, where they are needed. go_on: for the step that condenses: a set of the run is condensed, and
+    one that was stopped before its end condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of
+    `condense`. Raises ValueError where the folder holds a set of another dataset than asked for (with go_on, also by another
+    method, or of another IPC or factor), BlockingIOError where another process makes it at this moment. Under torchrun the
+    first process prints, locks and saves; all must see the folder, and return the same set (see `condense`).
     """
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
     with ranks.joined() as among, contextlib.ExitStack() as held:
@@ -79,16 +77,26 @@ def get_condensed(
                 return found
             say("its condensation was stopped before its end: going on from the checkpoint")
         among.from_first(lambda: held.enter_context(locks.hold(path)))
-        if dataset.startswith(ZOO):
-            made = zoo.load(dataset.removeprefix(ZOO))
+        made = zoo.load(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) else None
+        if made is None:
+            real = among.after_first(data)
+            made = None if go_on or there or unfinished else _shipped_set(real, arguments)
+        if made is not None:
             say(f"from the zoo: {describe(made)}")
         else:
             if not there:
                 say(f"no {path.name} in the run's folder: condensing {dataset} now")
-            made = condense(among.after_first(data), checkpoint=checkpoint, **arguments)
+            made = condense(real, checkpoint=checkpoint, **arguments)
             say(f"made {path.name}: {describe(made)}")
         among.from_first(lambda: _keep(made, path, checkpoint))
         return made
+
+
+def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | None:
+    """The zoo's set that `condense(data, **arguments)` would make, up to rounding, if it ships."""
+    name = f"{data.name}-{arguments.get('method')}-ipc{arguments.get('ipc')}"
+    shipped = zoo.load(name) if name in zoo.names() and "preset" in arguments else None
+    return shipped if shipped is not None and _made_by(shipped, data, arguments) else None
 
 
 def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
@@ -110,24 +118,36 @@ def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[
 
 
 def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, first: int = 0, **arguments: Any) -> Dynamics:
-    """The run's dynamics of a seed; if missing, those that ship with the zoo, or recorded now and saved."""
-    return get_all_dynamics(run, condensed, dataset, [seed], first, **arguments)[0]
+    """The run's dynamics of a seed, to look at; if missing, those that ship with the zoo, or recorded now and saved.
+
+    dataset: of a set of the zoo ("zoo:NAME") shipped dynamics are taken also if they have another kind of last batch than asked
+    for; they are then not saved, since the trainings of a study could not follow them.
+    """
+    return get_all_dynamics(run, condensed, dataset, [seed], first, any_last_batch=dataset.startswith(ZOO), **arguments)[0]
 
 
 def get_all_dynamics(
-    run: Path, condensed: CondensedSet, dataset: str, seeds: Sequence[int], first: int = 0, *, kind: str = DYNAMICS, **arguments: Any
+    run: Path,
+    condensed: CondensedSet,
+    dataset: str,
+    seeds: Sequence[int],
+    first: int = 0,
+    *,
+    kind: str = DYNAMICS,
+    any_last_batch: bool = False,
+    **arguments: Any,
 ) -> list[Dynamics]:
     """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side, each saved as it finishes.
 
     kind: the stem of their files; another than "dynamics" is recorded anew where it was recorded by other arguments.
+    any_last_batch: take shipped ones with another kind of last batch than asked for.
     """
     own = kind == DYNAMICS
     wanted = _told(arguments)
     paths = {seed: dynamics_file(run, seed, first, kind) for seed in seeds}
     found = {seed: _found_dynamics(path, condensed, {} if own else wanted) for seed, path in paths.items()}
     if own:
-        asked = {} if dataset.startswith(ZOO) else {name: wanted.get(name) for name in TOLD}
-        found |= {seed: _shipped_dynamics(paths[seed], condensed, seed, asked) for seed in seeds if found[seed] is None}
+        found |= {seed: _shipped_dynamics(paths[seed], condensed, seed, wanted, any_last_batch) for seed in seeds if found[seed] is None}
     missing = [seed for seed in seeds if found[seed] is None]
     if missing:
         names = ", ".join(paths[seed].name for seed in missing)
@@ -176,13 +196,20 @@ def _told(arguments: dict[str, Any]) -> dict[str, Any]:
     return told | PROTOCOLS[arguments.get("protocol", "even")]
 
 
-def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, asked: dict[str, Any]) -> Dynamics | None:
-    """The zoo's dynamics of a set under a seed, if they were recorded as asked, saved at `path`."""
+def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, wanted: dict[str, Any], any_last_batch: bool) -> Dynamics | None:
+    """The zoo's dynamics of a set under a seed, if they were recorded as `wanted`, saved at `path`; see `get_all_dynamics`."""
     shipped = zoo.dynamics_of(condensed, seed)
-    if shipped is None or any(shipped.info.get(name) != value for name, value in asked.items()):
+    if shipped is None:
         return None
-    print(f"from the zoo: dynamics of {len(shipped.correct)} epochs")
-    shipped.save(path)
+    told = {name: shipped.info[name] for name in TOLD if name in shipped.info} | {"last_batch": shipped.last_batch}
+    differ = [name for name, value in told.items() if value != wanted.get(name)]
+    how = ", ".join(f"{name}={told[name]!r} instead of {wanted.get(name)!r}" for name in differ)
+    if set(differ) - ({"last_batch"} if any_last_batch else set()):
+        print(f"the zoo's dynamics of seed {seed} were recorded with {how}: own ones are recorded")
+        return None
+    print(f"from the zoo: dynamics of {len(shipped.correct)} epochs" + (f", recorded with {how}" if differ else ""))
+    if not differ:
+        shipped.save(path)
     return shipped
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from yoco import checks, condense, files, formation, locks
+from yoco import checks, condense, files, formation, locks, timing
 from yoco import device as devices
 from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
@@ -238,28 +238,37 @@ def condensations(
     """Condense by each method for as many seconds, and train and test on each start and each result.
 
     ready: sets by method that are there already, of this ipc, preset and seed; the others are condensed. known: by method,
-    what `evaluate_many` gave for "start" and "condensed", which are not trained on again if it has all of `seeds`.
+    what `evaluate_many` gave for "start" and "condensed", which are not trained on again if it has all of `seeds`. Methods
+    that start from the same images share the trainings on them.
 
     A method's schedule goes on until the time is over, MTT's experts included in it; each takes its own factor. training:
     epochs, and fields of `train.Protocol`. Returns a table with columns method, factor, steps, seconds, subset ("start" or
     "condensed"), seed, last_batch, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
     """
-    made, subsets = dict(ready or {}), {}
+    made = dict(ready or {})
+    if progress:
+        timing.announce(seconds * sum(method not in made for method in methods))
     known = {method: table for method, table in (known or {}).items() if method in methods and set(seeds) <= set(table.seed)}
+    common = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
-        common = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}
         if method not in made:
             options = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
             made[method] = condense.condense(data, method, **common, **options, **condense.unending(method))
-        if method not in known:
-            start = condense.start_set(data, method, **common)
-            subsets |= {(method, "start"): start.form(), (method, "condensed"): made[method].form()}
+    own = [method for method in methods if method not in known]
+    starts = {method: condense.start_set(data, method, **common) for method in methods}
+    trained_by = {starts[method].fingerprint: method for method in (*reversed(own), *known)}
+    twins = {method: other for method in own if (other := trained_by[starts[method].fingerprint]) != method}
+    subsets = {(method, "start"): starts[method].form() for method in own if method not in twins}
+    subsets |= {(method, "condensed"): made[method].form() for method in own}
     tables = [table[table.seed.isin(seeds)].assign(method=method) for method, table in known.items()]
     if subsets:
         trained = evaluate_many(subsets, data, seeds=seeds, device=device, progress=progress, precision=precision, **training)
         tables.append(trained.assign(method=trained.subset.str[0], subset=trained.subset.str[1]))
+    results = pd.concat(tables)
+    shared = [results[(results.method == other) & (results.subset == "start")].assign(method=method) for method, other in twins.items()]
+    results = pd.concat([*shared, results])
     told = pd.DataFrame([(m, made[m].factor, made[m].info["steps"], made[m].info["seconds"]) for m in methods], columns=COMPARED[:4])
-    return told.merge(pd.concat(tables), on="method")[COMPARED], {method: made[method] for method in methods}
+    return told.merge(results, on="method")[COMPARED], {method: made[method] for method in methods}
 
 
 def by_bytes(

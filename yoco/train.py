@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from yoco import augment, checks, device, models, seeds
 from yoco.real import RealImages
+from yoco.sgd import MomentumSGD
 
 LAST_BATCHES = ("even", "small")
 PROTOCOLS = {"even": {"last_batch": "even"}, "paper": {"last_batch": "small"}}  # ours, and the published way
@@ -25,8 +26,8 @@ class Optimiser:
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
-    def build(self, model: nn.Module) -> torch.optim.SGD:
-        return torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, foreach=True)
+    def build(self, model: nn.Module) -> MomentumSGD:
+        return MomentumSGD(model.parameters(), self.lr, self.momentum, self.weight_decay)
 
 
 def loss_and_logits(model: nn.Module, images: Tensor, targets: Tensor, precision: str) -> tuple[Tensor, Tensor]:
@@ -48,7 +49,7 @@ class Step:
     """One optimiser step on a batch; returns the logits [N, K] from before the step, detached."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: MomentumSGD
     precision: str = "float32"
     compiled: bool = False
 
@@ -177,8 +178,7 @@ class Run:
 
     def epoch(self, seen: Callable[[Tensor, Tensor], None] | None = None) -> None:
         """Train for an epoch; seen: as in `epoch`. Raises FloatingPointError where the weights leave the finite numbers."""
-        for group in self.step.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+        self.step.optimizer.lr = self._learning_rate()
         p = self.protocol
         shared = {"classes": self.classes, "augmentation": self.augmentation, "cutmix": p.cutmix}
         shared |= {"batch_size": p.batch_size, "last_batch": p.last_batch}
@@ -206,21 +206,24 @@ class Run:
 
 def network_state(step: Step) -> dict[str, Tensor]:
     """Weights and buffers of a step's network as "network.NAME", its momentum as "momentum.NAME"."""
-    momenta = step.optimizer.state
     weights = {f"network.{name}": tensor for name, tensor in step.model.state_dict().items()}
-    named = step.model.named_parameters()
-    return weights | {f"momentum.{name}": momenta[p]["momentum_buffer"] for name, p in named if momenta.get(p, {}).get("momentum_buffer") is not None}
+    return weights | {f"momentum.{name}": momentum for name, momentum in _named_momenta(step)}
 
 
+def _named_momenta(step: Step) -> list[tuple[str, Tensor]]:
+    names = [name for name, _ in step.model.named_parameters()]
+    return list(zip(names, step.optimizer.momenta, strict=True))
+
+
+@torch.no_grad()
 def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
     """Give a step's network and optimiser what `network_state` took. Raises RuntimeError where it is of another network."""
     step.model.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")})
-    for name, parameter in step.model.named_parameters():
-        buffer = state.get(f"momentum.{name}")
-        if buffer is not None:
-            if buffer.shape != parameter.shape:
-                raise RuntimeError(f"momentum of {name} has shape {list(buffer.shape)}, its weights {list(parameter.shape)}")
-            step.optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
+    for name, momentum in _named_momenta(step):
+        stored = state.get(f"momentum.{name}", torch.zeros_like(momentum))  # a file from before the first step may lack it
+        if stored.shape != momentum.shape:
+            raise RuntimeError(f"momentum of {name} has shape {list(stored.shape)}, its weights {list(momentum.shape)}")
+        momentum.copy_(stored)
 
 
 def fit(images: Tensor, labels: Tensor, classes: int, protocol: Protocol, seed: int) -> nn.Module:

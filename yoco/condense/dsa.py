@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yoco import augment, checks, formation
+from yoco import augment, checks, formation, timing
 from yoco.condense.idc import GradientMatching
 from yoco.condense.matching import layer_weights
 from yoco.condense.settings import PRESETS, MatchingSettings, default_model, overridden, smoke_width
@@ -59,6 +59,10 @@ class SiameseMatching(GradientMatching):
     def step(self, number: int) -> float:
         self.last = (number + 1) % self.settings.inner_loops == 0
         return super().step(number)
+
+    def further_work(self) -> dict[timing.Unit, int]:
+        """None: the network is matched with random weights first."""
+        return {}
 
     def prepare_network(self) -> None:
         """The network is matched with random weights first."""

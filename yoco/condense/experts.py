@@ -166,6 +166,11 @@ def train_experts(
     return Experts(experts)
 
 
+def missing(folder: str | Path | None, count: int) -> int:
+    """How many of `count` experts have no file in `folder` yet."""
+    return count if folder is None else sum(not _path(folder, number).exists() for number in range(count))
+
+
 def _path(folder: str | Path, number: int, suffix: str = "") -> Path:
     return Path(folder) / f"expert-{number:03d}{suffix}.safetensors"
 
@@ -254,24 +259,24 @@ class _Training(loop.Stepper):
         """Set the learning rate of the next batch, and advance the bar."""
         self.advance(self.progress - self.shown)
         self.shown = self.progress
-        for group in self.network_step.optimizer.param_groups:
-            group["lr"] = self.settings.lr_at(self.progress / (self.settings.epochs * len(self.images)))
+        self.network_step.optimizer.lr = self.settings.lr_at(self.progress / (self.settings.epochs * len(self.images)))
 
     def state(self) -> dict[str, Tensor]:
-        """The parameters that are kept and the present ones, float32 [n, P], the momentum if there is any, and the state of the generator."""
-        momenta = [s["momentum_buffer"] for s in self.network_step.optimizer.state.values() if s.get("momentum_buffer") is not None]
-        momentum = {"momentum": parameters_to_vector(momenta)} if momenta else {}
-        return {"parameters": torch.stack(self.rows), "generator": self.source.get_state(), **momentum}
+        """The parameters that are kept and the present ones, float32 [n, P], the momentum, and the state of the generator."""
+        momentum = parameters_to_vector(self.network_step.optimizer.momenta)
+        return {"parameters": torch.stack(self.rows), "momentum": momentum, "generator": self.source.get_state()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
         self.rows = list(state["parameters"])
         self.source.set_state(state["generator"])
-        parameters = list(self.model.parameters())
-        sizes = [p.numel() for p in parameters]
-        for parameter, values in zip(parameters, self.rows[-1].split(sizes)):
-            parameter.copy_(values.view_as(parameter))
-        if "momentum" in state:
-            for parameter, values in zip(parameters, state["momentum"].to(parameters[0].device).split(sizes)):
-                self.network_step.optimizer.state[parameter]["momentum_buffer"] = values.view_as(parameter).clone()
+        _fill(list(self.model.parameters()), self.rows[-1])
+        if "momentum" in state:  # files of version 0.1 lack it where there was none
+            _fill(self.network_step.optimizer.momenta, state["momentum"])
+
+
+def _fill(tensors: Sequence[Tensor], values: Tensor) -> None:
+    """Copy a flat vector into tensors, one after another."""
+    for tensor, part in zip(tensors, values.split([tensor.numel() for tensor in tensors])):
+        tensor.copy_(part.view_as(tensor))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
-from yoco import augment, formation, models, seeds, train
+from yoco import augment, formation, models, seeds, timing, train
 from yoco import device as devices
 from yoco.condense.matching import GradientMatcher, convolution_weights
-from yoco.condense.settings import IdcSettings
+from yoco.condense.settings import IdcSettings, unit_of
 from yoco.condensed import CondensedSet, normalise
 from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
@@ -79,6 +79,11 @@ class GradientMatching(Stepper):
     def choose_start(self) -> Tensor:
         """The training images that the condensed ones start from, int64 [classes * ipc * factor²]."""
         return start_choice(self.data, self.ipc, self.factor, self.source)
+
+    def further_work(self) -> dict[timing.Unit, int]:
+        """The epochs of each fresh network before it is matched."""
+        images = self.settings.outer_loops * self.settings.pretrain_epochs * len(self.real)
+        return {unit_of(self.settings, self.data, self.precision, self.device): images}
 
     def step(self, number: int) -> float:
         """One inner loop. Returns the distance D, averaged over the classes."""

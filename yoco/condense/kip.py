@@ -5,7 +5,8 @@ demand, move down the gradient of the squared error.
 """
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from yoco import checks, formation, seeds
+from yoco import checks, formation, seeds, timing
 from yoco import device as devices
 from yoco.condense import ntk
 from yoco.condense.idc import packed, start_choice
@@ -26,6 +27,7 @@ from yoco.real import RealImages
 
 KERNELS = ("fc", "conv", "auto")
 AFFORDABLE = 1e10  # covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15 minutes of a core
+MOST_MEASURED = 512  # images whose kernel is timed at once
 GPU_FACTOR = 100  # as many times more on a GPU: a guess, none was at hand
 
 
@@ -80,6 +82,44 @@ def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) ->
     return chosen
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two images whose kernel is computed and differentiated, as `timing` counts the work of KIP."""
+
+    kernel: str
+    depth: int
+    channels: int
+    size: int
+    device: torch.device
+
+    @property
+    def pixels(self) -> int:
+        return ntk.conv_entries(self.size, self.depth) if self.kernel == "conv" else self.size**2
+
+    def per_second(self, threads: int, patience: float) -> float:
+        """Of random images, ever more at once until a run of them takes a good part of `patience` seconds."""
+        before, count, source = torch.get_num_threads(), 2, seeds.generator(0)
+        torch.set_num_threads(threads)
+        try:
+            while True:
+                shape = count, self.channels, self.size, self.size
+                images = torch.rand(shape, dtype=torch.float64, generator=source).to(self.device).requires_grad_()
+                began = time.monotonic()
+                kernel_of(self.kernel)(images, images.detach(), self.depth).sum().backward()
+                images.grad.sum().item()  # waits for a GPU
+                taken = time.monotonic() - began
+                if taken >= patience / 4 or count >= MOST_MEASURED:
+                    return count**2 / taken
+                count *= 2
+        finally:
+            torch.set_num_threads(before)
+
+
+def kernel_of(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """The function of a kernel, "fc" or "conv"."""
+    return {"fc": ntk.fc_kernel, "conv": ntk.conv_kernel}[name]
+
+
 def ridge_regression(among: Tensor, towards: Tensor, labels: Tensor, ridge: float) -> Tensor:
     """Predictions K_ts (K_ss + r I)⁻¹ y, r = ridge times the mean of K_ss's diagonal. Differentiable.
 
@@ -127,6 +167,12 @@ class KernelInducingPoints(Stepper):
         self.moved = {"images": self.images.clone(), "labels": self.labels}
         self.optimizer = torch.optim.Adam(self.moved.values(), settings.lr)
 
+    def further_work(self) -> dict[timing.Unit, int]:
+        """The kernel of every two formed images, and of each with each real one, in every step."""
+        pairs = len(self.classes) * (len(self.classes) + self.settings.real_batch)
+        unit = Pair(self.kernel, self.settings.depth, self.data.channels, self.data.size, self.device)
+        return {unit: self.settings.steps * pairs}
+
     def step(self, number: int) -> float:
         """One step of Adam, the number + 1'th. Returns half the mean squared error of the batch, before the step.
 
@@ -165,7 +211,7 @@ class KernelInducingPoints(Stepper):
         real: uint8, or floats in 0..1, [M, C, S, S]. Returns float64 [M, K], of which argmax is the class.
         """
         formed = self._inputs(formation.form(images, self.factor))
-        kernel = ntk.conv_kernel if self.kernel == "conv" else ntk.fc_kernel
+        kernel = kernel_of(self.kernel)
         among = kernel(formed, formed, self.settings.depth)
         towards = kernel(self._inputs(to_floats(real)), formed, self.settings.depth)
         return ridge_regression(among, towards, labels.double(), self.settings.ridge)

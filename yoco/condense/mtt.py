@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from yoco import checks, formation, models, train
+from yoco import checks, formation, models, timing, train
 from yoco import device as devices
 from yoco.condense.experts import AUGMENTATION, ExpertSettings
 from yoco.condense.idc import packed, start_choice
@@ -153,6 +153,10 @@ class TrajectoryMatching(Stepper):
         shape = (data.channels, len(data.classes), data.size)
         skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
         self.student = Student(skeleton, precision, compiled, ranks)
+
+    def further_work(self) -> dict[timing.Unit, int]:
+        """The epochs of the experts that are missing."""
+        return self.pool.work()
 
     def prepare(self, time_budget: float | None) -> bool:
         """Train the experts that are not there; False where the time was over before the last one, on any rank."""

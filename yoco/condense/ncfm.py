@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.func import functional_call
 
-from yoco import augment, checks, formation, models, seeds
+from yoco import augment, checks, formation, models, seeds, timing
 from yoco import device as devices
 from yoco.condense.characteristic import characteristic, distance, prefix_averages, prefix_weights
 from yoco.condense.experts import PairSettings
@@ -149,6 +149,10 @@ class CharacteristicMatching(Stepper):
         shape = (data.channels, len(data.classes), data.size)
         skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
         self.network = Network(skeleton, precision, compiled)
+
+    def further_work(self) -> dict[timing.Unit, int]:
+        """The epochs of the pool's missing networks."""
+        return self.pool.work()
 
     def prepare(self, time_budget: float | None) -> bool:
         """Train the networks that are not there; False if the time was over before the last one, on any rank."""

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
-from yoco import checks
+import torch
+
+from yoco import checks, timing
 from yoco.condense.matching import DISTANCES
+from yoco.data import ImageData
 from yoco.models import check_matchable
 
 PRESETS = ("paper", "laptop", "smoke")
@@ -92,6 +95,11 @@ SCALES = {"paper": Scale(1000, 1000), "laptop": Scale(200, 200), "smoke": Scale(
 def default_model(size: int) -> str:
     """The paper's network for images of side `size`."""
     return "resnet10ap" if size >= LARGE else "convnet"
+
+
+def unit_of(settings: Any, data: ImageData, precision: str, device: torch.device) -> timing.Network:
+    """An image of `data` that passes the network of `settings` (its model and width), as `timing` counts them."""
+    return timing.Network(settings.model, settings.width, data.channels, len(data.classes), data.size, precision, device)
 
 
 def overridden(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
