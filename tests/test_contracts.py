@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from yoco import ablations, noise, plots, prune, scores, study, tables
+from tools import generate
+from yoco import ablations, cli, noise, params, plots, prune, scores, study, tables
 
 PLAIN = {"epochs": 2, "width": 8, "precision": "float32", "jobs": 1, "progress": False, "device": "cpu"}
 
@@ -60,3 +61,18 @@ def test_a_score_says_what_is_wrong_with_it_and_with_its_options(toy_score, toy_
     with pytest.raises(ValueError, match="score='confidence' needs dynamics, got None"):
         toy_score.read(toy_set, None)
     assert torch.equal(toy_score.hardness(toy_set, toy_dynamics), -toy_score.read(toy_set, toy_dynamics))
+
+
+def test_a_registered_score_is_a_choice_of_the_notebooks_and_the_command_line(toy_score, capsys, tmp_path, monkeypatch):
+    assert params.validated("04_pruning", {}).methods[-1] == "confidence" == params.validated("06_noise", {}).methods[-1]
+    assert "yoco, confidence" in generate.cell("05_ablations")
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        cli.main(["study", "--help"])
+    assert "el2n, ccs, yoco, confidence [names; default: all]" in capsys.readouterr().out
+    assert cli.main(["study", "--methods", "confidense"]) == 2
+    assert "did you mean 'confidence'?" in capsys.readouterr().err
+    monkeypatch.setenv("YOCO_RUNS", str(tmp_path))
+    short = ["--ipc", "1", "--outer-loops", "1", "--inner-loops", "1", "--width", "8", "--epochs", "1", "--dynamics", "1"]
+    assert cli.main(["study", *short, "--ipc-to", "1", "--methods", "confidence", "--also", ""]) == 0
+    assert "confidence" in capsys.readouterr().out
