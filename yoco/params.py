@@ -85,14 +85,17 @@ class Parameters(BaseModel):
         if method in (None, self.method):
             nested = {} if self.nested is None else {"nested": self.nested}
             return {**self.start(), "time_budget": self.time_budget, **nested}
-        size = self.size or 1  # settings have the same names at every size
-        known = {"method", "preset", "ipc", "factor", "seed", "precision", *CONDENSATIONS[method].settings_for(self.scale, size, 1, {}).record()}
+        known = {"method", "preset", "ipc", "factor", "seed", "precision", *self._settings_of(method)}
         other = self.model_copy(update={"method": method, "factor": None})
         return {name: value for name, value in other.condensation().items() if name in known | {"time_budget"}}
 
+    def _settings_of(self, method: str) -> set[str]:
+        """Names of a condensation method's settings, which are the same at every size."""
+        return {*CONDENSATIONS[method].settings_for(self.scale, self.size or 1, 1, {}).record()}
+
     def start(self) -> dict[str, Any]:
         """Arguments for `start_set`."""
-        networks = () if self.method == "kip" else ("model", "width")  # a kernel has neither
+        networks = {"model", "width"} & self._settings_of(self.method)  # a kernel has neither
         steps = ("outer_loops", "inner_loops", "iterations", "pool_networks", "pool_epochs")
         names = {"method", "ipc", "factor", "seed", "precision", *steps, *networks}
         return {"preset": self.scale, **self.model_dump(include=names, exclude_none=True)}

@@ -17,6 +17,7 @@ from yoco.scores import SCORES, Score
 
 KEEP = ("easy", "hard")
 STRATA, MOST_STRATA = 50, 1_000_000
+OURS = "yoco"  # the method that figures pick out
 COMMON = ("keep", "balanced", "seed")  # options of every method
 
 

@@ -19,7 +19,7 @@ from yoco.data import ImageData
 from yoco.dynamics import Dynamics
 from yoco.evaluate import Training, accuracies, evaluate_many
 from yoco.lazy import pd
-from yoco.prune import METHODS, Selection, options_for, prune
+from yoco.prune import METHODS, OURS, Selection, options_for, prune
 from yoco.train import Protocol
 
 CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "seed", "epochs"]  # what a cell of a grid is
@@ -304,5 +304,5 @@ def _stored(
     exact = condensed.rank(dynamics, method)
     file = RankedSet.open(exact.save(folder / f"ranked-{method}.safetensors"))
     yield from (("uint8", 1, ipc, file.take(ipc=ipc)) for ipc in budgets)
-    if method == "yoco":
+    if method == OURS:
         yield from (("float32", 4, ipc, exact.take(ipc=ipc)) for ipc in budgets)
