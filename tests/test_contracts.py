@@ -1,5 +1,8 @@
 """What is declared once is everywhere: a score that is registered here goes through pruning, studies, figures and the command line."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -51,6 +54,31 @@ def test_a_registered_score_is_in_the_figures_with_unit_and_direction(toy_score,
     assert found.loc["confidence", "auc"] == 1 and "confidence" in noise.every_rule()
 
 
+def first_cells(condensed, dynamics, wanted, *, skip: int = 0):
+    """The first formed images of every class, after `skip` of them."""
+    of_class = [(condensed.formed_labels == label).nonzero().flatten() for label in condensed.formed_labels.unique()]
+    return torch.cat([members[skip : skip + wanted.per_class] for members in of_class])
+
+
+@pytest.fixture
+def toy_method():
+    """A rule of ours that is no score, registered while a test runs."""
+    yield prune.register(prune.Method("first", "First", "easy", True, "none", first_cells, nests=True))
+    del prune.METHODS.registered["first"]
+
+
+def test_a_registered_rule_is_a_method_with_its_own_options(toy_method, toy, toy_set, toy_dynamics):
+    assert list(prune.METHODS)[-1] == "first" and toy_method.options == ("skip",) and tables.title_of("first") == "First"
+    assert prune.prune(toy_set, None, "first", 1, skip=1).indices.view(3, 4)[:, 0].tolist() == [1, 21, 41]
+    table = study.run(toy_set, toy, [None], methods=["first"], ipc_to=[1], **PLAIN)
+    assert table.method.tolist() == ["first"] and table.balanced.all() and table.accuracy.notna().all()
+    assert params.validated("04_pruning", {"methods": "first,yoco"}).methods == ["first", "yoco"]
+    with pytest.raises(ValueError, match="method='first' is registered already"):
+        prune.register(toy_method)
+    with pytest.raises(ValueError, match="needs='some' is unknown"):
+        prune.Method("x", "X", "easy", True, "some", first_cells)
+
+
 def test_a_score_says_what_is_wrong_with_it_and_with_its_options(toy_score, toy_set, toy_dynamics):
     with pytest.raises(ValueError, match="score='confidence' is registered already; registered: lbpe, "):
         scores.register(toy_score)
@@ -76,3 +104,15 @@ def test_a_registered_score_is_a_choice_of_the_notebooks_and_the_command_line(to
     short = ["--ipc", "1", "--outer-loops", "1", "--inner-loops", "1", "--width", "8", "--epochs", "1", "--dynamics", "1"]
     assert cli.main(["study", *short, "--ipc-to", "1", "--methods", "confidence", "--also", ""]) == 0
     assert "confidence" in capsys.readouterr().out
+
+
+def test_the_page_about_adding_your_own_runs_as_it_stands():
+    page = (Path(__file__).parent.parent / "docs/extend.md").read_text()
+    names: dict = {}
+    try:
+        for code in re.findall(r"```python\n(.*?)```", page, re.S):
+            exec(code, names)
+        assert names["kept"].method == "every-other" and len(names["kept"].indices) == 40 and "confidence" in names["table"].columns
+    finally:
+        scores.SCORES.pop("confidence", None)
+        prune.METHODS.registered.pop("every-other", None)

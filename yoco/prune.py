@@ -43,10 +43,10 @@ class Method:
         keep: the end that stays unless another is asked for, "easy" or "hard".
         balanced: as many of each class, unless the contrary is asked for.
         needs: of the training run: "none", "early" or "full" (appendix, Table 1).
-        rule: (condensed, dynamics, wanted: Wanted, **options) -> int64 indices of the formed images that stay.
-        options: names of the options that the rule reads.
+        rule: (condensed, dynamics, wanted: Wanted, **options) -> int64 indices of the formed images that stay. Its keyword-only
+            parameters are the method's options.
         nests: whether the balanced choice of any budget is the first part, in each class, of that of a larger one.
-        score: that it goes by, if it goes by one alone.
+        score: that it goes by, if it goes by one alone; the options are the score's.
     """
 
     name: str
@@ -55,9 +55,19 @@ class Method:
     balanced: bool
     needs: str
     rule: Callable[..., Tensor]
-    options: tuple[str, ...] = ()
     nests: bool = False
     score: Score | None = None
+
+    def __post_init__(self) -> None:
+        checks.instance("name", self.name, str)
+        checks.one_of("keep", self.keep, KEEP)
+        checks.flag("balanced", self.balanced)
+        checks.one_of("needs", self.needs, scores.NEEDS)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options that it reads."""
+        return self.score.options if self.score else scores.options_of(self.rule)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +160,7 @@ def by_score(score: Score, name: str | None = None, title: str | None = None, *,
         hardness = score.hardness(condensed, dynamics, **options)
         return select(hardness, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced)
 
-    return Method(name or score.name, title or score.title, keep, balanced, score.needs, rule, score.options, True, score)
+    return Method(name or score.name, title or score.title, keep, balanced, score.needs, rule, True, score)
 
 
 def _by_chance(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted) -> Tensor:
@@ -184,14 +194,14 @@ def paper_cutoff(condensed: CondensedSet, ipc_to: int) -> float:
 
 
 class _Methods(Mapping[str, Method]):
-    """The paper's methods, then one for each further score that is registered (`scores.register`)."""
+    """The methods that are registered, then one for each score (`scores.register`) that none of them goes by."""
 
-    def __init__(self, *own: Method) -> None:
-        self._own = {method.name: method for method in own}
+    def __init__(self) -> None:
+        self.registered: dict[str, Method] = {}
 
     def _all(self) -> dict[str, Method]:
-        taken = {*self._own, *(method.score.name for method in self._own.values() if method.score)}
-        return self._own | {name: by_score(score) for name, score in SCORES.items() if name not in taken}
+        taken = {*self.registered, *(method.score.name for method in self.registered.values() if method.score)}
+        return self.registered | {name: by_score(score) for name, score in SCORES.items() if name not in taken}
 
     def __getitem__(self, name: str) -> Method:
         return self._all()[name]
@@ -203,16 +213,30 @@ class _Methods(Mapping[str, Method]):
         return len(self._all())
 
 
-METHODS: Mapping[str, Method] = _Methods(
-    Method("random", "Random", "easy", False, "none", _by_chance, nests=True),
-    Method("ssp", "SSP", "easy", False, "full", _by_prototypes),
-    by_score(SCORES["entropy"]),
-    by_score(SCORES["aum"]),
-    by_score(SCORES["forgetting"]),
-    by_score(scores.EL2N),
-    Method("ccs", "CCS", "easy", False, "early", _by_strata, scores.options_of(_by_strata)),
-    by_score(scores.LBPE, "yoco", "YOCO", keep="easy", balanced=True),
-)
+METHODS = _Methods()
+
+
+def register(method: Method) -> Method:
+    """Add a method to `METHODS`. Returns it. Raises ValueError if there is one of that name."""
+    if checks.instance("method", method, Method).name in METHODS:
+        raise ValueError(f"method={method.name!r} is registered already; registered: {', '.join(METHODS)}")
+    METHODS.registered[method.name] = method
+    return method
+
+
+METHODS.registered |= {
+    method.name: method
+    for method in (
+        Method("random", "Random", "easy", False, "none", _by_chance, nests=True),
+        Method("ssp", "SSP", "easy", False, "full", _by_prototypes),
+        by_score(SCORES["entropy"]),
+        by_score(SCORES["aum"]),
+        by_score(SCORES["forgetting"]),
+        by_score(scores.EL2N),
+        Method("ccs", "CCS", "easy", False, "early", _by_strata),
+        by_score(scores.LBPE, "yoco", "YOCO", keep="easy", balanced=True),
+    )
+}
 
 
 def prune(
