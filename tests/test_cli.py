@@ -112,7 +112,7 @@ def test_help_tells_type_default_and_meaning_of_every_parameter_that_a_command_r
         told[command] = capsys.readouterr().out
     for command, notebook in {"study": "04_pruning", "ablations": "05_ablations", "noise": "06_noise"}.items():
         for row in params.described()[notebook]:
-            line = rf"{options.option(row.name)} \S+ +{re.escape(row.meaning)} \[{row.type}; default: {re.escape(row.default)}\]"
+            line = rf"{options.option(row.name)} \S+\s+{re.escape(row.meaning)} \[{row.type}; default: {re.escape(row.default)}\]"
             assert re.search(line, told[command]), (command, row)
             assert options.option(row.name) in told["run"] and options.option(row.name) in told["sweep"]
     assert "default: 2 in 01 | 1 in 04, 05, 06]" in told["run"] and "default: 4.0; in 01]" in told["sweep"]
