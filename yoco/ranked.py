@@ -133,7 +133,7 @@ class RankedSet:
         path = Path(path)
         with files.open_tensors(path) as file:
             values, written = files.read_header(path, file.metadata() or {}, KIND)
-            stored = file.get_slice("cells") if "cells" in file.keys() else None
+            stored = file.get_slice("cells") if "cells" in set(file.keys()) else None
         try:
             if stored is None or stored.get_dtype() not in DTYPES:
                 raise ValueError(f"cells must be stored as {' or '.join(DTYPES)}, got {stored and stored.get_dtype()}")
