@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from yoco import evaluate, files, formation, prune
+from yoco import evaluate, files, formation, prune, scores
 from yoco.condensed import CondensedSet
 from yoco.ranked import RankedSet
 
@@ -45,7 +45,7 @@ def test_every_prefix_is_the_balanced_selection(toy_set, toy_dynamics, method):
 
 
 def test_prefixes_between_the_budgets_are_select_s(toy_set, toy_dynamics):
-    score = prune.METHODS["el2n"].score(prune.request(toy_set, toy_dynamics, "el2n"))
+    score = scores.EL2N.hardness(toy_set, toy_dynamics)
     formed, labels = toy_set.form()
     for keep in ("easy", "hard"):
         held = toy_set.rank(toy_dynamics, "el2n", keep=keep)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from yoco import ablations, checks, damage, files, locks, noise, ranks, study, tables, timing, workers, zoo
+from yoco import ablations, checks, damage, files, locks, noise, params, ranks, study, tables, timing, workers, zoo
 from yoco import device as devices
 from yoco.condense import METHODS, condense, start_set
 from yoco.condense.nested import budgets
@@ -21,12 +21,12 @@ from yoco.data import ImageData, name_of
 from yoco.dynamics import SHORT, Dynamics, record_many
 from yoco.lazy import pd
 from yoco.train import PROTOCOLS, Protocol
+from yoco.zoo import PREFIX as ZOO
 
 CONDENSED, RESULTS, TABLE, TABLE2 = "condensed.safetensors", "results.csv", "table.csv", "table2.csv"
 DYNAMICS = "dynamics"  # stem of the files of whole runs
 TOLD = ("epochs", "until", "model", "width", "batch_size", "last_batch")  # of the info of dynamics: what shipped ones must share
 EARLY = {"augmented": "early", "clean": "early-clean"}  # files of dynamics that stop early, by what they were recorded on
-ZOO = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
 
 
 def project() -> Path:
@@ -213,7 +213,7 @@ def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, wanted: di
     return shipped
 
 
-def get_beside(run: Path, chosen: Any, method: str, data: ImageData) -> tuple[Path, CondensedSet]:
+def get_beside(run: Path, chosen: params.Parameters, method: str, data: ImageData) -> tuple[Path, CondensedSet]:
     """The set that another method condensed from the same data, and its folder, a run of its own inside the run's.
 
     Where it is not there, the zoo's of that dataset and preset, or one condensed now. chosen: parameters of a notebook.
@@ -225,7 +225,7 @@ def get_beside(run: Path, chosen: Any, method: str, data: ImageData) -> tuple[Pa
     return inside, get_condensed(inside, chosen.dataset, lambda: data, **chosen.condensation(method))
 
 
-def ready_sets(run: Path, chosen: Any, methods: Sequence[str], data: ImageData) -> dict[str, CondensedSet]:
+def ready_sets(run: Path, chosen: params.Parameters, methods: Sequence[str], data: ImageData) -> dict[str, CondensedSet]:
     """Those of the methods' sets that need no condensing, by method: they are in the run's folder, or ship with the zoo."""
     there = {method: run if method == chosen.method else folder(str(run / method), chosen.dataset) for method in methods}
     for method, inside in there.items():
@@ -234,7 +234,7 @@ def ready_sets(run: Path, chosen: Any, methods: Sequence[str], data: ImageData) 
     return {method: get_beside(run, chosen, method, data)[1] for method in ready}
 
 
-def _take_from_zoo(inside: Path, chosen: Any, method: str, data: ImageData) -> None:
+def _take_from_zoo(inside: Path, chosen: params.Parameters, method: str, data: ImageData) -> None:
     """Put the zoo's set of a dataset, method and preset into a folder that has none, if there is one."""
     name = f"{data.name}-{method}-ipc{chosen.ipc}"
     if (inside / CONDENSED).exists() or name not in zoo.names():
@@ -245,7 +245,7 @@ def _take_from_zoo(inside: Path, chosen: Any, method: str, data: ImageData) -> N
         shipped.save(inside / CONDENSED)
 
 
-def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> pd.DataFrame:
+def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: params.Pruning) -> pd.DataFrame:
     """The study of 04 in the run's folder: dynamics recorded where missing, finished cells of results.csv kept.
 
     Its rows go to table2.csv, its summary to table.csv. chosen: the parameters of 04 (`params.Pruning`). Returns the
@@ -268,7 +268,7 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any
     return results
 
 
-def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> pd.DataFrame:
+def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: params.Ablations) -> pd.DataFrame:
     """The trainings of 05 in the run's folder: dynamics and other methods' sets made where missing, finished cells of
     results.csv kept. Its rows go to ablations.csv. chosen: the parameters of 05 (`params.Ablations`).
 
@@ -294,7 +294,7 @@ def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: A
     return table
 
 
-def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> tuple[list[noise.Case], pd.DataFrame]:
+def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: params.Noise) -> tuple[list[noise.Case], pd.DataFrame]:
     """The damaged sets of 06 with their dynamics, and what every rule keeps of them, in the run's folder: sets and dynamics
     made where missing, each case in a folder of its own inside noise/, finished trainings of results.csv kept. The rows go to
     noise.csv, how well each score tells the damaged images to noise_detection.csv. chosen: the parameters of 06 (`params.Noise`).
@@ -310,7 +310,7 @@ def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) 
     return cases, table
 
 
-def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any, place: str, kind: str, percent: int) -> noise.Case:
+def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: params.Noise, place: str, kind: str, percent: int) -> noise.Case:
     """One damaged set and its dynamics. The same kind, percent and seed damage the same images. A set condensed from clean images
     is the run's own, where that was made by the same settings, and so are its dynamics."""
     clean = kind == noise.CLEAN

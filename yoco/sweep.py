@@ -21,7 +21,7 @@ from yoco import device as devices
 from yoco.lazy import pd
 
 TABLE = "sweep.csv"
-LISTS = ("names", "whole numbers")  # types of parameters, as `fields.type_name` has them, in which commas are part of a value
+LISTS = ("names", "whole numbers")  # types of parameters, as `fields.told` has them, in which commas are part of a value
 NAME_LENGTH = 120  # of a point's folder, at most: file systems take 255 bytes
 ORPHAN_SECONDS = 5  # after which the kernel of a process that was killed has ended as well
 
@@ -59,13 +59,13 @@ def choices(notebooks: Sequence[str], given: Sequence[tuple[str, str]]) -> dict[
     semicolons do. Raises ValueError where a parameter is unknown, stands there twice, or belongs to the sweep.
     """
     models = [params.NOTEBOOKS[checks.one_of("notebook", name, params.NOTEBOOKS)].model_fields for name in notebooks]
-    known = {name: field.annotation for of_one in reversed(models) for name, field in of_one.items()}
+    known = {name: field for of_one in reversed(models) for name, field in of_one.items()}
     for name, _ in given:
         checks.one_of("parameter", name, sorted(known))
     names = checks.different("parameters", [name for name, _ in given])
     if "run_dir" in names:
         raise ValueError("parameter run_dir: each point of a sweep has a folder of its own; choose where these lie with --out")
-    return {name: _separate(text, fields.type_name(known[name]) in LISTS) for name, text in given}
+    return {name: _separate(text, fields.told(known[name]).word in LISTS) for name, text in given}
 
 
 def _separate(text: str, is_list: bool) -> list[str]:
