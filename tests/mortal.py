@@ -19,13 +19,13 @@ def said(folder: str | Path, word: str) -> list[str]:
     return [line.split()[1] for line in path.read_text().splitlines() if line.startswith(word)] if path.exists() else []
 
 
-def accuracy(folder: str, images, labels, test, protocol, seed, *rest):
+def accuracy(folder: str, test, images, labels, protocol, seed, *rest):
     """As `evaluate._accuracy`. The first one that begins after three have finished dies."""
     key = hashlib.sha256(images.numpy().tobytes() + bytes([seed])).hexdigest()[:12]
     note(folder, "begun", key)
     if len(said(folder, "done")) >= 3 and claimed(folder):
         os.kill(os.getpid(), signal.SIGKILL)
-    result = train(images, labels, test, protocol, seed, *rest)
+    result = train(test, images, labels, protocol, seed, *rest)
     note(folder, "done", key)
     return result
 
