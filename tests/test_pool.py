@@ -114,7 +114,7 @@ class Fragile:
     """A place in this process that dies under some calls, a few times."""
 
     def __init__(self, deaths):
-        self.deaths, self.tried, self.renewed, self.ended = deaths, [], 0, []
+        self.deaths, self.tried, self.renewed, self.ended, self.fresh = deaths, [], 0, [], True
 
     def submit(self, function, *call):
         future, arguments = Future(), call[-1]

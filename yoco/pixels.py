@@ -182,5 +182,5 @@ class _Mapped(np.memmap):
 
     def __reduce__(self) -> Any:
         if isinstance(self.base, mmap.mmap):
-            return _Mapped, (self.filename, self.dtype, self.mode, self.offset, self.shape)
+            return _Mapped, (str(self.filename), self.dtype, self.mode, self.offset, self.shape)
         return np.asarray(self).__reduce__()

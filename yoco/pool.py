@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import signal
 import socket
@@ -113,7 +114,7 @@ class _Process:
     resting: dict[int, loky.ProcessPoolExecutor] = {}  # by number, for the next study
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        self.number, self.fresh = number, True
         self.pool = self.resting.pop(number, None) or self._new()
 
     @staticmethod
@@ -129,7 +130,7 @@ class _Process:
 
     def renew(self) -> bool:
         """Take another process, if that can be done."""
-        self.pool = self._new()
+        self.pool, self.fresh = self._new(), True
         return True
 
     def own(self, argument: Any) -> Any:
@@ -146,6 +147,8 @@ class _Process:
 
 class _Guest:
     """One call at a time in the caller's executor, which sees to its own workers."""
+
+    fresh = False  # nobody knows: a worker says so
 
     def __init__(self, executor: Executor) -> None:
         self.submit = executor.submit
@@ -188,9 +191,9 @@ class _Work:
 
     def __init__(self, function: Callable[..., Any], calls: Sequence[Call], shared: Call, places: Sequence[_Process | _Guest]) -> None:
         self.function, self.calls, self.shared, self.key = function, calls, shared, uuid.uuid4().hex
-        self.waiting = list(range(len(calls)))  # a heap: what is first in line begins first, also where it comes back
+        self.waiting = list(range(len(calls)))  # a heap: what is first in line begins first, also if it comes back
         self.free, self.running, self.deaths = deque(places), {}, Counter()
-        self.lacking: set[tuple[str, int]] = set()
+        self.submissions, self.lacking = itertools.count(), set()
         self.held_back: list[_Process | _Guest] = []
 
     def __enter__(self) -> "_Work":
@@ -208,7 +211,8 @@ class _Work:
         """Number and result of each call, `_Raised` or `_Lost`."""
         while self.waiting or self.running:
             while self.waiting and self.free:
-                self._begin(heappop(self.waiting), self.free.popleft(), carries=not self.shared)
+                place = self.free.popleft()
+                self._begin(heappop(self.waiting), place, carries=place.fresh or not self.shared)
             for future in wait(self.running, return_when=FIRST_COMPLETED).done:
                 call = self.running.pop(future)
                 outcome = self._outcome(future, call)
@@ -219,8 +223,9 @@ class _Work:
 
     def _begin(self, number: int, place: _Process | _Guest, carries: bool) -> None:
         arguments = tuple(map(place.own, self.calls[number]))
-        future = place.submit(_call, self.function, self.key, self.shared if carries else None, arguments)
+        future = place.submit(_call, self.function, self.key, next(self.submissions), self.shared if carries else None, arguments)
         self.running[future] = _Running(number, place, carries)
+        place.fresh = False
 
     def _outcome(self, future: Future, call: _Running) -> Any:
         """What came of a call; None if it is to be made again."""
@@ -272,8 +277,8 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _call(function: Callable[..., Any], key: str, shared: Call | None, call: Call) -> Any:
-    """In a worker: the result, with one thread."""
+def _call(function: Callable[..., Any], key: str, submission: int, shared: Call | None, call: Call) -> Any:
+    """In a worker: the result, with one thread. submission: one of a kind, since Dask takes equal arguments for the same task."""
     if shared:
         _held.clear()
         _held[key] = shared
