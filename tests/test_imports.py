@@ -12,7 +12,7 @@ import yoco
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = ("torch", "numpy", "matplotlib", "pydantic")
 LATER = ("pandas", "seaborn", "scipy", "sklearn", "matplotlib.pyplot")
-HEAVY = ("torchvision", "torch._dynamo", "sympy", "ipywidgets", "IPython", "papermill", "ray", "dask", "distributed")
+HEAVY = ("torchvision", "torch._dynamo", "sympy", "ipywidgets", "IPython", "papermill", "dask", "distributed")
 FIRST_CELL = """
 import yoco
 from yoco import plots, runs

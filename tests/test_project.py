@@ -17,7 +17,7 @@ from yoco.device import WORTH
 ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
 ORDER = [
-    "lazy", "checks", "seeds", "device", "slots", "backends", "workers", "files", "locks", "ranks", "clusters", "decode", "pixels", "data",
+    "lazy", "checks", "seeds", "device", "pool", "files", "locks", "ranks", "clusters", "decode", "pixels", "data",
     "formation", "augment", "models", "published", "ranked", "condensed", "real", "sgd", "train", "timing", "loop", "condense", "lemma", "recorder",
     "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables", "ablations", "damage", "noise", "zoo", "style", "charts", "pictures",
     "plots", "explore", "options", "fields", "params", "runs", "sweep", "cli", "__main__",
@@ -84,7 +84,7 @@ def test_nothing_is_unpickled():
 
 def test_environment_yml_has_the_packages_and_bounds_of_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base", "ray": "ray-core"}
+    conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
     wanted = {f"python{project['requires-python']}"}
     for line in project["dependencies"] + project["optional-dependencies"]["test"]:
         name, bound = re.fullmatch(r"([a-z-]+)(.*)", line).groups()

@@ -75,8 +75,8 @@ def parser() -> Parser:
     grid.add_argument("notebooks", nargs="+", help="notebooks/04_pruning.ipynb, or 04; several run one after another at each point")
     grid.add_argument("--folder", type=Path, default=Path("notebooks"), help="where notebooks given by name are (default: notebooks)")
     grid.add_argument("--out", type=Path, help="where the points' folders and sweep.csv go (default: runs/sweep-NOTEBOOK)")
-    grid.add_argument("--backend", help="loky (processes of this machine, the default), dask, ray, or another of joblib's")
-    grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores, GPUs, or the cluster's workers)")
+    grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores or GPUs)")
+    grid.add_argument("--backend", help=argparse.SUPPRESS)  # of version 0.1
     grid.set_defaults(command=run_sweep)
     for command in (run, condense, study, ablations, noise, grid):
         notebook = command.get_default("notebook")
@@ -128,11 +128,13 @@ def run_sweep(options: argparse.Namespace) -> int:
     """Check the whole grid, then run what is not finished of it; returns 1 where a point failed."""
     from yoco import runs, sweep
 
+    if options.backend not in (None, "loky"):
+        raise ValueError(f"--backend {options.backend} is gone; on a cluster, call yoco.sweep.run in Python with executor=client.get_executor()")
     names = [_full_name(name) for name in options.notebooks]
     paths = [_found(Path(given), options.folder / f"{name}.ipynb") for given, name in zip(options.notebooks, names)]
     out = (options.out.expanduser() if options.out else runs.home() / f"sweep-{'-'.join(names)}").absolute()
     grid = sweep.points(paths, options.parameters, out)
-    table = sweep.run(grid, out, backend=options.backend, jobs=options.jobs)
+    table = sweep.run(grid, out, jobs=options.jobs)
     failed = [row for row in table.to_dict("records") if row["status"] == "failed"]
     for row in failed:
         print(f"yoco: failed: {', '.join(f'{name}={row[name]}' for name in grid[0].values)}: {row['error']}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Train once on the formed images, and record what each of them showed: enough for every score, in bounded memory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import checks, files, loop, train, workers
+from yoco import checks, files, loop, pool, train
 from yoco import device as devices
 from yoco.condensed import CondensedSet
 from yoco.recorder import Recorder, forgotten, top_epochs
@@ -236,6 +237,7 @@ def record(
     return Dynamics(recorder.logits(), recorder.kept, torch.stack(recorder.correct), recorder.aum(), labels, final, features, info)
 
 
+@pool.without_backend
 def record_many(
     condensed: CondensedSet,
     *,
@@ -244,25 +246,26 @@ def record_many(
     checkpoints: Mapping[int, Path] | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
-    backend: str | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Iterator[tuple[int, Dynamics]]:
     """Yield (seed, `record(condensed, seed=seed, **options)`) for each of `seeds` as it finishes, in any order.
 
     only: the seeds that are still to be recorded, with the numbers that recording all of them gives. checkpoints: of each
-    of those, see `record`; the caller removes them once what comes is kept. jobs: as many at once (None: as of
-    `evaluate.accuracies`). backend: of joblib, see `workers.run`. Raises as `record` and `workers.run`.
+    of those, see `record`; the caller removes them once what comes is kept. jobs, executor: as many at once, and
+    where, as of `evaluate.accuracies`. Raises as `record` and `pool.run`.
     """
     where = devices.choose(device)
-    jobs = workers.jobs_for(jobs, where, len(seeds), backend)
+    jobs = pool.jobs_for(jobs, where, len(seeds), executor)
+    alone = jobs == 1 and executor is None
     todo = list(seeds if only is None else only)
     precision = devices.choose_precision(options.get("precision", "auto"), where)  # here: a worker may have another environment
-    shared = {**options, "precision": precision, "progress": progress and jobs == 1}
-    calls = [(condensed, seed, where, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo]
+    shared = {**options, "precision": precision, "progress": progress and alone}
+    calls = [(seed, where, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo]
     names = [f"the recording of seed {seed}" for seed in todo]
-    with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or jobs == 1) as bar:
-        for position, recorded in workers.run(_record, calls, jobs, backend=backend, names=names):
+    with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or alone) as bar:
+        for position, recorded in pool.run(_record, calls, jobs, shared=(condensed,), executor=executor, names=names):
             bar.update()
             yield todo[position], recorded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,13 +117,14 @@ def compare(
     seed: int = 0,
     seeds: int = 1,
     results: str | Path | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
     """Every rule (or those given) on every case at every budget, and the accuracy of networks trained on what stays.
 
     ipc_to: budgets; trained_to: those of them that are trained at. seed: the first of the trainings' seeds, of which each run
-    of a case has `seeds` of its own, the same for every rule. results: as of `study.train`; options: fields of
+    of a case has `seeds` of its own, the same for every rule. results, executor: as of `study.train`; options: fields of
     `train.Protocol`. Returns a table with columns place, kind, percent, method (the rule), ipc_to, dynamics, seed, kept,
     damaged, precision, recall (see `kept`), accuracy (%), fingerprint, epochs, and the precision of the arithmetic as
     `arithmetic`; the last four are missing where nothing was trained. Raises as `prune.prune` and `study.train`.
@@ -144,7 +146,7 @@ def compare(
                 trained.append(len(rows))
                 cells.append(Cell(case.condensed, selection, number, own, protocol, {}))
             rows.append({**found, "seed": own})
-    accuracies = study.train(cells, data, results=results, progress=progress).set_axis(trained)
+    accuracies = study.train(cells, data, results=results, executor=executor, progress=progress).set_axis(trained)
     extra = accuracies[["accuracy", "fingerprint", "epochs"]].assign(arithmetic=accuracies["precision"])
     return pd.DataFrame(rows).join(extra).astype({"epochs": "Int64"})
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from yoco import ablations, checks, damage, files, locks, noise, params, ranks, study, tables, timing, workers, zoo
+from yoco import ablations, checks, damage, files, locks, noise, params, pool, ranks, study, tables, timing, zoo
 from yoco import device as devices
 from yoco.condense import METHODS, condense, start_set
 from yoco.condense.nested import budgets
@@ -167,7 +167,7 @@ def _say_how_long(condensed: CondensedSet, missing: int, count: int, *, epochs: 
     where = devices.choose(arguments.get("device", "auto"))
     named = {name: arguments[name] for name in ("model", "width", "precision") if name in arguments}
     network = timing.Network.of(Protocol(epochs, **named), condensed.images.shape[1], len(condensed.classes), condensed.size, where)
-    jobs = workers.jobs_for(arguments.get("jobs"), where, count, arguments.get("backend"))
+    jobs = pool.jobs_for(arguments.get("jobs"), where, count)
     timing.say({network: missing * (until or epochs) * len(condensed.formed_labels)}, min(jobs, missing))
 
 

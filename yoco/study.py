@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from yoco import checks, condense, files, formation, locks, timing
+from yoco import checks, condense, files, formation, locks, pool, timing
 from yoco import device as devices
 from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
@@ -108,6 +109,7 @@ def check_last_batch(dynamics: Sequence[Dynamics | None], protocol: Protocol) ->
             raise ValueError(f"{told}; record them again, or train by the other protocol (protocol={other!r})")
 
 
+@pool.without_backend
 def train(
     cells: Sequence[Cell],
     data: ImageData,
@@ -115,18 +117,18 @@ def train(
     results: str | Path | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
-    backend: str | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train and test every cell, equal ones once. Returns a row a cell, in order, with `COLUMNS` and its labels.
 
     results: a CSV file that finished trainings are read from, by their fingerprint, whatever grid they were made for, and
-    written to, one by one; each row has a checksum there. jobs, backend: trainings at once, and where, see
-    `evaluate.accuracies` and `workers.run`. Raises ValueError where the file is no such table, or a row was altered,
-    BlockingIOError where another run works on it, and as `evaluate.evaluate` and `workers.run`.
+    written to, one by one; each row has a checksum there. jobs, executor: trainings at once, and where, see
+    `evaluate.accuracies` and `pool.run`. Raises ValueError where the file is no such table, or a row was altered,
+    BlockingIOError where another run works on it, and as `evaluate.evaluate` and `pool.run`.
     """
     with locks.hold(results):
-        return _train(cells, data, results, device, {"jobs": jobs, "backend": backend, "progress": progress})
+        return _train(cells, data, results, device, {"jobs": jobs, "executor": executor, "progress": progress})
 
 
 def _train(cells: Sequence[Cell], data: ImageData, results: str | Path | None, device: str | torch.device, how: Mapping[str, Any]) -> pd.DataFrame:
@@ -187,6 +189,7 @@ def _check(row: Mapping[str, str], columns: Sequence[str]) -> str:
     return hashlib.sha256("|".join(row[name] for name in columns).encode()).hexdigest()[:8]
 
 
+@pool.without_backend
 def run(
     condensed: CondensedSet,
     data: ImageData,
@@ -196,22 +199,21 @@ def run(
     results: str | Path | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
-    backend: str | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
     """Prune by each method to each budget under each training dynamics, train and test under each seed.
 
     methods: names in `prune.METHODS` (None: all).
-    options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results, jobs, backend ("loky", "dask",
-    "ray" or another of joblib's; None: what `joblib.parallel_config` set, else loky): as of `train`. Returns a
+    options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results, jobs, executor: as of `train`. Returns a
     DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of
     what stays and how it is trained on), preset (of the set), model, width (empty: the model's own), last_batch ("even"
     or "small"), precision, accuracy (%); the grid's cells only, in the grid's order.
     Raises ValueError or TypeError at bad arguments before any training.
     """
     cells = grid(condensed, dynamics, [{"method": method} for method in (METHODS if methods is None else methods)], **options)
-    return train(cells, data, results=results, device=device, jobs=jobs, backend=backend, progress=progress)
+    return train(cells, data, results=results, device=device, jobs=jobs, executor=executor, progress=progress)
 
 
 def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], **options: Any) -> list[Selection]:
