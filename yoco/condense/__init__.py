@@ -153,6 +153,7 @@ def condense(
         stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, **own)
         if start is not None:
             stepper.images = start.images.to(stepper.images.device)
+        identity |= stepper.rules()
 
         def look(losses: list[float]) -> None:
             info = {**identity, "steps": len(losses), "planned_steps": chosen.steps, **loop.thinned(losses)}
