@@ -183,7 +183,8 @@ def test_condensations_are_given_the_same_time_and_their_own_start(toy, monkeypa
 
 def test_sets_and_accuracies_that_are_there_are_taken_in_a_comparison(toy, toy_set, monkeypatch):
     ready = {"idc": replace(toy_set, info={"steps": 7, "seconds": 1.5}), "dsa": replace(toy_set, info={"steps": 9, "seconds": 2.5})}
-    rows = {"subset": ["start", "condensed"], "seed": 0, "last_batch": "even", "augmentation": "dsa", "precision": "float32", "accuracy": [10.0, 20.0]}
+    told = {"seed": 0, "last_batch": "even", "augmentation": "dsa", "precision": "float32"}
+    rows = {"subset": ["start", "condensed"], **told, "accuracy": [10.0, 20.0]}
     monkeypatch.setattr(study.condense, "condense", lambda *_, **__: pytest.fail("condensed again"))
     known = {"idc": pd.DataFrame(rows)}
     table, sets = study.condensations(toy, ["dsa", "idc"], 4.0, ipc=1, preset="smoke", ready=ready, known=known, epochs=1, **FAST)

@@ -52,7 +52,8 @@ def evaluate(
     images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n]. options: fields of `train.Protocol`,
     and `protocol`, "even" or "paper" (see `Protocol.of`).
     Augmented by colour, and one of crop, scale and rotate, and flip, a draw an image, with CutMix; or as the published code
-    does on ImageNet-10 (augmentation="imagenet", see `train.augmentation_of`). Raises ValueError or TypeError where images or labels do not fit `data`, FloatingPointError where training diverges.
+    does on ImageNet-10 (augmentation="imagenet", see `train.augmentation_of`). Raises ValueError or TypeError if images or
+    labels do not fit `data`, FloatingPointError if training diverges.
     """
     check_subset(images, labels, data)
     checks.seed("seed", seed)
@@ -94,7 +95,8 @@ def evaluate_many(
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """`evaluate` each subset under each seed. Returns a table with columns subset, seed, last_batch, augmentation, precision, accuracy (%), in order of work.
+    """`evaluate` each subset under each seed. Returns a table in order of work, with columns subset, seed, last_batch, augmentation,
+    precision, accuracy (%).
 
     subsets: name -> (images, labels), at least one. jobs, backend: trainings at once, see `accuracies`. Raises as `evaluate`, before
     any training.

@@ -10,7 +10,7 @@ from yoco.data import LEAST_SIZE, MOST_SIZE, check_name
 from yoco.models import check_matchable, factory
 from yoco.prune import METHODS
 from yoco.runs import ZOO
-from yoco.train import PROTOCOLS
+from yoco.train import AUGMENTATIONS, PROTOCOLS
 
 
 def _zoo_name(name: str) -> str:
@@ -64,6 +64,7 @@ Percents = Annotated[list[Annotated[int, Field(ge=1, le=90), BeforeValidator(_nu
 Models = Annotated[list[ModelName], Field(min_length=1), BeforeValidator(_split), Different]
 Preset = Literal["paper", "laptop", "smoke"]
 Protocol = Literal[tuple(PROTOCOLS)]
+Augmentation = Literal[tuple(AUGMENTATIONS)]
 Precision = Literal["auto", "float32", "bfloat16"]
 Model = Annotated[str, AfterValidator(check_matchable)]  # condensing uses it as well
 

@@ -38,6 +38,7 @@ class Parameters(BaseModel):
     preset: Optional[fields.Preset] = Field(None, description="paper, laptop or smoke (none: smoke on digits, else laptop)")
     epochs: Optional[fields.Count] = Field(None, description="of each training (none: 1000, 200 or 10, by preset)")
     protocol: fields.Protocol = Field("even", description="of trainings: even (batches split evenly) or paper (a small last batch, as published)")
+    augmentation: fields.Augmentation = Field("dsa", description="of trainings: dsa, or imagenet as the published code trains on ImageNet-10")
     model: Optional[fields.Model] = Field(None, description="network of all trainings (none: convnet, or resnet10ap for images of 64 pixels or more)")
     width: Optional[fields.Count] = Field(None, description="channels of the ConvNet (none: 128, or 24 in smoke)")
     precision: fields.Precision = Field("auto", description="of convolutions: auto, float32 or bfloat16")
@@ -104,7 +105,8 @@ class Parameters(BaseModel):
         scale, model = SCALES[self.scale], self.model or default_model(size)
         width = self.width or (scale.width if model == "convnet" else None)
         shape = {"model": model, "width": width, "batch_size": scale.batch_size}
-        return {"epochs": self.epochs or scale.epochs, "protocol": self.protocol, **shape, "precision": self.precision}
+        how = {"protocol": self.protocol, "augmentation": self.augmentation}
+        return {"epochs": self.epochs or scale.epochs, **how, **shape, "precision": self.precision}
 
     def recording(self, size: int) -> dict[str, Any]:
         """Arguments for `record` and `record_many`: those of training, but for the epochs."""
@@ -187,7 +189,7 @@ class Pruning(Study):
 class Ablations(Study):
     """05_ablations"""
 
-    by_preset = {"networks": (["convnet", "convnet-d2-w32"], ["convnet", "resnet10"])}
+    by_preset = {"networks": (["convnet", "convnet-d2-w32"], ["convnet", "resnet10-w32"])}  # IDC's ResNet10 on CIFAR
     ipc_to: fields.DifferentCounts = Field([1], description="budgets, IPC_T")
     dynamics: fields.Count = Field(2, description="training runs recorded")
     methods: fields.Methods = Field(list(METHODS), description="pruning methods whose ends and balance are taken apart")
@@ -195,7 +197,7 @@ class Ablations(Study):
     within: fields.DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that it chooses them among")
     compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods whose sets are pruned")
     networks: Optional[fields.Models] = Field(
-        None, description=f"networks trained on what is left, of {', '.join(MODELS)} (none: convnet, resnet10; convnet, convnet-d2-w32 in smoke)"
+        None, description=f"networks trained on what is left, of {', '.join(MODELS)} (none: convnet, resnet10-w32; convnet, convnet-d2-w32 in smoke)"
     )
 
     def early(self, size: int, record_on: str = "augmented") -> dict[str, Any]:
