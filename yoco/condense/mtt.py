@@ -196,8 +196,8 @@ class TrajectoryMatching(Stepper):
         return [(part.to(self.device), AUGMENTATION.draw(len(part), self.data.size, self.source)) for part in parts]
 
     def rules(self) -> dict[str, Any]:
-        """The start epoch is below the latest, which version 0.1 included."""
-        return {"start_epoch": "below max_start_epoch"}
+        """The network's layout, and that the start epoch is below `max_start_epoch`, which version 0.1 included."""
+        return {**models.layout(self.settings.model), "start_epoch": "below max_start_epoch"}
 
     def outcome(self) -> dict[str, Any]:
         """The student's learning rate, as learned."""
