@@ -92,8 +92,8 @@ def condense(
     "laptop" | "smoke"; `settings` override single values of it (see the method's settings: `IdcSettings`, `DreamSettings`,
     `DsaSettings`, `TrajectorySettings`, `KipSettings`, `NcfmSettings`).
     start: a set to condense further, of the same classes, size, IPC and factor; None: packed real images. nested: budgets
-    (IPC_T) whose prefixes of each class are matched as sets of their own, with equal weights, or True for 1, 2, 3, 5, 7, 10,
-    20, …; such a set is ranked as it is (`CondensedSet.rank`). Methods: ncfm.
+    (IPC_T) whose prefixes of each class are matched as sets of their own (their weights: `NcfmSettings.prefix_power`), or True
+    for 1, 2, 3, 5, 7, 10, 20, …; such a set is ranked as it is (`CondensedSet.rank`). Methods: ncfm.
     checkpoint: a file to go on from if it is there, and to keep the run in: stopping and going on gives the set that
     not stopping gives. expert_folder: the folder of MTT's experts or NCFM's networks; missing ones are trained first (None:
     "experts" or "networks" beside the checkpoint, or in memory without one). time_budget: seconds after which this call stops

@@ -124,7 +124,8 @@ class KernelInducingPoints(Stepper):
         self.labels = self._targets(self.classes)
         self.real, self.train_labels = RealImages.training(data, self.device), data.train_labels.to(self.device)
         self.scale = self.images.new_tensor(data.std).view(1, -1, 1, 1)
-        self.moments = {"images": _moments(self.images), "labels": _moments(self.labels)}
+        self.moved = {"images": self.images.clone(), "labels": self.labels}
+        self.optimizer = torch.optim.Adam(self.moved.values(), settings.lr)
 
     def step(self, number: int) -> float:
         """One step of Adam, the number + 1'th. Returns half the mean squared error of the batch, before the step.
@@ -137,12 +138,16 @@ class KernelInducingPoints(Stepper):
             return loss.item()
         if not (torch.isfinite(of_images).all() and torch.isfinite(of_labels).all()):
             return math.nan
-        # Adam on normalised images: their gradient is std times the pixels', and a pixel moves std times as far
-        moved = self.images - self.scale * self._adam("images", of_images * self.scale, number + 1)
-        self.images = moved.clamp(0, 1)
-        if self.settings.learn_labels:
-            self.labels = self.labels - self._adam("labels", of_labels, number + 1)
+        self._move(of_images, of_labels)
         return loss.item()
+
+    def _move(self, of_images: Tensor, of_labels: Tensor) -> None:
+        """Adam's step on normalised images, whose gradient is std times the pixels', and on the labels if they are learned."""
+        images, labels = self.moved.values()
+        images.copy_(self.images / self.scale)
+        images.grad, labels.grad = of_images * self.scale, of_labels if self.settings.learn_labels else None
+        self.optimizer.step()
+        self.images = (images * self.scale).clamp(0, 1)
 
     def _share(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What this rank's part of the real images has of the batch's loss, and of its gradients by images and labels."""
@@ -170,7 +175,7 @@ class KernelInducingPoints(Stepper):
 
         The condensed set keeps its order, class after class, whatever argmax says; see `changed_classes`.
         """
-        return self.labels.cpu(), self.labels.argmax(1).cpu()
+        return self.labels.to("cpu", copy=True), self.labels.argmax(1).cpu()
 
     @property
     def changed_classes(self) -> int:
@@ -182,14 +187,19 @@ class KernelInducingPoints(Stepper):
         return {"kernel": self.kernel, "changed_classes": self.changed_classes}
 
     def state(self) -> dict[str, Tensor]:
-        """Images, labels, Adam's moments of both, and the state of the generator."""
-        moments = {f"moments.{name}": values for name, values in self.moments.items()}
-        return {"images": self.images, "labels": self.labels, "generator": self.source.get_state(), **moments}
+        """Images, labels, what Adam keeps of both, and the state of the generator."""
+        adam = {f"adam.{name}.{part}": held for name, of in self.moved.items() for part, held in self.optimizer.state[of].items()}
+        return {"images": self.images, "labels": self.labels, "generator": self.source.get_state(), **adam}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
-        self.images, self.labels = state["images"].to(self.device), state["labels"].to(self.device)
-        self.moments = {name: state[f"moments.{name}"].to(self.device) for name in self.moments}
+        """Go back to what `state` gave. Raises KeyError at a state of version 0.1, which held Adam's moments otherwise."""
+        if "moments.images" in state:
+            raise KeyError("Adam's moments are those of version 0.1")
+        self.images = state["images"].to(self.device)
+        self.labels.copy_(state["labels"])
+        for name, of in self.moved.items():
+            parts = [key for key in state if key.startswith(f"adam.{name}.")]
+            self.optimizer.state[of] = {key.rsplit(".", 1)[1]: state[key].to(self.device) for key in parts}
         self.source.set_state(state["generator"])
 
     def _inputs(self, images: Tensor) -> Tensor:
@@ -198,17 +208,6 @@ class KernelInducingPoints(Stepper):
     def _targets(self, labels: Tensor) -> Tensor:
         classes = len(self.data.classes)
         return F.one_hot(labels, classes).float() - 1 / classes
-
-    def _adam(self, name: str, gradient: Tensor, count: int) -> Tensor:
-        """Adam's `count`th step (Kingma & Ba 2015, its defaults), to be subtracted."""
-        mean, square = self.moments[name]
-        mean, square = torch.lerp(gradient, mean, 0.9), torch.lerp(gradient**2, square, 0.999)
-        self.moments[name] = torch.stack((mean, square))
-        return self.settings.lr * (mean / (1 - 0.9**count)) / ((square / (1 - 0.999**count)).sqrt() + 1e-8)
-
-
-def _moments(values: Tensor) -> Tensor:
-    return torch.zeros((2, *values.shape), dtype=values.dtype, device=values.device)
 
 
 def _chosen_kernel(settings: KipSettings, size: int, pairs: int, device: torch.device) -> str:

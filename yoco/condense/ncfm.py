@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from yoco import augment, checks, formation, models, seeds
 from yoco import device as devices
-from yoco.condense.characteristic import characteristic, distance, prefix_averages
+from yoco.condense.characteristic import characteristic, distance, prefix_averages, prefix_weights
 from yoco.condense.experts import PairSettings
 from yoco.condense.idc import members_of, packed, start_choice
 from yoco.condense.pool import Pool
@@ -47,6 +47,7 @@ class NcfmSettings:
     final_lr: float = 0.0001
     calibration: float = 1.0  # weight of the cross-entropy under a trained network
     calibrate_every: int = 1  # steps
+    prefix_power: float = 0.0  # of a nested set: a prefix of k cells weighs k ** -prefix_power; 0: all weigh the same
     pool_networks: int = 20
     pool_epochs: int = 60
     pool_images: int | None = None  # real images of each network at most, a random subset of its own; None: all
@@ -57,7 +58,7 @@ class NcfmSettings:
     def __post_init__(self) -> None:
         for name in ("iterations", "real_batch", "frequencies", "calibrate_every", "pool_networks"):
             checks.whole(name, getattr(self, name), 1)
-        for name in ("image_lr", "final_lr", "calibration", "pool_lr"):
+        for name in ("image_lr", "final_lr", "calibration", "prefix_power", "pool_lr"):
             checks.real(name, getattr(self, name), 0)
         for name in ("pool_epochs", "pool_batch"):
             checks.whole(name, getattr(self, name), 1)
@@ -143,6 +144,7 @@ class CharacteristicMatching(Stepper):
         self.mean, self.square = torch.zeros_like(self.images), torch.zeros_like(self.images)
         formed = ipc * factor**2
         self.averages = prefix_averages(prefixes or [formed], formed).to(device)
+        self.weights = prefix_weights(prefixes or [formed], settings.prefix_power).to(device)
         self.groups = _groups(ranks.part(len(self.members)), max(1, (TOGETHER_CPU if device.type == "cpu" else TOGETHER) // formed))
         shape = (data.channels, len(data.classes), data.size)
         skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
@@ -178,7 +180,7 @@ class CharacteristicMatching(Stepper):
             images = self.images[chosen].requires_grad_()
             target = self._target(between, group, real[group], draw, frequencies)
             synthetic = self._seen(normalise(formation.form(images, self.factor), self.data.mean, self.data.std), group, draw)
-            loss = distance(target, self._characteristic(between, synthetic, group, frequencies, self.averages)).mean(1)
+            loss = distance(target, self._characteristic(between, synthetic, group, frequencies, self.averages)) @ self.weights
             if trained is not None:
                 loss = loss + self.settings.calibration * self._calibration(trained, synthetic, group)
             losses[group], gradient[chosen] = loss.detach(), torch.autograd.grad(loss.sum(), images)[0]
