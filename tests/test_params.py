@@ -17,7 +17,7 @@ def test_defaults_are_valid_and_scale_follows_the_dataset():
     assert params.validated("01_condensation", {"dataset": "cifar10"}).scale == "laptop"
     assert params.validated("01_condensation", {"dataset": "cifar10", "preset": "paper"}).training(32)["epochs"] == 1000
     assert params.validated("01_condensation", {"dataset": "imagenet10"}).training(224) == {
-        "epochs": 200, "protocol": "even", "model": "resnet10ap", "width": None, "batch_size": 64, "precision": "auto",
+        "epochs": 200, "protocol": "even", "augmentation": "dsa", "model": "resnet10ap", "width": None, "batch_size": 64, "precision": "auto",
     }
 
 

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
 ORDER = [
     "lazy", "checks", "seeds", "device", "pool", "files", "locks", "ranks", "clusters", "decode", "pixels", "data",
-    "formation", "augment", "models", "published", "ranked", "condensed", "real", "sgd", "train", "timing", "loop", "condense", "lemma", "recorder",
+    "formation", "augment", "photographic",
+    "models", "published", "ranked", "condensed", "real", "sgd", "train", "timing", "loop", "condense", "lemma", "recorder",
     "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables", "ablations", "damage", "noise", "zoo", "style", "charts", "pictures",
     "plots", "explore", "options", "fields", "params", "runs", "sweep", "cli", "__main__",
 ]

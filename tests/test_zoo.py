@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 import torch
 
-from yoco import condense, dynamics, prune, runs, study, zoo
+from yoco import condense, dynamics, params, prune, runs, study, zoo
 
 ACCURACIES = pd.DataFrame({"subset": ["start", "start", "condensed", "condensed"], "accuracy": [40.0, 42.0, 50.0, 53.0]})
 
@@ -40,6 +40,15 @@ def test_its_dynamics_serve_every_method():
     assert dynamics.of(condensed) and dynamics.complete
     for method in prune.METHODS:
         assert len(prune.prune(condensed, dynamics, method, 1).indices) == 40
+
+
+def test_shipped_dynamics_are_found_though_they_do_not_name_their_augmentation(tmp_path, capsys):
+    condensed, asked = zoo.load("digits-idc-ipc10"), params.validated("04_pruning", {}).recording(16)
+    assert asked["augmentation"] == "dsa" and "augmentation" not in zoo.load_dynamics("digits-idc-ipc10").info
+    runs.get_dynamics(tmp_path, condensed, "digits", 0, **asked)
+    assert "from the zoo: dynamics of 20 epochs" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="takes images of 3 channels"):  # others are recorded anew
+        runs.get_dynamics(tmp_path / "other", condensed, "digits", 0, **{**asked, "augmentation": "imagenet"}, progress=False)
 
 
 def test_unknown_name():

@@ -14,7 +14,7 @@ from yoco.data import LEAST_SIZE, MOST_SIZE, check_name
 from yoco.models import MATCHABLE, MODELS, check_matchable, factory
 from yoco.options import Described
 from yoco.prune import METHODS
-from yoco.train import PROTOCOLS
+from yoco.train import AUGMENTATIONS, PROTOCOLS
 from yoco.zoo import PREFIX as ZOO
 
 
@@ -94,6 +94,7 @@ Methods = _names(_name("name", METHODS), METHODS)
 DamageKinds = _names(_name("name", damage.KINDS), damage.KINDS)
 Preset = _name("name", SCALES)
 Protocol = _name("name", PROTOCOLS)
+Augmentation = _name("name", AUGMENTATIONS)
 Precision = _name("name", ("auto", "float32", "bfloat16"))
 Model = Annotated[str, AfterValidator(check_matchable), Told("name", MATCHABLE)]  # condensing uses it as well
 Models = _names(Annotated[str, AfterValidator(_model_name)], MODELS)

@@ -45,6 +45,10 @@ class Stepper(ABC):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to a state."""
 
+    def rules(self) -> dict[str, Any]:
+        """Beside the settings, what a checkpoint must share: how a run does what version 0.1 did otherwise."""
+        return {}
+
     def outcome(self) -> dict[str, Any]:
         """What `.info` says of the method's own, beside settings and history."""
         return {}

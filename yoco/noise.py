@@ -134,7 +134,7 @@ def compare(
         raise ValueError(f"trained_to must hold budgets of ipc_to={list(ipc_to)}, got {odd}")
     protocol = Protocol.of(**options)
     for case in cases:
-        study.check_last_batch(case.dynamics, protocol)
+        study.check_recorded_alike(case.dynamics, protocol)
     chosen = every_rule() if rules is None else rules
     plan = [(case, rule, budget, number) for case in cases for rule in chosen for budget in ipc_to for number in range(len(case.dynamics))]
     rows, cells, trained = [], [], []

@@ -37,6 +37,7 @@ class Parameters(BaseModel):
     preset: Optional[fields.Preset] = Field(None, description="scale of all settings (none: smoke on digits, else laptop)")
     epochs: Optional[fields.Count] = Field(None, description="epochs of each training (none: 1000, 200 or 10, by preset)")
     protocol: fields.Protocol = Field("even", description="how trainings split an epoch: evenly, or with a small last batch, as published")
+    augmentation: fields.Augmentation = Field("dsa", description="augmentation of trainings, of DSA or as published for ImageNet-10")
     model: Optional[fields.Model] = Field(None, description="network of all trainings (none: convnet, or resnet10ap for images of 64 pixels or more)")
     width: Optional[fields.Count] = Field(None, description="channels of the ConvNet (none: 128, or 24 in smoke)")
     precision: fields.Precision = Field("auto", description="number format of convolutions")
@@ -105,7 +106,8 @@ class Parameters(BaseModel):
         scale, model = SCALES[self.scale], self.model or default_model(size)
         width = self.width or (scale.width if model == "convnet" else None)
         shape = {"model": model, "width": width, "batch_size": scale.batch_size}
-        return {"epochs": self.epochs or scale.epochs, "protocol": self.protocol, **shape, "precision": self.precision}
+        how = {"protocol": self.protocol, "augmentation": self.augmentation}
+        return {"epochs": self.epochs or scale.epochs, **how, **shape, "precision": self.precision}
 
     def recording(self, size: int) -> dict[str, Any]:
         """Arguments for `record` and `record_many`: those of training, but for the epochs."""
@@ -204,7 +206,7 @@ class Ablations(Study):
     within: fields.DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that LBPE chooses them among")
     compare: Optional[fields.Condensers] = fields.all_of("condensation methods whose sets are pruned", CONDENSATIONS)
     networks: Optional[fields.Models] = fields.by_preset(
-        "networks trained on what is left", smoke=["convnet", "convnet-d2-w32"], otherwise=["convnet", "resnet10"]
+        "networks trained on what is left", smoke=["convnet", "convnet-d2-w32"], otherwise=["convnet", "resnet10-w32"]
     )
 
     def early(self, size: int, record_on: str = "augmented") -> dict[str, Any]:

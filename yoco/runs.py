@@ -20,12 +20,12 @@ from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
 from yoco.dynamics import SHORT, Dynamics, record_many
 from yoco.lazy import pd
-from yoco.train import PROTOCOLS, Protocol
+from yoco.train import BEFORE, PROTOCOLS, Protocol
 from yoco.zoo import PREFIX as ZOO
 
 CONDENSED, RESULTS, TABLE, TABLE2 = "condensed.safetensors", "results.csv", "table.csv", "table2.csv"
 DYNAMICS = "dynamics"  # stem of the files of whole runs
-TOLD = ("epochs", "until", "model", "width", "batch_size", "last_batch")  # of the info of dynamics: what shipped ones must share
+TOLD = ("epochs", "until", "model", "width", "batch_size", *BEFORE)  # of the info of dynamics: what shipped ones must share
 EARLY = {"augmented": "early", "clean": "early-clean"}  # files of dynamics that stop early, by what they were recorded on
 
 
@@ -183,7 +183,7 @@ def _found_dynamics(path: Path, condensed: CondensedSet, wanted: dict[str, Any])
     if not path.exists():
         return None
     found = Dynamics.load(path)
-    if found.of(condensed) and all(found.info.get(name) == value for name, value in wanted.items()):
+    if found.of(condensed) and _as_asked(found, wanted):
         print(f"found {path.name}: {len(found.correct)} epochs")
         return found
     print(f"{path.name} is of another set, this one's past perhaps, or of other settings: recording anew")
@@ -193,7 +193,13 @@ def _found_dynamics(path: Path, condensed: CondensedSet, wanted: dict[str, Any])
 def _told(arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `record` as the info of dynamics has them; "auto" precision is resolved there."""
     told = {name: value for name, value in arguments.items() if name not in ("precision", "protocol")}
-    return told | PROTOCOLS[arguments.get("protocol", "even")]
+    return BEFORE | told | PROTOCOLS[arguments.get("protocol", "even")]
+
+
+def _as_asked(found: Dynamics, asked: dict[str, Any]) -> bool:
+    """Whether the info of dynamics tells all that was asked for."""
+    told = {**found.info, **found.training}
+    return all(told.get(name) == value for name, value in asked.items())
 
 
 def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, wanted: dict[str, Any], any_last_batch: bool) -> Dynamics | None:
@@ -201,7 +207,7 @@ def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, wanted: di
     shipped = zoo.dynamics_of(condensed, seed)
     if shipped is None:
         return None
-    told = {name: shipped.info[name] for name in TOLD if name in shipped.info} | {"last_batch": shipped.last_batch}
+    told = {name: shipped.info[name] for name in TOLD if name in shipped.info} | shipped.training
     differ = [name for name, value in told.items() if value != wanted.get(name)]
     how = ", ".join(f"{name}={told[name]!r} instead of {wanted.get(name)!r}" for name in differ)
     if set(differ) - ({"last_batch"} if any_last_batch else set()):

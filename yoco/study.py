@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from yoco import checks, condense, files, formation, locks, pool, timing
+from yoco import checks, condense, files, formation, locks, models, pool, timing
 from yoco import device as devices
 from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
@@ -21,13 +21,13 @@ from yoco.dynamics import Dynamics
 from yoco.evaluate import Training, accuracies, evaluate_many
 from yoco.lazy import pd
 from yoco.prune import METHODS, OURS, Selection, options_for, prune
-from yoco.train import Protocol
+from yoco.train import BEFORE, PROTOCOLS, Protocol
 
 CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "seed", "epochs"]  # what a cell of a grid is
-SETTINGS = ["preset", "model", "width", "last_batch", "precision"]  # of the condensation; of the training
+SETTINGS = ["preset", "model", "width", *BEFORE, "precision"]  # of the condensation; of the training
 COLUMNS = [*CELL, "fingerprint", *SETTINGS, "accuracy"]
 CHECK = "check"  # of a row in a file of results: a checksum of what it says
-COMPARED = ["method", "factor", "steps", "seconds", "subset", "seed", "last_batch", "precision", "accuracy"]  # of condensation methods
+COMPARED = ["method", "factor", "steps", "seconds", "subset", "seed", *BEFORE, "precision", "accuracy"]  # of condensation methods
 COMPILE_SECONDS = 300  # of condensing, that compiling may take its minute of
 
 
@@ -48,9 +48,8 @@ class Cell:
         """16 hexadecimal digits of what decides its accuracy: the set, what stays of it, the protocol, the seed."""
         digest = hashlib.sha256(self.condensed.fingerprint.encode())
         digest.update(self.selection.indices.numpy().tobytes())
-        protocol = asdict(self.protocol)
-        if self.protocol.last_batch == "small":  # the only way there was before batches were split evenly
-            del protocol["last_batch"]
+        protocol = {name: value for name, value in asdict(self.protocol).items() if (name, value) not in BEFORE.items()}
+        protocol |= models.layout(self.protocol.model)
         digest.update(repr((sorted(protocol.items()), self.seed)).encode())
         return digest.hexdigest()[:16]
 
@@ -58,7 +57,7 @@ class Cell:
         """Its columns, but for the accuracy."""
         s, p = self.selection, self.protocol
         values = (self.condensed.method, s.method, s.keep, s.balanced, s.ipc_to, self.dynamics, self.seed, p.epochs, self.fingerprint)
-        settings = (self.condensed.info.get("preset", ""), p.model, str(p.width or ""), p.last_batch, precision)
+        settings = (self.condensed.info.get("preset", ""), p.model, str(p.width or ""), *(getattr(p, name) for name in BEFORE), precision)
         return {**dict(zip(COLUMNS, (*values, *settings))), "accuracy": None, **{k: v for k, v in self.labels.items() if k not in COLUMNS}}
 
 
@@ -79,7 +78,7 @@ def grid(
     that "random" is averaged over as many draws. variants: arguments of `prune`, say {"method": "yoco", "balanced":
     False}. epochs: of every training, or of those at each budget. labels: further columns of every row. options: fields
     of `train.Protocol`, and `protocol`, "even" or "paper" (see `Protocol.of`). Raises ValueError or TypeError at bad
-    arguments, and if dynamics were recorded with another kind of last batch than the trainings have.
+    arguments, and if dynamics were recorded with another last_batch or augmentation than the trainings have.
     """
     if not dynamics or not seeds or not variants:
         raise ValueError("dynamics, seeds and variants must hold at least one each")
@@ -89,7 +88,7 @@ def grid(
     if lacking := [budget for budget in ipc_to if budget not in by_budget]:
         raise ValueError(f"epochs has no number for ipc_to {lacking}, only for {list(by_budget)}")
     protocols = {budget: Protocol.of(epochs=by_budget[budget], **options) for budget in ipc_to}
-    check_last_batch(dynamics, protocols[ipc_to[0]])
+    check_recorded_alike(dynamics, protocols[ipc_to[0]])
     return [
         Cell(condensed, selection, number, seed, protocols[budget], {**(labels or {}), **variant})
         for variant in variants
@@ -100,13 +99,14 @@ def grid(
     ]
 
 
-def check_last_batch(dynamics: Sequence[Dynamics | None], protocol: Protocol) -> None:
-    """Raise ValueError if any dynamics were recorded with another kind of last batch than the trainings that follow have."""
+def check_recorded_alike(dynamics: Sequence[Dynamics | None], protocol: Protocol) -> None:
+    """Raise ValueError if any dynamics were recorded with another last_batch or augmentation than the trainings that follow have."""
     for number, recorded in enumerate(dynamics):
-        if recorded is not None and recorded.last_batch not in (None, protocol.last_batch):
-            other = "paper" if recorded.last_batch == "small" else "even"
-            told = f"dynamics[{number}] were recorded with last_batch={recorded.last_batch!r}, the trainings have {protocol.last_batch!r}"
-            raise ValueError(f"{told}; record them again, or train by the other protocol (protocol={other!r})")
+        for name, value in (recorded.training if recorded is not None else {}).items():
+            if value != getattr(protocol, name):
+                told = f"dynamics[{number}] were recorded with {name}={value!r}, the trainings have {getattr(protocol, name)!r}"
+                named = [f"protocol={key!r}" for key, fields in PROTOCOLS.items() if fields.get(name) == value]
+                raise ValueError(f"{told}; record them again, or train with {(named or [f'{name}={value!r}'])[0]}")
 
 
 @pool.without_backend
@@ -161,12 +161,12 @@ def _finished(results: str | Path | None) -> dict[str, dict[str, Any]]:
         return {}
     try:
         text = pd.read_csv(results, dtype=str, keep_default_na=False)
-        columns = [name for name in COLUMNS if name in text.columns or name != "last_batch"]  # version 0.1 had none
+        columns = [name for name in COLUMNS if name in text.columns or name not in BEFORE]  # older files lack these
         if missing := set(columns) - set(text.columns):
             raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
         if CHECK in text.columns and (altered := [n for n, row in enumerate(text.to_dict("records"), 1) if row[CHECK] != _check(row, columns)]):
             raise ValueError(f"row {altered[0]} was altered since it was written; remove the row, and it is trained again")
-        text["last_batch"] = text.get("last_batch", "small")
+        text = text.assign(**{name: before for name, before in BEFORE.items() if name not in text.columns})
         table = text[COLUMNS].astype({"ipc_to": int, "dynamics": int, "seed": int, "epochs": int, "accuracy": float})
         table["balanced"] = table["balanced"].map({"True": True, "False": False})
         if not table["accuracy"].between(0, 100).all() or table["balanced"].isna().any():
@@ -209,7 +209,7 @@ def run(
     options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results, jobs, executor: as of `train`. Returns a
     DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of
     what stays and how it is trained on), preset (of the set), model, width (empty: the model's own), last_batch ("even"
-    or "small"), precision, accuracy (%); the grid's cells only, in the grid's order.
+    or "small"), augmentation ("dsa" or "imagenet"), precision, accuracy (%); the grid's cells only, in the grid's order.
     Raises ValueError or TypeError at bad arguments before any training.
     """
     cells = grid(condensed, dynamics, [{"method": method} for method in (METHODS if methods is None else methods)], **options)
@@ -246,7 +246,7 @@ def condensations(
 
     A method's schedule goes on until the time is over, MTT's experts included in it; each takes its own factor. training:
     epochs, and fields of `train.Protocol`. Returns a table with columns method, factor, steps, seconds, subset ("start" or
-    "condensed"), seed, last_batch, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
+    "condensed"), seed, last_batch, augmentation, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
     """
     made = dict(ready or {})
     if progress:
@@ -291,7 +291,7 @@ def by_bytes(
     A method whose choices nest has them as prefixes of one file, `ranked-<method>.safetensors` in `folder`; SSP and CCS
     choose anew for each budget, and their cells are rounded to bytes alike. ipc_to: budgets (None: IPC 1, 2, 5 and all).
     YOCO's prefixes are also taken as float32, four times the bytes. training: of `evaluate_many`. Returns a table with
-    columns method, stored, per_class (cells), bytes (of cells), seed, last_batch, precision, accuracy (%).
+    columns method, stored, per_class (cells), bytes (of cells), seed, last_batch, augmentation, precision, accuracy (%).
     """
     budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
     cell_bytes = formation.cell_size(condensed.size, condensed.factor) ** 2 * condensed.channels * len(condensed.classes)

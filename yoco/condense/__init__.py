@@ -150,6 +150,7 @@ def condense(
         stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, **own)
         if start is not None:
             stepper.images = start.images.to(stepper.images.device)
+        identity |= stepper.rules()
         if progress and among.first and not (checkpoint and Path(checkpoint).exists()):
             work = Counter(stepper.further_work()) + Counter({unit_of(chosen, data, how, where): images} if images else {})
             timing.say({unit: count // among.size for unit, count in work.items()}, budget=time_budget)

@@ -11,6 +11,7 @@ from yoco import checks, clusters, seeds, timing, train
 from yoco.condense.idc import GradientMatching
 from yoco.condense.settings import IdcSettings, idc_preset, overridden
 
+REAL_BATCH = 128  # representatives of a class
 LAPTOP_POOL = 500  # images of a class that a renewal embeds: a few percent of the ten loops that it serves
 
 
@@ -29,9 +30,13 @@ class DreamSettings(IdcSettings):
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> DreamSettings:
-    """DREAM's preset: IDC's, and in `laptop` and `smoke` a pool. Raises ValueError at an unknown preset, setting or value."""
+    """DREAM's preset: IDC's with twice the real images, but in `smoke`; in `laptop` and `smoke` a pool.
+
+    Raises ValueError at an unknown preset, setting or value.
+    """
     base = idc_preset(preset, size, ipc, overrides)
     shared = {field.name: getattr(base, field.name) for field in fields(base)}
+    shared |= {} if preset == "smoke" else {"real_batch": REAL_BATCH}
     return overridden(DreamSettings(**shared, pool=None if preset == "paper" else LAPTOP_POOL), overrides)
 
 

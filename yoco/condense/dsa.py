@@ -38,7 +38,8 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
     """
     checks.one_of("preset", preset, PRESETS)
     inner, epochs = LOOPS[min(LOOPS, key=lambda given: abs(given - ipc))]
-    shared = {"model": default_model(size), "distance": "cosine", "image_lr": IMAGE_LR, "network_momentum": 0.5}
+    shared = {"model": default_model(size), "distance": "cosine", "image_lr": IMAGE_LR}
+    shared |= {"network_momentum": 0.0, "network_weight_decay": 0.0}  # plain SGD
     if preset == "paper":
         scale = {"outer_loops": OUTER, "inner_loops": inner, "network_epochs": epochs, "real_batch": 256, "network_batch": 256}
     elif preset == "laptop":

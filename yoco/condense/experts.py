@@ -149,7 +149,7 @@ def train_experts(
     if compiled is None:
         compiled = devices.worth_compiling(where, count * settings.epochs * settings.taken(data), data.size)
     common = {"dataset": data.name, "dataset_images": len(data.train_images), "seed": seed, "precision": how, "last_batch": "even"}
-    common |= asdict(settings)
+    common |= models.layout(settings.model) | asdict(settings)
     identities = [{**common, "number": number} for number in range(count) if only is None or number in only]
     found = [_finished(folder, identity) for identity in identities]
     experts, started = [], time.monotonic()

@@ -29,7 +29,7 @@ class MatchingSettings:
     outer_loops: int = 2000  # each with a fresh network
     inner_loops: int = 100  # image steps with that network, a network step after each
     real_batch: int = 64  # real images a class and image step
-    synthetic_batch: int = 128  # formed images a class and image step, at most
+    synthetic_batch: int = 128  # cells of a class that take part in an image step, at most: random ones
     image_lr: float = 0.005
     image_momentum: float = 0.5
     network_batch: int = 64
