@@ -29,7 +29,7 @@ def test_there_is_a_digits_set_of_every_method_and_a_dream_set_of_cifar():
         assert condensed.method == method == info["method"] and condensed.images.shape == (100, 1, 16, 16)
         assert condensed.factor == condense.factor_of(method, 16) and info["finished"] and info["seconds"] > 0
         settings = condense.METHODS[method].settings_for(info["preset"], 16, 10, {})
-        assert set(info["settings"]) == set(settings.record()) and info["accuracy"] > 80 and info["trainings"] == 5
+        assert set(info["settings"]) <= set(settings.record()) and info["accuracy"] > 80 and info["trainings"] == 5
     dream = zoo.load("cifar10-dream-ipc10")
     assert dream.method == "dream" and dream.images.shape == (100, 3, 32, 32) and dream.info["dataset"] == "folder:cifar10-jpeg"
     assert dream.info["accuracy"] > dream.info["start_accuracy"] + 5
