@@ -18,6 +18,7 @@ FIELDS = [(notebook, name) for notebook, model in params.NOTEBOOKS.items() for n
 NAMED = {"method": CONDENSATIONS, "compare": CONDENSATIONS, "also": CONDENSATIONS, "methods": METHODS, "networks": MODELS, "model": MATCHABLE}
 NAMED |= {"condensed_kinds": damage.KINDS, "kinds": damage.KINDS}
 NAMED |= {"preset": params.SCALES, "precision": ("auto", "float32", "bfloat16"), "protocol": ("even", "paper")}
+NAMED |= {"augmentation": ("dsa", "imagenet")}
 LISTS = ("compare", "also", "methods", "networks", "ipc_to", "epochs_to", "top_k", "within", "trained_to", "rates", "image_rates",
          "condensed_rates", "condensed_kinds", "kinds")  # fmt: skip
 PERCENTS = ("rates", "image_rates", "condensed_rates")  # 1..90
