@@ -19,7 +19,7 @@ ORDER = [
     "lazy", "checks", "seeds", "device", "slots", "backends", "workers", "files", "locks", "ranks", "clusters", "decode", "pixels", "data",
     "formation", "augment", "models", "published", "ranked", "condensed", "real", "train", "timing", "loop", "condense", "lemma", "recorder",
     "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables", "ablations", "damage", "noise", "zoo", "style", "charts", "pictures",
-    "plots", "explore", "runs", "fields", "params", "sweep", "cli", "__main__",
+    "plots", "explore", "runs", "fields", "params", "prefixes", "sweep", "cli", "__main__",
 ]
 CONDENSE = [
     "matching", "settings", "idc", "dream", "dsa", "experts", "pool", "student", "mtt", "ntk", "kip", "characteristic", "ncfm", "nested", "__init__",

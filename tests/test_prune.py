@@ -90,10 +90,10 @@ def test_every_method_keeps_its_budget_at_every_override(toy_set, toy_dynamics, 
         assert torch.equal(labels, toy_set.formed_labels[kept.indices]) and len(images) == len(labels)
 
 
-def test_only_yoco_is_balanced_and_the_hard_methods_keep_the_hard_end():
-    assert [name for name, m in METHODS.items() if m.balanced] == ["yoco"]
+def test_only_yoco_and_prefixes_are_balanced_and_the_hard_methods_keep_the_hard_end():
+    assert [name for name, m in METHODS.items() if m.balanced] == ["yoco", "prefix"]
     assert [name for name, m in METHODS.items() if m.keep == "hard"] == ["entropy", "aum", "forgetting", "el2n"]
-    assert list(METHODS) == ["random", "ssp", "entropy", "aum", "forgetting", "el2n", "ccs", "yoco"]
+    assert list(METHODS) == ["random", "ssp", "entropy", "aum", "forgetting", "el2n", "ccs", "yoco", "prefix"]
 
 
 def test_yoco_keeps_the_lowest_lbpe_of_each_class_by_hand(toy_set, toy_dynamics):

@@ -26,7 +26,7 @@ def epochs_read(top_k: Sequence[int] = TOP_K, within: Sequence[int] = WITHIN) ->
     return [{"method": "yoco", "top_k": k, "within": w} for k, w in product(top_k, within)]
 
 
-def rules(methods: Sequence[str] = tuple(prune.METHODS)) -> list[Variant]:
+def rules(methods: Sequence[str] = prune.COMPARED) -> list[Variant]:
     """Either end of each method's score, balanced and not. Random's ends are two draws: what the draw alone does."""
     return [{"method": method, "keep": keep, "balanced": balanced} for method in methods for keep, balanced in product(prune.KEEP, (False, True))]
 
@@ -38,7 +38,7 @@ def plan(
     clean: Sequence[Dynamics],
     others: Mapping[str, tuple[CondensedSet, Sequence[Dynamics]]],
     *,
-    methods: Sequence[str] = tuple(prune.METHODS),
+    methods: Sequence[str] = prune.COMPARED,
     top_k: Sequence[int] = TOP_K,
     within: Sequence[int] = WITHIN,
     networks: Sequence[str] = tuple(MODELS),
@@ -88,7 +88,7 @@ def agreement(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> pd.DataF
 def overlap(condensed: CondensedSet, dynamics: Sequence[Dynamics], ipc_to: Sequence[int]) -> pd.DataFrame:
     """Share of what a method keeps under one training run that it keeps under another: method, ipc_to, first, second, shared (0..1)."""
     rows = []
-    for name, budget in product(prune.METHODS, ipc_to):
+    for name, budget in product(prune.COMPARED, ipc_to):
         kept = [set(prune.prune(condensed, recorded, name, budget, seed=n).indices.tolist()) for n, recorded in enumerate(dynamics)]
         rows += [(name, budget, a, b, len(kept[a] & kept[b]) / len(kept[a])) for a, b in combinations(range(len(kept)), 2)]
     return pd.DataFrame(rows, columns=["method", "ipc_to", "first", "second", "shared"])

@@ -49,6 +49,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_nu
 Different = AfterValidator(lambda values: checks.different("they", values))  # what stands twice would be trained and counted twice
 Dataset = Annotated[str, AfterValidator(check_name)]
 DatasetOrZoo = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else check_name(name))]
+Start = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else name)]  # else a file
 Counts = Annotated[list[Count], Field(min_length=1), BeforeValidator(_split)]
 DifferentCounts = Annotated[Counts, Different]
 Nested = Annotated[Literal[True] | DifferentCounts, BeforeValidator(_true_or_split)]

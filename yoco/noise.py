@@ -16,7 +16,7 @@ from yoco.condensed import CondensedSet
 from yoco.data import ImageData
 from yoco.dynamics import Dynamics
 from yoco.lazy import pd
-from yoco.prune import METHODS, Selection
+from yoco.prune import COMPARED, METHODS, Selection
 from yoco.study import Cell
 from yoco.train import Protocol
 
@@ -62,7 +62,7 @@ REPAIRS: dict[str, Callable[[CondensedSet, Sequence[Dynamics], int], Tensor]] = 
     "all runs": lambda condensed, dynamics, number: _every_run(condensed, dynamics).mean(0),
     "two-sided": lambda condensed, dynamics, number: scores.two_sided(_every_run(condensed, dynamics), condensed.formed_labels),
 }
-RULES = (*METHODS, *REPAIRS)
+RULES = (*COMPARED, *REPAIRS)
 
 
 def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
@@ -72,7 +72,7 @@ def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
     epochs, before wrong labels are learned by heart: EL2N), "trimmed" (the robust mean over the epochs), "all runs" (LBPE,
     averaged over the runs), "two-sided" (the cut by agreement, `scores.two_sided`). Raises as `prune.prune`.
     """
-    checks.one_of("rule", rule, RULES)
+    checks.one_of("rule", rule, (*METHODS, *REPAIRS))
     condensed = case.condensed
     if rule in METHODS:
         return prune.prune(condensed, case.dynamics[number], rule, ipc_to, seed=number)

@@ -12,7 +12,7 @@ from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condense.settings import SCALES, default_model
 from yoco.dynamics import LBPE_FORMED, LBPE_SINGLE
 from yoco.models import MODELS
-from yoco.prune import METHODS
+from yoco.prune import COMPARED
 from yoco.runs import ZOO
 
 
@@ -48,6 +48,7 @@ class Parameters(BaseModel):
     pool_networks: Optional[fields.Count] = Field(None, description="of ncfm: networks of its pool (none: by preset)")
     pool_epochs: Optional[fields.Count] = Field(None, description="of ncfm: epochs of each of them (none: by preset)")
     nested: Optional[fields.Nested] = Field(None, description="of ncfm: budgets whose prefixes are matched too, or true for 1, 2, 3, 5, …")
+    start: Optional[fields.Start] = Field(None, description="set that the method condenses further: a file or zoo:NAME (none: packed real images)")
     time_budget: Optional[fields.Seconds] = Field(None, description="seconds after which condensing stops; run again to go on")
 
     @model_validator(mode="before")
@@ -82,16 +83,16 @@ class Parameters(BaseModel):
         return self.dataset
 
     def condensation(self, method: str | None = None) -> dict[str, Any]:
-        """Arguments for `condense`; of another method than the run's, those that it has."""
+        """Arguments for `runs.get_condensed`; of another method than the run's, those that it has."""
         if method in (None, self.method):
-            nested = {} if self.nested is None else {"nested": self.nested}
-            return {**self.start(), "time_budget": self.time_budget, **nested}
+            given = {name: getattr(self, name) for name in ("nested", "start") if getattr(self, name) is not None}
+            return {**self.packing(), "time_budget": self.time_budget, **given}
         size = self.size or 1  # settings have the same names at every size
         known = {"method", "preset", "ipc", "factor", "seed", "precision", *CONDENSATIONS[method].settings_for(self.scale, size, 1, {}).record()}
         other = self.model_copy(update={"method": method, "factor": None})
         return {name: value for name, value in other.condensation().items() if name in known | {"time_budget"}}
 
-    def start(self) -> dict[str, Any]:
+    def packing(self) -> dict[str, Any]:
         """Arguments for `start_set`."""
         networks = () if self.method == "kip" else ("model", "width")  # a kernel has neither
         steps = ("outer_loops", "inner_loops", "iterations", "pool_networks", "pool_epochs")
@@ -151,7 +152,7 @@ class Study(Parameters):
     dynamics: fields.Count = Field(3, description="training runs recorded")
     seeds: fields.Count = Field(1, description="networks trained on each pruned set, for each of those")
     dynamics_epochs: Optional[fields.Count] = Field(None, description="of each recorded run (none: as epochs; 20 in smoke)")
-    methods: fields.Methods = Field(list(METHODS), description="pruning methods")
+    methods: fields.Methods = Field(list(COMPARED), description="pruning methods")
 
     def recording(self, size: int) -> dict[str, Any]:
         """As of every notebook, with the epochs of its own."""
@@ -190,7 +191,7 @@ class Ablations(Study):
     by_preset = {"networks": (["convnet", "convnet-d2-w32"], ["convnet", "resnet10"])}
     ipc_to: fields.DifferentCounts = Field([1], description="budgets, IPC_T")
     dynamics: fields.Count = Field(2, description="training runs recorded")
-    methods: fields.Methods = Field(list(METHODS), description="pruning methods whose ends and balance are taken apart")
+    methods: fields.Methods = Field(list(COMPARED), description="pruning methods whose ends and balance are taken apart")
     top_k: fields.DifferentCounts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
     within: fields.DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that it chooses them among")
     compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods whose sets are pruned")

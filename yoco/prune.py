@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,7 @@ class Method:
     """A pruning method. score: one number per formed image, high is hard (None: it needs none). keep: the end that stays.
 
     balanced: as many of each class. training: what it needs of the run, "none", "early" or "full" (appendix, Table 1).
-    pick: its rule, Request -> indices.
+    pick: its rule, Request -> indices. nested: whether it means something on nested sets alone, and is compared on those.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Method:
     balanced: bool
     training: str
     pick: Callable[[Method, Request], Tensor]
+    nested: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +161,12 @@ def _random_score(request: Request) -> Tensor:
     return torch.rand(len(request.condensed.formed_labels), generator=seeds.generator(request.seed, stream=3))
 
 
+def _place_score(request: Request) -> Tensor:
+    """The place of each formed image in its class, from 0: a nested set is condensed to be good from the front."""
+    classes = len(request.condensed.classes)
+    return torch.arange(len(request.condensed.formed_labels) // classes, dtype=torch.float32).repeat(classes)
+
+
 def _el2n_score(request: Request) -> Tensor:
     return scores.el2n(request.dynamics.early_logits(), request.dynamics.labels)
 
@@ -180,10 +187,19 @@ METHODS: dict[str, Method] = {
         Method("el2n", "EL2N", _el2n_score, "hard", False, "early", _by_score),
         Method("ccs", "CCS", _el2n_score, "easy", False, "early", _by_strata),
         Method("yoco", "YOCO", _lbpe_score, "easy", True, "early", _by_score),
+        Method("prefix", "Prefix", _place_score, "easy", True, "none", _by_score, nested=True),
     )
 }
 
+COMPARED = tuple(name for name, method in METHODS.items() if not method.nested)  # on any set
+
 RANKING = tuple(name for name, method in METHODS.items() if method.pick is _by_score)  # their choices nest
+
+
+def methods_for(condensed: CondensedSet, methods: Sequence[str] = COMPARED) -> list[str]:
+    """The methods to compare on a set: `methods`, and those for nested sets if it is one."""
+    further = [name for name, method in METHODS.items() if method.nested and condensed.info.get("nested") and name not in methods]
+    return [*methods, *further]
 
 
 def request(
@@ -229,7 +245,8 @@ def request(
 def prune(condensed: CondensedSet, dynamics: Dynamics | None, method: str = "yoco", ipc_to: int = 1, **options) -> Selection:
     """Prune a condensed set to `ipc_to` images a class: ipc_to * factor² formed images each, or as many in all where not balanced.
 
-    method: a name in `METHODS`; dynamics may be None for "random". options: keep ("easy" | "hard") and balanced override
+    method: a name in `METHODS`; dynamics may be None for "random" and "prefix" (the first of each class, which is what a
+    nested set is made for). options: keep ("easy" | "hard") and balanced override
     the method's own (for "random" keep takes either end of a random order; for "ssp" "hard" keeps the images farthest
     from the centres; for "ccs" it drops the easiest share); seed: of random, SSP and CCS; top_k, within, output, average: of LBPE
     (None: the paper's); hard_cutoff: of CCS (None: the paper's, of its dataset that is most like this one). Raises

@@ -19,7 +19,7 @@ from yoco.data import ImageData
 from yoco.dynamics import Dynamics
 from yoco.evaluate import Training, accuracies, evaluate_many
 from yoco.lazy import pd
-from yoco.prune import METHODS, RANKING, Selection, prune
+from yoco.prune import METHODS, RANKING, Selection, methods_for, prune
 from yoco.train import Protocol
 
 CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "seed", "epochs"]  # what a cell of a grid is
@@ -192,7 +192,7 @@ def run(
     data: ImageData,
     dynamics: Sequence[Dynamics | None],
     *,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] | None = None,
     results: str | Path | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
@@ -202,6 +202,7 @@ def run(
 ) -> pd.DataFrame:
     """Prune by each method to each budget under each training dynamics, train and test under each seed.
 
+    methods: names in `prune.METHODS` (None: `prune.methods_for` the set).
     options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results, jobs, backend ("loky", "dask",
     "ray" or another of joblib's; None: what `joblib.parallel_config` set, else loky): as of `train`. Returns a
     DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of
@@ -209,14 +210,14 @@ def run(
     or "small"), precision, accuracy (%); the grid's cells only, in the grid's order.
     Raises ValueError or TypeError at bad arguments before any training.
     """
-    cells = grid(condensed, dynamics, [{"method": method} for method in methods], **options)
+    cells = grid(condensed, dynamics, [{"method": method} for method in methods or methods_for(condensed)], **options)
     return train(cells, data, results=results, device=device, jobs=jobs, backend=backend, progress=progress)
 
 
 def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], **options: Any) -> list[Selection]:
     """What every method that these dynamics allow keeps at every budget; options: of `prune`."""
-    allowed = [m for m in METHODS.values() if dynamics.complete or m.training != "full"]
-    return [prune(condensed, dynamics, method.name, budget, **options) for method in allowed for budget in ipc_to]
+    allowed = [name for name in methods_for(condensed) if dynamics.complete or METHODS[name].training != "full"]
+    return [prune(condensed, dynamics, name, budget, **options) for name in allowed for budget in ipc_to]
 
 
 def condensations(
@@ -268,7 +269,7 @@ def by_bytes(
     dynamics: Dynamics,
     folder: str | Path,
     *,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] | None = None,
     ipc_to: Sequence[int] | None = None,
     seeds: Sequence[int] = (0,),
     progress: bool = True,
@@ -277,14 +278,14 @@ def by_bytes(
     """Accuracy of balanced choices of each method against their bytes, stored as uint8 cells.
 
     A method whose choices nest has them as prefixes of one file, `ranked-<method>.safetensors` in `folder`; SSP and CCS
-    choose anew for each budget, and their cells are rounded to bytes alike. ipc_to: budgets (None: IPC 1, 2, 5 and all).
+    choose anew for each budget, and their cells are rounded to bytes alike. methods: as of `run`. ipc_to: budgets (None: IPC 1, 2, 5 and all).
     YOCO's prefixes are also taken as float32, four times the bytes. training: of `evaluate_many`. Returns a table with
     columns method, stored, per_class (cells), bytes (of cells), seed, last_batch, precision, accuracy (%).
     """
     budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
     cell_bytes = formation.cell_size(condensed.size, condensed.factor) ** 2 * condensed.channels * len(condensed.classes)
     subsets = {}
-    for method in methods:
+    for method in methods or methods_for(condensed):
         for stored, width, ipc, subset in _stored(condensed, dynamics, method, budgets, Path(folder)):
             subsets[method, stored, ipc * condensed.factor**2, ipc * condensed.factor**2 * cell_bytes * width] = subset
     table = evaluate_many(subsets, data, seeds=seeds, progress=progress, **training)
