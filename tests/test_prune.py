@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from yoco import dynamics, prune, scores
+from yoco import dynamics, prune, scores, study
 from yoco.prune import METHODS, select, stratified
 
 SCORE = torch.tensor([3.0, 1.0, 2.0, 9.0, 7.0, 8.0])
@@ -94,6 +94,20 @@ def test_only_yoco_and_prefixes_are_balanced_and_the_hard_methods_keep_the_hard_
     assert [name for name, m in METHODS.items() if m.balanced] == ["yoco", "prefix"]
     assert [name for name, m in METHODS.items() if m.keep == "hard"] == ["entropy", "aum", "forgetting", "el2n"]
     assert list(METHODS) == ["random", "ssp", "entropy", "aum", "forgetting", "el2n", "ccs", "yoco", "prefix"]
+
+
+def test_prefix_keeps_the_first_of_each_class_and_needs_no_dynamics(toy_set):
+    kept = prune.prune(toy_set, None, "prefix", 2)
+    assert kept.indices.view(3, 8).tolist() == [[20 * label + place for place in range(8)] for label in range(3)]
+
+
+def test_prefixes_are_compared_on_nested_sets_alone(toy_set, toy_dynamics):
+    nested = replace(toy_set, info={**toy_set.info, "nested": [1, 5]})
+    assert prune.methods_for(toy_set) == [*prune.COMPARED] and prune.methods_for(nested) == [*prune.COMPARED, "prefix"]
+    assert prune.methods_for(nested, ["prefix", "yoco"]) == ["prefix", "yoco"] and prune.methods_for(nested, ["yoco"]) == ["yoco", "prefix"]
+    for made, has in ((toy_set, False), (nested, True)):
+        assert ("prefix" in {selection.method for selection in study.selections(made, toy_dynamics, [1])}) == has
+    assert torch.equal(nested.rank(toy_dynamics, "prefix").take(ipc=2)[0], nested.rank().take(ipc=2)[0])
 
 
 def test_yoco_keeps_the_lowest_lbpe_of_each_class_by_hand(toy_set, toy_dynamics):

@@ -166,12 +166,13 @@ class Study(Parameters):
 class Pruning(Study):
     """04_pruning"""
 
-    by_preset = {"ipc_to": ([1, 2], [1, 2, 5]), "dynamics": (2, 3)}
+    by_preset = {"ipc_to": ([1, 2], [1, 2, 5]), "dynamics": (2, 3), "prefix_epochs": (40, None)}
     ipc_to: Optional[fields.DifferentCounts] = Field(None, description="budgets, IPC_T (none: 1, 2, 5, or 1, 2 in smoke)")
     dynamics: Optional[fields.Count] = Field(None, description="training runs recorded (none: 3, or 2 in smoke)")
     epochs_to: Optional[fields.Counts] = Field(None, description="epochs at each of ipc_to, in its order (none: as epochs)")
     also: fields.OptionalCondensers = Field(["dream"], description="condensations whose sets, pruned at random, are columns as well; may be empty")
     bytes_epochs: Optional[fields.Count] = Field(None, description="of the trainings on one file's prefixes (none: as epochs)")
+    prefix_epochs: Optional[fields.Count] = Field(None, description="of the trainings beside a nested set (none: as epochs, or 40 in smoke)")
 
     @model_validator(mode="after")
     def _an_epoch_count_a_budget(self) -> "Pruning":

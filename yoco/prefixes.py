@@ -54,9 +54,10 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Pru
         The rows of `study.run`, whose method tells the set as well: "YOCO, flat", "YOCO, nested", "Prefix, nested".
     """
     numbers, parts = range(chosen.seed, chosen.seed + chosen.dynamics), []
+    longer = {"epochs": chosen.prefix_epochs} if chosen.prefix_epochs else {}
     for kind, (folder, found) in get_sets(run, condensed, data, chosen).items():
         dynamics = runs.get_all_dynamics(folder, found, chosen.dataset, numbers, chosen.seed, **chosen.recording(found.size))
-        options = {"results": run / runs.RESULTS, **chosen.schedule(found.size)}
+        options = {"results": run / runs.RESULTS, **chosen.schedule(found.size), **longer}
         rows = study.run(found, data, dynamics, methods=methods_for(found, ["yoco"]), **options)
         parts.append(rows.assign(method=[f"{METHODS[name].title}, {kind}" for name in rows["method"]]))
     table = pd.concat(parts, ignore_index=True)

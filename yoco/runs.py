@@ -223,7 +223,7 @@ def ready_sets(run: Path, chosen: Any, methods: Sequence[str], data: ImageData) 
 
 
 def take_from_zoo(inside: Path, chosen: Any, method: str, data: ImageData) -> None:
-    """Put the zoo's set of a dataset, method and preset into a folder that has none, if there is one."""
+    """Put the zoo's set of a dataset, method (or "nested") and preset into a folder that has none, if there is one."""
     name = f"{data.name}-{method}-ipc{chosen.ipc}"
     if (inside / CONDENSED).exists() or name not in zoo.names():
         return
