@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from yoco import data, evaluate, files, plots, style
+from yoco import data, evaluate, files, plots, style, tables
 from yoco import device as devices
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData
@@ -73,6 +73,15 @@ def measured(condensed: CondensedSet, real: ImageData, path: Path, epochs: int, 
     return pd.DataFrame(done)
 
 
+def compared(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies of both ways, mean ± standard deviation, where they differ; the index: images, and those of the last batch."""
+    small = table[table.last_batch == "small"].groupby("images").smallest_batch.first()
+    both = table[table.images.isin(small.index)].sort_values("images")
+    named = both.assign(last_batch=both.last_batch.map({"small": "small last batch", "even": "split evenly"}), rest=both.images.map(small))
+    wide = tables.spread(named.rename(columns={"rest": "last batch of"}), ["images", "last batch of"], "last_batch")
+    return wide[["small last batch", "split evenly"]]
+
+
 def draw(table: pd.DataFrame) -> Axes:
     """Accuracy against the number of images, both ways; at each point of the published way the size of its last batch."""
     ax = style.axes(8, 4)
@@ -105,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if real.classes != condensed.classes:
         raise ValueError(f"dataset must have the set's classes, {condensed.classes}, got {real.classes}")
     table = measured(condensed, real, options.out / "last_batch.csv", options.epochs, options.seeds, options.most)
+    print(tables.markdown(compared(table)))
     plots.use_style()
     plots.save(draw(table), options.out / "last_batch.png")
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from benchmarks import last_batch
 from yoco import noise, params, plots, tables, zoo
 from yoco.device import WORTH
 
@@ -161,6 +162,11 @@ def test_readme_s_costs_are_the_files():
         assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
     for name in re.findall(r"figures/bench/[\w.]+", readme):
         assert (ROOT / name).is_file(), name
+
+
+def test_readme_s_last_batches_are_the_file():
+    table = last_batch.compared(pd.read_csv(ROOT / "figures/bench/last_batch.csv"))
+    assert tables.markdown(table) in (ROOT / "README.md").read_text() and table.notna().all().all()
 
 
 def test_readme_s_condensation_methods_are_the_files():

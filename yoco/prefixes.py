@@ -60,6 +60,6 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Pru
         options = {"results": run / runs.RESULTS, **chosen.schedule(found.size), **longer}
         rows = study.run(found, data, dynamics, methods=methods_for(found, ["yoco"]), **options)
         parts.append(rows.assign(method=[f"{METHODS[name].title}, {kind}" for name in rows["method"]]))
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts).drop_duplicates(["method", "fingerprint"], ignore_index=True)  # prefixes are the same under all dynamics
     files.write_text(run / "prefixes.csv", table.to_csv(index=False))
     return table

@@ -336,4 +336,5 @@ def describe(condensed: CondensedSet) -> str:
     info = condensed.info
     steps = f", {info['steps']} of {info['planned_steps']} steps ({info['preset']})" if "steps" in info else ""
     shape = f"{condensed.ipc} images a class, factor {condensed.factor}, {condensed.size}x{condensed.size}"
-    return f"{condensed.method} of {info.get('dataset', 'unknown data')}, {shape}{steps}"
+    nested = " (nested)" if info.get("nested") else ""
+    return f"{condensed.method}{nested} of {info.get('dataset', 'unknown data')}, {shape}{steps}"
