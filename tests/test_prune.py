@@ -99,6 +99,8 @@ def test_only_yoco_and_prefixes_are_balanced_and_the_hard_methods_keep_the_hard_
 def test_prefix_keeps_the_first_of_each_class_and_needs_no_dynamics(toy_set):
     kept = prune.prune(toy_set, None, "prefix", 2)
     assert kept.indices.view(3, 8).tolist() == [[20 * label + place for place in range(8)] for label in range(3)]
+    last = prune.prune(toy_set, None, "prefix", 1, keep="hard")
+    assert last.indices.view(3, 4).tolist() == [[20 * label + place for place in (19, 18, 17, 16)] for label in range(3)]
 
 
 def test_prefixes_are_compared_on_nested_sets_alone(toy_set, toy_dynamics):
