@@ -72,7 +72,7 @@ def table_block(side: str, device: torch.device, *, epochs: int, runs: int) -> W
     data, condensed = random_data(), formed_set(40)
 
     def subsets(recorded: dynamics.Dynamics, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        columns = [(method, number) for method in prune.METHODS] + [("random", number + 1000)]
+        columns = [(method, number) for method in prune.compared()] + [("random", number + 1000)]
         kept = [prune.prune(condensed, recorded, method, budget, seed=seed) for method, seed in columns for budget in (1, 2, 5)]
         return [selection.subset(condensed) for selection in kept]
 

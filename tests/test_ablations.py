@@ -22,7 +22,7 @@ def test_rules_take_either_end_balanced_and_not(toy_set, toy_dynamics):
         (method, keep, balanced) for method in ("aum", "yoco") for keep in ("easy", "hard") for balanced in (False, True)
     ]
     margins = toy_dynamics.aum[cells[0].selection.indices].mean() - toy_dynamics.aum[cells[2].selection.indices].mean()
-    assert margins > 0 and len(ablations.rules()) == 4 * len(prune.METHODS)  # a high margin is easy
+    assert margins > 0 and len(ablations.rules()) == 4 * len(prune.compared())  # a high margin is easy
     table = ablations.labelled(study.pd.DataFrame([cell.row("float32") for cell in cells]))
     assert table.rule.tolist()[:2] == ["easy, unbalanced", "easy, balanced"] and table.choice[7] == "YOCO, balanced"
 

@@ -10,7 +10,7 @@ import papermill
 import pytest
 import torch
 
-from yoco import CondensedSet, cli, data, options, params, runs, zoo
+from yoco import CondensedSet, cli, condense, data, options, params, runs, zoo
 from yoco.condense import kip
 
 FAST = ["-p", "outer_loops", "1", "-p", "inner_loops", "2", "-p", "width", "8", "-p", "epochs", "2", "-p", "ipc", "2"]
@@ -58,6 +58,36 @@ def test_condense_by_every_method_and_keep_the_run_s_to_one(method, factor, tmp_
     assert folders == {"mtt": {"experts"}, "ncfm": {"networks"}}.get(method, set())
     capsys.readouterr()
     assert cli.main(["condense", *FAST]) == 2 and f"'method': '{method}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["idc", "ncfm"])
+def test_condense_further_from_a_set_of_the_zoo_or_a_file(method, tmp_path, capsys, monkeypatch):
+    run, named = tmp_path / "runs/digits", "digits-kip-ipc10"
+    fast = ["-p", "method", method, "-p", "width", "8", "-p", "outer_loops" if method == "idc" else "iterations", "1"]
+    fast += ["-p", "inner_loops", "1"] if method == "idc" else ["-p", "pool_networks", "1", "-p", "pool_epochs", "1"]
+    assert cli.main(["condense", *fast, "-p", "start", f"zoo:{named}"]) == 0
+    made, start = CondensedSet.load(run / "condensed.safetensors"), zoo.load(named)
+    assert made.info["start"] == start.fingerprint and made.factor == start.factor == 1 and made.method == method
+    assert (made.images - start.images).abs().mean() < 0.1 < (made.images - condense.start_set(data.load("digits"), method).images).abs().mean()
+    chosen = params.validated("01_condensation", {"start": f"zoo:{named}"})
+    assert runs.get_start(chosen, None).fingerprint == start.fingerprint
+
+    monkeypatch.chdir(tmp_path)
+    made.save("mine.safetensors")
+    with_file = ["condense", *fast, "-p", "start", "mine.safetensors"]
+    assert cli.main(with_file) == 2 and f"'start': '{made.fingerprint}'" in capsys.readouterr().err  # the folder's began elsewhere
+    (run / "condensed.safetensors").unlink()
+    assert cli.main(with_file) == 0 and CondensedSet.load(run / "condensed.safetensors").info["start"] == made.fingerprint
+
+
+@pytest.mark.parametrize("start, error", [
+    ("zoo:digits-idc", "start='zoo:digits-idc': Value error, zoo set='digits-idc' is unknown (did you mean 'digits-idc-ipc10'?)"),
+    ("nowhere.safetensors", "nowhere.safetensors"),
+    ("zoo:cifar10-idc-ipc10", "start does not fit: it has"),
+])
+def test_a_start_that_cannot_be_condensed_further_is_named(start, error, tmp_path, capsys):
+    assert cli.main(["condense", *FAST[:-3], "-p", "start", start]) == 2
+    assert error in capsys.readouterr().err and not list((tmp_path / "runs").rglob("*.safetensors"))
 
 
 def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):

@@ -211,7 +211,7 @@ def test_the_study_goes_on_from_what_its_folder_holds(tmp_path, monkeypatch, cap
     assert [(case.place, case.kind, case.percent) for case in cases][-2:] == [("real", "clean", 0), ("real", "blur", 20)] and len(cases) == 5
     assert len(table) == 5 * 6 and table.accuracy.notna().all()
     blurred = cases[-1]
-    start = condense.start_set(damage.damage_data(real, "blur", 20)[0], **chosen.start())
+    start = condense.start_set(damage.damage_data(real, "blur", 20)[0], **chosen.packing())
     which = damage.damage_data(real, "blur", 20)[1]
     assert torch.equal(blurred.damaged, which[torch.tensor(start.info["started_from"])]) and 0 < blurred.damaged.float().mean() < 0.5
     monkeypatch.setattr(runs, "record_many", lambda *a, **k: pytest.fail("recorded again"))
@@ -225,7 +225,9 @@ def test_the_study_goes_on_from_what_its_folder_holds(tmp_path, monkeypatch, cap
 
 def test_a_clean_set_of_the_same_settings_is_the_run_s_own(toy, tmp_path):
     chosen = params.validated("06_noise", {"dataset": "folder:toy", "preset": "smoke", "width": 8, "ipc": 2, "outer_loops": 1, "inner_loops": 2})
-    made = condense.condense(toy, progress=False, **chosen.start())
-    assert runs._made_by(made, toy, chosen.start()) and not runs._made_by(made, make_data(20), chosen.start())
+    made = condense.condense(toy, progress=False, **chosen.packing())
+    assert runs._made_by(made, toy, chosen.packing()) and not runs._made_by(made, make_data(20), chosen.packing())
+    further = replace(made, info={**made.info, "start": "0123456789ab"})
+    assert not runs._made_by(further, toy, chosen.packing())  # it began as another set
     for other in ({"inner_loops": 3}, {"seed": 1}, {"ipc": 1}, {"method": "dream"}, {"width": 16}, {"factor": 1}):
-        assert not runs._made_by(made, toy, {**chosen.start(), **other}), other
+        assert not runs._made_by(made, toy, {**chosen.packing(), **other}), other

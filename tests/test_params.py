@@ -81,8 +81,8 @@ def test_settings_for_another_method_are_those_it_has():
     assert chosen.condensation() == {**common, "method": "idc", "factor": 4, "outer_loops": 3, "width": 8}
     assert chosen.condensation("dsa") == {**common, "method": "dsa", "outer_loops": 3, "width": 8}
     fast = params.validated("01_condensation", {"method": "ncfm", "pool_epochs": 2, "iterations": 3, "nested": "1,2"})
-    assert fast.condensation()["nested"] == [1, 2] and "nested" not in fast.condensation("idc") and "nested" not in fast.start()
-    assert fast.start()["pool_epochs"] == 2 and "pool_epochs" not in fast.condensation("mtt") and fast.condensation("kip")["iterations"] == 3
+    assert fast.condensation()["nested"] == [1, 2] and "nested" not in fast.condensation("idc") and "nested" not in fast.packing()
+    assert fast.packing()["pool_epochs"] == 2 and "pool_epochs" not in fast.condensation("mtt") and fast.condensation("kip")["iterations"] == 3
     assert chosen.condensation("mtt") == {**common, "method": "mtt", "width": 8} and chosen.condensation("kip") == {**common, "method": "kip"}
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from benchmarks import last_batch
 from tools import generate
 from yoco import noise, params, plots, tables, zoo
 from yoco.device import WORTH
@@ -21,7 +22,7 @@ ORDER = [
     "formation", "augment", "photographic",
     "models", "published", "ranked", "condensed", "real", "sgd", "train", "timing", "loop", "condense", "lemma", "recorder",
     "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables", "ablations", "damage", "noise", "zoo", "style", "charts", "pictures",
-    "plots", "explore", "options", "fields", "params", "runs", "sweep", "cli", "__main__",
+    "plots", "explore", "options", "fields", "params", "runs", "prefixes", "sweep", "cli", "__main__",
 ]
 CONDENSE = [
     "matching", "settings", "idc", "dream", "dsa", "experts", "pool", "student", "mtt", "ntk", "kip", "characteristic", "ncfm", "nested", "__init__",
@@ -166,6 +167,11 @@ def test_readme_s_costs_are_the_files():
         assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
     for name in re.findall(r"figures/bench/[\w.]+", readme):
         assert (ROOT / name).is_file(), name
+
+
+def test_readme_s_last_batches_are_the_file():
+    table = last_batch.compared(pd.read_csv(ROOT / "figures/bench/last_batch.csv"))
+    assert tables.markdown(table) in (ROOT / "README.md").read_text() and table.notna().all().all()
 
 
 def test_readme_s_condensation_methods_are_the_files():

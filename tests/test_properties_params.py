@@ -22,7 +22,7 @@ NAMED |= {"augmentation": ("dsa", "imagenet")}
 LISTS = ("compare", "also", "methods", "networks", "ipc_to", "epochs_to", "top_k", "within", "trained_to", "rates", "image_rates",
          "condensed_rates", "condensed_kinds", "kinds")  # fmt: skip
 PERCENTS = ("rates", "image_rates", "condensed_rates")  # 1..90
-TEXT = ("dataset", "real", "root", "run_dir")
+TEXT = ("dataset", "real", "root", "run_dir", "start")
 SECONDS = ("time_budget", "compare_seconds")
 NO_NUMBERS = [True, False, "many", "", NAN, INF, -INF, "nan", "inf", [], {}, b"1", 2j, object()]
 COUNTS_OUT_OF_RANGE = [0, -1, 1.5, "0", "-3", "1.5", -(10**30)]
@@ -36,7 +36,7 @@ def wrong_values(notebook: str, name: str) -> list:
     """Values that the parameter must refuse."""
     if name in TEXT:
         bad = [1, True, 1.5, [], ["digits"], {}]
-        return bad + (["digitz", "", "folder:PATH", "zoo:", "zoo:nothing", None] if name == "dataset" else [])
+        return bad + (["digitz", "", "folder:PATH", "zoo:", "zoo:nothing", None] if name == "dataset" else ["zoo:nothing"] if name == "start" else [])
     if name in NAMED:
         bad = ["nothing", 1, True, NAN, {}]
         return bad + ([["nothing"], [None], [[]], [next(iter(NAMED[name]))] * 2] if name in LISTS else [" ", [], [*NAMED[name]]])

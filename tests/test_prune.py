@@ -90,10 +90,26 @@ def test_every_method_keeps_its_budget_at_every_override(toy_set, toy_dynamics, 
         assert torch.equal(labels, toy_set.formed_labels[kept.indices]) and len(images) == len(labels)
 
 
-def test_only_yoco_is_balanced_and_the_hard_methods_keep_the_hard_end():
-    assert [name for name, m in METHODS.items() if m.balanced] == ["yoco"]
+def test_only_yoco_and_prefixes_are_balanced_and_the_hard_methods_keep_the_hard_end():
+    assert [name for name, m in METHODS.items() if m.balanced] == ["yoco", "prefix"]
     assert [name for name, m in METHODS.items() if m.keep == "hard"] == ["entropy", "aum", "forgetting", "el2n"]
-    assert list(METHODS) == ["random", "ssp", "entropy", "aum", "forgetting", "el2n", "ccs", "yoco"]
+    assert list(METHODS) == ["random", "ssp", "entropy", "aum", "forgetting", "el2n", "ccs", "yoco", "prefix"]
+
+
+def test_prefix_keeps_the_first_of_each_class_and_needs_no_dynamics(toy_set):
+    kept = prune.prune(toy_set, None, "prefix", 2)
+    assert kept.indices.view(3, 8).tolist() == [[20 * label + place for place in range(8)] for label in range(3)]
+    last = prune.prune(toy_set, None, "prefix", 1, keep="hard")
+    assert last.indices.view(3, 4).tolist() == [[20 * label + place for place in (19, 18, 17, 16)] for label in range(3)]
+
+
+def test_prefixes_are_compared_on_nested_sets_alone(toy_set, toy_dynamics):
+    nested = replace(toy_set, info={**toy_set.info, "nested": [1, 5]})
+    assert prune.compared(toy_set) == prune.compared() and prune.compared(nested) == [*prune.compared(), "prefix"]
+    assert prune.compared(nested, ["prefix", "yoco"]) == ["prefix", "yoco"] and prune.compared(nested, ["yoco"]) == ["yoco", "prefix"]
+    for made, has in ((toy_set, False), (nested, True)):
+        assert ("prefix" in {selection.method for selection in study.selections(made, toy_dynamics, [1])}) == has
+    assert torch.equal(nested.rank(toy_dynamics, "prefix").take(ipc=2)[0], nested.rank().take(ipc=2)[0])
 
 
 def test_yoco_keeps_the_lowest_lbpe_of_each_class_by_hand(toy_set, toy_dynamics):

@@ -28,7 +28,7 @@ def epochs_read(top_k: Sequence[int] = TOP_K, within: Sequence[int] = WITHIN) ->
 
 def rules(methods: Sequence[str] | None = None) -> list[Variant]:
     """Either end of each method's score (None: of all methods), balanced and not. Random's ends are two draws: what the draw alone does."""
-    methods = prune.METHODS if methods is None else methods
+    methods = prune.compared() if methods is None else methods
     return [{"method": method, "keep": keep, "balanced": balanced} for method in methods for keep, balanced in product(prune.KEEP, (False, True))]
 
 
@@ -90,7 +90,7 @@ def agreement(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> pd.DataF
 def overlap(condensed: CondensedSet, dynamics: Sequence[Dynamics], ipc_to: Sequence[int]) -> pd.DataFrame:
     """Share of what a method keeps under one training run that it keeps under another: method, ipc_to, first, second, shared (0..1)."""
     rows = []
-    for name, budget in product(prune.METHODS, ipc_to):
+    for name, budget in product(prune.compared(), ipc_to):
         kept = [set(prune.prune(condensed, recorded, name, budget, seed=n).indices.tolist()) for n, recorded in enumerate(dynamics)]
         rows += [(name, budget, a, b, len(kept[a] & kept[b]) / len(kept[a])) for a, b in combinations(range(len(kept)), 2)]
     return pd.DataFrame(rows, columns=["method", "ipc_to", "first", "second", "shared"])

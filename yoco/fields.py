@@ -87,6 +87,7 @@ Percents = Annotated[list[Percent], Field(min_length=1), BeforeValidator(_split)
 Nested = Annotated[Literal[True] | DifferentCounts, BeforeValidator(_true_or_split), Told("whole numbers")]
 Dataset = Annotated[str, AfterValidator(check_name), Told("text")]
 DatasetOrZoo = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else check_name(name)), Told("text")]
+Start = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else name), Told("text")]  # else a file
 Condenser = _name("name", CONDENSATIONS)
 Condensers = _names(Condenser, CONDENSATIONS)
 OptionalCondensers = Annotated[list[Condenser], BeforeValidator(_split), AfterValidator(_different), Told("names", CONDENSATIONS)]
@@ -106,9 +107,9 @@ def by_preset(meaning: str, *, smoke: Any, otherwise: Any) -> Any:
     return Field(None, description=meaning, json_schema_extra={"fill": lambda small: smoke if small else otherwise, "default": default})
 
 
-def all_of(meaning: str, names: Iterable[str]) -> Any:
+def all_of(meaning: str, names: Callable[[], Iterable[str]]) -> Any:
     """A parameter that is all of some names by default, those registered later as well."""
-    return Field(None, description=meaning, json_schema_extra={"fill": lambda small: list(names), "default": "all"})
+    return Field(None, description=meaning, json_schema_extra={"fill": lambda small: list(names()), "default": "all"})
 
 
 def fill(field: FieldInfo) -> Callable[[bool], Any] | None:

@@ -63,8 +63,8 @@ REPAIRS: dict[str, Callable[[CondensedSet, Sequence[Dynamics], int], Tensor]] = 
 
 
 def every_rule() -> list[str]:
-    """Every pruning method, and every repair."""
-    return [*METHODS, *REPAIRS]
+    """Every pruning method for any set, and every repair."""
+    return [*prune.compared(), *REPAIRS]
 
 
 def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
@@ -74,7 +74,7 @@ def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
     epochs, before wrong labels are learned by heart: EL2N), "trimmed" (the robust mean over the epochs), "all runs" (LBPE,
     averaged over the runs), "two-sided" (the cut by agreement, `scores.two_sided`). Raises as `prune.prune`.
     """
-    checks.one_of("rule", rule, every_rule())
+    checks.one_of("rule", rule, (*METHODS, *REPAIRS))
     condensed = case.condensed
     if rule in METHODS:
         return prune.prune(condensed, case.dynamics[number], rule, ipc_to, seed=number)

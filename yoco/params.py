@@ -12,7 +12,7 @@ from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condense.settings import SCALES, default_model
 from yoco.dynamics import LBPE_FORMED, LBPE_SINGLE
 from yoco.options import Described
-from yoco.prune import METHODS
+from yoco.prune import compared
 from yoco.zoo import PREFIX as ZOO
 
 
@@ -48,6 +48,7 @@ class Parameters(BaseModel):
     pool_networks: Optional[fields.Count] = Field(None, description="networks in the pool of ncfm (none: by preset)")
     pool_epochs: Optional[fields.Count] = Field(None, description="epochs of each network in the pool of ncfm (none: by preset)")
     nested: Optional[fields.Nested] = Field(None, description="budgets whose prefixes ncfm matches too, or true for 1, 2, 3, 5, …")
+    start: Optional[fields.Start] = Field(None, description="set that the method condenses further: a file or zoo:NAME (none: packed real images)")
     time_budget: Optional[fields.Seconds] = Field(None, description="seconds after which condensing stops; run again to go on")
 
     @model_validator(mode="before")
@@ -82,10 +83,10 @@ class Parameters(BaseModel):
         return self.dataset
 
     def condensation(self, method: str | None = None) -> dict[str, Any]:
-        """Arguments for `condense`; of another method than the run's, those that it has."""
+        """Arguments for `runs.get_condensed`; of another method than the run's, those that it has."""
         if method in (None, self.method):
-            nested = {} if self.nested is None else {"nested": self.nested}
-            return {**self.start(), "time_budget": self.time_budget, **nested}
+            given = {name: getattr(self, name) for name in ("nested", "start") if getattr(self, name) is not None}
+            return {**self.packing(), "time_budget": self.time_budget, **given}
         known = {"method", "preset", "ipc", "factor", "seed", "precision", *self._settings_of(method)}
         other = self.model_copy(update={"method": method, "factor": None})
         return {name: value for name, value in other.condensation().items() if name in known | {"time_budget"}}
@@ -94,7 +95,7 @@ class Parameters(BaseModel):
         """Names of a condensation method's settings, which are the same at every size."""
         return {*CONDENSATIONS[method].settings_for(self.scale, self.size or 1, 1, {}).record()}
 
-    def start(self) -> dict[str, Any]:
+    def packing(self) -> dict[str, Any]:
         """Arguments for `start_set`."""
         networks = {"model", "width"} & self._settings_of(self.method)  # a kernel has neither
         steps = ("outer_loops", "inner_loops", "iterations", "pool_networks", "pool_epochs")
@@ -118,7 +119,7 @@ class Condensation(Parameters):
     """01_condensation"""
 
     seeds: fields.Count = Field(2, description="networks trained on the start, and on the result")
-    compare: Optional[fields.Condensers] = fields.all_of("condensation methods compared", CONDENSATIONS)
+    compare: Optional[fields.Condensers] = fields.all_of("condensation methods compared", lambda: CONDENSATIONS)
     compare_seconds: fields.Seconds = Field(4.0, gt=0, description="seconds of condensing by each of those whose set neither the run nor the zoo has")
     compare_seeds: fields.Count = Field(1, description="networks trained on each start and result of those")
 
@@ -159,7 +160,7 @@ class Study(Parameters):
     dynamics: fields.Count = Field(3, description="training runs recorded")
     seeds: fields.Count = Field(1, description="networks trained on each pruned set, for each recorded run")
     dynamics_epochs: Optional[fields.Count] = Field(None, description="epochs of each recorded run (none: as epochs; 20 in smoke)")
-    methods: Optional[fields.Methods] = fields.all_of("pruning methods", METHODS)
+    methods: Optional[fields.Methods] = fields.all_of("pruning methods", compared)
 
     @property
     def seeds_taken(self) -> int:
@@ -183,6 +184,7 @@ class Pruning(Study):
     epochs_to: Optional[fields.Counts] = Field(None, description="epochs at each of ipc_to, in its order (none: as epochs)")
     also: fields.OptionalCondensers = Field(["dream"], description="condensations whose sets, pruned at random, are columns as well; may be empty")
     bytes_epochs: Optional[fields.Count] = Field(None, description="epochs of the trainings on one file's prefixes (none: as epochs)")
+    prefix_epochs: Optional[fields.Count] = fields.by_preset("epochs of the trainings beside a nested set", smoke=40, otherwise=None)
 
     @model_validator(mode="after")
     def _an_epoch_count_a_budget(self) -> "Pruning":
@@ -201,10 +203,10 @@ class Ablations(Study):
 
     ipc_to: fields.DifferentCounts = Field([1], description="budgets, IPC_T")
     dynamics: fields.Count = Field(2, description="training runs recorded")
-    methods: Optional[fields.Methods] = fields.all_of("pruning methods whose ends and balance are taken apart", METHODS)
+    methods: Optional[fields.Methods] = fields.all_of("pruning methods whose ends and balance are taken apart", compared)
     top_k: fields.DifferentCounts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
     within: fields.DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that LBPE chooses them among")
-    compare: Optional[fields.Condensers] = fields.all_of("condensation methods whose sets are pruned", CONDENSATIONS)
+    compare: Optional[fields.Condensers] = fields.all_of("condensation methods whose sets are pruned", lambda: CONDENSATIONS)
     networks: Optional[fields.Models] = fields.by_preset(
         "networks trained on what is left", smoke=["convnet", "convnet-d2-w32"], otherwise=["convnet", "resnet10-w32"]
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,7 @@ class Method:
             parameters are the method's options.
         nests: whether the balanced choice of any budget is the first part, in each class, of that of a larger one.
         score: that it goes by, if it goes by one alone; the options are the score's.
+        nested: whether it means something on nested sets alone, and is compared on those.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Method:
     rule: Callable[..., Tensor]
     nests: bool = False
     score: Score | None = None
+    nested: bool = False
 
     def __post_init__(self) -> None:
         checks.instance("name", self.name, str)
@@ -168,6 +170,13 @@ def _by_chance(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wante
     return select(drawn, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced)
 
 
+def _by_place(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted) -> Tensor:
+    """The first of each class: a nested set is condensed to be good from the front."""
+    classes = len(condensed.classes)
+    place = torch.arange(len(condensed.formed_labels) // classes).repeat(classes)
+    return select(place, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced)
+
+
 def _by_prototypes(condensed: CondensedSet, dynamics: Dynamics, wanted: Wanted) -> Tensor:
     def pick(members: Tensor, n: int) -> Tensor:
         return scores.ssp(dynamics.features[members], n, seed=wanted.seed, farthest=wanted.keep == "hard")
@@ -235,8 +244,16 @@ METHODS.registered |= {
         by_score(scores.EL2N),
         Method("ccs", "CCS", "easy", False, "early", _by_strata),
         by_score(scores.LBPE, "yoco", "YOCO", keep="easy", balanced=True),
+        Method("prefix", "Prefix", "easy", True, "none", _by_place, nests=True, nested=True),
     )
 }
+
+
+def compared(condensed: CondensedSet | None = None, methods: Sequence[str] | None = None) -> list[str]:
+    """The methods to compare on a set: `methods` (None: all for any set), and those for nested sets if it is one."""
+    chosen = [name for name, method in METHODS.items() if not method.nested] if methods is None else [*methods]
+    nested = condensed is not None and condensed.info.get("nested")
+    return chosen + [name for name, method in METHODS.items() if nested and method.nested and name not in chosen]
 
 
 def prune(
@@ -254,7 +271,7 @@ def prune(
 
     Args:
         condensed: the set.
-        dynamics: a training run on it; None will do for "random".
+        dynamics: a training run on it; None will do for "random" and "prefix".
         method: a name in `METHODS`.
         ipc_to: IPC_T, 1 to the set's.
         keep: "easy" or "hard", None for the method's own end. For "random" either end of a random order; for "ssp" "hard"

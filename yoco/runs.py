@@ -20,6 +20,7 @@ from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
 from yoco.dynamics import SHORT, Dynamics, record_many
 from yoco.lazy import pd
+from yoco.prune import compared
 from yoco.train import BEFORE, PROTOCOLS, Protocol
 from yoco.zoo import PREFIX as ZOO
 
@@ -51,21 +52,30 @@ def folder(run_dir: str | None, dataset: str) -> Path:
     return path
 
 
+def load_set(name: str) -> CondensedSet:
+    """A condensed set by name: "zoo:NAME", or a file, whose relative path starts from the project. Raises as `zoo.load` and `CondensedSet.load`."""
+    return zoo.load(name.removeprefix(ZOO)) if name.startswith(ZOO) else CondensedSet.load(project() / Path(name).expanduser())
+
+
 def dynamics_file(run: Path, seed: int, first: int = 0, kind: str = DYNAMICS) -> Path:
     """The file of the dynamics of a seed: the run's own seed has no number in it."""
     return run / (f"{kind}.safetensors" if seed == first else f"{kind}-{seed}.safetensors")
 
 
-def get_condensed(run: Path, dataset: str, data: Callable[[], ImageData] | None = None, *, go_on: bool = False, **arguments: Any) -> CondensedSet:
+def get_condensed(
+    run: Path, dataset: str, data: Callable[[], ImageData] | None = None, *, go_on: bool = False, start: str | None = None, **arguments: Any
+) -> CondensedSet:
     """The run's condensed set; if it is missing, the zoo's ("zoo:NAME", or one made by the same arguments), or one condensed now; saved.
 
     data: gives the real images, where they are needed. go_on: for the step that condenses: a set of the run is condensed, and
-    one that was stopped before its end condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of
-    `condense`. Raises ValueError where the folder holds a set of another dataset than asked for (with go_on, also by another
-    method, or of another IPC or factor), BlockingIOError where another process makes it at this moment. Under torchrun the
-    first process prints, locks and saves; all must see the folder, and return the same set (see `condense`).
+    one that was stopped before its end condensed on, from the checkpoint beside it, unless time_budget is 0. start: a set to
+    condense further, by the name that `load_set` takes. arguments: of `condense`. Raises ValueError where the folder holds a
+    set of another dataset than asked for (with go_on, also by another method, or of another IPC, factor or start), as
+    `load_set`, BlockingIOError where another process makes it at this moment. Under torchrun the first process prints, locks
+    and saves; all must see the folder, and return the same set (see `condense`).
     """
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
+    arguments |= {} if start is None else {"start": load_set(start)}
     with ranks.joined() as among, contextlib.ExitStack() as held:
         say = print if among.first else lambda _: None
         there, unfinished = among.from_first(lambda: (path.exists(), checkpoint.exists()))
@@ -99,6 +109,11 @@ def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | N
     return shipped if shipped is not None and _made_by(shipped, data, arguments) else None
 
 
+def get_start(chosen: Any, data: ImageData) -> CondensedSet:
+    """What the run's condensation starts from: the set that its parameters name, or packed real images."""
+    return start_set(data, **chosen.packing()) if chosen.start is None else load_set(chosen.start)
+
+
 def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
     """Save a set; one that is finished needs its checkpoint no more."""
     made.save(path)
@@ -111,6 +126,8 @@ def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[
     asked = {**there, **{name: arguments[name] for name in ("method", "ipc", "factor") if name in arguments}}
     if "nested" in arguments:
         there["nested"], asked["nested"] = found.info.get("nested"), budgets(arguments["nested"], arguments["ipc"])
+    if "start" in arguments:
+        there["start"], asked["start"] = found.info.get("start"), arguments["start"].fingerprint
     if not dataset.startswith(ZOO):
         asked["dataset"] = name_of(dataset)
     if asked != there:
@@ -227,7 +244,7 @@ def get_beside(run: Path, chosen: params.Parameters, method: str, data: ImageDat
     if method == chosen.method:
         return run, get_condensed(run, chosen.dataset, lambda: data, **chosen.condensation())
     inside = folder(str(run / method), chosen.dataset)
-    _take_from_zoo(inside, chosen, method, data)
+    take_from_zoo(inside, chosen, method, data)
     return inside, get_condensed(inside, chosen.dataset, lambda: data, **chosen.condensation(method))
 
 
@@ -235,13 +252,13 @@ def ready_sets(run: Path, chosen: params.Parameters, methods: Sequence[str], dat
     """Those of the methods' sets that need no condensing, by method: they are in the run's folder, or ship with the zoo."""
     there = {method: run if method == chosen.method else folder(str(run / method), chosen.dataset) for method in methods}
     for method, inside in there.items():
-        _take_from_zoo(inside, chosen, method, data)
+        take_from_zoo(inside, chosen, method, data)
     ready = [method for method, inside in there.items() if (inside / CONDENSED).exists()]
     return {method: get_beside(run, chosen, method, data)[1] for method in ready}
 
 
-def _take_from_zoo(inside: Path, chosen: params.Parameters, method: str, data: ImageData) -> None:
-    """Put the zoo's set of a dataset, method and preset into a folder that has none, if there is one."""
+def take_from_zoo(inside: Path, chosen: params.Parameters, method: str, data: ImageData) -> None:
+    """Put the zoo's set of a dataset, method (or "nested") and preset into a folder that has none, if there is one."""
     name = f"{data.name}-{method}-ipc{chosen.ipc}"
     if (inside / CONDENSED).exists() or name not in zoo.names():
         return
@@ -262,7 +279,7 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: par
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     dynamics = get_all_dynamics(run, condensed, chosen.dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
     options = {"results": run / RESULTS, **chosen.schedule(condensed.size)}
-    parts = [study.run(condensed, data, dynamics, methods=chosen.methods, **options)]
+    parts = [study.run(condensed, data, dynamics, methods=compared(condensed, chosen.methods), **options)]
     for method in chosen.also:
         if method == condensed.method:  # its column is there already
             continue
@@ -320,9 +337,10 @@ def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: params.No
     """One damaged set and its dynamics. The same kind, percent and seed damage the same images. A set condensed from clean images
     is the run's own, where that was made by the same settings, and so are its dynamics."""
     clean = kind == noise.CLEAN
-    own = clean and (place == "formed" or _made_by(condensed, data, chosen.condensation()))
+    arguments = {name: value for name, value in chosen.condensation().items() if name != "start"}  # the cells are known of real images alone
+    own = clean and (place == "formed" or _made_by(condensed, data, arguments))
     inside = run if own else folder(str(run / "noise" / f"{place}-{kind}-{percent}"), chosen.dataset)
-    condensed_from = lambda real: get_condensed(inside, chosen.real_dataset, lambda: real, go_on=True, **chosen.condensation())
+    condensed_from = lambda real: get_condensed(inside, chosen.real_dataset, lambda: real, go_on=True, **arguments)
     if clean:
         spoiled = condensed if own else condensed_from(data)
         damaged = torch.zeros(len(spoiled.formed_labels), dtype=torch.bool)
@@ -330,7 +348,7 @@ def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: params.No
         spoiled, damaged = damage.damage_set(condensed, kind, percent, chosen.seed)
     else:
         real, which = damage.damage_data(data, kind, percent, chosen.seed)
-        spoiled, damaged = condensed_from(real), which[start_set(real, **chosen.start()).info["started_from"]]
+        spoiled, damaged = condensed_from(real), which[start_set(real, **chosen.packing()).info["started_from"]]
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     dataset = chosen.dataset if own else chosen.real_dataset
     dynamics = get_all_dynamics(inside, spoiled, dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
@@ -344,7 +362,7 @@ def _made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any]
     wanted = {"factor": condensed.factor, **{name: arguments[name] for name in named if name in arguments}}
     wanted |= {"settings": METHODS[wanted["method"]].settings_for(wanted["preset"], data.size, wanted["ipc"], settings).record()}
     wanted |= {"nested": budgets(arguments["nested"], wanted["ipc"]) if "nested" in arguments else None}
-    wanted |= {"dataset": data.name, "images": len(data.train_images), "finished": True}
+    wanted |= {"start": None, "dataset": data.name, "images": len(data.train_images), "finished": True}
     return all(condensed.info.get(name) == value for name, value in wanted.items())
 
 
@@ -353,4 +371,5 @@ def describe(condensed: CondensedSet) -> str:
     info = condensed.info
     steps = f", {info['steps']} of {info['planned_steps']} steps ({info['preset']})" if "steps" in info else ""
     shape = f"{condensed.ipc} images a class, factor {condensed.factor}, {condensed.size}x{condensed.size}"
-    return f"{condensed.method} of {info.get('dataset', 'unknown data')}, {shape}{steps}"
+    nested = " (nested)" if info.get("nested") else ""
+    return f"{condensed.method}{nested} of {info.get('dataset', 'unknown data')}, {shape}{steps}"

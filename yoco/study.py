@@ -20,7 +20,7 @@ from yoco.data import ImageData
 from yoco.dynamics import Dynamics
 from yoco.evaluate import Training, accuracies, evaluate_many
 from yoco.lazy import pd
-from yoco.prune import METHODS, OURS, Selection, options_for, prune
+from yoco.prune import METHODS, OURS, Selection, compared, options_for, prune
 from yoco.train import BEFORE, PROTOCOLS, Protocol
 
 CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "seed", "epochs"]  # what a cell of a grid is
@@ -205,20 +205,20 @@ def run(
 ) -> pd.DataFrame:
     """Prune by each method to each budget under each training dynamics, train and test under each seed.
 
-    methods: names in `prune.METHODS` (None: all).
+    methods: names in `prune.METHODS` (None: `prune.compared` on the set).
     options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results, jobs, executor: as of `train`. Returns a
     DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of
     what stays and how it is trained on), preset (of the set), model, width (empty: the model's own), last_batch ("even"
     or "small"), augmentation ("dsa" or "imagenet"), precision, accuracy (%); the grid's cells only, in the grid's order.
     Raises ValueError or TypeError at bad arguments before any training.
     """
-    cells = grid(condensed, dynamics, [{"method": method} for method in (METHODS if methods is None else methods)], **options)
+    cells = grid(condensed, dynamics, [{"method": method} for method in (compared(condensed) if methods is None else methods)], **options)
     return train(cells, data, results=results, device=device, jobs=jobs, executor=executor, progress=progress)
 
 
 def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], **options: Any) -> list[Selection]:
     """What every method that these dynamics allow keeps at every budget; options: of `prune`, each to the methods that read it."""
-    allowed = [name for name, method in METHODS.items() if dynamics.complete or method.needs != "full"]
+    allowed = [name for name in compared(condensed) if dynamics.complete or METHODS[name].needs != "full"]
     return [prune(condensed, dynamics, name, budget, **options_for(name, options)) for name in allowed for budget in ipc_to]
 
 
@@ -289,14 +289,14 @@ def by_bytes(
     """Accuracy of balanced choices of each method (None: of all) against their bytes, stored as uint8 cells.
 
     A method whose choices nest has them as prefixes of one file, `ranked-<method>.safetensors` in `folder`; SSP and CCS
-    choose anew for each budget, and their cells are rounded to bytes alike. ipc_to: budgets (None: IPC 1, 2, 5 and all).
+    choose anew for each budget, and their cells are rounded to bytes alike. methods: as of `run`. ipc_to: budgets (None: IPC 1, 2, 5 and all).
     YOCO's prefixes are also taken as float32, four times the bytes. training: of `evaluate_many`. Returns a table with
     columns method, stored, per_class (cells), bytes (of cells), seed, last_batch, augmentation, precision, accuracy (%).
     """
     budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
     cell_bytes = formation.cell_size(condensed.size, condensed.factor) ** 2 * condensed.channels * len(condensed.classes)
     subsets = {}
-    for method in METHODS if methods is None else methods:
+    for method in compared(condensed) if methods is None else methods:
         for stored, width, ipc, subset in _stored(condensed, dynamics, method, budgets, Path(folder)):
             subsets[method, stored, ipc * condensed.factor**2, ipc * condensed.factor**2 * cell_bytes * width] = subset
     table = evaluate_many(subsets, data, seeds=seeds, progress=progress, **training)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KEPT, DROPPED = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion, which the colour-blind tell apart
-MARKERS = "oXs^vDPpd*h>"
+MARKERS = "oXs^vDPpd*h><"
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")  # seaborn's "colorblind"
 UNIT = 7.0  # inches: the width of a plain figure in a notebook; the widest are 11
 
@@ -99,13 +99,13 @@ def figure(width: float, height: float) -> Figure:
 
 def looks(methods: Iterable[str]) -> dict[str, dict]:
     """Colour, marker and sizes of the line of each method, the same in every figure: pruning methods have theirs by their
-    place in `prune.METHODS`, YOCO black and thick; others come after them."""
-    known = list(METHODS)
-    others = [name for name in dict.fromkeys(methods) if name not in known]
-    colours = [*PALETTE, PALETTE[known.index(OURS)], "#5B2C83"]  # the first is free, as YOCO is black
+    place in `prune.METHODS`, YOCO black and thick; others come after them. Methods for nested sets alone have the last look."""
+    known = [name for name, method in METHODS.items() if not method.nested]
+    others = [name for name in dict.fromkeys(methods) if name not in METHODS]
+    colours = [*PALETTE, PALETTE[known.index(OURS)], "#5B2C83", "#117733"]  # the first is free, as YOCO is black
     found = {}
     for name in dict.fromkeys(methods):
-        number = [*known, *others].index(name)
+        number = -1 if name in METHODS and METHODS[name].nested else [*known, *others].index(name)
         strong = name == OURS
         sizes = {"lw": scaled(2.5 if strong else 1.2), "ms": scaled(6)}
         found[name] = {"color": "black" if strong else colours[number % len(colours)], "marker": MARKERS[number % len(MARKERS)], **sizes}
