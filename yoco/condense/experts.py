@@ -221,6 +221,7 @@ class _Training(loop.Stepper):
         self.network_step = train.Step(self.model, optimiser, identity["precision"], compiled)
         chosen = seeds.choice(len(data.train_images), settings.taken(data), self.source)
         self.images, self.labels = RealImages.training(data, device).of(chosen), data.train_labels[chosen].to(device)
+        self.own_source = seeds.for_device(self.source, device)
         self.rows = [self._parameters()]  # on the CPU
         self.shown = 0  # images that the bar has
 
@@ -231,7 +232,7 @@ class _Training(loop.Stepper):
         """Epoch `number`. Returns its mean cross-entropy, NaN where the weights leave the finite numbers."""
         self.progress = number * len(self.images)  # in images, over all epochs
         self._look()
-        order = torch.randperm(len(self.images), generator=self.source).to(self.images.device)
+        order = seeds.choice(len(self.images), len(self.images), self.own_source).to(self.images.device)
         total = sum(self._train_on(part) for part in order.tensor_split(-(-len(order) // (CHUNK * self.settings.batch_size))))
         self.rows = [*(self.rows if self.settings.every_epoch else self.rows[:1]), self._parameters()]
         return total.item() / len(self.images) if self.rows[-1].isfinite().all() else math.nan
@@ -242,32 +243,31 @@ class _Training(loop.Stepper):
         losses = []
 
         def seen(index: Tensor, logits: Tensor) -> None:
-            losses.append(F.cross_entropy(logits, labels[index.to(labels.device)], reduction="sum"))
+            losses.append(F.cross_entropy(logits, labels[index], reduction="sum"))
             self.progress += len(index)
             self._look()
 
         options = {"classes": len(self.data.classes), "augmentation": self.settings.augmentation, "batch_size": self.settings.batch_size}
-        train.epoch(self.network_step, images, labels, self.source, cutmix=0.0, seen=seen, **options)
+        train.epoch(self.network_step, images, labels, self.own_source, cutmix=0.0, seen=seen, **options)
         return torch.stack(losses).sum()
 
     def _look(self) -> None:
         """Set the learning rate of the next batch, and advance the bar."""
         self.advance(self.progress - self.shown)
         self.shown = self.progress
-        for group in self.network_step.optimizer.param_groups:
-            group["lr"] = self.settings.lr_at(self.progress / (self.settings.epochs * len(self.images)))
+        train.set_learning_rate(self.network_step.optimizer, self.settings.lr_at(self.progress / (self.settings.epochs * len(self.images))))
 
     def state(self) -> dict[str, Tensor]:
-        """The parameters that are kept and the present ones, float32 [n, P], the momentum if there is any, and the state of the generator."""
+        """The parameters that are kept and the present ones, float32 [n, P], the momentum if there is any, and the states of the generators."""
         momenta = [s["momentum_buffer"] for s in self.network_step.optimizer.state.values() if s.get("momentum_buffer") is not None]
         momentum = {"momentum": parameters_to_vector(momenta)} if momenta else {}
-        return {"parameters": torch.stack(self.rows), "generator": self.source.get_state(), **momentum}
+        return {"parameters": torch.stack(self.rows), **seeds.states(self.source, self.own_source), **momentum}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
         self.rows = list(state["parameters"])
-        self.source.set_state(state["generator"])
+        seeds.restore(state, self.source, self.own_source)
         parameters = list(self.model.parameters())
         sizes = [p.numel() for p in parameters]
         for parameter, values in zip(parameters, self.rows[-1].split(sizes)):
