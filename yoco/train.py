@@ -30,8 +30,10 @@ class Optimiser:
         """Return the optimiser of a model that is on its device. On a GPU the learning rate is there too, where a CUDA graph reads it."""
         where = next(model.parameters()).device
         gpu = where.type == "cuda"
-        lr = torch.tensor(self.lr, device=where) if gpu else self.lr
-        return torch.optim.SGD(model.parameters(), lr, self.momentum, weight_decay=self.weight_decay, fused=gpu, foreach=not gpu)
+        made = torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=gpu, foreach=not gpu)
+        if gpu:
+            made.param_groups[0]["lr"] = torch.tensor(self.lr, device=where)
+        return made
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
