@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # the stored outputs were made from an empty runs folder: nbval starts from one as well; its times are guards against hanging
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 1200 --nbval-kernel-startup-timeout 1200 -p no:cacheprovider
 
-.PHONY: demo demo-all test nbval-first nbval-second bench lint notebooks figures gallery clean
+.PHONY: demo demo-all test nbval-first nbval-second bench lint tables notebooks figures gallery clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yoco needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -42,6 +42,10 @@ bench: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+
+# what is made from the declared parameters: the options that --help lists, the notebooks' parameter cells, the README's tables
+tables: $(STAMP)
+	$(BIN)/python -m tools.generate
 
 # remake the notebooks' stored outputs from an empty runs folder
 notebooks: $(STAMP)

@@ -100,7 +100,7 @@ def measure(setting: Setting) -> dict[str, Any]:
             "draws": least(draws, repeats) / 100,  # of a class
             "checkpoint": least(save, repeats),
         }
-    formed = min(setting.ipc * setting.factor**2, steps.settings.synthetic_batch // setting.factor**2 * setting.factor**2)
+    formed = min(setting.ipc * setting.factor**2, steps.settings.synthetic_batch)
     weights = sum(parameter.nbytes for parameter in steps.model.parameters())
     sizes = {"state_bytes": sum(tensor.nbytes for tensor in state.values()), "weight_bytes": weights, "memory_mb": round(peak_memory())}
     return {**setting._asdict(), "formed": formed, **{f"{part}_s": value for part, value in seconds.items()}, **sizes, "precision": steps.precision}

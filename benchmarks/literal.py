@@ -70,8 +70,8 @@ class InnerLoops:
         ipc = len(self.images) // len(self.members)
         for label, members in enumerate(self.members):
             real = self.real_images(members[torch.randperm(len(members), generator=self.source)[:real_batch]]).to(self.device)
-            taken = label * ipc + torch.randperm(ipc, generator=self.source)[: MOST_FORMED // self.factor**2]
-            formed = formation.form(self.images[taken], self.factor)
+            formed = formation.form(self.images[label * ipc : (label + 1) * ipc], self.factor)
+            formed = formed[torch.randperm(len(formed), generator=self.source)[:MOST_FORMED]]
             both = torch.cat([real, normalise(formed, self.data.mean, self.data.std)])
             both = augment.Augmentation(augment.MATCHING, shared=True)(both, self.source)
             distance = match(self.model, both[: len(real)], both[len(real) :], label)

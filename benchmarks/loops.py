@@ -13,7 +13,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 
-from yoco import condense, data, evaluate, files, loop, plots, seeds, workers, zoo
+from yoco import condense, data, evaluate, files, loop, plots, pool, seeds, zoo
 from yoco import device as devices
 from yoco.condense.idc import condensed_from
 from yoco.condensed import CondensedSet
@@ -23,7 +23,7 @@ METHODS = ("idc", "dream")
 MARKS = (0, 25, 50, 100, 150, 200)  # image steps after which a set is kept; a fresh network every 50
 
 
-def sets_of(method: str, real: ImageData, folder: Path) -> dict[int, Path]:
+def sets_of(real: ImageData, method: str, folder: Path) -> dict[int, Path]:
     """A set after each of `MARKS` steps of the laptop preset, from one run; the checkpoint says where it is."""
     cpu = torch.device("cpu")
     chosen = condense.METHODS[method].settings_for("laptop", real.size, 10, {})
@@ -67,8 +67,8 @@ def main() -> None:
     parser.add_argument("--publish", action="store_true", help="DREAM's last set into the zoo")
     options = parser.parse_args()
     real = data.load(options.dataset)
-    calls = [(method, real, options.runs) for method in METHODS]
-    kept = {METHODS[number]: paths for number, paths in workers.run(sets_of, calls, len(METHODS))}
+    calls = [(method, options.runs) for method in METHODS]
+    kept = {METHODS[number]: paths for number, paths in pool.run(sets_of, calls, len(METHODS), shared=(real,))}
     table = measured({(method, steps): kept[method][steps] for method in METHODS for steps in MARKS}, real, options.epochs, options.seeds)
     files.write_text(options.out / "loops.csv", table.to_csv(index=False))
     plots.use_style()

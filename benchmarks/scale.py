@@ -24,7 +24,7 @@ class Job:
     side: int = 224
     ipc: int = 50
     real: int = 64
-    formed: int = 126  # the 14 images of 9 cells that `synthetic_batch` lets take part
+    formed: int = 126  # of 128 cells the 14 whole images of 9, as version 0.1 took them: what the plan was computed for
     network_images: int = 500
     batch: int = 64
     outer_loops: int = 500

@@ -27,7 +27,7 @@ hypothesis.settings.load_profile("yoco")
 HUNG = 1200  # seconds after which a program that is waited for counts as hung: a guard, never a measure of speed
 TOGETHER = (  # tests that share what takes long to start: an interpreter, processes, a browser, a compiler
     ("tests/test_ranks.py",),
-    ("tests/test_backends.py", "tests/test_determinism.py::test_side_by_side", "tests/test_fast.py::test_what_is_left"),
+    ("tests/test_pool.py", "tests/test_determinism.py::test_side_by_side", "tests/test_fast.py::test_what_is_left"),
     ("tests/test_killed.py",),
     ("tests/test_fast.py",),
     ("tests/test_browser.py",),

@@ -19,7 +19,6 @@ aten = torch.ops.aten
 READS = (aten.item.default, aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default)
 META = torch.device("meta")
 SIZED = (aten.nonzero.default, aten.masked_select.default, aten._unique2.default, aten.bincount.default, aten._linalg_check_errors.default)
-WITHOUT_FAKE = (aten._fused_sgd_.default, aten._fused_sgd_.tensor_lr)  # in place, and PyTorch has no fake of them
 
 
 class FakeGPU(TorchDispatchMode):
@@ -52,9 +51,6 @@ class FakeGPU(TorchDispatchMode):
             return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
         if function in SIZED:
             self.waits.append(str(function))
-        if function in WITHOUT_FAKE:
-            assert {t.device for t in tensors} == {GPU}, f"{function} mixes devices"
-            return None
         if function is aten.bincount.default:
             return args[0].new_zeros(args[2])  # as many as minlength, if the values are as they should be
         made = function(*args, **kwargs)

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+from tests.conftest import until
 from yoco.evaluate import _accuracy as train
 
 
@@ -19,13 +20,16 @@ def said(folder: str | Path, word: str) -> list[str]:
     return [line.split()[1] for line in path.read_text().splitlines() if line.startswith(word)] if path.exists() else []
 
 
-def accuracy(folder: str, images, labels, test, protocol, seed, *rest):
-    """As `evaluate._accuracy`. The first one that begins after three have finished dies."""
+def accuracy(folder: str, test, images, labels, protocol, seed, *rest):
+    """As `evaluate._accuracy`. The first one that begins after three have finished dies, once the results of those are written:
+    what a worker has not handed over yet, Dask has done again."""
     key = hashlib.sha256(images.numpy().tobytes() + bytes([seed])).hexdigest()[:12]
     note(folder, "begun", key)
-    if len(said(folder, "done")) >= 3 and claimed(folder):
+    if (finished := len(said(folder, "done"))) >= 3 and claimed(folder):
+        results = Path(folder, "results.csv")
+        until(lambda: results.exists() and results.read_text().count("\n") > finished)
         os.kill(os.getpid(), signal.SIGKILL)
-    result = train(images, labels, test, protocol, seed, *rest)
+    result = train(test, images, labels, protocol, seed, *rest)
     note(folder, "done", key)
     return result
 

@@ -1,5 +1,5 @@
 import functools
-import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ import papermill
 import pytest
 import torch
 
-from yoco import CondensedSet, cli, data, params, runs, zoo
+from yoco import CondensedSet, cli, data, options, params, runs, zoo
 from yoco.condense import kip
 
 FAST = ["-p", "outer_loops", "1", "-p", "inner_loops", "2", "-p", "width", "8", "-p", "epochs", "2", "-p", "ipc", "2"]
@@ -23,7 +23,7 @@ def own_runs(tmp_path, monkeypatch):
 
 
 def test_condense_then_study_without_jupyter(tmp_path, capsys):
-    assert cli.main(["condense", *FAST]) == 0
+    assert cli.main(["condense", *(f"--{word}" if flag == "-p" else word for flag, word in zip(["", *FAST], FAST) if word != "-p")]) == 0
     path = tmp_path / "runs/digits/condensed.safetensors"
     made = CondensedSet.load(path)
     assert made.ipc == 2 and made.info["steps"] == 2 and not (path.parent / "checkpoint.safetensors").exists()
@@ -74,8 +74,18 @@ def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):
     (["condense", "-p", "datset", "digits"], "parameter='datset' is unknown (did you mean 'dataset'?)"),
     (["condense", "-p", "ipc", "many"], "ipc='many'"),
     (["condense", "-p", "dataset", "mnist"], "dataset='mnist' is unknown"),
-    (["condense", "-p", "method", "drem"], "method='drem': Input should be 'idc', 'dream', 'dsa', 'mtt', 'kip' or 'ncfm'"),
+    (["condense", "-p", "method", "drem"], "method='drem' is unknown (did you mean 'dream'?); allowed: idc, dream, dsa, mtt, kip, ncfm"),
     (["condense", "-p", "method", "mtt", "-p", "outer_loops", "3"], "setting='outer_loops' is unknown"),
+    (["condense", "--datset", "digits"], "option='--datset' is unknown (did you mean '--dataset'?); allowed: --dataset, --root, --run-dir"),
+    (["condense", "--data", "digits"], "option='--data' is unknown (did you mean '--dataset'?)"),
+    (["condense", "--compare", "idc"], "option='--compare' is unknown"),
+    (["condense", "--ipc"], "argument --ipc: expected one argument"),
+    (["condense", "-p", "ipc"], "argument -p: expected 2 arguments"),
+    (["study", "--epochs-to", "1,2,3"], "parameters of 04_pruning: epochs_to must hold as many numbers as ipc_to, 2, got 3"),
+    (["study", "digits"], "unexpected argument 'digits'"),
+    (["study", "--methods", "yocco"], "parameters of 04_pruning: methods='yocco' is unknown (did you mean 'yoco'?)"),
+    (["condence"], "invalid choice: 'condence'"),
+    ([], "required: COMMAND"),
     (["run", "09"], "notebook='09' is unknown"),
     (["run", "-p", "ipcto", "1"], "parameter='ipcto' is unknown"),
     (["run", "01", "--folder", "nowhere"], "no 01_condensation.ipynb in nowhere"),
@@ -84,6 +94,29 @@ def test_bad_input_is_one_line_and_status_2(arguments, error, capsys):
     assert cli.main(arguments) == 2
     captured = capsys.readouterr()
     assert error in captured.err and len(captured.err.splitlines()) == 1
+
+
+def test_a_parameter_is_an_option_of_its_name_in_the_order_given():
+    given = ["--seed", "1", "-p", "width", "8", "--ipc_to=1,2", "--seed", "2"]
+    assert cli.parsed(options.plain(["study", *given])).parameters == [("seed", "1"), ("width", "8"), ("ipc_to", "1,2"), ("seed", "2")]
+    chosen = cli.given(cli.parsed(options.plain(["sweep", "04", "--root", "a_b", "--dataset", "none"])))
+    assert chosen == {"root": "a_b", "dataset": None}
+
+
+def test_help_tells_type_default_and_meaning_of_every_parameter_that_a_command_reads(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    told = {}
+    for command in ("run", "condense", "study", "ablations", "noise", "sweep"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        told[command] = capsys.readouterr().out
+    for command, notebook in {"study": "04_pruning", "ablations": "05_ablations", "noise": "06_noise"}.items():
+        for row in params.described()[notebook]:
+            line = rf"{options.option(row.name)} \S+\s+{re.escape(row.meaning)} \[{row.type}; default: {re.escape(row.default)}\]"
+            assert re.search(line, told[command]), (command, row)
+            assert options.option(row.name) in told["run"] and options.option(row.name) in told["sweep"]
+    assert "default: 2 in 01 | 1 in 04, 05, 06]" in told["run"] and "default: 4.0; in 01]" in told["sweep"]
+    assert "--ipc N" in told["condense"] and "--compare" not in told["condense"] and "--ipc-to" not in told["condense"]
 
 
 def test_a_run_folder_with_another_set_is_refused(toy_set, tmp_path):
@@ -118,6 +151,20 @@ def test_sets_of_other_methods_lie_inside_the_run(tmp_path, capsys):
     assert own == tmp_path / "small" and main.method == "idc"
 
 
+def test_a_set_that_ships_is_not_condensed_again_but_by_the_step_that_condenses(tmp_path, capsys, monkeypatch):
+    digits, chosen = data.load("digits"), params.validated("04_pruning", {})
+    monkeypatch.setattr(runs, "condense", lambda *_, **arguments: pytest.fail(f"condensed, seed {arguments['seed']}"))
+    take = lambda run, **other: runs.get_condensed(run, "digits", lambda: digits, **chosen.condensation() | other)
+    assert take(tmp_path).fingerprint == zoo.load("digits-idc-ipc10").fingerprint
+    assert "from the zoo: idc of digits" in capsys.readouterr().out and (tmp_path / "condensed.safetensors").is_file()
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped/checkpoint.safetensors").touch()
+    for name, other in (("own", {"go_on": True}), ("seed", {"seed": 1}), ("width", {"width": 8}), ("stopped", {})):
+        (tmp_path / name).mkdir(exist_ok=True)
+        with pytest.raises(pytest.fail.Exception, match="condensed, seed"):
+            take(tmp_path / name, **other)
+
+
 def test_early_dynamics_are_recorded_anew_for_other_epochs(toy_set, tmp_path, capsys):
     record = functools.partial(runs.get_all_dynamics, tmp_path, toy_set, "toy", [0], kind="early-clean", record_on="clean", epochs=6, width=8)
     first, = record(until=3, top_k=2, windows=[3])
@@ -146,13 +193,3 @@ def test_bare_papermill_stops_at_a_misspelt_parameter(tmp_path):
 def test_module_runs_as_a_program():
     done = subprocess.run([sys.executable, "-m", "yoco", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and all(word in done.stdout for word in ("run", "condense", "study"))
-
-
-def test_parameter_cells_of_the_notebooks_are_the_typed_definition():
-    for name, model in params.NOTEBOOKS.items():
-        cells = json.loads((ROOT / f"notebooks/{name}.ipynb").read_text())["cells"]
-        source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
-        values: dict = {}
-        exec(source, values)
-        assert params.assigned(source) == list(model.model_fields), name
-        assert {key: values[key] for key in model.model_fields} == {key: field.default for key, field in model.model_fields.items()}, name

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests import test_methods
 from tests.conftest import make_data
 from yoco import augment, condense, formation, loop, models, seeds
 from yoco.condense.idc import GradientMatching
@@ -99,10 +100,11 @@ def test_image_step_is_momentum_sgd_clamped():
     assert torch.allclose(method.images, expected, atol=1e-6)
 
 
-def test_image_gradient_is_that_of_the_plain_computation():
-    """One class by hand: the same draws, formed, normalised, augmented alike, matched literally."""
+@pytest.mark.parametrize("most", [128, 8, 5])
+def test_image_gradient_is_that_of_the_plain_computation(most):
+    """One class by hand: the same draws, formed (of 8 cells `most`), normalised, augmented alike, matched literally."""
     toy = make_data()
-    settings = settings_for("smoke", 16, 2, {"width": 8})
+    settings = settings_for("smoke", 16, 2, {"width": 8, "synthetic_batch": most})
     method = GradientMatching(toy, 2, 2, settings, seeds.generator(3), torch.device("cpu"), "float32", False)
     state = method.source.get_state()
     loss, gradient = method.image_gradient()
@@ -111,10 +113,12 @@ def test_image_gradient_is_that_of_the_plain_computation():
     total, by_hand = 0.0, []
     for label in range(3):
         images = method.images[label * 2 : label * 2 + 2].clone().requires_grad_()
+        formed = formation.form(images, 2)
+        formed = formed[torch.randperm(8, generator=source)[:most]] if most < 8 else formed
         draw = augment.Augmentation(augment.MATCHING, shared=True).draw(1, 16, source)
         members = torch.nonzero(toy.train_labels == label).flatten()
         real = to_floats(toy.train_images[members[torch.randperm(24, generator=source)[:64]]])
-        both = torch.cat([real, formation.form(images, 2)])
+        both = torch.cat([real, formed])
         seen = augment.Augmentation(augment.MATCHING, shared=True).apply(normalise(both, toy.mean, toy.std), draw)
         distance = literal_distance(method.model, seen[:24], seen[24:], label, "l2")
         by_hand.append(torch.autograd.grad(distance, images)[0])
@@ -134,9 +138,24 @@ def test_condense_at_each_factor_moves_every_image_and_says_what_it_did(toy, fac
     assert made.info["settings"]["width"] == 8 and made.info["seed"] == 4 and made.info["preset"] == "smoke"
 
 
-def test_more_formed_images_than_the_batch_takes_are_sampled(toy):
+def test_more_cells_than_the_batch_takes_are_sampled(toy):
     made = condense.condense(toy, ipc=4, factor=2, synthetic_batch=8, **SHORT)
-    assert made.info["settings"]["synthetic_batch"] == 8 and len(made.images) == 12
+    assert made.info["settings"]["synthetic_batch"] == 8 and made.info["synthetic"] == "cells" and len(made.images) == 12
+    assert "synthetic" not in condense.condense(toy, ipc=2, factor=2, synthetic_batch=8, **SHORT).info
+
+
+@pytest.mark.parametrize("method, settings, told", [
+    ("idc", {"factor": 2, "synthetic_batch": 7}, "synthetic: None there, 'cells' here"),
+    ("idc", {"model": "resnet10ap-w4", "width": None}, "layout: None there, 2 here"),
+    ("mtt", {}, "start_epoch: None there, 'below max_start_epoch' here"),
+])
+def test_a_checkpoint_that_version_0_1_made_by_another_rule_is_refused(toy, tmp_path, method, settings, told):
+    run = {**test_methods.SHORT, **test_methods.TINY[method], **settings, "checkpoint": tmp_path / "checkpoint.safetensors", "time_budget": 0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(condense.METHODS[method].stepper, "rules", lambda self: {})
+        condense.condense(toy, method, 2, **run)
+    with pytest.raises(ValueError, match=rf"is of another run \({told}\)"):
+        condense.condense(toy, method, 2, **run)
 
 
 def test_pretraining_and_resnet():
@@ -240,7 +259,7 @@ def test_loss_history_is_thinned_to_a_thousand():
 
 
 def test_no_bar_is_drawn_where_none_is_wanted(toy, capfd):
-    short = {"iterations": 1, "student_steps": 1, "experts": 1, "buffer_epochs": 2, "expert_epochs": 1, "max_start_epoch": 0, "width": 8}
+    short = {"iterations": 1, "student_steps": 1, "experts": 1, "buffer_epochs": 2, "expert_epochs": 1, "max_start_epoch": 1, "width": 8}
     condense.condense(toy, "mtt", 1, 1, preset="smoke", progress=False, precision="float32", **short)
     assert "experts" not in capfd.readouterr().err
     condense.condense(toy, "mtt", 1, 1, preset="smoke", precision="float32", **short)

@@ -112,6 +112,8 @@ def test_paper_settings_by_what_the_set_is(toy_set):
     assert dynamics.lbpe_settings(toy_set) == (10, 100)
     single = replace(toy_set, factor=1, method="mtt")
     assert dynamics.lbpe_settings(single) == (3, 10)
+    assert dynamics.lbpe_settings(replace(toy_set, method="dream")) == (10, 200)  # the published code's, on CIFAR-10
+    assert dynamics.lbpe_settings(replace(toy_set, factor=1, method="dream")) == (10, 100)
 
 
 @pytest.mark.parametrize("arguments, error, match", [

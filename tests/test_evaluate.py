@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import make_data
-from yoco import evaluate, seeds, train
+from yoco import augment, dynamics, evaluate, seeds, train
+from yoco.condensed import normalise
+from yoco.photographic import Photographic
 from yoco.train import Protocol
 
 FAST = {"width": 8, "precision": "float32"}
@@ -28,7 +30,8 @@ def test_seed_gives_the_result_whatever_ran_before_and_however_many_jobs(toy, to
     for jobs in (1, 2):
         subsets = {"a": (images, labels), "b": (images[::2], labels[::2])}
         table = evaluate.evaluate_many(subsets, toy, epochs=3, seeds=[0, 1], jobs=jobs, progress=False, **FAST)
-        assert list(table.columns) == ["subset", "seed", "last_batch", "precision", "accuracy"] and table["subset"].tolist() == ["a", "a", "b", "b"]
+        assert list(table.columns) == ["subset", "seed", "last_batch", "augmentation", "precision", "accuracy"]
+        assert table["subset"].tolist() == ["a", "a", "b", "b"] and set(table["augmentation"]) == {"dsa"}
         assert table["accuracy"][:2].tolist() == alone and set(table["precision"]) == {"float32"}
 
 
@@ -56,7 +59,7 @@ def test_learning_rate_falls_to_a_fifth_after_two_thirds_and_five_sixths(monkeyp
     rates = []
 
     def epoch(step, *_, **__):
-        rates.append(step.optimizer.param_groups[0]["lr"])
+        rates.append(step.optimizer.lr)
         step.optimizer.step()
 
     monkeypatch.setattr(train, "epoch", epoch)
@@ -96,6 +99,49 @@ def test_the_paper_s_protocol_leaves_a_small_last_batch(toy, toy_set):
         Protocol.of("papper", epochs=1)
     with pytest.raises(ValueError, match="last_batch='odd' is unknown"):
         Protocol.of(epochs=1, last_batch="odd")
+
+
+@pytest.fixture
+def mixed(monkeypatch):
+    """Batches as they come to CutMix, with its probability."""
+    seen, cutmix = [], augment.cutmix
+    monkeypatch.setattr(augment, "cutmix", lambda images, *rest: seen.append((images, rest[-1])) or cutmix(images, *rest))
+    return seen
+
+
+def test_the_augmentation_of_imagenet_replaces_the_operations_and_always_mixes(toy, toy_set, mixed):
+    images, labels = toy_set.form()
+    table = evaluate.evaluate_many({"a": (images, labels)}, toy, epochs=1, seeds=[3], augmentation="imagenet", progress=False, jobs=1, **FAST)
+    assert table["augmentation"].tolist() == ["imagenet"] and [probability for _, probability in mixed] == [1.0]
+    source = seeds.generator(3, stream=1)
+    seeds.draw_seed(source)  # the network's
+    (order,) = train.batches(len(images), 64, source)
+    expected = Photographic(toy.mean, toy.std)(normalise(images, toy.mean, toy.std)[order], source)
+    assert torch.equal(mixed[0][0], expected)
+    evaluate.evaluate(images, labels, toy, epochs=1, seed=0, augmentation="imagenet", cutmix=0.25, **FAST)
+    evaluate.evaluate(images, labels, toy, epochs=1, seed=0, **FAST)
+    assert [probability for _, probability in mixed[1:]] == [0.25, 0.5]
+
+
+def test_dynamics_see_the_augmentation_of_imagenet_and_the_operations_after_it(toy_set, mixed):
+    recorded = dynamics.record(toy_set, epochs=1, seed=3, augmentation="imagenet", progress=False, **FAST)
+    assert recorded.info["augmentation"] == "imagenet" and recorded.training == {"last_batch": "even", "augmentation": "imagenet"}
+    (batch, probability), source = mixed[0], seeds.generator(3, stream=1)
+    images, _ = toy_set.form()
+    seeds.draw_seed(source)
+    (order,) = train.batches(len(images), 64, source)
+    expected = Photographic(toy_set.mean, toy_set.std)(toy_set.normalise(images)[order], source)
+    assert torch.equal(batch, augment.Augmentation(augment.EVALUATION)(expected, source)) and probability == 0.5
+
+
+def test_the_augmentation_of_imagenet_needs_colours_and_their_normalisation(toy):
+    grey = make_data(channels=1)
+    with pytest.raises(ValueError, match="augmentation='imagenet' takes images of 3 channels, got mean of 1"):
+        evaluate.evaluate(grey.train_images[:10], grey.train_labels[:10], grey, epochs=1, seed=0, augmentation="imagenet", **FAST)
+    with pytest.raises(ValueError, match="augmentation='imagenet' needs the mean and std by which the images are normalised, got None"):
+        train.fit(torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long), 2, Protocol(1, augmentation="imagenet", **FAST), 0)
+    with pytest.raises(ValueError, match="augmentation='imagnet' is unknown .did you mean 'imagenet'"):
+        Protocol.of(augmentation="imagnet")
 
 
 def test_step_equals_plain_sgd_with_momentum_and_weight_decay():

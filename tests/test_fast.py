@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from benchmarks import cases, growth, literal
 from benchmarks.bench import limit, measure
-from yoco import augment, condense, device, dynamics, evaluate, formation, models, seeds, train, workers
+from yoco import augment, condense, device, dynamics, evaluate, formation, models, pool, seeds, train
 from yoco.condense.idc import GradientMatching
 from yoco.condense.matching import GradientMatcher
 
@@ -82,7 +82,7 @@ def test_one_compilation_serves_every_network_and_batch_size():
 
 @compiles
 def test_compiled_outputs_are_the_eager_ones(toy):
-    model = models.build_seeded(0, "convnet", 3, 3, 16, width=8).eval()
+    model = models.build_seeded(0, "convnet-d1-w8", 3, 3, 16).eval()
     inputs = torch.randn(11, 3, 16, 16)
     eager, compiled = (train.outputs(model, lambda part: inputs[part], 11, "float32", compiled=how, batch=4) for how in (False, True))
     assert torch.allclose(eager, compiled, atol=1e-5) and not compiled.requires_grad
@@ -162,11 +162,11 @@ def test_dynamics_side_by_side_are_those_of_one_thread(toy_set):
 
 
 def test_jobs_by_device():
-    assert workers.default_jobs(torch.device("cuda"), 9) == 1 and workers.default_jobs(CPU, 0) == 1
-    assert workers.default_jobs(CPU, 1) == 1 and workers.default_jobs(CPU, 100) == torch.get_num_threads()
-    assert sorted(workers.run(pow, [(2, 3), (2, 4)], 1)) == [(0, 8), (1, 16)]
+    assert pool.default_jobs(torch.device("cuda"), 9) == 1 and pool.default_jobs(CPU, 0) == 1
+    assert pool.default_jobs(CPU, 1) == 1 and pool.default_jobs(CPU, 100) == torch.get_num_threads()
+    assert sorted(pool.run(pow, [(2, 3), (2, 4)], 1)) == [(0, 8), (1, 16)]
     with pytest.raises(ValueError, match="jobs"):
-        list(workers.run(pow, [(2, 3)], 0))
+        list(pool.run(pow, [(2, 3)], 0))
 
 
 @pytest.mark.parametrize("side", ["literal", "ours"])

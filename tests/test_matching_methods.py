@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from tests.conftest import make_data
 from yoco import augment, clusters, condense, formation, models, seeds
-from yoco.condense import dream, dsa
+from yoco.condense import dream, dsa, matching
 from yoco.condense.matching import GradientMatcher, layer_weights
 from yoco.condensed import normalise
 from yoco.data import to_floats
@@ -93,6 +93,19 @@ def test_dsa_s_distance_is_the_cosine_of_every_layer_s_rows_by_hand():
     assert torch.allclose(g_ours, g_expected, rtol=1e-3, atol=1e-4 * g_expected.abs().max().item())
 
 
+def test_the_cosine_of_tiny_gradients_counts_them_as_far_apart():
+    row = torch.tensor([[3e-4, 4e-4]])  # the published epsilon, 1e-6, is added to the product of the norms, 2.5e-7
+    assert matching.row_cosine((row,), (row,)).item() == pytest.approx(1 - 2.5e-7 / 1.25e-6, rel=1e-5)
+    still = torch.zeros(1, 2, requires_grad=True)
+    distance = matching.row_cosine((row,), (still,))
+    assert distance.item() == 1 and torch.autograd.grad(distance, still)[0].isfinite().all()
+
+
+def test_dsa_s_network_steps_by_plain_sgd(toy):
+    (group,) = dsa_of(toy).network_step.optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.01, 0, 0)
+
+
 def test_dsa_trains_its_network_on_the_condensed_images_but_after_the_last_step(toy, monkeypatch):
     method, trained = dsa_of(toy, inner_loops=3, network_epochs=2), []
     monkeypatch.setattr(method, "_train_network", lambda images, labels, **options: trained.append((images, labels, options)))
@@ -124,10 +137,11 @@ def test_dsa_s_image_steps_descend_on_a_fixed_network(toy):
 
 def test_methods_have_the_paper_s_settings_and_factors():
     idc, ours = condense.METHODS["idc"].settings_for("paper", 32, 10, {}).record(), dream.settings_for("paper", 32, 10, {}).record()
-    assert ours == {**idc, "renew_every": 10, "pool": None}
+    assert ours == {**idc, "real_batch": 128, "renew_every": 10, "pool": None}
+    assert [dream.settings_for(preset, 32, 10, {}).real_batch for preset in ("laptop", "smoke")] == [128, 32]
     siamese = dsa.settings_for("paper", 32, 10, {})
     assert (siamese.outer_loops, siamese.inner_loops, siamese.network_epochs, siamese.real_batch) == (1000, 10, 50, 256)
-    assert (siamese.distance, siamese.image_lr, siamese.network_momentum) == ("cosine", 0.1, 0.5)
+    assert (siamese.distance, siamese.image_lr, siamese.network_momentum) == ("cosine", 0.1, 0)
     assert dsa.settings_for("paper", 32, 1, {}).inner_loops == 1 and dsa.settings_for("paper", 32, 50, {}).inner_loops == 50
     assert [condense.factor_of(m, 32) for m in ("idc", "dream", "dsa")] == [2, 2, 1] and condense.factor_of("idc", 224) == 3
     assert dsa.SiameseMatching.matching == augment.Augmentation(augment.OPERATIONS, shared=True, single=True)

@@ -1,5 +1,7 @@
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from yoco import augment, condense, dynamics, evaluate, models, seeds, train
 from yoco.condense import experts, idc, mtt
@@ -17,13 +19,53 @@ def test_parameter_counts_of_the_paper():
     assert count(models.ResNetAP(3, 10, 224)) == 4_910_922
 
 
+def literal_resnet10ap(network, images, kernel, pool):
+    """Logits of a ResNet10-AP as IDC's code computes them: a block is pooled between its two convolutions."""
+    parameters = iter(network.parameters())
+    first = next(parameters)
+    assert first.shape[-1] == kernel
+    norm = lambda x: F.group_norm(x, x.shape[1], next(parameters), next(parameters))
+    x = F.relu(norm(F.conv2d(images, first, padding=kernel // 2)))
+    x = F.avg_pool2d(x, pool) if pool > 1 else x
+    for stage in range(4):
+        halved = (lambda y: F.avg_pool2d(y, 2)) if stage else (lambda y: y)
+        y = halved(F.relu(norm(F.conv2d(x, next(parameters), padding=1))))
+        y = norm(F.conv2d(y, next(parameters), padding=1))
+        x = F.relu(y + (norm(halved(F.conv2d(x, next(parameters)))) if stage else x))
+    return F.linear(x.mean((2, 3)), next(parameters), next(parameters))
+
+
+@pytest.mark.parametrize("size, kernel, pool", [(16, 3, 1), (64, 3, 1), (65, 3, 2), (128, 3, 2), (129, 7, 4)])
+def test_resnet10ap_is_the_published_one(size, kernel, pool):
+    network = models.build_seeded(0, "resnet10ap-w4", 3, 5, size)
+    images = torch.randn(2, 3, size, size, generator=seeds.generator(1))
+    assert torch.allclose(network(images), literal_resnet10ap(network, images, kernel, pool), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet10ap", "resnet10"])
+def test_convolutions_of_the_resnets_are_normal_by_their_outputs(name):
+    network = models.build_seeded(0, name, 3, 10, 32)
+    for convolution in (module for module in network.modules() if isinstance(module, nn.Conv2d)):
+        weights = convolution.weight.detach().flatten()
+        assert weights.std().item() == pytest.approx((2 / (convolution.kernel_size[0] ** 2 * convolution.out_channels)) ** 0.5, rel=0.05)
+        assert weights.abs().max() > 2.5 * weights.std()  # a uniform distribution ends at 1.73 of them
+
+
+def test_a_width_in_the_name_is_that_of_the_first_stage():
+    assert count(models.build("resnet10-w32", 3, 10, 32)) == 1_228_970  # as IDC's on CIFAR: 32, 64, 128 and 256 channels
+    assert models.build("resnet10ap-w32", 3, 10, 32).head.in_features == models.build("resnet10-w32", 3, 10, 32).head.in_features == 256
+    for name in ("resnet10-d3", "resnet10ap-w0", "densenet-w8", "resnet10-w"):
+        with pytest.raises(ValueError, match=f"model='{name}' is unknown"):
+            models.factory(name)
+
+
 def test_parameter_counts_of_the_cross_architecture_test():
     assert count(models.ResNet10(3, 10, 224)) == 4_910_922  # as ResNet10-AP
     assert count(models.ResNet10(3, 10, 32)) == 4_910_922 - (7 * 7 - 3 * 3) * 3 * 64
     assert count(models.DenseNet(3, 10, 32)) == 1_000_618  # as IDC's
 
 
-@pytest.mark.parametrize("name, size, width", [("convnet", 16, 8), ("convnet", 32, None), ("resnet10ap", 32, None), ("resnet10ap", 64, None)])
+@pytest.mark.parametrize("name, size, width", [("convnet", 16, 8), ("convnet", 32, None), ("resnet10ap", 32, None), ("resnet10ap-w8", 64, None)])
 def test_logits_are_the_head_of_the_features(name, size, width):
     model = models.build(name, 3, 7, size, width=width).eval()
     images = torch.rand(2, 3, size, size)

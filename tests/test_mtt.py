@@ -1,5 +1,6 @@
 import dataclasses
 import time
+import types
 import weakref
 
 import pytest
@@ -84,6 +85,14 @@ def test_the_gradients_of_a_step_are_those_of_the_plain_computation(toy, factor)
     assert by_rate.item() == pytest.approx(wanted_rate.item(), rel=1e-3)
 
 
+def test_the_start_epoch_is_below_the_maximum(toy):
+    ours, asked = method(toy, max_start_epoch=3), []
+    ours.pool.experts = types.SimpleNamespace(pair=lambda number, epoch, steps: asked.append((epoch, steps)) or (torch.zeros(1), torch.zeros(1)))
+    for _ in range(60):
+        ours._trajectory()
+    assert set(asked) == {(0, 2), (1, 2), (2, 2)}  # as published; the last target is after all 4 epochs
+
+
 def test_the_distance_is_0_on_arrival_and_1_standing_still():
     model, start = network()
     images, labels = torch.randn(4, 3, 16, 16, generator=seeds.generator(0)).double(), torch.tensor([0, 1, 2, 0])
@@ -114,7 +123,7 @@ def test_a_step_is_momentum_sgd_in_normalised_pixels_clamped(toy, monkeypatch):
 
 def test_steps_lower_the_distance_to_one_expert_from_one_start():
     toy = make_data(per_class=40)
-    ours = method(toy, experts=1, max_start_epoch=0, image_lr=100.0, student_lr=0.05, student_steps=5)
+    ours = method(toy, experts=1, max_start_epoch=1, image_lr=100.0, student_lr=0.05, student_steps=5)
     assert ours.pool.experts
     losses = []
     for number in range(20):
@@ -246,6 +255,15 @@ def test_experts_of_other_settings_are_refused_before_training(toy, tmp_path, mo
         trained(make_data(per_class=20), tmp_path)
 
 
+def test_experts_of_another_layout_are_refused(toy, tmp_path, monkeypatch):
+    deep = ExpertSettings(epochs=1, model="resnet10ap-w2", images=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "LAYOUTS", {})  # as version 0.1
+        trained(toy, tmp_path, deep)
+    with pytest.raises(ValueError, match=r"was trained otherwise \(layout: None there, 2 here\)"):
+        trained(toy, tmp_path, deep)
+
+
 def test_a_cut_or_foreign_expert_file_is_refused_with_a_sentence(toy, tmp_path):
     stored = trained(toy, tmp_path)
     path = stored.trajectories[0]
@@ -282,7 +300,8 @@ def test_an_expert_that_diverges_is_said(toy, monkeypatch):
     ({"iterations": 2.5}, TypeError, "iterations must be a whole number"),
     ({"image_momentum": 1.5}, ValueError, "image_momentum must be between 0 and 1"),
     ({"synthetic_batch": 0}, ValueError, "synthetic_batch must be at least 1"),
-    ({"max_start_epoch": 7}, ValueError, "buffer_epochs must be at least the sum of max_start_epoch=7 and expert_epochs=2, got 4"),
+    ({"max_start_epoch": 4}, ValueError, "buffer_epochs must be at least 5 for max_start_epoch=4 and expert_epochs=2, got 4"),
+    ({"max_start_epoch": 0}, ValueError, "max_start_epoch must be at least 1"),
     ({"model": "vgg"}, ValueError, "model='vgg' is unknown"),
     ({"width": 0}, ValueError, "width must be at least 1"),
 ])

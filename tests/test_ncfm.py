@@ -12,7 +12,7 @@ import yoco
 from tests.conftest import make_data
 from yoco import augment, condense, evaluate, formation, ranks, seeds
 from yoco.condense import experts, ncfm
-from yoco.condense.characteristic import characteristic, distance, prefix_averages
+from yoco.condense.characteristic import characteristic, distance, prefix_averages, prefix_weights
 from yoco.condense.experts import PairSettings, train_experts
 from yoco.condense.ncfm_draws import DeviceDraws
 from yoco.condense.ncfm_frequencies import Mixture
@@ -46,6 +46,11 @@ def literal_loss(real, synthetic, frequencies):
         phase = 2 * (abs(r) * abs(s) - r.real * s.real - r.imag * s.imag)
         total += math.sqrt(0.5 * amplitude + 0.5 * phase)
     return 300 * total / len(frequencies)
+
+
+def test_prefix_weights_sum_to_one_and_fall_with_the_prefix() -> None:
+    assert prefix_weights([4, 8, 12], 0).tolist() == pytest.approx([1 / 3] * 3)
+    assert prefix_weights([4, 8], 1).tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_the_loss_is_the_published_one_for_every_class_and_prefix():
@@ -250,7 +255,7 @@ def pairs(data, folder=None, **options):
 
 def test_a_pair_is_the_first_and_the_last_weights_of_a_training_by_the_schedule(toy, monkeypatch):
     rates, step = [], experts.train.Step.__call__
-    monkeypatch.setattr(experts.train.Step, "__call__", lambda self, *a: rates.append(self.optimizer.param_groups[0]["lr"]) or step(self, *a))
+    monkeypatch.setattr(experts.train.Step, "__call__", lambda self, *a: rates.append(self.optimizer.lr) or step(self, *a))
     made = pairs(toy, warmup=0.2)
     assert [len(trajectory) for trajectory in made.trajectories] == [2, 2]
     group = rates[:15]  # 72 images in batches of 16, three times
@@ -327,7 +332,9 @@ def test_a_prefix_of_a_nested_set_is_nearer_to_the_real_images_than_a_flat_set_s
         ours = method(data, ipc=3, prefixes=prefixes, real_batch=40, iterations=40, pool_epochs=1, image_lr=0.05, calibration=0.0)
         for number in range(41):
             ours.source.manual_seed(7)  # the same network, real images, frequencies and augmentation at every step
-            ours.step(number) if number < 40 else setattr(ours, "averages", prefix_averages([4], 12))
+            if number < 40:
+                ours.step(number)
+        ours.averages, ours.weights = prefix_averages([4], 12), torch.ones(1)
         losses[prefixes] = ours.gradients(ours.images, ours.draws.next(ours.source), calibrated=False)[0].mean().item()
     assert losses[4, 12] < 0.8 * losses[()], losses
 

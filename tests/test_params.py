@@ -1,6 +1,8 @@
 import pytest
 
 from yoco import params
+from yoco.condense import METHODS as CONDENSATIONS
+from yoco.prune import METHODS
 
 
 def namespace(notebook="04_pruning", injected="", **values):
@@ -15,7 +17,7 @@ def test_defaults_are_valid_and_scale_follows_the_dataset():
     assert params.validated("01_condensation", {"dataset": "cifar10"}).scale == "laptop"
     assert params.validated("01_condensation", {"dataset": "cifar10", "preset": "paper"}).training(32)["epochs"] == 1000
     assert params.validated("01_condensation", {"dataset": "imagenet10"}).training(224) == {
-        "epochs": 200, "protocol": "even", "model": "resnet10ap", "width": None, "batch_size": 64, "precision": "auto",
+        "epochs": 200, "protocol": "even", "augmentation": "dsa", "model": "resnet10ap", "width": None, "batch_size": 64, "precision": "auto",
     }
 
 
@@ -33,15 +35,26 @@ def test_other_names_of_a_session_are_none_of_our_business():
     ({"seed": "abc"}, "seed='abc': Input should be a valid integer"),
     ({"ipc": 0}, "ipc=0: Input should be greater than or equal to 1"),
     ({"model": "resnet10"}, "model='resnet10' has batch norm.*allowed: convnet, resnet10ap"),
-    ({"preset": "huge"}, "preset='huge': Input should be 'paper', 'laptop' or 'smoke'"),
-    ({"methods": ["yocco"]}, "methods.0='yocco'.*did you mean 'yoco'"),
+    ({"preset": "huge"}, "preset='huge' is unknown; allowed: paper, laptop, smoke"),
+    ({"methods": ["yocco"]}, "04_pruning: methods='yocco' is unknown .did you mean 'yoco'"),
     ({"ipc_to": []}, "ipc_to=..: List should have at least 1 item"),
     ({"time_budget": -1}, "time_budget=-1"),
     ({"seed": 1.5, "ipc": None}, "seed=1.5.*ipc=None"),
 ])
 def test_wrong_values_say_what_is_allowed(values, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ValueError, match=match) as error:
         params.check("04_pruning", namespace(**values))
+    assert "Value error" not in str(error.value)
+
+
+def test_defaults_that_the_preset_decides_and_those_that_are_all_there_is():
+    smoke, laptop = params.validated("04_pruning", {}), params.validated("04_pruning", {"dataset": "cifar10", "ipc_to": None})
+    assert (smoke.ipc_to, smoke.dynamics, laptop.ipc_to, laptop.dynamics) == ([1, 2], 2, [1, 2, 5], 3)
+    assert smoke.methods == list(METHODS) and params.validated("05_ablations", {}).compare == list(CONDENSATIONS)
+    told = {row.name: row for row in params.described()["04_pruning"]}
+    assert told["ipc_to"] == ("ipc_to", "whole numbers", "1, 2, 5; 1, 2 in smoke", "budgets, IPC_T")
+    assert told["methods"].default == "all" and told["methods"].meaning == f"pruning methods; allowed: {', '.join(METHODS)}"
+    assert all(row.meaning and row.type for rows in params.described().values() for row in rows)
 
 
 def test_command_line_text_becomes_typed():

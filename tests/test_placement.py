@@ -63,10 +63,11 @@ def test_a_step_of_kip_stays_on_its_device(toy, gpu):
     steps_of("kip", toy, gpu, "float32")
 
 
-@pytest.mark.parametrize("model", ["convnet", "resnet10"])
-def test_an_epoch_of_training_waits_once_and_its_batches_never(toy, gpu, model):
-    protocol = train.Protocol(epochs=6, model=model, precision="bfloat16", compiled=False)
-    run = train.Run(torch.rand(20, 3, 16, 16).to(GPU), (torch.arange(20) % 3).to(GPU), 3, protocol, seed=0)
+@pytest.mark.parametrize("model, augmentation", [("convnet", "imagenet"), ("resnet10", "dsa")])
+def test_an_epoch_of_training_waits_once_and_its_batches_never(toy, gpu, model, augmentation):
+    protocol = train.Protocol(epochs=6, model=model, precision="bfloat16", compiled=False, augmentation=augmentation)
+    images, labels = torch.rand(20, 3, 16, 16).to(GPU), (torch.arange(20) % 3).to(GPU)
+    run = train.Run(images, labels, 3, protocol, seed=0, mean=toy.mean, std=toy.std, recorded=True)
     run.epoch()
     gpu.waits.clear(), gpu.sent.clear()
     within = []
@@ -99,5 +100,5 @@ def test_an_epoch_of_a_network_of_the_pool_waits_for_its_loss_and_its_weights(to
 
 def test_evaluation_runs_on_the_device(toy, toy_set, gpu):
     protocol = train.Protocol(epochs=2, width=4, batch_size=64, precision="bfloat16", compiled=False)
-    accuracy = evaluate._accuracy(*toy_set.form(), evaluate.TestSet.of(toy), protocol, 0, GPU)
+    accuracy = evaluate._accuracy(evaluate.TestSet.of(toy), *toy_set.form(), protocol, 0, GPU)
     assert 0 <= accuracy <= 100 and len(gpu.waits) == protocol.epochs + 1, gpu.waits

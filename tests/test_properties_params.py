@@ -89,7 +89,7 @@ def test_right_values_come_back_also_from_text(field, number, seconds, data):
         value = {"size": number % 4089 + 8, "seed": number % 2**31}.get(name, number % 10**6 + 1)
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     for given_value in (value, text):
-        beside = {"ipc_to": value} if name == "trained_to" else {}  # it must hold budgets of that
+        beside = {"ipc_to": [1, 2, 3]} if name == "epochs_to" else {"ipc_to": value} if name == "trained_to" else {}  # what it must fit
         assert getattr(params.check(notebook, namespace(notebook, **beside, **{name: given_value})), name) == value
 
 

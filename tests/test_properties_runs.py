@@ -47,6 +47,7 @@ WRONG_SETTINGS = {
     "dsa": {**MATCHING, "network_epochs": (-1, True, 1.5, None)},
     "mtt": {
         "iterations": WRONG_COUNTS,
+        "max_start_epoch": WRONG_COUNTS,
         "experts": WRONG_COUNTS,
         "buffer_seed": WRONG_SEEDS,
         "student_lr": WRONG_NUMBERS,
@@ -161,6 +162,8 @@ WRONG_TRAINING = {
     "batch_size": WRONG_COUNTS,
     "width": COUNTS,
     "cutmix": (*WRONG_NUMBERS, 1.5),
+    "augmentation": WRONG_NAMES,
+    "last_batch": WRONG_NAMES,
     "precision": WRONG_NAMES,
     "unknown": (1,),
 }

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from yoco import dynamics, prune, scores
+from yoco import dynamics, prune, scores, study
 from yoco.prune import METHODS, select, stratified
 
 SCORE = torch.tensor([3.0, 1.0, 2.0, 9.0, 7.0, 8.0])
@@ -122,8 +122,22 @@ def test_drawn_selections_follow_their_seed(toy_set, toy_dynamics, method):
 
 
 def test_paper_s_cutoff_is_used_and_can_be_set(toy_set, toy_dynamics):
-    assert [prune.request(toy_set, toy_dynamics, "ccs", n).hard_cutoff for n in (1, 2, 5)] == [0.1, 0.0, 0.0]  # CIFAR-10's nearest shares
-    assert prune.request(toy_set, toy_dynamics, "ccs", 1, hard_cutoff=0.7).hard_cutoff == 0.7
+    assert [prune.paper_cutoff(toy_set, n) for n in (1, 2, 5)] == [0.1, 0.0, 0.0]  # CIFAR-10's nearest shares
+    own, same, other = (prune.prune(toy_set, toy_dynamics, "ccs", 1, hard_cutoff=cutoff).indices for cutoff in (None, 0.1, 0.7))
+    assert torch.equal(own, same) and not torch.equal(own, other)
+
+
+def test_options_belong_to_the_methods_that_read_them(toy_set, toy_dynamics):
+    assert {name: m.options for name, m in METHODS.items() if m.options} == {
+        "ccs": ("hard_cutoff",), "yoco": ("top_k", "within", "output", "average"),
+    }  # fmt: skip
+    with pytest.raises(TypeError, match="option 'top_k' is not read by method='random'; it reads: none"):
+        prune.prune(toy_set, toy_dynamics, "random", 1, top_k=3)
+    with pytest.raises(TypeError, match="option 'topk' is not read by any method; it reads: .*top_k"):
+        study.selections(toy_set, toy_dynamics, [1], topk=3)
+    kept = {s.method: s for s in study.selections(toy_set, toy_dynamics, [1], top_k=3, hard_cutoff=0.7)}
+    for method, options in {"yoco": {"top_k": 3}, "ccs": {"hard_cutoff": 0.7}, "el2n": {}}.items():
+        assert torch.equal(kept[method].indices, prune.prune(toy_set, toy_dynamics, method, 1, **options).indices)
 
 
 @pytest.mark.parametrize("arguments, error, match", [

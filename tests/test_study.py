@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 from dataclasses import replace
 
@@ -5,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from yoco import RankedSet, condense, dynamics, evaluate, loop, paper, study
+from yoco import RankedSet, condense, dynamics, evaluate, loop, paper, study, train
 
 FAST = {"width": 8, "precision": "float32", "progress": False, "jobs": 1}
 GRID = {"methods": ["random", "yoco"], "ipc_to": [1, 2], "seeds": [0, 1], "epochs": 2, **FAST}
@@ -55,26 +56,52 @@ def test_cells_of_another_set_or_protocol_are_not_reused(toy, toy_set, two_dynam
 
 def test_dynamics_of_another_last_batch_are_refused(toy, toy_set, two_dynamics):
     told = r"dynamics\[0\] were recorded with last_batch='even', the trainings have 'small'"
-    told += r"; record them again, or train by the other protocol .protocol='even'"
+    told += r"; record them again, or train with protocol='even'"
     with pytest.raises(ValueError, match=told):
         study.run(toy_set, toy, two_dynamics, protocol="paper", **GRID)
-    old = replace(two_dynamics[0], info={k: v for k, v in two_dynamics[0].info.items() if k != "last_batch"})
-    assert old.last_batch == "small" and replace(old, info={}).last_batch is None  # a file of version 0.1; made by hand
+    old = replace(two_dynamics[0], info={k: v for k, v in two_dynamics[0].info.items() if k not in train.BEFORE})
+    assert old.training == {"last_batch": "small", "augmentation": "dsa"}  # a file of version 0.1
+    assert replace(old, info={}).training == {}  # made by hand
     study.run(toy_set, toy, [replace(old, info={})], **{**GRID, "methods": ["yoco"], "ipc_to": [1], "seeds": [0]})
+
+
+def test_dynamics_of_another_augmentation_are_refused_and_rows_never_mix(toy, toy_set, two_dynamics, tmp_path):
+    told = r"dynamics\[0\] were recorded with augmentation='dsa', the trainings have 'imagenet'"
+    with pytest.raises(ValueError, match=told + "; record them again, or train with augmentation='dsa'"):
+        study.run(toy_set, toy, two_dynamics, augmentation="imagenet", **GRID)
+    grid = {**GRID, "methods": ["random"], "ipc_to": [1], "seeds": [0], "results": tmp_path / "r.csv"}
+    ways = [study.run(toy_set, toy, [None], **grid, augmentation=name) for name in ("dsa", "imagenet")]
+    assert pd.read_csv(tmp_path / "r.csv").augmentation.tolist() == [way.augmentation[0] for way in ways] == ["dsa", "imagenet"]
+    assert ways[0].fingerprint[0] != ways[1].fingerprint[0] and ways[0].fingerprint[0] == study.run(toy_set, toy, [None], **grid).fingerprint[0]
+
+
+def test_fingerprints_are_those_of_earlier_versions(toy_set):
+    """Of a training that could be done then: rows that it wrote are found again. Another network by the same name is another training."""
+    cell = study.grid(toy_set, [None], [{"method": "random"}], ipc_to=[1], epochs=3, width=8)[0]
+    digest = lambda **fields: replace(cell, protocol=train.Protocol.of(**{"epochs": 3, "width": 8, **fields})).fingerprint
+    of_then = lambda fields: hashlib.sha256(
+        toy_set.fingerprint.encode() + cell.selection.indices.numpy().tobytes() + repr((sorted(fields.items()), 0)).encode()
+    ).hexdigest()[:16]
+    fields = {"epochs": 3, "model": "convnet", "width": 8, "batch_size": 64, "cutmix": 0.5, "precision": "auto", "compiled": None}
+    fields |= {"optimiser": {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}}
+    assert digest(protocol="paper") == of_then(fields) and digest() == of_then({**fields, "last_batch": "even"})
+    assert digest(protocol="paper", model="resnet10ap", width=None) != of_then({**fields, "model": "resnet10ap", "width": None})
+    assert digest(protocol="paper", model="resnet10", width=None) == of_then({**fields, "model": "resnet10", "width": None})
 
 
 def test_rows_of_version_0_1_are_found_by_the_published_protocol_alone(toy, toy_set, tmp_path):
     grid = {**GRID, "methods": ["random"], "ipc_to": [1], "seeds": [0], "protocol": "paper", "results": tmp_path / "r.csv"}
     table = study.run(toy_set, toy, [None], **grid)
-    rows = pd.read_csv(tmp_path / "r.csv", dtype=str, keep_default_na=False).drop(columns="last_batch")
-    columns = [name for name in study.COLUMNS if name != "last_batch"]
+    rows = pd.read_csv(tmp_path / "r.csv", dtype=str, keep_default_na=False).drop(columns=list(train.BEFORE))
+    columns = [name for name in study.COLUMNS if name not in train.BEFORE]
     rows["accuracy"] = "12.5"
     rows["check"] = [study._check(row, columns) for row in rows.to_dict("records")]
     rows.to_csv(tmp_path / "r.csv", index=False)
     assert study.run(toy_set, toy, [None], **grid).accuracy.tolist() == [12.5]
     again = study.run(toy_set, toy, [None], **{**grid, "protocol": "even"})
     assert again.fingerprint[0] != table.fingerprint[0] and again.accuracy[0] != 12.5
-    assert pd.read_csv(tmp_path / "r.csv").last_batch.tolist() == ["small", "even"]
+    written = pd.read_csv(tmp_path / "r.csv")
+    assert written.last_batch.tolist() == ["small", "even"] and written.augmentation.tolist() == ["dsa", "dsa"]
 
 
 def test_a_foreign_csv_is_refused(toy, toy_set, two_dynamics, tmp_path):
@@ -156,7 +183,8 @@ def test_condensations_are_given_the_same_time_and_their_own_start(toy, monkeypa
 
 def test_sets_and_accuracies_that_are_there_are_taken_in_a_comparison(toy, toy_set, monkeypatch):
     ready = {"idc": replace(toy_set, info={"steps": 7, "seconds": 1.5}), "dsa": replace(toy_set, info={"steps": 9, "seconds": 2.5})}
-    rows = {"subset": ["start", "condensed"], "seed": 0, "last_batch": "even", "precision": "float32", "accuracy": [10.0, 20.0]}
+    told = {"seed": 0, "last_batch": "even", "augmentation": "dsa", "precision": "float32"}
+    rows = {"subset": ["start", "condensed"], **told, "accuracy": [10.0, 20.0]}
     monkeypatch.setattr(study.condense, "condense", lambda *_, **__: pytest.fail("condensed again"))
     known = {"idc": pd.DataFrame(rows)}
     table, sets = study.condensations(toy, ["dsa", "idc"], 4.0, ipc=1, preset="smoke", ready=ready, known=known, epochs=1, **FAST)
@@ -164,6 +192,23 @@ def test_sets_and_accuracies_that_are_there_are_taken_in_a_comparison(toy, toy_s
     assert table.accuracy[2:].tolist() == [10.0, 20.0] and list(table.columns) == study.COMPARED
     again, _ = study.condensations(toy, ["idc"], 4.0, ipc=1, preset="smoke", seeds=[0, 1], ready=ready, known=known, epochs=1, **FAST)
     assert len(again) == 4 and again.accuracy.tolist() != [10.0, 20.0, 10.0, 20.0]  # seed 1 was not known
+
+
+def test_equal_starts_are_trained_on_once(toy, toy_set, monkeypatch):
+    measured, original = [], evaluate.evaluate_many
+    noted = lambda subsets, *rest, **options: measured.append(list(subsets)) or original(subsets, *rest, **options)
+    monkeypatch.setattr(study, "evaluate_many", noted)
+    methods = ["dsa", "mtt", "idc", "ncfm", "kip"]
+    ready = {method: replace(toy_set, info={"steps": 1, "seconds": 1}) for method in methods}
+    rows = {"subset": ["start", "condensed"], "seed": 0, "last_batch": "even", "precision": "float32", "accuracy": [10.0, 20.0]}
+    options = {"ipc": 1, "preset": "smoke", "ready": ready, "known": {"idc": pd.DataFrame(rows)}, "epochs": 1}
+    table, _ = study.condensations(toy, methods, 4.0, **options, **FAST)
+    assert measured == [[("dsa", "start"), *((method, "condensed") for method in methods if method != "idc")]]
+    assert table.subset.tolist() == ["start", "condensed"] * 5 and table.method.tolist() == [method for method in methods for _ in range(2)]
+    starts = table[table.subset == "start"].set_index("method").accuracy
+    assert starts["ncfm"] == starts["idc"] == 10 and starts["dsa"] == starts["mtt"] == starts["kip"]
+    training = {"epochs": 1, "seed": 0, "width": 8, "precision": "float32"}
+    assert starts["kip"] == evaluate.evaluate(*condense.start_set(toy, "kip", 1, preset="smoke").form(), toy, **training)
 
 
 def test_a_comparison_ends_in_time_at_paper_scale_too(toy, clock):

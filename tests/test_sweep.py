@@ -111,7 +111,7 @@ def test_commas_part_values_and_semicolons_lists():
     (["04_prunig.ipynb"], "notebook='04_prunig' is unknown (did you mean '04_pruning'?)"),
     (["04", "--folder", "nowhere"], "no notebook at 04 or nowhere/04_pruning.ipynb"),
     (["04", "--jobs", "0"], "jobs must be at least 1, got 0"),
-    (["04", "--backend", "dusk"], "backend='dusk' is unknown (did you mean 'dask'?)"),
+    (["04", "--backend", "dask"], "--backend dask is gone; on a cluster, call yoco.sweep.run"),
 ])
 def test_bad_sweeps_are_one_line_and_status_2_before_any_work(arguments, error, tmp_path, capsys):
     assert cli.main(["sweep", *arguments, "--out", str(tmp_path / "out")]) == 2

@@ -10,7 +10,7 @@ from yoco import CondensedSet, study, tables
 
 def results_of(values):
     pairs = [(m, d, a) for m, accuracies in values.items() for d, a in enumerate(accuracies)]
-    rows = [("idc", m, "easy", False, 1, d, 0, 10, "x", "smoke", "convnet", "", "even", "float32", a) for m, d, a in pairs]
+    rows = [("idc", m, "easy", False, 1, d, 0, 10, "x", "smoke", "convnet", "", "even", "dsa", "float32", a) for m, d, a in pairs]
     return pd.DataFrame(rows, columns=study.COLUMNS)
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from yoco import condense, evaluate, runs, timing, train
+from yoco import condense, evaluate, runs, study, timing, train
+from yoco.condense import kip
 
 CPU = torch.device("cpu")
 SMALL = timing.Network("convnet", 8, 3, 3, 16, "float32", CPU)
@@ -47,7 +48,8 @@ def test_short_work_is_not_measured(capsys):
         (40_000, 1, None, "about 40 s on this machine"),
         (480_000, 2, None, "about 4 min on this machine (2 at a time)"),
         (9_000_000, 1, None, "about 2.5 h on this machine"),
-        (9_000_000, 1, 120.0, "about 2 min on this machine"),
+        (9_000_000, 1, 120.0, "about 2.5 h on this machine; this call stops after 2 min"),
+        (40_000, 1, 120.0, "about 40 s on this machine"),
     ],
 )
 def test_long_work_says_how_long(capsys, passes, jobs, budget, line):
@@ -91,8 +93,66 @@ def test_condensing_says_its_passes_and_its_budget(toy, tmp_path, long_work):
     network = timing.Network("convnet", 8, toy.channels, len(toy.classes), toy.size, "float32", CPU)
     assert long_work == [({network: 2 * work}, 1, 60)]
     condense.condense(toy, **short, checkpoint=checkpoint)
-    condense.condense(toy, "kip", ipc=1, preset="smoke", iterations=1, kernel="fc")
-    assert len(long_work) == 1, "neither what is resumed, whose bar tells, nor what has no network"
+    assert len(long_work) == 1, "what is resumed says nothing: its bar does"
+
+
+def test_condensing_counts_what_is_trained_beside_its_steps(toy, tmp_path, long_work):
+    count = len(toy.train_images)
+    tiny = {"ipc": 1, "preset": "smoke", "width": 8, "precision": "float32", "device": "cpu", "time_budget": 0}
+    loops = {"outer_loops": 3, "inner_loops": 2}
+    for method, own, images in (
+        ("idc", {**loops, "pretrain_epochs": 2}, 3 * 2 * count),
+        ("dream", {**loops, "pretrain_epochs": 1, "renew_every": 2}, 3 * count + 6 // 2 * count // 3),
+        ("dsa", loops, 0),
+        ("mtt", {"iterations": 2, "experts": 3, "buffer_images": 10}, 3 * 16 * 10),
+        ("ncfm", {"iterations": 2, "pool_networks": 3, "pool_epochs": 2}, 3 * 2 * count),
+    ):
+        settings = condense.METHODS[method].settings_for("smoke", toy.size, 1, own)
+        condense.condense(toy, method, **tiny, **own)
+        (work, *_) = long_work.pop()
+        steps = settings.steps * settings.work(len(toy.classes), condense.factor_of(method, toy.size) ** 2)
+        assert work == {SMALL: steps + images}, method
+
+
+def test_experts_that_are_there_are_not_counted(toy, tmp_path, long_work):
+    options = {"ipc": 1, "preset": "smoke", "width": 8, "precision": "float32", "device": "cpu", "expert_folder": tmp_path}
+    options |= {"iterations": 1, "pool_networks": 2, "pool_epochs": 1}
+    for _ in range(2):
+        condense.condense(toy, "ncfm", **options)
+    first, second = (sum(work.values()) for work, *_ in long_work)
+    assert first - second == 2 * len(toy.train_images)
+
+
+def test_kip_says_its_kernels(toy, long_work):
+    for kernel in ("fc", "conv"):
+        condense.condense(toy, "kip", ipc=2, preset="smoke", iterations=3, kernel=kernel, real_batch=5, device="cpu", time_budget=0)
+        [(unit, pairs)] = long_work.pop()[0].items()
+        assert pairs == 3 * 6 * (6 + 5) and unit == kip.Pair(kernel, 3, toy.channels, toy.size, CPU)
+
+
+@pytest.mark.parametrize("kernel", ["fc", "conv"])
+def test_kernels_are_measured_in_ever_larger_runs(monkeypatch, kernel):
+    now, asked = [0.0], []
+
+    def slow(x, y, depth):
+        asked.append(len(x))
+        now[0] += len(x) * len(y) / 1000
+        return x.flatten(1) @ y.flatten(1).T
+
+    monkeypatch.setattr(kip.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(kip, "kernel_of", lambda name: slow)
+    unit, before = kip.Pair(kernel, 3, 1, 8, CPU), torch.get_rng_state()
+    assert unit.per_second(1, 1.0) == pytest.approx(1000) and asked == [2, 4, 8, 16]
+    assert unit.per_second(1, 0.0) == pytest.approx(1000) and asked[4:] == [2], "once"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_comparing_condensations_says_its_budgets(toy, toy_set, long_work, capsys, monkeypatch):
+    monkeypatch.setattr(study, "evaluate_many", lambda *_, **__: pytest.fail("not reached"))
+    monkeypatch.setattr(study.condense, "condense", lambda *_, **__: (_ for _ in ()).throw(InterruptedError))
+    with pytest.raises(InterruptedError):
+        study.condensations(toy, ["idc", "dsa", "mtt"], 120.0, ipc=2, ready={"idc": toy_set})
+    assert capsys.readouterr().out == "about 4 min on this machine\n"
 
 
 def test_recordings_say_their_passes(toy_set, tmp_path, long_work):

@@ -19,9 +19,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-import sklearn.datasets  # noqa: F401
 import torch
-import torch._dynamo
 
 from tests.conftest import HUNG, make_data
 from yoco import cli, condense, files, loop, ranks
@@ -113,6 +111,9 @@ def forked(number: int, count: int, port: int, folder: Path) -> int:
 if __name__ == "__main__":
     if sys.argv[1:]:
         sys.exit(rank(Path(sys.argv[1])))
+    import sklearn.datasets  # noqa: F401
+    import torch._dynamo
+
     signal.alarm(HUNG)
     for line in sys.stdin:
         count, folder = line.split()

@@ -26,8 +26,9 @@ def epochs_read(top_k: Sequence[int] = TOP_K, within: Sequence[int] = WITHIN) ->
     return [{"method": "yoco", "top_k": k, "within": w} for k, w in product(top_k, within)]
 
 
-def rules(methods: Sequence[str] = tuple(prune.METHODS)) -> list[Variant]:
-    """Either end of each method's score, balanced and not. Random's ends are two draws: what the draw alone does."""
+def rules(methods: Sequence[str] | None = None) -> list[Variant]:
+    """Either end of each method's score (None: of all methods), balanced and not. Random's ends are two draws: what the draw alone does."""
+    methods = prune.METHODS if methods is None else methods
     return [{"method": method, "keep": keep, "balanced": balanced} for method in methods for keep, balanced in product(prune.KEEP, (False, True))]
 
 
@@ -38,7 +39,7 @@ def plan(
     clean: Sequence[Dynamics],
     others: Mapping[str, tuple[CondensedSet, Sequence[Dynamics]]],
     *,
-    methods: Sequence[str] = tuple(prune.METHODS),
+    methods: Sequence[str] | None = None,
     top_k: Sequence[int] = TOP_K,
     within: Sequence[int] = WITHIN,
     networks: Sequence[str] = tuple(MODELS),
@@ -50,8 +51,9 @@ def plan(
     unaugmented images. others: sets and early runs by condensation method. options: of `study.grid`; width is that of
     `model`, other networks have their own.
     """
+    methods = tuple(prune.METHODS if methods is None else methods)
     own = {network: options if network == options.get("model", "convnet") else {**options, "model": network, "width": None} for network in networks}
-    by_early = [{"method": name} for name in prune.METHODS if prune.METHODS[name].training == "early" and name in methods]
+    by_early = [{"method": name} for name in prune.METHODS if prune.METHODS[name].needs == "early" and name in methods]
     parts = [
         grid(condensed, early, OUTPUTS, labels={"ablation": "output"}, **options),
         grid(condensed, early, epochs_read(top_k, within), labels={"ablation": "epochs_read"}, **options),
@@ -76,7 +78,7 @@ def labelled(results: pd.DataFrame) -> pd.DataFrame:
 def agreement(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> pd.DataFrame:
     """Spearman correlation of each score between every two training runs: columns score, first, second, spearman."""
     tables = [prune.score_table(condensed, recorded) for recorded in dynamics]
-    names = [column for column in tables[0].columns if column not in ("index", "label", "class")]
+    names = prune.score_names(tables[0])
     rows = [
         (name, first, second, tables[first][name].corr(tables[second][name], method="spearman"))
         for name in names

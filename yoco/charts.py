@@ -13,6 +13,8 @@ from yoco import style
 from yoco.condensed import CondensedSet
 from yoco.lazy import pd, sns
 from yoco.noise import CLEAN
+from yoco.prune import score_names  # noqa: F401  beside what draws them
+from yoco.scores import SCORES
 from yoco.tables import title_of
 
 if TYPE_CHECKING:
@@ -24,18 +26,12 @@ LOSSES = {
     "kip": "squared error of the regression",
     "ncfm": "distance of the characteristic functions, and calibration",
 }
-UNITS = {"lbpe": "LBPE", "el2n": "EL2N", "aum": "AUM, in logits", "forgetting": "forgetting, times", "entropy": "entropy, in nats"}
-LOW_IS_HARD = ("aum",)
-
-
-def score_names(table: pd.DataFrame) -> list[str]:
-    """The scores that a table of `prune.score_table` holds."""
-    return [name for name in table.columns if name not in ("index", "label", "class")]
 
 
 def score_label(score: str) -> str:
     """A score's axis label: its name, unit and direction."""
-    return f"{UNITS.get(score, score)} ({'low' if score in LOW_IS_HARD else 'high'} is hard)"
+    known = SCORES.get(score)  # a column of the user's own is called as it is
+    return f"{known.unit} ({known.direction} is hard)" if known else f"{score} (high is hard)"
 
 
 def _dots(ax: Axes, **options: Any) -> None:
@@ -78,10 +74,10 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
 
 
 def rank_correlations(table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | None = None) -> Axes:
-    """Spearman correlation of the scores, AUM turned round so that high is hard everywhere. Returns the Axes."""
+    """Spearman correlation of the scores, those whose low end is hard turned round. Returns the Axes."""
     ax = ax or style.axes(6.2, 5)
-    hardness = table[list(scores)].assign(**{name: -table[name] for name in LOW_IS_HARD if name in scores})
-    named = hardness.rename(columns={name: f"−{name}" for name in LOW_IS_HARD})
+    low = [name for name in scores if name in SCORES and SCORES[name].direction == "low"]
+    named = table[list(scores)].assign(**{name: -table[name] for name in low}).rename(columns={name: f"−{name}" for name in low})
     options = {"annot": True, "fmt": ".2f", "square": True, "cbar_kws": {"label": "Spearman correlation"}}
     sns.heatmap(named.corr("spearman"), vmin=-1, vmax=1, cmap="vlag", ax=ax, **options)
     ax.tick_params(axis="x", rotation=30)

@@ -3,6 +3,7 @@
 
 # what needs torch is imported by the commands: --help and --version do not wait for it
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import Any
 
 import yoco
 from yoco.lazy import pd
+from yoco.options import Parser, plain, shared
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Bad input is one line on standard error and status 2."""
-    options = parser().parse_args(arguments)
+    try:
+        options = parsed(plain(sys.argv[1:] if arguments is None else arguments))
+    except ValueError as error:
+        print(f"yoco: {error}", file=sys.stderr)
+        return 2
     from yoco import ranks
 
     try:
@@ -35,9 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
-    """The commands and their options; parameters of a notebook are given as `-p NAME VALUE`."""
-    top = argparse.ArgumentParser(prog="yoco", description=__doc__)
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command. Raises ValueError at wrong ones, which suggests the nearest."""
+    options, unknown = parser().parse_known_args(arguments)
+    if unknown:
+        from yoco import checks
+
+        name = unknown[0].split("=")[0]
+        if name.startswith("--"):
+            checks.one_of("option", name, re.findall(r"--[\w-]+", options.parser.format_usage()))
+        raise ValueError(f"unexpected argument {unknown[0]!r}")
+    return options
+
+
+def parser() -> Parser:
+    """The commands and their options; a parameter of a notebook is given as `--name VALUE`, or `-p name VALUE`."""
+    top = Parser(prog="yoco", description=__doc__)
     top.add_argument("--version", action="version", version=f"yoco {yoco.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run numbered notebooks through papermill, with checked parameters")
@@ -45,27 +64,29 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--folder", type=Path, default=Path("notebooks"), help="where the notebooks are (default: notebooks)")
     run.set_defaults(command=run_notebooks)
     condense = commands.add_parser("condense", help="condense a dataset (step 01 without Jupyter)")
-    condense.set_defaults(command=run_condense)
+    condense.set_defaults(command=run_condense, notebook="01_condensation")
     study = commands.add_parser("study", help="dynamics, pruning and evaluation of a run's condensed set (step 04 without Jupyter)")
-    study.set_defaults(command=run_study)
+    study.set_defaults(command=run_study, notebook="04_pruning")
     ablations = commands.add_parser("ablations", help="the trainings of step 05 without Jupyter, which the notebook then finds")
-    ablations.set_defaults(command=run_ablations)
+    ablations.set_defaults(command=run_ablations, notebook="05_ablations")
     noise = commands.add_parser("noise", help="the damaged sets and trainings of step 06 without Jupyter, which the notebook then finds")
-    noise.set_defaults(command=run_noise)
+    noise.set_defaults(command=run_noise, notebook="06_noise")
     grid = commands.add_parser("sweep", help="run notebooks for every combination of parameters, several at once, into one table")
     grid.add_argument("notebooks", nargs="+", help="notebooks/04_pruning.ipynb, or 04; several run one after another at each point")
     grid.add_argument("--folder", type=Path, default=Path("notebooks"), help="where notebooks given by name are (default: notebooks)")
     grid.add_argument("--out", type=Path, help="where the points' folders and sweep.csv go (default: runs/sweep-NOTEBOOK)")
-    grid.add_argument("--backend", help="loky (processes of this machine, the default), dask, ray, or another of joblib's")
-    grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores, GPUs, or the cluster's workers)")
+    grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores or GPUs)")
+    grid.add_argument("--backend", help=argparse.SUPPRESS)  # of version 0.1
     grid.set_defaults(command=run_sweep)
     for command in (run, condense, study, ablations, noise, grid):
-        command.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters", help="set a parameter")
+        notebook = command.get_default("notebook")
+        command.add_parameters(notebook and [notebook], shared() if command is condense else None)
+        command.set_defaults(parser=command)
     return top
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:
-    """The `-p` pairs, with "none" for None."""
+    """The parameters that were given, with "none" for None."""
     return {name: None if value.lower() == "none" else value for name, value in options.parameters}
 
 
@@ -107,11 +128,13 @@ def run_sweep(options: argparse.Namespace) -> int:
     """Check the whole grid, then run what is not finished of it; returns 1 where a point failed."""
     from yoco import runs, sweep
 
+    if options.backend not in (None, "loky"):
+        raise ValueError(f"--backend {options.backend} is gone; on a cluster, call yoco.sweep.run in Python with executor=client.get_executor()")
     names = [_full_name(name) for name in options.notebooks]
     paths = [_found(Path(given), options.folder / f"{name}.ipynb") for given, name in zip(options.notebooks, names)]
     out = (options.out.expanduser() if options.out else runs.home() / f"sweep-{'-'.join(names)}").absolute()
     grid = sweep.points(paths, options.parameters, out)
-    table = sweep.run(grid, out, backend=options.backend, jobs=options.jobs)
+    table = sweep.run(grid, out, jobs=options.jobs)
     failed = [row for row in table.to_dict("records") if row["status"] == "failed"]
     for row in failed:
         print(f"yoco: failed: {', '.join(f'{name}={row[name]}' for name in grid[0].values)}: {row['error']}", file=sys.stderr)
@@ -144,7 +167,7 @@ def run_condense(options: argparse.Namespace) -> None:
     """The condensed set of the run's folder, made if it is not there, going on from its checkpoint."""
     from yoco import data, params, runs
 
-    chosen = params.validated("01_condensation", given(options))
+    chosen = params.validated(options.notebook, given(options))
     run = runs.folder(chosen.run_dir, chosen.dataset)
     load = lambda: data.load(chosen.dataset, chosen.root, size=chosen.size)
     runs.get_condensed(run, chosen.dataset, load, go_on=True, **chosen.condensation())
@@ -154,7 +177,7 @@ def run_study(options: argparse.Namespace) -> None:
     """The table of methods × IPC_T for the run's condensed set, cell by cell into results.csv."""
     from yoco import runs
 
-    run, _ = _on_the_run_s_set("04_pruning", options, runs.get_results)
+    run, _ = _on_the_run_s_set(options, runs.get_results)
     report(run)
 
 
@@ -162,7 +185,7 @@ def run_ablations(options: argparse.Namespace) -> None:
     """The trainings of every ablation, cell by cell into results.csv."""
     from yoco import runs
 
-    run, table = _on_the_run_s_set("05_ablations", options, runs.get_ablations)
+    run, table = _on_the_run_s_set(options, runs.get_ablations)
     print(f"{len(table)} rows in {run / 'ablations.csv'}; 05_ablations shows them")
 
 
@@ -170,15 +193,15 @@ def run_noise(options: argparse.Namespace) -> None:
     """What every rule keeps of damaged sets, and the trainings that follow, cell by cell into results.csv."""
     from yoco import runs
 
-    run, (_, table) = _on_the_run_s_set("06_noise", options, runs.get_noise)
+    run, (_, table) = _on_the_run_s_set(options, runs.get_noise)
     print(f"{len(table)} rows in {run / 'noise.csv'}; 06_noise shows them")
 
 
-def _on_the_run_s_set(notebook: str, options: argparse.Namespace, work: Callable[..., Any]) -> tuple[Path, Any]:
+def _on_the_run_s_set(options: argparse.Namespace, work: Callable[..., Any]) -> tuple[Path, Any]:
     """Do `work` on the run's condensed set, made where it is missing, and the real images."""
     from yoco import data, params, runs
 
-    chosen = params.validated(notebook, given(options))
+    chosen = params.validated(options.notebook, given(options))
     run = runs.folder(chosen.run_dir, chosen.dataset)
     real = data.load(chosen.real_dataset, chosen.root, size=chosen.size)
     condensed = runs.get_condensed(run, chosen.dataset, lambda: real, **chosen.condensation())

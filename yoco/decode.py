@@ -4,13 +4,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import loky
 import numpy as np
 import PIL
 import torch
-from joblib import Parallel, delayed
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -80,10 +81,10 @@ def decode(source: Source, shape: Sequence[int], take: Take, title: str, progres
     that names an image that cannot be read, or is of another shape.
     """
     firsts = starts(shape)
-    work = (delayed(_block)(source, shape, first, stop, take) for first, stop in zip(firsts, [*firsts[1:], shape[0]]))
+    block = lambda first, stop: _block(source, shape, first, stop, take)
     counts, sums = torch.zeros(3, 256, dtype=torch.long), []
-    with tqdm(total=shape[0], desc=title, unit="image", disable=not progress) as bar:
-        for number, counted, summed in Parallel(n_jobs=-1, prefer="threads", return_as="generator")(work):
+    with tqdm(total=shape[0], desc=title, unit="image", disable=not progress) as bar, ThreadPoolExecutor(loky.cpu_count()) as threads:
+        for number, counted, summed in threads.map(block, firsts, [*firsts[1:], shape[0]]):
             counts += counted
             sums.append(summed)
             bar.update(number)

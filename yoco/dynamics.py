@@ -1,6 +1,7 @@
 """Train once on the formed images, and record what each of them showed: enough for every score, in bounded memory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import checks, files, loop, train, workers
+from yoco import checks, files, loop, models, pool, train
 from yoco import device as devices
 from yoco.condensed import CondensedSet
 from yoco.recorder import Recorder, forgotten, top_epochs
@@ -21,16 +22,18 @@ KIND = "dynamics"
 EARLY = 10  # epochs that EL2N reads
 SHORT = 30  # runs of so many epochs at most keep the logits of all of them, which answers every question about LBPE
 RECORD_ON = ("augmented", "clean")
+CUTMIX = 0.5  # probability while recording, whatever the augmentation: the published code's
 # paper settings of LBPE (design §5): top_k and within, by what the set is
 LBPE_FORMED = {"small": (10, 100), "large": (10, 200)}  # CIFAR-10; CIFAR-100 and ImageNet-10
 LBPE_SINGLE = {"mtt": (3, 10), "dsa": (3, 100), "kip": (3, 50)}
+LBPE_OWN = {"dream": (10, 200)}  # formed sets of a method that the published code scores otherwise
 
 
 def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
-    """The paper's (top_k, within) for a set: by method where it is single-formation, else by classes and size."""
-    if condensed.factor == 1 and condensed.method in LBPE_SINGLE:
-        return LBPE_SINGLE[condensed.method]
-    return LBPE_FORMED["large" if len(condensed.classes) >= 100 or condensed.size >= 64 else "small"]
+    """The paper's (top_k, within) for a set: by method if it is single-formation or DREAM's, else by classes and size."""
+    own = LBPE_SINGLE if condensed.factor == 1 else LBPE_OWN
+    by_size = LBPE_FORMED["large" if len(condensed.classes) >= 100 or condensed.size >= 64 else "small"]
+    return own.get(condensed.method, by_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +71,10 @@ class Dynamics:
         return self.final_logits is not None
 
     @property
-    def last_batch(self) -> str | None:
-        """How the batches of an epoch were split ("even" or "small", see `train.batches`); None if nothing says so."""
-        return self.info.get("last_batch", "small") if "epochs" in self.info else None  # version 0.1 had no other way
+    def training(self) -> dict[str, str]:
+        """The fields of `Protocol` that the trainings of a study must share, here "last_batch" and "augmentation"; none if the
+        info does not tell how they were recorded."""
+        return {name: self.info.get(name, before) for name, before in train.BEFORE.items()} if "epochs" in self.info else {}
 
     def label_probability(self, indices: Sequence[int]) -> Tensor:
         """Probability of the own label of some images in the epochs that were kept, float [E_kept, n] in 0..1.
@@ -212,7 +216,7 @@ def record(
     early = checks.whole("early", early, 1)
     where = devices.choose(device)
     epochs = checks.whole("epochs", epochs, 1)
-    protocol = Protocol.of(epochs=epochs, model=model, **options)
+    protocol = Protocol.of(epochs=epochs, model=model, **{"cutmix": CUTMIX, **options})
     if until is not None:
         until = checks.whole("until", until, 1, epochs)
     steps = until or epochs
@@ -221,9 +225,10 @@ def record(
     info = {
         "set": condensed.fingerprint, "epochs": epochs, "until": until, "seed": seed, "model": model, "width": protocol.width, "record_on": record_on,
         "top_k": top_k, "windows": list(windows), "early": early, "precision": protocol.precision, "compiled": protocol.compiled,
-        "batch_size": protocol.batch_size, "last_batch": protocol.last_batch,
+        "batch_size": protocol.batch_size, **{name: getattr(protocol, name) for name in train.BEFORE}, **models.layout(model),
     }
-    run = train.Run(condensed.normalise(images).to(where), labels.to(where), len(condensed.classes), protocol, seed)
+    shown = condensed.normalise(images).to(where), labels.to(where), len(condensed.classes)
+    run = train.Run(*shown, protocol, seed, mean=condensed.mean, std=condensed.std, recorded=True)
     kept = steps if steps <= SHORT else early
     recorder = Recorder(labels, len(condensed.classes), top_k=top_k, windows=windows, early=kept)
     recording = _Recording(run, recorder, record_on)
@@ -236,6 +241,7 @@ def record(
     return Dynamics(recorder.logits(), recorder.kept, torch.stack(recorder.correct), recorder.aum(), labels, final, features, info)
 
 
+@pool.without_backend
 def record_many(
     condensed: CondensedSet,
     *,
@@ -244,25 +250,26 @@ def record_many(
     checkpoints: Mapping[int, Path] | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
-    backend: str | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Iterator[tuple[int, Dynamics]]:
     """Yield (seed, `record(condensed, seed=seed, **options)`) for each of `seeds` as it finishes, in any order.
 
     only: the seeds that are still to be recorded, with the numbers that recording all of them gives. checkpoints: of each
-    of those, see `record`; the caller removes them once what comes is kept. jobs: as many at once (None: as of
-    `evaluate.accuracies`). backend: of joblib, see `workers.run`. Raises as `record` and `workers.run`.
+    of those, see `record`; the caller removes them once what comes is kept. jobs, executor: as many at once, and
+    where, as of `evaluate.accuracies`. Raises as `record` and `pool.run`.
     """
     where = devices.choose(device)
-    jobs = workers.jobs_for(jobs, where, len(seeds), backend)
+    jobs = pool.jobs_for(jobs, where, len(seeds), executor)
+    alone = jobs == 1 and executor is None
     todo = list(seeds if only is None else only)
     precision = devices.choose_precision(options.get("precision", "auto"), where)  # here: a worker may have another environment
-    shared = {**options, "precision": precision, "progress": progress and jobs == 1}
-    calls = [(condensed, seed, where, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo]
+    shared = {**options, "precision": precision, "progress": progress and alone}
+    calls = [(seed, where, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo]
     names = [f"the recording of seed {seed}" for seed in todo]
-    with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or jobs == 1) as bar:
-        for position, recorded in workers.run(_record, calls, jobs, backend=backend, names=names):
+    with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or alone) as bar:
+        for position, recorded in pool.run(_record, calls, jobs, shared=(condensed,), executor=executor, names=names):
             bar.update()
             yield todo[position], recorded
 

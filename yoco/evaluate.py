@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import checks, pixels, timing, train, workers
+from yoco import checks, pixels, pool, timing, train
 from yoco import device as devices
 from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
@@ -23,7 +24,7 @@ Subset = tuple[Tensor, Tensor]
 
 
 class TestSet(NamedTuple):
-    """What a training needs of the real data. Arrays in place of tensors, so that joblib shares them between processes."""
+    """What a training needs of the real data, as arrays: one over a mapped file travels by the file's name."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -51,12 +52,13 @@ def evaluate(
 
     images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n]. options: fields of `train.Protocol`,
     and `protocol`, "even" or "paper" (see `Protocol.of`).
-    Augmented by colour, and one of crop, scale and rotate, and flip, a draw an image, with CutMix. Raises ValueError
-    or TypeError where images or labels do not fit `data`, FloatingPointError where training diverges.
+    Augmented by colour, and one of crop, scale and rotate, and flip, a draw an image, with CutMix; or as the published code
+    does on ImageNet-10 (augmentation="imagenet", see `train.augmentation_of`). Raises ValueError or TypeError if images or
+    labels do not fit `data`, FloatingPointError if training diverges.
     """
     check_subset(images, labels, data)
     checks.seed("seed", seed)
-    return _accuracy(images, labels, TestSet.of(data), Protocol.of(epochs=epochs, model=model, **options), seed, devices.choose(device))
+    return _accuracy(TestSet.of(data), images, labels, Protocol.of(epochs=epochs, model=model, **options), seed, devices.choose(device))
 
 
 def check_subset(images: Tensor, labels: Tensor, data: ImageData) -> None:
@@ -68,11 +70,11 @@ def check_subset(images: Tensor, labels: Tensor, data: ImageData) -> None:
 
 
 def _accuracy(
-    images: Tensor, labels: Tensor, test: TestSet, protocol: Protocol, seed: int, device: torch.device, compiled_test: bool = False
+    test: TestSet, images: Tensor, labels: Tensor, protocol: Protocol, seed: int, device: torch.device, compiled_test: bool = False
 ) -> float:
     protocol = protocol.resolved(device, protocol.epochs * len(images), images.shape[-1])
     inputs = normalise(to_floats(images.detach()).to(device), test.mean, test.std)
-    network = train.fit(inputs, labels.to(device), test.classes, protocol, seed)
+    network = train.fit(inputs, labels.to(device), test.classes, protocol, seed, mean=test.mean, std=test.std)
 
     def test_batch(part: slice) -> Tensor:
         return normalise(to_floats(torch.tensor(test.images[part]).to(device)), test.mean, test.std)
@@ -81,6 +83,7 @@ def _accuracy(
     return (logits.argmax(1).cpu() == torch.tensor(test.labels)).double().mean().item() * 100
 
 
+@pool.without_backend
 def evaluate_many(
     subsets: Mapping[Hashable, Subset],
     data: ImageData,
@@ -90,13 +93,14 @@ def evaluate_many(
     model: str = "convnet",
     device: str | torch.device = "auto",
     jobs: int | None = None,
-    backend: str | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """`evaluate` each subset under each seed. Returns a table with columns subset, seed, last_batch, precision, accuracy (%), in order of work.
+    """`evaluate` each subset under each seed. Returns a table in order of work, with columns subset, seed, last_batch, augmentation,
+    precision, accuracy (%).
 
-    subsets: name -> (images, labels), at least one. jobs, backend: trainings at once, see `accuracies`. Raises as `evaluate`, before
+    subsets: name -> (images, labels), at least one. jobs, executor: trainings at once, and where, see `accuracies`. Raises as `evaluate`, before
     any training.
     """
     for images, labels in checked_subsets(subsets).values():
@@ -105,10 +109,11 @@ def evaluate_many(
     protocol = Protocol.of(epochs=epochs, model=model, **options)
     work = [Training(*subsets[name], seed, protocol) for name, seed in wanted]
     names = [f"subset {name!r}, seed {seed}" for name, seed in wanted]
-    results = dict(accuracies(work, data, names=names, device=device, jobs=jobs, backend=backend, progress=progress))
+    results = dict(accuracies(work, data, names=names, device=device, jobs=jobs, executor=executor, progress=progress))
     precision = devices.choose_precision(protocol.precision, devices.choose(device))
-    rows = [(*key, protocol.last_batch, precision, results[number]) for number, key in enumerate(wanted)]
-    return pd.DataFrame(rows, columns=["subset", "seed", "last_batch", "precision", "accuracy"])
+    told = {name: getattr(protocol, name) for name in train.BEFORE}
+    rows = [{"subset": name, "seed": seed, **told, "precision": precision, "accuracy": results[number]} for number, (name, seed) in enumerate(wanted)]
+    return pd.DataFrame(rows, columns=["subset", "seed", *told, "precision", "accuracy"])
 
 
 def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Subset]:
@@ -133,6 +138,7 @@ class Training(NamedTuple):
         return self.protocol.epochs * len(self.images)
 
 
+@pool.without_backend
 def accuracies(
     work: Sequence[Training],
     data: ImageData,
@@ -141,7 +147,7 @@ def accuracies(
     names: Sequence[str] | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
-    backend: str | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> Iterator[tuple[int, float]]:
     """Yield (number, accuracy in %) of each training in `work` as it finishes, in any order.
@@ -151,20 +157,22 @@ def accuracies(
     images, trained on and tested, so that its estimate of the time left holds for trainings of any length. With a bar, long work
     says first how long it will take on this machine (see `timing`).
 
-    jobs: trainings at once (None: as many as there are cores on a CPU, else GPUs; on a cluster its workers). backend: of
-    joblib, see `workers.run`. names: of all of `work`, for the error where a training's process died at every try.
+    jobs: trainings at once (None: as many as there are cores on a CPU, else GPUs). executor: does them in place of processes
+    of this machine; jobs is then how many workers it has, which decides on compiling and the time told.
+    names: of all of `work`, for the error if the process of a training died at every try.
     """
     where = devices.choose(device)
-    jobs = workers.jobs_for(jobs, where, len(work), backend)
+    jobs = pool.jobs_for(jobs, where, len(work), executor)
     test = TestSet.of(data)
     compiled = {model: _compiled([t for t in work if t.protocol.model == model], where, jobs, data) for model in {t.protocol.model for t in work}}
     cost = [training.passes + len(test.labels) // 3 for training in work]  # a test has no way back
     todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])  # a long one last would keep one core waiting
-    calls = [_call(work[number], test, where, *compiled[work[number].protocol.model]) for number in todo]
+    calls = [_call(work[number], where, *compiled[work[number].protocol.model]) for number in todo]
     if progress:
         timing.say(_passes(work, todo, cost, data, where), min(jobs, max(1, len(todo))))
     with tqdm(total=sum(cost[number] for number in todo), desc="training", unit="image", unit_scale=True, disable=not progress) as bar:
-        results = workers.run(_accuracy, calls, jobs, backend=backend, names=names and [names[number] for number in todo])
+        said = names and [names[number] for number in todo]
+        results = pool.run(_accuracy, calls, jobs, shared=(test,), executor=executor, names=said)
         for done, (position, accuracy) in enumerate(results, 1):
             bar.set_postfix_str(f"{done} of {len(todo)} runs", refresh=False)
             bar.update(cost[todo[position]])
@@ -186,10 +194,10 @@ def _compiled(work: Sequence[Training], where: torch.device, jobs: int, data: Im
     return step, test
 
 
-def _call(training: Training, test: TestSet, where: torch.device, compiled: bool, compiled_test: bool) -> tuple[Any, ...]:
-    """The arguments of `_accuracy`; the protocol's own word on compiling counts first."""
+def _call(training: Training, where: torch.device, compiled: bool, compiled_test: bool) -> tuple[Any, ...]:
+    """The arguments of `_accuracy` after the test set; the protocol's own word on compiling counts first."""
     images, labels, seed, protocol = training
     if protocol.compiled is not None:
         compiled = compiled_test = protocol.compiled
     protocol = replace(protocol, compiled=compiled).resolved(where, training.passes, images.shape[-1])
-    return images, labels, test, protocol, seed, where, compiled_test
+    return images, labels, protocol, seed, where, compiled_test

@@ -114,11 +114,17 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
             raise ValueError(f"{path} is damaged: it holds {sorted(file.keys())}, its header says {sorted(sums)}")
         tensors = {name: _tensor(path, file, name) for name in sorted(file.keys())}
     for name, tensor in tensors.items():
-        if sums is not None and _entry(tensor, isinstance(sums[name]["sums"], list)) != sums[name]:
-            raise ValueError(f"{path} is damaged: {name} does not have the checksum that it was written with")
+        if sums is not None:
+            check_tensor(path, name, tensor, sums[name])
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{path}: {name} holds NaN or infinite values")
     return tensors, info
+
+
+def check_tensor(path: str | Path, name: str, tensor: Tensor, written: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a tensor is what the header says was `written` (see `_entry`)."""
+    if _entry(tensor, isinstance(written["sums"], list)) != written:
+        raise ValueError(f"{path} is damaged: {name} does not have the checksum that it was written with")
 
 
 def open_tensors(path: str | Path) -> Any:

@@ -1,6 +1,7 @@
 """Multi-formation: condensed images hold factor x factor cells, each of which becomes one training image (appendix, Fig. 1)."""
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from yoco import checks
@@ -33,14 +34,13 @@ def pack(images: Tensor, factor: int, size: int, mode: str = "nearest") -> Tenso
     """
     side = cell_size(size, factor)
     checks.one_of("mode", mode, MODES)
-    count, channels = checks.floats("images", images, "N", "C", "H", "W").shape[:2]
-    if count % factor**2:
-        raise ValueError(f"pack takes a multiple of factor²={factor**2} images, got {count}")
+    checks.floats("images", images, "N", "C", "H", "W")
+    if len(images) % factor**2:
+        raise ValueError(f"pack takes a multiple of factor²={factor**2} images, got {len(images)}")
     if images.shape[-2:] != (side, side):
         images = _shrunk(images, side, mode)
-    grid = images.reshape(count // factor**2, factor, factor, channels, side, side)
-    rows = grid.permute(0, 3, 1, 4, 2, 5)  # [n, C, row, side, column, side]
-    return rows.reshape(-1, channels, factor * side, factor * side)[..., :size, :size].contiguous()
+    laid = rearrange(images, "(n row column) c h w -> n c (row h) (column w)", row=factor, column=factor)
+    return laid[..., :size, :size].contiguous()
 
 
 def _shrunk(images: Tensor, side: int, mode: str) -> Tensor:
@@ -61,9 +61,7 @@ def cells(images: Tensor, factor: int) -> Tensor:
     missing = factor * side - images.shape[-1]
     if missing:
         images = F.pad(images, (0, missing, 0, missing), value=PADDING)
-    count, channels = images.shape[:2]
-    grid = images.reshape(count, channels, factor, side, factor, side).permute(0, 2, 4, 1, 3, 5)
-    return grid.reshape(count * factor**2, channels, side, side)
+    return rearrange(images, "n c (row h) (column w) -> (n row column) c h w", row=factor, column=factor)
 
 
 def form(images: Tensor, factor: int) -> Tensor:

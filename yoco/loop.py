@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import files, locks
+from yoco import files, locks, timing
 from yoco.ranks import ALONE, Ranks
 
 KIND = "checkpoint"
@@ -29,6 +29,10 @@ class Stepper(ABC):
         """Make what the first step needs beside the data; False where that is not done within `time_budget` seconds."""
         return True
 
+    def further_work(self) -> dict[timing.Unit, int]:
+        """Work beside that of its steps, so that it can be said how long all takes: experts that are missing, say."""
+        return {}
+
     @abstractmethod
     def step(self, number: int) -> float:
         """Take step `number`, counted from 0; returns its loss."""
@@ -40,6 +44,10 @@ class Stepper(ABC):
     @abstractmethod
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to a state."""
+
+    def rules(self) -> dict[str, Any]:
+        """Beside the settings, what a checkpoint must share: how a run does what version 0.1 did otherwise."""
+        return {}
 
     def outcome(self) -> dict[str, Any]:
         """What `.info` says of the method's own, beside settings and history."""

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class ConvNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut; where the block halves the image, average pooling does it in place of a stride."""
+    """Two 3×3 convolutions and a shortcut; if the block halves the image, average pooling before the second does it in place of a stride."""
 
     def __init__(self, inputs: int, outputs: int, halve: bool) -> None:
         super().__init__()
@@ -60,8 +61,8 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
             instance_norm(outputs),
             nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
             pool,
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
             instance_norm(outputs),
         )
         self.shortcut = nn.Identity()
@@ -73,41 +74,56 @@ class ResidualBlock(nn.Module):
         return self.relu(self.body(images) + self.shortcut(images))
 
 
-class ResNetAP(nn.Module):
-    """ResNet with average pooling in place of strides and instance norm; depth 10 has one block a stage.
+def fan_out(network: nn.Module) -> None:
+    """Draw the weights of every convolution from a normal distribution of variance 2 / (kernel size · outputs), as ResNet's authors do."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    4,910,922 parameters at 10 classes and size 64 or more (7×7 stem, average pool 4, as at 224×224). Below 64 the stem is
-    3×3 without a pool, as is usual at 32×32. Takes normalised images [N, channels, size, size], gives logits [N, classes].
-    Raises ValueError at another depth, and where size is below 16: the last stage would have one pixel, which instance
-    norm turns into 0, so that all images would have the same logits.
+
+class ResNetAP(nn.Module):
+    """ResNet with average pooling in place of strides and instance norm, as in IDC's published code.
+
+    Depth 10 has one block per stage: 4,910,922 parameters at 10 classes and 224×224. The stem is a 3×3 convolution up to 64
+    pixels, one with an average pool of 2 up to 128, and a 7×7 convolution with an average pool of 4 above.
+
+    Args:
+        channels, classes: at least 1.
+        size: side of the images in pixels, at least 16: below, the last stage would have one pixel, which instance norm turns
+            into 0, so that all images would have the same logits.
+        depth: a key of `DEPTHS`.
+        width: channels of the first stage; each later stage has twice as many as the one before.
+
+    Raises:
+        TypeError, ValueError: at other values.
     """
 
     DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2)}
-    WIDTHS = (64, 128, 256, 512)
 
-    def __init__(self, channels: int, classes: int, size: int, depth: int = 10) -> None:
+    def __init__(self, channels: int, classes: int, size: int, depth: int = 10, width: int = 64) -> None:
         super().__init__()
         if checks.whole("depth", depth, 1) not in self.DEPTHS:
             raise ValueError(f"depth={depth} is unknown; allowed: {', '.join(map(str, self.DEPTHS))}")
         check_shape(channels, classes, size, 16)
-        large = size >= 64
-        kernel = 7 if large else 3
+        inputs = checks.whole("width", width, 1)
+        kernel, pool = (3, 1) if size <= 64 else (3, 2) if size <= 128 else (7, 4)
         layers: list[nn.Module] = [
-            nn.Conv2d(channels, self.WIDTHS[0], kernel, padding=kernel // 2, bias=False),
-            instance_norm(self.WIDTHS[0]),
+            nn.Conv2d(channels, inputs, kernel, padding=kernel // 2, bias=False),
+            instance_norm(inputs),
             nn.ReLU(),
+            nn.AvgPool2d(pool) if pool > 1 else nn.Identity(),
         ]
-        layers += [nn.AvgPool2d(4)] if large else []
-        inputs = self.WIDTHS[0]
-        for stage, (outputs, count) in enumerate(zip(self.WIDTHS, self.DEPTHS[depth])):
+        for stage, count in enumerate(self.DEPTHS[depth]):
             for block in range(count):
+                outputs = width * 2**stage
                 layers.append(ResidualBlock(inputs, outputs, halve=stage > 0 and block == 0))
                 inputs = outputs
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(inputs, classes)
+        fan_out(self)
 
     def features(self, images: Tensor) -> Tensor:
-        """The embedding before the last layer, [N, 512]."""
+        """The embedding before the last layer, [N, 8 * width]."""
         return self.body(images)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -130,12 +146,10 @@ class BatchNormNetwork(nn.Module):
         check_shape(channels, classes, size, 16)
         self.large = size >= 64
 
-    def stem(self, channels: int, outputs: int, fan: str) -> nn.Conv2d:
-        """The first convolution, its weights drawn as torchvision's, which always takes 3 channels."""
+    def stem(self, channels: int, outputs: int) -> nn.Conv2d:
+        """The first convolution; torchvision's always takes 3 channels."""
         kernel, stride = (7, 2) if self.large else (3, 1)
-        convolution = nn.Conv2d(channels, outputs, kernel, stride, padding=kernel // 2, bias=False)
-        nn.init.kaiming_normal_(convolution.weight, mode=fan, nonlinearity="relu")
-        return convolution
+        return nn.Conv2d(channels, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
     def features(self, images: Tensor) -> Tensor:
         """The embedding before the last layer, [N, head.in_features]."""
@@ -146,20 +160,28 @@ class BatchNormNetwork(nn.Module):
 
 
 class ResNet10(BatchNormNetwork):
-    """torchvision's ResNet with one basic block a stage, of 64 to 512 channels; D is 512.
+    """torchvision's ResNet of one basic block per stage, whose layers have its names; D is 8 times the width.
 
-    4,903,242 parameters at 10 classes and 32×32×3. IDC's published code takes half of these channels on CIFAR.
+    4,903,242 parameters at 10 classes, 32×32×3 and width 64. IDC's published code takes 32 channels on CIFAR ("resnet10-w32").
+    width: channels of the first stage; each later stage has twice as many as the one before.
     """
 
-    def __init__(self, channels: int, classes: int, size: int) -> None:
+    def __init__(self, channels: int, classes: int, size: int, width: int = 64) -> None:
         from torchvision.models import resnet  # takes a second, which is for those who use it
 
         super().__init__(channels, classes, size)
-        self.body = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=classes)
-        self.body.conv1 = self.stem(channels, 64, "fan_out")
-        if not self.large:
-            self.body.maxpool = nn.Identity()
-        self.head, self.body.fc = self.body.fc, nn.Identity()
+        checks.whole("width", width, 1)
+        layers = {"conv1": self.stem(channels, width), "bn1": nn.BatchNorm2d(width), "relu": nn.ReLU()}
+        layers |= {"maxpool": nn.MaxPool2d(3, 2, 1)} if self.large else {}
+        for stage in range(4):
+            outputs, stride = width * 2**stage, 2 if stage else 1
+            inputs, shortcut = outputs // stride, None
+            if stage:
+                shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            layers[f"layer{stage + 1}"] = nn.Sequential(resnet.BasicBlock(inputs, outputs, stride, shortcut))
+        self.body = nn.Sequential(OrderedDict(**layers, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
+        self.head = nn.Linear(8 * width, classes)
+        fan_out(self.body)
 
 
 class DenseNet(BatchNormNetwork):
@@ -173,31 +195,41 @@ class DenseNet(BatchNormNetwork):
 
         super().__init__(channels, classes, size)
         self.body = densenet.DenseNet(growth_rate=12, block_config=(6, 12, 24, 16), num_init_features=24, num_classes=classes)
-        self.body.features.conv0 = self.stem(channels, 24, "fan_in")
+        self.body.features.conv0 = self.stem(channels, 24)
+        nn.init.kaiming_normal_(self.body.features.conv0.weight)  # as torchvision draws the others
         if not self.large:
             self.body.features.norm0 = self.body.features.relu0 = self.body.features.pool0 = nn.Identity()
         self.head, self.body.classifier = self.body.classifier, nn.Identity()
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet10ap": ResNetAP, "resnet10": ResNet10, "densenet": DenseNet}
-_SHAPED = re.compile(r"convnet(-d(?P<depth>[1-9]\d*))?(-w(?P<width>[1-9]\d*))?")  # its depth and width in its name
+_SHAPED = re.compile(r"(?P<name>convnet|resnet10ap|resnet10)(-d(?P<depth>[1-9]\d*))?(-w(?P<width>[1-9]\d*))?")  # its depth and width in its name
 MATCHABLE = ("convnet", "resnet10ap")  # what condensing takes: no batch norm, whose running statistics its checkpoints do not hold
 SLOW_TO_COMPILE = ("densenet",)  # minutes for each of its graphs on a CPU
+LAYOUTS = {"resnet10ap": 2}  # names that have had another network; what is trained says which, so that the two never mix
 
 
 def factory(name: str) -> Callable[..., nn.Module]:
     """What builds the network of a name from (channels, classes, size).
 
     Args:
-        name: a key of `MODELS`, or a ConvNet with its depth or width, as "convnet-d5-w64".
+        name: a key of `MODELS`; a ConvNet with its depth or width, as "convnet-d5-w64"; or a ResNet10 or ResNet10-AP with the
+            width of its first stage, as "resnet10-w32".
 
     Raises:
         ValueError: if there is no such network; the message suggests the nearest name.
     """
     shaped = _SHAPED.fullmatch(checks.instance("model", name, str))
-    if shaped:
-        return functools.partial(ConvNet, **{option: int(digits) for option, digits in shaped.groupdict().items() if digits})
+    if shaped and (shaped["name"] == "convnet" or not shaped["depth"]):
+        options = {option: int(shaped[option]) for option in ("depth", "width") if shaped[option]}
+        return functools.partial(MODELS[shaped["name"]], **options)
     return MODELS[checks.one_of("model", name, MODELS)]
+
+
+def layout(name: str) -> dict[str, int]:
+    """{"layout": n} if the network of a name is not the first that the name has had; else nothing."""
+    number = LAYOUTS.get(name.split("-")[0])
+    return {} if number is None else {"layout": number}
 
 
 def check_matchable(name: str) -> str:

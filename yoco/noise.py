@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from yoco.data import ImageData
 from yoco.dynamics import Dynamics
 from yoco.lazy import pd
 from yoco.prune import METHODS, Selection
+from yoco.scores import EL2N, LBPE, SCORES
 from yoco.study import Cell
 from yoco.train import Protocol
 
@@ -46,23 +48,23 @@ class Case:
         return {"place": self.place, "kind": self.kind, "percent": self.percent}
 
 
-def _lbpe(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> Tensor:
-    return METHODS["yoco"].score(prune.request(condensed, dynamics, "yoco", **options))
-
-
 def _every_run(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> Tensor:
     """LBPE of each of the runs, float [R, N]."""
-    return torch.stack([_lbpe(condensed, recorded) for recorded in dynamics])
+    return torch.stack([LBPE.read(condensed, recorded) for recorded in dynamics])
 
 
 # scores in LBPE's place, low in balanced classes: (set, all runs, number of the run) -> float [N], high is hard
 REPAIRS: dict[str, Callable[[CondensedSet, Sequence[Dynamics], int], Tensor]] = {
-    "early": lambda condensed, dynamics, number: METHODS["el2n"].score(prune.request(condensed, dynamics[number], "el2n")),
-    "trimmed": lambda condensed, dynamics, number: _lbpe(condensed, dynamics[number], average="trimmed"),
+    "early": lambda condensed, dynamics, number: EL2N.read(condensed, dynamics[number]),
+    "trimmed": lambda condensed, dynamics, number: LBPE.read(condensed, dynamics[number], average="trimmed"),
     "all runs": lambda condensed, dynamics, number: _every_run(condensed, dynamics).mean(0),
     "two-sided": lambda condensed, dynamics, number: scores.two_sided(_every_run(condensed, dynamics), condensed.formed_labels),
 }
-RULES = (*METHODS, *REPAIRS)
+
+
+def every_rule() -> list[str]:
+    """Every pruning method, and every repair."""
+    return [*METHODS, *REPAIRS]
 
 
 def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
@@ -72,15 +74,15 @@ def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
     epochs, before wrong labels are learned by heart: EL2N), "trimmed" (the robust mean over the epochs), "all runs" (LBPE,
     averaged over the runs), "two-sided" (the cut by agreement, `scores.two_sided`). Raises as `prune.prune`.
     """
-    checks.one_of("rule", rule, RULES)
+    checks.one_of("rule", rule, every_rule())
     condensed = case.condensed
     if rule in METHODS:
         return prune.prune(condensed, case.dynamics[number], rule, ipc_to, seed=number)
-    wanted = prune.request(condensed, case.dynamics[number], "yoco", ipc_to)
+    ipc_to = checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
+    wanted = prune.Wanted(ipc_to, ipc_to * condensed.factor**2, "easy", True, number)
     score = REPAIRS[rule](condensed, case.dynamics, number)
-    indices = prune.select(score, condensed.formed_labels, wanted.per_class, keep="easy", balanced=True)
-    counts = torch.bincount(condensed.formed_labels[indices], minlength=len(condensed.classes))
-    return Selection(indices, counts, rule, int(ipc_to), "easy", True, number)
+    indices = prune.select(score, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced)
+    return prune.selection_of(condensed, indices, rule, wanted)
 
 
 def kept(case: Case, selection: Selection) -> dict[str, float]:
@@ -98,7 +100,7 @@ def detection(case: Case) -> pd.DataFrame:
     rows = []
     for number, recorded in enumerate(case.dynamics if case.damaged.any() else ()):
         table = prune.score_table(case.condensed, recorded)
-        found = {name: -table[name] if name == "aum" else table[name] for name in table.columns if name not in ("index", "label", "class")}
+        found = {name: -table[name] if SCORES[name].direction == "low" else table[name] for name in prune.score_names(table)}
         found |= {name: repair(case.condensed, case.dynamics, number) for name, repair in REPAIRS.items()}
         rows += [{**case.labels, "score": name, "dynamics": number, "auc": roc_auc_score(case.damaged, hard)} for name, hard in found.items()]
     table = pd.DataFrame(rows, columns=["place", "kind", "percent", "score", "dynamics", "auc"])
@@ -108,20 +110,21 @@ def detection(case: Case) -> pd.DataFrame:
 def compare(
     cases: Sequence[Case],
     data: ImageData,
-    rules: Sequence[str] = RULES,
+    rules: Sequence[str] | None = None,
     *,
     ipc_to: Sequence[int] = (1,),
     trained_to: Sequence[int] = (1,),
     seed: int = 0,
     seeds: int = 1,
     results: str | Path | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """Every rule on every case at every budget, and the accuracy of networks trained on what stays.
+    """Every rule (or those given) on every case at every budget, and the accuracy of networks trained on what stays.
 
     ipc_to: budgets; trained_to: those of them that are trained at. seed: the first of the trainings' seeds, of which each run
-    of a case has `seeds` of its own, the same for every rule. results: as of `study.train`; options: fields of
+    of a case has `seeds` of its own, the same for every rule. results, executor: as of `study.train`; options: fields of
     `train.Protocol`. Returns a table with columns place, kind, percent, method (the rule), ipc_to, dynamics, seed, kept,
     damaged, precision, recall (see `kept`), accuracy (%), fingerprint, epochs, and the precision of the arithmetic as
     `arithmetic`; the last four are missing where nothing was trained. Raises as `prune.prune` and `study.train`.
@@ -131,8 +134,9 @@ def compare(
         raise ValueError(f"trained_to must hold budgets of ipc_to={list(ipc_to)}, got {odd}")
     protocol = Protocol.of(**options)
     for case in cases:
-        study.check_last_batch(case.dynamics, protocol)
-    plan = [(case, rule, budget, number) for case in cases for rule in rules for budget in ipc_to for number in range(len(case.dynamics))]
+        study.check_recorded_alike(case.dynamics, protocol)
+    chosen = every_rule() if rules is None else rules
+    plan = [(case, rule, budget, number) for case in cases for rule in chosen for budget in ipc_to for number in range(len(case.dynamics))]
     rows, cells, trained = [], [], []
     for case, rule, budget, number in plan:
         selection = keep(case, rule, budget, number)
@@ -142,7 +146,7 @@ def compare(
                 trained.append(len(rows))
                 cells.append(Cell(case.condensed, selection, number, own, protocol, {}))
             rows.append({**found, "seed": own})
-    accuracies = study.train(cells, data, results=results, progress=progress).set_axis(trained)
+    accuracies = study.train(cells, data, results=results, executor=executor, progress=progress).set_axis(trained)
     extra = accuracies[["accuracy", "fingerprint", "epochs"]].assign(arithmetic=accuracies["precision"])
     return pd.DataFrame(rows).join(extra).astype({"epochs": "Int64"})
 

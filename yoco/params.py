@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Mapping
 from itertools import product
-from typing import Any, ClassVar, Optional, Self
+from typing import Any, Optional, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -11,9 +11,9 @@ from yoco import ablations, checks, damage, fields, noise, zoo
 from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condense.settings import SCALES, default_model
 from yoco.dynamics import LBPE_FORMED, LBPE_SINGLE
-from yoco.models import MODELS
+from yoco.options import Described
 from yoco.prune import METHODS
-from yoco.runs import ZOO
+from yoco.zoo import PREFIX as ZOO
 
 
 def _scale_of(dataset: str) -> str:
@@ -25,39 +25,39 @@ class Parameters(BaseModel):
     """What all notebooks take."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    by_preset: ClassVar[dict[str, tuple[Any, Any]]] = {}  # defaults that the preset decides: smoke's, and the others'
 
     dataset: fields.Dataset = Field("digits", description="digits, cifar10, cifar100, imagenet10 or folder:PATH")
-    root: Optional[str] = Field(None, description="where the dataset is, or is downloaded to (none: ~/.cache/yoco)")
-    run_dir: Optional[str] = Field(None, description="the run's folder (none: runs/ and the dataset's name)")
+    root: Optional[fields.Text] = Field(None, description="where the dataset is, or is downloaded to (none: ~/.cache/yoco)")
+    run_dir: Optional[fields.Text] = Field(None, description="the run's folder (none: runs/ and the dataset's name)")
     seed: fields.Seed = Field(0, description="seed of everything that is drawn")
     size: Optional[fields.Side] = Field(None, description="resize the real images to this side")
-    method: fields.Condenser = Field("idc", description=f"of condensation: {', '.join(CONDENSATIONS)}")
+    method: fields.Condenser = Field("idc", description="condensation method")
     ipc: fields.Count = Field(10, description="images per class of the condensed set, IPC_F")
     factor: Optional[fields.Count] = Field(None, description="cells along a side of a condensed image (none: the method's own)")
-    preset: Optional[fields.Preset] = Field(None, description="paper, laptop or smoke (none: smoke on digits, else laptop)")
-    epochs: Optional[fields.Count] = Field(None, description="of each training (none: 1000, 200 or 10, by preset)")
-    protocol: fields.Protocol = Field("even", description="of trainings: even (batches split evenly) or paper (a small last batch, as published)")
+    preset: Optional[fields.Preset] = Field(None, description="scale of all settings (none: smoke on digits, else laptop)")
+    epochs: Optional[fields.Count] = Field(None, description="epochs of each training (none: 1000, 200 or 10, by preset)")
+    protocol: fields.Protocol = Field("even", description="how trainings split an epoch: evenly, or with a small last batch, as published")
+    augmentation: fields.Augmentation = Field("dsa", description="augmentation of trainings, of DSA or as published for ImageNet-10")
     model: Optional[fields.Model] = Field(None, description="network of all trainings (none: convnet, or resnet10ap for images of 64 pixels or more)")
     width: Optional[fields.Count] = Field(None, description="channels of the ConvNet (none: 128, or 24 in smoke)")
-    precision: fields.Precision = Field("auto", description="of convolutions: auto, float32 or bfloat16")
+    precision: fields.Precision = Field("auto", description="number format of convolutions")
 
-    outer_loops: Optional[fields.Count] = Field(None, description="of idc, dream and dsa: fresh networks (none: by preset)")
-    inner_loops: Optional[fields.Count] = Field(None, description="of idc, dream and dsa: image steps with each network (none: by preset)")
-    iterations: Optional[fields.Count] = Field(None, description="of mtt, kip and ncfm: image steps (none: by preset)")
-    pool_networks: Optional[fields.Count] = Field(None, description="of ncfm: networks of its pool (none: by preset)")
-    pool_epochs: Optional[fields.Count] = Field(None, description="of ncfm: epochs of each of them (none: by preset)")
-    nested: Optional[fields.Nested] = Field(None, description="of ncfm: budgets whose prefixes are matched too, or true for 1, 2, 3, 5, …")
+    outer_loops: Optional[fields.Count] = Field(None, description="fresh networks in idc, dream and dsa (none: by preset)")
+    inner_loops: Optional[fields.Count] = Field(None, description="image steps with each network in idc, dream and dsa (none: by preset)")
+    iterations: Optional[fields.Count] = Field(None, description="image steps of mtt, kip and ncfm (none: by preset)")
+    pool_networks: Optional[fields.Count] = Field(None, description="networks in the pool of ncfm (none: by preset)")
+    pool_epochs: Optional[fields.Count] = Field(None, description="epochs of each network in the pool of ncfm (none: by preset)")
+    nested: Optional[fields.Nested] = Field(None, description="budgets whose prefixes ncfm matches too, or true for 1, 2, 3, 5, …")
     time_budget: Optional[fields.Seconds] = Field(None, description="seconds after which condensing stops; run again to go on")
 
     @model_validator(mode="before")
     @classmethod
     def _filled_by_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """With the values of `by_preset` that are not given."""
+        """With the defaults that the preset decides, of parameters that are not given."""
         dataset = str(values.get("dataset", cls.model_fields["dataset"].default))
         smoke = (values.get("preset") or _scale_of(dataset)) == "smoke"
-        filled = {name: short if smoke else full for name, (short, full) in cls.by_preset.items() if values.get(name) is None}
-        return values | filled
+        fills = {name: fields.fill(field) for name, field in cls.model_fields.items() if values.get(name) is None}
+        return values | {name: fill(smoke) for name, fill in fills.items() if fill}
 
     @model_validator(mode="after")
     def _seeds_from_there_on(self) -> Self:
@@ -69,7 +69,7 @@ class Parameters(BaseModel):
     @property
     def seeds_taken(self) -> int:
         """Seeds that the runs take, from `seed` on."""
-        return max(getattr(self, name, 1) for name in ("seeds", "dynamics", "compare_seeds"))
+        return 1
 
     @property
     def scale(self) -> str:
@@ -86,25 +86,28 @@ class Parameters(BaseModel):
         if method in (None, self.method):
             nested = {} if self.nested is None else {"nested": self.nested}
             return {**self.start(), "time_budget": self.time_budget, **nested}
-        size = self.size or 1  # settings have the same names at every size
-        known = {"method", "preset", "ipc", "factor", "seed", "precision", *CONDENSATIONS[method].settings_for(self.scale, size, 1, {}).record()}
+        known = {"method", "preset", "ipc", "factor", "seed", "precision", *self._settings_of(method)}
         other = self.model_copy(update={"method": method, "factor": None})
         return {name: value for name, value in other.condensation().items() if name in known | {"time_budget"}}
 
+    def _settings_of(self, method: str) -> set[str]:
+        """Names of a condensation method's settings, which are the same at every size."""
+        return {*CONDENSATIONS[method].settings_for(self.scale, self.size or 1, 1, {}).record()}
+
     def start(self) -> dict[str, Any]:
         """Arguments for `start_set`."""
-        networks = () if self.method == "kip" else ("model", "width")  # a kernel has neither
+        networks = {"model", "width"} & self._settings_of(self.method)  # a kernel has neither
         steps = ("outer_loops", "inner_loops", "iterations", "pool_networks", "pool_epochs")
-        names = ("method", "ipc", "factor", "seed", "precision", *steps, *networks)
-        chosen = {name: getattr(self, name) for name in names}
-        return {"preset": self.scale, **{name: value for name, value in chosen.items() if value is not None}}
+        names = {"method", "ipc", "factor", "seed", "precision", *steps, *networks}
+        return {"preset": self.scale, **self.model_dump(include=names, exclude_none=True)}
 
     def training(self, size: int) -> dict[str, Any]:
         """Arguments for `record`, `evaluate_many` and `study.run` on images of side `size`."""
         scale, model = SCALES[self.scale], self.model or default_model(size)
         width = self.width or (scale.width if model == "convnet" else None)
         shape = {"model": model, "width": width, "batch_size": scale.batch_size}
-        return {"epochs": self.epochs or scale.epochs, "protocol": self.protocol, **shape, "precision": self.precision}
+        how = {"protocol": self.protocol, "augmentation": self.augmentation}
+        return {"epochs": self.epochs or scale.epochs, **how, **shape, "precision": self.precision}
 
     def recording(self, size: int) -> dict[str, Any]:
         """Arguments for `record` and `record_many`: those of training, but for the epochs."""
@@ -115,9 +118,14 @@ class Condensation(Parameters):
     """01_condensation"""
 
     seeds: fields.Count = Field(2, description="networks trained on the start, and on the result")
-    compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods compared")
-    compare_seconds: fields.Seconds = Field(4.0, gt=0, description="of condensing, for each of those whose set neither the run nor the zoo has")
+    compare: Optional[fields.Condensers] = fields.all_of("condensation methods compared", CONDENSATIONS)
+    compare_seconds: fields.Seconds = Field(4.0, gt=0, description="seconds of condensing by each of those whose set neither the run nor the zoo has")
     compare_seeds: fields.Count = Field(1, description="networks trained on each start and result of those")
+
+    @property
+    def seeds_taken(self) -> int:
+        """Seeds that the runs take, from `seed` on."""
+        return max(self.seeds, self.compare_seeds)
 
 
 class Scores(Parameters):
@@ -141,7 +149,7 @@ class Balance(Scores):
 class Gallery(Scores):
     """07_gallery"""
 
-    budget: fields.Count = Field(1, description="of the figures about pruning, IPC_T")
+    budget: fields.Count = Field(1, description="IPC_T of the figures about pruning")
 
 
 class Study(Parameters):
@@ -149,9 +157,14 @@ class Study(Parameters):
 
     ipc_to: fields.DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
     dynamics: fields.Count = Field(3, description="training runs recorded")
-    seeds: fields.Count = Field(1, description="networks trained on each pruned set, for each of those")
-    dynamics_epochs: Optional[fields.Count] = Field(None, description="of each recorded run (none: as epochs; 20 in smoke)")
-    methods: fields.Methods = Field(list(METHODS), description="pruning methods")
+    seeds: fields.Count = Field(1, description="networks trained on each pruned set, for each recorded run")
+    dynamics_epochs: Optional[fields.Count] = Field(None, description="epochs of each recorded run (none: as epochs; 20 in smoke)")
+    methods: Optional[fields.Methods] = fields.all_of("pruning methods", METHODS)
+
+    @property
+    def seeds_taken(self) -> int:
+        """Seeds that the runs take, from `seed` on."""
+        return max(self.seeds, self.dynamics)
 
     def recording(self, size: int) -> dict[str, Any]:
         """As of every notebook, with the epochs of its own."""
@@ -165,12 +178,11 @@ class Study(Parameters):
 class Pruning(Study):
     """04_pruning"""
 
-    by_preset = {"ipc_to": ([1, 2], [1, 2, 5]), "dynamics": (2, 3)}
-    ipc_to: Optional[fields.DifferentCounts] = Field(None, description="budgets, IPC_T (none: 1, 2, 5, or 1, 2 in smoke)")
-    dynamics: Optional[fields.Count] = Field(None, description="training runs recorded (none: 3, or 2 in smoke)")
+    ipc_to: Optional[fields.DifferentCounts] = fields.by_preset("budgets, IPC_T", smoke=[1, 2], otherwise=[1, 2, 5])
+    dynamics: Optional[fields.Count] = fields.by_preset("training runs recorded", smoke=2, otherwise=3)
     epochs_to: Optional[fields.Counts] = Field(None, description="epochs at each of ipc_to, in its order (none: as epochs)")
     also: fields.OptionalCondensers = Field(["dream"], description="condensations whose sets, pruned at random, are columns as well; may be empty")
-    bytes_epochs: Optional[fields.Count] = Field(None, description="of the trainings on one file's prefixes (none: as epochs)")
+    bytes_epochs: Optional[fields.Count] = Field(None, description="epochs of the trainings on one file's prefixes (none: as epochs)")
 
     @model_validator(mode="after")
     def _an_epoch_count_a_budget(self) -> "Pruning":
@@ -187,15 +199,14 @@ class Pruning(Study):
 class Ablations(Study):
     """05_ablations"""
 
-    by_preset = {"networks": (["convnet", "convnet-d2-w32"], ["convnet", "resnet10"])}
     ipc_to: fields.DifferentCounts = Field([1], description="budgets, IPC_T")
     dynamics: fields.Count = Field(2, description="training runs recorded")
-    methods: fields.Methods = Field(list(METHODS), description="pruning methods whose ends and balance are taken apart")
+    methods: Optional[fields.Methods] = fields.all_of("pruning methods whose ends and balance are taken apart", METHODS)
     top_k: fields.DifferentCounts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
-    within: fields.DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that it chooses them among")
-    compare: fields.Condensers = Field(list(CONDENSATIONS), description="condensation methods whose sets are pruned")
-    networks: Optional[fields.Models] = Field(
-        None, description=f"networks trained on what is left, of {', '.join(MODELS)} (none: convnet, resnet10; convnet, convnet-d2-w32 in smoke)"
+    within: fields.DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that LBPE chooses them among")
+    compare: Optional[fields.Condensers] = fields.all_of("condensation methods whose sets are pruned", CONDENSATIONS)
+    networks: Optional[fields.Models] = fields.by_preset(
+        "networks trained on what is left", smoke=["convnet", "convnet-d2-w32"], otherwise=["convnet", "resnet10-w32"]
     )
 
     def early(self, size: int, record_on: str = "augmented") -> dict[str, Any]:
@@ -209,23 +220,20 @@ class Ablations(Study):
 class Noise(Study):
     """06_noise"""
 
-    by_preset = {
-        "rates": ([40], [5, 10, 20, 40]),
-        "kinds": (["symmetric", "occlusion"], list(damage.KINDS)),
-        "condensed_kinds": (["symmetric"], list(damage.KINDS)),
-    }
     dataset: fields.DatasetOrZoo = Field("zoo:digits-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco")
     real: Optional[fields.Dataset] = Field(None, description="real images that a set of the zoo is tested on (none: the dataset that it tells)")
     ipc_to: fields.DifferentCounts = Field([1, 5], description="budgets, IPC_T")
     trained_to: Optional[fields.DifferentCounts] = Field(None, description="those of ipc_to at which networks are trained (none: the smallest)")
-    dynamics: fields.Count = Field(2, description="training runs recorded")
-    rates: Optional[fields.Percents] = Field(None, description="percent of the labels that are wrong (none: 5, 10, 20, 40, or 40 in smoke)")
-    kinds: Optional[fields.DamageKinds] = Field(
-        None, description="damage done to the condensed set (none: every kind, or symmetric and occlusion in smoke)"
+    dynamics: Optional[fields.Count] = fields.by_preset("training runs recorded, of each set", smoke=1, otherwise=2)
+    rates: Optional[fields.Percents] = fields.by_preset("percent of the labels that are wrong", smoke=[40], otherwise=[5, 10, 20, 40])
+    kinds: Optional[fields.DamageKinds] = fields.by_preset(
+        "damage done to the condensed set", smoke=["symmetric", "occlusion"], otherwise=list(damage.KINDS)
     )
     image_rates: Optional[fields.Percents] = Field(None, description="percent of images blurred, noisy or covered (none: the highest of rates)")
-    condensed_kinds: Optional[fields.DamageKinds] = Field(None, description="damage done before condensing (none: every kind, or symmetric in smoke)")
-    condensed_rates: Optional[fields.Percents] = Field(None, description="percent of the real images that it does (none: the highest of rates)")
+    condensed_kinds: Optional[fields.DamageKinds] = fields.by_preset(
+        "damage done before condensing", smoke=["symmetric"], otherwise=list(damage.KINDS)
+    )
+    condensed_rates: Optional[fields.Percents] = Field(None, description="percent of real images damaged before that (none: the highest of rates)")
 
     @model_validator(mode="after")
     def _trained_to_of_ipc_to(self) -> Self:
@@ -277,8 +285,14 @@ def validated(notebook: str, values: Mapping[str, Any]) -> Parameters:
     try:
         return model(**values)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()]
-        raise ValueError(f"parameters of {notebook}: {'; '.join(wrong)}") from None
+        raise ValueError(f"parameters of {notebook}: {'; '.join(map(_wrong, error.errors()))}") from None
+
+
+def _wrong(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors: the parameter, what came and what is allowed. Errors of our own checks are told as they are."""
+    text = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
+    place = ".".join(map(str, error["loc"]))
+    return text if not place or text.startswith(f"{error['loc'][0]}=") else f"{place}={error['input']!r}: {text}"
 
 
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
@@ -304,10 +318,6 @@ def assigned(source: str) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def table(notebook: str) -> str:
-    """A Markdown table of a notebook's parameters: name, type, default, meaning."""
-    rows = ["| parameter | type | default | meaning |", "| --- | --- | --- | --- |"]
-    for name, field in NOTEBOOKS[checks.one_of("notebook", notebook, NOTEBOOKS)].model_fields.items():
-        default = ", ".join(map(str, field.default)) if isinstance(field.default, list) else field.default
-        rows.append(f"| `{name}` | {fields.type_name(field.annotation)} | {default} | {field.description} |")
-    return "\n".join(rows)
+def described() -> dict[str, list[Described]]:
+    """The parameters of every notebook as readers are told of them: in `--help`, notebook cells and documents."""
+    return {name: [fields.described(*item) for item in model.model_fields.items()] for name, model in NOTEBOOKS.items()}

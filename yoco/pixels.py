@@ -170,9 +170,17 @@ def _mapped(path: Path, shape: Sequence[int]) -> Tensor:
 
 
 def as_array(images: Tensor) -> np.ndarray:
-    """`images` on the CPU as an array: one over the mapped file, where it is one and was not written to, which joblib hands
-    to other processes by the file's name."""
+    """`images` on the CPU as an array: one over the mapped file, if it is one and was not written to."""
     path = getattr(images, "mapped_from", None)
     if path is None or images._version:
         return images.numpy()
-    return np.memmap(path, np.uint8, "r", shape=tuple(images.shape))
+    return _Mapped(path, np.uint8, "r", shape=tuple(images.shape))
+
+
+class _Mapped(np.memmap):
+    """A whole file as an array, which goes to another process by its name; a part of it goes by its values."""
+
+    def __reduce__(self) -> Any:
+        if isinstance(self.base, mmap.mmap):
+            return _Mapped, (str(self.filename), self.dtype, self.mode, self.offset, self.shape)
+        return np.asarray(self).__reduce__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,45 +11,63 @@ from torch import Tensor
 
 from yoco import checks, paper, scores, seeds
 from yoco.condensed import CondensedSet
-from yoco.dynamics import Dynamics, lbpe_settings
+from yoco.dynamics import Dynamics
 from yoco.lazy import pd
+from yoco.scores import SCORES, Score
 
 KEEP = ("easy", "hard")
 STRATA, MOST_STRATA = 50, 1_000_000
+OURS = "yoco"  # the method that figures pick out
+COMMON = ("keep", "balanced", "seed")  # options of every method
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a method is asked for: `per_class` formed images a class (or that times the classes, in all), and its options."""
+class Wanted:
+    """What every method is asked for: `per_class` formed images a class (or that times the classes, in all), those of IPC
+    `ipc_to`; the end that stays; whether classes are balanced; the seed of what is drawn."""
 
-    condensed: CondensedSet
-    dynamics: Dynamics | None
+    ipc_to: int
     per_class: int
     keep: str
     balanced: bool
     seed: int
-    top_k: int
-    within: int
-    output: str
-    average: str
-    hard_cutoff: float
 
 
 @dataclass(frozen=True)
 class Method:
-    """A pruning method. score: one number per formed image, high is hard (None: it needs none). keep: the end that stays.
+    """How a score, or a rule of its own, becomes a selection.
 
-    balanced: as many of each class. training: what it needs of the run, "none", "early" or "full" (appendix, Table 1).
-    pick: its rule, Request -> indices.
+    Attributes:
+        name: what it is called by.
+        title: for readers, short.
+        keep: the end that stays unless another is asked for, "easy" or "hard".
+        balanced: as many of each class, unless the contrary is asked for.
+        needs: of the training run: "none", "early" or "full" (appendix, Table 1).
+        rule: (condensed, dynamics, wanted: Wanted, **options) -> int64 indices of the formed images that stay. Its keyword-only
+            parameters are the method's options.
+        nests: whether the balanced choice of any budget is the first part, in each class, of that of a larger one.
+        score: that it goes by, if it goes by one alone; the options are the score's.
     """
 
     name: str
     title: str
-    score: Callable[[Request], Tensor] | None
     keep: str
     balanced: bool
-    training: str
-    pick: Callable[[Method, Request], Tensor]
+    needs: str
+    rule: Callable[..., Tensor]
+    nests: bool = False
+    score: Score | None = None
+
+    def __post_init__(self) -> None:
+        checks.instance("name", self.name, str)
+        checks.one_of("keep", self.keep, KEEP)
+        checks.flag("balanced", self.balanced)
+        checks.one_of("needs", self.needs, scores.NEEDS)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options that it reads."""
+        return self.score.options if self.score else scores.options_of(self.rule)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,58 +153,93 @@ def _checked_score(score: Tensor) -> Tensor:
     return checks.finite("score", score)
 
 
-def _by_score(method: Method, request: Request) -> Tensor:
-    labels = request.condensed.formed_labels
-    return select(method.score(request), labels, request.per_class, keep=request.keep, balanced=request.balanced)
+def by_score(score: Score, name: str | None = None, title: str | None = None, *, keep: str = "hard", balanced: bool = False) -> Method:
+    """The method that keeps one end of a score, called as the score is unless it has a name and a title of its own."""
+
+    def rule(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted, **options: Any) -> Tensor:
+        hardness = score.hardness(condensed, dynamics, **options)
+        return select(hardness, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced)
+
+    return Method(name or score.name, title or score.title, keep, balanced, score.needs, rule, True, score)
 
 
-def _by_prototypes(method: Method, request: Request) -> Tensor:
+def _by_chance(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted) -> Tensor:
+    drawn = torch.rand(len(condensed.formed_labels), generator=seeds.generator(wanted.seed, stream=3))
+    return select(drawn, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced)
+
+
+def _by_prototypes(condensed: CondensedSet, dynamics: Dynamics, wanted: Wanted) -> Tensor:
     def pick(members: Tensor, n: int) -> Tensor:
-        return scores.ssp(request.dynamics.features[members], n, seed=request.seed, farthest=request.keep == "hard")
+        return scores.ssp(dynamics.features[members], n, seed=wanted.seed, farthest=wanted.keep == "hard")
 
-    return _in_groups(request.condensed.formed_labels, request.per_class, request.balanced, pick)
+    return _in_groups(condensed.formed_labels, wanted.per_class, wanted.balanced, pick)
 
 
-def _by_strata(method: Method, request: Request) -> Tensor:
-    score = method.score(request) * (1 if request.keep == "easy" else -1)  # keep="hard" drops the easiest share
+def _by_strata(condensed: CondensedSet, dynamics: Dynamics, wanted: Wanted, *, hard_cutoff: float | None = None) -> Tensor:
+    """hard_cutoff: None for the paper's, of its dataset that is most like this one."""
+    hard_cutoff = paper_cutoff(condensed, wanted.ipc_to) if hard_cutoff is None else hard_cutoff
+    score = scores.EL2N.hardness(condensed, dynamics) * (1 if wanted.keep == "easy" else -1)  # "hard" drops the easiest share
 
     def pick(members: Tensor, n: int) -> Tensor:
-        return stratified(score[members], n, hard_cutoff=request.hard_cutoff, seed=request.seed)
+        return stratified(score[members], n, hard_cutoff=hard_cutoff, seed=wanted.seed)
 
-    return _in_groups(request.condensed.formed_labels, request.per_class, request.balanced, pick)
-
-
-def _random_score(request: Request) -> Tensor:
-    return torch.rand(len(request.condensed.formed_labels), generator=seeds.generator(request.seed, stream=3))
+    return _in_groups(condensed.formed_labels, wanted.per_class, wanted.balanced, pick)
 
 
-def _el2n_score(request: Request) -> Tensor:
-    return scores.el2n(request.dynamics.early_logits(), request.dynamics.labels)
+def paper_cutoff(condensed: CondensedSet, ipc_to: int) -> float:
+    """The share of hardest images that CCS drops, by the paper's table: of this dataset, or of the one most like it."""
+    classes = len(condensed.classes)
+    dataset = paper.dataset_of(str(condensed.info.get("dataset", "")), classes) or paper.most_like(classes, condensed.size)
+    return paper.hard_cutoff(dataset, condensed.ipc, ipc_to)
 
 
-def _lbpe_score(request: Request) -> Tensor:
-    logits = request.dynamics.top_logits(request.top_k, request.within)
-    return scores.lbpe(logits, request.dynamics.labels, top_k=len(logits), within=len(logits), output=request.output, average=request.average)
+class _Methods(Mapping[str, Method]):
+    """The methods that are registered, then one for each score (`scores.register`) that none of them goes by."""
+
+    def __init__(self) -> None:
+        self.registered: dict[str, Method] = {}
+
+    def _all(self) -> dict[str, Method]:
+        taken = {*self.registered, *(method.score.name for method in self.registered.values() if method.score)}
+        return self.registered | {name: by_score(score) for name, score in SCORES.items() if name not in taken}
+
+    def __getitem__(self, name: str) -> Method:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
 
 
-METHODS: dict[str, Method] = {
+METHODS = _Methods()
+
+
+def register(method: Method) -> Method:
+    """Add a method to `METHODS`. Returns it. Raises ValueError if there is one of that name."""
+    if checks.instance("method", method, Method).name in METHODS:
+        raise ValueError(f"method={method.name!r} is registered already; registered: {', '.join(METHODS)}")
+    METHODS.registered[method.name] = method
+    return method
+
+
+METHODS.registered |= {
     method.name: method
     for method in (
-        Method("random", "Random", _random_score, "easy", False, "none", _by_score),
-        Method("ssp", "SSP", None, "easy", False, "full", _by_prototypes),
-        Method("entropy", "Entropy", lambda r: scores.entropy(r.dynamics.final_logits), "hard", False, "full", _by_score),
-        Method("aum", "AUM", lambda r: -r.dynamics.aum, "hard", False, "full", _by_score),
-        Method("forgetting", "Forg.", lambda r: r.dynamics.forgetting, "hard", False, "full", _by_score),
-        Method("el2n", "EL2N", _el2n_score, "hard", False, "early", _by_score),
-        Method("ccs", "CCS", _el2n_score, "easy", False, "early", _by_strata),
-        Method("yoco", "YOCO", _lbpe_score, "easy", True, "early", _by_score),
+        Method("random", "Random", "easy", False, "none", _by_chance, nests=True),
+        Method("ssp", "SSP", "easy", False, "full", _by_prototypes),
+        by_score(SCORES["entropy"]),
+        by_score(SCORES["aum"]),
+        by_score(SCORES["forgetting"]),
+        by_score(scores.EL2N),
+        Method("ccs", "CCS", "easy", False, "early", _by_strata),
+        by_score(scores.LBPE, "yoco", "YOCO", keep="easy", balanced=True),
     )
 }
 
-RANKING = tuple(name for name, method in METHODS.items() if method.pick is _by_score)  # their choices nest
 
-
-def request(
+def prune(
     condensed: CondensedSet,
     dynamics: Dynamics | None,
     method: str = "yoco",
@@ -195,52 +248,47 @@ def request(
     keep: str | None = None,
     balanced: bool | None = None,
     seed: int = 0,
-    top_k: int | None = None,
-    within: int | None = None,
-    output: str = "probabilities",
-    average: str = "mean",
-    hard_cutoff: float | None = None,
-) -> Request:
-    """Check the arguments of `prune` and fill in what the method and the paper say. Raises as `prune`."""
+    **options: Any,
+) -> Selection:
+    """Prune a condensed set to `ipc_to` images a class: ipc_to * factor² formed images each, or as many in all if not balanced.
+
+    Args:
+        condensed: the set.
+        dynamics: a training run on it; None will do for "random".
+        method: a name in `METHODS`.
+        ipc_to: IPC_T, 1 to the set's.
+        keep: "easy" or "hard", None for the method's own end. For "random" either end of a random order; for "ssp" "hard"
+            keeps the images farthest from the centres; for "ccs" it drops the easiest share.
+        balanced: as many of each class; None for what the method does.
+        seed: of random, SSP and CCS.
+        **options: those that the method reads (`METHODS[method].options`): top_k, within, output and average of "yoco" (see
+            `scores.lbpe`), hard_cutoff of "ccs"; None, or left out, for the paper's.
+
+    Raises:
+        ValueError: at an unknown method, ipc_to out of range, dynamics of another set, or dynamics that lack what the method needs.
+        TypeError: at an option that the method does not read, and at values of another type.
+    """
     chosen = METHODS[checks.one_of("method", method, METHODS)]
     ipc_to = checks.whole("ipc_to", ipc_to, 1, checks.instance("condensed", condensed, CondensedSet).ipc)
     keep = checks.one_of("keep", chosen.keep if keep is None else keep, KEEP)
     balanced = checks.flag("balanced", chosen.balanced if balanced is None else balanced)
-    if dynamics is None:
-        if chosen.training != "none":
-            raise ValueError(f"method={method!r} needs dynamics, got None")
-    elif not checks.instance("dynamics", dynamics, Dynamics).of(condensed):
-        raise ValueError(f"dynamics were recorded on another set ({dict(dynamics.info)}) than this one ({condensed.fingerprint})")
-    elif chosen.training == "full" and not dynamics.complete:
-        raise ValueError(f"method={method!r} needs the whole training run; these dynamics stopped early ({dict(dynamics.info)})")
-    paper_k, paper_window = lbpe_settings(condensed)
-    if hard_cutoff is None:
-        classes = len(condensed.classes)
-        dataset = paper.dataset_of(str(condensed.info.get("dataset", "")), classes) or paper.most_like(classes, condensed.size)
-        hard_cutoff = paper.hard_cutoff(dataset, condensed.ipc, ipc_to)
-    return Request(
-        condensed, dynamics, ipc_to * condensed.factor**2, keep, balanced, checks.seed("seed", seed),
-        checks.whole("top_k", paper_k if top_k is None else top_k, 1), checks.whole("within", paper_window if within is None else within, 1),
-        checks.one_of("output", output, scores.OUTPUTS), checks.one_of("average", average, scores.AVERAGES),
-        checks.real("hard_cutoff", hard_cutoff, 0, 1),
-    )
+    wanted = Wanted(ipc_to, ipc_to * condensed.factor**2, keep, balanced, checks.seed("seed", seed))
+    what = f"method={method!r}"
+    scores.check_options(what, options, chosen.options)
+    scores.check_dynamics(condensed, dynamics, chosen.needs, what)
+    return selection_of(condensed, chosen.rule(condensed, dynamics, wanted, **options), method, wanted)
 
 
-def prune(condensed: CondensedSet, dynamics: Dynamics | None, method: str = "yoco", ipc_to: int = 1, **options) -> Selection:
-    """Prune a condensed set to `ipc_to` images a class: ipc_to * factor² formed images each, or as many in all where not balanced.
-
-    method: a name in `METHODS`; dynamics may be None for "random". options: keep ("easy" | "hard") and balanced override
-    the method's own (for "random" keep takes either end of a random order; for "ssp" "hard" keeps the images farthest
-    from the centres; for "ccs" it drops the easiest share); seed: of random, SSP and CCS; top_k, within, output, average: of LBPE
-    (None: the paper's); hard_cutoff: of CCS (None: the paper's, of its dataset that is most like this one). Raises
-    ValueError or TypeError at an unknown method or option, ipc_to below 1 or above the set's, dynamics of another set, or
-    dynamics that lack what the method needs.
-    """
-    wanted = request(condensed, dynamics, method, ipc_to, **options)
-    chosen = METHODS[method]
-    indices = chosen.pick(chosen, wanted)
+def selection_of(condensed: CondensedSet, indices: Tensor, method: str, wanted: Wanted) -> Selection:
+    """The `Selection` of some formed images."""
     counts = torch.bincount(condensed.formed_labels[indices], minlength=len(condensed.classes))
-    return Selection(indices, counts, method, int(ipc_to), wanted.keep, wanted.balanced, wanted.seed)
+    return Selection(indices, counts, method, wanted.ipc_to, wanted.keep, wanted.balanced, wanted.seed)
+
+
+def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that a method reads, for a call that goes to several methods. Raises TypeError at one that none reads."""
+    scores.check_options("any method", dict(options), tuple({*COMMON, *(name for each in METHODS.values() for name in each.options)}))
+    return {name: value for name, value in options.items() if name in (*COMMON, *METHODS[method].options)}
 
 
 def ranking(condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", **options: Any) -> Tensor:
@@ -248,22 +296,28 @@ def ranking(condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", *
 
     options: as of `prune`, but balanced. Raises as `prune`, and ValueError for a method that chooses anew for every budget.
     """
-    chosen = METHODS[checks.one_of("method", method, METHODS)]
-    if method not in RANKING:
-        raise ValueError(f"method={method!r} chooses anew for every budget, so that its choices do not nest; allowed: {', '.join(RANKING)}")
-    wanted = request(condensed, dynamics, method, condensed.ipc, balanced=True, **options)
-    return chosen.pick(chosen, wanted).view(len(condensed.classes), -1)
+    checks.one_of("method", method, METHODS)
+    if not METHODS[method].nests:
+        allowed = ", ".join(name for name, each in METHODS.items() if each.nests)
+        raise ValueError(f"method={method!r} chooses anew for every budget, so that its choices do not nest; allowed: {allowed}")
+    whole = prune(condensed, dynamics, method, condensed.ipc, balanced=True, **options)
+    return whole.indices.view(len(condensed.classes), -1)
 
 
-def score_table(condensed: CondensedSet, dynamics: Dynamics, **options) -> pd.DataFrame:
-    """Every score of every formed image: a DataFrame with columns index, label, class, and one per score (high is
-    hard, but for aum, where low is). Scores that the dynamics cannot give are left out."""
+def score_table(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> pd.DataFrame:
+    """Every score of every formed image: a DataFrame with columns index, label, class, and one for each of `scores.SCORES`,
+    in its own direction. Scores that the dynamics cannot give are left out. options: of the scores that read them."""
     labels = condensed.formed_labels
     names = [condensed.classes[k] for k in labels.tolist()]
     table = pd.DataFrame({"index": range(len(labels)), "label": labels.numpy(), "class": names})
-    columns = {"lbpe": "yoco", "el2n": "el2n", "aum": "aum", "forgetting": "forgetting", "entropy": "entropy"}
-    for column, method in columns.items():
-        sign = -1 if method == "aum" else 1
-        if METHODS[method].training == "early" or dynamics.complete:
-            table[column] = (sign * METHODS[method].score(request(condensed, dynamics, method, **options))).numpy()
+    scores.check_options("any score", options, tuple({name for score in SCORES.values() for name in score.options}))
+    for name, score in SCORES.items():
+        if score.needs != "full" or dynamics.complete:
+            own = {option: value for option, value in options.items() if option in score.options}
+            table[name] = score.read(condensed, dynamics, **own).numpy()
     return table
+
+
+def score_names(table: pd.DataFrame) -> list[str]:
+    """The scores that a table of `score_table` holds."""
+    return [name for name in table.columns if name not in ("index", "label", "class")]

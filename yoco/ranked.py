@@ -1,11 +1,10 @@
 """`RankedSet`: cells lying best first, of which every prefix is a good balanced subset; a file of it is read by the prefix."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,30 +13,30 @@ from yoco import checks, files, formation
 
 KIND = "ranked"
 DTYPES = {"U8": torch.uint8, "F32": torch.float32}  # safetensors' names of what cells can be stored as
-HEADER_LIMIT = 100_000_000  # bytes; as the safetensors format has it
 FIELDS = ("factor", "size", "classes", "mean", "std", "method")
 
 
 @dataclass(frozen=True)
 class StoredCells:
-    """Cells in a file: where they start, their shape [ranks, classes, C, side, side], dtype, and the checksum of each rank
-    (None in a file from before checksums). Read by whole ranks."""
+    """Cells in a safetensors file, of which slicing reads the ranks that are asked for and no others.
+
+    shape: [ranks, classes, C, side, side]; written: what the header says of them (None in a file from before checksums).
+    """
 
     path: Path
-    start: int
     shape: tuple[int, ...]
     dtype: torch.dtype
-    sums: tuple[str, ...] | None = None
+    written: Mapping[str, Any] | None = None
 
     def __getitem__(self, prefix: slice) -> Tensor:
-        """The first ranks, as in `cells[:k]`; no other byte of the file is read. Raises ValueError where it ends before, or
-        they do not have their checksums."""
-        shape = (prefix.stop, *self.shape[1:])
-        with open(self.path, "rb", buffering=0) as file:
-            file.seek(self.start)
-            values = _exactly(file, math.prod(shape) * self.dtype.itemsize, self.path)
-        cells = torch.frombuffer(values, dtype=self.dtype).reshape(shape)
-        return files.check_rows(self.path, "cells", cells, None if self.sums is None else self.sums[: prefix.stop])
+        """The first ranks, as in `cells[:k]`. Raises ValueError if the file has changed; all ranks are checked by their checksum."""
+        with files.open_tensors(self.path) as file:
+            cells = file.get_slice("cells")[prefix]
+        if cells.shape[1:] != self.shape[1:] or cells.dtype != self.dtype:
+            raise ValueError(f"{self.path} is damaged: it was changed after it was opened")
+        if len(cells) == self.shape[0] and self.written is not None:
+            files.check_tensor(self.path, "cells", cells, self.written)
+        return cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,63 +124,21 @@ class RankedSet:
         if dtype == torch.uint8:
             cells = (cells * 255).round().to(torch.uint8)
         values = {name: getattr(self, name) for name in FIELDS}
-        return files.save_tensors(path, KIND, {"cells": cells}, {**values, "info": dict(self.info)}, by_row=["cells"])
+        return files.save_tensors(path, KIND, {"cells": cells}, {**values, "info": dict(self.info)})
 
     @classmethod
     def open(cls, path: str | Path) -> "RankedSet":
         """Read the header of a file of `save`, and no cell. Raises FileNotFoundError, or ValueError where the file is
         damaged, cut short, of another kind or version, or does not fit."""
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no file at {path}")
-        header, start = _header(path)
+        with files.open_tensors(path) as file:
+            values, written = files.read_header(path, file.metadata() or {}, KIND)
+            stored = file.get_slice("cells") if "cells" in set(file.keys()) else None
         try:
-            values, sums = files.read_header(path, header.get("__metadata__", {}), KIND)
-            cells = _stored(path, header["cells"], start, None if sums is None else sums["cells"])
+            if stored is None or stored.get_dtype() not in DTYPES:
+                raise ValueError(f"cells must be stored as {' or '.join(DTYPES)}, got {stored and stored.get_dtype()}")
+            cells = StoredCells(path, tuple(stored.get_shape()), DTYPES[stored.get_dtype()], written and written["cells"])
             sequences = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
             return cls(cells, values["factor"], values["size"], method=values["method"], info=values["info"], **sequences)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no valid ranked set: {error}") from error
-
-
-def _exactly(file: BinaryIO, count: int, path: Path) -> bytearray:
-    """The next `count` bytes; unbuffered, so that no more is read. Raises ValueError where the file ends before."""
-    values = bytearray()
-    while len(values) < count:
-        part = file.read(count - len(values))
-        if not part:
-            raise ValueError(f"{path} is damaged or cut short: {len(values)} bytes where {count} should be")
-        values += part
-    return values
-
-
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON header of a safetensors file of ours, and where its data start."""
-    with open(path, "rb", buffering=0) as file:
-        length = int.from_bytes(_exactly(file, 8, path), "little")
-        if length > min(HEADER_LIMIT, path.stat().st_size - 8):
-            raise ValueError(f"{path} is damaged or cut short: a header of {length} bytes in a file of {path.stat().st_size}")
-        text = bytes(_exactly(file, length, path))
-    try:
-        header = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
-        raise ValueError(f"{path} is damaged or no safetensors file: its header is no table")
-    return header, 8 + length
-
-
-def _stored(path: Path, entry: Mapping[str, Any], start: int, summed: Mapping[str, Any] | None) -> StoredCells:
-    """Where the cells lie, from the header's entry; checked against the file's length, and what was `summed`."""
-    if entry["dtype"] not in DTYPES:
-        raise ValueError(f"cells must be stored as {' or '.join(DTYPES)}, got {entry['dtype']!r}")
-    dtype = DTYPES[entry["dtype"]]
-    shape = tuple(checks.whole("shape", length, 0) for length in entry["shape"])
-    first, last = (checks.whole("data_offsets", offset, 0) for offset in entry["data_offsets"])
-    if last - first != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"cells of shape {list(shape)} take {math.prod(shape) * dtype.itemsize} bytes, its offsets span {last - first}")
-    if start + last > path.stat().st_size:
-        raise ValueError(f"cut short: cells end at byte {start + last} of a file of {path.stat().st_size}")
-    if summed is not None and (summed["dtype"], summed["shape"], len(summed["sums"])) != (str(dtype), list(shape), shape[0]):
-        raise ValueError(f"cells are {dtype} {list(shape)} where {summed['dtype']} {summed['shape']} was written")
-    return StoredCells(path, start + first, shape, dtype, None if summed is None else tuple(summed["sums"]))

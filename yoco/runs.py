@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from yoco import ablations, checks, damage, files, locks, noise, ranks, study, tables, timing, workers, zoo
+from yoco import ablations, checks, damage, files, locks, noise, params, pool, ranks, study, tables, timing, zoo
 from yoco import device as devices
 from yoco.condense import METHODS, condense, start_set
 from yoco.condense.nested import budgets
@@ -20,13 +20,13 @@ from yoco.condensed import CondensedSet
 from yoco.data import ImageData, name_of
 from yoco.dynamics import SHORT, Dynamics, record_many
 from yoco.lazy import pd
-from yoco.train import PROTOCOLS, Protocol
+from yoco.train import BEFORE, PROTOCOLS, Protocol
+from yoco.zoo import PREFIX as ZOO
 
 CONDENSED, RESULTS, TABLE, TABLE2 = "condensed.safetensors", "results.csv", "table.csv", "table2.csv"
 DYNAMICS = "dynamics"  # stem of the files of whole runs
-TOLD = ("epochs", "until", "model", "width", "batch_size", "last_batch")  # of the info of dynamics: what shipped ones must share
+TOLD = ("epochs", "until", "model", "width", "batch_size", *BEFORE)  # of the info of dynamics: what shipped ones must share
 EARLY = {"augmented": "early", "clean": "early-clean"}  # files of dynamics that stop early, by what they were recorded on
-ZOO = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
 
 
 def project() -> Path:
@@ -56,16 +56,14 @@ def dynamics_file(run: Path, seed: int, first: int = 0, kind: str = DYNAMICS) ->
     return run / (f"{kind}.safetensors" if seed == first else f"{kind}-{seed}.safetensors")
 
 
-def get_condensed(
-    run: Path, dataset: str, data: Callable[[], ImageData] | None = None, *, go_on: bool = False, **arguments: Any
-) -> CondensedSet:
-    """The run's condensed set; where it is not there, the zoo's ("zoo:NAME"), or one condensed now and saved.
+def get_condensed(run: Path, dataset: str, data: Callable[[], ImageData] | None = None, *, go_on: bool = False, **arguments: Any) -> CondensedSet:
+    """The run's condensed set; if it is missing, the zoo's ("zoo:NAME", or one made by the same arguments), or one condensed now; saved.
 
-    data: gives the real images, where they are needed. go_on: for the step that condenses: a set that was stopped before
-    its end is condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of `condense`. Raises
-    ValueError where the folder holds a set of another dataset than asked for (with go_on, also by another method, or of
-    another IPC or factor), BlockingIOError where another process makes it at this moment. Under torchrun the first process
-    prints, locks and saves; all must see the folder, and return the same set (see `condense`).
+    data: gives the real images, where they are needed. go_on: for the step that condenses: a set of the run is condensed, and
+    one that was stopped before its end condensed on, from the checkpoint beside it, unless time_budget is 0. arguments: of
+    `condense`. Raises ValueError where the folder holds a set of another dataset than asked for (with go_on, also by another
+    method, or of another IPC or factor), BlockingIOError where another process makes it at this moment. Under torchrun the
+    first process prints, locks and saves; all must see the folder, and return the same set (see `condense`).
     """
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
     with ranks.joined() as among, contextlib.ExitStack() as held:
@@ -79,16 +77,26 @@ def get_condensed(
                 return found
             say("its condensation was stopped before its end: going on from the checkpoint")
         among.from_first(lambda: held.enter_context(locks.hold(path)))
-        if dataset.startswith(ZOO):
-            made = zoo.load(dataset.removeprefix(ZOO))
+        made = zoo.load(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) else None
+        if made is None:
+            real = among.after_first(data)
+            made = None if go_on or there or unfinished else _shipped_set(real, arguments)
+        if made is not None:
             say(f"from the zoo: {describe(made)}")
         else:
             if not there:
                 say(f"no {path.name} in the run's folder: condensing {dataset} now")
-            made = condense(among.after_first(data), checkpoint=checkpoint, **arguments)
+            made = condense(real, checkpoint=checkpoint, **arguments)
             say(f"made {path.name}: {describe(made)}")
         among.from_first(lambda: _keep(made, path, checkpoint))
         return made
+
+
+def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | None:
+    """The zoo's set that `condense(data, **arguments)` would make, up to rounding, if it ships."""
+    name = f"{data.name}-{arguments.get('method')}-ipc{arguments.get('ipc')}"
+    shipped = zoo.load(name) if name in zoo.names() and "preset" in arguments else None
+    return shipped if shipped is not None and _made_by(shipped, data, arguments) else None
 
 
 def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
@@ -110,24 +118,36 @@ def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[
 
 
 def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, first: int = 0, **arguments: Any) -> Dynamics:
-    """The run's dynamics of a seed; if missing, those that ship with the zoo, or recorded now and saved."""
-    return get_all_dynamics(run, condensed, dataset, [seed], first, **arguments)[0]
+    """The run's dynamics of a seed, to look at; if missing, those that ship with the zoo, or recorded now and saved.
+
+    dataset: of a set of the zoo ("zoo:NAME") shipped dynamics are taken also if they have another kind of last batch than asked
+    for; they are then not saved, since the trainings of a study could not follow them.
+    """
+    return get_all_dynamics(run, condensed, dataset, [seed], first, any_last_batch=dataset.startswith(ZOO), **arguments)[0]
 
 
 def get_all_dynamics(
-    run: Path, condensed: CondensedSet, dataset: str, seeds: Sequence[int], first: int = 0, *, kind: str = DYNAMICS, **arguments: Any
+    run: Path,
+    condensed: CondensedSet,
+    dataset: str,
+    seeds: Sequence[int],
+    first: int = 0,
+    *,
+    kind: str = DYNAMICS,
+    any_last_batch: bool = False,
+    **arguments: Any,
 ) -> list[Dynamics]:
     """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side, each saved as it finishes.
 
     kind: the stem of their files; another than "dynamics" is recorded anew where it was recorded by other arguments.
+    any_last_batch: take shipped ones with another kind of last batch than asked for.
     """
     own = kind == DYNAMICS
     wanted = _told(arguments)
     paths = {seed: dynamics_file(run, seed, first, kind) for seed in seeds}
     found = {seed: _found_dynamics(path, condensed, {} if own else wanted) for seed, path in paths.items()}
     if own:
-        asked = {} if dataset.startswith(ZOO) else {name: wanted.get(name) for name in TOLD}
-        found |= {seed: _shipped_dynamics(paths[seed], condensed, seed, asked) for seed in seeds if found[seed] is None}
+        found |= {seed: _shipped_dynamics(paths[seed], condensed, seed, wanted, any_last_batch) for seed in seeds if found[seed] is None}
     missing = [seed for seed in seeds if found[seed] is None]
     if missing:
         names = ", ".join(paths[seed].name for seed in missing)
@@ -147,7 +167,7 @@ def _say_how_long(condensed: CondensedSet, missing: int, count: int, *, epochs: 
     where = devices.choose(arguments.get("device", "auto"))
     named = {name: arguments[name] for name in ("model", "width", "precision") if name in arguments}
     network = timing.Network.of(Protocol(epochs, **named), condensed.images.shape[1], len(condensed.classes), condensed.size, where)
-    jobs = workers.jobs_for(arguments.get("jobs"), where, count, arguments.get("backend"))
+    jobs = pool.jobs_for(arguments.get("jobs"), where, count)
     timing.say({network: missing * (until or epochs) * len(condensed.formed_labels)}, min(jobs, missing))
 
 
@@ -163,7 +183,7 @@ def _found_dynamics(path: Path, condensed: CondensedSet, wanted: dict[str, Any])
     if not path.exists():
         return None
     found = Dynamics.load(path)
-    if found.of(condensed) and all(found.info.get(name) == value for name, value in wanted.items()):
+    if found.of(condensed) and _as_asked(found, wanted):
         print(f"found {path.name}: {len(found.correct)} epochs")
         return found
     print(f"{path.name} is of another set, this one's past perhaps, or of other settings: recording anew")
@@ -173,20 +193,33 @@ def _found_dynamics(path: Path, condensed: CondensedSet, wanted: dict[str, Any])
 def _told(arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `record` as the info of dynamics has them; "auto" precision is resolved there."""
     told = {name: value for name, value in arguments.items() if name not in ("precision", "protocol")}
-    return told | PROTOCOLS[arguments.get("protocol", "even")]
+    return BEFORE | told | PROTOCOLS[arguments.get("protocol", "even")]
 
 
-def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, asked: dict[str, Any]) -> Dynamics | None:
-    """The zoo's dynamics of a set under a seed, if they were recorded as asked, saved at `path`."""
+def _as_asked(found: Dynamics, asked: dict[str, Any]) -> bool:
+    """Whether the info of dynamics tells all that was asked for."""
+    told = {**found.info, **found.training}
+    return all(told.get(name) == value for name, value in asked.items())
+
+
+def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, wanted: dict[str, Any], any_last_batch: bool) -> Dynamics | None:
+    """The zoo's dynamics of a set under a seed, if they were recorded as `wanted`, saved at `path`; see `get_all_dynamics`."""
     shipped = zoo.dynamics_of(condensed, seed)
-    if shipped is None or any(shipped.info.get(name) != value for name, value in asked.items()):
+    if shipped is None:
         return None
-    print(f"from the zoo: dynamics of {len(shipped.correct)} epochs")
-    shipped.save(path)
+    told = {name: shipped.info[name] for name in TOLD if name in shipped.info} | shipped.training
+    differ = [name for name, value in told.items() if value != wanted.get(name)]
+    how = ", ".join(f"{name}={told[name]!r} instead of {wanted.get(name)!r}" for name in differ)
+    if set(differ) - ({"last_batch"} if any_last_batch else set()):
+        print(f"the zoo's dynamics of seed {seed} were recorded with {how}: own ones are recorded")
+        return None
+    print(f"from the zoo: dynamics of {len(shipped.correct)} epochs" + (f", recorded with {how}" if differ else ""))
+    if not differ:
+        shipped.save(path)
     return shipped
 
 
-def get_beside(run: Path, chosen: Any, method: str, data: ImageData) -> tuple[Path, CondensedSet]:
+def get_beside(run: Path, chosen: params.Parameters, method: str, data: ImageData) -> tuple[Path, CondensedSet]:
     """The set that another method condensed from the same data, and its folder, a run of its own inside the run's.
 
     Where it is not there, the zoo's of that dataset and preset, or one condensed now. chosen: parameters of a notebook.
@@ -198,7 +231,7 @@ def get_beside(run: Path, chosen: Any, method: str, data: ImageData) -> tuple[Pa
     return inside, get_condensed(inside, chosen.dataset, lambda: data, **chosen.condensation(method))
 
 
-def ready_sets(run: Path, chosen: Any, methods: Sequence[str], data: ImageData) -> dict[str, CondensedSet]:
+def ready_sets(run: Path, chosen: params.Parameters, methods: Sequence[str], data: ImageData) -> dict[str, CondensedSet]:
     """Those of the methods' sets that need no condensing, by method: they are in the run's folder, or ship with the zoo."""
     there = {method: run if method == chosen.method else folder(str(run / method), chosen.dataset) for method in methods}
     for method, inside in there.items():
@@ -207,7 +240,7 @@ def ready_sets(run: Path, chosen: Any, methods: Sequence[str], data: ImageData) 
     return {method: get_beside(run, chosen, method, data)[1] for method in ready}
 
 
-def _take_from_zoo(inside: Path, chosen: Any, method: str, data: ImageData) -> None:
+def _take_from_zoo(inside: Path, chosen: params.Parameters, method: str, data: ImageData) -> None:
     """Put the zoo's set of a dataset, method and preset into a folder that has none, if there is one."""
     name = f"{data.name}-{method}-ipc{chosen.ipc}"
     if (inside / CONDENSED).exists() or name not in zoo.names():
@@ -218,7 +251,7 @@ def _take_from_zoo(inside: Path, chosen: Any, method: str, data: ImageData) -> N
         shipped.save(inside / CONDENSED)
 
 
-def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> pd.DataFrame:
+def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: params.Pruning) -> pd.DataFrame:
     """The study of 04 in the run's folder: dynamics recorded where missing, finished cells of results.csv kept.
 
     Its rows go to table2.csv, its summary to table.csv. chosen: the parameters of 04 (`params.Pruning`). Returns the
@@ -241,7 +274,7 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any
     return results
 
 
-def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> pd.DataFrame:
+def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: params.Ablations) -> pd.DataFrame:
     """The trainings of 05 in the run's folder: dynamics and other methods' sets made where missing, finished cells of
     results.csv kept. Its rows go to ablations.csv. chosen: the parameters of 05 (`params.Ablations`).
 
@@ -267,7 +300,7 @@ def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: A
     return table
 
 
-def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) -> tuple[list[noise.Case], pd.DataFrame]:
+def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: params.Noise) -> tuple[list[noise.Case], pd.DataFrame]:
     """The damaged sets of 06 with their dynamics, and what every rule keeps of them, in the run's folder: sets and dynamics
     made where missing, each case in a folder of its own inside noise/, finished trainings of results.csv kept. The rows go to
     noise.csv, how well each score tells the damaged images to noise_detection.csv. chosen: the parameters of 06 (`params.Noise`).
@@ -283,7 +316,7 @@ def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any) 
     return cases, table
 
 
-def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: Any, place: str, kind: str, percent: int) -> noise.Case:
+def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: params.Noise, place: str, kind: str, percent: int) -> noise.Case:
     """One damaged set and its dynamics. The same kind, percent and seed damage the same images. A set condensed from clean images
     is the run's own, where that was made by the same settings, and so are its dynamics."""
     clean = kind == noise.CLEAN

@@ -1,15 +1,24 @@
 """The scores: pure functions, arrays in, one number per formed image out. N images, K classes, E epochs.
 
-High means hard, but for `aum`, a margin, where low means hard. `prune.select` reads high as hard, so AUM goes in negated.
+At the end of the file they are registered, each as a `Score` that says how it is read from a training run, its unit and its direction.
 """
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from yoco import checks, clusters
+from yoco.condensed import CondensedSet
+from yoco.dynamics import Dynamics, lbpe_settings
 from yoco.recorder import forgotten, margin, top_epochs
 
+DIRECTIONS = ("high", "low")  # of a score: the end that is hard
+NEEDS = ("none", "early", "full")  # of a training run (appendix, Table 1)
 OUTPUTS = ("probabilities", "logits")
 AVERAGES = ("mean", "trimmed")
 TRIM = 0.2  # share of the epochs that the trimmed mean leaves out, at either end
@@ -165,3 +174,107 @@ def _kmeans(kmeans: type, points: Tensor, n: int, seed: int):
     with warnings.catch_warnings():  # fewer different points than clusters: `ssp` fills the empty ones
         warnings.simplefilter("ignore", ConvergenceWarning)
         return kmeans(n, random_state=seed, n_init=4).fit(points.numpy()).cluster_centers_
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number per formed image, read from a training run. Registering one (`register`) puts it into pruning, the score
+    table, figures, notebooks and the command line.
+
+    Attributes:
+        name: of its column in `prune.score_table`.
+        title: for readers, short.
+        unit: what an axis says: the name and the unit.
+        direction: the end that is hard, "high" or "low".
+        needs: of the training run: "none", "early" (its first epochs) or "full".
+        function: (condensed, dynamics, **options) -> float [N], in the score's own direction. Its keyword-only parameters are
+            the options of the score, and of the pruning methods that go by it.
+    """
+
+    name: str
+    title: str
+    unit: str
+    direction: str
+    needs: str
+    function: Callable[..., Tensor]
+
+    def __post_init__(self) -> None:
+        checks.instance("name", self.name, str)
+        checks.one_of("direction", self.direction, DIRECTIONS)
+        checks.one_of("needs", self.needs, NEEDS)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options that it reads."""
+        return options_of(self.function)
+
+    def read(self, condensed: CondensedSet, dynamics: Dynamics | None, **options: Any) -> Tensor:
+        """The score of every formed image, float [N], in its own direction. Raises ValueError or TypeError at an unknown or
+        a bad option, dynamics of another set, and dynamics that lack what it needs."""
+        what = f"score={self.name!r}"
+        check_dynamics(condensed, dynamics, self.needs, what)
+        return self.function(condensed, dynamics, **check_options(what, options, self.options))
+
+    def hardness(self, condensed: CondensedSet, dynamics: Dynamics | None, **options: Any) -> Tensor:
+        """As `read`, but high is hard, as `prune.select` wants it."""
+        values = self.read(condensed, dynamics, **options)
+        return values if self.direction == "high" else -values
+
+
+def options_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of a function's keyword-only parameters."""
+    return tuple(p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY)
+
+
+def check_options(what: str, options: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
+    """`options` if all their names are known, else a TypeError that says which `what` has."""
+    for name in options:
+        if name not in known:
+            raise TypeError(f"option {name!r} is not read by {what}; it reads: {', '.join(known) or 'none'}")
+    return options
+
+
+def check_dynamics(condensed: CondensedSet, dynamics: Dynamics | None, needs: str, what: str) -> None:
+    """Raise ValueError or TypeError if dynamics are of another set, or lack what `what` needs of a training run."""
+    if dynamics is None:
+        if needs != "none":
+            raise ValueError(f"{what} needs dynamics, got None")
+    elif not checks.instance("dynamics", dynamics, Dynamics).of(condensed):
+        raise ValueError(f"dynamics were recorded on another set ({dict(dynamics.info)}) than this one ({condensed.fingerprint})")
+    elif needs == "full" and not dynamics.complete:
+        raise ValueError(f"{what} needs the whole training run; these dynamics stopped early ({dict(dynamics.info)})")
+
+
+def _lbpe_of(
+    condensed: CondensedSet,
+    dynamics: Dynamics,
+    *,
+    top_k: int | None = None,
+    within: int | None = None,
+    output: str = "probabilities",
+    average: str = "mean",
+) -> Tensor:
+    """`lbpe`; top_k, within: None for the paper's."""
+    paper_k, paper_window = lbpe_settings(condensed)
+    top_k = checks.whole("top_k", paper_k if top_k is None else top_k, 1)
+    within = checks.whole("within", paper_window if within is None else within, 1)
+    logits = dynamics.top_logits(top_k, within)
+    return lbpe(logits, dynamics.labels, top_k=len(logits), within=len(logits), output=output, average=average)
+
+
+SCORES: dict[str, Score] = {}  # those that are registered, by name
+
+
+def register(score: Score) -> Score:
+    """Add a score to `SCORES`. Returns it. Raises ValueError if there is one of that name."""
+    if checks.instance("score", score, Score).name in SCORES:
+        raise ValueError(f"score={score.name!r} is registered already; registered: {', '.join(SCORES)}")
+    SCORES[score.name] = score
+    return score
+
+
+LBPE = register(Score("lbpe", "LBPE", "LBPE", "high", "early", _lbpe_of))
+EL2N = register(Score("el2n", "EL2N", "EL2N", "high", "early", lambda condensed, dynamics: el2n(dynamics.early_logits(), dynamics.labels)))
+register(Score("aum", "AUM", "AUM, in logits", "low", "full", lambda condensed, dynamics: dynamics.aum))
+register(Score("forgetting", "Forg.", "forgetting, times", "high", "full", lambda condensed, dynamics: dynamics.forgetting))
+register(Score("entropy", "Entropy", "entropy, in nats", "high", "full", lambda condensed, dynamics: entropy(dynamics.final_logits)))

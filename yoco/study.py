@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,21 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from yoco import checks, condense, files, formation, locks
+from yoco import checks, condense, files, formation, locks, models, pool, timing
 from yoco import device as devices
 from yoco.condensed import CondensedSet, RankedSet
 from yoco.data import ImageData
 from yoco.dynamics import Dynamics
 from yoco.evaluate import Training, accuracies, evaluate_many
 from yoco.lazy import pd
-from yoco.prune import METHODS, RANKING, Selection, prune
-from yoco.train import Protocol
+from yoco.prune import METHODS, OURS, Selection, options_for, prune
+from yoco.train import BEFORE, PROTOCOLS, Protocol
 
 CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "seed", "epochs"]  # what a cell of a grid is
-SETTINGS = ["preset", "model", "width", "last_batch", "precision"]  # of the condensation; of the training
+SETTINGS = ["preset", "model", "width", *BEFORE, "precision"]  # of the condensation; of the training
 COLUMNS = [*CELL, "fingerprint", *SETTINGS, "accuracy"]
 CHECK = "check"  # of a row in a file of results: a checksum of what it says
-COMPARED = ["method", "factor", "steps", "seconds", "subset", "seed", "last_batch", "precision", "accuracy"]  # of condensation methods
+COMPARED = ["method", "factor", "steps", "seconds", "subset", "seed", *BEFORE, "precision", "accuracy"]  # of condensation methods
 COMPILE_SECONDS = 300  # of condensing, that compiling may take its minute of
 
 
@@ -47,9 +48,8 @@ class Cell:
         """16 hexadecimal digits of what decides its accuracy: the set, what stays of it, the protocol, the seed."""
         digest = hashlib.sha256(self.condensed.fingerprint.encode())
         digest.update(self.selection.indices.numpy().tobytes())
-        protocol = asdict(self.protocol)
-        if self.protocol.last_batch == "small":  # the only way there was before batches were split evenly
-            del protocol["last_batch"]
+        protocol = {name: value for name, value in asdict(self.protocol).items() if (name, value) not in BEFORE.items()}
+        protocol |= models.layout(self.protocol.model)
         digest.update(repr((sorted(protocol.items()), self.seed)).encode())
         return digest.hexdigest()[:16]
 
@@ -57,7 +57,7 @@ class Cell:
         """Its columns, but for the accuracy."""
         s, p = self.selection, self.protocol
         values = (self.condensed.method, s.method, s.keep, s.balanced, s.ipc_to, self.dynamics, self.seed, p.epochs, self.fingerprint)
-        settings = (self.condensed.info.get("preset", ""), p.model, str(p.width or ""), p.last_batch, precision)
+        settings = (self.condensed.info.get("preset", ""), p.model, str(p.width or ""), *(getattr(p, name) for name in BEFORE), precision)
         return {**dict(zip(COLUMNS, (*values, *settings))), "accuracy": None, **{k: v for k, v in self.labels.items() if k not in COLUMNS}}
 
 
@@ -78,7 +78,7 @@ def grid(
     that "random" is averaged over as many draws. variants: arguments of `prune`, say {"method": "yoco", "balanced":
     False}. epochs: of every training, or of those at each budget. labels: further columns of every row. options: fields
     of `train.Protocol`, and `protocol`, "even" or "paper" (see `Protocol.of`). Raises ValueError or TypeError at bad
-    arguments, and if dynamics were recorded with another kind of last batch than the trainings have.
+    arguments, and if dynamics were recorded with another last_batch or augmentation than the trainings have.
     """
     if not dynamics or not seeds or not variants:
         raise ValueError("dynamics, seeds and variants must hold at least one each")
@@ -88,7 +88,7 @@ def grid(
     if lacking := [budget for budget in ipc_to if budget not in by_budget]:
         raise ValueError(f"epochs has no number for ipc_to {lacking}, only for {list(by_budget)}")
     protocols = {budget: Protocol.of(epochs=by_budget[budget], **options) for budget in ipc_to}
-    check_last_batch(dynamics, protocols[ipc_to[0]])
+    check_recorded_alike(dynamics, protocols[ipc_to[0]])
     return [
         Cell(condensed, selection, number, seed, protocols[budget], {**(labels or {}), **variant})
         for variant in variants
@@ -99,15 +99,17 @@ def grid(
     ]
 
 
-def check_last_batch(dynamics: Sequence[Dynamics | None], protocol: Protocol) -> None:
-    """Raise ValueError if any dynamics were recorded with another kind of last batch than the trainings that follow have."""
+def check_recorded_alike(dynamics: Sequence[Dynamics | None], protocol: Protocol) -> None:
+    """Raise ValueError if any dynamics were recorded with another last_batch or augmentation than the trainings that follow have."""
     for number, recorded in enumerate(dynamics):
-        if recorded is not None and recorded.last_batch not in (None, protocol.last_batch):
-            other = "paper" if recorded.last_batch == "small" else "even"
-            told = f"dynamics[{number}] were recorded with last_batch={recorded.last_batch!r}, the trainings have {protocol.last_batch!r}"
-            raise ValueError(f"{told}; record them again, or train by the other protocol (protocol={other!r})")
+        for name, value in (recorded.training if recorded is not None else {}).items():
+            if value != getattr(protocol, name):
+                told = f"dynamics[{number}] were recorded with {name}={value!r}, the trainings have {getattr(protocol, name)!r}"
+                named = [f"protocol={key!r}" for key, fields in PROTOCOLS.items() if fields.get(name) == value]
+                raise ValueError(f"{told}; record them again, or train with {(named or [f'{name}={value!r}'])[0]}")
 
 
+@pool.without_backend
 def train(
     cells: Sequence[Cell],
     data: ImageData,
@@ -115,18 +117,18 @@ def train(
     results: str | Path | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
-    backend: str | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train and test every cell, equal ones once. Returns a row a cell, in order, with `COLUMNS` and its labels.
 
     results: a CSV file that finished trainings are read from, by their fingerprint, whatever grid they were made for, and
-    written to, one by one; each row has a checksum there. jobs, backend: trainings at once, and where, see
-    `evaluate.accuracies` and `workers.run`. Raises ValueError where the file is no such table, or a row was altered,
-    BlockingIOError where another run works on it, and as `evaluate.evaluate` and `workers.run`.
+    written to, one by one; each row has a checksum there. jobs, executor: trainings at once, and where, see
+    `evaluate.accuracies` and `pool.run`. Raises ValueError where the file is no such table, or a row was altered,
+    BlockingIOError where another run works on it, and as `evaluate.evaluate` and `pool.run`.
     """
     with locks.hold(results):
-        return _train(cells, data, results, device, {"jobs": jobs, "backend": backend, "progress": progress})
+        return _train(cells, data, results, device, {"jobs": jobs, "executor": executor, "progress": progress})
 
 
 def _train(cells: Sequence[Cell], data: ImageData, results: str | Path | None, device: str | torch.device, how: Mapping[str, Any]) -> pd.DataFrame:
@@ -159,12 +161,12 @@ def _finished(results: str | Path | None) -> dict[str, dict[str, Any]]:
         return {}
     try:
         text = pd.read_csv(results, dtype=str, keep_default_na=False)
-        columns = [name for name in COLUMNS if name in text.columns or name != "last_batch"]  # version 0.1 had none
+        columns = [name for name in COLUMNS if name in text.columns or name not in BEFORE]  # older files lack these
         if missing := set(columns) - set(text.columns):
             raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
         if CHECK in text.columns and (altered := [n for n, row in enumerate(text.to_dict("records"), 1) if row[CHECK] != _check(row, columns)]):
             raise ValueError(f"row {altered[0]} was altered since it was written; remove the row, and it is trained again")
-        text["last_batch"] = text.get("last_batch", "small")
+        text = text.assign(**{name: before for name, before in BEFORE.items() if name not in text.columns})
         table = text[COLUMNS].astype({"ipc_to": int, "dynamics": int, "seed": int, "epochs": int, "accuracy": float})
         table["balanced"] = table["balanced"].map({"True": True, "False": False})
         if not table["accuracy"].between(0, 100).all() or table["balanced"].isna().any():
@@ -187,36 +189,37 @@ def _check(row: Mapping[str, str], columns: Sequence[str]) -> str:
     return hashlib.sha256("|".join(row[name] for name in columns).encode()).hexdigest()[:8]
 
 
+@pool.without_backend
 def run(
     condensed: CondensedSet,
     data: ImageData,
     dynamics: Sequence[Dynamics | None],
     *,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] | None = None,
     results: str | Path | None = None,
     device: str | torch.device = "auto",
     jobs: int | None = None,
-    backend: str | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
     """Prune by each method to each budget under each training dynamics, train and test under each seed.
 
-    options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results, jobs, backend ("loky", "dask",
-    "ray" or another of joblib's; None: what `joblib.parallel_config` set, else loky): as of `train`. Returns a
+    methods: names in `prune.METHODS` (None: all).
+    options: ipc_to, seeds, epochs and fields of `train.Protocol`, as of `grid`; results, jobs, executor: as of `train`. Returns a
     DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of
     what stays and how it is trained on), preset (of the set), model, width (empty: the model's own), last_batch ("even"
-    or "small"), precision, accuracy (%); the grid's cells only, in the grid's order.
+    or "small"), augmentation ("dsa" or "imagenet"), precision, accuracy (%); the grid's cells only, in the grid's order.
     Raises ValueError or TypeError at bad arguments before any training.
     """
-    cells = grid(condensed, dynamics, [{"method": method} for method in methods], **options)
-    return train(cells, data, results=results, device=device, jobs=jobs, backend=backend, progress=progress)
+    cells = grid(condensed, dynamics, [{"method": method} for method in (METHODS if methods is None else methods)], **options)
+    return train(cells, data, results=results, device=device, jobs=jobs, executor=executor, progress=progress)
 
 
 def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], **options: Any) -> list[Selection]:
-    """What every method that these dynamics allow keeps at every budget; options: of `prune`."""
-    allowed = [m for m in METHODS.values() if dynamics.complete or m.training != "full"]
-    return [prune(condensed, dynamics, method.name, budget, **options) for method in allowed for budget in ipc_to]
+    """What every method that these dynamics allow keeps at every budget; options: of `prune`, each to the methods that read it."""
+    allowed = [name for name, method in METHODS.items() if dynamics.complete or method.needs != "full"]
+    return [prune(condensed, dynamics, name, budget, **options_for(name, options)) for name in allowed for budget in ipc_to]
 
 
 def condensations(
@@ -238,28 +241,37 @@ def condensations(
     """Condense by each method for as many seconds, and train and test on each start and each result.
 
     ready: sets by method that are there already, of this ipc, preset and seed; the others are condensed. known: by method,
-    what `evaluate_many` gave for "start" and "condensed", which are not trained on again if it has all of `seeds`.
+    what `evaluate_many` gave for "start" and "condensed", which are not trained on again if it has all of `seeds`. Methods
+    that start from the same images share the trainings on them.
 
     A method's schedule goes on until the time is over, MTT's experts included in it; each takes its own factor. training:
     epochs, and fields of `train.Protocol`. Returns a table with columns method, factor, steps, seconds, subset ("start" or
-    "condensed"), seed, last_batch, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
+    "condensed"), seed, last_batch, augmentation, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
     """
-    made, subsets = dict(ready or {}), {}
+    made = dict(ready or {})
+    if progress:
+        timing.announce(seconds * sum(method not in made for method in methods))
     known = {method: table for method, table in (known or {}).items() if method in methods and set(seeds) <= set(table.seed)}
+    common = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
-        common = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}
         if method not in made:
             options = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
             made[method] = condense.condense(data, method, **common, **options, **condense.unending(method))
-        if method not in known:
-            start = condense.start_set(data, method, **common)
-            subsets |= {(method, "start"): start.form(), (method, "condensed"): made[method].form()}
+    own = [method for method in methods if method not in known]
+    starts = {method: condense.start_set(data, method, **common) for method in methods}
+    trained_by = {starts[method].fingerprint: method for method in (*reversed(own), *known)}
+    twins = {method: other for method in own if (other := trained_by[starts[method].fingerprint]) != method}
+    subsets = {(method, "start"): starts[method].form() for method in own if method not in twins}
+    subsets |= {(method, "condensed"): made[method].form() for method in own}
     tables = [table[table.seed.isin(seeds)].assign(method=method) for method, table in known.items()]
     if subsets:
         trained = evaluate_many(subsets, data, seeds=seeds, device=device, progress=progress, precision=precision, **training)
         tables.append(trained.assign(method=trained.subset.str[0], subset=trained.subset.str[1]))
+    results = pd.concat(tables)
+    shared = [results[(results.method == other) & (results.subset == "start")].assign(method=method) for method, other in twins.items()]
+    results = pd.concat([*shared, results])
     told = pd.DataFrame([(m, made[m].factor, made[m].info["steps"], made[m].info["seconds"]) for m in methods], columns=COMPARED[:4])
-    return told.merge(pd.concat(tables), on="method")[COMPARED], {method: made[method] for method in methods}
+    return told.merge(results, on="method")[COMPARED], {method: made[method] for method in methods}
 
 
 def by_bytes(
@@ -268,23 +280,23 @@ def by_bytes(
     dynamics: Dynamics,
     folder: str | Path,
     *,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] | None = None,
     ipc_to: Sequence[int] | None = None,
     seeds: Sequence[int] = (0,),
     progress: bool = True,
     **training: Any,
 ) -> pd.DataFrame:
-    """Accuracy of balanced choices of each method against their bytes, stored as uint8 cells.
+    """Accuracy of balanced choices of each method (None: of all) against their bytes, stored as uint8 cells.
 
     A method whose choices nest has them as prefixes of one file, `ranked-<method>.safetensors` in `folder`; SSP and CCS
     choose anew for each budget, and their cells are rounded to bytes alike. ipc_to: budgets (None: IPC 1, 2, 5 and all).
     YOCO's prefixes are also taken as float32, four times the bytes. training: of `evaluate_many`. Returns a table with
-    columns method, stored, per_class (cells), bytes (of cells), seed, last_batch, precision, accuracy (%).
+    columns method, stored, per_class (cells), bytes (of cells), seed, last_batch, augmentation, precision, accuracy (%).
     """
     budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
     cell_bytes = formation.cell_size(condensed.size, condensed.factor) ** 2 * condensed.channels * len(condensed.classes)
     subsets = {}
-    for method in methods:
+    for method in METHODS if methods is None else methods:
         for stored, width, ipc, subset in _stored(condensed, dynamics, method, budgets, Path(folder)):
             subsets[method, stored, ipc * condensed.factor**2, ipc * condensed.factor**2 * cell_bytes * width] = subset
     table = evaluate_many(subsets, data, seeds=seeds, progress=progress, **training)
@@ -296,12 +308,12 @@ def _stored(
     condensed: CondensedSet, dynamics: Dynamics, method: str, budgets: Sequence[int], folder: Path
 ) -> Iterator[tuple[str, int, int, tuple[torch.Tensor, torch.Tensor]]]:
     """What a method keeps at each budget as it comes back from bytes: (stored as, bytes a value, ipc, images and labels)."""
-    if method not in RANKING:
+    if not METHODS[method].nests:
         rounded = replace(condensed, images=(condensed.images * 255).round() / 255)
         yield from (("uint8", 1, ipc, prune(condensed, dynamics, method, ipc, balanced=True).subset(rounded)) for ipc in budgets)
         return
     exact = condensed.rank(dynamics, method)
     file = RankedSet.open(exact.save(folder / f"ranked-{method}.safetensors"))
     yield from (("uint8", 1, ipc, file.take(ipc=ipc)) for ipc in budgets)
-    if method == "yoco":
+    if method == OURS:
         yield from (("float32", 4, ipc, exact.take(ipc=ipc)) for ipc in budgets)

@@ -11,7 +11,7 @@ import matplotlib
 
 from yoco import checks
 from yoco.lazy import plt
-from yoco.prune import METHODS
+from yoco.prune import METHODS, OURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,11 +102,11 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     place in `prune.METHODS`, YOCO black and thick; others come after them."""
     known = list(METHODS)
     others = [name for name in dict.fromkeys(methods) if name not in known]
-    colours = [*PALETTE, PALETTE[known.index("yoco")], "#5B2C83"]  # the first is free, as YOCO is black
+    colours = [*PALETTE, PALETTE[known.index(OURS)], "#5B2C83"]  # the first is free, as YOCO is black
     found = {}
     for name in dict.fromkeys(methods):
         number = [*known, *others].index(name)
-        strong = name == "yoco"
+        strong = name == OURS
         sizes = {"lw": scaled(2.5 if strong else 1.2), "ms": scaled(6)}
         found[name] = {"color": "black" if strong else colours[number % len(colours)], "marker": MARKERS[number % len(MARKERS)], **sizes}
     return found

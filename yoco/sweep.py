@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,12 +17,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from yoco import backends, checks, fields, files, locks, params, runs, workers
+from yoco import checks, fields, files, locks, params, pool, runs
 from yoco import device as devices
 from yoco.lazy import pd
 
 TABLE = "sweep.csv"
-LISTS = ("names", "whole numbers")  # types of parameters, as `fields.type_name` has them, in which commas are part of a value
+LISTS = ("names", "whole numbers")  # types of parameters, as `fields.told` has them, in which commas are part of a value
 NAME_LENGTH = 120  # of a point's folder, at most: file systems take 255 bytes
 ORPHAN_SECONDS = 5  # after which the kernel of a process that was killed has ended as well
 
@@ -59,13 +60,13 @@ def choices(notebooks: Sequence[str], given: Sequence[tuple[str, str]]) -> dict[
     semicolons do. Raises ValueError where a parameter is unknown, stands there twice, or belongs to the sweep.
     """
     models = [params.NOTEBOOKS[checks.one_of("notebook", name, params.NOTEBOOKS)].model_fields for name in notebooks]
-    known = {name: field.annotation for of_one in reversed(models) for name, field in of_one.items()}
+    known = {name: field for of_one in reversed(models) for name, field in of_one.items()}
     for name, _ in given:
         checks.one_of("parameter", name, sorted(known))
     names = checks.different("parameters", [name for name, _ in given])
     if "run_dir" in names:
         raise ValueError("parameter run_dir: each point of a sweep has a folder of its own; choose where these lie with --out")
-    return {name: _separate(text, fields.type_name(known[name]) in LISTS) for name, text in given}
+    return {name: _separate(text, fields.told(known[name]).word in LISTS) for name, text in given}
 
 
 def _separate(text: str, is_list: bool) -> list[str]:
@@ -100,27 +101,29 @@ def _typed(notebook: str, values: Mapping[str, str]) -> dict[str, Any]:
     return params.validated(notebook, own).model_dump(include=set(own))
 
 
-def run(grid: Sequence[Point], out: Path, *, backend: str | None = None, jobs: int | None = None) -> pd.DataFrame:
+@pool.without_backend
+def run(grid: Sequence[Point], out: Path, *, jobs: int | None = None, executor: Executor | None = None) -> pd.DataFrame:
     """Send each point's notebooks through papermill, in processes side by side; finished points are not run again.
 
     The table goes to `out`/sweep.csv, anew after each point: the swept values, status, seconds, error (see `Outcome`), and
     beside them the rows of the table.csv of the point's run, where it has one. A column of that which is also swept
     becomes table_NAME. A point that fails leaves the others alone, and goes on from its run's own files the next time.
 
-    jobs, backend: points at once, of one thread each, and where, see `workers`; one point at a time has all threads. On a
-    cluster `out` must be on a disk that all its machines share. Returns the table. Raises BlockingIOError where another
+    jobs, executor: points at once, of one thread each, and where, see `pool`; one point at a time here has all threads. If
+    the executor is a cluster's, `out` must be on a disk that all its machines share. Returns the table. Raises BlockingIOError where another
     sweep works on `out`.
     """
     device = devices.choose()
-    jobs = workers.jobs_for(jobs, device, len(grid), backend)
+    jobs = pool.jobs_for(jobs, device, len(grid), executor)
     with locks.hold(out / TABLE):
         outcomes = [point.finished() or Outcome() for point in grid]
         left = [number for number, outcome in enumerate(outcomes) if outcome.status != "done"]
         print(f"{len(grid)} points, {len(grid) - len(left)} of them finished before; {out / TABLE}", flush=True)
         table = _write(grid, outcomes, out)
-        one_thread = jobs > 1 or backends.named(backend)[0] in workers.CLUSTERS
+        one_thread = jobs > 1 or executor is not None
         calls = [(grid[number], device, one_thread, Path.cwd()) for number in left]
-        for position, outcome in workers.run(_run_point, calls, jobs, backend=backend, lost=lambda _, error: Outcome("failed", None, str(error))):
+        lost = lambda _, error: Outcome("failed", None, str(error))
+        for position, outcome in pool.run(_run_point, calls, jobs, executor=executor, lost=lost):
             number = left[position]
             outcomes[number] = outcome
             table = _write(grid, outcomes, out)
@@ -148,7 +151,7 @@ def _run_point(point: Point, device: torch.device, one_thread: bool, cwd: Path) 
     began = time.monotonic()
     point.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _environment(devices.environment(device) | (backends.ONE_THREAD if one_thread else {})):
+        with _environment(devices.environment(device) | (pool.ONE_THREAD if one_thread else {})):
             for notebook, typed in point.notebooks.items():
                 if _finished(point.folder / notebook.name, dict(typed)) is None:
                     _patiently(notebook, point.folder / notebook.name, dict(typed), cwd)

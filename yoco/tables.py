@@ -9,11 +9,13 @@ from yoco.condense import METHODS as CONDENSATIONS
 from yoco.condensed import CondensedSet
 from yoco.lazy import pd
 from yoco.prune import METHODS, Selection
+from yoco.scores import SCORES
 
 
 def title_of(method: str) -> str:
-    """A method's title for readers; condensation methods, and LBPE, have their names in capitals."""
-    return METHODS[method].title if method in METHODS else method.upper() if method in (*CONDENSATIONS, "lbpe") else method
+    """The title for readers of a method or a score; condensation methods have their names in capitals."""
+    named = METHODS.get(method) or SCORES.get(method)
+    return named.title if named else method.upper() if method in CONDENSATIONS else method
 
 
 def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.DataFrame:

@@ -1,9 +1,10 @@
-"""How long planned work takes on the machine at hand, said before it begins: from the speed of its network, measured in a second."""
+"""How long planned work takes on the machine at hand, said before it begins: from its speed, measured in a second or two."""
 
 import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -15,9 +16,19 @@ PATIENCE = 1.0  # seconds of measuring
 BATCH_PIXELS = 64 * 64**2  # of a measured batch, so that a step of large images on a slow processor takes a second at most
 
 
+class Unit(Protocol):
+    """One piece of work of many equal ones, hashable. pixels: what it costs, to an order of magnitude."""
+
+    @property
+    def pixels(self) -> int: ...
+
+    def per_second(self, threads: int, patience: float) -> float:
+        """How many are done in a second by a process of so many threads, measured for about `patience` seconds; 0: once."""
+
+
 @dataclass(frozen=True)
 class Network:
-    """A network in training: all that its speed depends on. precision: "float32" or "bfloat16"."""
+    """An image that a network trains on: all that its speed depends on. precision: "float32" or "bfloat16"."""
 
     model: str
     width: int | None
@@ -32,16 +43,15 @@ class Network:
         """The network that `protocol` trains on images [N, channels, size, size] of so many classes."""
         return cls(protocol.model, protocol.width, channels, classes, size, device.choose_precision(protocol.precision, where), where)
 
+    @property
+    def pixels(self) -> int:
+        return self.size**2
 
-Speed = Callable[[Network, int, float], float]
+    def per_second(self, threads: int, patience: float) -> float:
+        return images_per_second(self, threads, patience)
 
 
-class _Still:
-    """An optimiser that moves nothing: torch's own would import torch._dynamo, which takes longer than measuring."""
-
-    def zero_grad(self) -> None: ...
-
-    def step(self) -> None: ...
+Speed = Callable[[Unit, int, float], float]
 
 
 @functools.cache
@@ -57,7 +67,7 @@ def images_per_second(network: Network, threads: int, patience: float) -> float:
     batch = max(1, min(64, BATCH_PIXELS // n.size**2))
     images = torch.rand(batch, n.channels, n.size, n.size, generator=source).to(n.device)
     model = models.build_seeded(0, n.model, n.channels, n.classes, n.size, width=n.width).to(n.device)
-    step, labels = train.Step(model, _Still(), n.precision), torch.zeros(batch, dtype=torch.long, device=n.device)
+    step, labels = train.Step(model, train.Optimiser().build(model), n.precision), torch.zeros(batch, dtype=torch.long, device=n.device)
     options = {"classes": n.classes, "augmentation": augment.Augmentation(augment.EVALUATION), "batch_size": batch}
     torch.set_num_threads(threads)
     try:
@@ -72,31 +82,40 @@ def images_per_second(network: Network, threads: int, patience: float) -> float:
         torch.set_num_threads(before)
 
 
-def seconds(work: Mapping[Network, int], jobs: int = 1, speed: Speed = images_per_second) -> float:
-    """Seconds that training takes on this machine, `jobs` trainings at a time; a crude bound if that is below `WORTH_SAYING`.
+def _measured(unit: Unit, threads: int, patience: float) -> float:
+    return unit.per_second(threads, patience)
+
+
+def seconds(work: Mapping[Unit, int], jobs: int = 1, speed: Speed = _measured) -> float:
+    """Seconds that work takes on this machine, `jobs` pieces at a time; a crude bound if that is below `WORTH_SAYING`.
 
     Args:
-        work: images that go through each network, all epochs of all trainings together.
-        jobs: trainings at once, each in a process of one thread; a single one has all threads.
-        speed: measures images per second; as `images_per_second`.
+        work: how many of each unit: images that go through a network, all epochs of all trainings together.
+        jobs: pieces at once, each in a process of one thread; a single one has all threads.
+        speed: measures units per second; as `Unit.per_second`.
     """
-    if sum(network.size**2 * passes for network, passes in work.items()) < LEAST_PIXELS:
+    if sum(unit.pixels * count for unit, count in work.items()) < LEAST_PIXELS:
         return 0.0
     threads, total = torch.get_num_threads() if jobs == 1 else 1, 0.0
     for patience in (0.0, PATIENCE):  # a single step tells whether measuring is worth its time
-        total = sum(passes / speed(network, threads, patience) for network, passes in work.items()) / jobs
+        total = sum(count / speed(unit, threads, patience) for unit, count in work.items() if count) / jobs
         if total < WORTH_SAYING:
             break
     return total
 
 
-def say(work: Mapping[Network, int], jobs: int = 1, budget: float | None = None, speed: Speed = images_per_second) -> None:
+def say(work: Mapping[Unit, int], jobs: int = 1, budget: float | None = None, speed: Speed = _measured) -> None:
     """Print how long `work` will take, see `seconds`, if it is long. budget: seconds after which it is stopped."""
     if budget is not None and budget < WORTH_SAYING:
         return
-    taken = min(seconds(work, jobs, speed), float("inf") if budget is None else budget)
+    announce(seconds(work, jobs, speed), jobs, budget)
+
+
+def announce(taken: float, jobs: int = 1, budget: float | None = None) -> None:
+    """Print that work takes so many seconds, if it is long. budget: seconds after which it is stopped."""
     if taken >= WORTH_SAYING:
-        print(f"about {spelt(taken)} on this machine" + (f" ({jobs} at a time)" if jobs > 1 else ""), flush=True)
+        stops = f"; this call stops after {spelt(budget)}" if budget is not None and budget < taken else ""
+        print(f"about {spelt(taken)} on this machine" + (f" ({jobs} at a time)" if jobs > 1 else "") + stops, flush=True)
 
 
 def spelt(taken: float) -> str:

@@ -11,10 +11,14 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from yoco import augment, checks, device, graphs, models, seeds
+from yoco.photographic import Photographic
 from yoco.real import RealImages
+from yoco.sgd import MomentumSGD
 
 LAST_BATCHES = ("even", "small")
 PROTOCOLS = {"even": {"last_batch": "even"}, "paper": {"last_batch": "small"}}  # ours, and the published way
+AUGMENTATIONS: dict[str, dict[str, Any]] = {"dsa": {}, "imagenet": {"cutmix": 1.0}}  # and what else of a protocol each sets
+BEFORE = {"last_batch": "small", "augmentation": "dsa"}  # what every training had before these could be chosen
 LR_DROP = 0.2  # the learning rate is multiplied by it after 2/3 and after 5/6 of the epochs
 
 
@@ -26,23 +30,8 @@ class Optimiser:
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
-    def build(self, model: nn.Module) -> torch.optim.SGD:
-        """Return the optimiser of a model that is on its device. On a GPU the learning rate is there too, where a CUDA graph reads it."""
-        where = next(model.parameters()).device
-        gpu = where.type == "cuda"
-        made = torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=gpu, foreach=not gpu)
-        if gpu:
-            made.param_groups[0]["lr"] = torch.tensor(self.lr, device=where)
-        return made
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of the next steps, where the optimiser has it (see `Optimiser.build`)."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
+    def build(self, model: nn.Module) -> MomentumSGD:
+        return MomentumSGD(model.parameters(), self.lr, self.momentum, self.weight_decay)
 
 
 def loss_and_logits(model: nn.Module, images: Tensor, targets: Tensor, precision: str) -> tuple[Tensor, Tensor]:
@@ -64,7 +53,7 @@ class Step:
     """One optimiser step on a batch; returns the logits [N, K] from before the step, detached."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: MomentumSGD
     precision: str = "float32"
     compiled: bool = False
 
@@ -121,7 +110,7 @@ def epoch(
     source: Generator,
     *,
     classes: int,
-    augmentation: augment.Augmentation,
+    augmentation: Callable[[Tensor, Generator], Tensor],
     batch_size: int = 64,
     last_batch: str = "even",
     cutmix: float = 0.5,
@@ -150,6 +139,7 @@ class Protocol:
     width: int | None = None  # channels of the ConvNet's layers; None: 128
     batch_size: int = 64
     last_batch: str = "even"  # or "small", as the published loaders leave it: see `batches`
+    augmentation: str = "dsa"  # or "imagenet": see `augmentation_of`
     optimiser: Optimiser = Optimiser()
     cutmix: float = 0.5  # probability
     precision: str = "auto"
@@ -160,6 +150,7 @@ class Protocol:
         models.factory(self.model)
         checks.whole("batch_size", self.batch_size, 1)
         checks.one_of("last_batch", self.last_batch, LAST_BATCHES)
+        checks.one_of("augmentation", self.augmentation, AUGMENTATIONS)
         checks.instance("optimiser", self.optimiser, Optimiser)
         if self.width is not None:
             checks.whole("width", self.width, 1)
@@ -172,9 +163,12 @@ class Protocol:
     def of(cls, protocol: str = "even", **fields: Any) -> "Protocol":
         """A protocol by name: "even" splits batches evenly, "paper" leaves a small last batch as the published code does.
 
-        fields: of `Protocol`; they override the named protocol's. Raises ValueError if the name is unknown.
+        fields: of `Protocol`; they override the named protocol's. augmentation="imagenet" sets cutmix=1 unless that is given.
+        Raises ValueError if the name is unknown.
         """
-        return cls(**{**PROTOCOLS[checks.one_of("protocol", protocol, PROTOCOLS)], **fields})
+        named = PROTOCOLS[checks.one_of("protocol", protocol, PROTOCOLS)]
+        augmented = AUGMENTATIONS[checks.one_of("augmentation", fields.get("augmentation", "dsa"), AUGMENTATIONS)]
+        return cls(**{**named, **augmented, **fields})
 
     def pays_to_compile(self, where: torch.device, images: int, size: int) -> bool:
         """Whether `images` images of side `size` through this network, in one process, pay for compiling its step or its test."""
@@ -188,14 +182,50 @@ class Protocol:
         return replace(self, precision=device.choose_precision(self.precision, where), compiled=compiled)
 
 
+def augmentation_of(name: str, mean: Sequence[float] | None, std: Sequence[float] | None, recorded: bool) -> Callable[[Tensor, Generator], Tensor]:
+    """How the batches of a training are augmented.
+
+    Args:
+        name: "dsa": colour, one of crop, scale and rotate, and flip; "imagenet": as the published code trains on ImageNet-10,
+            see `Photographic`.
+        mean, std: by which the images are normalised; "imagenet" needs them.
+        recorded: whether dynamics are recorded, for which the published code applies the operations of "dsa" after those of
+            "imagenet".
+
+    Returns:
+        (normalised images, generator) -> augmented images.
+
+    Raises:
+        ValueError: if "imagenet" has no mean and std, or not three of each.
+    """
+    operations = augment.Augmentation(augment.EVALUATION)
+    if name == "dsa":
+        return operations
+    if mean is None or std is None:
+        raise ValueError(f"augmentation={name!r} needs the mean and std by which the images are normalised, got {mean} and {std}")
+    photographic = Photographic(tuple(mean), tuple(std))
+    return (lambda images, source: operations(photographic(images, source), source)) if recorded else photographic
+
+
 class Run:
     """One training by a resolved `protocol`, epoch after epoch, that can be left and gone on with.
 
-    images: normalised, float [N, C, S, S]; labels: int64 [N]. The learning rate drops to a fifth after 2/3 and again
-    after 5/6 of the epochs. network: in training; epochs: how many are done.
+    images: normalised, float [N, C, S, S]; labels: int64 [N]; mean, std, recorded: as of `augmentation_of`. The learning rate
+    drops to a fifth after 2/3 and again after 5/6 of the epochs. network: in training; epochs: how many are done.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, classes: int, protocol: Protocol, seed: int) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        classes: int,
+        protocol: Protocol,
+        seed: int,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        recorded: bool = False,
+    ) -> None:
         device.keep_memory(images.device)
         self.images, self.labels, self.classes, self.protocol, self.seed = images, labels, classes, protocol, seed
         self.source = seeds.generator(seed, stream=1)
@@ -203,13 +233,13 @@ class Run:
         network = models.build_seeded(seeds.draw_seed(self.source), protocol.model, *shape, width=protocol.width)
         self.network = network.to(images.device)
         self.step = Step(self.network, protocol.optimiser.build(self.network), protocol.precision, bool(protocol.compiled))
-        self.augmentation = augment.Augmentation(augment.EVALUATION)
+        self.augmentation = augmentation_of(protocol.augmentation, mean, std, recorded)
         self.own_source = seeds.for_device(self.source, images.device)
         self.epochs = 0
 
     def epoch(self, seen: Callable[[Tensor, Tensor], None] | None = None) -> None:
         """Train for an epoch; seen: as in `epoch`. Raises FloatingPointError where the weights leave the finite numbers."""
-        set_learning_rate(self.step.optimizer, self._learning_rate())
+        self.step.optimizer.lr = self._learning_rate()
         p = self.protocol
         shared = {"classes": self.classes, "augmentation": self.augmentation, "cutmix": p.cutmix}
         shared |= {"batch_size": p.batch_size, "last_batch": p.last_batch}
@@ -237,29 +267,32 @@ class Run:
 
 def network_state(step: Step) -> dict[str, Tensor]:
     """Weights and buffers of a step's network as "network.NAME", its momentum as "momentum.NAME"."""
-    momenta = step.optimizer.state
     weights = {f"network.{name}": tensor for name, tensor in step.model.state_dict().items()}
-    named = step.model.named_parameters()
-    return weights | {f"momentum.{name}": momenta[p]["momentum_buffer"] for name, p in named if momenta.get(p, {}).get("momentum_buffer") is not None}
+    return weights | {f"momentum.{name}": momentum for name, momentum in _named_momenta(step)}
 
 
+def _named_momenta(step: Step) -> list[tuple[str, Tensor]]:
+    names = [name for name, _ in step.model.named_parameters()]
+    return list(zip(names, step.optimizer.momenta, strict=True))
+
+
+@torch.no_grad()
 def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
     """Give a step's network and optimiser what `network_state` took. Raises RuntimeError where it is of another network."""
     step.model.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")})
-    for name, parameter in step.model.named_parameters():
-        buffer = state.get(f"momentum.{name}")
-        if buffer is not None:
-            if buffer.shape != parameter.shape:
-                raise RuntimeError(f"momentum of {name} has shape {list(buffer.shape)}, its weights {list(parameter.shape)}")
-            step.optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
+    for name, momentum in _named_momenta(step):
+        stored = state.get(f"momentum.{name}", torch.zeros_like(momentum))  # a file from before the first step may lack it
+        if stored.shape != momentum.shape:
+            raise RuntimeError(f"momentum of {name} has shape {list(stored.shape)}, its weights {list(momentum.shape)}")
+        momentum.copy_(stored)
 
 
-def fit(images: Tensor, labels: Tensor, classes: int, protocol: Protocol, seed: int) -> nn.Module:
+def fit(images: Tensor, labels: Tensor, classes: int, protocol: Protocol, seed: int, **normalisation: Sequence[float] | None) -> nn.Module:
     """Train a fresh network by a resolved `protocol` on normalised images [N, C, S, S] with labels int64 [N]; returns it.
 
-    Raises FloatingPointError as `Run.epoch`.
+    normalisation: mean and std, as of `Run`. Raises as `Run` and `Run.epoch`.
     """
-    run = Run(images, labels, classes, protocol, seed)
+    run = Run(images, labels, classes, protocol, seed, **normalisation)
     for _ in range(protocol.epochs):
         run.epoch()
     return run.network.eval()

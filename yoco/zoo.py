@@ -14,6 +14,7 @@ from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics
 from yoco.lazy import pd
 
+PREFIX = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
 _FOLDER = files("yoco").joinpath("zoo_files")
 MOST_BYTES = 2_000_000  # of a file that ships
 _SET, _DYNAMICS, _ENDING = ".condensed.safetensors", ".dynamics", ".safetensors"

@@ -1,5 +1,6 @@
 """Condensation: a training set into a few synthetic images per class."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import torch
 
-from yoco import checks, files, formation, loop, ranks, seeds, timing, train
+from yoco import checks, files, formation, loop, ranks, seeds, timing
 from yoco import device as devices
 from yoco.condense import dream, dsa, kip, mtt, ncfm
 from yoco.condense import nested as nesting
@@ -17,7 +18,7 @@ from yoco.condense.idc import PACKING, GradientMatching, condensed_from, real_se
 from yoco.condense.kip import KernelInducingPoints
 from yoco.condense.mtt import TrajectoryMatching
 from yoco.condense.ncfm import CharacteristicMatching
-from yoco.condense.settings import LARGE, PRESETS, settings_for
+from yoco.condense.settings import LARGE, PRESETS, settings_for, unit_of
 from yoco.condensed import CondensedSet
 from yoco.data import ImageData
 
@@ -86,14 +87,14 @@ def condense(
     **settings: Any,
 ) -> CondensedSet:
     """Condense `data` to `ipc` images a class, each holding factor × factor cells. With a progress bar, long work says first how
-    long its image steps will take on this machine (see `timing`).
+    long it will take on this machine, missing experts included (see `timing`).
 
     method: a name in `METHODS`. factor: None is that of `start`, or the method's own (see `factor_of`). preset: "paper" |
     "laptop" | "smoke"; `settings` override single values of it (see the method's settings: `IdcSettings`, `DreamSettings`,
     `DsaSettings`, `TrajectorySettings`, `KipSettings`, `NcfmSettings`).
     start: a set to condense further, of the same classes, size, IPC and factor; None: packed real images. nested: budgets
-    (IPC_T) whose prefixes of each class are matched as sets of their own, with equal weights, or True for 1, 2, 3, 5, 7, 10,
-    20, …; such a set is ranked as it is (`CondensedSet.rank`). Methods: ncfm.
+    (IPC_T) whose prefixes of each class are matched as sets of their own (their weights: `NcfmSettings.prefix_power`), or True
+    for 1, 2, 3, 5, 7, 10, 20, …; such a set is ranked as it is (`CondensedSet.rank`). Methods: ncfm.
     checkpoint: a file to go on from if it is there, and to keep the run in: stopping and going on gives the set that
     not stopping gives. expert_folder: the folder of MTT's experts or NCFM's networks; missing ones are trained first (None:
     "experts" or "networks" beside the checkpoint, or in memory without one). time_budget: seconds after which this call stops
@@ -132,10 +133,6 @@ def condense(
         images = chosen.steps * chosen.work(len(data.classes), ipc * factor**2)
         if compiled is None:
             compiled = devices.worth_compiling(where, images, data.size, devices.WORTH_TWICE)
-        if images and progress and among.first and not (checkpoint and Path(checkpoint).exists()):
-            network = train.Protocol(model=chosen.model, width=chosen.width, precision=how)
-            shape = data.channels, len(data.classes), data.size
-            timing.say({timing.Network.of(network, *shape, where): images // among.size}, budget=time_budget)
         identity = {
             "method": method,
             "dataset": data.name,
@@ -153,6 +150,10 @@ def condense(
         stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, **own)
         if start is not None:
             stepper.images = start.images.to(stepper.images.device)
+        identity |= stepper.rules()
+        if progress and among.first and not (checkpoint and Path(checkpoint).exists()):
+            work = Counter(stepper.further_work()) + Counter({unit_of(chosen, data, how, where): images} if images else {})
+            timing.say({unit: count // among.size for unit, count in work.items()}, budget=time_budget)
 
         def look(losses: list[float]) -> None:
             info = {**identity, "steps": len(losses), "planned_steps": chosen.steps, **loop.thinned(losses)}

@@ -35,3 +35,9 @@ def prefix_averages(prefixes: Sequence[int], count: int) -> Tensor:
     """Weights float32 [len(prefixes), count] whose row p averages the first prefixes[p] of `count`."""
     ends = torch.tensor(list(prefixes)).view(-1, 1)
     return (torch.arange(count) < ends).float() / ends
+
+
+def prefix_weights(prefixes: Sequence[int], power: float) -> Tensor:
+    """What each prefix's distance counts in the loss, float32 [len(prefixes)] of sum 1: a prefix of k cells, k ** -power."""
+    weights = torch.tensor(list(prefixes), dtype=torch.float32) ** -power
+    return weights / weights.sum()

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yoco import checks, clusters, seeds, train
+from yoco import checks, clusters, seeds, timing, train
 from yoco.condense.idc import GradientMatching
 from yoco.condense.settings import IdcSettings, idc_preset, overridden
 
+REAL_BATCH = 128  # representatives of a class
 LAPTOP_POOL = 500  # images of a class that a renewal embeds: a few percent of the ten loops that it serves
 
 
@@ -29,9 +30,13 @@ class DreamSettings(IdcSettings):
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> DreamSettings:
-    """DREAM's preset: IDC's, and in `laptop` and `smoke` a pool. Raises ValueError at an unknown preset, setting or value."""
+    """DREAM's preset: IDC's with twice the real images, but in `smoke`; in `laptop` and `smoke` a pool.
+
+    Raises ValueError at an unknown preset, setting or value.
+    """
     base = idc_preset(preset, size, ipc, overrides)
     shared = {field.name: getattr(base, field.name) for field in fields(base)}
+    shared |= {} if preset == "smoke" else {"real_batch": REAL_BATCH}
     return overridden(DreamSettings(**shared, pool=None if preset == "paper" else LAPTOP_POOL), overrides)
 
 
@@ -47,6 +52,11 @@ class RepresentativeMatching(GradientMatching):
         wanted = self.ipc * self.factor**2
         self.representatives = torch.zeros(len(self.members), 0, dtype=torch.long)  # int64 [classes, real batch], from the first step on
         return self._of_each_class(network, wanted).flatten()
+
+    def further_work(self) -> dict[timing.Unit, int]:
+        """Also what is embedded to choose the real batches; an embedding has no way back, so three count as one."""
+        pools = sum(min(len(members), self.settings.pool or len(members)) for members in self.members)
+        return {unit: count + self.settings.steps // self.settings.renew_every * pools // 3 for unit, count in super().further_work().items()}
 
     def step(self, number: int) -> float:
         self.due = number % self.settings.renew_every == 0 or number % self.settings.inner_loops == 0

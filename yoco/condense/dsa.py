@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yoco import augment, checks, formation
+from yoco import augment, checks, formation, timing
 from yoco.condense.idc import GradientMatching
 from yoco.condense.matching import layer_weights
 from yoco.condense.settings import PRESETS, MatchingSettings, default_model, overridden, smoke_width
@@ -38,7 +38,8 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
     """
     checks.one_of("preset", preset, PRESETS)
     inner, epochs = LOOPS[min(LOOPS, key=lambda given: abs(given - ipc))]
-    shared = {"model": default_model(size), "distance": "cosine", "image_lr": IMAGE_LR, "network_momentum": 0.5}
+    shared = {"model": default_model(size), "distance": "cosine", "image_lr": IMAGE_LR}
+    shared |= {"network_momentum": 0.0, "network_weight_decay": 0.0}  # plain SGD
     if preset == "paper":
         scale = {"outer_loops": OUTER, "inner_loops": inner, "network_epochs": epochs, "real_batch": 256, "network_batch": 256}
     elif preset == "laptop":
@@ -59,6 +60,10 @@ class SiameseMatching(GradientMatching):
     def step(self, number: int) -> float:
         self.last = (number + 1) % self.settings.inner_loops == 0
         return super().step(number)
+
+    def further_work(self) -> dict[timing.Unit, int]:
+        """None: the network is matched with random weights first."""
+        return {}
 
     def prepare_network(self) -> None:
         """The network is matched with random weights first."""

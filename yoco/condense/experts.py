@@ -149,7 +149,7 @@ def train_experts(
     if compiled is None:
         compiled = devices.worth_compiling(where, count * settings.epochs * settings.taken(data), data.size)
     common = {"dataset": data.name, "dataset_images": len(data.train_images), "seed": seed, "precision": how, "last_batch": "even"}
-    common |= asdict(settings)
+    common |= models.layout(settings.model) | asdict(settings)
     identities = [{**common, "number": number} for number in range(count) if only is None or number in only]
     found = [_finished(folder, identity) for identity in identities]
     experts, started = [], time.monotonic()
@@ -164,6 +164,11 @@ def train_experts(
                 expert = _train(training, folder, identity, None if left == math.inf else left)
             experts += [] if expert is None else [expert]
     return Experts(experts)
+
+
+def missing(folder: str | Path | None, count: int) -> int:
+    """How many of `count` experts have no file in `folder` yet."""
+    return count if folder is None else sum(not _path(folder, number).exists() for number in range(count))
 
 
 def _path(folder: str | Path, number: int, suffix: str = "") -> Path:
@@ -255,23 +260,24 @@ class _Training(loop.Stepper):
         """Set the learning rate of the next batch, and advance the bar."""
         self.advance(self.progress - self.shown)
         self.shown = self.progress
-        train.set_learning_rate(self.network_step.optimizer, self.settings.lr_at(self.progress / (self.settings.epochs * len(self.images))))
+        self.network_step.optimizer.lr = self.settings.lr_at(self.progress / (self.settings.epochs * len(self.images)))
 
     def state(self) -> dict[str, Tensor]:
-        """The parameters that are kept and the present ones, float32 [n, P], the momentum if there is any, and the states of the generators."""
-        momenta = [s["momentum_buffer"] for s in self.network_step.optimizer.state.values() if s.get("momentum_buffer") is not None]
-        momentum = {"momentum": parameters_to_vector(momenta)} if momenta else {}
-        return {"parameters": torch.stack(self.rows), **seeds.states(self.source, self.own_source), **momentum}
+        """The parameters that are kept and the present ones, float32 [n, P], the momentum, and the states of the generators."""
+        momentum = parameters_to_vector(self.network_step.optimizer.momenta)
+        return {"parameters": torch.stack(self.rows), "momentum": momentum, **seeds.states(self.source, self.own_source)}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
         self.rows = list(state["parameters"])
         seeds.restore(state, self.source, self.own_source)
-        parameters = list(self.model.parameters())
-        sizes = [p.numel() for p in parameters]
-        for parameter, values in zip(parameters, self.rows[-1].split(sizes)):
-            parameter.copy_(values.view_as(parameter))
-        if "momentum" in state:
-            for parameter, values in zip(parameters, state["momentum"].to(parameters[0].device).split(sizes)):
-                self.network_step.optimizer.state[parameter]["momentum_buffer"] = values.view_as(parameter).clone()
+        _fill(list(self.model.parameters()), self.rows[-1])
+        if "momentum" in state:  # files of version 0.1 lack it where there was none
+            _fill(self.network_step.optimizer.momenta, state["momentum"])
+
+
+def _fill(tensors: Sequence[Tensor], values: Tensor) -> None:
+    """Copy a flat vector into tensors, one after another."""
+    for tensor, part in zip(tensors, values.split([tensor.numel() for tensor in tensors])):
+        tensor.copy_(part.view_as(tensor))

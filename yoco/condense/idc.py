@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from yoco import augment, formation, models, seeds, train
+from yoco import augment, formation, models, seeds, timing, train
 from yoco import device as devices
 from yoco.condense.matching import GradientMatcher, convolution_weights
-from yoco.condense.settings import IdcSettings
+from yoco.condense.settings import IdcSettings, unit_of
 from yoco.condensed import CondensedSet, normalise
 from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
@@ -81,6 +82,11 @@ class GradientMatching(Stepper):
         """The training images that the condensed ones start from, int64 [classes * ipc * factor²]."""
         return start_choice(self.data, self.ipc, self.factor, self.source)
 
+    def further_work(self) -> dict[timing.Unit, int]:
+        """The epochs of each fresh network before it is matched."""
+        images = self.settings.outer_loops * self.settings.pretrain_epochs * len(self.real)
+        return {unit_of(self.settings, self.data, self.precision, self.device): images}
+
     def step(self, number: int) -> float:
         """One inner loop. Returns the distance D, averaged over the classes."""
         if number % self.settings.inner_loops == 0:
@@ -106,20 +112,23 @@ class GradientMatching(Stepper):
         gradient = torch.zeros_like(self.images)
         distances = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
         for label in range(len(self.members)):
-            chosen = self._synthetic_batch(label)
+            chosen = self.synthetic_batch()
             draw = self.matching.draw(1, self.data.size, self.source)
             real = self.real_batch(label)
             if label in self.own:
-                distances[label], gradient[chosen] = self._matched(label, chosen, real, draw)
+                own = slice(label * self.ipc, (label + 1) * self.ipc)
+                distances[label], gradient[own] = self._matched(label, self.images[own], chosen, real, draw)
         distances, gradient = self.ranks.sum(distances), self.ranks.sum(gradient)
         total = distances.sum().masked_fill(~torch.isfinite(gradient).all(), math.nan)  # at NaN the loop stops, and keeps the last checkpoint
         return total.item() / len(self.members), gradient
 
-    def _matched(self, label: int, chosen: Tensor, real: Tensor, draw: augment.Draw) -> tuple[Tensor, Tensor]:
-        """Distance D of a class between real and condensed images by index, and its gradient with respect to the latter."""
-        images = self.images[chosen].requires_grad_()
+    def _matched(self, label: int, images: Tensor, chosen: Tensor | slice, real: Tensor, draw: augment.Draw) -> tuple[Tensor, Tensor]:
+        """Distance D of a class between real images by index and the `chosen` cells of its condensed images, and its gradient
+        with respect to these images, [ipc, C, S, S]."""
+        images = images.detach().requires_grad_()
         seen = self.matching.apply(self.real[real], draw)
-        synthetic = self.matching.apply(self._normalise(formation.form(images, self.factor)), draw)
+        formed = formation.upsampled(formation.cells(images, self.factor)[chosen], self.data.size)
+        synthetic = self.matching.apply(self._normalise(formed), draw)
         distance = self.matcher.match(self.model, seen, synthetic, label)
         return distance.detach(), torch.autograd.grad(distance, images)[0]
 
@@ -128,16 +137,25 @@ class GradientMatching(Stepper):
         self.velocity = self.settings.image_momentum * self.velocity + gradient
         self.images = (self.images - self.pixel_lr * self.velocity).clamp(0, 1)
 
+    def rules(self) -> dict[str, Any]:
+        """The network's layout, and which part of a class takes part in a step if it is not all."""
+        return {**models.layout(self.settings.model), **({} if self.whole else {"synthetic": "cells"})}
+
     @property
     def pixel_lr(self) -> float | Tensor:
         """What a step moves a pixel in 0..1 by, times its gradient."""
         return self.settings.image_lr
 
-    def _synthetic_batch(self, label: int) -> Tensor:
-        """Indices of the condensed images of a class that take part: all, or as many as make `synthetic_batch` formed images."""
-        most = max(1, self.settings.synthetic_batch // self.factor**2)
-        chosen = torch.arange(self.ipc) if self.ipc <= most else seeds.choice(self.ipc, most, self.source)
-        return (chosen + label * self.ipc).to(self.device)
+    @property
+    def whole(self) -> bool:
+        """Whether all cells of a class take part in every step."""
+        return self.ipc * self.factor**2 <= self.settings.synthetic_batch
+
+    def synthetic_batch(self) -> Tensor | slice:
+        """Which cells of a class take part in a step: all, or `synthetic_batch` random ones."""
+        if self.whole:
+            return slice(None)
+        return seeds.choice(self.ipc * self.factor**2, self.settings.synthetic_batch, self.source).to(self.device)
 
     def real_batch(self, label: int) -> Tensor:
         """Indices of the real images of a class that are matched: random ones."""

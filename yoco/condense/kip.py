@@ -5,7 +5,8 @@ demand, move down the gradient of the squared error.
 """
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from yoco import checks, formation, seeds
+from yoco import checks, formation, seeds, timing
 from yoco import device as devices
 from yoco.condense import ntk
 from yoco.condense.idc import packed, start_choice
@@ -26,6 +27,7 @@ from yoco.real import RealImages
 
 KERNELS = ("fc", "conv", "auto")
 AFFORDABLE = 1e10  # covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15 minutes of a core
+MOST_MEASURED = 512  # images whose kernel is timed at once
 GPU_FACTOR = 100  # as many times more on a GPU: a guess, none was at hand
 
 
@@ -80,6 +82,44 @@ def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) ->
     return chosen
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two images whose kernel is computed and differentiated, as `timing` counts the work of KIP."""
+
+    kernel: str
+    depth: int
+    channels: int
+    size: int
+    device: torch.device
+
+    @property
+    def pixels(self) -> int:
+        return ntk.conv_entries(self.size, self.depth) if self.kernel == "conv" else self.size**2
+
+    def per_second(self, threads: int, patience: float) -> float:
+        """Of random images, ever more at once until a run of them takes a good part of `patience` seconds."""
+        before, count, source = torch.get_num_threads(), 2, seeds.generator(0)
+        torch.set_num_threads(threads)
+        try:
+            while True:
+                shape = count, self.channels, self.size, self.size
+                images = torch.rand(shape, dtype=torch.float64, generator=source).to(self.device).requires_grad_()
+                began = time.monotonic()
+                kernel_of(self.kernel)(images, images.detach(), self.depth).sum().backward()
+                images.grad.sum().item()  # waits for a GPU
+                taken = time.monotonic() - began
+                if taken >= patience / 4 or count >= MOST_MEASURED:
+                    return count**2 / taken
+                count *= 2
+        finally:
+            torch.set_num_threads(before)
+
+
+def kernel_of(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """The function of a kernel, "fc" or "conv"."""
+    return {"fc": ntk.fc_kernel, "conv": ntk.conv_kernel}[name]
+
+
 def ridge_regression(among: Tensor, towards: Tensor, labels: Tensor, ridge: float) -> Tensor:
     """Predictions K_ts (K_ss + r I)⁻¹ y, r = ridge times the mean of K_ss's diagonal. Differentiable.
 
@@ -124,7 +164,14 @@ class KernelInducingPoints(Stepper):
         self.labels = self._targets(self.classes)
         self.real, self.train_labels = RealImages.training(data, self.device), data.train_labels.to(self.device)
         self.scale = self.images.new_tensor(data.std).view(1, -1, 1, 1)
-        self.moments = {"images": _moments(self.images), "labels": _moments(self.labels)}
+        self.moved = {"images": self.images.clone(), "labels": self.labels}
+        self.optimizer = torch.optim.Adam(self.moved.values(), settings.lr)
+
+    def further_work(self) -> dict[timing.Unit, int]:
+        """The kernel of every two formed images, and of each with each real one, in every step."""
+        pairs = len(self.classes) * (len(self.classes) + self.settings.real_batch)
+        unit = Pair(self.kernel, self.settings.depth, self.data.channels, self.data.size, self.device)
+        return {unit: self.settings.steps * pairs}
 
     def step(self, number: int) -> float:
         """One step of Adam, the number + 1'th. Returns half the mean squared error of the batch, before the step.
@@ -137,12 +184,16 @@ class KernelInducingPoints(Stepper):
             return loss.item()
         if not (torch.isfinite(of_images).all() and torch.isfinite(of_labels).all()):
             return math.nan
-        # Adam on normalised images: their gradient is std times the pixels', and a pixel moves std times as far
-        moved = self.images - self.scale * self._adam("images", of_images * self.scale, number + 1)
-        self.images = moved.clamp(0, 1)
-        if self.settings.learn_labels:
-            self.labels = self.labels - self._adam("labels", of_labels, number + 1)
+        self._move(of_images, of_labels)
         return loss.item()
+
+    def _move(self, of_images: Tensor, of_labels: Tensor) -> None:
+        """Adam's step on normalised images, whose gradient is std times the pixels', and on the labels if they are learned."""
+        images, labels = self.moved.values()
+        images.copy_(self.images / self.scale)
+        images.grad, labels.grad = of_images * self.scale, of_labels if self.settings.learn_labels else None
+        self.optimizer.step()
+        self.images = (images * self.scale).clamp(0, 1)
 
     def _share(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What this rank's part of the real images has of the batch's loss, and of its gradients by images and labels."""
@@ -160,7 +211,7 @@ class KernelInducingPoints(Stepper):
         real: uint8, or floats in 0..1, [M, C, S, S]. Returns float64 [M, K], of which argmax is the class.
         """
         formed = self._inputs(formation.form(images, self.factor))
-        kernel = ntk.conv_kernel if self.kernel == "conv" else ntk.fc_kernel
+        kernel = kernel_of(self.kernel)
         among = kernel(formed, formed, self.settings.depth)
         towards = kernel(self._inputs(to_floats(real)), formed, self.settings.depth)
         return ridge_regression(among, towards, labels.double(), self.settings.ridge)
@@ -170,7 +221,7 @@ class KernelInducingPoints(Stepper):
 
         The condensed set keeps its order, class after class, whatever argmax says; see `changed_classes`.
         """
-        return self.labels.cpu(), self.labels.argmax(1).cpu()
+        return self.labels.to("cpu", copy=True), self.labels.argmax(1).cpu()
 
     @property
     def changed_classes(self) -> int:
@@ -182,14 +233,19 @@ class KernelInducingPoints(Stepper):
         return {"kernel": self.kernel, "changed_classes": self.changed_classes}
 
     def state(self) -> dict[str, Tensor]:
-        """Images, labels, Adam's moments of both, and the state of the generator."""
-        moments = {f"moments.{name}": values for name, values in self.moments.items()}
-        return {"images": self.images, "labels": self.labels, "generator": self.source.get_state(), **moments}
+        """Images, labels, what Adam keeps of both, and the state of the generator."""
+        adam = {f"adam.{name}.{part}": held for name, of in self.moved.items() for part, held in self.optimizer.state[of].items()}
+        return {"images": self.images, "labels": self.labels, "generator": self.source.get_state(), **adam}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
-        self.images, self.labels = state["images"].to(self.device), state["labels"].to(self.device)
-        self.moments = {name: state[f"moments.{name}"].to(self.device) for name in self.moments}
+        """Go back to what `state` gave. Raises KeyError at a state of version 0.1, which held Adam's moments otherwise."""
+        if "moments.images" in state:
+            raise KeyError("Adam's moments are those of version 0.1")
+        self.images = state["images"].to(self.device)
+        self.labels.copy_(state["labels"])
+        for name, of in self.moved.items():
+            parts = [key for key in state if key.startswith(f"adam.{name}.")]
+            self.optimizer.state[of] = {key.rsplit(".", 1)[1]: state[key].to(self.device) for key in parts}
         self.source.set_state(state["generator"])
 
     def _inputs(self, images: Tensor) -> Tensor:
@@ -198,17 +254,6 @@ class KernelInducingPoints(Stepper):
     def _targets(self, labels: Tensor) -> Tensor:
         classes = len(self.data.classes)
         return F.one_hot(labels, classes).float() - 1 / classes
-
-    def _adam(self, name: str, gradient: Tensor, count: int) -> Tensor:
-        """Adam's `count`th step (Kingma & Ba 2015, its defaults), to be subtracted."""
-        mean, square = self.moments[name]
-        mean, square = torch.lerp(gradient, mean, 0.9), torch.lerp(gradient**2, square, 0.999)
-        self.moments[name] = torch.stack((mean, square))
-        return self.settings.lr * (mean / (1 - 0.9**count)) / ((square / (1 - 0.999**count)).sqrt() + 1e-8)
-
-
-def _moments(values: Tensor) -> Tensor:
-    return torch.zeros((2, *values.shape), dtype=values.dtype, device=values.device)
 
 
 def _chosen_kernel(settings: KipSettings, size: int, pairs: int, device: torch.device) -> str:

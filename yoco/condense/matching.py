@@ -10,6 +10,7 @@ from torch.func import functional_call, grad
 from yoco import checks, device
 
 Gradients = tuple[Tensor, ...]
+EPSILON = 1e-6  # of the cosine
 
 
 def squared_l2(real: Gradients, synthetic: Gradients) -> Tensor:
@@ -23,9 +24,12 @@ def l1(real: Gradients, synthetic: Gradients) -> Tensor:
 
 
 def row_cosine(real: Gradients, synthetic: Gradients) -> Tensor:
-    """1 - cosine of each output row (what leads to one channel, or one logit), summed over rows and layers (DSA)."""
+    """1 - cosine of each output row (what leads to one channel, or one logit), summed over rows and layers (DSA).
+
+    The published code adds `EPSILON` to the product of the norms, so that rows of tiny gradients count as far apart.
+    """
     rows = ((r.flatten(1), s.flatten(1)) for r, s in zip(real, synthetic))
-    return sum((1 - F.cosine_similarity(r, s, dim=1, eps=1e-6)).sum() for r, s in rows)
+    return sum((1 - (r * s).sum(1) / (r.norm(dim=1) * s.norm(dim=1) + EPSILON)).sum() for r, s in rows)
 
 
 DISTANCES: dict[str, Callable[[Gradients, Gradients], Tensor]] = {"l2": squared_l2, "l1": l1, "cosine": row_cosine}

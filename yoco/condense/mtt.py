@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from yoco import checks, formation, models, train
+from yoco import checks, formation, models, timing, train
 from yoco import device as devices
 from yoco.condense.experts import AUGMENTATION, ExpertSettings
 from yoco.condense.idc import packed, start_choice
@@ -41,7 +41,7 @@ class TrajectorySettings:
     iterations: int = 5000  # image steps
     student_steps: int = 30  # N, of plain SGD on the synthetic images
     expert_epochs: int = 2  # M, from the start to the target
-    max_start_epoch: int = 15  # the start is drawn from 0..max_start_epoch, both included
+    max_start_epoch: int = 15  # the start is drawn from 0..max_start_epoch - 1
     synthetic_batch: int | None = None  # formed images a student step, at most; None: all
     image_lr: float = 1e3
     image_momentum: float = 0.5
@@ -57,21 +57,21 @@ class TrajectorySettings:
     buffer_seed: int = 0  # apart from the run's seed, so that runs share a buffer
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "student_steps", "expert_epochs", "experts", "buffer_epochs", "buffer_batch"):
+        for name in ("iterations", "student_steps", "expert_epochs", "max_start_epoch", "experts", "buffer_epochs", "buffer_batch"):
             checks.whole(name, getattr(self, name), 1)
         for name in ("synthetic_batch", "buffer_images"):
             if getattr(self, name) is not None:
                 checks.whole(name, getattr(self, name), 1)
-        checks.whole("max_start_epoch", self.max_start_epoch, 0)
         checks.seed("buffer_seed", self.buffer_seed)
         for name in ("image_lr", "student_lr_lr", "buffer_lr"):
             checks.real(name, getattr(self, name), 0)
         checks.real("student_lr", self.student_lr, LEAST_STUDENT_LR)
         for name in ("image_momentum", "student_lr_momentum", "buffer_momentum"):
             checks.real(name, getattr(self, name), 0, 1)
-        if self.max_start_epoch + self.expert_epochs > self.buffer_epochs:
+        latest = self.max_start_epoch - 1 + self.expert_epochs
+        if latest > self.buffer_epochs:
             wanted = f"max_start_epoch={self.max_start_epoch} and expert_epochs={self.expert_epochs}"
-            raise ValueError(f"buffer_epochs must be at least the sum of {wanted}, got {self.buffer_epochs}")
+            raise ValueError(f"buffer_epochs must be at least {latest} for {wanted}, got {self.buffer_epochs}")
         _ = self.buffer  # checks model and width
 
     @property
@@ -154,6 +154,10 @@ class TrajectoryMatching(Stepper):
         skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
         self.student = Student(skeleton, precision, compiled, ranks)
 
+    def further_work(self) -> dict[timing.Unit, int]:
+        """The epochs of the experts that are missing."""
+        return self.pool.work()
+
     def prepare(self, time_budget: float | None) -> bool:
         """Train the experts that are not there; False where the time was over before the last one, on any rank."""
         return self.pool.ready(time_budget)
@@ -183,7 +187,7 @@ class TrajectoryMatching(Stepper):
 
     def _trajectory(self) -> tuple[Tensor, Tensor]:
         number = int(torch.randint(self.settings.experts, (1,), generator=self.source))
-        epoch = int(torch.randint(self.settings.max_start_epoch + 1, (1,), generator=self.source))
+        epoch = int(torch.randint(self.settings.max_start_epoch, (1,), generator=self.source))
         start, target = self.pool.experts.pair(number, epoch, self.settings.expert_epochs)
         return start.to(self.device), target.to(self.device)
 
@@ -195,6 +199,10 @@ class TrajectoryMatching(Stepper):
             parts += train.batches(count, size, self.source)
         parts = parts[: self.settings.student_steps]
         return [(part.to(self.device), AUGMENTATION.draw(len(part), self.data.size, self.source)) for part in parts]
+
+    def rules(self) -> dict[str, Any]:
+        """The network's layout, and that the start epoch is below `max_start_epoch`, which version 0.1 included."""
+        return {**models.layout(self.settings.model), "start_epoch": "below max_start_epoch"}
 
     def outcome(self) -> dict[str, Any]:
         """The student's learning rate, as learned."""

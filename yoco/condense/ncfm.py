@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.func import functional_call
 
-from yoco import checks, formation, graphs, models, seeds
+from yoco import checks, formation, graphs, models, seeds, timing
 from yoco import device as devices
-from yoco.condense.characteristic import characteristic, distance, prefix_averages
+from yoco.condense.characteristic import characteristic, distance, prefix_averages, prefix_weights
 from yoco.condense.experts import PairSettings
 from yoco.condense.idc import members_of, packed, start_choice
 from yoco.condense.ncfm_draws import AUGMENTATION, DeviceDraws, Draws, HostDraws
@@ -50,6 +50,7 @@ class NcfmSettings:
     final_lr: float = 0.0001
     calibration: float = 1.0  # weight of the cross-entropy under a trained network
     calibrate_every: int = 1  # steps
+    prefix_power: float = 0.0  # of a nested set: a prefix of k cells weighs k ** -prefix_power; 0: all weigh the same
     pool_networks: int = 20
     pool_epochs: int = 60
     pool_images: int | None = None  # real images of each network at most, a random subset of its own; None: all
@@ -61,7 +62,7 @@ class NcfmSettings:
         for name in ("iterations", "real_batch", "frequencies", "calibrate_every", "pool_networks"):
             checks.whole(name, getattr(self, name), 1)
         checks.whole("sampler", self.sampler, 0)
-        for name in ("image_lr", "final_lr", "calibration", "pool_lr"):
+        for name in ("image_lr", "final_lr", "calibration", "prefix_power", "pool_lr"):
             checks.real(name, getattr(self, name), 0)
         for name in ("pool_epochs", "pool_batch"):
             checks.whole(name, getattr(self, name), 1)
@@ -149,6 +150,7 @@ class CharacteristicMatching(Stepper):
         self.mean, self.square = torch.zeros_like(self.images), torch.zeros_like(self.images)
         formed = ipc * factor**2
         self.averages = prefix_averages(prefixes or [formed], formed).to(device)
+        self.weights = prefix_weights(prefixes or [formed], settings.prefix_power).to(device)
         self.real_average = prefix_averages([settings.real_batch], settings.real_batch).to(device)
         self.statistics = [torch.tensor(values, device=device) for values in (data.mean, data.std)]
         together = max(1, (TOGETHER_CPU if device.type == "cpu" else TOGETHER) // formed)
@@ -163,6 +165,10 @@ class CharacteristicMatching(Stepper):
         self.own_source = seeds.for_device(source, device)
         recordable = ranks.size == 1 and self.real.pixels.device == self.images.device
         self._advance = graphs.captured(self._advanced, device) if recordable else self._advanced
+
+    def further_work(self) -> dict[timing.Unit, int]:
+        """The epochs of the pool's missing networks."""
+        return self.pool.work()
 
     def prepare(self, time_budget: float | None) -> bool:
         """Train the networks that are not there; False if the time was over before the last one, on any rank."""
@@ -200,7 +206,7 @@ class CharacteristicMatching(Stepper):
             own = images[chosen].requires_grad_()
             target = self._target(group, draws, frequencies)
             synthetic = _seen(normalise(formation.form(own, self.factor), *self.statistics), group, draws)
-            loss = distance(target, self._characteristic(draws.between, synthetic, group, frequencies, self.averages)).mean(1)
+            loss = distance(target, self._characteristic(draws.between, synthetic, group, frequencies, self.averages)) @ self.weights
             if calibrated:
                 loss = loss + self.settings.calibration * self._calibration(draws.trained, synthetic, group)
             learned = [frequencies] if frequencies.requires_grad else []

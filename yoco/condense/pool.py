@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from yoco.condense.experts import Experts, ExpertSettings, train_experts
+from yoco import timing
+from yoco.condense.experts import Experts, ExpertSettings, missing, train_experts
+from yoco.condense.settings import unit_of
 from yoco.data import ImageData
 from yoco.ranks import ALONE, Ranks
 
@@ -34,6 +36,11 @@ class Pool:
     ) -> None:
         self.data, self.folder, self.settings, self.count, self.seed, self.ranks = data, folder, settings, count, seed, ranks
         self.options = {**options, "progress": progress and ranks.first}
+
+    def work(self) -> dict[timing.Unit, int]:
+        """Images that the missing experts will train on, all epochs together."""
+        unit = unit_of(self.settings, self.data, self.options["precision"], self.options["device"])
+        return {unit: missing(self.folder, self.count) * self.settings.epochs * self.settings.taken(self.data)}
 
     @functools.cached_property
     def experts(self) -> Experts:

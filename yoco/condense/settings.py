@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
-from yoco import checks
+import torch
+
+from yoco import checks, timing
 from yoco.condense.matching import DISTANCES
+from yoco.data import ImageData
 from yoco.models import check_matchable
 
 PRESETS = ("paper", "laptop", "smoke")
@@ -26,7 +29,7 @@ class MatchingSettings:
     outer_loops: int = 2000  # each with a fresh network
     inner_loops: int = 100  # image steps with that network, a network step after each
     real_batch: int = 64  # real images a class and image step
-    synthetic_batch: int = 128  # formed images a class and image step, at most
+    synthetic_batch: int = 128  # cells of a class that take part in an image step, at most: random ones
     image_lr: float = 0.005
     image_momentum: float = 0.5
     network_batch: int = 64
@@ -92,6 +95,11 @@ SCALES = {"paper": Scale(1000, 1000), "laptop": Scale(200, 200), "smoke": Scale(
 def default_model(size: int) -> str:
     """The paper's network for images of side `size`."""
     return "resnet10ap" if size >= LARGE else "convnet"
+
+
+def unit_of(settings: Any, data: ImageData, precision: str, device: torch.device) -> timing.Network:
+    """An image of `data` that passes the network of `settings` (its model and width), as `timing` counts them."""
+    return timing.Network(settings.model, settings.width, data.channels, len(data.classes), data.size, precision, device)
 
 
 def overridden(settings: Settings, overrides: Mapping[str, Any]) -> Settings:

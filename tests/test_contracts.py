@@ -1,0 +1,118 @@
+"""What is declared once is everywhere: a score that is registered here goes through pruning, studies, figures and the command line."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tools import generate
+from yoco import ablations, cli, noise, params, plots, prune, scores, study, tables
+
+PLAIN = {"epochs": 2, "width": 8, "precision": "float32", "jobs": 1, "progress": False, "device": "cpu"}
+
+
+def confidence(condensed, dynamics, *, last: int = 3):
+    """How sure the network was of an image's label in the `last` kept epochs."""
+    return dynamics.label_probability(range(len(dynamics.labels)))[-last:].mean(0)
+
+
+@pytest.fixture
+def toy_score():
+    """A score of ours, registered while a test runs."""
+    yield scores.register(scores.Score("confidence", "Conf.", "confidence, 0..1", "low", "early", confidence))
+    del scores.SCORES["confidence"]
+
+
+def test_a_registered_score_is_in_the_table_in_pruning_and_in_a_study(toy_score, toy, toy_set, toy_dynamics):
+    values = confidence(toy_set, toy_dynamics)
+    assert prune.score_table(toy_set, toy_dynamics)["confidence"].tolist() == values.tolist()
+    kept = prune.prune(toy_set, toy_dynamics, "confidence", 1)
+    assert not kept.balanced and kept.keep == "hard"
+    assert kept.indices.tolist() == values.argsort(stable=True)[:12].tolist(), "low is hard"
+    short = prune.prune(toy_set, toy_dynamics, "confidence", 1, last=1).indices
+    assert short.tolist() == confidence(toy_set, toy_dynamics, last=1).argsort(stable=True)[:12].tolist()
+    assert toy_set.rank(toy_dynamics, "confidence").info["ranked_by"] == "confidence"
+    table = study.run(toy_set, toy, [toy_dynamics], methods=["random", "confidence"], ipc_to=[1], **PLAIN)
+    assert table.method.tolist() == ["random", "confidence"] and table.accuracy.notna().all()
+    assert "confidence" in {cell.selection.method for cell in study.grid(toy_set, [toy_dynamics], ablations.rules(), ipc_to=[1])}
+    assert {"confidence"} < {selection.method for selection in study.selections(toy_set, toy_dynamics, [1])}
+
+
+def test_a_registered_score_is_in_the_figures_with_unit_and_direction(toy_score, toy_set, toy_dynamics):
+    table = prune.score_table(toy_set, toy_dynamics)
+    names = prune.score_names(table)
+    assert plots.two_scores(toy_set, table, "lbpe", "confidence").get_ylabel() == "confidence, 0..1 (low is hard)"
+    assert "−confidence" in [text.get_text() for text in plots.rank_correlations(table, names).get_xticklabels()]
+    assert plots.score_distributions(table, names).axes[2 * len(names) - 1].get_xlabel() == "confidence, 0..1\n(low is hard)"
+    panels = plots.kept_by_method(toy_set, study.selections(toy_set, toy_dynamics, [1])).axes
+    assert "Conf." in " ".join(ax.get_title() for ax in panels) and tables.title_of("confidence") == "Conf."
+    agreement = ablations.agreement(toy_set, [toy_dynamics, toy_dynamics])
+    assert agreement.set_index("score").loc["confidence", "spearman"] == pytest.approx(1)
+    damaged = toy_dynamics.label_probability(range(60))[-3:].mean(0).argsort().argsort() < 6
+    found = noise.detection(noise.Case("formed", "symmetric", 10, toy_set, damaged, [toy_dynamics])).set_index("score")
+    assert found.loc["confidence", "auc"] == 1 and "confidence" in noise.every_rule()
+
+
+def first_cells(condensed, dynamics, wanted, *, skip: int = 0):
+    """The first formed images of every class, after `skip` of them."""
+    of_class = [(condensed.formed_labels == label).nonzero().flatten() for label in condensed.formed_labels.unique()]
+    return torch.cat([members[skip : skip + wanted.per_class] for members in of_class])
+
+
+@pytest.fixture
+def toy_method():
+    """A rule of ours that is no score, registered while a test runs."""
+    yield prune.register(prune.Method("first", "First", "easy", True, "none", first_cells, nests=True))
+    del prune.METHODS.registered["first"]
+
+
+def test_a_registered_rule_is_a_method_with_its_own_options(toy_method, toy, toy_set, toy_dynamics):
+    assert list(prune.METHODS)[-1] == "first" and toy_method.options == ("skip",) and tables.title_of("first") == "First"
+    assert prune.prune(toy_set, None, "first", 1, skip=1).indices.view(3, 4)[:, 0].tolist() == [1, 21, 41]
+    table = study.run(toy_set, toy, [None], methods=["first"], ipc_to=[1], **PLAIN)
+    assert table.method.tolist() == ["first"] and table.balanced.all() and table.accuracy.notna().all()
+    assert params.validated("04_pruning", {"methods": "first,yoco"}).methods == ["first", "yoco"]
+    with pytest.raises(ValueError, match="method='first' is registered already"):
+        prune.register(toy_method)
+    with pytest.raises(ValueError, match="needs='some' is unknown"):
+        prune.Method("x", "X", "easy", True, "some", first_cells)
+
+
+def test_a_score_says_what_is_wrong_with_it_and_with_its_options(toy_score, toy_set, toy_dynamics):
+    with pytest.raises(ValueError, match="score='confidence' is registered already; registered: lbpe, "):
+        scores.register(toy_score)
+    with pytest.raises(ValueError, match="direction='up' is unknown.*allowed: high, low"):
+        scores.Score("x", "X", "x", "up", "early", confidence)
+    with pytest.raises(TypeError, match="option 'first' is not read by score='confidence'; it reads: last"):
+        toy_score.read(toy_set, toy_dynamics, first=1)
+    with pytest.raises(ValueError, match="score='confidence' needs dynamics, got None"):
+        toy_score.read(toy_set, None)
+    assert torch.equal(toy_score.hardness(toy_set, toy_dynamics), -toy_score.read(toy_set, toy_dynamics))
+
+
+def test_a_registered_score_is_a_choice_of_the_notebooks_and_the_command_line(toy_score, capsys, tmp_path, monkeypatch):
+    assert params.validated("04_pruning", {}).methods[-1] == "confidence" == params.validated("06_noise", {}).methods[-1]
+    assert "yoco, confidence" in generate.cell("05_ablations")
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        cli.main(["study", "--help"])
+    assert "el2n, ccs, yoco, confidence [names; default: all]" in capsys.readouterr().out
+    assert cli.main(["study", "--methods", "confidense"]) == 2
+    assert "did you mean 'confidence'?" in capsys.readouterr().err
+    monkeypatch.setenv("YOCO_RUNS", str(tmp_path))
+    short = ["--ipc", "1", "--outer-loops", "1", "--inner-loops", "1", "--width", "8", "--epochs", "1", "--dynamics", "1"]
+    assert cli.main(["study", *short, "--ipc-to", "1", "--methods", "confidence", "--also", ""]) == 0
+    assert "confidence" in capsys.readouterr().out
+
+
+def test_the_page_about_adding_your_own_runs_as_it_stands():
+    page = (Path(__file__).parent.parent / "docs/extend.md").read_text()
+    names: dict = {}
+    try:
+        for code in re.findall(r"```python\n(.*?)```", page, re.S):
+            exec(code, names)
+        assert names["kept"].method == "every-other" and len(names["kept"].indices) == 40 and "confidence" in names["table"].columns
+    finally:
+        scores.SCORES.pop("confidence", None)
+        prune.METHODS.registered.pop("every-other", None)
