@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from yoco import seeds
-from yoco.augment import EVALUATION, GEOMETRIC, MATCHING, OPERATIONS, Augmentation, colour, crop, cutmix, cutout_mask
+from yoco.augment import EVALUATION, GEOMETRIC, MATCHING, OPERATIONS, Augmentation, colour, crop, cutmix, cutmix_unread, cutout_mask
 
 SIZE = 16
 
@@ -123,3 +123,35 @@ def test_cutmix_comes_half_of_the_time():
 def test_unknown_operation():
     with pytest.raises(ValueError, match="operation='colour' is unknown.*'color'"):
         Augmentation(("colour",))
+
+
+@pytest.mark.parametrize("operations, single", [(EVALUATION, False), (OPERATIONS, True), (("scale",), False), (("crop", "cutout"), False)])
+def test_a_draw_that_is_not_read_does_what_one_that_is_read_does(operations, single):
+    """Operations that were not drawn leave the images as they are."""
+    strategy, images = Augmentation(operations, single=single), torch.randn(6, 3, SIZE, SIZE, generator=seeds.generator(0))
+    drawn = set()
+    for seed in range(24):
+        read = strategy.draw(6, SIZE, seeds.generator(seed))
+        source = seeds.generator(seed)
+        unread = strategy.unread(torch.randint(max(1, len(strategy.exclusive)), (1,), generator=source), 6, SIZE, source)
+        drawn.add(read.operations)
+        assert unread.operations == operations and torch.allclose(strategy.apply(images, read), strategy.apply(images, unread), atol=1e-4)
+    assert len(drawn) == max(1, len(strategy.exclusive))
+
+
+def test_cutmix_by_a_mask_pastes_the_same_box():
+    images, labels = torch.rand(40, 3, SIZE, SIZE, generator=seeds.generator(0)), torch.arange(40)
+    targets = torch.nn.functional.one_hot(labels, 40).float()
+    for seed in range(12):
+        source = seeds.generator(seed)
+        mixed, soft = cutmix_unread(images, targets, source, 1.0)
+        pasted = (cutmix(images, labels, 40, seeds.generator(seed), 1.0)[0] != images).any(1)
+        own = (mixed != images).any(1)
+        assert torch.equal(own.any(0), pasted.any(0)), "the same pixels"
+        share = own.any(0).float().mean()
+        assert torch.allclose(soft.sum(1), torch.ones(40)) and torch.allclose(soft.diagonal().min(), 1 - share, atol=1e-6)
+        for image, (row, own_share) in enumerate(zip(soft, soft.diagonal())):
+            partner = row.clone().index_fill_(0, torch.tensor(image), 0).argmax() if own_share < 1 else image
+            assert torch.equal(mixed[image][:, own.any(0)], images[partner][:, own.any(0)])
+    counts = [torch.equal(cutmix_unread(images, targets, seeds.generator(seed), 0.5)[0], images) for seed in range(200)]
+    assert 70 < sum(counts) < 130

@@ -14,6 +14,8 @@ from yoco import augment, condense, evaluate, formation, ranks, seeds
 from yoco.condense import experts, ncfm
 from yoco.condense.characteristic import characteristic, distance, prefix_averages, prefix_weights
 from yoco.condense.experts import PairSettings, train_experts
+from yoco.condense.ncfm_draws import DeviceDraws
+from yoco.condense.ncfm_frequencies import Mixture
 from yoco.condense.nested import budgets
 from yoco.condensed import normalise
 from yoco.data import to_floats
@@ -84,25 +86,22 @@ def test_matching_finds_the_two_gaussians_that_it_is_shown():
     assert torch.allclose(found.std(1), wanted.std(1), atol=0.03), "and spread as far"
 
 
-def by_hand(ours, between, trained, prefixes):
-    """Losses and gradient of a step from the same draws: class after class, in one graph, the network called as a module."""
-    data, source = ours.data, ours.source
-    draw = AUGMENT.draw(3, data.size, source)
-    real = [members[torch.randperm(len(members), generator=source)[:12]] for members in ours.members]
-    t = torch.randn(16, ours.network.width, generator=source)
+def by_hand(ours, draws, prefixes):
+    """Losses and gradients of a step from its draws: class after class, in one graph, the network called as a module."""
+    data, t = ours.data, draws.frequencies.detach().requires_grad_()
     images = ours.images.clone().requires_grad_()
     losses = []
     for label in range(3):
         own = formation.form(images[label * ours.ipc : (label + 1) * ours.ipc], ours.factor)
-        both = normalise(torch.cat([to_floats(data.train_images[real[label]]), own]), data.mean, data.std)
-        seen = AUGMENT.apply(both, draw.of(torch.full((len(both),), label))).split([12, len(own)])
-        weights = [ours.network._named(vector) for vector in (between, trained)]
+        both = normalise(torch.cat([to_floats(data.train_images[draws.real[label]]), own]), data.mean, data.std)
+        seen = AUGMENT.apply(both, draws.augmentation.of(torch.full((len(both),), label))).split([12, len(own)])
+        weights = [ours.network._named(vector) for vector in (draws.between, draws.trained)]
         skeleton = ours.network.skeleton
         f_real, f_own = (F.normalize(functional_call(Features(skeleton), {f"network.{n}": p for n, p in weights[0].items()}, (x,))) for x in seen)
         parts = [distance_of(f_real.detach() @ t.T, f_own[:n] @ t.T) for n in prefixes]
         logits = functional_call(skeleton, weights[1], (seen[1],))
         losses.append(sum(parts) / len(parts) + F.cross_entropy(logits, torch.full((len(own),), label)))
-    return torch.stack(losses), torch.autograd.grad(sum(losses), images)[0]
+    return torch.stack(losses), *torch.autograd.grad(sum(losses), (images, t))
 
 
 class Features(torch.nn.Module):
@@ -120,24 +119,23 @@ def distance_of(real, own):
     return 300 * ((gaps[0] ** 2 + gaps[1] ** 2) / 2 + 1e-12).sqrt().mean()
 
 
-@pytest.mark.parametrize("factor, prefixes, together", [(1, (), 80), (2, (), 1), (2, (4, 8), 16)])
-def test_the_gradient_of_a_step_is_that_of_the_plain_computation(toy, monkeypatch, factor, prefixes, together):
+@pytest.mark.parametrize("factor, prefixes, together, sampler", [(1, (), 80, 0), (2, (), 1, 3), (2, (4, 8), 16, 0)])
+def test_the_gradient_of_a_step_is_that_of_the_plain_computation(toy, monkeypatch, factor, prefixes, together, sampler):
     monkeypatch.setattr(ncfm, "TOGETHER_CPU", together)
-    ours = method(toy, factor=factor, prefixes=prefixes)
-    between, trained = ours._weights()
-    before = ours.source.get_state()
-    losses, gradient = ours.gradient(between, trained)
-    ours.source.set_state(before)
-    expected, wanted = by_hand(ours, between, trained, prefixes or [2 * factor**2])
+    ours = method(toy, factor=factor, prefixes=prefixes, sampler=sampler)
+    draws = ours.draws.next(ours.source)
+    losses, *gradients = ours.gradients(ours.images, draws, calibrated=True)
+    expected, *wanted = by_hand(ours, draws, prefixes or [2 * factor**2])
     assert losses.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
-    assert torch.allclose(gradient, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+    for ours, theirs in zip(gradients[: 1 + bool(sampler)], wanted):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
 
 
 def test_the_weights_lie_between_a_network_s_first_and_last(toy):
     ours = method(toy, pool_networks=1)
     first, last = ours.pool.experts.pair(0, 0, 1)
     for _ in range(3):
-        between, trained = ours._weights()
+        between, trained = ours.draws.weights(ours.source)
         share = (between - first) @ (last - first) / (last - first).square().sum()
         assert 0 < share < 1 and torch.allclose(between, torch.lerp(first, last, share), atol=1e-5) and torch.equal(trained, last)
 
@@ -145,14 +143,15 @@ def test_the_weights_lie_between_a_network_s_first_and_last(toy):
 def test_an_image_step_is_adam_clamped_with_a_rate_that_falls(toy):
     ours = method(toy, image_lr=0.1, final_lr=0.02, iterations=100)
     images = ours.images.clone().requires_grad_()
-    adam = torch.optim.Adam([images], lr=0.1)
+    adam, moved = torch.optim.Adam([images], lr=0.1), (ours.images, ours.mean, ours.square)
     for number in range(5):
         images.grad = torch.randn(images.shape, generator=seeds.generator(number))
-        ours._move(images.grad, number)
+        corrections = [1 - 0.9 ** (number + 1), 1 - 0.999 ** (number + 1)]
+        moved = ncfm.adam(*moved, images.grad, ours.settings.lr_at(number), corrections)
         adam.step()
         with torch.no_grad():
             images.clamp_(0, 1)
-    assert torch.allclose(ours.images, images.detach(), atol=1e-3) and ours.images.min() == 0 and ours.images.max() == 1
+    assert torch.allclose(moved[0], images.detach(), atol=1e-3) and moved[0].min() == 0 and moved[0].max() == 1
     settings = ours.settings
     assert [settings.lr_at(n) for n in (0, 50, 75, 100)] == pytest.approx([0.1, 0.1, 0.06, 0.02])
 
@@ -177,7 +176,7 @@ def test_calibration_can_be_rarer(toy, monkeypatch):
 
 def test_compiled_or_in_bfloat16_the_features_are_the_network_s(toy):
     ours = method(toy, width=16)
-    weights, images = ours._weights()[0], torch.randn(5, 3, 16, 16, generator=seeds.generator(0))
+    weights, images = ours.draws.weights(ours.source)[0], torch.randn(5, 3, 16, 16, generator=seeds.generator(0))
     exact = ours.network.features(weights, images)
     near = ncfm.Network(ours.network.skeleton, "bfloat16", False).features(weights, images).float()
     assert torch.cosine_similarity(exact, near).min() > 0.999
@@ -186,8 +185,67 @@ def test_compiled_or_in_bfloat16_the_features_are_the_network_s(toy):
 def test_a_gradient_that_leaves_the_numbers_moves_nothing(toy, monkeypatch):
     ours = method(toy)
     before = ours.images.clone()
-    monkeypatch.setattr(ours, "gradient", lambda *_: (torch.zeros(3), torch.full_like(before, math.nan)))
+    monkeypatch.setattr(ours, "gradients", lambda *_: (torch.zeros(3), torch.full_like(before, math.nan), torch.zeros(16, 1)))
     assert math.isnan(ours.step(0)) and torch.equal(ours.images, before)
+
+
+def test_a_mixture_starts_near_the_standard_normal_and_stays_in_its_bounds():
+    mixture = Mixture(5, 3, seeds.generator(0), CPU)
+    drawn = mixture.draw(20_000, seeds.generator(1))
+    assert drawn.shape == (20_000, 5)
+    assert torch.allclose(drawn.mean(0), torch.zeros(5), atol=0.2) and torch.allclose(drawn.std(0), torch.ones(5), atol=0.2)
+    mixture.raw = torch.full((2, 3, 5), 100.0)
+    extreme = mixture.draw(20_000, seeds.generator(1))
+    assert torch.allclose(extreme.mean(0), torch.ones(5), atol=0.1) and torch.allclose(extreme.std(0), torch.full((5,), 2.0), atol=0.1)
+
+
+def test_a_mixture_is_trained_to_make_the_loss_large():
+    """Classes that differ in one direction only: the mixture learns to look there."""
+    source = seeds.generator(0)
+    spread = torch.tensor([1.0, 0.02, 0.02])
+    real, own = (F.normalize(torch.tensor([centre, 1.0, 1.0]) + spread * torch.randn(1, 50, 3, generator=source), dim=-1) for centre in (0.5, -0.5))
+    average, mixture, losses = prefix_averages([50], 50), Mixture(3, 4, source, CPU), []
+    for _ in range(150):
+        t = mixture.draw(256, source)
+        leaf = t.detach().requires_grad_()
+        loss = distance(characteristic(real, leaf, average), characteristic(own, leaf, average)).sum()
+        mixture.ascend(t, torch.autograd.grad(loss, leaf)[0])
+        losses.append(loss.item())
+    assert sum(losses[-20:]) > 1.15 * sum(losses[:20])
+
+
+def test_a_step_with_a_mixture_is_resumed_bit_for_bit(toy):
+    whole, first, rest = (method(toy, sampler=3) for _ in range(3))
+    assert torch.equal(whole.images, method(toy).images)
+    start = whole.sampler.raw.clone()
+    for number in range(4):
+        whole.step(number)
+    assert not torch.equal(whole.sampler.raw, start)
+    for number in range(2):
+        first.step(number)
+    state = first.state()
+    first.step(2)
+    rest.restore(state)
+    for number in (2, 3):
+        rest.step(number)
+    assert set(state) > {"sampler.raw", "sampler.steps"} and all(torch.equal(values, rest.state()[name]) for name, values in whole.state().items())
+
+
+def test_draws_on_the_device_are_of_the_same_kind(toy):
+    """Real images of their class, each once if there are enough; networks and weights of the pool."""
+    for count in (24, 30):
+        ours = method(toy, real_batch=count)
+        draws = DeviceDraws(ours.pool, ours.draws.members, 16, count, 16, ours.sampler, CPU)
+        drawn = draws.next(seeds.generator(0))
+        assert drawn.real.shape == (3, count) and (toy.train_labels[drawn.real] == torch.arange(3).view(3, 1)).all()
+        assert count > 24 or all(len(set(row.tolist())) == count for row in drawn.real)
+    few = [ours.draws.members[0][:5], *ours.draws.members[1:]]
+    real = DeviceDraws(ours.pool, few, 16, 8, 16, ours.sampler, CPU).real(seeds.generator(0))
+    assert set(real[0].tolist()) <= set(few[0].tolist()) and len(set(real[1].tolist())) == 8
+    first, last = draws.pairs.unbind(1)
+    shares = [((drawn.between - a) @ (b - a) / (b - a).square().sum(), a, b) for a, b in zip(first, last)]
+    assert any(torch.allclose(drawn.between, torch.lerp(a, b, share), atol=1e-5) and 0 <= share <= 1 for share, a, b in shares)
+    assert any(torch.equal(drawn.trained, b) for b in last) and drawn.frequencies.shape == (16, ours.network.width)
 
 
 def pairs(data, folder=None, **options):
@@ -273,11 +331,11 @@ def test_a_prefix_of_a_nested_set_is_nearer_to_the_real_images_than_a_flat_set_s
     for prefixes in ((4, 12), ()):
         ours = method(data, ipc=3, prefixes=prefixes, real_batch=40, iterations=40, pool_epochs=1, image_lr=0.05, calibration=0.0)
         for number in range(41):
-            ours.source = seeds.generator(7)  # the same network, real images, frequencies and augmentation at every step
+            ours.source.manual_seed(7)  # the same network, real images, frequencies and augmentation at every step
             if number < 40:
                 ours.step(number)
         ours.averages, ours.weights = prefix_averages([4], 12), torch.ones(1)
-        losses[prefixes] = ours.gradient(ours._weights()[0], None)[0].mean().item()
+        losses[prefixes] = ours.gradients(ours.images, ours.draws.next(ours.source), calibrated=False)[0].mean().item()
     assert losses[4, 12] < 0.8 * losses[()], losses
 
 
@@ -298,6 +356,7 @@ def test_a_prefix_of_a_nested_digits_set_trains_better_than_a_flat_set_s_or_the_
 @pytest.mark.parametrize("overrides, error, match", [
     ({"real_batch": 0}, ValueError, "real_batch must be at least 1"),
     ({"frequencies": 1.5}, TypeError, "frequencies must be a whole number"),
+    ({"sampler": -1}, ValueError, "sampler must be at least 0"),
     ({"image_lr": -1.0}, ValueError, "image_lr must be"),
     ({"calibration": -1.0}, ValueError, "calibration must be"),
     ({"calibrate_every": 0}, ValueError, "calibrate_every must be at least 1"),

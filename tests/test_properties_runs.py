@@ -55,6 +55,7 @@ WRONG_SETTINGS = {
     },
     "ncfm": {
         **dict.fromkeys(("iterations", "real_batch", "frequencies", "pool_networks"), WRONG_COUNTS),
+        "sampler": (-1, True, 1.5, None),
         "calibration": WRONG_NUMBERS,
         "pool_seed": WRONG_SEEDS,
         "pool_images": COUNTS,

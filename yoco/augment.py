@@ -1,7 +1,8 @@
 """Differentiable augmentation of normalised images, zero-padded (appendix B.1.1): one draw a batch, or one an image; CutMix."""
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -16,6 +17,7 @@ CROP_SHARE = 0.125  # of the side, each way
 SCALE_RATIO = 1.2
 ROTATE_DEGREES = 15.0
 CUTOUT_SHARE = 0.5  # of the side
+OUTSIDE = -(10**6)  # centre of a cutout that lies in no image
 
 MATCHING = ("color", "crop", "cutout")  # updating images: one draw for the real and the synthetic half
 NETWORK = ("color", "crop")  # updating the matching network: a draw an image
@@ -66,12 +68,34 @@ class Augmentation:
         checks.flag("single", self.single)
 
     def draw(self, count: int, size: int, source: Generator) -> Draw:
-        """Draw the parameters for `count` images of side `size` (one for them all where shared), each at least 1."""
+        """Draw the parameters for `count` images of side `size` (one for them all where shared), each at least 1.
+
+        They are on the generator's device. Those from a GPU's generator name all operations, and leave the images as they are
+        in those that were not drawn: reading which one was drawn would wait for the device.
+        """
         checks.whole("count", count, 1)
         checks.whole("size", size, 1)
-        n = 1 if self.shared else count
-        operations = self._chosen(source)
-        colour = torch.rand(3, n, 1, 1, 1, generator=source)
+        exclusive = self.exclusive
+        drawn = torch.randint(max(1, len(exclusive)), (1,), generator=source, device=source.device)
+        if source.device.type == "cpu":
+            operations = tuple(o for o in self.operations if o not in exclusive or o == exclusive[int(drawn)])
+            return self._draw(operations, functools.partial(_affine, operations), count, size, source)
+        return self.unread(drawn, count, size, source)
+
+    def unread(self, drawn: Tensor, count: int, size: int, source: Generator) -> Draw:
+        """Draw the parameters as `draw` does, with the place in `exclusive` of the operation that was drawn, int64 [1], not read."""
+        exclusive = self.exclusive
+        stays = {operation: drawn == place for place, operation in enumerate(exclusive)} if len(exclusive) > 1 else {}
+        return _only(stays, self._draw(self.operations, functools.partial(_affine_if, stays, self.operations), count, size, source))
+
+    @property
+    def exclusive(self) -> Sequence[str]:
+        """The operations of which one is drawn per batch."""
+        return self.operations if self.single else [g for g in GEOMETRIC if g in self.operations]
+
+    def _draw(self, operations: tuple[str, ...], affine: Callable[[Tensor], Tensor], count: int, size: int, source: Generator) -> Draw:
+        n, how = 1 if self.shared else count, {"generator": source, "device": source.device}
+        colour = torch.rand(3, n, 1, 1, 1, **how)
         reach = int(size * CROP_SHARE + 0.5)
         side = int(size * CUTOUT_SHARE + 0.5)
         return Draw(
@@ -79,17 +103,11 @@ class Augmentation:
             saturation=colour[1] * 2,
             contrast=colour[2] + 0.5,
             operations=operations,
-            shift=torch.randint(-reach, reach + 1, (n, 2), generator=source),
-            theta=_affine(operations, torch.rand(n, 2, generator=source)),
-            flip=torch.rand(n, 1, 1, 1, generator=source) < 0.5,
-            cutout=torch.randint(0, size + 1 - side % 2, (n, 2), generator=source),
+            shift=torch.randint(-reach, reach + 1, (n, 2), **how),
+            theta=affine(torch.rand(n, 2, **how)),
+            flip=torch.rand(n, 1, 1, 1, **how) < 0.5,
+            cutout=torch.randint(0, size + 1 - side % 2, (n, 2), **how),
         )
-
-    def _chosen(self, source: Generator) -> tuple[str, ...]:
-        """The operations of a batch: all, but for one of those that exclude each other."""
-        exclusive = self.operations if self.single else [g for g in GEOMETRIC if g in self.operations]
-        drawn = int(torch.randint(max(1, len(exclusive)), (1,), generator=source))
-        return tuple(o for o in self.operations if o not in exclusive or o == exclusive[drawn])
 
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
         """Augment normalised images, float [N, C, S, S], by `draw`; of half precision come float32. Differentiable in the images.
@@ -119,9 +137,36 @@ class Augmentation:
         return self.apply(images, self.draw(images.shape[0], images.shape[-1], source))
 
 
+def _only(stays: Mapping[str, Tensor], draw: Draw) -> Draw:
+    """`draw` with the parameters of each operation in `stays` set to those that change nothing unless its tensor, bool [1], is true."""
+    kept = functools.partial(_kept, stays)
+    return replace(
+        draw,
+        brightness=kept("color", draw.brightness, 0.0),
+        saturation=kept("color", draw.saturation, 1.0),
+        contrast=kept("color", draw.contrast, 1.0),
+        shift=kept("crop", draw.shift, 0),
+        flip=kept("flip", draw.flip, False),
+        cutout=kept("cutout", draw.cutout, OUTSIDE),
+    )
+
+
+def _kept(stays: Mapping[str, Tensor], operation: str, values: Tensor, neutral: Tensor | float) -> Tensor:
+    return torch.where(stays[operation], values, neutral) if operation in stays else values
+
+
+def _affine_if(stays: Mapping[str, Tensor], operations: Sequence[str], u: Tensor) -> Tensor:
+    """As `_affine`, of the one of scale and rotate that stays, or neither."""
+    theta = _affine((), u)
+    for operation in ("scale", "rotate"):
+        if operation in operations:
+            theta = _kept(stays, operation, _affine((operation,), u), theta)
+    return theta
+
+
 def _affine(operations: tuple[str, ...], u: Tensor) -> Tensor:
     """u in 0..1 [n, 2] -> matrices [n, 2, 3] that scale each axis by 1/1.2..1.2, or turn by up to 15 degrees."""
-    theta = torch.zeros(u.shape[0], 2, 3)
+    theta = u.new_zeros(u.shape[0], 2, 3)
     if "rotate" in operations:
         angle = (u[:, 0] * 2 - 1) * math.radians(ROTATE_DEGREES)
         theta[:, 0, 0] = theta[:, 1, 1] = angle.cos()
@@ -175,6 +220,8 @@ def cutmix(images: Tensor, labels: Tensor, classes: int, source: Generator, prob
     checks.labels("labels", labels, len(images))
     checks.real("probability", probability, 0, 1)
     targets = F.one_hot(labels, classes).float()
+    if source.device.type != "cpu":
+        return cutmix_unread(images, targets, source, probability)
     if torch.rand(1, generator=source) >= probability:
         return images, targets
     size = images.shape[-1]
@@ -188,3 +235,16 @@ def cutmix(images: Tensor, labels: Tensor, classes: int, source: Generator, prob
     images[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
     share = (bottom - top) * (right - left) / size**2
     return images, targets * (1 - share) + targets[partner] * share
+
+
+def cutmix_unread(images: Tensor, targets: Tensor, source: Generator, probability: float) -> tuple[Tensor, Tensor]:
+    """As `cutmix`, with soft labels [N, classes] given, and by a mask: no draw is read on the host, which would wait for the device."""
+    size, how = images.shape[-1], {"generator": source, "device": source.device}
+    mixed = torch.rand(1, **how) < probability
+    half = (size * (1 - torch.rand(1, **how)).sqrt() / 2).int()
+    centre = torch.randint(size, (2, 1), **how)
+    span = torch.arange(size, device=images.device)
+    inside = (span >= centre - half) & (span < centre + half)  # rows and columns, [2, S]
+    box = mixed & inside[0, :, None] & inside[1, None, :]
+    partner = torch.rand(len(images), **how).argsort()
+    return torch.where(box, images[partner], images), torch.lerp(targets, targets[partner], box.float().mean())

@@ -143,7 +143,7 @@ def tensor(name: str, values: object, what: str) -> Tensor:
     """`values` if it is a dense tensor that holds numbers; TypeError where it is no tensor, ValueError where sparse or "meta"."""
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a tensor {what}, got {type(values).__name__}")
-    if values.is_meta or values.layout != torch.strided:
+    if values.device.type == "meta" or values.layout != torch.strided:
         raise ValueError(f"{name} must be dense, on a device that holds its values, got {values.layout} on {values.device}")
     return values
 

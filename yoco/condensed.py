@@ -164,7 +164,7 @@ class CondensedSet:
         return order, {"ranked_by": "nested", "budgets": self.info["nested"]}
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Float images [N, C, H, W] in 0..1 -> (images - mean) / std, per channel."""
-    shape = (1, -1, 1, 1)
-    return (images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)
+def normalise(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
+    """Float images [N, C, H, W] in 0..1 -> (images - mean) / std, per channel. On a GPU, tensors that are there spare a copy."""
+    mean, std = (torch.as_tensor(values, dtype=images.dtype, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
+    return (images - mean) / std

@@ -140,8 +140,11 @@ def can_compile(device: torch.device) -> bool:
 
 
 def worth_compiling(device: torch.device, images: int, size: int, worth: int = WORTH) -> bool:
-    """Whether work on `images` images of side `size` in one process pays for compiling its step (see `WORTH`, `WORTH_TWICE`)."""
-    return can_compile(device) and images * size**2 >= worth * 32**2
+    """Whether work on `images` images of side `size` in one process pays for compiling its step (see `WORTH`, `WORTH_TWICE`).
+
+    On a GPU it never does: CUDA graphs (see `graphs`) take the launches away without a minute of compiling.
+    """
+    return device.type == "cpu" and can_compile(device) and images * size**2 >= worth * 32**2
 
 
 def separate_cache() -> str:

@@ -153,17 +153,17 @@ class _Recording(loop.Stepper):
 
     def __init__(self, run: train.Run, recorder: Recorder, record_on: str) -> None:
         self.run, self.recorder, self.record_on = run, recorder, record_on
-        self.seen = torch.zeros(len(run.images), run.classes)
+        self.seen = torch.zeros(len(run.images), run.classes, device=run.images.device)
 
     def step(self, number: int) -> float:
         """Epoch `number`. Returns the mean cross-entropy of what was recorded in it."""
         self.run.epoch(self._see)
-        logits = self.seen.clone() if self.record_on == "augmented" else self.embed(self.run.network.eval())
+        logits = self.seen.clone().cpu() if self.record_on == "augmented" else self.embed(self.run.network.eval())
         self.recorder.add(logits)
         return F.cross_entropy(logits, self.recorder.labels).item()
 
     def _see(self, index: Tensor, logits: Tensor) -> None:
-        self.seen[index] = logits.cpu()
+        self.seen[index] = logits
 
     def embed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """What a network, or a part of it, makes of the unaugmented images, float32 [N, …] on the CPU."""

@@ -1,6 +1,7 @@
 """The augmentation of ImageNet trainings: a random part of the photograph, flip, colour jitter, and noise along colours' principal axes."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,11 +52,12 @@ class Photographic:
         """Draw the parameters for `count` images of side `size`, each at least 1."""
         checks.whole("count", count, 1)
         checks.whole("size", size, 1)
-        box = boxes(torch.rand(2, count, TRIES, generator=source), torch.rand(2, count, generator=source), size)
-        flip = torch.rand(count, 1, 1, 1, generator=source) < 0.5
-        factors = 1 + JITTER * (2 * torch.rand(3, count, 1, 1, 1, generator=source) - 1)
-        alpha = LIGHT * torch.randn(count, 3, generator=source)
-        light = (alpha * torch.tensor(EIGENVALUES)) @ torch.tensor(AXES).T
+        how = {"generator": source, "device": source.device}
+        box = boxes(torch.rand(2, count, TRIES, **how), torch.rand(2, count, **how), size)
+        flip = torch.rand(count, 1, 1, 1, **how) < 0.5
+        factors = 1 + JITTER * (2 * torch.rand(3, count, 1, 1, 1, **how) - 1)
+        alpha = LIGHT * torch.randn(count, 3, **how)
+        light = (alpha * constant(EIGENVALUES, alpha)) @ constant(sum(AXES, ()), alpha).view(3, 3).T
         return Draw(box, flip, *factors, light.view(count, 3, 1, 1))
 
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
@@ -66,12 +68,17 @@ class Photographic:
         moved = {name: values.to(images.device, non_blocking=True) for name, values in vars(draw).items()}
         images = resized_crop(images, moved.pop("box"))
         images = torch.where(moved.pop("flip"), images.flip(3), images)
-        mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        mean, std = (constant(values, images).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return (coloured(images * std + mean, **moved) - mean) / std
 
     def __call__(self, images: Tensor, source: Generator) -> Tensor:
         """Draw and apply."""
         return self.apply(images, self.draw(images.shape[0], images.shape[-1], source))
+
+
+def constant(values: Sequence[float], like: Tensor) -> Tensor:
+    """`values` in the type and on the device of `like`, made there: a copy from the host could not be part of a CUDA graph."""
+    return torch.stack([like.new_full((), value) for value in values])
 
 
 def boxes(shape: Tensor, place: Tensor, size: int) -> Tensor:
@@ -111,7 +118,7 @@ def coloured(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: T
 
     The published code jitters in a random order; without clipping the three commute, so that the order need not be drawn.
     """
-    grey = (images * images.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    grey = (images * constant(GREY, images).view(1, 3, 1, 1)).sum(1, keepdim=True)
     mean = grey.mean((2, 3), keepdim=True)
     images = grey + saturation * (images - grey)
     return brightness * (mean + contrast * (images - mean)) + light

@@ -15,20 +15,21 @@ from yoco.data import ImageData, to_floats
 class RealImages:
     """Images that are normalised as they are indexed: what `train.epoch` takes in the place of a tensor of floats.
 
-    pixels: uint8 [N, C, S, S], on `device` or not: what is indexed is on it either way, with the same bits. chosen: int64
-    [n], which of them this is, in this order; None: all.
+    pixels: uint8 [N, C, S, S], on `device` or not: what is indexed is on it either way, with the same bits. mean, std: per
+    channel, tensors on `device` where no copy should wait. chosen: int64 [n], which of them this is, in this order; None: all.
     """
 
     pixels: Tensor
-    mean: Sequence[float]
-    std: Sequence[float]
+    mean: Sequence[float] | Tensor
+    std: Sequence[float] | Tensor
     device: torch.device
     chosen: Tensor | None = None
 
     @classmethod
     def training(cls, data: ImageData, device: torch.device) -> "RealImages":
         """The training images, held by `device` where they leave it half of its free memory, else left where they are."""
-        return cls(devices.resident(data.train_images, device), data.mean, data.std, device)
+        mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
+        return cls(devices.resident(data.train_images, device), mean, std, device)
 
     def __len__(self) -> int:
         return len(self.pixels) if self.chosen is None else len(self.chosen)

@@ -11,12 +11,27 @@ class MomentumSGD:
 
     That class imports torch._dynamo when it is made, which takes 1.2 s of CPU in each process that trains. parameters: those
     that are trained, in order; lr: may be set before any step; momenta: one per parameter, in the same order, 0 at the start.
+    On a GPU the learning rate is a tensor there, which a CUDA graph of the step reads anew.
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
         self.parameters = list(parameters)
-        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        gpu = next((p.device for p in self.parameters if p.device.type == "cuda"), None)
+        self._lr = lr if gpu is None else torch.full((), lr, device=gpu)
+        self.momentum, self.weight_decay = momentum, weight_decay
         self.momenta = [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    @property
+    def lr(self) -> float | Tensor:
+        """The learning rate of the next step."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        if isinstance(self._lr, Tensor):
+            self._lr.fill_(lr)
+        else:
+            self._lr = lr
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -32,4 +47,7 @@ class MomentumSGD:
         parameters, gradients, momenta = map(list, zip(*moved))
         torch._foreach_mul_(momenta, self.momentum)
         torch._foreach_add_(momenta, torch._foreach_add(gradients, parameters, alpha=self.weight_decay))
-        torch._foreach_add_(parameters, momenta, alpha=-self.lr)
+        if isinstance(self._lr, Tensor):
+            torch._foreach_sub_(parameters, torch._foreach_mul(momenta, self._lr))
+        else:
+            torch._foreach_add_(parameters, momenta, alpha=-self._lr)

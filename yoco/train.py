@@ -1,6 +1,7 @@
 """Training a network on images that are in memory: the step, the epoch, and the paper's schedule (design §6)."""
 
 import functools
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from yoco import augment, checks, device, models, seeds
+from yoco import augment, checks, device, graphs, models, seeds
 from yoco.photographic import Photographic
 from yoco.real import RealImages
 from yoco.sgd import MomentumSGD
@@ -66,6 +67,21 @@ class Step:
         self.optimizer.step()
         return logits.detach()
 
+    @functools.cached_property
+    def learn(self) -> Callable[..., Tensor]:
+        """Augment, mix and learn from a batch: (images, labels, source=, classes=, augmentation=, cutmix=) -> logits from before the step.
+
+        On a GPU it is a CUDA graph for each size of batch.
+        """
+        learn = functools.partial(_learn, weakref.proxy(self))  # no cycle: graphs hold much memory, and go with their network
+        return graphs.captured(learn, next(self.model.parameters()).device)
+
+
+def _learn(
+    step: Step, images: Tensor, labels: Tensor, *, source: Generator, classes: int, augmentation: augment.Augmentation, cutmix: float
+) -> Tensor:
+    return step(*augment.cutmix(augmentation(images, source), labels, classes, source, cutmix))
+
 
 def batches(count: int, batch_size: int, source: Generator, last_batch: str = "even") -> Sequence[Tensor]:
     """Split a random order of 0..count-1 into batches.
@@ -81,9 +97,9 @@ def batches(count: int, batch_size: int, source: Generator, last_batch: str = "e
             every batch but the last, as the published loaders do.
 
     Returns:
-        The batches, int64 [n] each; every index is in exactly one.
+        The batches, int64 [n] each on the generator's device; every index is in exactly one.
     """
-    order = torch.randperm(count, generator=source)
+    order = torch.randperm(count, generator=source, device=source.device)
     return order.split(batch_size) if last_batch == "small" else order.tensor_split(-(-count // batch_size))
 
 
@@ -102,16 +118,16 @@ def epoch(
 ) -> None:
     """One pass over normalised images [N, C, S, S], each batch augmented and mixed by CutMix with probability `cutmix`.
 
-    last_batch: as in `batches`. seen: called with the indices of each batch and its logits [n, K].
+    source: on the CPU, or on the images' device, so that nothing waits for the host. last_batch: as in `batches`. seen: called
+    with the indices of each batch and its logits [n, K], both on the images' device.
     """
     step.model.train()
+    how = {"source": source, "classes": classes, "augmentation": augmentation, "cutmix": cutmix}
     for index in batches(len(images), batch_size, source, last_batch):
         chosen = index.to(images.device)
-        batch = augmentation(images[chosen], source)
-        batch, targets = augment.cutmix(batch, labels[chosen], classes, source, cutmix)
-        logits = step(batch, targets)
+        logits = step.learn(images[chosen], labels[chosen], **how)
         if seen is not None:
-            seen(index, logits)
+            seen(chosen, logits)
 
 
 @dataclass(frozen=True)
@@ -218,6 +234,7 @@ class Run:
         self.network = network.to(images.device)
         self.step = Step(self.network, protocol.optimiser.build(self.network), protocol.precision, bool(protocol.compiled))
         self.augmentation = augmentation_of(protocol.augmentation, mean, std, recorded)
+        self.own_source = seeds.for_device(self.source, images.device)
         self.epochs = 0
 
     def epoch(self, seen: Callable[[Tensor, Tensor], None] | None = None) -> None:
@@ -226,9 +243,9 @@ class Run:
         p = self.protocol
         shared = {"classes": self.classes, "augmentation": self.augmentation, "cutmix": p.cutmix}
         shared |= {"batch_size": p.batch_size, "last_batch": p.last_batch}
-        epoch(self.step, self.images, self.labels, self.source, seen=seen, **shared)
+        epoch(self.step, self.images, self.labels, self.own_source, seen=seen, **shared)
         self.epochs += 1
-        if not all(torch.isfinite(parameter).all() for parameter in self.network.parameters()):
+        if not torch.stack([torch.isfinite(parameter).all() for parameter in self.network.parameters()]).all():
             raise FloatingPointError(f"training diverged: weights are not finite after epoch {self.epochs} (seed {self.seed}, {p})")
 
     def _learning_rate(self) -> float:
@@ -238,13 +255,13 @@ class Run:
         return lr
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next epoch depends on: the network, its momentum, the generator's state, the epochs done."""
-        return {**network_state(self.step), "generator": self.source.get_state(), "epochs": torch.tensor(self.epochs)}
+        """All that the next epoch depends on: the network, its momentum, the generators' states, the epochs done."""
+        return {**network_state(self.step), **seeds.states(self.source, self.own_source), "epochs": torch.tensor(self.epochs)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
         restore_network(self.step, state)
-        self.source.set_state(state["generator"])
+        seeds.restore(state, self.source, self.own_source)
         self.epochs = int(state["epochs"])
 
 

@@ -226,6 +226,7 @@ class _Training(loop.Stepper):
         self.network_step = train.Step(self.model, optimiser, identity["precision"], compiled)
         chosen = seeds.choice(len(data.train_images), settings.taken(data), self.source)
         self.images, self.labels = RealImages.training(data, device).of(chosen), data.train_labels[chosen].to(device)
+        self.own_source = seeds.for_device(self.source, device)
         self.rows = [self._parameters()]  # on the CPU
         self.shown = 0  # images that the bar has
 
@@ -236,7 +237,7 @@ class _Training(loop.Stepper):
         """Epoch `number`. Returns its mean cross-entropy, NaN where the weights leave the finite numbers."""
         self.progress = number * len(self.images)  # in images, over all epochs
         self._look()
-        order = torch.randperm(len(self.images), generator=self.source).to(self.images.device)
+        order = seeds.choice(len(self.images), len(self.images), self.own_source).to(self.images.device)
         total = sum(self._train_on(part) for part in order.tensor_split(-(-len(order) // (CHUNK * self.settings.batch_size))))
         self.rows = [*(self.rows if self.settings.every_epoch else self.rows[:1]), self._parameters()]
         return total.item() / len(self.images) if self.rows[-1].isfinite().all() else math.nan
@@ -247,12 +248,12 @@ class _Training(loop.Stepper):
         losses = []
 
         def seen(index: Tensor, logits: Tensor) -> None:
-            losses.append(F.cross_entropy(logits, labels[index.to(labels.device)], reduction="sum"))
+            losses.append(F.cross_entropy(logits, labels[index], reduction="sum"))
             self.progress += len(index)
             self._look()
 
         options = {"classes": len(self.data.classes), "augmentation": self.settings.augmentation, "batch_size": self.settings.batch_size}
-        train.epoch(self.network_step, images, labels, self.source, cutmix=0.0, seen=seen, **options)
+        train.epoch(self.network_step, images, labels, self.own_source, cutmix=0.0, seen=seen, **options)
         return torch.stack(losses).sum()
 
     def _look(self) -> None:
@@ -262,15 +263,15 @@ class _Training(loop.Stepper):
         self.network_step.optimizer.lr = self.settings.lr_at(self.progress / (self.settings.epochs * len(self.images)))
 
     def state(self) -> dict[str, Tensor]:
-        """The parameters that are kept and the present ones, float32 [n, P], the momentum, and the state of the generator."""
+        """The parameters that are kept and the present ones, float32 [n, P], the momentum, and the states of the generators."""
         momentum = parameters_to_vector(self.network_step.optimizer.momenta)
-        return {"parameters": torch.stack(self.rows), "momentum": momentum, "generator": self.source.get_state()}
+        return {"parameters": torch.stack(self.rows), "momentum": momentum, **seeds.states(self.source, self.own_source)}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
         self.rows = list(state["parameters"])
-        self.source.set_state(state["generator"])
+        seeds.restore(state, self.source, self.own_source)
         _fill(list(self.model.parameters()), self.rows[-1])
         if "momentum" in state:  # files of version 0.1 lack it where there was none
             _fill(self.network_step.optimizer.momenta, state["momentum"])

@@ -74,6 +74,7 @@ class GradientMatching(Stepper):
         self.started_from = self.choose_start()
         self.images = packed(data, self.started_from, factor).to(device)
         self.velocity = torch.zeros_like(self.images)
+        self.own_source = seeds.for_device(source, device)
         self._take_network(self._new_network())
         self.matcher = GradientMatcher(self.model, settings.distance, self.matched, precision=precision, compiled=compiled)
 
@@ -118,9 +119,8 @@ class GradientMatching(Stepper):
                 own = slice(label * self.ipc, (label + 1) * self.ipc)
                 distances[label], gradient[own] = self._matched(label, self.images[own], chosen, real, draw)
         distances, gradient = self.ranks.sum(distances), self.ranks.sum(gradient)
-        if not torch.isfinite(gradient).all():
-            return math.nan, gradient  # the loop stops at it, and keeps the last good checkpoint
-        return distances.sum().item() / len(self.members), gradient
+        total = distances.sum().masked_fill(~torch.isfinite(gradient).all(), math.nan)  # at NaN the loop stops, and keeps the last checkpoint
+        return total.item() / len(self.members), gradient
 
     def _matched(self, label: int, images: Tensor, chosen: Tensor | slice, real: Tensor, draw: augment.Draw) -> tuple[Tensor, Tensor]:
         """Distance D of a class between real images by index and the `chosen` cells of its condensed images, and its gradient
@@ -185,18 +185,18 @@ class GradientMatching(Stepper):
     def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: float) -> None:
         """One epoch on normalised images; options: of `train.epoch`."""
         shared = {"classes": len(self.members), "augmentation": self.training, "batch_size": self.settings.network_batch}
-        train.epoch(self.network_step, images, labels, self.source, **shared, **options)
+        train.epoch(self.network_step, images, labels, self.own_source, **shared, **options)
 
     def state(self) -> dict[str, Tensor]:
-        """Images, their velocity, the network, its momentum, and the state of the generator."""
-        own = {"images": self.images, "velocity": self.velocity, "generator": self.source.get_state()}
+        """Images, their velocity, the network, its momentum, and the states of the generators."""
+        own = {"images": self.images, "velocity": self.velocity, **seeds.states(self.source, self.own_source)}
         return own | train.network_state(self.network_step)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
         self.images = state["images"].to(self.device)
         self.velocity = state["velocity"].to(self.device)
-        self.source.set_state(state["generator"])
+        seeds.restore(state, self.source, self.own_source)
         train.restore_network(self.network_step, state)
 
 

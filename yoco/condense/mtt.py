@@ -164,15 +164,16 @@ class TrajectoryMatching(Stepper):
 
     def step(self, number: int) -> float:
         """One image step, and one of the student's learning rate. Returns the distance, or NaN where a gradient is not finite."""
-        loss, by_images, by_rate = self.gradients()
-        if not (by_images.isfinite().all() and by_rate.isfinite()):
-            return math.nan  # the loop stops at it, and keeps the last good checkpoint
+        distance, by_images, by_rate = self.gradients()
+        loss = distance.masked_fill(~(by_images.isfinite().all() & by_rate.isfinite()), math.nan).item()
+        if math.isnan(loss):
+            return loss  # the loop stops at it, and keeps the last good checkpoint
         s = self.settings
         self.velocity = s.image_momentum * self.velocity + by_images
         self.images = (self.images - self.image_lr * self.velocity).clamp(0, 1)
         self.rate_velocity = s.student_lr_momentum * self.rate_velocity + by_rate
         self.rate = (self.rate - s.student_lr_lr * self.rate_velocity).clamp(min=LEAST_STUDENT_LR)
-        return loss.item()
+        return loss
 
     def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
         """The distance for one draw of expert, start, batches and augmentation; its gradients by the images and the rate."""

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.func import functional_call
 
-from yoco import augment, checks, formation, models, seeds, timing
+from yoco import checks, formation, graphs, models, seeds, timing
 from yoco import device as devices
 from yoco.condense.characteristic import characteristic, distance, prefix_averages, prefix_weights
 from yoco.condense.experts import PairSettings
 from yoco.condense.idc import members_of, packed, start_choice
+from yoco.condense.ncfm_draws import AUGMENTATION, DeviceDraws, Draws, HostDraws
+from yoco.condense.ncfm_frequencies import Mixture, Normal
 from yoco.condense.pool import Pool
 from yoco.condense.settings import PRESETS, default_model, overridden, smoke_width
 from yoco.condensed import normalise
@@ -25,8 +27,8 @@ from yoco.ranks import ALONE, Ranks
 from yoco.real import RealImages
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
+Number = float | Tensor
 TOGETHER_CPU, TOGETHER = 80, 4096  # formed images that pass a network at once: on a CPU, as many as its cache holds
-AUGMENTATION = augment.Augmentation(augment.MATCHING)  # a draw per class, for its real and synthetic images alike
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class NcfmSettings:
     iterations: int = 20_000  # image steps
     real_batch: int = 1024  # real images per class and step
     frequencies: int = 4096
+    sampler: int = 0  # Gaussians of the learned mixture that frequencies are drawn from; 0: standard normal
     image_lr: float = 0.001
     final_lr: float = 0.0001
     calibration: float = 1.0  # weight of the cross-entropy under a trained network
@@ -58,6 +61,7 @@ class NcfmSettings:
     def __post_init__(self) -> None:
         for name in ("iterations", "real_batch", "frequencies", "calibrate_every", "pool_networks"):
             checks.whole(name, getattr(self, name), 1)
+        checks.whole("sampler", self.sampler, 0)
         for name in ("image_lr", "final_lr", "calibration", "prefix_power", "pool_lr"):
             checks.real(name, getattr(self, name), 0)
         for name in ("pool_epochs", "pool_batch"):
@@ -112,10 +116,12 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 class CharacteristicMatching(Stepper):
     """Steps of NCFM: each takes a network between its random and its trained weights, and moves the images by Adam.
 
-    Draws come from one CPU generator, whose state is part of `state()`. images: the condensed images, float32
-    [classes * ipc, C, S, S], kept in 0..1 after every step. experts: the folder that keeps the pool's networks (see
-    `train_experts`); None trains them for this run alone. prefixes: numbers of formed images per class, of which the first so
-    many are matched as a set of their own; () matches all alone. ranks: of several, each matches its own classes.
+    Draws come from one CPU generator or, on a CUDA device, from one of its own, and their states are part of `state()`. images:
+    the condensed images, float32 [classes * ipc, C, S, S], kept in 0..1 after every step. experts: the folder that keeps the
+    pool's networks (see `train_experts`); None trains them for this run alone. prefixes: numbers of formed images per class, of
+    which the first so many are matched as a set of their own; () matches all alone. ranks: of several, each matches its own classes.
+
+    On a CUDA device that holds the real images, a step is one CUDA graph (see `graphs.captured`).
     """
 
     def __init__(
@@ -134,21 +140,31 @@ class CharacteristicMatching(Stepper):
         ranks: Ranks = ALONE,
     ) -> None:
         self.data, self.ipc, self.factor, self.settings, self.source = data, ipc, factor, settings, source
-        self.device, self.precision, self.ranks = device, precision, ranks
+        self.device, self.ranks = device, ranks
         devices.keep_memory(device)
         where = {"device": device, "precision": precision, "compiled": compiled, "progress": progress}
         self.pool = Pool(data, experts, settings.pool, settings.pool_networks, settings.pool_seed, ranks=ranks, **where)
-        self.real, self.members = RealImages.training(data, device), members_of(data)
+        self.real, members = RealImages.training(data, device), members_of(data)
         self.started_from = start_choice(data, ipc, factor, source)
         self.images = packed(data, self.started_from, factor).to(device)
         self.mean, self.square = torch.zeros_like(self.images), torch.zeros_like(self.images)
         formed = ipc * factor**2
         self.averages = prefix_averages(prefixes or [formed], formed).to(device)
         self.weights = prefix_weights(prefixes or [formed], settings.prefix_power).to(device)
-        self.groups = _groups(ranks.part(len(self.members)), max(1, (TOGETHER_CPU if device.type == "cpu" else TOGETHER) // formed))
+        self.real_average = prefix_averages([settings.real_batch], settings.real_batch).to(device)
+        self.statistics = [torch.tensor(values, device=device) for values in (data.mean, data.std)]
+        together = max(1, (TOGETHER_CPU if device.type == "cpu" else TOGETHER) // formed)
+        self.groups = [group.to(device) for group in _groups(ranks.part(len(members)), together)]
         shape = (data.channels, len(data.classes), data.size)
         skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
         self.network = Network(skeleton, precision, compiled)
+        width = self.network.width
+        self.sampler = Mixture(width, settings.sampler, source, device) if settings.sampler else Normal(width)
+        drawn = DeviceDraws if device.type == "cuda" else HostDraws
+        self.draws = drawn(self.pool, members, data.size, settings.real_batch, settings.frequencies, self.sampler, device)
+        self.own_source = seeds.for_device(source, device)
+        recordable = ranks.size == 1 and self.real.pixels.device == self.images.device
+        self._advance = graphs.captured(self._advanced, device) if recordable else self._advanced
 
     def further_work(self) -> dict[timing.Unit, int]:
         """The epochs of the pool's missing networks."""
@@ -160,59 +176,51 @@ class CharacteristicMatching(Stepper):
 
     def step(self, number: int) -> float:
         """One image step. Returns the loss, averaged over the classes, or NaN for a gradient that is not finite."""
-        between, trained = self._weights()
-        if number % self.settings.calibrate_every:
-            trained = None
-        losses, gradient = self.gradient(between, trained)
-        if not torch.isfinite(gradient).all():
-            return math.nan  # the loop stops at it, and keeps the last good checkpoint
-        self._move(gradient, number)
-        return losses.sum().item() / len(self.members)
+        corrections = [1 - beta ** (number + 1) for beta in BETAS]
+        now = {"source": self.own_source, "calibrated": number % self.settings.calibrate_every == 0}
+        total, *moved = self._advance(self.images, self.mean, self.square, self.settings.lr_at(number), *corrections, **now)
+        loss = total.item() / len(self.data.classes)  # the one moment when the host waits for the device
+        if math.isfinite(loss):  # else the loop stops, and keeps the last good checkpoint
+            self.images, self.mean, self.square = moved
+        return loss
 
-    def gradient(self, between: Tensor, trained: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Each class's loss, float [classes], and its gradient with respect to the class's images.
+    def _advanced(
+        self, images: Tensor, mean: Tensor, square: Tensor, lr: Number, *corrections: Number, source: Generator, calibrated: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The sum of the classes' losses, NaN for a gradient that is not finite, and the images and Adam's moments after a step."""
+        draws = self.draws.next(source)
+        losses, gradient, slope = self.gradients(images, draws, calibrated)
+        self.sampler.ascend(draws.frequencies, slope)
+        total = losses.sum().masked_fill(~torch.isfinite(gradient).all(), math.nan)
+        return total, *adam(images, mean, square, gradient, lr, corrections)
 
-        between: the weights that images are matched under, [P]; trained: those that calibrate, None for no calibration.
+    def gradients(self, images: Tensor, draws: Draws, calibrated: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Each class's loss, float32 [K], and the gradients of the sum: of the images, and of the frequencies if they are learned.
+
+        calibrated: whether the cross-entropy under trained weights is part of the loss.
         """
-        classes = len(self.members)
-        draw = AUGMENTATION.draw(classes, self.data.size, self.source)
-        real = torch.stack([self._real_batch(members) for members in self.members])
-        frequencies = torch.randn(self.settings.frequencies, self.network.width, generator=self.source).to(self.device)
-        losses, gradient = torch.zeros(classes, device=self.device), torch.zeros_like(self.images)
+        frequencies = draws.frequencies.detach().requires_grad_(draws.frequencies.requires_grad)
+        losses, gradient, slope = torch.zeros(len(self.data.classes), device=self.device), torch.zeros_like(images), torch.zeros_like(frequencies)
         for group in self.groups:
-            chosen = (group.view(-1, 1) * self.ipc + torch.arange(self.ipc)).flatten()
-            images = self.images[chosen].requires_grad_()
-            target = self._target(between, group, real[group], draw, frequencies)
-            synthetic = self._seen(normalise(formation.form(images, self.factor), self.data.mean, self.data.std), group, draw)
-            loss = distance(target, self._characteristic(between, synthetic, group, frequencies, self.averages)) @ self.weights
-            if trained is not None:
-                loss = loss + self.settings.calibration * self._calibration(trained, synthetic, group)
-            losses[group], gradient[chosen] = loss.detach(), torch.autograd.grad(loss.sum(), images)[0]
-        return self.ranks.sum(losses), self.ranks.sum(gradient)
+            chosen = (group.view(-1, 1) * self.ipc + torch.arange(self.ipc, device=self.device)).flatten()
+            own = images[chosen].requires_grad_()
+            target = self._target(group, draws, frequencies)
+            synthetic = _seen(normalise(formation.form(own, self.factor), *self.statistics), group, draws)
+            loss = distance(target, self._characteristic(draws.between, synthetic, group, frequencies, self.averages)) @ self.weights
+            if calibrated:
+                loss = loss + self.settings.calibration * self._calibration(draws.trained, synthetic, group)
+            learned = [frequencies] if frequencies.requires_grad else []
+            losses[group] = loss.detach()
+            gradient[chosen], *slopes = torch.autograd.grad(loss.sum(), [own, *learned])
+            for part in slopes:
+                slope += part
+        return self.ranks.sum(losses), self.ranks.sum(gradient), self.ranks.sum(slope) if frequencies.requires_grad else slope
 
-    def _weights(self) -> tuple[Tensor, Tensor]:
-        """Weights between a network's first and last, and those of a trained network, float32 [P] each."""
-        number, other = (int(torch.randint(self.settings.pool_networks, (1,), generator=self.source)) for _ in range(2))
-        first, last = self.pool.experts.pair(number, 0, 1)
-        between = torch.lerp(first, last, torch.rand(1, generator=self.source))
-        return between.to(self.device), self.pool.experts.pair(other, 0, 1)[1].to(self.device)
-
-    def _real_batch(self, members: Tensor) -> Tensor:
-        """Indices of `real_batch` random real images of a class; with repetitions if there are fewer."""
-        count = self.settings.real_batch
-        if len(members) < count:
-            return members[torch.randint(len(members), (count,), generator=self.source)]
-        return members[seeds.choice(len(members), count, self.source)]
-
-    def _seen(self, images: Tensor, group: Tensor, draw: augment.Draw) -> Tensor:
-        """Normalised images of a group of classes, as many of each, augmented by the draw of their class."""
-        return AUGMENTATION.apply(images, draw.of(group.repeat_interleave(len(images) // len(group))))
-
-    @torch.no_grad()
-    def _target(self, weights: Tensor, group: Tensor, real: Tensor, draw: augment.Draw, frequencies: Tensor) -> Tensor:
-        """The characteristic functions of real images by index, int64 [classes of the group, n]."""
-        seen = self._seen(self.real[real.flatten()], group, draw)
-        return self._characteristic(weights, seen, group, frequencies, prefix_averages([real.shape[1]], real.shape[1]).to(self.device))
+    def _target(self, group: Tensor, draws: Draws, frequencies: Tensor) -> Tensor:
+        """The characteristic functions of the real images of a group of classes."""
+        with torch.no_grad():
+            features = self.network.features(draws.between, _seen(self.real[draws.real[group].flatten()], group, draws))
+        return characteristic(features.unflatten(0, (len(group), -1)), frequencies, self.real_average)
 
     def _characteristic(self, weights: Tensor, images: Tensor, group: Tensor, frequencies: Tensor, averages: Tensor) -> Tensor:
         features = self.network.features(weights, images)
@@ -220,27 +228,39 @@ class CharacteristicMatching(Stepper):
 
     def _calibration(self, weights: Tensor, images: Tensor, group: Tensor) -> Tensor:
         """The mean cross-entropy of each class's images under trained weights, [classes of the group]."""
-        labels = group.repeat_interleave(len(images) // len(group)).to(self.device)
+        labels = group.view(-1, 1).expand(-1, len(images) // len(group)).flatten()
         logits = self.network.logits(weights, images)
         return F.cross_entropy(logits, labels, reduction="none").view(len(group), -1).mean(1)
 
-    def _move(self, gradient: Tensor, number: int) -> None:
-        """Adam's step on the pixels, and back into 0..1."""
-        first, second = BETAS
-        self.mean = torch.lerp(gradient, self.mean, first)
-        self.square = torch.lerp(gradient**2, self.square, second)
-        mean, square = self.mean / (1 - first ** (number + 1)), self.square / (1 - second ** (number + 1))
-        self.images = (self.images - self.settings.lr_at(number) * mean / (square.sqrt() + EPSILON)).clamp(0, 1)
-
     def state(self) -> dict[str, Tensor]:
-        """Images, Adam's moments, and the state of the generator; the pool is not in it."""
-        return {"images": self.images, "mean": self.mean, "square": self.square, "generator": self.source.get_state()}
+        """Images, Adam's moments, the sampler's parameters, and the states of the generators; the pool is not in it."""
+        own = {"images": self.images, "mean": self.mean, "square": self.square}
+        return own | self.sampler.state() | seeds.states(self.source, self.own_source)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
         for name in ("images", "mean", "square"):
             setattr(self, name, state[name].to(self.device))
-        self.source.set_state(state["generator"])
+        self.sampler.restore(state)
+        seeds.restore(state, self.source, self.own_source)
+
+
+def _seen(images: Tensor, group: Tensor, draws: Draws) -> Tensor:
+    """Normalised images of a group of classes, as many of each, augmented by the draw of their class."""
+    classes = group.view(-1, 1).expand(-1, len(images) // len(group)).flatten()
+    return AUGMENTATION.apply(images, draws.augmentation.of(classes))
+
+
+def adam(
+    images: Tensor, mean: Tensor, square: Tensor, gradient: Tensor, lr: Number, corrections: Sequence[Number]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam's step on pixels, back into 0..1; the images and the moments after it.
+
+    corrections: 1 - β**n of either moment at the nth step. Numbers may be scalar tensors, which a CUDA graph reads anew.
+    """
+    mean, square = torch.lerp(gradient, mean, BETAS[0]), torch.lerp(gradient**2, square, BETAS[1])
+    first, second = mean / corrections[0], square / corrections[1]
+    return (images - lr * first / (second.sqrt() + EPSILON)).clamp(0, 1), mean, square
 
 
 class Network:

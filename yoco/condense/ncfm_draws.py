@@ -1,0 +1,104 @@
+"""What one step of NCFM draws: the networks, the augmentation, the real images and the frequencies."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from yoco import augment, seeds
+from yoco.condense.ncfm_frequencies import Normal
+from yoco.condense.pool import Pool
+
+AUGMENTATION = augment.Augmentation(augment.MATCHING)  # a draw per class, for its real and synthetic images alike
+
+
+@dataclass(frozen=True)
+class Draws:
+    """One step's draws, on the device of the images."""
+
+    between: Tensor  # weights that images are matched under, float32 [P]
+    trained: Tensor  # weights that calibrate, float32 [P]
+    augmentation: augment.Draw  # of each class
+    real: Tensor  # indices of each class's real images, int64 [K, n]
+    frequencies: Tensor  # float32 [T, D], differentiable if they are learned
+
+
+class HostDraws:
+    """Draw on the CPU and move the result to `device`.
+
+    Args:
+        pool: the trained networks.
+        members: indices of each class's training images, int64 [n] each.
+        size: side of the images in pixels.
+        real_batch: real images per class; classes with fewer repeat some.
+        frequencies: how many are drawn.
+        sampler: what draws them.
+        device: of the images.
+    """
+
+    def __init__(
+        self, pool: Pool, members: Sequence[Tensor], size: int, real_batch: int, frequencies: int, sampler: Normal, device: torch.device
+    ) -> None:
+        self.pool, self.members, self.size, self.device = pool, members, size, device
+        self.real_batch, self.frequencies, self.sampler = real_batch, frequencies, sampler
+
+    def next(self, source: Generator) -> Draws:
+        """Draw for one step from `source`."""
+        between, trained = self.weights(source)
+        augmentation = AUGMENTATION.draw(len(self.members), self.size, source)
+        real = self.real(source)
+        frequencies = self.sampler.draw(self.frequencies, source)
+        return Draws(between, trained, augmentation.to(self.device), real.to(self.device), frequencies.to(self.device))
+
+    def weights(self, source: Generator) -> tuple[Tensor, Tensor]:
+        """Draw weights between a network's first and last, and those of a trained network."""
+        number, other = (int(torch.randint(self.pool.count, (1,), generator=source)) for _ in range(2))
+        first, last = self.pool.experts.pair(number, 0, 1)
+        between = torch.lerp(first, last, torch.rand(1, generator=source))
+        return between.to(self.device), self.pool.experts.pair(other, 0, 1)[1].to(self.device)
+
+    def real(self, source: Generator) -> Tensor:
+        """Draw indices of `real_batch` real images of each class."""
+        return torch.stack([self._of_class(members, source) for members in self.members])
+
+    def _of_class(self, members: Tensor, source: Generator) -> Tensor:
+        if len(members) < self.real_batch:
+            return members[torch.randint(len(members), (self.real_batch,), generator=source)]
+        return members[seeds.choice(len(members), self.real_batch, source)]
+
+
+class DeviceDraws(HostDraws):
+    """Draw the same on the device itself, so that nothing waits for the host: `next` can be part of a CUDA graph."""
+
+    @functools.cached_property
+    def pairs(self) -> Tensor:
+        """First and last weights of every network, float32 [networks, 2, P]."""
+        pairs = [torch.stack(self.pool.experts.pair(number, 0, 1)) for number in range(self.pool.count)]
+        return torch.stack(pairs).to(self.device)
+
+    @functools.cached_property
+    def sizes(self) -> Tensor:
+        """Training images of each class, int64 [K, 1]."""
+        return torch.tensor([[len(members)] for members in self.members], device=self.device)
+
+    @functools.cached_property
+    def padded(self) -> Tensor:
+        """Indices of each class's training images, filled up with zeros, int64 [K, most]."""
+        return torch.nn.utils.rnn.pad_sequence(list(self.members), batch_first=True).to(self.device)
+
+    def weights(self, source: Generator) -> tuple[Tensor, Tensor]:
+        number = torch.randint(self.pool.count, (2,), generator=source, device=source.device)
+        (first, last), (_, trained) = self.pairs[number].unbind()
+        return torch.lerp(first, last, torch.rand(1, generator=source, device=source.device)), trained
+
+    def real(self, source: Generator) -> Tensor:
+        classes, most = self.padded.shape
+        places = (torch.rand(classes, self.real_batch, generator=source, device=source.device) * self.sizes).long()  # with repetitions
+        if most >= self.real_batch:
+            keys = torch.rand(classes, most, generator=source, device=source.device)
+            absent = torch.arange(most, device=self.device) >= self.sizes
+            distinct = keys.masked_fill(absent, -1).topk(self.real_batch).indices
+            places = torch.where(self.sizes < self.real_batch, places, distinct)
+        return self.padded.gather(1, places)
