@@ -93,7 +93,7 @@ def test_a_score_says_what_is_wrong_with_it_and_with_its_options(toy_score, toy_
 
 def test_a_registered_score_is_a_choice_of_the_notebooks_and_the_command_line(toy_score, capsys, tmp_path, monkeypatch):
     assert params.validated("04_pruning", {}).methods[-1] == "confidence" == params.validated("06_noise", {}).methods[-1]
-    assert "yoco, confidence" in generate.cell("05_ablations")
+    assert "prefix, confidence" in generate.cell("05_ablations")
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
         cli.main(["study", "--help"])
