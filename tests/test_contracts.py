@@ -97,7 +97,7 @@ def test_a_registered_score_is_a_choice_of_the_notebooks_and_the_command_line(to
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
         cli.main(["study", "--help"])
-    assert "el2n, ccs, yoco, confidence [names; default: all]" in capsys.readouterr().out
+    assert "el2n, ccs, yoco, prefix, confidence [names; default: all]" in capsys.readouterr().out
     assert cli.main(["study", "--methods", "confidense"]) == 2
     assert "did you mean 'confidence'?" in capsys.readouterr().err
     monkeypatch.setenv("YOCO_RUNS", str(tmp_path))
