@@ -206,3 +206,15 @@ def labels(name: str, values: object, count: int, classes: int | None = None) ->
     if classes is not None and count and (values.min() < 0 or values.max() >= classes):
         raise ValueError(f"{name} must lie in 0..{classes - 1}, got {values.min()}..{values.max()}")
     return values
+
+
+def targets(name: str, values: object, count: int, classes: int) -> Tensor:
+    """`values` if they are labels (see `labels`) or soft targets: float [count, classes], rows non-negative with sum 1."""
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        return labels(name, values, count, classes)
+    if list(finite(name, floats(name, values, "N", "K")).shape) != [count, classes]:
+        raise ValueError(f"{name} must have shape [{count}] or [{count}, {classes}], one row per image, got {list(values.shape)}")
+    if values.min() < 0 or (values.sum(1) - 1).abs().max() > 1e-3:
+        low, worst = values.min().item(), (values.sum(1) - 1).abs().max().item()
+        raise ValueError(f"{name} must be soft targets, rows non-negative with sum 1; the lowest is {low:.3g}, a sum is off by {worst:.3g}")
+    return values

@@ -211,7 +211,7 @@ class _Page:
 def _uri(condensed: CondensedSet, index: int) -> str:
     """A formed image as the data: URI of a PNG file."""
     image, cell = divmod(index, condensed.factor**2)
-    formed = formation.form(condensed.images[image : image + 1], condensed.factor)[cell]
+    formed = condensed.pictures(formation.form(condensed.images[image : image + 1], condensed.factor))[cell]
     buffer = io.BytesIO()
     Image.fromarray((pictures.pixels(formed) * 255).round().astype("uint8")).save(buffer, "PNG")
     return _data(buffer.getvalue())

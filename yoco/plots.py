@@ -77,7 +77,7 @@ def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: in
 
 def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
     """The `count` easiest (left) and hardest (right) formed images of every class; score [N], high is hard."""
-    formed, labels = condensed.form()
+    formed, labels = condensed.pictures(condensed.form()[0]), condensed.formed_labels
     figure, axes = style.subplots(1, 2, 1.2 * count + 2, 0.6 * len(condensed.classes) + 0.5)
     for ax, title, hard in zip(axes, ("easiest", "hardest"), (False, True)):
         rows = []
@@ -135,7 +135,7 @@ def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> Figure:
     picture = figure.add_subplot(grid[:, 0])
     image, cell = divmod(index, condensed.factor**2)
     row, column = divmod(cell, condensed.factor)
-    show(picture, formation.form(condensed.images[image : image + 1], condensed.factor)[cell])
+    show(picture, condensed.pictures(formation.form(condensed.images[image : image + 1], condensed.factor))[cell])
     name = condensed.classes[condensed.formed_labels[index]]
     picture.set_title(f"{name}\nformed image {index}:\ncondensed image {image},\nrow {row}, column {column}", fontsize="small")
     top, middle, bottom = (figure.add_subplot(grid[number, 1]) for number in range(3))
@@ -180,7 +180,7 @@ def _corners(ax: Axes, condensed: CondensedSet, points: pd.DataFrame, count: int
     """In each corner of `ax` the images that lie farthest towards it by rank, joined to their points (index, x, y)."""
     from matplotlib.patches import ConnectionPatch
 
-    formed, _ = condensed.form()
+    formed = condensed.pictures(condensed.form()[0])
     rank = points.iloc[:, 1:].rank()
     side = 0.07
     for right in (-1, 1):

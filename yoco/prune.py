@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ class Selection:
     seed: int = field(default=0)
 
     def subset(self, condensed: CondensedSet) -> tuple[Tensor, Tensor]:
-        """The formed images that stay, float [n, C, S, S] in 0..1, and their labels, int64 [n]."""
+        """The formed images that stay, float [n, C, S, S], and their labels, int64 [n] or soft [n, K], as of `CondensedSet.form`."""
         images, labels = condensed.form()
         return images[self.indices], labels[self.indices]
 
@@ -161,12 +161,12 @@ def _random_score(request: Request) -> Tensor:
 
 
 def _el2n_score(request: Request) -> Tensor:
-    return scores.el2n(request.dynamics.early_logits(), request.dynamics.labels)
+    return scores.el2n(request.dynamics.early_logits(), request.condensed.formed_targets)
 
 
 def _lbpe_score(request: Request) -> Tensor:
     logits = request.dynamics.top_logits(request.top_k, request.within)
-    return scores.lbpe(logits, request.dynamics.labels, top_k=len(logits), within=len(logits), output=request.output, average=request.average)
+    return scores.lbpe(logits, request.condensed.formed_targets, top_k=len(logits), within=len(logits), output=request.output, average=request.average)
 
 
 METHODS: dict[str, Method] = {
@@ -246,12 +246,13 @@ def prune(condensed: CondensedSet, dynamics: Dynamics | None, method: str = "yoc
 def ranking(condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", **options: Any) -> Tensor:
     """Formed images of every class, best first: int64 [K, n], of which the first k columns are the balanced choice of any k.
 
-    options: as of `prune`, but balanced. Raises as `prune`, and ValueError for a method that chooses anew for every budget.
+    n is the size of the smallest class: with soft labels others may be larger. options: as of `prune`, but balanced. Raises as `prune`, and ValueError for a method that chooses anew for every budget.
     """
     chosen = METHODS[checks.one_of("method", method, METHODS)]
     if method not in RANKING:
         raise ValueError(f"method={method!r} chooses anew for every budget, so that its choices do not nest; allowed: {', '.join(RANKING)}")
-    wanted = request(condensed, dynamics, method, condensed.ipc, balanced=True, **options)
+    smallest = torch.bincount(condensed.formed_labels, minlength=len(condensed.classes)).min().item()
+    wanted = replace(request(condensed, dynamics, method, condensed.ipc, balanced=True, **options), per_class=smallest)
     return chosen.pick(chosen, wanted).view(len(condensed.classes), -1)
 
 

@@ -160,7 +160,7 @@ class Protocol:
 class Run:
     """One training by a resolved `protocol`, epoch after epoch, that can be left and gone on with.
 
-    images: normalised, float [N, C, S, S]; labels: int64 [N]. The learning rate drops to a fifth after 2/3 and again
+    images: normalised, float [N, C, S, S]; labels: int64 [N] or soft targets [N, K]. The learning rate drops to a fifth after 2/3 and again
     after 5/6 of the epochs. network: in training; epochs: how many are done.
     """
 
@@ -224,7 +224,7 @@ def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
 
 
 def fit(images: Tensor, labels: Tensor, classes: int, protocol: Protocol, seed: int) -> nn.Module:
-    """Train a fresh network by a resolved `protocol` on normalised images [N, C, S, S] with labels int64 [N]; returns it.
+    """Train a fresh network by a resolved `protocol` on normalised images [N, C, S, S] with labels int64 [N] or soft [N, K]; returns it.
 
     Raises FloatingPointError as `Run.epoch`.
     """
