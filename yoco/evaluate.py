@@ -113,8 +113,8 @@ def evaluate_many(
 ) -> pd.DataFrame:
     """`evaluate` each subset under each seed. Returns a table with columns subset, seed, last_batch, precision, accuracy (%), in order of work.
 
-    subsets: name -> (images, labels), at least one, all of `space` (see `evaluate`). jobs, backend: trainings at once, see `accuracies`. Raises as `evaluate`, before
-    any training.
+    subsets: name -> (images, labels), at least one, all of `space` (see `evaluate`). jobs, backend: trainings at once, see
+    `accuracies`. Raises as `evaluate`, before any training.
     """
     for images, labels in checked_subsets(subsets).values():
         check_subset(images, labels, data, space)

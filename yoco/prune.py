@@ -166,7 +166,8 @@ def _el2n_score(request: Request) -> Tensor:
 
 def _lbpe_score(request: Request) -> Tensor:
     logits = request.dynamics.top_logits(request.top_k, request.within)
-    return scores.lbpe(logits, request.condensed.formed_targets, top_k=len(logits), within=len(logits), output=request.output, average=request.average)
+    targets, k = request.condensed.formed_targets, len(logits)
+    return scores.lbpe(logits, targets, top_k=k, within=k, output=request.output, average=request.average)
 
 
 METHODS: dict[str, Method] = {
@@ -246,7 +247,8 @@ def prune(condensed: CondensedSet, dynamics: Dynamics | None, method: str = "yoc
 def ranking(condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", **options: Any) -> Tensor:
     """Formed images of every class, best first: int64 [K, n], of which the first k columns are the balanced choice of any k.
 
-    n is the size of the smallest class: with soft labels others may be larger. options: as of `prune`, but balanced. Raises as `prune`, and ValueError for a method that chooses anew for every budget.
+    n is the size of the smallest class: with soft labels others may be larger. options: as of `prune`, but balanced. Raises as
+    `prune`, and ValueError for a method that chooses anew for every budget.
     """
     chosen = METHODS[checks.one_of("method", method, METHODS)]
     if method not in RANKING:

@@ -10,17 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yoco import checks, exported, layouts, spaces
-from yoco.data import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD, ImageData
+from yoco.data import STATISTICS, ImageData
 
 METHODS = ("idc", "dream", "dc", "dsa", "dm", "cafe", "mtt", "tesla", "ftd", "datm", "kip", "frepo", "rfad")  # known by name
 KERNEL = ("kip", "frepo", "rfad")  # whose code whitens standardised images; the others' whitens pixels
-# by which the authors' code normalises; names as in the names of files, in lower case without - and _
-STATISTICS = {
-    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)), "cifar": (CIFAR_MEAN, CIFAR_STD),
-    "tinyimagenet": (IMAGENET_MEAN, IMAGENET_STD), "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
-    "mnist": ((0.1307,), (0.3081,)), "fashionmnist": ((0.2861,), (0.3530,)),
-    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-}  # fmt: skip
 CORRELATION = 0.65  # of neighbouring pixels: 0.72 and above in the sets that were not whitened, 0.51 and below in whitened ones
 OVERSHOOT = 0.25  # a larger share of values outside 0..1 is no overshoot of pixels
 MOST = 1000.0  # of a value, either way: 33 in the files that are out there
@@ -169,8 +162,8 @@ def _check_normalised(images: Tensor, plain: Tensor) -> None:
 
 
 def _named(words: Sequence[str]) -> str | None:
-    """The dataset that the words of a file's name tell, by the names of `STATISTICS` and their numbers."""
-    return next((word for word in words if re.sub(r"\d+$", "", word) in ("cifar", "imagenet") or word in STATISTICS), None)
+    """The dataset that the words of a file's name tell, by the names of `STATISTICS`."""
+    return next((word for word in words if word in STATISTICS), None)
 
 
 def _statistics(
@@ -183,7 +176,7 @@ def _statistics(
     name = "" if dataset is None else re.sub(r"[_\-]", "", dataset.removeprefix("folder:").lower())
     if dataset is None and channels == 3 and classes in (10, 100):
         name = "imagenet" if size >= 64 else "cifar100" if classes == 100 else "cifar10"
-    known = next((known for known in STATISTICS if name.startswith(known)), None)
+    known = max((known for known in STATISTICS if name.startswith(known)), key=len, default=None)
     if known is None or len(STATISTICS[known][0]) != channels:
         what = f"{channels} channels, {classes} classes and dataset={dataset!r}"
         low, high = images.min().item(), images.max().item()
@@ -191,6 +184,6 @@ def _statistics(
             f"mean and std must be given, or a dataset that has usual ones ({', '.join(STATISTICS)}): a set of {what} has none; "
             f"its values lie in {low:.3g}..{high:.3g}, and pixels in 0..1 are values · std + mean"
         )
-    if known == "cifar100" and pixels:  # IDC and DREAM take CIFAR-10's for both
-        known = "cifar"
+    if known == "cifar100" and pixels:  # of IDC and DREAM
+        known = "cifar10"
     return *STATISTICS[known], f"{name}'s"

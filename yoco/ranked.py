@@ -77,7 +77,8 @@ class RankedSet:
         if self.cells.dtype not in DTYPES.values():
             raise TypeError(f"cells must be uint8 or float32, got {self.cells.dtype}")
         if self.targets is not None:
-            checks.targets("targets", checks.floats("targets", self.targets, "ranks", "classes", "K").flatten(0, 1), shape[0] * shape[1], len(classes))
+            targets = checks.floats("targets", self.targets, "ranks", "classes", "K")
+            checks.targets("targets", targets.flatten(0, 1), shape[0] * shape[1], len(classes))
         held = {"factor": int(self.factor), "size": int(self.size), "classes": classes, **checks.statistics(self.mean, self.std, shape[2])}
         for name, value in held.items():
             object.__setattr__(self, name, value)  # frozen from here on
