@@ -79,7 +79,8 @@ def test_what_does_not_fit_is_refused_by_name(images, labels, error, match):
 
 def test_torch_datasets():
     whole = TensorDataset(COLOUR.float() / 255, LABELS)
-    for loaded in (data.from_arrays(whole, whole), data.from_arrays(whole, None, whole), data.from_arrays(whole, test_images=COLOUR, test_labels=LABELS)):
+    mixed = data.from_arrays(whole, test_images=COLOUR, test_labels=LABELS)
+    for loaded in (data.from_arrays(whole, whole), data.from_arrays(whole, None, whole), mixed):
         assert torch.equal(loaded.train_images, COLOUR) and torch.equal(loaded.test_images, COLOUR) and torch.equal(loaded.test_labels, LABELS)
     with pytest.raises(TypeError, match="train_labels must be None for a dataset"):
         data.from_arrays(whole, LABELS, whole)

@@ -91,7 +91,8 @@ def test_gif_and_jfif_are_read(tmp_path, name):
 
 def test_hidden_files_and_folders_are_skipped_at_every_level(tmp_path):
     write_folder(tmp_path)
-    for junk in ("train/.ipynb_checkpoints/a.png", "train/__MACOSX/a/x.png", "train/a/._0.png", "train/a/.cache/0.png", "test/.DS_Store", "train/a/Thumbs.db"):
+    junks = ("train/.ipynb_checkpoints/a.png", "train/__MACOSX/a/x.png", "train/a/._0.png", "train/a/.cache/0.png", "test/.DS_Store")
+    for junk in (*junks, "train/a/Thumbs.db"):
         (tmp_path / junk).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / junk).write_bytes(b"no picture")
     loaded, warning = told(tmp_path)

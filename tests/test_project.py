@@ -17,10 +17,9 @@ ROOT = Path(__file__).parent.parent
 # a file imports only from files above it (design.md §3, with the files that it leaves to us)
 ORDER = [
     "lazy", "checks", "seeds", "device", "slots", "backends", "workers", "files", "locks", "ranks", "clusters", "decode", "pixels", "folders",
-    "arrays", "data", "spaces", "formation", "augment", "models", "exported", "layouts", "published", "ranked", "condensed", "real", "train", "timing", "loop",
-    "condense", "lemma", "recorder",
-    "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables", "ablations", "damage", "noise", "zoo", "style", "charts", "pictures",
-    "plots", "explore", "runs", "fields", "params", "sweep", "cli", "__main__",
+    "arrays", "data", "spaces", "formation", "augment", "models", "exported", "layouts", "published", "ranked", "condensed", "real", "train",
+    "timing", "loop", "condense", "lemma", "recorder", "dynamics", "scores", "paper", "prune", "evaluate", "study", "tables", "ablations",
+    "damage", "noise", "zoo", "style", "charts", "pictures", "plots", "explore", "given_set", "runs", "fields", "params", "sweep", "cli", "__main__",
 ]
 CONDENSE = [
     "matching", "settings", "idc", "dream", "dsa", "experts", "pool", "student", "mtt", "ntk", "kip", "characteristic", "ncfm", "nested", "__init__",

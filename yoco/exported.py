@@ -1,11 +1,12 @@
-"""Condensed sets for other programs: folders of pictures, torch files, NumPy archives, a torch `Dataset`."""
+"""Condensed sets for other programs: folders of pictures, torch files, NumPy archives, a torch `Dataset`.
 
-from __future__ import annotations
+`CondensedSet` is built on this file, so that sets are annotated as Any here.
+"""
 
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +16,13 @@ from torch.utils.data import Dataset
 
 from yoco import checks, files
 
-if TYPE_CHECKING:
-    from yoco.condensed import CondensedSet
-
 FORMATS = ("images", "pt", "npz")
 EXACT = "set.safetensors"  # beside the pictures of a folder, with the values that eight bits round
 MARK = "yoco"  # the key that tells an export from other files; its value is the version
 FIELDS = ("factor", "classes", "mean", "std", "method", "info", "bounded", "whitening")
 
 
-def write(condensed: CondensedSet, path: str | Path, format: str) -> Path:
+def write(condensed: Any, path: str | Path, format: str) -> Path:
     """Write a set as `CondensedSet.export` describes. Raises as it does."""
     path = checks.path("path", path)
     if checks.one_of("format", format, FORMATS) == "images":
@@ -52,7 +50,7 @@ def fields(header: object) -> dict[str, Any]:
         raise ValueError(f"its {MARK} header is no valid one: {error!r}") from error
 
 
-def _write_images(condensed: CondensedSet, folder: Path) -> Path:
+def _write_images(condensed: Any, folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"path={str(folder)!r} must be a folder that is new or empty")
     shown = (condensed.pictures(condensed.images) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
@@ -79,7 +77,7 @@ class Formed(Dataset):
     Items are (image, label): float32 [C, S, S] as in `CondensedSet.form`, and an int or a soft target [K].
     """
 
-    def __init__(self, condensed: CondensedSet) -> None:
+    def __init__(self, condensed: Any) -> None:
         self.images, self.targets = condensed.form()
         self.classes, self.mean, self.std = condensed.classes, condensed.mean, condensed.std
 

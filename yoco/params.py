@@ -171,6 +171,14 @@ class Pruning(Study):
     epochs_to: Optional[fields.Counts] = Field(None, description="epochs at each of ipc_to, in its order (none: as epochs)")
     also: fields.OptionalCondensers = Field(["dream"], description="condensations whose sets, pruned at random, are columns as well; may be empty")
     bytes_epochs: Optional[fields.Count] = Field(None, description="of the trainings on one file's prefixes (none: as epochs)")
+    set_path: Optional[str] = Field(
+        None, description="a condensed set to prune, an author's file or yoco's (none: one condensed now); also is then empty"
+    )
+
+    def condensation(self, method: str | None = None) -> dict[str, Any]:
+        """As of every notebook, with the file that the run's own set is read from."""
+        own = {"path": self.set_path} if method in (None, self.method) and self.set_path else {}
+        return {**super().condensation(method), **own}
 
     @model_validator(mode="after")
     def _an_epoch_count_a_budget(self) -> "Pruning":

@@ -173,11 +173,11 @@ def _statistics(
     channels, size = images.shape[1:3]
     if mean is not None:
         return *checks.statistics(mean, std, channels).values(), "given"
-    name = "" if dataset is None else re.sub(r"[_\-]", "", dataset.removeprefix("folder:").lower())
+    name = dataset or ""
     if dataset is None and channels == 3 and classes in (10, 100):
         name = "imagenet" if size >= 64 else "cifar100" if classes == 100 else "cifar10"
-    known = max((known for known in STATISTICS if name.startswith(known)), key=len, default=None)
-    if known is None or len(STATISTICS[known][0]) != channels:
+    known = known_dataset(name, channels)
+    if known is None:
         what = f"{channels} channels, {classes} classes and dataset={dataset!r}"
         low, high = images.min().item(), images.max().item()
         raise ValueError(
@@ -186,4 +186,11 @@ def _statistics(
         )
     if known == "cifar100" and pixels:  # of IDC and DREAM
         known = "cifar10"
-    return *STATISTICS[known], f"{name}'s"
+    return *STATISTICS[known], f"{known}'s"
+
+
+def known_dataset(name: str, channels: int) -> str | None:
+    """The name in `STATISTICS` that a dataset's name begins with, if that dataset has so many channels."""
+    plain = re.sub(r"[_\-]", "", re.sub("^(folder|hf):", "", name.lower()))
+    known = max((known for known in STATISTICS if plain.startswith(known)), key=len, default=None)
+    return known if known and len(STATISTICS[known][0]) == channels else None
