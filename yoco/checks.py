@@ -27,6 +27,11 @@ def shown(value: object) -> str:
     return f"{text if len(text) <= 200 else text[:200] + '…'} of type {type(value).__name__}"
 
 
+def printable(text: str) -> str:
+    """`text` with control characters and others that cannot be shown escaped, so that it changes no terminal and no line."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
     """`value` if it is one of `allowed`, else an error that lists them: TypeError where it is no string, else ValueError,
     which suggests the nearest."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from yoco import seeds
+from yoco import checks, seeds
 
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 TRAIN, TEST = ("train",), ("test", "val", "valid", "validation")  # folder names of the two splits, the first that is there
@@ -76,7 +76,7 @@ class Walk:
     def say(self) -> None:
         """Warn once of all that was skipped."""
         if told := [f"{count} {what}" for what, count in sorted(self.skipped.items()) if count]:
-            warnings.warn(f"{self.top.name}: skipped {'; '.join(told)}", stacklevel=4)
+            warnings.warn(checks.printable(f"{self.top.name}: skipped {'; '.join(told)}"), stacklevel=4)
 
 
 def listed(
@@ -111,7 +111,8 @@ def listed(
     whole = _of_classes(walk, train, names)
     if test is None:
         first, second = _shared_out(whole, test_share)
-        print(f"{path.name} has no test split: {test_share:.0%} of each class, {len(second.names)} images, were drawn as test images (seed 0)")
+        how = f"{test_share:.0%} of each class, {len(second.names)} images, were drawn as test images (seed 0)"
+        print(f"{checks.printable(path.name)} has no test split: {how}")
     else:
         only = set(walk.classes(test)) - set(names)
         walk.skipped["classes of the test split that the training split lacks"] += 0 if classes else len(only)

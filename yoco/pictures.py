@@ -60,7 +60,7 @@ def name_rows(ax: Axes, names: Sequence[str], size: int) -> None:
     """Names to the left of the rows of a grid of images of side `size`."""
     step = size + gap(size)
     for row, name in enumerate(names):
-        ax.text(-step * 0.1, (row + 0.5) * step, name, ha="right", va="center", fontsize="small")
+        ax.text(-step * 0.1, (row + 0.5) * step, style.literal(name), ha="right", va="center", fontsize="small")
 
 
 def condensed_set(condensed: CondensedSet, per_class: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
@@ -106,7 +106,7 @@ def kept_of_class(condensed: CondensedSet, selections: Sequence[Selection], labe
     checks.whole("label", label, 0, len(condensed.classes) - 1)
     cells = len(condensed.members(label)) * condensed.factor**2
     rows = [(s, label, f"{title_of(s.method)}: {s.per_class_counts[label]} of {cells}") for s in selections]
-    return _marked(condensed, rows, per_class, condensed.classes[label], ax)
+    return _marked(condensed, rows, per_class, style.literal(condensed.classes[label]), ax)
 
 
 def _marked(condensed: CondensedSet, rows: Sequence[tuple[Selection, int, str]], per_class: int, title: str, ax: Axes | None) -> Axes:

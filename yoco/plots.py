@@ -136,7 +136,7 @@ def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> Figure:
     image, cell = divmod(index, condensed.factor**2)
     row, column = divmod(cell, condensed.factor)
     show(picture, condensed.pictures(formation.form(condensed.images[image : image + 1], condensed.factor))[cell])
-    name = condensed.classes[condensed.formed_labels[index]]
+    name = style.literal(condensed.classes[condensed.formed_labels[index]])
     picture.set_title(f"{name}\nformed image {index}:\ncondensed image {image},\nrow {row}, column {column}", fontsize="small")
     top, middle, bottom = (figure.add_subplot(grid[number, 1]) for number in range(3))
     epochs = dynamics.kept + 1
@@ -164,7 +164,7 @@ def two_scores(
         checks.whole("label", label, 0, len(condensed.classes) - 1)
     ax = ax or style.axes(7, 5)
     chosen = table if label is None else table[table["label"] == label]
-    named = "all classes" if label is None else condensed.classes[label]
+    named = "all classes" if label is None else style.literal(condensed.classes[label])
     hollow = {"facecolors": "none", "edgecolors": "0.75", "linewidths": style.scaled(0.8), "label": "other classes"}
     ax.scatter(table[x], table[y], s=style.scaled(3.5) ** 2, **hollow)
     ax.scatter(chosen[x], chosen[y], s=style.scaled(3.8) ** 2, color=KEPT, marker="o", label=named)
