@@ -215,7 +215,7 @@ def labels(name: str, values: object, count: int, classes: int | None = None) ->
 
 def targets(name: str, values: object, count: int, classes: int) -> Tensor:
     """`values` if they are labels (see `labels`) or soft targets: float [count, classes], rows non-negative with sum 1."""
-    if not isinstance(values, Tensor) or not values.is_floating_point():
+    if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim != 2:
         return labels(name, values, count, classes)
     if list(finite(name, floats(name, values, "N", "K")).shape) != [count, classes]:
         raise ValueError(f"{name} must have shape [{count}] or [{count}, {classes}], one row per image, got {list(values.shape)}")
