@@ -188,9 +188,9 @@ class CondensedSet:
             classes: names; None: "0", "1", …
             dataset: its name, for the statistics; noted in info, where CCS looks for its cutoff.
             experiment: which of the pairs of a dict, from 0.
-            whitened: real data whose training images gave the ZCA transform, of which classes, mean and std are taken
-                too; True without naming them yet; False: not whitened; None: if the file's name says "zca" or neighbouring
-                pixels do not correlate.
+            whitened: the real data that the set is of, of which classes, mean and std are taken, if it is ZCA-whitened; or
+                True; False: it is not; None: if the file's name says "zca", or neighbouring pixels do not correlate. The
+                transform is computed from the training images of the data that the set is tested on.
 
         Returns:
             A set in 0..1 if all its values are, un-normalised if need be; else `bounded=False`, as the authors train on it.

@@ -59,8 +59,8 @@ def read(
     outside = _outside(plain)
     bounded = not white and not outside
     recipe = ("standardised" if method in KERNEL else "pixels") if white else None
-    if real:
-        _check_whitened(images, spaces.whitening_of(real, recipe))
+    if real and images.shape[1:] != real.train_images.shape[1:]:
+        raise ValueError(f"whitened must be data of images like these, {list(images.shape[1:])}, got {list(real.train_images.shape[1:])}")
     kept = plain.clamp(0, 1) if bounded else spaces.normalise(images, mean, std) if pixels else images
     space = "ZCA-whitened" if white else f"pixels in 0..1, {outside:.0%} outside" if pixels else f"normalised by {whose} mean and std"
     values = f"values {images.min():.3g}..{images.max():.3g}, {space}" + ("" if bounded else "; trained on as they are")
@@ -143,12 +143,6 @@ def _looks_whitened(images: Tensor, words: Sequence[str]) -> bool:
 def _outside(images: Tensor) -> float:
     """The share of values outside 0..1."""
     return ((images < -ROUNDING) | (images > 1 + ROUNDING)).float().mean().item()
-
-
-def _check_whitened(images: Tensor, zca: spaces.Whitening) -> None:
-    """Raise ValueError unless real data's transform is of images of this shape."""
-    if images[0].numel() != len(zca.mean):
-        raise ValueError(f"whitened must be data of images like these, [C, S, S]={list(images.shape[1:])}, got {len(zca.mean)} values an image")
 
 
 def _check_normalised(images: Tensor, plain: Tensor) -> None:
