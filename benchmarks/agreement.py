@@ -12,8 +12,9 @@ import torch
 from benchmarks import literal
 from yoco import condense, data, evaluate, files, prune, seeds, zoo
 from yoco.condense.idc import condensed_from
-from yoco.condensed import CondensedSet, normalise
+from yoco.condensed import CondensedSet
 from yoco.data import ImageData, to_floats
+from yoco.spaces import normalise
 
 SET = "cifar10-idc-ipc10"
 STEPS = 15  # of condensation

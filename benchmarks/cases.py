@@ -8,9 +8,10 @@ import torch
 from benchmarks import literal
 from yoco import condense, dynamics, evaluate, prune, recorder, seeds, train
 from yoco.condense.idc import GradientMatching
-from yoco.condensed import CondensedSet, normalise
+from yoco.condensed import CondensedSet
 from yoco.data import ImageData, to_floats
 from yoco.device import can_compile, choose, choose_precision
+from yoco.spaces import normalise
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 Work = Callable[[], Any]

@@ -103,7 +103,7 @@ def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):
 @pytest.mark.parametrize("arguments, error", [
     (["condense", "-p", "datset", "digits"], "parameter='datset' is unknown (did you mean 'dataset'?)"),
     (["condense", "-p", "ipc", "many"], "ipc='many'"),
-    (["condense", "-p", "dataset", "mnist"], "dataset='mnist' is unknown"),
+    (["condense", "-p", "dataset", "mnits"], "dataset='mnits' is unknown (did you mean 'mnist'?)"),
     (["condense", "-p", "method", "drem"], "method='drem' is unknown (did you mean 'dream'?); allowed: idc, dream, dsa, mtt, kip, ncfm"),
     (["condense", "-p", "method", "mtt", "-p", "outer_loops", "3"], "setting='outer_loops' is unknown"),
     (["condense", "--datset", "digits"], "option='--datset' is unknown (did you mean '--dataset'?); allowed: --dataset, --root, --run-dir"),

@@ -8,8 +8,8 @@ from yoco import augment, condense, formation, loop, models, seeds
 from yoco.condense.idc import GradientMatching
 from yoco.condense.matching import GradientMatcher, convolution_weights
 from yoco.condense.settings import settings_for
-from yoco.condensed import normalise
 from yoco.data import to_floats
+from yoco.spaces import normalise
 
 SHORT = {"preset": "smoke", "outer_loops": 2, "inner_loops": 3, "width": 8, "network_images": 32, "precision": "float32", "progress": False}
 

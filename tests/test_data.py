@@ -82,7 +82,7 @@ def test_folder_without_images_or_split_or_with_one_class(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder at"):
         data.load(f"folder:{tmp_path}/none")
     with pytest.raises(FileNotFoundError, match="test or val"):
-        data.load(write_folder(tmp_path / "a", ("train",)), progress=False)
+        data.load(write_folder(tmp_path / "a", ("train",)), progress=False, test_share=None)
     with pytest.raises(ValueError, match="at least 2 class folders"):
         data.load(write_folder(tmp_path / "b", classes=("only",)), progress=False)
     spec = write_folder(tmp_path / "c")

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_data
 from yoco import augment, dynamics, evaluate, seeds, train
-from yoco.condensed import normalise
 from yoco.photographic import Photographic
+from yoco.spaces import normalise
 from yoco.train import Protocol
 
 FAST = {"width": 8, "precision": "float32"}

@@ -4,11 +4,12 @@ import base64
 import re
 from dataclasses import replace
 
+import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from yoco import condense, explore, loop, plots, prune, study
+from yoco import condense, explore, loop, plots, prune, study, tables
 from yoco.condensed import CondensedSet
 
 
@@ -149,3 +150,29 @@ def test_the_live_view_draws_into_one_place(toy, monkeypatch):
     condense.condense(toy, "kip", ipc=1, preset="smoke", iterations=3, kernel="fc", real_batch=12, progress=False, watch=explore.Live())
     assert (len(placed), len(drawn)) == (1, 3) and all(picture.data[:4] == b"\x89PNG" for picture in [*placed, *drawn])
     assert placed[0].data != drawn[-1].data
+
+
+def test_names_of_classes_are_no_markup_and_no_formula(toy_set, toy_dynamics, table):
+    """A folder may be called anything; a widget of HTML would run what it is called."""
+    evil = ("<img src=x onerror=alert(1)>", "$\\frac{1}{2}$ & $x^", "red\x1b[31m\n")
+    odd = replace(toy_set, classes=evil)
+    named = table.assign(**{"class": [evil[label] for label in table.label]})
+    boxes = [explore.browse(odd, named, toy_dynamics), explore.budgets(odd, toy_dynamics), explore.compare(odd, named)]
+    boxes[0].children[0].children[0].value = 0  # images of the first class
+    todo, seen = list(boxes), []
+    while todo:
+        widget = todo.pop()
+        todo += getattr(widget, "children", ())
+        if isinstance(widget, widgets.HTML):
+            assert "<img src" not in widget.value and "\x1b" not in widget.value
+            seen.append(widget.value)
+    assert any("&lt;img src=x onerror=alert(1)&gt;" in value for value in seen)
+    ax = plots.condensed_set(odd)
+    ax.figure.canvas.draw()  # a broken formula is an error here
+    assert [text.get_text() for text in ax.texts] == [evil[0], "\\$\\frac{1}{2}\\$ & \\$x^", "red\\x1b[31m\\n"]
+    assert not any(text._preprocess_math(text.get_text())[1] for text in ax.texts)
+    for figure in (
+        plots.class_balance(tables.class_balance(odd, [prune.prune(odd, toy_dynamics, "yoco", 1)]), 4), plots.score_distributions(named, ["lbpe"]),
+        plots.sample(odd, toy_dynamics, 25),
+    ):
+        figure.canvas.draw()

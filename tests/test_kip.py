@@ -11,8 +11,8 @@ from yoco import loop, seeds
 from yoco.condense import ntk
 from yoco.condense.idc import packed, start_choice
 from yoco.condense.kip import KernelInducingPoints, settings_for
-from yoco.condensed import normalise
 from yoco.data import to_floats
+from yoco.spaces import normalise
 
 KERNELS = {"fc": ntk.fc_kernel, "conv": ntk.conv_kernel}
 

@@ -8,8 +8,8 @@ from tests.conftest import make_data
 from yoco import augment, clusters, condense, formation, models, seeds
 from yoco.condense import dream, dsa, matching
 from yoco.condense.matching import GradientMatcher, layer_weights
-from yoco.condensed import normalise
 from yoco.data import to_floats
+from yoco.spaces import normalise
 
 CPU = torch.device("cpu")
 SHORT = {"preset": "smoke", "outer_loops": 2, "inner_loops": 3, "width": 8, "precision": "float32", "progress": False}

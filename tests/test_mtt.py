@@ -12,7 +12,7 @@ from tests.conftest import make_data
 from yoco import augment, formation, loop, models, seeds
 from yoco.condense import experts, mtt
 from yoco.condense.experts import Experts, ExpertSettings, train_experts
-from yoco.condensed import normalise
+from yoco.spaces import normalise
 
 CPU = torch.device("cpu")
 BUFFER = ExpertSettings(epochs=4, width=4, batch_size=32)

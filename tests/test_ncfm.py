@@ -17,8 +17,8 @@ from yoco.condense.experts import PairSettings, train_experts
 from yoco.condense.ncfm_draws import DeviceDraws
 from yoco.condense.ncfm_frequencies import Mixture
 from yoco.condense.nested import budgets
-from yoco.condensed import normalise
 from yoco.data import to_floats
+from yoco.spaces import normalise
 
 CPU = torch.device("cpu")
 AUGMENT = augment.Augmentation(augment.MATCHING)

@@ -21,8 +21,8 @@ from tests import mapped
 from tests.conftest import until
 from tests.test_data import write_folder
 from yoco import data, decode, device, evaluate, pixels
-from yoco.condensed import normalise
 from yoco.real import RealImages
+from yoco.spaces import normalise
 
 ROOT = Path(__file__).parent.parent
 

@@ -212,14 +212,18 @@ def cutout_mask(centre: Tensor, size: int) -> Tensor:
 def cutmix(images: Tensor, labels: Tensor, classes: int, source: Generator, probability: float = 0.5) -> tuple[Tensor, Tensor]:
     """With `probability`, paste one box of a partner image into every image; area Beta(1, 1), the same box for the batch.
 
-    images: float [N, C, S, S]; labels: int64 [N] in 0..classes-1, which is the caller's to know: reading them here would
-    wait for the device. Returns images and soft labels [N, classes] that sum to 1. Raises TypeError or ValueError at other
+    images: float [N, C, S, S]; labels: int64 [N] in 0..classes-1, or soft targets [N, classes], which is the caller's to know:
+    reading them here would wait for the device. Returns images and soft labels [N, classes] that sum to 1. Raises TypeError or ValueError at other
     images or labels, or a probability outside 0..1.
     """
     checks.float_images("images", images)
-    checks.labels("labels", labels, len(images))
+    soft = isinstance(labels, Tensor) and labels.ndim == 2
+    if not soft:
+        checks.labels("labels", labels, len(images))
+    elif list(checks.floats("labels", labels, "N", "K").shape) != [len(images), classes]:
+        raise ValueError(f"labels must have shape [{len(images)}, {classes}], one row per image, got {list(labels.shape)}")
     checks.real("probability", probability, 0, 1)
-    targets = F.one_hot(labels, classes).float()
+    targets = labels if soft else F.one_hot(labels, classes).float()
     if source.device.type != "cpu":
         return cutmix_unread(images, targets, source, probability)
     if torch.rand(1, generator=source) >= probability:

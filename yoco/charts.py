@@ -61,6 +61,7 @@ def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
 
 def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """The distribution of each score over the formed images, and per class below. `table` from `prune.score_table`."""
+    table = table.assign(**{"class": table["class"].map(style.literal)})
     figure, axes = style.subplots(2, len(scores), min(11, 3 * len(scores)), 6, squeeze=False)
     for column, score in enumerate(scores):
         counts = bool((table[score] % 1 == 0).all())
@@ -128,7 +129,7 @@ def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
 def class_balance(balance: pd.DataFrame, even: int) -> Figure:
     """Bars of what each method keeps of each class at one budget (rows of `tables.class_balance`); `even`: a balanced share,
     in formed images."""
-    methods = list(dict.fromkeys(balance.method))
+    methods, balance = list(dict.fromkeys(balance.method)), balance.assign(**{"class": balance["class"].map(style.literal)})
     rows = -(-len(methods) // 4)
     figure, axes = style.subplots(rows, 4, 11, 2.2 * rows + 0.6, sharex=True, sharey=True, squeeze=False)
     for ax, method in zip(axes.flat, methods):

@@ -27,6 +27,11 @@ def shown(value: object) -> str:
     return f"{text if len(text) <= 200 else text[:200] + '…'} of type {type(value).__name__}"
 
 
+def printable(text: str) -> str:
+    """`text` with control characters and others that cannot be shown escaped, so that it changes no terminal and no line."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
     """`value` if it is one of `allowed`, else an error that lists them: TypeError where it is no string, else ValueError,
     which suggests the nearest."""
@@ -205,4 +210,16 @@ def labels(name: str, values: object, count: int, classes: int | None = None) ->
         raise ValueError(f"{name} must have shape [{count}], one label an image, got {list(values.shape)}")
     if classes is not None and count and (values.min() < 0 or values.max() >= classes):
         raise ValueError(f"{name} must lie in 0..{classes - 1}, got {values.min()}..{values.max()}")
+    return values
+
+
+def targets(name: str, values: object, count: int, classes: int) -> Tensor:
+    """`values` if they are labels (see `labels`) or soft targets: float [count, classes], rows non-negative with sum 1."""
+    if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim != 2:
+        return labels(name, values, count, classes)
+    if list(finite(name, floats(name, values, "N", "K")).shape) != [count, classes]:
+        raise ValueError(f"{name} must have shape [{count}] or [{count}, {classes}], one row per image, got {list(values.shape)}")
+    if values.min() < 0 or (values.sum(1) - 1).abs().max() > 1e-3:
+        low, worst = values.min().item(), (values.sum(1) - 1).abs().max().item()
+        raise ValueError(f"{name} must be soft targets, rows non-negative with sum 1; the lowest is {low:.3g}, a sum is off by {worst:.3g}")
     return values

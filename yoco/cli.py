@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"yoco: {error}", file=sys.stderr)
         return 2
-    from yoco import ranks
+    from yoco import checks, ranks
 
     try:
         if ranks.started() and options.command is not run_condense:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"yoco: {error}", file=sys.stderr)
         return 1
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"yoco: {error}", file=sys.stderr)
+        print(f"yoco: {checks.printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("yoco: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

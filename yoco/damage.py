@@ -46,7 +46,8 @@ def damage_set(condensed: CondensedSet, kind: str, percent: int, seed: int = 0) 
     places: as many leave a class as come into it, and all others stay where they are. Raises TypeError or ValueError at
     bad arguments.
     """
-    checks.instance("condensed", condensed, CondensedSet)
+    if not checks.instance("condensed", condensed, CondensedSet).bounded and kind not in LABEL_KINDS:
+        raise ValueError(f"kind={kind!r} damages images in 0..1, this set is unbounded; allowed: {', '.join(LABEL_KINDS)}")
     source = _checked_source(kind, percent, seed)
     labels = condensed.formed_labels
     damaged = _chosen(labels, percent, source)

@@ -1,6 +1,5 @@
 """A dataset by name: its images and labels as uint8 tensors (`ImageData`), in memory or mapped from a cache of pixels."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,16 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoco import checks, decode, pixels
+from yoco import arrays, checks, decode, folders, pixels, seeds
 
-NAMES = ("digits", "cifar10", "cifar100", "imagenet10")
+NAMES = ("digits", "cifar10", "cifar100", "imagenet10", "mnist", "fashionmnist", "svhn", "tinyimagenet")
+PREFIXES = ("folder:", "hf:")  # of names that tell where the images are
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the published code's, for both CIFARs
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET10 = (  # class list and order of design §6
     "n02869837", "n01749939", "n02488291", "n02107142", "n13037406", "n02091831", "n04517823", "n04589890", "n03062245", "n01773797",
 )
 LEAST_SIZE, MOST_SIZE = 8, 4096  # pixels a side that images can be resized to
-TRAIN, TEST = ("train",), ("test", "val")  # folder names of the two splits
+TEST_SHARE = 0.2  # of each class, if there is no test split
+# by which the authors' code of condensation methods normalises; IDC and DREAM take CIFAR-10's for CIFAR-100 too
+STATISTICS = {
+    "cifar10": (CIFAR_MEAN, CIFAR_STD), "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD), "tinyimagenet": (IMAGENET_MEAN, IMAGENET_STD), "mnist": ((0.1307,), (0.3081,)),
+    "fashionmnist": ((0.2861,), (0.3530,)), "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,18 +88,36 @@ def load(
     limit_per_class: int | None = None,
     progress: bool = True,
     cache: str | Path | bool = True,
+    test_share: float | None = TEST_SHARE,
+    follow_links: bool = False,
 ) -> ImageData:
     """Load a dataset by name.
 
-    name: "digits" (scikit-learn's, embedded, resized to 16×16), "cifar10" or "cifar100" (torchvision's, downloaded to
-    root), "imagenet10" (root holds ImageNet's train/ and val/; 224×224), or "folder:PATH" (any ImageFolder layout:
-    train/ beside test/ or val/, read as RGB). root: None is ~/.cache/yoco. size: images are resized to it (the shorter
-    side, then a central crop); None keeps their own. limit_per_class: that many images of a class at most, the first
-    ones, in either split. cache: where the pixels of a folder (imagenet10's too) are kept, decoded once, and mapped from
-    (see `pixels.read`): a folder, True for $YOCO_CACHE or ~/.cache/yoco/pixels, False for memory.
+    Args:
+        name: "digits" (scikit-learn's, embedded, resized to 16×16); "cifar10", "cifar100", "mnist", "fashionmnist" or "svhn"
+            (torchvision's, downloaded to root); "imagenet10" (root holds ImageNet's train/ and val/; 224×224);
+            "tinyimagenet" (root holds tiny-imagenet-200/); "folder:PATH" (train/ beside test/, val/ or valid/, with a folder per
+            class, read as RGB); "hf:NAME" (a Hugging Face dataset, by name or folder; needs the package datasets).
+        root: None is ~/.cache/yoco.
+        size: images are resized to it (the shorter side, then a central crop); None keeps their own.
+        limit_per_class: that many images of a class at most, the first ones, in either split.
+        progress: whether to show a bar while files are decoded.
+        cache: where the pixels of a folder are kept, decoded once, and mapped from (see `pixels.read`): a folder, True for
+            $YOCO_CACHE or ~/.cache/yoco/pixels, False for memory.
+        test_share: of a folder or Hugging Face dataset without a test split, the share of each class that is drawn as test
+            images, always the same ones, and said so; None: such a dataset is an error.
+        follow_links: whether symbolic links may leave the folder.
 
-    Raises ValueError at an unknown name, images of several sizes without `size`, one class, or an unreadable image
-    (named); FileNotFoundError where a folder is missing or holds no images; OSError where the cache has no room.
+    Returns:
+        The images. Files that are rotated, transparent, or of more than 8 bits are read as `decode.upright` describes. Hidden
+        files are skipped; all others that are not read are counted in one warning.
+
+    Raises:
+        ValueError: if the name is unknown, images have several sizes without `size`, there is one class, or an image
+            (named) cannot be read.
+        FileNotFoundError: if a folder is missing or holds no images.
+        ModuleNotFoundError: if "hf:" lacks its package.
+        OSError: if the cache has no room.
     """
     checks.instance("name", name, str)
     if size is not None:
@@ -101,27 +125,92 @@ def load(
     if limit_per_class is not None:
         checks.whole("limit_per_class", limit_per_class, 1)
     checks.flag("progress", progress)
+    listing = {"test_share": _checked_share(test_share), "follow_links": checks.flag("follow_links", follow_links)}
     cache = cache if isinstance(cache, bool) else checks.path("cache", cache)
     how = {"cache": cache, "progress": progress}
     root = Path.home() / ".cache" / "yoco" if root is None or root == "" else checks.path("root", root)
     if check_name(name).startswith("folder:"):
-        return _folder(checks.path("name", name.removeprefix("folder:")), size, limit_per_class, how)
+        return _folder(checks.path("name", name.removeprefix("folder:")), size, limit_per_class, how, **listing)
+    if name.startswith("hf:"):
+        return _limited(_hugging_face(name, size, test_share), limit_per_class)
     if name == "imagenet10":
-        data = _folder(root, size or 224, limit_per_class, how, IMAGENET10)
+        data = _folder(root, size or 224, limit_per_class, how, IMAGENET10, follow_links=follow_links)
         return replace(data, name=name, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    data = _digits(size or 16) if name == "digits" else _cifar(name, root, size)
+    if name == "tinyimagenet":
+        data = _listed(name, folders.tiny_imagenet(root), size, None, how)
+        return _limited(replace(data, mean=IMAGENET_MEAN, std=IMAGENET_STD), limit_per_class)
+    data = _digits(size or 16) if name == "digits" else _torchvision(name, root, size)
     return _limited(data, limit_per_class)
+
+
+def from_arrays(
+    train_images: Any,
+    train_labels: Any = None,
+    test_images: Any = None,
+    test_labels: Any = None,
+    classes: Sequence[str] | None = None,
+    name: str = "mine",
+    *,
+    size: int | None = None,
+    test_share: float | None = TEST_SHARE,
+) -> ImageData:
+    """Take images that are in memory, or in another library's dataset.
+
+    Args:
+        train_images, test_images: NumPy arrays or tensors, uint8 or float in 0..1 (kept as uint8), [N, H, W], [N, H, W, C] or
+            [N, C, H, W]; lists of such images or of PIL's; or datasets of torchvision or Hugging Face. test_images=None: a
+            share of each class of the training images, always the same ones, and said so.
+        train_labels, test_labels: whole numbers in 0..K-1 [N]; None for a dataset, which has its own.
+        classes: names; None: the dataset's, or "0", "1", …
+        name: of the data, in the info of what is made from them.
+        size: side that images are resized and cropped to; None: they are square and alike.
+        test_share: the share of each class that is drawn if there are no test images; None: that is an error.
+
+    Returns:
+        The images, with mean and std computed from the training images.
+
+    Raises:
+        TypeError, ValueError: if images, labels and classes are anything else, or do not fit each other.
+    """
+    checks.instance("name", name, str)
+    if size is not None:
+        checks.whole("size", size, LEAST_SIZE, MOST_SIZE)
+    if arrays.is_dataset(train_labels) and test_images is None and test_labels is None:
+        train_labels, test_images = None, train_labels  # from_arrays(train_dataset, test_dataset)
+    share = _checked_share(test_share)
+    train = arrays.split("train", train_images, train_labels, size)
+    test = _drawn(train, share, name) if test_images is None else (train, arrays.split("test", test_images, test_labels, size))
+    (images, labels, told), (test_images, test_labels, _) = test
+    if classes is None:
+        classes = told or tuple(map(str, range(min(int(labels.max()) + 1, len(labels)))))
+    return ImageData(name, images, labels, test_images, test_labels, checks.class_names("classes", classes), *channel_statistics(images))
+
+
+def _drawn(whole: arrays.Split, share: float | None, name: str) -> tuple[arrays.Split, arrays.Split]:
+    """Training and test images, of each class the rounded share, at least one and not all, drawn with seed 0."""
+    if share is None:
+        raise ValueError(f"{name} has no test images: give some, or test_share=")
+    drawn = seeds.drawn_of_each(whole.labels, share, seeds.generator(0, stream=5))
+    print(f"{name} has no test split: {share:.0%} of each class, {int(drawn.sum())} images, were drawn as test images (seed 0)")
+    first, second = (whole._replace(images=whole.images[part], labels=whole.labels[part]) for part in (~drawn, drawn))
+    return first, second
+
+
+def _checked_share(share: float | None) -> float | None:
+    return None if share is None else checks.real("test_share", share, 0.01, 0.99)
 
 
 def check_name(dataset: str) -> str:
     """`dataset` if `load` knows such a name. Raises ValueError that lists the names; whether a folder is there is not looked at."""
-    if dataset == "folder:PATH":
-        raise ValueError("folder:PATH stands for a path of yours: folder:~/pictures, say")
-    return dataset if dataset.startswith("folder:") else checks.one_of("dataset", dataset, (*NAMES, "folder:PATH"))
+    if dataset in ("folder:PATH", "hf:NAME"):
+        raise ValueError(f"{dataset} stands for one of yours: folder:~/pictures or hf:mnist, say")
+    return dataset if dataset.startswith(PREFIXES) else checks.one_of("dataset", dataset, (*NAMES, "folder:PATH", "hf:NAME"))
 
 
 def name_of(dataset: str) -> str:
     """The name that data loaded as `dataset` carries: of a folder only its last part, which holds on every machine."""
+    if dataset.startswith("hf:"):
+        return f"hf:{dataset.removeprefix('hf:').rstrip('/').split('/')[-1]}"
     if not dataset.startswith("folder:"):
         return dataset
     return f"folder:{Path(dataset.removeprefix('folder:')).expanduser().resolve().name}"
@@ -171,16 +260,28 @@ def _digits(size: int) -> ImageData:
     return ImageData("digits", pixels[train], targets[train], pixels[test], targets[test], classes, mean, std)
 
 
-def _cifar(name: str, root: Path, size: int | None) -> ImageData:
+def _torchvision(name: str, root: Path, size: int | None) -> ImageData:
     from torchvision import datasets
 
-    source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    source = {
+        "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "mnist": datasets.MNIST, "fashionmnist": datasets.FashionMNIST,
+        "svhn": datasets.SVHN,
+    }[name]  # fmt: skip
     splits = []
     for train in (True, False):
-        split = source(root, train=train, download=True)
-        pixels = torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous()
-        splits += [resize(pixels, size or pixels.shape[-1]), torch.tensor(split.targets)]
-    return ImageData(name, *splits, tuple(split.classes), CIFAR_MEAN, CIFAR_STD)
+        chosen = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
+        split = source(root, **chosen, download=True)
+        labels = split.labels if name == "svhn" else split.targets
+        taken = arrays.split("train" if train else "test", split.data, labels, None)
+        splits += [resize(taken.images, size or taken.images.shape[-1]), taken.labels]
+    classes = tuple(map(str, range(10))) if name in ("svhn", "mnist") else tuple(split.classes)
+    mean, std = STATISTICS["cifar10" if name == "cifar100" else name]
+    return ImageData(name, *splits, classes, mean, std)
+
+
+def _hugging_face(name: str, size: int | None, test_share: float | None) -> ImageData:
+    train, test = arrays.hugging_face(name.removeprefix("hf:"))
+    return from_arrays(train, None, test, None, name=name_of(name), size=size, test_share=test_share)
 
 
 def _limited(data: ImageData, limit: int | None) -> ImageData:
@@ -200,49 +301,25 @@ def _first_of_each(labels: Tensor, limit: int) -> Tensor:
     return torch.cat([torch.nonzero(labels == k).flatten()[:limit] for k in labels.unique()]).sort().values
 
 
-def _folder(path: Path, size: int | None, limit: int | None, how: Mapping[str, Any], classes: Sequence[str] = ()) -> ImageData:
-    """Read train/ and test/ (or val/) under `path`; `classes`: the sub-folders to take, in that order (none: all, sorted).
-    how: options of `pixels.read`."""
-    train, train_labels, names = _read_split(_split(path, TRAIN), classes, size, limit, how)
-    test, test_labels, _ = _read_split(_split(path, TEST), names, size or train.images.shape[-1], limit, how)
+def _folder(
+    path: Path, size: int | None, limit: int | None, how: Mapping[str, Any], classes: Sequence[str] = (), **listing: Any
+) -> ImageData:
+    """Read the two splits under `path`; classes: the sub-folders to take, in that order (none: all, sorted). how: options of
+    `pixels.read`; listing: of `folders.listed`."""
+    return _listed(name_of(f"folder:{path}"), folders.listed(path, classes, limit, **listing), size, limit, how)
+
+
+def _listed(
+    name: str, splits: tuple[folders.Listed, folders.Listed, Sequence[str]], size: int | None, limit: int | None, how: Mapping[str, Any]
+) -> ImageData:
+    """Decode the files of both splits."""
+    first, second, classes = splits
+    train = _read(first, size, limit, how)
+    test = _read(second, size or train.images.shape[-1], limit, how)
+    labels = (torch.tensor(split.labels) for split in (first, second))
     mean, std = _statistics(train.counts)
-    return ImageData(name_of(f"folder:{path}"), train.images, train_labels, test.images, test_labels, tuple(names), mean, std)
+    return ImageData(name, train.images, next(labels), test.images, next(labels), tuple(classes), mean, std)
 
 
-def _split(path: Path, names: Sequence[str]) -> Path:
-    if not path.is_dir():
-        raise FileNotFoundError(f"no folder at {path}")
-    for name in names:
-        if (path / name).is_dir():
-            return path / name
-    raise FileNotFoundError(f"{path} has no folder {' or '.join(names)}; wanted: train/ and test/ (or val/), a folder a class in each")
-
-
-def _read_split(
-    folder: Path, classes: Sequence[str], size: int | None, limit: int | None, how: Mapping[str, Any]
-) -> tuple[pixels.Pixels, Tensor, list[str]]:
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
-    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    missing = sorted(set(classes) - set(found))
-    if missing:
-        raise FileNotFoundError(f"{folder} has no folder for class {', '.join(missing[:5])}")
-    classes = list(classes or found)
-    if len(classes) < 2:
-        raise ValueError(f"{folder}: at least 2 class folders are needed, got {len(classes)}")
-    names, labels = [], []
-    for label, name in enumerate(classes):
-        images = _files(folder, name, IMG_EXTENSIONS)[:limit]
-        if not images:
-            raise FileNotFoundError(f"no images in {folder / name}; read are {' '.join(IMG_EXTENSIONS)}")
-        names += images
-        labels += [label] * len(images)
-    source = decode.Source(folder, names, size, limit)
-    return pixels.read(source, title=f"reading {folder.name}", **how), torch.tensor(labels), classes
-
-
-def _files(folder: Path, name: str, endings: Sequence[str]) -> list[str]:
-    """Files with these endings anywhere under folder/name, relative to `folder`, as text: a million Paths would be a gigabyte."""
-    walked = ((os.path.relpath(place, folder), inside) for place, _, inside in os.walk(folder / name))
-    found = (os.path.join(place, file) for place, inside in walked for file in inside if os.path.splitext(file)[1].lower() in endings)
-    return sorted(found, key=lambda path: path.split(os.sep))
+def _read(split: folders.Listed, size: int | None, limit: int | None, how: Mapping[str, Any]) -> pixels.Pixels:
+    return pixels.read(decode.Source(split.root, split.names, size, limit), title=f"reading {split.root.name}", **how)

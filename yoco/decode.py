@@ -12,11 +12,11 @@ import loky
 import numpy as np
 import PIL
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
-RULE = 1  # of how files become pixels: resizing, cropping, colours
+RULE = 2  # of how files become pixels: resizing, cropping, colours
 BLOCK = 2**23  # bytes that a thread decodes, counts, sums and hands on at a time
 Take = Callable[[int, np.ndarray], None]  # given the number of a block's first image, and the block, uint8 [n, 3, S, S]
 
@@ -104,15 +104,49 @@ def _block(source: Source, shape: Sequence[int], start: int, stop: int, take: Ta
 
 
 def read_image(path: Path, size: int | None) -> np.ndarray:
-    """One image as uint8 [3, H, W]; with `size`, the shorter side resized to it and the middle cut out."""
+    """One image as uint8 [3, H, W], as `upright` and `cropped` make it; of several frames the first."""
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
+            image = upright(file).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read image {path}: {error}") from error
-    if size is not None and image.size != (size, size):
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
-    return np.asarray(image).transpose(2, 0, 1)
+    return np.asarray(cropped(image, size)).transpose(2, 0, 1)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image of 8 bits without transparency: rotated as its EXIF says, its values scaled by their range, composed on white.
+
+    16-bit values run from 0 to 65535. Others (32-bit, float) are scaled by the least of 1 (float), 255 and 65535 that none
+    exceeds, or, if some are negative or larger than that, from their lowest to their highest. Raises ValueError at NaN.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        return _of_eight_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        shown = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+    return image
+
+
+def _of_eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it holds NaN or infinite values")
+    low, high = values.min(), values.max()
+    if image.mode.startswith("I;16") or image.format == "PNG":  # of which older versions of Pillow make 32 bits
+        ranges = [65535]
+    else:
+        ranges = [1, 255, 65535] if image.mode == "F" else [255, 65535]
+    top = next((top for top in ranges if high <= top), None) if low >= 0 else None
+    scaled = values / top if top else (values - low) / max(high - low, np.finfo(float).tiny)
+    return Image.fromarray((scaled * 255).round().astype(np.uint8))
+
+
+def cropped(image: Image.Image, size: int | None) -> Image.Image:
+    """An image of side `size`: the shorter side resized to it and the middle cut out; None: as it is."""
+    if size is None or image.size == (size, size):
+        return image
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))

@@ -230,7 +230,7 @@ def record(
     shown = condensed.normalise(images).to(where), labels.to(where), len(condensed.classes)
     run = train.Run(*shown, protocol, seed, mean=condensed.mean, std=condensed.std, recorded=True)
     kept = steps if steps <= SHORT else early
-    recorder = Recorder(labels, len(condensed.classes), top_k=top_k, windows=windows, early=kept)
+    recorder = Recorder(condensed.formed_labels, len(condensed.classes), top_k=top_k, windows=windows, early=kept)
     recording = _Recording(run, recorder, record_on)
     identity = {**info, "protocol": repr(replace(protocol, compiled=None))}
     loop.run(recording, steps, identity, checkpoint=checkpoint, progress=progress, description=f"dynamics, seed {seed}", unit="epoch")
@@ -238,7 +238,7 @@ def record(
     if steps == epochs:
         embedded = recording.embed(run.network.eval().features)
         features, final = embedded, run.network.head(embedded.to(where)).detach().cpu()
-    return Dynamics(recorder.logits(), recorder.kept, torch.stack(recorder.correct), recorder.aum(), labels, final, features, info)
+    return Dynamics(recorder.logits(), recorder.kept, torch.stack(recorder.correct), recorder.aum(), condensed.formed_labels, final, features, info)
 
 
 @pool.without_backend

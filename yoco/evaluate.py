@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import checks, pixels, pool, timing, train
+from yoco import checks, pixels, pool, spaces, timing, train
 from yoco import device as devices
-from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
 from yoco.lazy import pd
+from yoco.spaces import Space, normalise
 from yoco.train import Protocol
 
 Subset = tuple[Tensor, Tensor]
@@ -31,10 +31,16 @@ class TestSet(NamedTuple):
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    bounded: bool = True  # whether training images are pixels too, and are normalised alike
 
     @classmethod
-    def of(cls, data: ImageData) -> TestSet:
-        return cls(pixels.as_array(data.test_images), data.test_labels.numpy(), len(data.classes), data.mean, data.std)
+    def of(cls, data: ImageData, space: Space | None = None) -> TestSet:
+        """The test images of `data`, in the space of the training images."""
+        images, by = pixels.as_array(data.test_images), space or data
+        if space is not None and space.whitening is not None:
+            images = spaces.whitening_of(data, space.whitening)(data.test_images).numpy()
+            by = spaces.Space((0.0,) * data.channels, (1.0,) * data.channels)
+        return cls(images, data.test_labels.numpy(), len(data.classes), by.mean, by.std, space is None)
 
 
 def evaluate(
@@ -46,34 +52,53 @@ def evaluate(
     seed: int,
     model: str = "convnet",
     device: str | torch.device = "auto",
+    space: Space | None = None,
     **options: Any,
 ) -> float:
     """Train a fresh network on a subset, test it on all test images. Returns the accuracy of the last epoch in %.
 
-    images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n]. options: fields of `train.Protocol`,
+    images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n], or soft targets [n, K]. space:
+    of images that are not in 0..1 but what networks train on, `condensed.space` of an unbounded set. options: fields of `train.Protocol`,
     and `protocol`, "even" or "paper" (see `Protocol.of`).
     Augmented by colour, and one of crop, scale and rotate, and flip, a draw an image, with CutMix; or as the published code
     does on ImageNet-10 (augmentation="imagenet", see `train.augmentation_of`). Raises ValueError or TypeError if images or
     labels do not fit `data`, FloatingPointError if training diverges.
     """
-    check_subset(images, labels, data)
+    check_subset(images, labels, data, space)
     checks.seed("seed", seed)
-    return _accuracy(TestSet.of(data), images, labels, Protocol.of(epochs=epochs, model=model, **options), seed, devices.choose(device))
+    tests, protocol = {space: TestSet.of(data, space)}, Protocol.of(epochs=epochs, model=model, **options)
+    return _accuracy(tests, images, labels, space, protocol, seed, devices.choose(device))
 
 
-def check_subset(images: Tensor, labels: Tensor, data: ImageData) -> None:
+def check_subset(images: Tensor, labels: Tensor, data: ImageData, space: Space | None = None) -> None:
     """Raise TypeError or ValueError unless images and labels are a training set for `data`'s classes and shape."""
-    checks.images("images", images)
-    checks.labels("labels", labels, len(images), len(checks.instance("data", data, ImageData).classes))
+    if space is None:
+        try:
+            checks.images("images", images)
+        except ValueError as error:
+            raise ValueError(f"{error}; images of an unbounded set need space=condensed.space") from error
+    else:
+        checks.instance("space", space, Space)
+        checks.finite("images", checks.float_images("images", images))
+    checks.targets("labels", labels, len(images), len(checks.instance("data", data, ImageData).classes))
     if images.shape[1:] != data.test_images.shape[1:]:
         raise ValueError(f"images must have shape {list(data.test_images.shape[1:])} each, as {data.name}'s, got {list(images.shape[1:])}")
 
 
 def _accuracy(
-    test: TestSet, images: Tensor, labels: Tensor, protocol: Protocol, seed: int, device: torch.device, compiled_test: bool = False
+    tests: Mapping[Space | None, TestSet],
+    images: Tensor,
+    labels: Tensor,
+    space: Space | None,
+    protocol: Protocol,
+    seed: int,
+    device: torch.device,
+    compiled_test: bool = False,
 ) -> float:
     protocol = protocol.resolved(device, protocol.epochs * len(images), images.shape[-1])
-    inputs = normalise(to_floats(images.detach()).to(device), test.mean, test.std)
+    test = tests[space]
+    inputs = to_floats(images.detach()).to(device)
+    inputs = normalise(inputs, test.mean, test.std) if test.bounded else inputs
     network = train.fit(inputs, labels.to(device), test.classes, protocol, seed, mean=test.mean, std=test.std)
 
     def test_batch(part: slice) -> Tensor:
@@ -95,19 +120,20 @@ def evaluate_many(
     jobs: int | None = None,
     executor: Executor | None = None,
     progress: bool = True,
+    space: Space | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """`evaluate` each subset under each seed. Returns a table in order of work, with columns subset, seed, last_batch, augmentation,
     precision, accuracy (%).
 
-    subsets: name -> (images, labels), at least one. jobs, executor: trainings at once, and where, see `accuracies`. Raises as `evaluate`, before
-    any training.
+    subsets: name -> (images, labels), at least one, all of `space` (see `evaluate`). jobs, executor: trainings at once, and where,
+    see `accuracies`. Raises as `evaluate`, before any training.
     """
     for images, labels in checked_subsets(subsets).values():
-        check_subset(images, labels, data)
+        check_subset(images, labels, data, space)
     wanted = [(name, checks.seed("seeds", seed)) for name in subsets for seed in checks.sequence("seeds", seeds)]
     protocol = Protocol.of(epochs=epochs, model=model, **options)
-    work = [Training(*subsets[name], seed, protocol) for name, seed in wanted]
+    work = [Training(*subsets[name], seed, protocol, space) for name, seed in wanted]
     names = [f"subset {name!r}, seed {seed}" for name, seed in wanted]
     results = dict(accuracies(work, data, names=names, device=device, jobs=jobs, executor=executor, progress=progress))
     precision = devices.choose_precision(protocol.precision, devices.choose(device))
@@ -125,12 +151,14 @@ def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Sub
 
 
 class Training(NamedTuple):
-    """One training of many: images float [n, C, S, S] in 0..1 or uint8, labels int64 [n], the seed, and how it is done."""
+    """One training of many: images float [n, C, S, S] in 0..1 or uint8, or of a `space` that is told; labels int64 [n] or soft [n, K];
+    the seed, and how it is done."""
 
     images: Tensor
     labels: Tensor
     seed: int
     protocol: Protocol
+    space: Space | None = None
 
     @property
     def passes(self) -> int:
@@ -163,16 +191,16 @@ def accuracies(
     """
     where = devices.choose(device)
     jobs = pool.jobs_for(jobs, where, len(work), executor)
-    test = TestSet.of(data)
+    tests = {space: TestSet.of(data, space) for space in {training.space for training in work}}
     compiled = {model: _compiled([t for t in work if t.protocol.model == model], where, jobs, data) for model in {t.protocol.model for t in work}}
-    cost = [training.passes + len(test.labels) // 3 for training in work]  # a test has no way back
+    cost = [training.passes + len(data.test_labels) // 3 for training in work]  # a test has no way back
     todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])  # a long one last would keep one core waiting
     calls = [_call(work[number], where, *compiled[work[number].protocol.model]) for number in todo]
     if progress:
         timing.say(_passes(work, todo, cost, data, where), min(jobs, max(1, len(todo))))
     with tqdm(total=sum(cost[number] for number in todo), desc="training", unit="image", unit_scale=True, disable=not progress) as bar:
         said = names and [names[number] for number in todo]
-        results = pool.run(_accuracy, calls, jobs, shared=(test,), executor=executor, names=said)
+        results = pool.run(_accuracy, calls, jobs, shared=(tests,), executor=executor, names=said)
         for done, (position, accuracy) in enumerate(results, 1):
             bar.set_postfix_str(f"{done} of {len(todo)} runs", refresh=False)
             bar.update(cost[todo[position]])
@@ -195,9 +223,9 @@ def _compiled(work: Sequence[Training], where: torch.device, jobs: int, data: Im
 
 
 def _call(training: Training, where: torch.device, compiled: bool, compiled_test: bool) -> tuple[Any, ...]:
-    """The arguments of `_accuracy` after the test set; the protocol's own word on compiling counts first."""
-    images, labels, seed, protocol = training
+    """The arguments of `_accuracy` after the test sets; the protocol's own word on compiling counts first."""
+    images, labels, seed, protocol, space = training
     if protocol.compiled is not None:
         compiled = compiled_test = protocol.compiled
     protocol = replace(protocol, compiled=compiled).resolved(where, training.passes, images.shape[-1])
-    return images, labels, protocol, seed, where, compiled_test
+    return images, labels, space, protocol, seed, where, compiled_test

@@ -50,6 +50,18 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
     return buffer.getvalue()
 
 
+def _text(words: str) -> str:
+    """Words for a place where HTML stands."""
+    return html.escape(checks.printable(words))
+
+
+class _Words(widgets.HTML):
+    """A line of text in which nothing is markup, class names least of all."""
+
+    def show(self, text: str) -> None:
+        self.value = _text(text)
+
+
 class _Picture(widgets.HTML):
     """A figure, with words for who cannot see it."""
 
@@ -58,7 +70,7 @@ class _Picture(widgets.HTML):
 
     def show(self, file: bytes, width: int, says: str) -> None:
         """width: pixels on the screen, or as many as there are."""
-        self.value = f'<img alt="{html.escape(says)}" src="{_data(file)}" style="width: {width}px; max-width: 100%; height: auto">'
+        self.value = f'<img alt="{_text(says)}" src="{_data(file)}" style="width: {width}px; max-width: 100%; height: auto">'
 
 
 def _data(file: bytes) -> str:
@@ -76,7 +88,7 @@ def _row(*children: widgets.Widget) -> widgets.HBox:
 
 
 def _classes(condensed: CondensedSet) -> widgets.Dropdown:
-    options = [("all", ALL), *((name, label) for label, name in enumerate(condensed.classes))]
+    options = [("all", ALL), *((checks.printable(name), label) for label, name in enumerate(condensed.classes))]
     return widgets.Dropdown(options=options, description="class")
 
 
@@ -96,7 +108,7 @@ def budgets(condensed: CondensedSet, dynamics: Dynamics, *, ipc_to: int = 1, **o
     """
     checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
     budget, by_class = _slider("IPC_T", condensed.ipc, ipc_to), _classes(condensed)
-    picture, words = _Picture(), widgets.HTML()
+    picture, words = _Picture(), _Words()
     chosen = functools.cache(lambda budget: study.selections(condensed, dynamics, [budget], **options))
 
     def draw() -> Figure:
@@ -110,9 +122,10 @@ def budgets(condensed: CondensedSet, dynamics: Dynamics, *, ipc_to: int = 1, **o
         cells, cell_count = budget.value * condensed.factor**2, condensed.ipc * condensed.factor**2
         lost = {s.method: int((s.per_class_counts == 0).sum()) for s in chosen(budget.value)}
         without = ", ".join(f"{plots.title_of(method)} {count}" for method, count in lost.items() if count) or "none"
-        words.value = f"IPC_T {budget.value}: {cells} of {cell_count} formed images a class, or as many in all. Classes left without any: {without}."
+        text = f"IPC_T {budget.value}: {cells} of {cell_count} formed images a class, or as many in all. Classes left without any: {without}."
+        words.show(text)
         width = WIDTHS["methods" if by_class.value == ALL else "class"]
-        picture.show(drawn(budget.value, by_class.value), width, f"what each method keeps and drops. {words.value}")
+        picture.show(drawn(budget.value, by_class.value), width, f"what each method keeps and drops. {text}")
 
     _follow(update, budget, by_class)
     return Explorer([_row(budget, by_class), words, picture], draw)
@@ -150,7 +163,7 @@ def browse(condensed: CondensedSet, table: pd.DataFrame, dynamics: Dynamics, *, 
     by_class = _classes(condensed)
     by_score = widgets.Dropdown(options=names, value=checks.one_of("score", score, names), description="score")
     order = widgets.Dropdown(options=["lowest first", "highest first"], description="order")
-    rank, words, page = _slider("rank", len(table)), widgets.HTML(), _Page(condensed)
+    rank, words, page = _slider("rank", len(table)), _Words(), _Page(condensed)
     picture = _Picture()
 
     def ranked() -> pd.DataFrame:
@@ -167,8 +180,9 @@ def browse(condensed: CondensedSet, table: pd.DataFrame, dynamics: Dynamics, *, 
         page.show(rows.iloc[first : first + SHOWN], by_score.value, first, rank.value)
         one = rows.iloc[rank.value - 1]
         values = ", ".join(f"{name} {one[name]:.3g}" for name in names)
-        words.value = f"rank {rank.value} of {len(rows)} by {by_score.value}: formed image {one['index']}, {one['class']}; {values}"
-        picture.show(png(draw()), WIDTHS["sample"], f"the chosen image over the epochs. {words.value}")
+        text = f"rank {rank.value} of {len(rows)} by {by_score.value}: formed image {one['index']}, {one['class']}; {values}"
+        words.show(text)
+        picture.show(png(draw()), WIDTHS["sample"], f"the chosen image over the epochs. {text}")
 
     def press(place: int) -> None:
         rank.value = (rank.value - 1) // SHOWN * SHOWN + place + 1
@@ -211,7 +225,7 @@ class _Page:
 def _uri(condensed: CondensedSet, index: int) -> str:
     """A formed image as the data: URI of a PNG file."""
     image, cell = divmod(index, condensed.factor**2)
-    formed = formation.form(condensed.images[image : image + 1], condensed.factor)[cell]
+    formed = condensed.pictures(formation.form(condensed.images[image : image + 1], condensed.factor))[cell]
     buffer = io.BytesIO()
     Image.fromarray((pictures.pixels(formed) * 255).round().astype("uint8")).save(buffer, "PNG")
     return _data(buffer.getvalue())

@@ -185,6 +185,14 @@ class Pruning(Study):
     also: fields.OptionalCondensers = Field(["dream"], description="condensations whose sets, pruned at random, are columns as well; may be empty")
     bytes_epochs: Optional[fields.Count] = Field(None, description="epochs of the trainings on one file's prefixes (none: as epochs)")
     prefix_epochs: Optional[fields.Count] = fields.by_preset("epochs of the trainings beside a nested set", smoke=40, otherwise=None)
+    set_path: Optional[fields.Text] = Field(
+        None, description="a condensed set to prune, an author's file or yoco's (none: one condensed now); also is then empty"
+    )
+
+    def condensation(self, method: str | None = None) -> dict[str, Any]:
+        """As of every notebook, with the file that the run's own set is read from."""
+        own = {"path": self.set_path} if method in (None, self.method) and self.set_path else {}
+        return {**super().condensation(method), **own}
 
     @model_validator(mode="after")
     def _an_epoch_count_a_budget(self) -> "Pruning":

@@ -60,15 +60,22 @@ def name_rows(ax: Axes, names: Sequence[str], size: int) -> None:
     """Names to the left of the rows of a grid of images of side `size`."""
     step = size + gap(size)
     for row, name in enumerate(names):
-        ax.text(-step * 0.1, (row + 0.5) * step, name, ha="right", va="center", fontsize="small")
+        ax.text(-step * 0.1, (row + 0.5) * step, style.literal(name), ha="right", va="center", fontsize="small")
 
 
 def condensed_set(condensed: CondensedSet, per_class: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
     """A row of condensed images for every class, `per_class` of them at most, with the classes' names. Returns the Axes."""
     shown = min(per_class, condensed.ipc)
-    ax = images(condensed.images.unflatten(0, (-1, condensed.ipc))[:, :shown].flatten(0, 1), shown, title=title, ax=ax)
+    rows = [of_class(condensed, label, shown) for label in range(len(condensed.classes))]
+    ax = images(torch.cat(rows), shown, title=title, ax=ax)
     name_rows(ax, condensed.classes, condensed.size)
     return ax
+
+
+def of_class(condensed: CondensedSet, label: int, count: int) -> Tensor:
+    """The first `count` condensed images of a class as pictures in 0..1, white if it has fewer: [count, C, S, S]."""
+    shown = condensed.pictures(condensed.images[condensed.members(label)[:count]])
+    return F.pad(shown, (0, 0, 0, 0, 0, 0, 0, count - len(shown)), value=1.0)
 
 
 def kept_and_dropped(condensed: CondensedSet, selection: Selection, per_class: int = 10, *, title: str | None = None, ax: Axes | None = None) -> Axes:
@@ -82,11 +89,11 @@ def kept_and_dropped(condensed: CondensedSet, selection: Selection, per_class: i
 def cross_out(ax: Axes, condensed: CondensedSet, which: Tensor, per_class: int = 10) -> None:
     """Crosses on some cells, `which` bool [N * factor²], of a set that `condensed_set` or `kept_and_dropped` drew on `ax` with as
     many images a class. Raises ValueError where `which` is not of that shape."""
-    cells = condensed.ipc * condensed.factor**2
     if list(which.shape) != [len(condensed.formed_labels)]:
         raise ValueError(f"which must have shape [{len(condensed.formed_labels)}], a value a formed image, got {list(which.shape)}")
-    marked = which.view(-1, cells)[:, : min(per_class, condensed.ipc) * condensed.factor**2].unflatten(1, (-1, condensed.factor**2))
-    frames = [frame for row, of_class in enumerate(marked) for frame in _frames(of_class, row, condensed.size, condensed.factor)]
+    marked = which.view(-1, condensed.factor**2)
+    rows = [marked[condensed.members(label)[: min(per_class, condensed.ipc)]] for label in range(len(condensed.classes))]
+    frames = [frame for row, cells in enumerate(rows) for frame in _frames(cells, row, condensed.size, condensed.factor)]
     centres = np.array([frame.mean(0) for frame in frames]).reshape(-1, 2)
     ax.plot(*centres.T, "x", color=style.DROPPED, ms=style.scaled(5), mew=style.scaled(1.5))
 
@@ -97,9 +104,9 @@ def kept_of_class(condensed: CondensedSet, selections: Sequence[Selection], labe
     label: number of the class, 0..K-1. Returns the Axes. Raises ValueError or TypeError at a label that is none.
     """
     checks.whole("label", label, 0, len(condensed.classes) - 1)
-    cells = condensed.ipc * condensed.factor**2
+    cells = len(condensed.members(label)) * condensed.factor**2
     rows = [(s, label, f"{title_of(s.method)}: {s.per_class_counts[label]} of {cells}") for s in selections]
-    return _marked(condensed, rows, per_class, condensed.classes[label], ax)
+    return _marked(condensed, rows, per_class, style.literal(condensed.classes[label]), ax)
 
 
 def _marked(condensed: CondensedSet, rows: Sequence[tuple[Selection, int, str]], per_class: int, title: str, ax: Axes | None) -> Axes:
@@ -110,9 +117,9 @@ def _marked(condensed: CondensedSet, rows: Sequence[tuple[Selection, int, str]],
     ax = ax or style.axes(0.7 * shown, 0.7 * len(rows) + 0.3)
     strips, frames = [], []
     for row, (selection, label, _) in enumerate(rows):
-        first = label * condensed.ipc
-        kept = _kept(condensed, selection)[first : first + shown]
-        strips.append(_faded(condensed.images[first : first + shown], kept, condensed.factor))
+        kept = _kept(condensed, selection)[condensed.members(label)[:shown]]
+        held = F.pad(kept, (0, 0, 0, shown - len(kept)))  # of a class with fewer
+        strips.append(_faded(of_class(condensed, label, shown), held, condensed.factor))
         frames += _frames(kept, row, condensed.size, condensed.factor)
     images(torch.cat(strips), shown, title=title, ax=ax)
     name_rows(ax, [name for _, _, name in rows], condensed.size)

@@ -77,7 +77,7 @@ def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: in
 
 def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
     """The `count` easiest (left) and hardest (right) formed images of every class; score [N], high is hard."""
-    formed, labels = condensed.form()
+    formed, labels = condensed.pictures(condensed.form()[0]), condensed.formed_labels
     figure, axes = style.subplots(1, 2, 1.2 * count + 2, 0.6 * len(condensed.classes) + 0.5)
     for ax, title, hard in zip(axes, ("easiest", "hardest"), (False, True)):
         rows = []
@@ -135,8 +135,8 @@ def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> Figure:
     picture = figure.add_subplot(grid[:, 0])
     image, cell = divmod(index, condensed.factor**2)
     row, column = divmod(cell, condensed.factor)
-    show(picture, formation.form(condensed.images[image : image + 1], condensed.factor)[cell])
-    name = condensed.classes[condensed.formed_labels[index]]
+    show(picture, condensed.pictures(formation.form(condensed.images[image : image + 1], condensed.factor))[cell])
+    name = style.literal(condensed.classes[condensed.formed_labels[index]])
     picture.set_title(f"{name}\nformed image {index}:\ncondensed image {image},\nrow {row}, column {column}", fontsize="small")
     top, middle, bottom = (figure.add_subplot(grid[number, 1]) for number in range(3))
     epochs = dynamics.kept + 1
@@ -164,7 +164,7 @@ def two_scores(
         checks.whole("label", label, 0, len(condensed.classes) - 1)
     ax = ax or style.axes(7, 5)
     chosen = table if label is None else table[table["label"] == label]
-    named = "all classes" if label is None else condensed.classes[label]
+    named = "all classes" if label is None else style.literal(condensed.classes[label])
     hollow = {"facecolors": "none", "edgecolors": "0.75", "linewidths": style.scaled(0.8), "label": "other classes"}
     ax.scatter(table[x], table[y], s=style.scaled(3.5) ** 2, **hollow)
     ax.scatter(chosen[x], chosen[y], s=style.scaled(3.8) ** 2, color=KEPT, marker="o", label=named)
@@ -180,7 +180,7 @@ def _corners(ax: Axes, condensed: CondensedSet, points: pd.DataFrame, count: int
     """In each corner of `ax` the images that lie farthest towards it by rank, joined to their points (index, x, y)."""
     from matplotlib.patches import ConnectionPatch
 
-    formed, _ = condensed.form()
+    formed = condensed.pictures(condensed.form()[0])
     rank = points.iloc[:, 1:].rank()
     side = 0.07
     for right in (-1, 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -85,7 +85,7 @@ class Selection:
     seed: int = field(default=0)
 
     def subset(self, condensed: CondensedSet) -> tuple[Tensor, Tensor]:
-        """The formed images that stay, float [n, C, S, S] in 0..1, and their labels, int64 [n]."""
+        """The formed images that stay, float [n, C, S, S], and their labels, int64 [n] or soft [n, K], as of `CondensedSet.form`."""
         images, labels = condensed.form()
         return images[self.indices], labels[self.indices]
 
@@ -285,15 +285,24 @@ def prune(
         ValueError: at an unknown method, ipc_to out of range, dynamics of another set, or dynamics that lack what the method needs.
         TypeError: at an option that the method does not read, and at values of another type.
     """
+    wanted = _wanted(condensed, method, ipc_to, keep, balanced, seed)
+    return selection_of(condensed, _chosen(condensed, dynamics, method, wanted, options), method, wanted)
+
+
+def _wanted(condensed: CondensedSet, method: str, ipc_to: int, keep: str | None, balanced: bool | None, seed: int) -> Wanted:
+    """What is asked for, with the method's own end and balance filled in. Raises as `prune`."""
     chosen = METHODS[checks.one_of("method", method, METHODS)]
     ipc_to = checks.whole("ipc_to", ipc_to, 1, checks.instance("condensed", condensed, CondensedSet).ipc)
     keep = checks.one_of("keep", chosen.keep if keep is None else keep, KEEP)
     balanced = checks.flag("balanced", chosen.balanced if balanced is None else balanced)
-    wanted = Wanted(ipc_to, ipc_to * condensed.factor**2, keep, balanced, checks.seed("seed", seed))
-    what = f"method={method!r}"
-    scores.check_options(what, options, chosen.options)
-    scores.check_dynamics(condensed, dynamics, chosen.needs, what)
-    return selection_of(condensed, chosen.rule(condensed, dynamics, wanted, **options), method, wanted)
+    return Wanted(ipc_to, ipc_to * condensed.factor**2, keep, balanced, checks.seed("seed", seed))
+
+
+def _chosen(condensed: CondensedSet, dynamics: Dynamics | None, method: str, wanted: Wanted, options: Mapping[str, Any]) -> Tensor:
+    """The formed images that a method's rule keeps. Raises as `prune`."""
+    scores.check_options(f"method={method!r}", options, METHODS[method].options)
+    scores.check_dynamics(condensed, dynamics, METHODS[method].needs, f"method={method!r}")
+    return METHODS[method].rule(condensed, dynamics, wanted, **options)
 
 
 def selection_of(condensed: CondensedSet, indices: Tensor, method: str, wanted: Wanted) -> Selection:
@@ -308,17 +317,21 @@ def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in (*COMMON, *METHODS[method].options)}
 
 
-def ranking(condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", **options: Any) -> Tensor:
+def ranking(
+    condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", *, keep: str | None = None, seed: int = 0, **options: Any
+) -> Tensor:
     """Formed images of every class, best first: int64 [K, n], of which the first k columns are the balanced choice of any k.
 
-    options: as of `prune`, but balanced. Raises as `prune`, and ValueError for a method that chooses anew for every budget.
+    n is the size of the smallest class: with soft labels others may be larger. options: as of `prune`, but balanced. Raises as
+    `prune`, and ValueError for a method that chooses anew for every budget.
     """
     checks.one_of("method", method, METHODS)
     if not METHODS[method].nests:
         allowed = ", ".join(name for name, each in METHODS.items() if each.nests)
         raise ValueError(f"method={method!r} chooses anew for every budget, so that its choices do not nest; allowed: {allowed}")
-    whole = prune(condensed, dynamics, method, condensed.ipc, balanced=True, **options)
-    return whole.indices.view(len(condensed.classes), -1)
+    smallest = torch.bincount(condensed.formed_labels, minlength=len(condensed.classes)).min().item()
+    wanted = replace(_wanted(condensed, method, condensed.ipc, keep, True, seed), per_class=smallest)
+    return _chosen(condensed, dynamics, method, wanted, options).view(len(condensed.classes), -1)
 
 
 def score_table(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> pd.DataFrame:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from yoco import device as devices
-from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
+from yoco.spaces import normalise
 
 
 @dataclass(frozen=True, eq=False)

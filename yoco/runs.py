@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from yoco import ablations, checks, damage, files, locks, noise, params, pool, ranks, study, tables, timing, zoo
+from yoco import ablations, checks, damage, files, given_set, locks, noise, params, pool, ranks, study, tables, timing, zoo
 from yoco import device as devices
 from yoco.condense import METHODS, condense, start_set
 from yoco.condense.nested import budgets
@@ -63,17 +63,27 @@ def dynamics_file(run: Path, seed: int, first: int = 0, kind: str = DYNAMICS) ->
 
 
 def get_condensed(
-    run: Path, dataset: str, data: Callable[[], ImageData] | None = None, *, go_on: bool = False, start: str | None = None, **arguments: Any
+    run: Path,
+    dataset: str,
+    data: Callable[[], ImageData] | None = None,
+    *,
+    go_on: bool = False,
+    start: str | None = None,
+    path: str | None = None,
+    **arguments: Any,
 ) -> CondensedSet:
     """The run's condensed set; if it is missing, the zoo's ("zoo:NAME", or one made by the same arguments), or one condensed now; saved.
 
     data: gives the real images, where they are needed. go_on: for the step that condenses: a set of the run is condensed, and
     one that was stopped before its end condensed on, from the checkpoint beside it, unless time_budget is 0. start: a set to
-    condense further, by the name that `load_set` takes. arguments: of `condense`. Raises ValueError where the folder holds a
+    condense further, by the name that `load_set` takes. path: of a set to be taken instead, see `given_set.take`. arguments: of
+    `condense`. Raises ValueError where the folder holds a
     set of another dataset than asked for (with go_on, also by another method, or of another IPC, factor or start), as
     `load_set`, BlockingIOError where another process makes it at this moment. Under torchrun the first process prints, locks
     and saves; all must see the folder, and return the same set (see `condense`).
     """
+    if path is not None:
+        return given_set.take(run / CONDENSED, project() / checks.path("set_path", path), data())
     path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
     arguments |= {} if start is None else {"start": load_set(start)}
     with ranks.joined() as among, contextlib.ExitStack() as held:
@@ -280,7 +290,7 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: par
     dynamics = get_all_dynamics(run, condensed, chosen.dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
     options = {"results": run / RESULTS, **chosen.schedule(condensed.size)}
     parts = [study.run(condensed, data, dynamics, methods=compared(condensed, chosen.methods), **options)]
-    for method in chosen.also:
+    for method in () if chosen.set_path else chosen.also:
         if method == condensed.method:  # its column is there already
             continue
         _, other = get_beside(run, chosen, method, data)

@@ -25,9 +25,9 @@ TRIM = 0.2  # share of the epochs that the trimmed mean leaves out, at either en
 
 
 def _errors(logits: Tensor, labels: Tensor, output: str) -> Tensor:
-    """‖p - onehot(y)‖₂ of every epoch and image, [E, N]; p: softmax of the logits, or the logits themselves."""
+    """‖p - y‖₂ of every epoch and image, [E, N]; p: softmax of the logits, or the logits themselves; y: one-hot or soft labels."""
     p = logits.softmax(-1) if output == "probabilities" else logits
-    return (p - F.one_hot(labels, logits.shape[-1])).norm(dim=-1)
+    return (p - (labels if labels.ndim == 2 else F.one_hot(labels, logits.shape[-1]))).norm(dim=-1)
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -42,10 +42,10 @@ def _trimmed(values: Tensor) -> Tensor:
     return _mean(values.sort(dim=0).values[out : len(values) - out])
 
 
-def _check(logits: Tensor, labels: Tensor) -> Tensor:
-    """The logits [E, N, K], in float32 at least."""
+def _check(logits: Tensor, labels: Tensor, *, soft: bool = False) -> Tensor:
+    """The logits [E, N, K], in float32 at least. soft: labels may be soft targets."""
     wide = _checked_floats("logits", logits, "E", "N", "K")
-    checks.labels("labels", labels, logits.shape[1], logits.shape[2])
+    (checks.targets if soft else checks.labels)("labels", labels, logits.shape[1], logits.shape[2])
     return wide
 
 
@@ -57,20 +57,21 @@ def _checked_floats(name: str, values: Tensor, *dimensions: str) -> Tensor:
 def lbpe(
     logits: Tensor, labels: Tensor, *, top_k: int = 10, within: int = 100, output: str = "probabilities", average: str = "mean"
 ) -> Tensor:
-    """Logit-based prediction error: mean of ‖p - onehot(y)‖₂ over the `top_k` epochs of highest training accuracy among
+    """Logit-based prediction error: mean of ‖p - y‖₂, y the one-hot or soft label, over the `top_k` epochs of highest training accuracy among
     the first `within` (design §5).
 
-    logits: float [E, N, K], epoch by epoch from the first; labels: int64 [N]. output: "probabilities" (p is the
+    logits: float [E, N, K], epoch by epoch from the first; labels: int64 [N], or soft targets [N, K], by whose argmax
+    accuracy is counted. output: "probabilities" (p is the
     softmax) or "logits" (the ablation). average: over the epochs, "mean" (the paper's) or "trimmed" (a robust one: without the
     highest and the lowest fifth of each image's errors; the mean where there are fewer than five epochs).
     Returns float [N]; from probabilities in 0..√2; high is hard. Where there are fewer epochs than asked for, all are used;
     of one class alone (K = 1) p is 1, and so every score 0. Raises ValueError or TypeError at bad shapes, no epoch or image,
     labels out of range, or NaN.
     """
-    logits = _check(logits, labels)
+    logits = _check(logits, labels, soft=True)
     checks.one_of("output", output, OUTPUTS)
     checks.one_of("average", average, AVERAGES)
-    accuracy = (logits.argmax(-1) == labels).float().mean(1)
+    accuracy = (logits.argmax(-1) == (labels.argmax(1) if labels.ndim == 2 else labels)).float().mean(1)
     chosen = top_epochs(accuracy, top_k, within)
     return (_mean if average == "mean" else _trimmed)(_errors(logits[chosen], labels, output))
 
@@ -97,11 +98,11 @@ def two_sided(errors: Tensor, labels: Tensor, *, cut: float = 0.05) -> Tensor:
 
 
 def el2n(logits: Tensor, labels: Tensor, *, epochs: int = 10) -> Tensor:
-    """Error L2 norm: mean of ‖softmax - onehot(y)‖₂ over the first `epochs` epochs (appendix B.1.3).
+    """Error L2 norm: mean of ‖softmax - y‖₂, y the one-hot or soft label, over the first `epochs` epochs (appendix B.1.3).
 
-    logits: float [E, N, K]; labels: int64 [N]. Returns float [N] in 0..√2 (0 for K = 1); high is hard. Raises as `lbpe`.
+    logits: float [E, N, K]; labels: int64 [N] or soft targets [N, K]. Returns float [N] in 0..√2 (0 for K = 1); high is hard. Raises as `lbpe`.
     """
-    logits = _check(logits, labels)
+    logits = _check(logits, labels, soft=True)
     checks.whole("epochs", epochs, 1)
     return _mean(_errors(logits[:epochs], labels, "probabilities"))
 
@@ -259,7 +260,7 @@ def _lbpe_of(
     top_k = checks.whole("top_k", paper_k if top_k is None else top_k, 1)
     within = checks.whole("within", paper_window if within is None else within, 1)
     logits = dynamics.top_logits(top_k, within)
-    return lbpe(logits, dynamics.labels, top_k=len(logits), within=len(logits), output=output, average=average)
+    return lbpe(logits, condensed.formed_targets, top_k=len(logits), within=len(logits), output=output, average=average)
 
 
 SCORES: dict[str, Score] = {}  # those that are registered, by name
@@ -274,7 +275,7 @@ def register(score: Score) -> Score:
 
 
 LBPE = register(Score("lbpe", "LBPE", "LBPE", "high", "early", _lbpe_of))
-EL2N = register(Score("el2n", "EL2N", "EL2N", "high", "early", lambda condensed, dynamics: el2n(dynamics.early_logits(), dynamics.labels)))
+EL2N = register(Score("el2n", "EL2N", "EL2N", "high", "early", lambda condensed, dynamics: el2n(dynamics.early_logits(), condensed.formed_targets)))
 register(Score("aum", "AUM", "AUM, in logits", "low", "full", lambda condensed, dynamics: dynamics.aum))
 register(Score("forgetting", "Forg.", "forgetting, times", "high", "full", lambda condensed, dynamics: dynamics.forgetting))
 register(Score("entropy", "Entropy", "entropy, in nats", "high", "full", lambda condensed, dynamics: entropy(dynamics.final_logits)))

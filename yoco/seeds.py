@@ -57,6 +57,20 @@ def torch_seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def drawn_of_each(labels: Tensor, share: float, source: Generator) -> Tensor:
+    """Which images are drawn, bool [N]: of each class the rounded share, at least one and not all.
+
+    Raises ValueError if a class has one image alone.
+    """
+    drawn = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = torch.nonzero(labels == label).flatten()
+        if len(members) < 2:
+            raise ValueError(f"there is no test split, and class {int(label)} has one image, which cannot be spared for it")
+        drawn[members[choice(len(members), min(max(round(len(members) * share), 1), len(members) - 1), source)]] = True
+    return drawn
+
+
 def choice(count: int, n: int, source: Generator) -> Tensor:
     """`n` different indices out of 0..count-1, in random order, on the generator's device."""
     return torch.randperm(count, generator=source, device=source.device)[:n]

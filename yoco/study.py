@@ -152,7 +152,7 @@ def _train(cells: Sequence[Cell], data: ImageData, results: str | Path | None, d
 def _trainings(cells: Sequence[Cell]) -> list[Training]:
     formed = {cell.condensed: cell.condensed.form() for cell in cells}  # once a set
     parts = [(cell, *formed[cell.condensed]) for cell in cells]
-    return [Training(images[c.selection.indices], labels[c.selection.indices], c.seed, c.protocol) for c, images, labels in parts]
+    return [Training(images[c.selection.indices], labels[c.selection.indices], c.seed, c.protocol, c.condensed.space) for c, images, labels in parts]
 
 
 def _finished(results: str | Path | None) -> dict[str, dict[str, Any]]:
@@ -286,7 +286,7 @@ def by_bytes(
     progress: bool = True,
     **training: Any,
 ) -> pd.DataFrame:
-    """Accuracy of balanced choices of each method (None: of all) against their bytes, stored as uint8 cells.
+    """Accuracy of balanced choices of each method (None: of all) against their bytes, stored as uint8 cells (of an unbounded set as float32 alone).
 
     A method whose choices nest has them as prefixes of one file, `ranked-<method>.safetensors` in `folder`; SSP and CCS
     choose anew for each budget, and their cells are rounded to bytes alike. methods: as of `run`. ipc_to: budgets (None: IPC 1, 2, 5 and all).
@@ -299,7 +299,7 @@ def by_bytes(
     for method in compared(condensed) if methods is None else methods:
         for stored, width, ipc, subset in _stored(condensed, dynamics, method, budgets, Path(folder)):
             subsets[method, stored, ipc * condensed.factor**2, ipc * condensed.factor**2 * cell_bytes * width] = subset
-    table = evaluate_many(subsets, data, seeds=seeds, progress=progress, **training)
+    table = evaluate_many(subsets, data, seeds=seeds, progress=progress, space=condensed.space, **training)
     names = pd.DataFrame(table.pop("subset").tolist(), columns=["method", "stored", "per_class", "bytes"])
     return pd.concat([names, table], axis=1)
 
@@ -308,12 +308,13 @@ def _stored(
     condensed: CondensedSet, dynamics: Dynamics, method: str, budgets: Sequence[int], folder: Path
 ) -> Iterator[tuple[str, int, int, tuple[torch.Tensor, torch.Tensor]]]:
     """What a method keeps at each budget as it comes back from bytes: (stored as, bytes a value, ipc, images and labels)."""
+    stored = ("uint8", 1) if condensed.bounded else ("float32", 4)
     if not METHODS[method].nests:
-        rounded = replace(condensed, images=(condensed.images * 255).round() / 255)
-        yield from (("uint8", 1, ipc, prune(condensed, dynamics, method, ipc, balanced=True).subset(rounded)) for ipc in budgets)
+        rounded = replace(condensed, images=(condensed.images * 255).round() / 255) if condensed.bounded else condensed
+        yield from ((*stored, ipc, prune(condensed, dynamics, method, ipc, balanced=True).subset(rounded)) for ipc in budgets)
         return
     exact = condensed.rank(dynamics, method)
     file = RankedSet.open(exact.save(folder / f"ranked-{method}.safetensors"))
-    yield from (("uint8", 1, ipc, file.take(ipc=ipc)) for ipc in budgets)
-    if method == OURS:
+    yield from ((*stored, ipc, file.take(ipc=ipc)) for ipc in budgets)
+    if method == OURS and condensed.bounded:
         yield from (("float32", 4, ipc, exact.take(ipc=ipc)) for ipc in budgets)

@@ -82,6 +82,11 @@ def sized(width: float, height: float) -> tuple[float, float]:
     return scaled(width), scaled(height)
 
 
+def literal(text: str) -> str:
+    """A text of somebody else's for a figure: no formula, though it holds dollar signs, and on one line."""
+    return checks.printable(text).replace("$", r"\$")
+
+
 def axes(width: float, height: float) -> Axes:
     """The Axes of a new figure of `sized(width, height)`."""
     return subplots(1, 1, width, height)[1]

@@ -210,7 +210,7 @@ def augmentation_of(name: str, mean: Sequence[float] | None, std: Sequence[float
 class Run:
     """One training by a resolved `protocol`, epoch after epoch, that can be left and gone on with.
 
-    images: normalised, float [N, C, S, S]; labels: int64 [N]; mean, std, recorded: as of `augmentation_of`. The learning rate
+    images: normalised, float [N, C, S, S]; labels: int64 [N] or soft targets [N, K]; mean, std, recorded: as of `augmentation_of`. The learning rate
     drops to a fifth after 2/3 and again after 5/6 of the epochs. network: in training; epochs: how many are done.
     """
 
@@ -288,7 +288,7 @@ def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
 
 
 def fit(images: Tensor, labels: Tensor, classes: int, protocol: Protocol, seed: int, **normalisation: Sequence[float] | None) -> nn.Module:
-    """Train a fresh network by a resolved `protocol` on normalised images [N, C, S, S] with labels int64 [N]; returns it.
+    """Train a fresh network by a resolved `protocol` on normalised images [N, C, S, S] with labels int64 [N] or soft [N, K]; returns it.
 
     normalisation: mean and std, as of `Run`. Raises as `Run` and `Run.epoch`.
     """

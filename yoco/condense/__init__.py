@@ -203,6 +203,8 @@ def _budgets(method: str, nested: bool | Sequence[int], ipc: int) -> list[int]:
 def _checked_start(start: CondensedSet, data: ImageData, ipc: int, factor: int) -> CondensedSet:
     """`start` if it is of the same classes, shape, IPC and factor as the set to be made, else a ValueError."""
     checks.instance("start", start, CondensedSet)
+    if not start.bounded or start.soft:
+        raise ValueError("start must hold images in 0..1 with one class each; this set is unbounded, or has soft labels")
     wanted = {"classes": data.classes, "channels": data.channels, "size": data.size, "ipc": ipc, "factor": factor}
     differ = [f"{name} {getattr(start, name)!r}, wanted {value!r}" for name, value in wanted.items() if getattr(start, name) != value]
     if differ:

@@ -11,11 +11,12 @@ from yoco import augment, formation, models, seeds, timing, train
 from yoco import device as devices
 from yoco.condense.matching import GradientMatcher, convolution_weights
 from yoco.condense.settings import IdcSettings, unit_of
-from yoco.condensed import CondensedSet, normalise
+from yoco.condensed import CondensedSet
 from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
 from yoco.ranks import ALONE, Ranks
 from yoco.real import RealImages
+from yoco.spaces import normalise
 
 PACKED = 100  # condensed images that are packed at a time
 PACKING = "nearest"  # how every method shrinks the real images that it starts from

@@ -19,11 +19,11 @@ from yoco import device as devices
 from yoco.condense import ntk
 from yoco.condense.idc import packed, start_choice
 from yoco.condense.settings import PRESETS, overridden
-from yoco.condensed import normalise
 from yoco.data import ImageData, to_floats
 from yoco.loop import Stepper
 from yoco.ranks import ALONE, Ranks
 from yoco.real import RealImages
+from yoco.spaces import normalise
 
 KERNELS = ("fc", "conv", "auto")
 AFFORDABLE = 1e10  # covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15 minutes of a core

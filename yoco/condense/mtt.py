@@ -16,10 +16,10 @@ from yoco.condense.idc import packed, start_choice
 from yoco.condense.pool import Pool
 from yoco.condense.settings import PRESETS, default_model, overridden, smoke_width
 from yoco.condense.student import Batch, Student, distance_gradients
-from yoco.condensed import normalise
 from yoco.data import ImageData
 from yoco.loop import Stepper
 from yoco.ranks import ALONE, Ranks
+from yoco.spaces import normalise
 
 LEAST_STUDENT_LR = 1e-5  # the learned rate stays positive
 PUBLISHED = {  # CIFAR-10 without whitening, by ipc

@@ -20,11 +20,11 @@ from yoco.condense.ncfm_draws import AUGMENTATION, DeviceDraws, Draws, HostDraws
 from yoco.condense.ncfm_frequencies import Mixture, Normal
 from yoco.condense.pool import Pool
 from yoco.condense.settings import PRESETS, default_model, overridden, smoke_width
-from yoco.condensed import normalise
 from yoco.data import ImageData
 from yoco.loop import Stepper
 from yoco.ranks import ALONE, Ranks
 from yoco.real import RealImages
+from yoco.spaces import normalise
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
 Number = float | Tensor
