@@ -52,3 +52,10 @@ def test_the_zoo_s_nested_set_is_ranked_as_it_is():
     images, labels = prune.prune(nested, None, "prefix", 2).subset(nested)
     ranked = nested.rank().take(ipc=2)
     assert torch.equal(ranked[1], labels) and (ranked[0] - images).abs().max() < 1e-6
+
+
+def test_a_study_of_a_nested_set_has_a_row_for_its_prefixes(digits, tmp_path):
+    few = chosen(method="ncfm", methods=["random"], also=[], epochs=1)
+    for name, methods in (("nested", ["random", "prefix"]), ("ncfm", ["random"])):
+        results = runs.get_results(tmp_path / name, zoo.load(f"digits-{name}-ipc10"), digits, few)
+        assert results["method"].tolist() == methods
