@@ -71,6 +71,10 @@ def test_condense_further_from_a_set_of_the_zoo_or_a_file(method, tmp_path, caps
     assert (made.images - start.images).abs().mean() < 0.1 < (made.images - condense.start_set(data.load("digits"), method).images).abs().mean()
     chosen = params.validated("01_condensation", {"start": f"zoo:{named}"})
     assert runs.get_start(chosen, None).fingerprint == start.fingerprint
+    elsewhere, digits = tmp_path / "elsewhere", data.load("digits")  # a step that does not condense: the zoo's own set began elsewhere
+    short = {"method": method, "preset": "smoke", "ipc": 10, "width": 8, "outer_loops" if method == "idc" else "iterations": 1}
+    made_now = runs.get_condensed(elsewhere, "digits", lambda: digits, start=f"zoo:{named}", time_budget=0, **short)
+    assert made_now.info["start"] == start.fingerprint
 
     monkeypatch.chdir(tmp_path)
     made.save("mine.safetensors")
@@ -81,7 +85,7 @@ def test_condense_further_from_a_set_of_the_zoo_or_a_file(method, tmp_path, caps
 
 
 @pytest.mark.parametrize("start, error", [
-    ("zoo:digits-idc", "start='zoo:digits-idc': Value error, zoo set='digits-idc' is unknown (did you mean 'digits-idc-ipc10'?)"),
+    ("zoo:digits-idc", "start='zoo:digits-idc': zoo set='digits-idc' is unknown (did you mean 'digits-idc-ipc10'?)"),
     ("nowhere.safetensors", "nowhere.safetensors"),
     ("zoo:cifar10-idc-ipc10", "start does not fit: it has"),
 ])

@@ -368,11 +368,12 @@ def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: params.No
 def _made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any]) -> bool:
     """Whether `condense(data, **arguments)` made the set, to its end; the precision is not looked at."""
     named = ("method", "ipc", "factor", "preset", "seed")
-    settings = {name: value for name, value in arguments.items() if name not in (*named, "precision", "time_budget", "nested")}
+    settings = {name: value for name, value in arguments.items() if name not in (*named, "precision", "time_budget", "nested", "start")}
     wanted = {"factor": condensed.factor, **{name: arguments[name] for name in named if name in arguments}}
     wanted |= {"settings": METHODS[wanted["method"]].settings_for(wanted["preset"], data.size, wanted["ipc"], settings).record()}
     wanted |= {"nested": budgets(arguments["nested"], wanted["ipc"]) if "nested" in arguments else None}
-    wanted |= {"start": None, "dataset": data.name, "images": len(data.train_images), "finished": True}
+    wanted |= {"start": arguments["start"].fingerprint if "start" in arguments else None}
+    wanted |= {"dataset": data.name, "images": len(data.train_images), "finished": True}
     return all(condensed.info.get(name) == value for name, value in wanted.items())
 
 
