@@ -64,9 +64,9 @@ def test_networks_train_on_the_values_as_they_are(wild, monkeypatch):
     seen = []
 
     class Run(train.Run):
-        def __init__(self, images, labels, *rest):
+        def __init__(self, images, labels, *rest, **options):
             seen.append((images, labels))
-            super().__init__(images, labels, *rest)
+            super().__init__(images, labels, *rest, **options)
 
     monkeypatch.setattr(train, "Run", Run)
     formed, targets = wild.form()
@@ -141,7 +141,7 @@ def test_pruning_balances_the_argmax_classes(wild, recorded):
     images, labels = chosen.subset(wild)
     assert labels.shape == (24, 3) and labels.argmax(1).bincount().tolist() == [8, 8, 8] and images.min() < 0
     wanted = scores.lbpe(recorded.logits, wild.formed_targets, top_k=10, within=100)
-    assert torch.allclose(prune.METHODS["yoco"].score(prune.request(wild, recorded, "yoco")), wanted)
+    assert torch.allclose(scores.LBPE.read(wild, recorded), wanted)
     for method in prune.METHODS:
         assert len(prune.prune(wild, recorded, method, 1).indices) == 12
     with pytest.raises(ValueError, match="a class that has 16"):
@@ -162,7 +162,7 @@ def test_ranking_goes_as_far_as_the_smallest_class(wild, recorded, tmp_path):
     whole = bytearray((tmp_path / "ranked.safetensors").read_bytes())
     whole[-3] ^= 1  # targets come last, by name
     (tmp_path / "ranked.safetensors").write_bytes(whole)
-    with pytest.raises(ValueError, match="ranked.safetensors is no valid ranked set: targets do not have the checksum"):
+    with pytest.raises(ValueError, match="ranked.safetensors is no valid ranked set:.*targets does not have the checksum"):
         RankedSet.open(tmp_path / "ranked.safetensors")
 
 

@@ -50,6 +50,11 @@ def _usable(device: str | torch.device) -> torch.device:
     return where
 
 
+def is_gpu(device: torch.device) -> bool:
+    """Return whether `device` is a CUDA GPU: one with a generator of its own, CUDA graphs, and a host that should not wait for it."""
+    return device.type == "cuda"
+
+
 def take_share(number: int, processes: int) -> str:
     """Take this process's share of the machine, it being `number` of so many `processes` here: a GPU of its own, which is what
     `auto` comes to, or threads, unless OMP_NUM_THREADS says how many. Returns what torch.distributed is to talk by.

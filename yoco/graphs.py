@@ -8,6 +8,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils import _pytree as pytree
 
+from yoco.device import is_gpu
+
 WARM_UP = 3  # calls before the recording: libraries allocate and choose their kernels in the first ones
 Input = Tensor | float
 
@@ -27,7 +29,7 @@ def captured(function: Callable[..., Any], device: torch.device) -> Callable[...
     Returns:
         A function of the same arguments, whose results belong to the caller.
     """
-    if device.type != "cuda" or not torch.cuda.is_available() or os.environ.get("YOCO_GRAPHS", "1") == "0":
+    if not is_gpu(device) or not torch.cuda.is_available() or os.environ.get("YOCO_GRAPHS", "1") == "0":
         return function
     return _Captured(function, device)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from yoco import checks
+from yoco.device import is_gpu
 
 
 def generator(seed: int, stream: int = 0) -> Generator:
@@ -29,7 +30,7 @@ def for_device(source: Generator, device: torch.device) -> Generator:
     That is `source` itself, or for a CUDA device a generator of its own, seeded from `source`: drawing there waits for nothing,
     and can be recorded in a CUDA graph. Its numbers are other ones than the CPU's.
     """
-    if device.type != "cuda":
+    if not is_gpu(device):
         return source
     return Generator(device).manual_seed(draw_seed(source))
 

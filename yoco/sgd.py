@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from yoco.device import is_gpu
+
 
 class MomentumSGD:
     """Steps as `torch.optim.SGD(..., foreach=True)` takes them, to the bit.
@@ -16,7 +18,7 @@ class MomentumSGD:
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
         self.parameters = list(parameters)
-        gpu = next((p.device for p in self.parameters if p.device.type == "cuda"), None)
+        gpu = next((p.device for p in self.parameters if is_gpu(p.device)), None)
         self._lr = lr if gpu is None else torch.full((), lr, device=gpu)
         self.momentum, self.weight_decay = momentum, weight_decay
         self.momenta = [torch.zeros_like(parameter) for parameter in self.parameters]

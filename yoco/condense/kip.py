@@ -154,7 +154,7 @@ class KernelInducingPoints(Stepper):
         ranks: Ranks = ALONE,
     ) -> None:
         self.data, self.factor, self.settings, self.source, self.ranks = data, factor, settings, source, ranks
-        self.device = device if device.type == "cuda" else torch.device("cpu")
+        self.device = device if devices.is_gpu(device) else torch.device("cpu")
         devices.keep_memory(self.device)
         count = len(data.classes) * ipc * factor**2
         self.kernel = _chosen_kernel(settings, data.size, count * (count + settings.real_batch), self.device)

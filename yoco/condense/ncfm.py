@@ -160,7 +160,7 @@ class CharacteristicMatching(Stepper):
         self.network = Network(skeleton, precision, compiled)
         width = self.network.width
         self.sampler = Mixture(width, settings.sampler, source, device) if settings.sampler else Normal(width)
-        drawn = DeviceDraws if device.type == "cuda" else HostDraws
+        drawn = DeviceDraws if devices.is_gpu(device) else HostDraws
         self.draws = drawn(self.pool, members, data.size, settings.real_batch, settings.frequencies, self.sampler, device)
         self.own_source = seeds.for_device(source, device)
         recordable = ranks.size == 1 and self.real.pixels.device == self.images.device
