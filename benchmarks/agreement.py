@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 
 from benchmarks import literal
-from yoco import condense, data, evaluate, files, prune, seeds, zoo
-from yoco.condense.idc import condensed_from
-from yoco.condensed import CondensedSet
+from yoco import condense, data, evaluate, prune, zoo
+from yoco.condense.base import condensed_from
 from yoco.data import ImageData, to_floats
-from yoco.spaces import normalise
+from yoco.data.normalise import normalise
+from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import seeds, tensor_files
 
 SET = "cifar10-idc-ipc10"
 STEPS = 15  # of condensation
@@ -63,7 +64,7 @@ def main() -> None:
     def keep(what: str, seed: int, accuracies: dict[str, float]) -> None:
         rows.extend({"what": what, "seed": seed, "way": way, "accuracy": accuracy} for way, accuracy in accuracies.items())
         print(what, seed, accuracies, flush=True)
-        files.write_text(options.out, pd.DataFrame(rows).round(2).to_csv(index=False))
+        tensor_files.write_text(options.out, pd.DataFrame(rows).round(2).to_csv(index=False))
 
     for seed in range(options.seeds):
         kept = prune.prune(whole, dynamics, "yoco", 1).subset(whole)

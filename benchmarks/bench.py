@@ -15,8 +15,8 @@ import torch
 from benchmarks import cases
 from benchmarks.limit import convolution_rate
 from benchmarks.sides import Side
-from yoco import checks, files
-from yoco import device as devices
+from yoco.utils import checks, tensor_files
+from yoco.utils import device as devices
 
 REPEATS = {"inner_loop": 3, "table_block": 2}
 SIDES = ("literal", "ours")
@@ -84,11 +84,11 @@ def run(options: argparse.Namespace) -> None:
         measured.append(measure(case, options.device, options.repeats))
         print(pd.DataFrame(measured)[COLUMNS].round(2).to_string(index=False), end="\n\n", flush=True)
         result = {"machine": machine(device), "cases": measured}
-        files.write_text(options.out, json.dumps(result, indent=1) + "\n")  # what is measured is kept, whatever comes next
+        tensor_files.write_text(options.out, json.dumps(result, indent=1) + "\n")  # what is measured is kept, whatever comes next
     if device.type == "cpu":
         result["limit"] = limit(measured, device)
         print({name: round(value, 2) for name, value in result["limit"].items()})
-        files.write_text(options.out, json.dumps(result, indent=1) + "\n")
+        tensor_files.write_text(options.out, json.dumps(result, indent=1) + "\n")
     print(f"written to {options.out}")
 
 

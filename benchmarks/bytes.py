@@ -7,7 +7,9 @@ import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from yoco import data, files, plots, study, zoo
+from yoco import data, plots, zoo
+from yoco.experiments import study
+from yoco.utils import tensor_files
 
 SET = "cifar10-idc-ipc10"
 
@@ -24,7 +26,7 @@ def main() -> None:
         table = study.by_bytes(
             condensed, data.load(options.dataset), dynamics, folder, methods=["yoco"], seeds=range(options.seeds), epochs=options.epochs
         )
-    files.write_text(options.out / "by_bytes.csv", table.assign(set=SET, epochs=options.epochs).round({"accuracy": 2}).to_csv(index=False))
+    tensor_files.write_text(options.out / "by_bytes.csv", table.assign(set=SET, epochs=options.epochs).round({"accuracy": 2}).to_csv(index=False))
     plots.use_style()
     plots.save(plots.accuracy_by_bytes(table), options.out / "by_bytes.png")
     print(table.groupby(["per_class", "stored", "bytes"])["accuracy"].agg(["mean", "std"]).round(2))

@@ -6,12 +6,15 @@ from typing import Any
 import torch
 
 from benchmarks import literal
-from yoco import condense, dynamics, evaluate, prune, recorder, seeds, train
+from yoco import condense, dynamics, evaluate, prune
 from yoco.condense.idc import GradientMatching
-from yoco.condensed import CondensedSet
 from yoco.data import ImageData, to_floats
-from yoco.device import can_compile, choose, choose_precision
-from yoco.spaces import normalise
+from yoco.data.normalise import normalise
+from yoco.dynamics import dynamics as dynamics_module
+from yoco.sets.condensed_set import CondensedSet
+from yoco.training import network as train
+from yoco.utils import seeds
+from yoco.utils.device import can_compile, choose, choose_precision
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 Work = Callable[[], Any]
@@ -109,7 +112,7 @@ def _as_dynamics(condensed: CondensedSet, history: list[torch.Tensor], model: to
     """Every epoch's logits in memory, and the trained network's view of the images: what the scores read."""
     logits, labels = torch.stack(history), condensed.formed_labels
     inputs = condensed.normalise(condensed.form()[0]).to(device)
-    margins = recorder.margin(logits, labels).mean(0)
+    margins = dynamics_module.margin(logits, labels).mean(0)
     correct = logits.argmax(-1) == labels
     return dynamics.Dynamics(logits, torch.arange(len(logits)), correct, margins, labels, model(inputs).cpu(), model.features(inputs).cpu())
 

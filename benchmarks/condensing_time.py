@@ -19,11 +19,13 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from yoco import data, evaluate, files, plots, runs, style
-from yoco.condensed import CondensedSet
+from yoco import data, evaluate, plots, workflow, zoo
 from yoco.data import ImageData
-from yoco.tables import title_of
-from yoco.train import Protocol
+from yoco.experiments.tables import title_of
+from yoco.plots import style
+from yoco.sets.condensed_set import CondensedSet
+from yoco.training.network import Protocol
+from yoco.utils import tensor_files
 
 LOOPS = Path("figures/cifar10/loops.csv")
 RESULTS = ["path", "steps", "ipc", "seed", "epochs", "accuracy", "cpu_seconds"]
@@ -31,7 +33,7 @@ KEYS = ["method", "minutes", "steps", "epochs", "seed"]
 
 
 def load(path: str, folder: Path) -> CondensedSet:
-    return runs.load_set(path if path.startswith(runs.ZOO) else str((folder / path).absolute()))
+    return workflow.load_set(path if path.startswith(zoo.PREFIX) else str((folder / path).absolute()))
 
 
 def read_results(path: Path) -> pd.DataFrame:
@@ -65,7 +67,7 @@ def table(snapshots: pd.DataFrame, results: pd.DataFrame, loops: pd.DataFrame) -
 def draw(found: pd.DataFrame) -> Axes:
     """Mean accuracy against minutes, a line for each method; sets tested after the fewer epochs are dashed and hollow."""
     ax = style.axes(8, 4.2)
-    colours = dict(zip(found.method.unique(), (style.PALETTE[2], style.DROPPED, style.KEPT)))
+    colours = dict(zip(found.method.unique(), (style.PALETTE[2], plots.DROPPED, plots.KEPT)))
     for (method, epochs), rows in found.groupby(["method", "epochs"], sort=False):
         accuracy, less = rows.groupby("minutes").accuracy.agg(["mean", "std"]), epochs < found.epochs.max()
         look = {"color": colours[method], "marker": "o", **({"mfc": "white", "ls": "--"} if less else {})}
@@ -89,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure(snapshots, options.folder, data.load(options.dataset), options.epochs, options.seeds)
     found = table(snapshots, read_results(options.folder / "results.csv"), pd.read_csv(LOOPS))
     out = options.snapshots.with_name("accuracy_by_time.csv")
-    files.write_text(out, found.to_csv(index=False))
+    tensor_files.write_text(out, found.to_csv(index=False))
     plots.use_style()
     plots.save(draw(found), out.with_suffix(".png"))
     print(found.groupby(KEYS[:-1])["accuracy"].agg(["mean", "std", "count"]).round(2))

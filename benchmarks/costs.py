@@ -27,11 +27,13 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.cases import random_data
 from benchmarks.sides import ROOT, peak_memory
-from yoco import decode, files, models, seeds
-from yoco import device as devices
+from yoco import models
+from yoco.condense.gradient_matching import GradientMatcher
 from yoco.condense.idc import GradientMatching
-from yoco.condense.matching import GradientMatcher
-from yoco.condense.settings import settings_for
+from yoco.condense.presets import settings_for
+from yoco.data import decode
+from yoco.utils import device as devices
+from yoco.utils import seeds, tensor_files
 
 REPEATS, SLOW = 2, 224  # one repeat of what is measured at this side
 IMAGES = 1300  # of a class of ImageNet
@@ -92,7 +94,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     draws = lambda: [(steps.matching.draw(1, setting.side, steps.source), seeds.choice(IMAGES, 64, steps.source)) for _ in range(100)]
     with TemporaryDirectory() as folder:
         state = steps.state()
-        save = lambda: files.save_tensors(Path(folder) / "state.safetensors", "checkpoint", state, {})
+        save = lambda: tensor_files.save_tensors(Path(folder) / "state.safetensors", "checkpoint", state, {})
         seconds = {
             "match": least(steps.image_gradient, repeats),
             "move": least(lambda: steps._move_images(gradient), repeats),
@@ -201,9 +203,9 @@ def main() -> None:
         if setting not in held:
             rows.append(in_own_process(setting))
             print(rows[-1], flush=True)
-            files.write_text(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
+            tensor_files.write_text(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
     table = work_table(pd.read_csv(path))
-    files.write_text(options.out / "work.csv", table.to_csv(index=False, float_format="%.4g"))
+    tensor_files.write_text(options.out / "work.csv", table.to_csv(index=False, float_format="%.4g"))
     print(table.to_string(index=False))
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from yoco import condense, data, evaluate, files, seeds
-from yoco.condense.idc import condensed_from, members_of, packed, start_choice
+from yoco import condense, data, evaluate
+from yoco.condense.base import condensed_from, members_of, packed, start_choice
+from yoco.utils import seeds, tensor_files
 
 SEEDS = (0, 1)
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("figures/details"))
     options = parser.parse_args()
     table = MEASURED[options.what](data.load(options.dataset))
-    files.write_text(options.out / f"{options.what}.csv", table.round({"accuracy": 2}).to_csv(index=False))
+    tensor_files.write_text(options.out / f"{options.what}.csv", table.round({"accuracy": 2}).to_csv(index=False))
     print(table)
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 import seaborn as sns
 
 from benchmarks.sides import Side
-from yoco import device as devices
-from yoco import files
+from yoco.utils import device as devices
+from yoco.utils import tensor_files
 
 CLASSES, IPC = (2, 5, 10, 30, 100), (1, 5, 10, 20, 50)  # a data set has at least two classes
 LABELS = {"classes": "classes", "ipc": "images per class (IPC)", "seconds": "time of one inner loop (s)", "memory_mb": "peak memory (MB)"}
@@ -57,7 +57,7 @@ def main() -> None:
             rows.append({**setting, **measured})
             print(rows[-1], flush=True)
             table = pd.DataFrame(rows).sort_values(["across", "classes", "ipc", "side"])
-            files.write_text(path, table.round(3).to_csv(index=False))
+            tensor_files.write_text(path, table.round(3).to_csv(index=False))
     draw(pd.DataFrame(rows).sort_values("side")).savefig(options.out / "growth.png", dpi=150)
 
 

@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from yoco import condense, data, dynamics, files, study, tables
-from yoco.condensed import CondensedSet
+from yoco import condense, data, dynamics
+from yoco.condense.presets import SCALES
 from yoco.data import ImageData, to_floats
-from yoco.params import SCALES
+from yoco.experiments import study, tables
+from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import tensor_files
 
 PARTS, PRESET, IPC = 10, "smoke", 10
 
@@ -58,8 +60,8 @@ def main() -> None:
     condensed = CondensedSet.load(path)
     recorded = dict(dynamics.record_many(condensed, seeds=range(options.dynamics), **training))
     results = study.run(condensed, real, [recorded[seed] for seed in range(options.dynamics)], results=options.runs / "results.csv", **training)
-    files.write_text(options.out / "results.csv", results.to_csv(index=False))
-    files.write_text(options.out / "table.md", tables.markdown(tables.pivot(tables.summary(results)).T))
+    tensor_files.write_text(options.out / "results.csv", results.to_csv(index=False))
+    tensor_files.write_text(options.out / "table.md", tables.markdown(tables.pivot(tables.summary(results)).T))
     print((options.out / "table.md").read_text(), tables.verdict(tables.paired(results)), sep="\n")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.scale import GPUS, JOB, MACHINE, PLANS, TERMS, Job, Machine, Work, most_classes, simulate
-from yoco import files
+from yoco.utils import tensor_files
 
 USED = (0.05, 0.15, 0.30)  # shares of a GPU's peak
 
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("figures/bench"), help="where work.csv and costs.csv are as well")
     options = parser.parse_args()
     found = simulated(JOB, known_work(options.out))
-    files.write_text(options.out / "imagenet1k.csv", found.to_csv(index=False, float_format="%.5g"))
+    tensor_files.write_text(options.out / "imagenet1k.csv", found.to_csv(index=False, float_format="%.5g"))
     found = pd.read_csv(options.out / "imagenet1k.csv")
     draw(found).savefig(options.out / "imagenet1k.png", dpi=150)
     work, costs = known_work(options.out), pd.read_csv(options.out / "costs.csv")

@@ -10,8 +10,8 @@ from statistics import median
 import pandas as pd
 import torch
 
-from yoco import files, seeds
-from yoco.condense import ntk
+from yoco.condense import kip_kernels
+from yoco.utils import seeds, tensor_files
 
 SIDES = {8: 16, 16: 8, 32: 4}  # side of an image: images on each side of the kernel
 REPEATS = 3
@@ -33,11 +33,11 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = [
         {"kernel": name, "side": side, "forward_s": seconds(kernel, side, images, False), "with_backward_s": seconds(kernel, side, images, True)}
-        for name, kernel in (("fc", ntk.fc_kernel), ("conv", ntk.conv_kernel))
+        for name, kernel in (("fc", kip_kernels.fc_kernel), ("conv", kip_kernels.conv_kernel))
         for side, images in SIDES.items()
     ]
     table = pd.DataFrame(rows).round(4)
-    files.write_text(Path("figures/bench/kernels.csv"), table.to_csv(index=False))
+    tensor_files.write_text(Path("figures/bench/kernels.csv"), table.to_csv(index=False))
     print(table.to_string(index=False))
 
 

@@ -17,15 +17,18 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from yoco import data, evaluate, files, plots, style, tables
-from yoco import device as devices
-from yoco.condensed import CondensedSet
+from yoco import data, evaluate, plots
 from yoco.data import ImageData
-from yoco.train import LAST_BATCHES, Protocol
+from yoco.experiments import tables
+from yoco.plots import style
+from yoco.sets.condensed_set import CondensedSet
+from yoco.training.network import LAST_BATCHES, Protocol
+from yoco.utils import device as devices
+from yoco.utils import tensor_files
 
 IMAGES = (40, 60, 65, 80, 100, 129, 130, 160, 200, 260, 300, 400, 66, 72, 257, 321)  # the last few are close to whole batches
 KEY = ["set", "images", "last_batch", "seed", "epochs", "precision"]  # what tells a training from the others
-LOOKS = {"even": ("split evenly (default)", style.KEPT, "o"), "small": ("small last batch (as published)", style.DROPPED, "X")}
+LOOKS = {"even": ("split evenly (default)", plots.KEPT, "o"), "small": ("small last batch (as published)", plots.DROPPED, "X")}
 
 
 def part(condensed: CondensedSet, count: int) -> torch.Tensor:
@@ -68,7 +71,7 @@ def measured(condensed: CondensedSet, real: ImageData, path: Path, epochs: int, 
     for number, accuracy in evaluate.accuracies(work, real, only=missing[:most], jobs=1) if missing else ():
         done.append({**rows[number], "accuracy": round(accuracy, 2), "cpu_seconds": round(time.process_time() - began, 1)})
         began = time.process_time()
-        files.write_text(path, pd.DataFrame(done).sort_values(KEY).to_csv(index=False))
+        tensor_files.write_text(path, pd.DataFrame(done).sort_values(KEY).to_csv(index=False))
     print(f"{len(done)} trainings in {path}, {max(0, len(missing) - (most or len(missing)))} missing")
     return pd.DataFrame(done)
 
@@ -93,7 +96,7 @@ def draw(table: pd.DataFrame) -> Axes:
         ax.plot(means.index, means.accuracy, f"{marker}-", color=colour, label=label)
     for count, accuracy, rest in means[~means.index.isin(whole.images)].itertuples():
         shift = {"xytext": (0, style.scaled(-6)), "textcoords": "offset points", "ha": "center", "va": "top"}
-        ax.annotate(str(rest), (count, accuracy), **shift, fontsize="x-small", color=style.DROPPED)
+        ax.annotate(str(rest), (count, accuracy), **shift, fontsize="x-small", color=plots.DROPPED)
     ax.plot([], [], " ", label="numbers: images in the last batch")
     ax.set(xlabel="images trained on", ylabel="test accuracy (%)")
     ax.legend(frameon=False, fontsize="small", loc="lower right")

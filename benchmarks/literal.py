@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from yoco import augment, formation, models
 from yoco.data import ImageData, to_floats
-from yoco.spaces import normalise
+from yoco.data.normalise import normalise
 
 LR, MOMENTUM, WEIGHT_DECAY, BATCH = 0.01, 0.9, 5e-4, 64
 MOST_FORMED = 128  # synthetic images of a class and image step

@@ -13,11 +13,14 @@ import pandas as pd
 import seaborn as sns
 import torch
 
-from yoco import condense, data, evaluate, files, loop, plots, pool, seeds, zoo
-from yoco import device as devices
-from yoco.condense.idc import condensed_from
-from yoco.condensed import CondensedSet
+from yoco import condense, data, evaluate, plots, zoo
+from yoco.condense.base import condensed_from
 from yoco.data import ImageData
+from yoco.parallel import pool
+from yoco.sets.condensed_set import CondensedSet
+from yoco.training import resumable
+from yoco.utils import device as devices
+from yoco.utils import seeds, tensor_files
 
 METHODS = ("idc", "dream")
 MARKS = (0, 25, 50, 100, 150, 200)  # image steps after which a set is kept; a fresh network every 50
@@ -34,7 +37,7 @@ def sets_of(real: ImageData, method: str, folder: Path) -> dict[int, Path]:
     for steps, path in kept.items():
         if path.exists():
             continue
-        history = loop.run(stepper, steps, identity, checkpoint=folder / f"{method}.checkpoint.safetensors", progress=False)
+        history = resumable.run(stepper, steps, identity, checkpoint=folder / f"{method}.checkpoint.safetensors", progress=False)
         condensed_from(stepper.images, real, 10, 2, method, {**identity, **history}).save(path)
         print(f"{method}: {steps} steps in {history['seconds']} s", flush=True)
     return kept
@@ -70,7 +73,7 @@ def main() -> None:
     calls = [(method, options.runs) for method in METHODS]
     kept = {METHODS[number]: paths for number, paths in pool.run(sets_of, calls, len(METHODS), shared=(real,))}
     table = measured({(method, steps): kept[method][steps] for method in METHODS for steps in MARKS}, real, options.epochs, options.seeds)
-    files.write_text(options.out / "loops.csv", table.to_csv(index=False))
+    tensor_files.write_text(options.out / "loops.csv", table.to_csv(index=False))
     plots.use_style()
     plots.save(draw(table), options.out / "loops.png")
     print(table.groupby(["method", "steps"], sort=False)["accuracy"].agg(["mean", "std"]).round(2))

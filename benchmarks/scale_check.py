@@ -21,8 +21,9 @@ import torch
 from benchmarks.costs import CIFAR, Setting, per_class, rates, stepper
 from benchmarks.imagenet1k import markdown
 from benchmarks.sides import peak_memory
-from yoco import data, files
+from yoco import data
 from yoco.data import ImageData
+from yoco.utils import tensor_files
 
 PARTS, STEPS = 10, 2
 
@@ -95,7 +96,7 @@ def main() -> None:
         row = {"classes": setting.classes, "ipc": ipc, **json.loads(done.stdout.splitlines()[-1]), **predicted(costs, setting, images)}
         rows.append({**row, "error_s": row["predicted_s"] / row["measured_s"] - 1, "error_mb": row["predicted_mb"] / row["measured_mb"] - 1})
         print(rows[-1], flush=True)
-        files.write_text(options.out / "scale_check.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
+        tensor_files.write_text(options.out / "scale_check.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
 
 
 if __name__ == "__main__":

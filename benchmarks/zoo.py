@@ -7,7 +7,7 @@ maintainers of yoco.
 import sys
 
 from yoco import condense, data, dynamics, evaluate, zoo
-from yoco.condense.settings import SCALES
+from yoco.condense.presets import SCALES
 
 EPOCHS, SEEDS = 100, 5
 RUNS = 2  # dynamics that ship with each set, for the seeds 0, 1, …

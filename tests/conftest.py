@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from yoco import condense, dynamics
-from yoco.condensed import CondensedSet
 from yoco.data import ImageData, channel_statistics
+from yoco.sets.condensed_set import CondensedSet
 
 # the same examples every time, and no folder of them; a slow machine is no failure
 hypothesis.settings.register_profile(
@@ -26,8 +26,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("yoco")
 HUNG = 1200  # seconds after which a program that is waited for counts as hung: a guard, never a measure of speed
 TOGETHER = (  # tests that share what takes long to start: an interpreter, processes, a browser, a compiler
-    ("tests/test_ranks.py",),
-    ("tests/test_pool.py", "tests/test_determinism.py::test_side_by_side", "tests/test_fast.py::test_what_is_left"),
+    ("tests/parallel/test_distributed.py",),
+    ("tests/parallel/test_pool.py", "tests/test_determinism.py::test_side_by_side", "tests/test_fast.py::test_what_is_left"),
     ("tests/test_killed.py",),
     ("tests/test_fast.py",),
     ("tests/test_browser.py",),

@@ -11,8 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from yoco import device as devices
-from yoco import seeds
+from yoco.utils import device as devices
+from yoco.utils import seeds
 
 GPU = torch.device("cuda:0")
 aten = torch.ops.aten

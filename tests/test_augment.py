@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from yoco import seeds
 from yoco.augment import EVALUATION, GEOMETRIC, MATCHING, OPERATIONS, Augmentation, colour, crop, cutmix, cutmix_unread, cutout_mask
+from yoco.utils import seeds
 
 SIZE = 16
 

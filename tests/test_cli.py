@@ -10,8 +10,9 @@ import papermill
 import pytest
 import torch
 
-from yoco import CondensedSet, cli, condense, data, options, params, runs, zoo
+from yoco import CondensedSet, cli, condense, data, workflow, zoo
 from yoco.condense import kip
+from yoco.workflow import condensation, options, parameters
 
 FAST = ["-p", "outer_loops", "1", "-p", "inner_loops", "2", "-p", "width", "8", "-p", "epochs", "2", "-p", "ipc", "2"]
 ROOT = Path(__file__).parent.parent
@@ -69,11 +70,11 @@ def test_condense_further_from_a_set_of_the_zoo_or_a_file(method, tmp_path, caps
     made, start = CondensedSet.load(run / "condensed.safetensors"), zoo.load(named)
     assert made.info["start"] == start.fingerprint and made.factor == start.factor == 1 and made.method == method
     assert (made.images - start.images).abs().mean() < 0.1 < (made.images - condense.start_set(data.load("digits"), method).images).abs().mean()
-    chosen = params.validated("01_condensation", {"start": f"zoo:{named}"})
-    assert runs.get_start(chosen, None).fingerprint == start.fingerprint
+    chosen = parameters.validated("01_condensation", {"start": f"zoo:{named}"})
+    assert workflow.get_start(chosen, None).fingerprint == start.fingerprint
     elsewhere, digits = tmp_path / "elsewhere", data.load("digits")  # a step that does not condense: the zoo's own set began elsewhere
     short = {"method": method, "preset": "smoke", "ipc": 10, "width": 8, "outer_loops" if method == "idc" else "iterations": 1}
-    made_now = runs.get_condensed(elsewhere, "digits", lambda: digits, start=f"zoo:{named}", time_budget=0, **short)
+    made_now = workflow.get_condensed(elsewhere, "digits", lambda: digits, start=f"zoo:{named}", time_budget=0, **short)
     assert made_now.info["start"] == start.fingerprint
 
     monkeypatch.chdir(tmp_path)
@@ -145,7 +146,7 @@ def test_help_tells_type_default_and_meaning_of_every_parameter_that_a_command_r
             cli.main([command, "--help"])
         told[command] = capsys.readouterr().out
     for command, notebook in {"study": "04_pruning", "ablations": "05_ablations", "noise": "06_noise"}.items():
-        for row in params.described()[notebook]:
+        for row in parameters.described()[notebook]:
             line = rf"{options.option(row.name)} \S+\s+{re.escape(row.meaning)} \[{row.type}; default: {re.escape(row.default)}\]"
             assert re.search(line, told[command]), (command, row)
             assert options.option(row.name) in told["run"] and options.option(row.name) in told["sweep"]
@@ -157,38 +158,38 @@ def test_a_run_folder_with_another_set_is_refused(toy_set, tmp_path):
     (tmp_path / "runs/digits").mkdir(parents=True)
     toy_set.save(tmp_path / "runs/digits/condensed.safetensors")
     with pytest.raises(ValueError, match="asked for was .*choose another run_dir"):
-        runs.get_condensed(tmp_path / "runs/digits", "digits")
+        workflow.get_condensed(tmp_path / "runs/digits", "digits")
     for ipc, go_on in ((5, True), (10, False)):  # only the step that condenses asks for an IPC
-        assert runs.get_condensed(tmp_path / "runs/digits", "toy", go_on=go_on, ipc=ipc, factor=2).ipc == 5
+        assert workflow.get_condensed(tmp_path / "runs/digits", "toy", go_on=go_on, ipc=ipc, factor=2).ipc == 5
     with pytest.raises(ValueError, match="'ipc': 10"):
-        runs.get_condensed(tmp_path / "runs/digits", "toy", go_on=True, ipc=10, factor=2)
+        workflow.get_condensed(tmp_path / "runs/digits", "toy", go_on=True, ipc=10, factor=2)
 
 
 def test_a_budget_of_nothing_leaves_the_set_as_it_is(toy, tmp_path):
     fast = {"ipc": 1, "preset": "smoke", "outer_loops": 2, "inner_loops": 2, "width": 8, "progress": False}
-    first = runs.get_condensed(tmp_path, "toy", lambda: toy, go_on=True, time_budget=0, **fast)  # a step, as there is none
-    again = runs.get_condensed(tmp_path, "toy", lambda: toy, go_on=True, time_budget=0, **fast)
+    first = workflow.get_condensed(tmp_path, "toy", lambda: toy, go_on=True, time_budget=0, **fast)  # a step, as there is none
+    again = workflow.get_condensed(tmp_path, "toy", lambda: toy, go_on=True, time_budget=0, **fast)
     assert first.info["steps"] == again.info["steps"] == 1 and (tmp_path / "checkpoint.safetensors").exists()
-    assert runs.get_condensed(tmp_path, "toy", lambda: toy, go_on=True, **fast).info["finished"]
+    assert workflow.get_condensed(tmp_path, "toy", lambda: toy, go_on=True, **fast).info["finished"]
 
 
 def test_sets_of_other_methods_lie_inside_the_run(tmp_path, capsys):
     digits = data.load("digits", limit_per_class=50)
-    chosen = params.validated("04_pruning", {"outer_loops": 1, "inner_loops": 1, "width": 8})
-    inside, shipped = runs.get_beside(tmp_path, chosen, "kip", digits)
+    chosen = parameters.validated("04_pruning", {"outer_loops": 1, "inner_loops": 1, "width": 8})
+    inside, shipped = workflow.get_beside(tmp_path, chosen, "kip", digits)
     assert inside == tmp_path / "kip" and shipped.fingerprint == zoo.load("digits-kip-ipc10").fingerprint
     assert "from the zoo: kip of digits" in capsys.readouterr().out
     small = chosen.model_copy(update={"ipc": 1})
-    inside, made = runs.get_beside(tmp_path / "small", small, "dsa", digits)  # none of that size ships
+    inside, made = workflow.get_beside(tmp_path / "small", small, "dsa", digits)  # none of that size ships
     assert made.method == "dsa" and made.ipc == 1 and made.info["steps"] == 1 and (inside / "condensed.safetensors").is_file()
-    own, main = runs.get_beside(tmp_path / "small", small, "idc", digits)
+    own, main = workflow.get_beside(tmp_path / "small", small, "idc", digits)
     assert own == tmp_path / "small" and main.method == "idc"
 
 
 def test_a_set_that_ships_is_not_condensed_again_but_by_the_step_that_condenses(tmp_path, capsys, monkeypatch):
-    digits, chosen = data.load("digits"), params.validated("04_pruning", {})
-    monkeypatch.setattr(runs, "condense", lambda *_, **arguments: pytest.fail(f"condensed, seed {arguments['seed']}"))
-    take = lambda run, **other: runs.get_condensed(run, "digits", lambda: digits, **chosen.condensation() | other)
+    digits, chosen = data.load("digits"), parameters.validated("04_pruning", {})
+    monkeypatch.setattr(condensation, "condense", lambda *_, **arguments: pytest.fail(f"condensed, seed {arguments['seed']}"))
+    take = lambda run, **other: workflow.get_condensed(run, "digits", lambda: digits, **chosen.condensation() | other)
     assert take(tmp_path).fingerprint == zoo.load("digits-idc-ipc10").fingerprint
     assert "from the zoo: idc of digits" in capsys.readouterr().out and (tmp_path / "condensed.safetensors").is_file()
     (tmp_path / "stopped").mkdir()
@@ -200,7 +201,7 @@ def test_a_set_that_ships_is_not_condensed_again_but_by_the_step_that_condenses(
 
 
 def test_early_dynamics_are_recorded_anew_for_other_epochs(toy_set, tmp_path, capsys):
-    record = functools.partial(runs.get_all_dynamics, tmp_path, toy_set, "toy", [0], kind="early-clean", record_on="clean", epochs=6, width=8)
+    record = functools.partial(workflow.get_all_dynamics, tmp_path, toy_set, "toy", [0], kind="early-clean", record_on="clean", epochs=6, width=8)
     first, = record(until=3, top_k=2, windows=[3])
     assert len(first.correct) == 3 and (tmp_path / "early-clean.safetensors").is_file() and not first.complete
     record(until=3, top_k=2, windows=[3])

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from tools import generate
-from yoco import ablations, cli, noise, params, plots, prune, scores, study, tables
+from yoco import cli, plots, prune, scores
+from yoco.experiments import ablations, noise, study, tables
+from yoco.workflow import parameters
 
 PLAIN = {"epochs": 2, "width": 8, "precision": "float32", "jobs": 1, "progress": False, "device": "cpu"}
 
@@ -72,7 +74,7 @@ def test_a_registered_rule_is_a_method_with_its_own_options(toy_method, toy, toy
     assert prune.prune(toy_set, None, "first", 1, skip=1).indices.view(3, 4)[:, 0].tolist() == [1, 21, 41]
     table = study.run(toy_set, toy, [None], methods=["first"], ipc_to=[1], **PLAIN)
     assert table.method.tolist() == ["first"] and table.balanced.all() and table.accuracy.notna().all()
-    assert params.validated("04_pruning", {"methods": "first,yoco"}).methods == ["first", "yoco"]
+    assert parameters.validated("04_pruning", {"methods": "first,yoco"}).methods == ["first", "yoco"]
     with pytest.raises(ValueError, match="method='first' is registered already"):
         prune.register(toy_method)
     with pytest.raises(ValueError, match="needs='some' is unknown"):
@@ -92,7 +94,7 @@ def test_a_score_says_what_is_wrong_with_it_and_with_its_options(toy_score, toy_
 
 
 def test_a_registered_score_is_a_choice_of_the_notebooks_and_the_command_line(toy_score, capsys, tmp_path, monkeypatch):
-    assert params.validated("04_pruning", {}).methods[-1] == "confidence" == params.validated("06_noise", {}).methods[-1]
+    assert parameters.validated("04_pruning", {}).methods[-1] == "confidence" == parameters.validated("06_noise", {}).methods[-1]
     assert "prefix, confidence" in generate.cell("05_ablations")
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):

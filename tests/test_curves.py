@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from benchmarks import condensing_time, last_batch
-from yoco import train
-from yoco.condensed import CondensedSet
-from yoco.seeds import generator
+from yoco.sets.condensed_set import CondensedSet
+from yoco.training import network as train
+from yoco.utils.seeds import generator
 
 
 @pytest.fixture

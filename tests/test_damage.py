@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from yoco import CondensedSet, RankedSet, condense, files, published, study
-from yoco.condense import experts
+from yoco import CondensedSet, RankedSet, condense
+from yoco.condense import mtt_experts
 from yoco.dynamics import Dynamics
+from yoco.experiments import results_file, study
+from yoco.sets import published
+from yoco.utils import tensor_files
 
 DAMAGES = 130  # of each of the formats: more than 1,300 in all
 SLOW = 60.0  # seconds of processor time, thousands of times what a load takes: memory or loops without end
@@ -37,16 +40,22 @@ def ranked(path):
 
 
 def expert(path):
-    return [torch.stack(experts.Experts([path]).pair(0, epoch, 1)) for epoch in range(2)], None
+    return [torch.stack(mtt_experts.Experts([path]).pair(0, epoch, 1)) for epoch in range(2)], None
 
 
 def results(path):
-    return [], study._finished(path)
+    return [], results_file.read_results(path)
 
 
 OURS = {
-    "condensed.safetensors": condensed, "dynamics.safetensors": recorded, "ranked.safetensors": ranked, "expert-000.safetensors": expert,
-    "checkpoint.safetensors": lambda path: (list(files.load_tensors(path, "checkpoint")[0].values()), files.load_tensors(path, "checkpoint")[1]),
+    "condensed.safetensors": condensed,
+    "dynamics.safetensors": recorded,
+    "ranked.safetensors": ranked,
+    "expert-000.safetensors": expert,
+    "checkpoint.safetensors": lambda path: (
+        list(tensor_files.load_tensors(path, "checkpoint")[0].values()),
+        tensor_files.load_tensors(path, "checkpoint")[1],
+    ),
     "results.csv": results,
 }
 PUBLISHED = {"idc.pt": "idc", "dsa.pt": "dsa", "images_best.pt": "mtt", "kip.npz": "kip", "kip.pt": "kip"}
@@ -60,7 +69,7 @@ def written(tmp_path_factory, toy, toy_set, toy_dynamics):
     toy_set.save(folder / "condensed.safetensors")
     toy_dynamics.save(folder / "dynamics.safetensors")
     toy_set.rank(toy_dynamics).save(folder / "ranked.safetensors")
-    experts.train_experts(toy, folder, experts.ExpertSettings(epochs=2, width=4, batch_size=64), count=1, **exact)
+    mtt_experts.train_experts(toy, folder, mtt_experts.ExpertSettings(epochs=2, width=4, batch_size=64), count=1, **exact)
     kip = {"preset": "smoke", "iterations": 2, "kernel": "fc", "real_batch": 12}
     condense.condense(toy, "kip", ipc=1, checkpoint=folder / "checkpoint.safetensors", **kip, **exact)
     study.run(toy_set, toy, [toy_dynamics], methods=["yoco", "random"], ipc_to=[1], epochs=1, width=4, results=folder / "results.csv", **exact)

@@ -6,11 +6,16 @@ import pytest
 import torch
 
 from tests.conftest import make_data
-from yoco import clusters, condense, data, dynamics, evaluate, lemma, models, prune, recorder, scores, seeds, train
+from yoco import condense, data, dynamics, evaluate, models, prune, scores
+from yoco.condense import dream
+from yoco.condense.base import condensed_from, real_set
 from yoco.condense.dream import RepresentativeMatching
-from yoco.condense.idc import condensed_from, real_set
-from yoco.condensed import CondensedSet
 from yoco.dynamics import Dynamics
+from yoco.dynamics import dynamics as dynamics_module
+from yoco.experiments import lemma1
+from yoco.sets.condensed_set import CondensedSet
+from yoco.training import network as training
+from yoco.utils import kmeans, seeds
 
 QUICK = {"device": "cpu", "precision": "float32", "compiled": False}
 TRAINING = {**QUICK, "epochs": 3, "seed": 0, "width": 4}
@@ -43,7 +48,7 @@ def test_equal_images_and_scores_keep_the_budget(method, balanced, ipc):
 def test_one_class_is_refused_where_it_means_nothing_and_scored_0_where_it_does():
     logits, labels = torch.randn(3, 4, 1), torch.zeros(4).long()
     assert not scores.lbpe(logits, labels).any() and not scores.el2n(logits, labels).any() and not scores.entropy(logits[0]).any()
-    for call in (lambda: scores.aum(logits, labels), lambda: recorder.margin(logits, labels)):
+    for call in (lambda: scores.aum(logits, labels), lambda: dynamics_module.margin(logits, labels)):
         with pytest.raises(ValueError, match=r"at least 2 classes, since a margin is over another class's logit, got \[3, 4, 1\]"):
             call()
     toy = make_data(2, 8, 1)
@@ -89,8 +94,8 @@ def test_training_on_one_image_and_with_a_last_batch_of_one(name):
         accuracy = evaluate.evaluate(*chosen, toy, **{**TRAINING, **width}, model=name, batch_size=2)
         assert accuracy == pytest.approx(100 / 3), "the test images of the one class"
     network = models.build_seeded(0, name, 1, 3, 16, **width).train()
-    optimiser = train.Optimiser().build(network)
-    logits = train.Step(network, optimiser)(torch.rand(1, 1, 16, 16), torch.eye(3)[:1])
+    optimiser = training.Optimiser().build(network)
+    logits = training.Step(network, optimiser)(torch.rand(1, 1, 16, 16), torch.eye(3)[:1])
     assert logits.isfinite().all() and all(values.isfinite().all() for values in network.state_dict().values())
 
 
@@ -107,15 +112,15 @@ def test_dynamics_of_one_image_a_class_and_one_epoch():
 def test_clusters_of_duplicates_of_one_point_and_of_fewer_points_than_clusters():
     points = torch.tensor([[0.0, 0.0]] * 4 + [[5.0, 5.0]])
     for seed in range(5):
-        for chosen in (clusters.representatives(points, 2, seeds.generator(seed)), scores.ssp(points, 2, seed=seed)):
+        for chosen in (kmeans.representatives(points, 2, seeds.generator(seed)), scores.ssp(points, 2, seed=seed)):
             assert sorted(chosen.tolist()) == [0, 4], "the lower index of equals, and the other point"
         assert (
-            sorted(clusters.representatives(points, 5, seeds.generator(seed)).tolist())
+            sorted(kmeans.representatives(points, 5, seeds.generator(seed)).tolist())
             == sorted(scores.ssp(points, 5, seed=seed).tolist())
             == [0, 1, 2, 3, 4]
         )
-    assert clusters.representatives(points[:1], 1, seeds.generator(0)).tolist() == [0] == scores.ssp(points[:1], 1).tolist()
-    for call, match in ((lambda: clusters.kmeans(points, 6, seeds.generator(0)), "clusters"), (lambda: scores.ssp(points, 6), "n")):
+    assert kmeans.representatives(points[:1], 1, seeds.generator(0)).tolist() == [0] == scores.ssp(points[:1], 1).tolist()
+    for call, match in ((lambda: kmeans.kmeans(points, 6, seeds.generator(0)), "clusters"), (lambda: scores.ssp(points, 6), "n")):
         with pytest.raises(ValueError, match=f"{match} must be between 1 and 5, got 6"):
             call()
 
@@ -138,7 +143,7 @@ def test_condensing_a_class_of_equal_images_with_as_many_as_are_asked_for(method
 @pytest.mark.parametrize("weight", [float("nan"), 1e30])
 def test_dream_s_choice_among_images_that_a_diverged_network_embeds(weight):
     toy = make_data(6, 8, 1)
-    settings = condense.dream.settings_for("smoke", 8, 1, {"width": 4})
+    settings = dream.settings_for("smoke", 8, 1, {"width": 4})
     stepper = RepresentativeMatching(toy, 1, 1, settings, seeds.generator(0), torch.device("cpu"), "float32", False)
     for parameter in stepper.model.parameters():
         parameter.data.fill_(weight)
@@ -170,7 +175,7 @@ def test_a_set_of_more_cells_than_a_byte_counts_has_a_fingerprint():
 def test_a_lemma_needs_two_samples():
     network = models.build("convnet", 1, 2, 8, width=2)
     with pytest.raises(ValueError, match="at least 2, got 1"):
-        lemma.change_without(network, torch.rand(1, 1, 8, 8), torch.tensor([0]), 0)
+        lemma1.change_without(network, torch.rand(1, 1, 8, 8), torch.tensor([0]), 0)
 
 
 def test_equal_images_score_the_same_wherever_they_stand():

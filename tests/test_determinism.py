@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.test_methods import SHORT, TINY
-from yoco import condense, data, dynamics, evaluate, models, prune, scores, study, zoo
-from yoco.condense import experts
+from tests.condense.test_methods import SHORT, TINY
+from yoco import condense, data, dynamics, evaluate, models, prune, scores, zoo
+from yoco.condense import mtt_experts
+from yoco.experiments import study
 
 EXACT = {"precision": "float32", "progress": False}
 TRAINING = {"epochs": 2, "width": 4, **EXACT}
@@ -26,12 +27,12 @@ def entries(toy, toy_set, toy_dynamics, folder):
     found |= {f"prune {name}": lambda name=name: prune.prune(toy_set, d, name, 2, seed=3).indices for name in prune.METHODS}
     weights = lambda name: torch.cat([p.flatten() for p in models.build_seeded(1, name, 3, 3, 16).parameters()])
     found |= {f"build {name}": lambda name=name: weights(name) for name in models.MODELS}
-    settings = experts.ExpertSettings(epochs=2, width=4, batch_size=16)
+    settings = mtt_experts.ExpertSettings(epochs=2, width=4, batch_size=16)
     return found | {
         "load": lambda: data.load("digits").train_images,
         "zoo": lambda: zoo.load("digits-idc-ipc10").images,
         "real_set": lambda: condense.real_set(toy, 3, 2, seed=0).images,
-        "experts": lambda: experts.train_experts(toy, None, settings, count=1, **EXACT).pair(0, 1, 1)[1],
+        "experts": lambda: mtt_experts.train_experts(toy, None, settings, count=1, **EXACT).pair(0, 1, 1)[1],
         "record": lambda: dynamics.record(toy_set, seed=0, **TRAINING).logits,
         "record clean": lambda: dynamics.record(toy_set, seed=0, record_on="clean", **TRAINING).features,
         "record_many": lambda: torch.cat([made.logits for _, made in dynamics.record_many(toy_set, seeds=[0, 1], jobs=1, **TRAINING)]),

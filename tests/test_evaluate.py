@@ -4,10 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import make_data
-from yoco import augment, dynamics, evaluate, seeds, train
-from yoco.photographic import Photographic
-from yoco.spaces import normalise
-from yoco.train import Protocol
+from yoco import augment, dynamics, evaluate, models
+from yoco import augment as augment_module
+from yoco.data.normalise import normalise
+from yoco.training import network as training
+from yoco.training.network import Protocol
+from yoco.training.photographic import Photographic
+from yoco.utils import seeds
 
 FAST = {"width": 8, "precision": "float32"}
 
@@ -62,26 +65,26 @@ def test_learning_rate_falls_to_a_fifth_after_two_thirds_and_five_sixths(monkeyp
         rates.append(step.optimizer.lr)
         step.optimizer.step()
 
-    monkeypatch.setattr(train, "epoch", epoch)
-    train.fit(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.long), 2, Protocol(epochs=12, width=4, precision="float32", compiled=False), 0)
+    monkeypatch.setattr(training, "epoch", epoch)
+    training.fit(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.long), 2, Protocol(epochs=12, width=4, precision="float32", compiled=False), 0)
     assert rates == pytest.approx([0.01] * 8 + [0.002] * 2 + [0.0004] * 2)
 
 
 def test_an_epoch_passes_every_image_once_in_batches():
     seen = []
     images, labels = torch.randn(10, 1, 8, 8), torch.arange(10) % 2
-    model = train.models.build_seeded(0, "convnet", 1, 2, 8, width=4)
-    step = train.Step(model, train.Optimiser().build(model))
-    augmentation = train.augment.Augmentation(())
+    model = models.build_seeded(0, "convnet", 1, 2, 8, width=4)
+    step = training.Step(model, training.Optimiser().build(model))
+    augmentation = augment_module.Augmentation(())
     note = lambda index, logits: seen.append((index, logits))
-    train.epoch(step, images, labels, seeds.generator(0), classes=2, augmentation=augmentation, batch_size=4, seen=note)
+    training.epoch(step, images, labels, seeds.generator(0), classes=2, augmentation=augmentation, batch_size=4, seen=note)
     assert [len(i) for i, _ in seen] == [4, 3, 3] and sorted(torch.cat([i for i, _ in seen]).tolist()) == list(range(10))
     assert seen[0][1].shape == (4, 2)
 
 
-@given(count=st.integers(1, 400), batch_size=st.integers(1, 128), last_batch=st.sampled_from(train.LAST_BATCHES))
+@given(count=st.integers(1, 400), batch_size=st.integers(1, 128), last_batch=st.sampled_from(training.LAST_BATCHES))
 def test_batches_hold_each_image_once(count, batch_size, last_batch):
-    parts = train.batches(count, batch_size, seeds.generator(count), last_batch)
+    parts = training.batches(count, batch_size, seeds.generator(count), last_batch)
     sizes = [len(part) for part in parts]
     assert sorted(torch.cat(list(parts)).tolist()) == list(range(count)) and len(sizes) == -(-count // batch_size)
     assert max(sizes) - min(sizes) <= 1 if last_batch == "even" else set(sizes[:-1]) <= {batch_size}
@@ -115,7 +118,7 @@ def test_the_augmentation_of_imagenet_replaces_the_operations_and_always_mixes(t
     assert table["augmentation"].tolist() == ["imagenet"] and [probability for _, probability in mixed] == [1.0]
     source = seeds.generator(3, stream=1)
     seeds.draw_seed(source)  # the network's
-    (order,) = train.batches(len(images), 64, source)
+    (order,) = training.batches(len(images), 64, source)
     expected = Photographic(toy.mean, toy.std)(normalise(images, toy.mean, toy.std)[order], source)
     assert torch.equal(mixed[0][0], expected)
     evaluate.evaluate(images, labels, toy, epochs=1, seed=0, augmentation="imagenet", cutmix=0.25, **FAST)
@@ -129,7 +132,7 @@ def test_dynamics_see_the_augmentation_of_imagenet_and_the_operations_after_it(t
     (batch, probability), source = mixed[0], seeds.generator(3, stream=1)
     images, _ = toy_set.form()
     seeds.draw_seed(source)
-    (order,) = train.batches(len(images), 64, source)
+    (order,) = training.batches(len(images), 64, source)
     expected = Photographic(toy_set.mean, toy_set.std)(toy_set.normalise(images)[order], source)
     assert torch.equal(batch, augment.Augmentation(augment.EVALUATION)(expected, source)) and probability == 0.5
 
@@ -139,15 +142,15 @@ def test_the_augmentation_of_imagenet_needs_colours_and_their_normalisation(toy)
     with pytest.raises(ValueError, match="augmentation='imagenet' takes images of 3 channels, got mean of 1"):
         evaluate.evaluate(grey.train_images[:10], grey.train_labels[:10], grey, epochs=1, seed=0, augmentation="imagenet", **FAST)
     with pytest.raises(ValueError, match="augmentation='imagenet' needs the mean and std by which the images are normalised, got None"):
-        train.fit(torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long), 2, Protocol(1, augmentation="imagenet", **FAST), 0)
+        training.fit(torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long), 2, Protocol(1, augmentation="imagenet", **FAST), 0)
     with pytest.raises(ValueError, match="augmentation='imagnet' is unknown .did you mean 'imagenet'"):
         Protocol.of(augmentation="imagnet")
 
 
 def test_step_equals_plain_sgd_with_momentum_and_weight_decay():
     images, targets = torch.randn(5, 1, 8, 8), torch.eye(5)[:, :3].softmax(1)
-    ours, plain = (train.models.build_seeded(0, "convnet", 1, 3, 8, width=4) for _ in range(2))
-    step = train.Step(ours, train.Optimiser().build(ours))
+    ours, plain = (models.build_seeded(0, "convnet", 1, 3, 8, width=4) for _ in range(2))
+    step = training.Step(ours, training.Optimiser().build(ours))
     velocity = [torch.zeros_like(p) for p in plain.parameters()]
     for _ in range(3):
         step(images, targets)
@@ -160,7 +163,7 @@ def test_step_equals_plain_sgd_with_momentum_and_weight_decay():
 
 def test_divergence_is_an_error(toy, toy_set):
     with pytest.raises(FloatingPointError, match="training diverged"):
-        evaluate.evaluate(*toy_set.form(), toy, epochs=3, seed=0, optimiser=train.Optimiser(lr=1e30), **FAST)
+        evaluate.evaluate(*toy_set.form(), toy, epochs=3, seed=0, optimiser=training.Optimiser(lr=1e30), **FAST)
 
 
 @pytest.mark.parametrize("change, error, match", [

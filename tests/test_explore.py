@@ -9,8 +9,11 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from yoco import condense, explore, loop, plots, prune, study, tables
-from yoco.condensed import CondensedSet
+from yoco import condense, explore, plots, prune
+from yoco.experiments import study, tables
+from yoco.experiments import tables as tables_module
+from yoco.sets.condensed_set import CondensedSet
+from yoco.training import resumable
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def test_the_budget_s_slider_shows_every_method_s_choice(toy_set, toy_dynamics):
     words, picture = box.children[1:]
     first = picture.value
     lost = {s.method: int((s.per_class_counts == 0).sum()) for s in study.selections(toy_set, toy_dynamics, [1])}
-    named = "".join(f"{plots.title_of(method)} {count}" for method, count in lost.items() if count) or "none"
+    named = "".join(f"{tables_module.title_of(method)} {count}" for method, count in lost.items() if count) or "none"
     assert "IPC_T 1: 4 of 20" in words.value and words.value.replace(", ", "").endswith(f"without any: {named}.")
     budget.value = 3
     assert "IPC_T 3: 12 of 20" in words.value and picture.value != first
@@ -92,8 +95,8 @@ def test_where_no_widget_runs_the_figure_stands_in_its_place(toy_set, toy_dynami
 def test_watching_shows_the_set_as_it_is_and_changes_nothing(toy, monkeypatch, method):
     options = {"method": method, "ipc": 1, "preset": "smoke", "outer_loops": 2, "inner_loops": 3, "width": 8, "progress": False}
     plain = condense.condense(toy, **options)
-    monkeypatch.setattr(loop, "LOOK_EVERY", 0.0)
-    monkeypatch.setattr(loop, "LOOK_SHARE", 1.0)
+    monkeypatch.setattr(resumable, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(resumable, "LOOK_SHARE", 1.0)
     seen = []
 
     def watch(condensed: CondensedSet) -> None:
@@ -107,7 +110,7 @@ def test_watching_shows_the_set_as_it_is_and_changes_nothing(toy, monkeypatch, m
     assert torch.equal(seen[-1].images, watched.images) and seen[1].info["loss"] == plain.info["loss"][:2]
 
 
-class Clocked(loop.Stepper):
+class Clocked(resumable.Stepper):
     """Steps that take a second each, on a clock of its own."""
 
     now = 0.0
@@ -126,13 +129,13 @@ class Clocked(loop.Stepper):
 @pytest.mark.parametrize("seconds", [0.01, 3.0])
 def test_looking_takes_little_of_the_time(monkeypatch, seconds):
     Clocked.now, looks = 0.0, []
-    monkeypatch.setattr(loop.time, "monotonic", lambda: Clocked.now)
+    monkeypatch.setattr(resumable.time, "monotonic", lambda: Clocked.now)
 
     def look(losses: list[float]) -> None:
         looks.append(len(losses))
         Clocked.now += seconds
 
-    loop.run(Clocked(), 600, {}, progress=False, look=look)
+    resumable.run(Clocked(), 600, {}, progress=False, look=look)
     assert looks[0] == 1 and looks[-1] == 600, "the first step is seen, and the last"
     assert min(b - a for a, b in zip(looks[:-2], looks[1:-1])) >= 2, "seconds between looks"
     assert (len(looks) - 2) * seconds <= 0.051 * Clocked.now
@@ -145,8 +148,8 @@ def test_the_live_view_draws_into_one_place(toy, monkeypatch):
         update = drawn.append
 
     monkeypatch.setattr(explore, "display", lambda picture, display_id: placed.append(picture) or Place)
-    monkeypatch.setattr(loop, "LOOK_EVERY", 0.0)
-    monkeypatch.setattr(loop, "LOOK_SHARE", 1.0)
+    monkeypatch.setattr(resumable, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(resumable, "LOOK_SHARE", 1.0)
     condense.condense(toy, "kip", ipc=1, preset="smoke", iterations=3, kernel="fc", real_batch=12, progress=False, watch=explore.Live())
     assert (len(placed), len(drawn)) == (1, 3) and all(picture.data[:4] == b"\x89PNG" for picture in [*placed, *drawn])
     assert placed[0].data != drawn[-1].data

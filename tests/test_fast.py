@@ -13,9 +13,12 @@ import torch.nn.functional as F
 
 from benchmarks import cases, growth, literal
 from benchmarks.bench import limit, measure
-from yoco import augment, condense, device, dynamics, evaluate, formation, models, pool, seeds, train
+from yoco import augment, condense, dynamics, evaluate, formation, models
+from yoco.condense.gradient_matching import GradientMatcher
 from yoco.condense.idc import GradientMatching
-from yoco.condense.matching import GradientMatcher
+from yoco.parallel import pool
+from yoco.training import network as training
+from yoco.utils import device, seeds
 
 CPU = torch.device("cpu")
 compiles = pytest.mark.skipif(not device.can_compile(CPU), reason="no C++ compiler here")
@@ -55,9 +58,9 @@ def test_an_epoch_of_training_is_the_literal_one(network, precision, compiled):
     images, labels = torch.randn(20, 3, 32, 32), torch.arange(20) % 10
     start, theirs, ours = (models.build_seeded(1, **network) for _ in range(3))
     source = seeds.generator(0)
-    step = train.Step(ours, train.Optimiser().build(ours), precision, compiled)
+    step = training.Step(ours, training.Optimiser().build(ours), precision, compiled)
     how = {"augmentation": augment.Augmentation(augment.EVALUATION), "batch_size": 8, "last_batch": "small"}
-    train.epoch(step, images, labels, source, classes=10, **how)
+    training.epoch(step, images, labels, source, classes=10, **how)
     source = seeds.generator(0)  # the same draws in the same order
     loader = [(index, images[index], labels[index]) for index in torch.randperm(20, generator=source).split(8)]
     for _ in literal.train_epoch(theirs, literal.sgd(theirs), loader, 10, augment.EVALUATION, source):
@@ -73,7 +76,7 @@ def test_one_compilation_serves_every_network_and_batch_size():
         images, targets = torch.randn(count, 3, 32, 32), torch.randn(count, 10).softmax(1)
         logits = []
         for model, compile_it in ((eager, False), (compiled, True)):
-            step = train.Step(model, train.Optimiser().build(model), compiled=compile_it)
+            step = training.Step(model, training.Optimiser().build(model), compiled=compile_it)
             logits += [torch.stack([step(images, targets) for _ in range(3)])]
         assert torch.allclose(logits[0], logits[1], atol=1e-4)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
@@ -84,12 +87,12 @@ def test_one_compilation_serves_every_network_and_batch_size():
 def test_compiled_outputs_are_the_eager_ones(toy):
     model = models.build_seeded(0, "convnet-d1-w8", 3, 3, 16).eval()
     inputs = torch.randn(11, 3, 16, 16)
-    eager, compiled = (train.outputs(model, lambda part: inputs[part], 11, "float32", compiled=how, batch=4) for how in (False, True))
+    eager, compiled = (training.outputs(model, lambda part: inputs[part], 11, "float32", compiled=how, batch=4) for how in (False, True))
     assert torch.allclose(eager, compiled, atol=1e-5) and not compiled.requires_grad
 
 
 def test_short_runs_and_machines_without_a_compiler_stay_eager(monkeypatch):
-    protocol = train.Protocol(epochs=1)
+    protocol = training.Protocol(epochs=1)
     assert not protocol.resolved(CPU, device.WORTH - 1, 32).compiled
     assert not protocol.resolved(CPU, device.WORTH, 16).compiled
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/" + name)
@@ -135,14 +138,14 @@ def test_memory_is_kept_with_glibc_and_left_alone_elsewhere(monkeypatch):
 
 def test_a_network_that_compiles_for_minutes_stays_eager(monkeypatch):
     monkeypatch.setattr(device, "can_compile", lambda where: True)
-    assert train.Protocol(model="resnet10").resolved(CPU, 10**6, 32).compiled
-    assert not train.Protocol(model="densenet").resolved(CPU, 10**9, 32).compiled
-    assert train.Protocol(model="densenet", compiled=True).resolved(CPU, 1, 32).compiled
+    assert training.Protocol(model="resnet10").resolved(CPU, 10**6, 32).compiled
+    assert not training.Protocol(model="densenet").resolved(CPU, 10**9, 32).compiled
+    assert training.Protocol(model="densenet", compiled=True).resolved(CPU, 1, 32).compiled
 
 
 def test_what_is_left_of_a_block_ends_as_the_whole_would_have(toy, toy_set):
     images, labels = toy_set.form()
-    protocol = train.Protocol(epochs=2, width=8, precision="float32")
+    protocol = training.Protocol(epochs=2, width=8, precision="float32")
     work = [evaluate.Training(images[: 4 * n], labels[: 4 * n], n, protocol) for n in (1, 2, 3, 4)]
     whole = dict(evaluate.accuracies(work, toy, jobs=2, progress=False))
     rest = dict(evaluate.accuracies(work, toy, only=[2], progress=False))

@@ -13,7 +13,7 @@ import torch
 
 from tests.conftest import HUNG, until
 from tests.zygote import WORK
-from yoco import files, locks
+from yoco.utils import locks, tensor_files
 
 KILLS = 3 if os.environ.get("CI") == "true" else 1  # of each kind of work
 ROOT = Path(__file__).parent.parent
@@ -72,20 +72,20 @@ def test_killed_work_ends_as_if_it_was_not(zygote, tmp_path, kind):
 def test_what_was_done_before_the_kill_is_not_done_again(zygote, tmp_path):
     """The checkpoint is used: killed late, it holds most steps."""
     _, seconds = run(zygote, "kip", tmp_path)
-    state, _ = files.load_tensors(tmp_path / "checkpoint.safetensors", "checkpoint")
+    state, _ = tensor_files.load_tensors(tmp_path / "checkpoint.safetensors", "checkpoint")
     assert len(state["loop.losses"]) == 60
     (tmp_path / "checkpoint.safetensors").unlink()
     run(zygote, "kip", tmp_path, kill_after=0.7 * seconds)
-    state, _ = files.load_tensors(tmp_path / "checkpoint.safetensors", "checkpoint")
+    state, _ = tensor_files.load_tensors(tmp_path / "checkpoint.safetensors", "checkpoint")
     assert 5 < len(state["loop.losses"]) <= 60
 
 
 @pytest.mark.parametrize("moment, round_left", [("writing", 1), ("renaming", 1), ("renamed", 2), ("holder", 1)])
 def test_a_process_killed_while_it_writes_leaves_a_whole_file_and_no_lock(zygote, tmp_path, moment, round_left):
-    path = files.save_tensors(tmp_path / "x.safetensors", "test", {"x": torch.zeros(1000)}, {"round": 1})
+    path = tensor_files.save_tensors(tmp_path / "x.safetensors", "test", {"x": torch.zeros(1000)}, {"round": 1})
     assert run(zygote, moment, tmp_path)[0] == signal.SIGKILL
     (tmp_path / "log").unlink()
-    tensors, info = files.load_tensors(path, "test")
+    tensors, info = tensor_files.load_tensors(path, "test")
     assert info == {"round": round_left} and torch.equal(tensors["x"], torch.full((1000,), round_left - 1.0))
     with locks.hold(path):
         pass
@@ -110,6 +110,6 @@ def test_a_notebook_run_that_is_killed_goes_on(tmp_path):
     alike = {name: short[name] for name in ("outer_loops", "inner_loops", "ipc", "precision")} | {"run_dir": tmp_path / "other"}
     reference = [sys.executable, "-m", "yoco", "condense", *(part for name, value in alike.items() for part in ("-p", name, str(value)))]
     subprocess.run(reference, cwd=ROOT, env=ALONE, check=True, capture_output=True)
-    made = [files.load_tensors(tmp_path / name / "condensed.safetensors", "condensed")[0]["images"] for name in ("run", "other")]
+    made = [tensor_files.load_tensors(tmp_path / name / "condensed.safetensors", "condensed")[0]["images"] for name in ("run", "other")]
     assert made[0].equal(made[1]) and (tmp_path / "run/01_condensation.ipynb").exists()
     assert not list((tmp_path / "run").rglob(".*"))

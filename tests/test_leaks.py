@@ -6,7 +6,8 @@ import os
 import psutil
 import pytest
 
-from yoco import CondensedSet, condense, dynamics, evaluate, loop, prune
+from yoco import CondensedSet, condense, dynamics, evaluate, prune
+from yoco.training import resumable
 
 ROUNDS, WARM = 200, 60
 EXACT = {"precision": "float32", "progress": False}
@@ -28,7 +29,7 @@ def one_round(toy, folder, number):
 def test_memory_and_open_files_stay_flat(toy, tmp_path, monkeypatch):
     process = psutil.Process(os.getpid())
     held = []
-    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
     for number in range(ROUNDS):
         one_round(toy, tmp_path, number)
         if number >= WARM and number % 20 == 0:

@@ -3,8 +3,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from yoco import augment, condense, dynamics, evaluate, models, seeds, train
-from yoco.condense import experts, idc, mtt
+from yoco import augment, condense, dynamics, evaluate, models
+from yoco.condense import mtt, mtt_experts, presets
+from yoco.training import network as training
+from yoco.utils import seeds
 
 BATCH_NORM = ("resnet10", "densenet")
 FAST = {"precision": "float32", "compiled": False}
@@ -137,7 +139,7 @@ def test_condensing_refuses_batch_norm_before_any_work(toy, tmp_path, monkeypatc
     for method in [name for name in condense.METHODS if name != "kip"]:
         with pytest.raises(ValueError, match=refused):
             condense.condense(toy, method, 1, 1, preset="smoke", checkpoint=tmp_path / "checkpoint", progress=False, model=name)
-    for settings in (idc.IdcSettings, mtt.TrajectorySettings, experts.ExpertSettings):
+    for settings in (presets.IdcSettings, mtt.TrajectorySettings, mtt_experts.ExpertSettings):
         with pytest.raises(ValueError, match=refused):
             settings(model=name)
     assert not list(tmp_path.iterdir())
@@ -155,14 +157,14 @@ def test_a_last_batch_of_one_image_trains(name, size):
     model = models.build_seeded(0, name, 1, 3, size)
     images, labels = torch.randn(65, 1, size, size), torch.arange(65) % 3
     augmentation = augment.Augmentation(augment.EVALUATION)
-    step = train.Step(model, train.Optimiser().build(model))
-    train.epoch(step, images, labels, seeds.generator(0), classes=3, augmentation=augmentation, batch_size=64, last_batch="small", seen=seen)
+    step = training.Step(model, training.Optimiser().build(model))
+    training.epoch(step, images, labels, seeds.generator(0), classes=3, augmentation=augmentation, batch_size=64, last_batch="small", seen=seen)
     assert sizes == [64, 1] and torch.cat(logits).isfinite().all() and all(p.isfinite().all() for p in model.parameters())
 
 
 def test_a_trained_batch_norm_network_treats_each_image_alone(toy, toy_set):
     images, labels = toy_set.form()
-    network = train.fit(toy_set.normalise(images), labels, 3, train.Protocol(epochs=1, model="resnet10", **FAST), 0)
+    network = training.fit(toy_set.normalise(images), labels, 3, training.Protocol(epochs=1, model="resnet10", **FAST), 0)
     assert not network.training
     assert torch.allclose(network(images)[:2], network(images[:2]), atol=1e-4)
 

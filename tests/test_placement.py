@@ -3,11 +3,14 @@
 import pytest
 import torch
 
+from tests.condense.test_methods import TINY
 from tests.fake_gpu import GPU, fake_gpu
-from tests.test_methods import TINY
-from yoco import condense, dynamics, evaluate, seeds, train
-from yoco.condense import experts
-from yoco.recorder import Recorder
+from yoco import condense, evaluate
+from yoco.condense import mtt_experts
+from yoco.dynamics import recorder
+from yoco.dynamics.recorder import Recorder
+from yoco.training import network as train
+from yoco.utils import seeds
 
 pytestmark = pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")  # fake tensors have no values to copy
 
@@ -82,7 +85,7 @@ def test_recording_waits_for_the_weights_and_the_logits_of_an_epoch(toy_set, gpu
     images, labels = toy_set.form()
     protocol = train.Protocol(epochs=6, width=4, precision="bfloat16", compiled=False)
     run = train.Run(toy_set.normalise(images).to(GPU), labels.to(GPU), 3, protocol, seed=0)
-    recording = dynamics._Recording(run, Recorder(labels, 3, top_k=2, windows=[5], early=2), record_on)
+    recording = recorder._Recording(run, Recorder(labels, 3, top_k=2, windows=[5], early=2), record_on)
     recording.step(0)
     gpu.waits.clear(), gpu.sent.clear()
     recording.step(1)
@@ -90,8 +93,8 @@ def test_recording_waits_for_the_weights_and_the_logits_of_an_epoch(toy_set, gpu
 
 
 def test_an_epoch_of_a_network_of_the_pool_waits_for_its_loss_and_its_weights(toy, gpu):
-    settings = experts.PairSettings(epochs=3, width=4, batch_size=32)
-    training = experts._Training(toy, settings, {"seed": 0, "number": 0, "precision": "bfloat16"}, GPU, False, lambda images: None)
+    settings = mtt_experts.PairSettings(epochs=3, width=4, batch_size=32)
+    training = mtt_experts._Training(toy, settings, {"seed": 0, "number": 0, "precision": "bfloat16"}, GPU, False, lambda images: None)
     training.step(0)
     gpu.waits.clear(), gpu.sent.clear()
     training.step(1)

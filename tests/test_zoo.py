@@ -2,7 +2,10 @@ import pandas as pd
 import pytest
 import torch
 
-from yoco import condense, dynamics, params, prune, runs, study, zoo
+from yoco import condense, dynamics, prune, workflow, zoo
+from yoco.experiments import study
+from yoco.sets import condensed_set
+from yoco.workflow import parameters
 
 ACCURACIES = pd.DataFrame({"subset": ["start", "start", "condensed", "condensed"], "accuracy": [40.0, 42.0, 50.0, 53.0]})
 
@@ -43,12 +46,12 @@ def test_its_dynamics_serve_every_method():
 
 
 def test_shipped_dynamics_are_found_though_they_do_not_name_their_augmentation(tmp_path, capsys):
-    condensed, asked = zoo.load("digits-idc-ipc10"), params.validated("04_pruning", {}).recording(16)
+    condensed, asked = zoo.load("digits-idc-ipc10"), parameters.validated("04_pruning", {}).recording(16)
     assert asked["augmentation"] == "dsa" and "augmentation" not in zoo.load_dynamics("digits-idc-ipc10").info
-    runs.get_dynamics(tmp_path, condensed, "digits", 0, **asked)
+    workflow.get_dynamics(tmp_path, condensed, "digits", 0, **asked)
     assert "from the zoo: dynamics of 20 epochs" in capsys.readouterr().out
     with pytest.raises(ValueError, match="takes images of 3 channels"):  # others are recorded anew
-        runs.get_dynamics(tmp_path / "other", condensed, "digits", 0, **{**asked, "augmentation": "imagenet"}, progress=False)
+        workflow.get_dynamics(tmp_path / "other", condensed, "digits", 0, **{**asked, "augmentation": "imagenet"}, progress=False)
 
 
 def test_unknown_name():
@@ -58,9 +61,9 @@ def test_unknown_name():
 
 def test_publish_writes_what_was_measured(toy_set, toy_dynamics, tmp_path, monkeypatch):
     path = zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [toy_dynamics], tmp_path)
-    info = zoo.CondensedSet.load(path).info
+    info = condensed_set.CondensedSet.load(path).info
     assert (info["accuracy"], info["start_accuracy"], info["trainings"]) == (51.5, 41.0, 2)
-    assert torch.allclose(zoo.Dynamics.load(tmp_path / "toy-real-ipc5.dynamics.safetensors").logits, toy_dynamics.logits, atol=0.02)
+    assert torch.allclose(dynamics.Dynamics.load(tmp_path / "toy-real-ipc5.dynamics.safetensors").logits, toy_dynamics.logits, atol=0.02)
     monkeypatch.setattr(zoo, "MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="too large to ship"):
         zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [], tmp_path)
@@ -84,24 +87,24 @@ RECORDED = {"epochs": 2, "model": "convnet", "width": 8, "batch_size": 16, "prec
 
 
 def test_a_study_records_its_own_dynamics_if_the_shipped_ones_have_another_last_batch(toy_set, shipped_small, tmp_path, capsys):
-    made = runs.get_all_dynamics(tmp_path, toy_set, "zoo:toy", [0], **RECORDED)
+    made = workflow.get_all_dynamics(tmp_path, toy_set, "zoo:toy", [0], **RECORDED)
     said = capsys.readouterr().out
     assert "zoo's dynamics of seed 0 were recorded with last_batch='small' instead of 'even': own ones are recorded" in said
     assert study.grid(toy_set, made, [{"method": "yoco"}], ipc_to=[1], seeds=[0], epochs=1), "mixed dynamics are refused here"
-    runs.get_all_dynamics(tmp_path, toy_set, "zoo:toy", [0], **RECORDED)
+    workflow.get_all_dynamics(tmp_path, toy_set, "zoo:toy", [0], **RECORDED)
     assert "found dynamics.safetensors: 2 epochs" in capsys.readouterr().out
     with pytest.raises(ValueError, match="last_batch='small'"):
         study.grid(toy_set, [shipped_small], [{"method": "yoco"}], ipc_to=[1], seeds=[0], epochs=1)
 
 
 def test_shipped_dynamics_of_another_last_batch_are_shown_but_left_out_of_the_run(toy_set, shipped_small, tmp_path, capsys):
-    assert runs.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **RECORDED) is shipped_small
+    assert workflow.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **RECORDED) is shipped_small
     assert capsys.readouterr().out == "from the zoo: dynamics of 2 epochs, recorded with last_batch='small' instead of 'even'\n"
     assert not list(tmp_path.iterdir()), "a study in this folder would find them"
-    assert runs.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **RECORDED, protocol="paper") is shipped_small
+    assert workflow.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **RECORDED, protocol="paper") is shipped_small
     assert (tmp_path / "dynamics.safetensors").is_file() and capsys.readouterr().out == "from the zoo: dynamics of 2 epochs\n"
 
 
 def test_shipped_dynamics_of_other_epochs_are_not_taken(toy_set, shipped_small, tmp_path, capsys):
-    made = runs.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **{**RECORDED, "epochs": 3})
+    made = workflow.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **{**RECORDED, "epochs": 3})
     assert len(made.correct) == 3 and "epochs=2 instead of 3" in capsys.readouterr().out

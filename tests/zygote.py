@@ -21,8 +21,11 @@ import torch._dynamo
 import torchvision.models  # noqa: F401
 
 from tests.conftest import make_data
-from yoco import condense, dynamics, files, locks, loop, study
-from yoco.condense import experts
+from yoco import condense, dynamics
+from yoco.condense import mtt_experts
+from yoco.experiments import study
+from yoco.training import resumable
+from yoco.utils import locks, tensor_files
 
 MATCHING = {"outer_loops": 3, "inner_loops": 4, "width": 4}
 METHODS = {
@@ -43,8 +46,8 @@ def condensed_by(method, folder):
 
 
 def buffer(folder):
-    settings = experts.ExpertSettings(epochs=6, width=4, batch_size=16)
-    made = experts.train_experts(make_data(), folder, settings, count=3, **EXACT)
+    settings = mtt_experts.ExpertSettings(epochs=6, width=4, batch_size=16)
+    made = mtt_experts.train_experts(make_data(), folder, settings, count=3, **EXACT)
     return [row for number in range(3) for epoch in range(6) for row in made.pair(number, epoch, 1)]
 
 
@@ -70,17 +73,17 @@ def grid(folder):
 
 def writing(folder, moment):
     """Write a file, and die by SIGKILL at a moment of that."""
-    die, flush, path = lambda *_: os.kill(os.getpid(), signal.SIGKILL), files._flush, folder / "x.safetensors"
+    die, flush, path = lambda *_: os.kill(os.getpid(), signal.SIGKILL), tensor_files._flush, folder / "x.safetensors"
     if moment == "holder":
-        files.write_text = lambda place, text: (place.with_name(f".{place.name}.x.part").write_text(text), die())
+        tensor_files.write_text = lambda place, text: (place.with_name(f".{place.name}.x.part").write_text(text), die())
     with locks.hold(path):
         if moment == "writing":
-            files._flush = die
+            tensor_files._flush = die
         elif moment == "renaming":
             Path.replace = die
         elif moment == "renamed":
-            files._flush = lambda place: die() if place.is_dir() else flush(place)
-        files.save_tensors(path, "test", {"x": torch.ones(1000)}, {"round": 2})
+            tensor_files._flush = lambda place: die() if place.is_dir() else flush(place)
+        tensor_files.save_tensors(path, "test", {"x": torch.ones(1000)}, {"round": 2})
 
 
 WORK = {**{method: lambda folder, method=method: condensed_by(method, folder) for method in METHODS}}
@@ -93,7 +96,7 @@ def child(kind: str, folder: Path) -> None:
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    loop.SAVE_EVERY = 0.0
+    resumable.SAVE_EVERY = 0.0
     torch.set_num_threads(1)
     try:
         digest = hashlib.sha256()

@@ -9,8 +9,8 @@ import json
 import re
 from pathlib import Path
 
-from yoco import params
-from yoco.options import DECLARED, Described, shared
+from yoco.workflow import parameters
+from yoco.workflow.options import DECLARED, Described, shared
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = {"whole number": "int", "number": "float", "whole numbers": "list", "names": "list"}  # other types are text
@@ -19,13 +19,13 @@ BEGIN, END = "<!-- parameters: written by tools/generate.py -->", "<!-- end of p
 
 def options_file() -> str:
     """All parameters, as `options.declared` reads them."""
-    rows = {name: ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in told) for name, told in params.described().items()}
+    rows = {name: ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in told) for name, told in parameters.described().items()}
     return "{\n" + ",\n".join(f"{json.dumps(name)}: [\n{lines}\n]" for name, lines in rows.items()) + "\n}\n"
 
 
 def cell(notebook: str) -> str:
     """The parameter cell of a notebook: a line each, typed as papermill reads it."""
-    told, model = params.described()[notebook], params.NOTEBOOKS[notebook]
+    told, model = parameters.described()[notebook], parameters.NOTEBOOKS[notebook]
     return "from typing import Optional\n\n" + "\n".join(_line(row, model.model_fields[row.name].default) for row in told)
 
 
@@ -47,7 +47,7 @@ def with_cell(text: str, notebook: str) -> str:
 
 def tables() -> str:
     """The parameters of all notebooks in Markdown: those that all share, then what each has besides."""
-    told = params.described()
+    told = parameters.described()
     first, names = next(iter(told.values())), shared()
     common = [row for row in first if row.name in names]
     own = {name: [row for row in rows if row not in common] for name, rows in told.items()}
@@ -68,7 +68,7 @@ def with_tables(text: str) -> str:
 def generated() -> dict[Path, str]:
     """What each file should hold."""
     made = {ROOT / "yoco" / DECLARED: options_file()}
-    for name in params.NOTEBOOKS:
+    for name in parameters.NOTEBOOKS:
         path = ROOT / f"notebooks/{name}.ipynb"
         made[path] = with_cell(path.read_text(encoding="utf-8"), name)
     readme = ROOT / "README.md"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from yoco import checks
+from yoco.utils import checks
 
 GEOMETRIC = ("crop", "scale", "rotate")  # one of them is drawn per batch
 OPERATIONS = ("color", *GEOMETRIC, "flip", "cutout")  # DSA and MTT: one of them all a batch

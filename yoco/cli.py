@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yoco
-from yoco.lazy import pd
-from yoco.options import Parser, plain, shared
+from yoco.utils.lazy import pd
+from yoco.workflow.options import Parser, plain, shared
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,13 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"yoco: {error}", file=sys.stderr)
         return 2
-    from yoco import checks, ranks
+    from yoco.parallel import distributed
+    from yoco.utils import checks
 
     try:
-        if ranks.started() and options.command is not run_condense:
+        if distributed.started() and options.command is not run_condense:
             raise ValueError("torchrun is for yoco condense, which divides its work; run the other commands without it")
         return options.command(options) or 0
-    except ranks.LostRank as error:
+    except distributed.LostRank as error:
         print(f"yoco: {error}; the same command, on any number of ranks, goes on from the last checkpoint", file=sys.stderr)
         return 1
     except (FloatingPointError, ChildProcessError) as error:
@@ -45,7 +46,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a command. Raises ValueError at wrong ones, which suggests the nearest."""
     options, unknown = parser().parse_known_args(arguments)
     if unknown:
-        from yoco import checks
+        from yoco.utils import checks
 
         name = unknown[0].split("=")[0]
         if name.startswith("--"):
@@ -92,20 +93,22 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
 
 def run_notebooks(options: argparse.Namespace) -> None:
     """Check all parameters, then run the notebooks in order; executed copies go to the run's folder."""
-    from yoco import checks, params, runs, sweep
+    from yoco import workflow
+    from yoco.utils import checks
+    from yoco.workflow import parameters, sweep
 
-    wanted = [_full_name(name) for name in options.notebooks] or list(params.NOTEBOOKS)
+    wanted = [_full_name(name) for name in options.notebooks] or list(parameters.NOTEBOOKS)
     values = given(options)
-    known = {field for name in wanted for field in params.NOTEBOOKS[name].model_fields}
+    known = {field for name in wanted for field in parameters.NOTEBOOKS[name].model_fields}
     for name in values:
         checks.one_of("parameter", name, sorted(known))
     for name in wanted:  # all of them, before the first one starts
-        params.validated(name, _of(name, values))
+        parameters.validated(name, _of(name, values))
         if not (options.folder / f"{name}.ipynb").is_file():
             raise FileNotFoundError(f"no {name}.ipynb in {options.folder}; give its place with --folder")
     for name in wanted:
-        chosen = params.validated(name, _of(name, values))
-        run = runs.folder(chosen.run_dir, chosen.dataset)
+        chosen = parameters.validated(name, _of(name, values))
+        run = workflow.folder(chosen.run_dir, chosen.dataset)
         output = run / f"{name}.ipynb"
         print(f"{name} -> {output}", flush=True)
         typed = chosen.model_dump(include=set(_of(name, values)))
@@ -115,24 +118,28 @@ def run_notebooks(options: argparse.Namespace) -> None:
 
 def report(run: Path) -> None:
     """Print the table of methods × IPC_T that lies in a run's folder, and where the figures are."""
-    from yoco import runs, tables
+    from yoco import workflow
+    from yoco.experiments import tables
 
-    if (run / runs.TABLE).exists():
-        print(f"\ntest accuracy in %, mean ± standard deviation ({run / runs.TABLE}):\n")
-        print(tables.pivot(pd.read_csv(run / runs.TABLE)).T.to_string())
+    if (run / workflow.TABLE).exists():
+        print(f"\ntest accuracy in %, mean ± standard deviation ({run / workflow.TABLE}):\n")
+        print(tables.pivot(pd.read_csv(run / workflow.TABLE)).T.to_string())
     figures = sorted(path.name for path in run.glob("*.png"))
     print(f"\nfigures, tables and executed notebooks are in {run}: {', '.join(figures)}")
 
 
 def run_sweep(options: argparse.Namespace) -> int:
     """Check the whole grid, then run what is not finished of it; returns 1 where a point failed."""
-    from yoco import runs, sweep
+    from yoco import workflow
+    from yoco.workflow import sweep
 
     if options.backend not in (None, "loky"):
-        raise ValueError(f"--backend {options.backend} is gone; on a cluster, call yoco.sweep.run in Python with executor=client.get_executor()")
+        raise ValueError(
+            f"--backend {options.backend} is gone; on a cluster, call yoco.workflow.sweep.run in Python with executor=client.get_executor()"
+        )
     names = [_full_name(name) for name in options.notebooks]
     paths = [_found(Path(given), options.folder / f"{name}.ipynb") for given, name in zip(options.notebooks, names)]
-    out = (options.out.expanduser() if options.out else runs.home() / f"sweep-{'-'.join(names)}").absolute()
+    out = (options.out.expanduser() if options.out else workflow.home() / f"sweep-{'-'.join(names)}").absolute()
     grid = sweep.points(paths, options.parameters, out)
     table = sweep.run(grid, out, jobs=options.jobs)
     failed = [row for row in table.to_dict("records") if row["status"] == "failed"]
@@ -150,59 +157,62 @@ def _found(*places: Path) -> Path:
 
 
 def _full_name(name: str) -> str:
-    from yoco import checks, params
+    from yoco.utils import checks
+    from yoco.workflow import parameters
 
     stem = Path(name).stem
-    matches = [full for full in params.NOTEBOOKS if full == stem or full.split("_")[0] == stem]
-    return matches[0] if matches else checks.one_of("notebook", stem, params.NOTEBOOKS)
+    matches = [full for full in parameters.NOTEBOOKS if full == stem or full.split("_")[0] == stem]
+    return matches[0] if matches else checks.one_of("notebook", stem, parameters.NOTEBOOKS)
 
 
 def _of(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
-    from yoco import params
+    from yoco.workflow import parameters
 
-    return {name: value for name, value in values.items() if name in params.NOTEBOOKS[notebook].model_fields}
+    return {name: value for name, value in values.items() if name in parameters.NOTEBOOKS[notebook].model_fields}
 
 
 def run_condense(options: argparse.Namespace) -> None:
     """The condensed set of the run's folder, made if it is not there, going on from its checkpoint."""
-    from yoco import data, params, runs
+    from yoco import data, workflow
+    from yoco.workflow import parameters
 
-    chosen = params.validated(options.notebook, given(options))
-    run = runs.folder(chosen.run_dir, chosen.dataset)
+    chosen = parameters.validated(options.notebook, given(options))
+    run = workflow.folder(chosen.run_dir, chosen.dataset)
     load = lambda: data.load(chosen.dataset, chosen.root, size=chosen.size)
-    runs.get_condensed(run, chosen.dataset, load, go_on=True, **chosen.condensation())
+    workflow.get_condensed(run, chosen.dataset, load, go_on=True, **chosen.condensation())
 
 
 def run_study(options: argparse.Namespace) -> None:
     """The table of methods × IPC_T for the run's condensed set, cell by cell into results.csv."""
-    from yoco import runs
+    from yoco import workflow
 
-    run, _ = _on_the_run_s_set(options, runs.get_results)
+    run, _ = _on_the_run_s_set(options, workflow.get_results)
     report(run)
 
 
 def run_ablations(options: argparse.Namespace) -> None:
     """The trainings of every ablation, cell by cell into results.csv."""
-    from yoco import runs
+    from yoco import workflow
 
-    run, table = _on_the_run_s_set(options, runs.get_ablations)
+    run, table = _on_the_run_s_set(options, workflow.get_ablations)
     print(f"{len(table)} rows in {run / 'ablations.csv'}; 05_ablations shows them")
 
 
 def run_noise(options: argparse.Namespace) -> None:
     """What every rule keeps of damaged sets, and the trainings that follow, cell by cell into results.csv."""
-    from yoco import runs
+    from yoco import workflow
 
-    run, (_, table) = _on_the_run_s_set(options, runs.get_noise)
+    run, (_, table) = _on_the_run_s_set(options, workflow.get_noise)
     print(f"{len(table)} rows in {run / 'noise.csv'}; 06_noise shows them")
 
 
 def _on_the_run_s_set(options: argparse.Namespace, work: Callable[..., Any]) -> tuple[Path, Any]:
     """Do `work` on the run's condensed set, made where it is missing, and the real images."""
-    from yoco import data, params, runs
+    from yoco import data, workflow
+    from yoco.workflow import parameters
 
-    chosen = params.validated(options.notebook, given(options))
-    run = runs.folder(chosen.run_dir, chosen.dataset)
+    chosen = parameters.validated(options.notebook, given(options))
+    run = workflow.folder(chosen.run_dir, chosen.dataset)
     real = data.load(chosen.real_dataset, chosen.root, size=chosen.size)
-    condensed = runs.get_condensed(run, chosen.dataset, lambda: real, **chosen.condensation())
+    condensed = workflow.get_condensed(run, chosen.dataset, lambda: real, **chosen.condensation())
     return run, work(run, condensed, real, chosen)

@@ -13,12 +13,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from yoco import checks, pixels, pool, spaces, timing, train
-from yoco import device as devices
-from yoco.data import ImageData, to_floats
-from yoco.lazy import pd
-from yoco.spaces import Space, normalise
-from yoco.train import Protocol
+from yoco.data import pixel_cache, spaces
+from yoco.data.datasets import ImageData
+from yoco.data.normalise import normalise, to_floats
+from yoco.data.spaces import Space
+from yoco.parallel import pool
+from yoco.training import network as train
+from yoco.training import timing
+from yoco.training.network import Protocol
+from yoco.utils import checks
+from yoco.utils import device as devices
+from yoco.utils.lazy import pd
 
 Subset = tuple[Tensor, Tensor]
 
@@ -36,7 +41,7 @@ class TestSet(NamedTuple):
     @classmethod
     def of(cls, data: ImageData, space: Space | None = None) -> TestSet:
         """The test images of `data`, in the space of the training images."""
-        images, by = pixels.as_array(data.test_images), space or data
+        images, by = pixel_cache.as_array(data.test_images), space or data
         if space is not None and space.whitening is not None:
             images = spaces.whitening_of(data, space.whitening)(data.test_images).numpy()
             by = spaces.Space((0.0,) * data.channels, (1.0,) * data.channels)
@@ -58,10 +63,10 @@ def evaluate(
     """Train a fresh network on a subset, test it on all test images. Returns the accuracy of the last epoch in %.
 
     images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n], or soft targets [n, K]. space:
-    of images that are not in 0..1 but what networks train on, `condensed.space` of an unbounded set. options: fields of `train.Protocol`,
+    of images that are not in 0..1 but what networks train on, `condensed.space` of an unbounded set. options: fields of `network.Protocol`,
     and `protocol`, "even" or "paper" (see `Protocol.of`).
     Augmented by colour, and one of crop, scale and rotate, and flip, a draw an image, with CutMix; or as the published code
-    does on ImageNet-10 (augmentation="imagenet", see `train.augmentation_of`). Raises ValueError or TypeError if images or
+    does on ImageNet-10 (augmentation="imagenet", see `network.augmentation_of`). Raises ValueError or TypeError if images or
     labels do not fit `data`, FloatingPointError if training diverges.
     """
     check_subset(images, labels, data, space)

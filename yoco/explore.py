@@ -18,10 +18,14 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from yoco import checks, formation, pictures, plots, study, style
-from yoco.charts import score_names
-from yoco.condensed import CondensedSet
-from yoco.dynamics import Dynamics
+from yoco import formation, plots
+from yoco.dynamics.dynamics import Dynamics
+from yoco.experiments import study, tables
+from yoco.plots import style
+from yoco.plots.images import pixels
+from yoco.prune.ranking import score_names
+from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import checks
 
 COLUMNS, SHOWN = 10, 40  # images a row and a page of the browser
 SIDE = 44  # pixels of an image on the screen
@@ -121,7 +125,7 @@ def budgets(condensed: CondensedSet, dynamics: Dynamics, *, ipc_to: int = 1, **o
     def update() -> None:
         cells, cell_count = budget.value * condensed.factor**2, condensed.ipc * condensed.factor**2
         lost = {s.method: int((s.per_class_counts == 0).sum()) for s in chosen(budget.value)}
-        without = ", ".join(f"{plots.title_of(method)} {count}" for method, count in lost.items() if count) or "none"
+        without = ", ".join(f"{tables.title_of(method)} {count}" for method, count in lost.items() if count) or "none"
         text = f"IPC_T {budget.value}: {cells} of {cell_count} formed images a class, or as many in all. Classes left without any: {without}."
         words.show(text)
         width = WIDTHS["methods" if by_class.value == ALL else "class"]
@@ -227,7 +231,7 @@ def _uri(condensed: CondensedSet, index: int) -> str:
     image, cell = divmod(index, condensed.factor**2)
     formed = condensed.pictures(formation.form(condensed.images[image : image + 1], condensed.factor))[cell]
     buffer = io.BytesIO()
-    Image.fromarray((pictures.pixels(formed) * 255).round().astype("uint8")).save(buffer, "PNG")
+    Image.fromarray((pixels(formed) * 255).round().astype("uint8")).save(buffer, "PNG")
     return _data(buffer.getvalue())
 
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from yoco import checks
+from yoco.utils import checks
 
 PADDING = 0.5  # mid-grey, for sizes that factor does not divide
 MODES = ("nearest", "antialias")

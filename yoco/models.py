@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from yoco import checks, seeds
+from yoco.utils import checks, seeds
 
 MOST_DEPTH = 16  # halvings of an image of 65,536 pixels a side
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoco import checks, clusters
-from yoco.condensed import CondensedSet
-from yoco.dynamics import Dynamics, lbpe_settings
-from yoco.recorder import forgotten, margin, top_epochs
+from yoco.dynamics.dynamics import Dynamics, forgotten, lbpe_settings, margin, top_epochs
+from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import checks
+from yoco.utils import kmeans as clusters
 
 DIRECTIONS = ("high", "low")  # of a score: the end that is hard
 NEEDS = ("none", "early", "full")  # of a training run (appendix, Table 1)

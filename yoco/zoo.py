@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from yoco import checks
-from yoco.condensed import CondensedSet
-from yoco.dynamics import Dynamics
-from yoco.lazy import pd
+from yoco.dynamics.dynamics import Dynamics
+from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import checks
+from yoco.utils.lazy import pd
 
 PREFIX = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
 _FOLDER = files("yoco").joinpath("zoo_files")

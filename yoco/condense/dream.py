@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yoco import checks, clusters, seeds, timing, train
 from yoco.condense.idc import GradientMatching
-from yoco.condense.settings import IdcSettings, idc_preset, overridden
+from yoco.condense.presets import IdcSettings, idc_preset, overridden
+from yoco.training import network as training
+from yoco.training import timing
+from yoco.utils import checks, kmeans, seeds
 
 REAL_BATCH = 128  # representatives of a class
 LAPTOP_POOL = 500  # images of a class that a renewal embeds: a few percent of the ten loops that it serves
@@ -80,16 +82,16 @@ class RepresentativeMatching(GradientMatching):
             if label in self.own:
                 chosen[label] = self._representatives(network, pool, count)
             else:  # another rank's: what it draws is drawn here too
-                clusters.pass_over(count, self.source)
+                kmeans.pass_over(count, self.source)
         return self.ranks.sum(chosen)
 
     def _representatives(self, network: nn.Module, pool: Tensor, count: int) -> Tensor:
         """Indices int64 [count] of the images of `pool` that are nearest to as many centres."""
         with torch.no_grad():
-            embedded = train.outputs(network.features, lambda part: self.real[pool[part]], len(pool), self.precision)
-        if not clusters.measurable(embedded):  # a network that diverged: any images do, the loss will say so
+            embedded = training.outputs(network.features, lambda part: self.real[pool[part]], len(pool), self.precision)
+        if not kmeans.measurable(embedded):  # a network that diverged: any images do, the loss will say so
             embedded = torch.zeros_like(embedded)
-        return pool[clusters.representatives(embedded, count, self.source)]
+        return pool[kmeans.representatives(embedded, count, self.source)]
 
     def state(self) -> dict[str, Tensor]:
         return {**super().state(), "representatives": self.representatives}

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yoco import augment, checks, formation, timing
+from yoco import augment, formation
+from yoco.condense.gradient_matching import layer_weights
 from yoco.condense.idc import GradientMatching
-from yoco.condense.matching import layer_weights
-from yoco.condense.settings import PRESETS, MatchingSettings, default_model, overridden, smoke_width
+from yoco.condense.presets import PRESETS, MatchingSettings, default_model, overridden, smoke_width
+from yoco.training import timing
+from yoco.utils import checks
 
 OUTER = 1000  # fresh networks, in the published code
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # ipc: image steps a network, epochs after each

@@ -7,35 +7,19 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from yoco import augment, formation, models, seeds, timing, train
-from yoco import device as devices
-from yoco.condense.matching import GradientMatcher, convolution_weights
-from yoco.condense.settings import IdcSettings, unit_of
-from yoco.condensed import CondensedSet
-from yoco.data import ImageData, to_floats
-from yoco.loop import Stepper
-from yoco.ranks import ALONE, Ranks
-from yoco.real import RealImages
-from yoco.spaces import normalise
-
-PACKED = 100  # condensed images that are packed at a time
-PACKING = "nearest"  # how every method shrinks the real images that it starts from
-
-
-def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
-    """The training images that condensation starts from: random ones, class after class. Int64 [classes * ipc * factor²]."""
-    return torch.cat([members[seeds.choice(len(members), ipc * factor**2, source)] for members in members_of(data)])
-
-
-def members_of(data: ImageData) -> list[Tensor]:
-    """Indices of each class's training images."""
-    return [torch.nonzero(data.train_labels == label).flatten() for label in range(len(data.classes))]
-
-
-def packed(data: ImageData, chosen: Tensor, factor: int, mode: str = PACKING) -> Tensor:
-    """Training images by index, shrunk to cells (mode: of `formation.pack`): float [n / factor², C, S, S] in 0..1."""
-    parts = chosen.split(PACKED * factor**2)  # floats of all real images would be factor² times what is kept
-    return torch.cat([formation.pack(to_floats(data.train_images[part]), factor, data.size, mode) for part in parts])
+from yoco import augment, formation, models
+from yoco.condense.base import members_of, packed, start_choice
+from yoco.condense.gradient_matching import GradientMatcher, convolution_weights
+from yoco.condense.presets import IdcSettings, unit_of
+from yoco.data.batches import RealImages
+from yoco.data.datasets import ImageData
+from yoco.data.normalise import normalise
+from yoco.parallel.distributed import ALONE, Ranks
+from yoco.training import network as train
+from yoco.training import timing
+from yoco.training.resumable import Stepper
+from yoco.utils import device as devices
+from yoco.utils import seeds
 
 
 class GradientMatching(Stepper):
@@ -184,7 +168,7 @@ class GradientMatching(Stepper):
         self._train_network(self.real.of(chosen), self.train_labels[chosen.to(self.device)])
 
     def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: float) -> None:
-        """One epoch on normalised images; options: of `train.epoch`."""
+        """One epoch on normalised images; options: of `network.epoch`."""
         shared = {"classes": len(self.members), "augmentation": self.training, "batch_size": self.settings.network_batch}
         train.epoch(self.network_step, images, labels, self.own_source, **shared, **options)
 
@@ -199,19 +183,3 @@ class GradientMatching(Stepper):
         self.velocity = state["velocity"].to(self.device)
         seeds.restore(state, self.source, self.own_source)
         train.restore_network(self.network_step, state)
-
-
-def real_set(data: ImageData, ipc: int, factor: int, seed: int, packing: str = PACKING) -> CondensedSet:
-    """Packed random real images: where every method but DREAM starts from under the same seed (see `start_set`).
-
-    packing: mode of `formation.pack`. Raises ValueError if a class has fewer than ipc * factor² images.
-    """
-    data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
-    images = packed(data, start_choice(data, ipc, factor, seeds.generator(seed)), factor, packing)
-    return condensed_from(images, data, ipc, factor, "real", {"dataset": data.name, "seed": seed, "packing": packing})
-
-
-def condensed_from(images: Tensor, data: ImageData, ipc: int, factor: int, method: str, info: Mapping[str, object]) -> CondensedSet:
-    """Images of `data`'s classes, class after class, as a CondensedSet."""
-    labels = torch.arange(len(data.classes)).repeat_interleave(ipc)
-    return CondensedSet(images.detach().cpu(), labels, factor, data.classes, data.mean, data.std, method, info)

@@ -14,16 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from yoco import checks, formation, seeds, timing
-from yoco import device as devices
-from yoco.condense import ntk
-from yoco.condense.idc import packed, start_choice
-from yoco.condense.settings import PRESETS, overridden
-from yoco.data import ImageData, to_floats
-from yoco.loop import Stepper
-from yoco.ranks import ALONE, Ranks
-from yoco.real import RealImages
-from yoco.spaces import normalise
+from yoco import formation
+from yoco.condense import kip_kernels
+from yoco.condense.base import packed, start_choice
+from yoco.condense.presets import PRESETS, overridden
+from yoco.data.batches import RealImages
+from yoco.data.datasets import ImageData
+from yoco.data.normalise import normalise, to_floats
+from yoco.parallel.distributed import ALONE, Ranks
+from yoco.training import timing
+from yoco.training.resumable import Stepper
+from yoco.utils import checks, seeds
+from yoco.utils import device as devices
 
 KERNELS = ("fc", "conv", "auto")
 AFFORDABLE = 1e10  # covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15 minutes of a core
@@ -78,7 +80,7 @@ def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) ->
         base = replace(base, kernel="auto", real_batch=100, iterations=40)
     chosen = overridden(base, overrides)
     if chosen.kernel == "conv":
-        ntk.conv_entries(size, chosen.depth)
+        kip_kernels.conv_entries(size, chosen.depth)
     return chosen
 
 
@@ -94,7 +96,7 @@ class Pair:
 
     @property
     def pixels(self) -> int:
-        return ntk.conv_entries(self.size, self.depth) if self.kernel == "conv" else self.size**2
+        return kip_kernels.conv_entries(self.size, self.depth) if self.kernel == "conv" else self.size**2
 
     def per_second(self, threads: int, patience: float) -> float:
         """Of random images, ever more at once until a run of them takes a good part of `patience` seconds."""
@@ -117,7 +119,7 @@ class Pair:
 
 def kernel_of(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:
     """The function of a kernel, "fc" or "conv"."""
-    return {"fc": ntk.fc_kernel, "conv": ntk.conv_kernel}[name]
+    return {"fc": kip_kernels.fc_kernel, "conv": kip_kernels.conv_kernel}[name]
 
 
 def ridge_regression(among: Tensor, towards: Tensor, labels: Tensor, ridge: float) -> Tensor:
@@ -261,7 +263,7 @@ def _chosen_kernel(settings: KipSettings, size: int, pairs: int, device: torch.d
     if settings.kernel != "auto":
         return settings.kernel
     try:
-        work = settings.steps * pairs * ntk.conv_entries(size, settings.depth)
+        work = settings.steps * pairs * kip_kernels.conv_entries(size, settings.depth)
     except ValueError:  # too large an image, or too small a one
         return "fc"
     return "conv" if work <= AFFORDABLE * (1 if device.type == "cpu" else GPU_FACTOR) else "fc"

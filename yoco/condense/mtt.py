@@ -9,17 +9,20 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from yoco import checks, formation, models, timing, train
-from yoco import device as devices
-from yoco.condense.experts import AUGMENTATION, ExpertSettings
-from yoco.condense.idc import packed, start_choice
-from yoco.condense.pool import Pool
-from yoco.condense.settings import PRESETS, default_model, overridden, smoke_width
-from yoco.condense.student import Batch, Student, distance_gradients
-from yoco.data import ImageData
-from yoco.loop import Stepper
-from yoco.ranks import ALONE, Ranks
-from yoco.spaces import normalise
+from yoco import formation, models
+from yoco.condense.base import packed, start_choice
+from yoco.condense.expert_pool import Pool
+from yoco.condense.mtt_experts import AUGMENTATION, ExpertSettings
+from yoco.condense.mtt_student import Batch, Student, distance_gradients
+from yoco.condense.presets import PRESETS, default_model, overridden, smoke_width
+from yoco.data.datasets import ImageData
+from yoco.data.normalise import normalise
+from yoco.parallel.distributed import ALONE, Ranks
+from yoco.training import network as training
+from yoco.training import timing
+from yoco.training.resumable import Stepper
+from yoco.utils import checks
+from yoco.utils import device as devices
 
 LEAST_STUDENT_LR = 1e-5  # the learned rate stays positive
 PUBLISHED = {  # CIFAR-10 without whitening, by ipc
@@ -196,7 +199,7 @@ class TrajectoryMatching(Stepper):
         size = min(count, self.settings.synthetic_batch or count)
         parts: list[Tensor] = []
         while len(parts) < self.settings.student_steps:
-            parts += train.batches(count, size, self.source)
+            parts += training.batches(count, size, self.source)
         parts = parts[: self.settings.student_steps]
         return [(part.to(self.device), AUGMENTATION.draw(len(part), self.data.size, self.source)) for part in parts]
 

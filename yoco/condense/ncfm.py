@@ -11,20 +11,22 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.func import functional_call
 
-from yoco import checks, formation, graphs, models, seeds, timing
-from yoco import device as devices
-from yoco.condense.characteristic import characteristic, distance, prefix_averages, prefix_weights
-from yoco.condense.experts import PairSettings
-from yoco.condense.idc import members_of, packed, start_choice
+from yoco import formation, models
+from yoco.condense.base import members_of, packed, start_choice
+from yoco.condense.expert_pool import Pool
+from yoco.condense.mtt_experts import PairSettings
 from yoco.condense.ncfm_draws import AUGMENTATION, DeviceDraws, Draws, HostDraws
 from yoco.condense.ncfm_frequencies import Mixture, Normal
-from yoco.condense.pool import Pool
-from yoco.condense.settings import PRESETS, default_model, overridden, smoke_width
-from yoco.data import ImageData
-from yoco.loop import Stepper
-from yoco.ranks import ALONE, Ranks
-from yoco.real import RealImages
-from yoco.spaces import normalise
+from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_weights
+from yoco.condense.presets import PRESETS, default_model, overridden, smoke_width
+from yoco.data.batches import RealImages
+from yoco.data.datasets import ImageData
+from yoco.data.normalise import normalise
+from yoco.parallel.distributed import ALONE, Ranks
+from yoco.training import timing
+from yoco.training.resumable import Stepper
+from yoco.utils import checks, graphs, seeds
+from yoco.utils import device as devices
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
 Number = float | Tensor

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from yoco import augment, seeds
+from yoco import augment
+from yoco.condense.expert_pool import Pool
 from yoco.condense.ncfm_frequencies import Normal
-from yoco.condense.pool import Pool
+from yoco.utils import seeds
 
 AUGMENTATION = augment.Augmentation(augment.MATCHING)  # a draw per class, for its real and synthetic images alike
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from yoco import checks
+from yoco.utils import checks
 
 STEPS = (1, 2, 3, 5, 7)  # of each power of ten
 

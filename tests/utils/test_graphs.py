@@ -1,0 +1,106 @@
+"""CUDA graphs, with a stand-in for CUDA that records a function and runs it again on the same tensors."""
+
+import contextlib
+import types
+
+import pytest
+import torch
+
+from yoco.utils import graphs, seeds
+
+GPU = types.SimpleNamespace(type="cuda")
+CPU = torch.device("cpu")
+
+
+class Graph:
+    """Replays what was recorded: runs it again, and writes the results where the recording left them."""
+
+    made: list = []
+
+    def __init__(self):
+        self.generators, self.replays = [], 0
+        Graph.made.append(self)
+
+    def register_generator_state(self, generator):
+        self.generators.append(generator)
+
+    def replay(self):
+        self.replays += 1
+        recording = self.recording
+        fresh = recording.function(*recording.inputs, **recording.options)
+        for old, new in zip(recording.outputs, fresh):
+            old.copy_(new)
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    Graph.made = []
+    stream = types.SimpleNamespace(wait_stream=lambda other: None)
+    record = graphs._Recording._record
+
+    def recorded(self):
+        state = [option.get_state() for option in self.options.values()]
+        record(self)  # a recording draws nothing
+        self.graph.recording = self
+        for option, before in zip(self.options.values(), state):
+            option.set_state(before)
+
+    monkeypatch.setattr(graphs._Recording, "_record", recorded)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("graph", "stream", "device"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: contextlib.nullcontext())
+    for name, stand_in in {"CUDAGraph": Graph, "Stream": lambda device: stream, "current_stream": lambda: stream}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, device=None: empty(*size))
+
+
+def moved(values, rate, *, source):
+    return values - rate * torch.rand(values.shape, generator=source), values.sum()
+
+
+def test_a_recorded_function_gives_what_the_plain_one_gives(cuda):
+    """Numbers and tensors are read anew, results belong to the caller, and generators go on from where they are."""
+    fast, source, same = graphs.captured(moved, GPU), seeds.generator(0), seeds.generator(0)
+    values, kept = torch.ones(3), []
+    for number in range(8):
+        result = fast(values, 0.1 * number, source=source)
+        expected = moved(values, torch.tensor(0.1 * number), source=same)
+        assert torch.equal(result[0], expected[0]) and torch.equal(result[1], expected[1])
+        kept.append((values, values.clone()))
+        values = result[0]
+    assert all(torch.equal(*pair) for pair in kept)
+    (graph,) = Graph.made
+    assert graph.replays == 8 - graphs.WARM_UP and graph.generators == [source]
+
+
+def test_each_shape_and_option_has_a_graph_of_its_own(cuda):
+    fast, source = graphs.captured(moved, GPU), seeds.generator(0)
+    for _ in range(graphs.WARM_UP + 2):
+        for size in (2, 3):
+            assert fast(torch.ones(size), 0.5, source=source)[1] == size
+        fast(torch.ones(2), 0.5, source=(other := seeds.generator(1)))
+    assert sorted(len(graph.generators) for graph in Graph.made) == [1, 1] and other is not source
+
+
+def test_what_cannot_be_recorded_says_how_to_do_without(cuda):
+    def reading(values):
+        if reads.append(values) or len(reads) > graphs.WARM_UP:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return (values,)
+
+    reads, fast = [], graphs.captured(reading, GPU)
+    for _ in range(graphs.WARM_UP):
+        fast(torch.ones(1))
+    with pytest.raises(RuntimeError) as caught:
+        fast(torch.ones(1))
+    assert "YOCO_GRAPHS=0" in caught.value.__notes__[0]
+
+
+def test_without_a_gpu_or_if_switched_off_the_function_is_left_as_it_is(cuda, monkeypatch):
+    assert graphs.captured(moved, CPU) is moved and graphs.captured(moved, GPU) is not moved
+    monkeypatch.setenv("YOCO_GRAPHS", "0")
+    assert graphs.captured(moved, GPU) is moved
+    monkeypatch.delenv("YOCO_GRAPHS")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert graphs.captured(moved, GPU) is moved

@@ -1,0 +1,9 @@
+from .base import Method as Method
+from .base import real_set as real_set
+from .condense import condense as condense
+from .condense import start_set as start_set
+from .methods import METHODS as METHODS
+from .methods import factor_of as factor_of
+from .methods import unending as unending
+from .presets import PRESETS as PRESETS
+from .presets import settings_for as settings_for

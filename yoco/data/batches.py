@@ -1,0 +1,51 @@
+"""Real images by index, normalised: bytes where they are, floats only of what is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from yoco.data.datasets import ImageData
+from yoco.data.normalise import normalise, to_floats
+from yoco.utils import device as devices
+
+
+@dataclass(frozen=True, eq=False)
+class RealImages:
+    """Images that are normalised as they are indexed: what `network.epoch` takes in the place of a tensor of floats.
+
+    pixels: uint8 [N, C, S, S], on `device` or not: what is indexed is on it either way, with the same bits. mean, std: per
+    channel, tensors on `device` where no copy should wait. chosen: int64 [n], which of them this is, in this order; None: all.
+    """
+
+    pixels: Tensor
+    mean: Sequence[float] | Tensor
+    std: Sequence[float] | Tensor
+    device: torch.device
+    chosen: Tensor | None = None
+
+    @classmethod
+    def training(cls, data: ImageData, device: torch.device) -> "RealImages":
+        """The training images, held by `device` where they leave it half of its free memory, else left where they are."""
+        mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
+        return cls(devices.resident(data.train_images, device), mean, std, device)
+
+    def __len__(self) -> int:
+        return len(self.pixels) if self.chosen is None else len(self.chosen)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Float32 [n, C, S, S] of indices int64 [n]."""
+        return normalise(to_floats(self.bytes(index)), self.mean, self.std)
+
+    def bytes(self, index: Tensor) -> Tensor:
+        """The same, uint8 in 0..255."""
+        return self.pixels[self._own(index)].to(self.device)
+
+    def of(self, index: Tensor) -> "RealImages":
+        """Those with these indices alone, in this order."""
+        return replace(self, chosen=self._own(index))
+
+    def _own(self, index: Tensor) -> Tensor:
+        index = index.to(self.pixels.device)
+        return index if self.chosen is None else self.chosen[index]

@@ -1,0 +1,197 @@
+"""Folders of images: which files are read, of which split and class; what is skipped is counted and told once."""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from yoco.utils import checks, seeds
+
+ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+TRAIN, TEST = ("train",), ("test", "val", "valid", "validation")  # folder names of the two splits, the first that is there
+JUNK = ("__macosx", "thumbs.db", "desktop.ini")  # what systems leave, in lower case; so are all names that begin with a dot
+WANTED = "wanted: train/ and test/ (or val/, valid/), a folder per class in each, or folders of classes alone"
+
+
+class Listed(NamedTuple):
+    """Files of one split: paths under `root`, as text (a million Paths would be a gigabyte), and their labels, class after class."""
+
+    root: Path
+    names: list[str]
+    labels: list[int]
+
+
+class Walk:
+    """Lists the images under a folder, and counts by kind what it skips.
+
+    Args:
+        top: the folder that links may not leave.
+        follow_links: whether they may.
+    """
+
+    def __init__(self, top: Path, follow_links: bool = False) -> None:
+        self.top, self.follow_links = top.resolve(), follow_links
+        self.skipped: Counter[str] = Counter()
+
+    def classes(self, folder: Path) -> list[str]:
+        """Names of the folders in `folder`, sorted."""
+        found = self._entries(folder)
+        self.skipped["files outside of the classes' folders"] += sum(not entry.is_dir() for entry in found)
+        return sorted(entry.name for entry in found if entry.is_dir())
+
+    def images(self, root: Path, folder: str) -> list[str]:
+        """Images anywhere under root/folder, sorted, as paths from `root`."""
+        found, todo, seen = [], [folder], set()
+        while todo:
+            inside = todo.pop()
+            if (real := os.path.realpath(root / inside)) in seen:  # a link into a folder that holds it
+                continue
+            seen.add(real)
+            for entry in self._entries(root / inside):
+                if entry.is_dir():
+                    todo.append(os.path.join(inside, entry.name))
+                elif not entry.is_file():
+                    self.skipped["entries that are no regular files"] += 1
+                elif (ending := os.path.splitext(entry.name)[1].lower()) in ENDINGS:
+                    found.append(os.path.join(inside, entry.name))
+                else:
+                    self.skipped[f"files ending in {ending or 'nothing'}"] += 1
+        return sorted(found, key=lambda path: path.split(os.sep))
+
+    def _entries(self, folder: Path) -> list[os.DirEntry]:
+        with os.scandir(folder) as entries:
+            plain = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in JUNK]
+        return [entry for entry in plain if self._stays(entry)]
+
+    def _stays(self, entry: os.DirEntry) -> bool:
+        if self.follow_links or not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(self.top):
+            return True
+        self.skipped["links that leave the folder (follow_links=True follows them)"] += 1
+        return False
+
+    def say(self) -> None:
+        """Warn once of all that was skipped."""
+        if told := [f"{count} {what}" for what, count in sorted(self.skipped.items()) if count]:
+            warnings.warn(checks.printable(f"{self.top.name}: skipped {'; '.join(told)}"), stacklevel=4)
+
+
+def listed(
+    path: Path, classes: Sequence[str], limit: int | None, *, test_share: float | None = None, follow_links: bool = False
+) -> tuple[Listed, Listed, list[str]]:
+    """List the images of a folder's two splits.
+
+    Args:
+        path: the folder that holds train/ and one of `TEST`, or with `test_share` only one of train/ and the classes' folders.
+        classes: folders to take, in that order; empty: all of the training split, sorted.
+        limit: images per class at most, the first ones.
+        test_share: share of each class that is drawn, always alike, as test images if the folder has no test split.
+        follow_links: whether links may leave the folder.
+
+    Returns:
+        Training images, test images, and the classes' names.
+
+    Raises:
+        FileNotFoundError: if the folder, a split or a class is missing, or a class has no images.
+        ValueError: if there are fewer than two classes, or a class is too small to be split.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"no folder at {path}")
+    walk = Walk(path, follow_links)
+    train, test = _split(path, TRAIN, walk), _split(path, TEST, walk)
+    if train is None and test is None and test_share is not None:
+        train = path
+    for folder, names in ((train, TRAIN), (test, TEST)):
+        if folder is None and (names is TRAIN or test_share is None):
+            raise FileNotFoundError(f"{path} has no folder {' or '.join(names)}; {WANTED}")
+    names = _classes(walk, train, classes)
+    whole = _of_classes(walk, train, names)
+    if test is None:
+        first, second = _shared_out(whole, test_share)
+        how = f"{test_share:.0%} of each class, {len(second.names)} images, were drawn as test images (seed 0)"
+        print(f"{checks.printable(path.name)} has no test split: {how}")
+    else:
+        only = set(walk.classes(test)) - set(names)
+        walk.skipped["classes of the test split that the training split lacks"] += 0 if classes else len(only)
+        first, second = whole, _of_classes(walk, test, names)
+    walk.say()
+    return _limited(first, limit), _limited(second, limit), names
+
+
+def _split(path: Path, names: Collection[str], walk: Walk) -> Path | None:
+    """The first of these folders that is there."""
+    found = next((path / name for name in names if (path / name).is_dir()), None)
+    if found and not walk.follow_links and not found.resolve().is_relative_to(walk.top):
+        raise FileNotFoundError(f"{found} is a link that leaves the folder; follow_links=True follows it")
+    return found
+
+
+def _classes(walk: Walk, folder: Path, wanted: Sequence[str]) -> list[str]:
+    found = walk.classes(folder)
+    if missing := sorted(set(wanted) - set(found)):
+        raise FileNotFoundError(f"{folder} has no folder for class {', '.join(missing[:5])}")
+    names = list(wanted or found)
+    if len(names) < 2:
+        told = "; ".join(f"{count} {what}" for what, count in walk.skipped.items() if count)
+        raise ValueError(f"{folder}: at least 2 class folders are needed, got {len(names)}{told and f'; skipped {told}'}")
+    return names
+
+
+def _of_classes(walk: Walk, folder: Path, classes: Sequence[str]) -> Listed:
+    names: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        if not (folder / name).is_dir():
+            raise FileNotFoundError(f"{folder} has no folder for class {name}")
+        images = walk.images(folder, name)
+        if not images:
+            raise FileNotFoundError(f"no images in {folder / name}; read are {' '.join(ENDINGS)}")
+        names += images
+        labels += [label] * len(images)
+    return Listed(folder, names, labels)
+
+
+def _shared_out(whole: Listed, share: float) -> tuple[Listed, Listed]:
+    """Training and test images, see `seeds.drawn_of_each`."""
+    drawn = seeds.drawn_of_each(torch.tensor(whole.labels), share, seeds.generator(0, stream=5))
+    first, second = (_chosen(whole, torch.nonzero(drawn == value).flatten().tolist()) for value in (False, True))
+    return first, second
+
+
+def _chosen(split: Listed, numbers: Sequence[int]) -> Listed:
+    return Listed(split.root, [split.names[n] for n in numbers], [split.labels[n] for n in numbers])
+
+
+def _limited(split: Listed, limit: int | None) -> Listed:
+    if limit is None:
+        return split
+    seen: Counter[int] = Counter()
+    kept = []
+    for number, label in enumerate(split.labels):
+        seen[label] += 1
+        if seen[label] <= limit:
+            kept.append(number)
+    return _chosen(split, kept)
+
+
+def tiny_imagenet(root: Path) -> tuple[Listed, Listed, list[str]]:
+    """The splits of Tiny-ImageNet as its authors' archive has them: classes of validation images are in a text file.
+
+    Args:
+        root: the folder tiny-imagenet-200, or the one that holds it.
+
+    Raises:
+        FileNotFoundError: if it is not there, or a file is missing; it says where the archive is.
+    """
+    folder = next((path for path in (root, root / "tiny-imagenet-200") if (path / "val" / "val_annotations.txt").is_file()), None)
+    if folder is None:
+        raise FileNotFoundError(f"no tiny-imagenet-200 in {root}: unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip there")
+    walk = Walk(folder)
+    names = _classes(walk, folder / "train", ())
+    rows = [line.split("\t")[:2] for line in (folder / "val" / "val_annotations.txt").read_text().splitlines() if line.strip()]
+    number = {name: label for label, name in enumerate(names)}
+    val = sorted((number[name], os.path.join("images", file)) for file, name in rows if name in number)
+    return _of_classes(walk, folder / "train", names), Listed(folder / "val", [file for _, file in val], [label for label, _ in val]), names

@@ -1,0 +1,5 @@
+"""Dynamics: what one training run showed of each formed image, epoch by epoch, from which every score is computed."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

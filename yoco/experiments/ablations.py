@@ -1,0 +1,96 @@
+"""What each part of YOCO does: the trainings that take one part away each, and how far rankings agree between training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
+from typing import Any
+
+from yoco import prune
+from yoco.dynamics.dynamics import Dynamics
+from yoco.experiments.study import Cell, grid
+from yoco.models import MODELS
+from yoco.sets.condensed_set import CondensedSet
+from yoco.utils.lazy import pd
+
+Variant = dict[str, Any]
+TOP_K, WITHIN = (1, 3, 10, 30), (10, 50, 100, 200)
+# LBPE of probabilities, as the paper's formula has it, and of raw logits
+OUTPUTS: list[Variant] = [{"method": "yoco", "output": output} for output in ("probabilities", "logits")]
+# the two rules apart and together: neither, balance, low LBPE, both
+TWO_RULES: list[Variant] = [{"method": method, "balanced": balanced} for method, balanced in product(("random", "yoco"), (False, True))]
+
+
+def epochs_read(top_k: Sequence[int] = TOP_K, within: Sequence[int] = WITHIN) -> list[Variant]:
+    """LBPE from the `top_k` most accurate epochs among the first `within`, for each pair of them."""
+    return [{"method": "yoco", "top_k": k, "within": w} for k, w in product(top_k, within)]
+
+
+def rules(methods: Sequence[str] | None = None) -> list[Variant]:
+    """Either end of each method's score (None: of all methods), balanced and not. Random's ends are two draws: what the draw alone does."""
+    methods = prune.compared() if methods is None else methods
+    return [{"method": method, "keep": keep, "balanced": balanced} for method in methods for keep, balanced in product(prune.KEEP, (False, True))]
+
+
+def plan(
+    condensed: CondensedSet,
+    whole: Sequence[Dynamics],
+    early: Sequence[Dynamics],
+    clean: Sequence[Dynamics],
+    others: Mapping[str, tuple[CondensedSet, Sequence[Dynamics]]],
+    *,
+    methods: Sequence[str] | None = None,
+    top_k: Sequence[int] = TOP_K,
+    within: Sequence[int] = WITHIN,
+    networks: Sequence[str] = tuple(MODELS),
+    **options: Any,
+) -> list[Cell]:
+    """Every training of every ablation, named in the label "ablation".
+
+    whole: complete runs. early: runs with the logits of all epochs that top_k and within read; clean: the same, seen on
+    unaugmented images. others: sets and early runs by condensation method. options: of `study.grid`; width is that of
+    `model`, other networks have their own.
+    """
+    methods = tuple(prune.METHODS if methods is None else methods)
+    own = {network: options if network == options.get("model", "convnet") else {**options, "model": network, "width": None} for network in networks}
+    by_early = [{"method": name} for name in prune.METHODS if prune.METHODS[name].needs == "early" and name in methods]
+    parts = [
+        grid(condensed, early, OUTPUTS, labels={"ablation": "output"}, **options),
+        grid(condensed, early, epochs_read(top_k, within), labels={"ablation": "epochs_read"}, **options),
+        grid(condensed, whole, rules(methods), labels={"ablation": "rules"}, **options),
+        *(
+            grid(condensed, recorded, by_early or OUTPUTS[:1], labels={"ablation": "record_on", "record_on": record_on}, **options)
+            for record_on, recorded in (("augmented", early), ("clean", clean))
+        ),
+        *(grid(*other, TWO_RULES, labels={"ablation": "condensation"}, **options) for other in others.values()),
+        *(grid(condensed, early, TWO_RULES, labels={"ablation": "network"}, **own[network]) for network in networks),
+    ]
+    return [cell for part in parts for cell in part]
+
+
+def labelled(results: pd.DataFrame) -> pd.DataFrame:
+    """With two columns for a reader: rule ("easy, balanced") and choice ("YOCO, balanced")."""
+    balance = results["balanced"].map({True: "balanced", False: "unbalanced"})
+    titles = results["method"].map(lambda method: prune.METHODS[method].title)
+    return results.assign(rule=results["keep"] + ", " + balance, choice=titles + ", " + balance)
+
+
+def agreement(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> pd.DataFrame:
+    """Spearman correlation of each score between every two training runs: columns score, first, second, spearman."""
+    tables = [prune.score_table(condensed, recorded) for recorded in dynamics]
+    names = prune.score_names(tables[0])
+    rows = [
+        (name, first, second, tables[first][name].corr(tables[second][name], method="spearman"))
+        for name in names
+        for first, second in combinations(range(len(tables)), 2)
+    ]
+    return pd.DataFrame(rows, columns=["score", "first", "second", "spearman"])
+
+
+def overlap(condensed: CondensedSet, dynamics: Sequence[Dynamics], ipc_to: Sequence[int]) -> pd.DataFrame:
+    """Share of what a method keeps under one training run that it keeps under another: method, ipc_to, first, second, shared (0..1)."""
+    rows = []
+    for name, budget in product(prune.compared(), ipc_to):
+        kept = [set(prune.prune(condensed, recorded, name, budget, seed=n).indices.tolist()) for n, recorded in enumerate(dynamics)]
+        rows += [(name, budget, a, b, len(kept[a] & kept[b]) / len(kept[a])) for a, b in combinations(range(len(kept)), 2)]
+    return pd.DataFrame(rows, columns=["method", "ipc_to", "first", "second", "shared"])

@@ -1,0 +1,126 @@
+"""Damage with a record of it: wrong labels, and images that are blurred, noisy or covered, in real data and in condensed sets."""
+
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor
+
+from yoco import formation
+from yoco.data.datasets import ImageData
+from yoco.data.normalise import to_floats
+from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import checks, seeds
+
+LABEL_KINDS = ("symmetric", "class_dependent")
+IMAGE_KINDS = ("blur", "noise", "occlusion")
+KINDS = LABEL_KINDS + IMAGE_KINDS
+BLUR = 1 / 8  # standard deviation of the Gaussian, as a share of the side
+NOISE = 0.3  # standard deviation of the Gaussian noise, of values in 0..1
+COVER = 1 / 2  # side of the grey square that covers, as a share of the image's
+GREY = 0.5
+BLOCK = 4096  # images that are damaged at once
+
+
+def damage_data(data: ImageData, kind: str, percent: int, seed: int = 0) -> tuple[ImageData, Tensor]:
+    """Damage `percent` of every class's training images. Returns the data, and which images it was, bool [N].
+
+    kind: "symmetric" (a label becomes any other with equal chance), "class_dependent" (class k becomes k + 1, the last
+    class 0), "blur" (Gaussian, standard deviation an eighth of the side), "noise" (Gaussian, standard deviation 0.3 of
+    values in 0..1, then clamped), "occlusion" (a grey square of half the side, at random). percent in 0..100, rounded to
+    whole images. The test images stay as they are; the training images are copied into memory where any are spoiled.
+    Raises TypeError or ValueError at bad arguments, and where a class has no image left.
+    """
+    checks.instance("data", data, ImageData)
+    source = _checked_source(kind, percent, seed)
+    damaged = _chosen(data.train_labels, percent, source)
+    if kind in LABEL_KINDS:
+        return replace(data, train_labels=_wrong(data.train_labels, damaged, kind, len(data.classes), source)), damaged
+    images = data.train_images.clone()
+    for block in torch.nonzero(damaged).flatten().split(BLOCK):
+        images[block] = (_spoiled(to_floats(images[block]), kind, source) * 255).round().to(torch.uint8)
+    return replace(data, train_images=images), damaged
+
+
+def damage_set(condensed: CondensedSet, kind: str, percent: int, seed: int = 0) -> tuple[CondensedSet, Tensor]:
+    """Damage `percent` of every class's cells. Returns the set, and which formed images it was, bool [N * factor²].
+
+    kind, percent: as of `damage_data`. A set has as many cells of each class, so that cells get a wrong label by changing
+    places: as many leave a class as come into it, and all others stay where they are. Raises TypeError or ValueError at
+    bad arguments.
+    """
+    if not checks.instance("condensed", condensed, CondensedSet).bounded and kind not in LABEL_KINDS:
+        raise ValueError(f"kind={kind!r} damages images in 0..1, this set is unbounded; allowed: {', '.join(LABEL_KINDS)}")
+    source = _checked_source(kind, percent, seed)
+    labels = condensed.formed_labels
+    damaged = _chosen(labels, percent, source)
+    cells = formation.cells(condensed.images, condensed.factor)
+    if kind in LABEL_KINDS:
+        places = torch.nonzero(damaged).flatten()
+        wrong = _wrong(labels, damaged, kind, len(condensed.classes), source)[places]
+        cells[places] = cells[places[wrong.argsort(stable=True)]]  # places are in order of their class
+    else:
+        cells[damaged] = _spoiled(cells[damaged], kind, source)
+    images = formation.pack(cells, condensed.factor, condensed.size)
+    info = {**condensed.info, "damage": {"kind": kind, "percent": percent, "seed": seed}}
+    return replace(condensed, images=images, info=info), damaged
+
+
+def _checked_source(kind: str, percent: int, seed: int) -> Generator:
+    checks.one_of("kind", kind, KINDS)
+    checks.whole("percent", percent, 0, 100)
+    return seeds.generator(seed, stream=4)
+
+
+def _chosen(labels: Tensor, percent: int, source: Generator) -> Tensor:
+    """Random images, the same share of every class: bool [N]."""
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = torch.nonzero(labels == label).flatten()
+        chosen[members[seeds.choice(len(members), round(len(members) * percent / 100), source)]] = True
+    return chosen
+
+
+def _wrong(labels: Tensor, damaged: Tensor, kind: str, classes: int, source: Generator) -> Tensor:
+    """The labels, those of the damaged images wrong. As many of a class become others as others become it, where every class
+    has as many damaged images."""
+    wrong = labels.clone()
+    if kind == "class_dependent":
+        wrong[damaged] = (labels[damaged] + 1) % classes
+        return wrong
+    members = [torch.nonzero(damaged & (labels == label)).flatten() for label in range(classes)]
+    members = [of_class[torch.randperm(len(of_class), generator=source)] for of_class in members]
+    for layer in range(max(map(len, members))):  # one image of each class that still has any
+        places = torch.stack([of_class[layer] for of_class in members if layer < len(of_class)])
+        own = labels[places]
+        if len(own) > 1:
+            wrong[places] = own[_derangement(len(own), source)]
+        else:
+            wrong[places] = (own + 1 + torch.randint(classes - 1, (1,), generator=source)) % classes
+    return wrong
+
+
+def _derangement(count: int, source: Generator) -> Tensor:
+    """A random order of 0..count-1, count at least 2, in which nothing is at its own place."""
+    while True:  # a random order is one with a chance of more than a third
+        order = torch.randperm(count, generator=source)
+        if (order != torch.arange(count)).all():
+            return order
+
+
+def _spoiled(images: Tensor, kind: str, source: Generator) -> Tensor:
+    """Float images [n, C, S, S] in 0..1, damaged."""
+    if not len(images):
+        return images
+    side = images.shape[-1]
+    if kind == "blur":
+        from torchvision.transforms.v2.functional import gaussian_blur
+
+        reach = max(1, round(3 * BLUR * side))
+        return gaussian_blur(images, [2 * reach + 1] * 2, [BLUR * side] * 2).clamp(0, 1)
+    if kind == "noise":
+        return (images + NOISE * torch.randn(images.shape, generator=source)).clamp(0, 1)
+    covered = max(1, round(COVER * side))
+    top, left = torch.randint(side - covered + 1, (2, len(images), 1), generator=source)
+    at = torch.arange(side)
+    rows, columns = ((at >= first) & (at < first + covered) for first in (top, left))
+    return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], GREY, images)

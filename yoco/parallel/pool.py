@@ -1,0 +1,302 @@
+"""Independent calls side by side through `concurrent.futures`: in processes of this machine, or in whatever executor the caller has."""
+
+import contextlib
+import functools
+import itertools
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+import uuid
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from heapq import heappop, heappush
+from typing import Any, NamedTuple, TypeVar
+
+import loky
+import torch
+
+from yoco.utils import checks
+from yoco.utils import device as devices
+
+Result = TypeVar("Result")
+Call = tuple[Any, ...]
+TRIES = 3  # of a call whose process dies, before that is an error
+IDLE_SECONDS = 60  # that a process waits for another study before it ends
+AHEAD = 256  # calls that the caller's executor holds at most
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")}
+INSTEAD = "pass executor=, a concurrent.futures.Executor (of a Dask cluster: client.get_executor()), or neither for processes of this machine"
+
+
+def default_jobs(device: torch.device, count: int) -> int:
+    """Processes for `count` trainings: as many as there are cores on a CPU, where small trainings leave a second thread
+    half idle; one a GPU elsewhere."""
+    return max(1, min(torch.get_num_threads() if device.type == "cpu" else devices.count(device), count))
+
+
+def jobs_for(jobs: int | None, device: torch.device, count: int, executor: Executor | None = None) -> int:
+    """`jobs`, or for None the `default_jobs` of `count` calls.
+
+    Raises:
+        TypeError: if `jobs` is no whole number, or `executor` is no executor.
+        ValueError: if `jobs` is less than 1.
+    """
+    if not isinstance(executor, Executor | None):
+        raise TypeError(f"executor must be a concurrent.futures.Executor or None, got {checks.shown(executor)}; {INSTEAD}")
+    return default_jobs(device, count) if jobs is None else checks.whole("jobs", jobs, 1)
+
+
+def without_backend(function: Callable[..., Result]) -> Callable[..., Result]:
+    """`function`, which had an argument `backend` in version 0.1: "loky" warns, another one is a TypeError that says what to pass."""
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, backend: str | None = None, **options: Any) -> Result:
+        if backend not in (None, "loky"):
+            raise TypeError(f"{function.__name__} takes no backend={backend!r} any more: {INSTEAD}")
+        if backend is not None:
+            warnings.warn("backend='loky' is what happens without it; leave it out", DeprecationWarning, stacklevel=2)
+        return function(*arguments, **options)
+
+    return checked
+
+
+def run(
+    function: Callable[..., Result],
+    calls: Sequence[Call],
+    jobs: int,
+    *,
+    shared: Call = (),
+    executor: Executor | None = None,
+    names: Sequence[str] | None = None,
+    lost: Callable[[int, ChildProcessError], Result] | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """Yield (number, function(*shared, *call)) for each of `calls` as it finishes, in any order.
+
+    A result depends neither on `jobs` nor on the executor, but for this: a single job without an executor runs in this
+    process with all of its threads, others with one thread each, and sums over threads round otherwise.
+
+    Args:
+        function: what is called; other processes import it by its name.
+        calls: the arguments of each call. Without an executor, a GPU among them that has no number becomes that of the process.
+        jobs: processes of this machine, at least 1.
+        shared: first arguments of all calls, large ones: they travel to each process once.
+        executor: does the calls instead of processes of this machine.
+        names: of the calls, for errors.
+        lost: gives the result of a call that cannot be had, from its number and the error (None: the error is raised).
+
+    Raises:
+        ChildProcessError: if the process of a call died `TRIES` times, or the executor gave a call up.
+        Exception: what a call raises, with the traceback there as a note.
+    """
+    checks.whole("jobs", jobs, 1)
+    if jobs == 1 and executor is None:
+        yield from ((number, function(*shared, *call)) for number, call in enumerate(calls))
+        return
+    places = [_Process(number) for number in range(min(jobs, len(calls)))] if executor is None else [_Guest(executor)] * AHEAD
+    with _Work(function, calls, shared, places) as work:
+        for number, outcome in work.outcomes():
+            if isinstance(outcome, _Raised):
+                raise outcome.error
+            if isinstance(outcome, _Lost):
+                if lost is None:
+                    raise ChildProcessError(f"{names[number] if names else f'call {number}'}: {outcome.why}") from outcome.error
+                outcome = lost(number, ChildProcessError(outcome.why))
+            yield number, outcome
+
+
+class _Process:
+    """A process of this machine, in a pool of its own: one that dies in a pool of several ends what the others are at."""
+
+    resting: dict[int, loky.ProcessPoolExecutor] = {}  # by number, for the next study
+
+    def __init__(self, number: int) -> None:
+        self.number, self.fresh = number, True
+        self.pool = self.resting.pop(number, None) or self._new()
+
+    @staticmethod
+    def _new() -> loky.ProcessPoolExecutor:
+        return loky.ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=ONE_THREAD, initializer=_begin, initargs=(os.getpid(),))
+
+    def submit(self, function: Callable[..., Any], *call: Any) -> Future:
+        try:
+            return self.pool.submit(function, *call)
+        except BrokenExecutor:  # it died at rest
+            self.renew()
+            return self.pool.submit(function, *call)
+
+    def renew(self) -> bool:
+        """Take another process, if that can be done."""
+        self.pool, self.fresh = self._new(), True
+        return True
+
+    def own(self, argument: Any) -> Any:
+        """The argument of a call as this place takes it: its own GPU for any GPU."""
+        return devices.for_worker(argument, self.number) if isinstance(argument, torch.device) else argument
+
+    def stop(self, future: Future) -> None:
+        """Leave a call unfinished."""
+        self.pool.shutdown(wait=False, kill_workers=True)
+
+    def rest(self) -> None:
+        self.resting[self.number] = self.pool
+
+
+class _Guest:
+    """One call at a time in the caller's executor, which sees to its own workers."""
+
+    fresh = False  # nobody knows: a worker says so
+
+    def __init__(self, executor: Executor) -> None:
+        self.submit = executor.submit
+
+    def renew(self) -> bool:
+        return False
+
+    def own(self, argument: Any) -> Any:
+        return argument
+
+    def stop(self, future: Future) -> None:
+        future.cancel()
+
+    def rest(self) -> None: ...
+
+
+class _Raised(NamedTuple):
+    error: Exception
+
+
+class _Lost(NamedTuple):
+    error: BaseException
+    why: str
+
+
+class _Lacking(NamedTuple):
+    """The answer of a process that has not been sent what the calls share."""
+
+    process: tuple[str, int]
+
+
+class _Running(NamedTuple):
+    number: int
+    place: _Process | _Guest
+    carries: bool  # what the calls share
+
+
+class _Work:
+    """Calls on their way through places that take one at a time. Left early, it stops those that have begun."""
+
+    def __init__(self, function: Callable[..., Any], calls: Sequence[Call], shared: Call, places: Sequence[_Process | _Guest]) -> None:
+        self.function, self.calls, self.shared, self.key = function, calls, shared, uuid.uuid4().hex
+        self.waiting = list(range(len(calls)))  # a heap: what is first in line begins first, also if it comes back
+        self.free, self.running, self.deaths = deque(places), {}, Counter()
+        self.submissions, self.lacking = itertools.count(), set()
+        self.held_back: list[_Process | _Guest] = []
+
+    def __enter__(self) -> "_Work":
+        _held[self.key] = self.shared  # for threads of this process
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del _held[self.key]
+        for future, call in self.running.items():
+            call.place.stop(future)
+        for place in (*self.free, *self.held_back):
+            place.rest()
+
+    def outcomes(self) -> Iterator[tuple[int, Any]]:
+        """Number and result of each call, `_Raised` or `_Lost`."""
+        while self.waiting or self.running:
+            while self.waiting and self.free:
+                place = self.free.popleft()
+                self._begin(heappop(self.waiting), place, carries=place.fresh or not self.shared)
+            for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+                call = self.running.pop(future)
+                outcome = self._outcome(future, call)
+                if isinstance(outcome, _Lacking):
+                    self._send(outcome, call)
+                elif outcome is not None:
+                    yield call.number, outcome
+
+    def _begin(self, number: int, place: _Process | _Guest, carries: bool) -> None:
+        arguments = tuple(map(place.own, self.calls[number]))
+        future = place.submit(_call, self.function, self.key, next(self.submissions), self.shared if carries else None, arguments)
+        self.running[future] = _Running(number, place, carries)
+        place.fresh = False
+
+    def _outcome(self, future: Future, call: _Running) -> Any:
+        """What came of a call; None if it is to be made again."""
+        try:
+            answer = future.result()
+        except BrokenExecutor as error:
+            answer = self._died(error, call)
+        except Exception as error:
+            answer = _Lost(error, f"its executor gave it up: {type(error).__name__}: {error}")
+        if not isinstance(answer, _Lacking):
+            self.free += [call.place, *self.held_back]
+            self.held_back.clear()
+        return answer
+
+    def _died(self, error: BrokenExecutor, call: _Running) -> _Lost | None:
+        self.deaths[call.number] += 1
+        if not call.place.renew():
+            return _Lost(error, f"its worker process died: {error}")
+        if self.deaths[call.number] == TRIES:
+            why = f"its worker process died at every try, last by {type(error).__name__}: was it killed, or out of memory?"
+            return _Lost(error, why)
+        heappush(self.waiting, call.number)
+        return None
+
+    def _send(self, lacking: _Lacking, call: _Running) -> None:
+        """Make a call again with what the calls share, unless as many such calls are under way as there are processes
+        without it: then the call waits until another one has ended."""
+        self.lacking.add(lacking.process)
+        if sum(other.carries for other in self.running.values()) < len(self.lacking):
+            self._begin(call.number, call.place, carries=True)
+        else:
+            heappush(self.waiting, call.number)
+            self.held_back.append(call.place)
+
+
+_alone = threading.Lock()  # held by the call that is going on: another thread's would draw from the same global generator
+_held: dict[str, Call] = {}  # what calls share, by their work's key: of the work that this process has begun, and was last sent
+
+
+def _begin(parent: int) -> None:
+    """In a new process: leave Ctrl-C to the parent, which ends its workers, and end with the parent, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:  # Windows keeps the number of a parent that is gone: there, IDLE_SECONDS decide
+        time.sleep(1)
+    os._exit(1)
+
+
+def _call(function: Callable[..., Any], key: str, submission: int, shared: Call | None, call: Call) -> Any:
+    """In a worker: the result, with one thread. submission: one of a kind, since Dask takes equal arguments for the same task."""
+    if shared:
+        _held.clear()
+        _held[key] = shared
+    elif shared is None and (shared := _held.get(key)) is None:
+        return _Lacking((socket.gethostname(), os.getpid()))
+    with _alone, _one_thread():
+        try:
+            return function(*shared, *call)
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            return _Raised(error)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

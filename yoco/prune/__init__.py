@@ -1,0 +1,5 @@
+"""Pruning: which formed images stay. `methods` declares the rules, `select` applies them, `ranking` orders the images once and for all."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,169 @@
+"""`RankedSet`: cells lying best first, of which every prefix is a good balanced subset; a file of it is read by the prefix."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yoco import formation
+from yoco.data.spaces import Space
+from yoco.utils import checks, tensor_files
+
+KIND = "ranked"
+DTYPES = {"U8": torch.uint8, "F32": torch.float32}  # safetensors' names of what cells can be stored as
+FIELDS = ("factor", "size", "classes", "mean", "std", "method")
+
+
+@dataclass(frozen=True)
+class StoredCells:
+    """Cells in a safetensors file, of which slicing reads the ranks that are asked for and no others.
+
+    shape: [ranks, classes, C, side, side]; written: what the header says of them (None in a file from before checksums).
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    written: Mapping[str, Any] | None = None
+
+    def __getitem__(self, prefix: slice) -> Tensor:
+        """The first ranks, as in `cells[:k]`. Raises ValueError if the file has changed; all ranks are checked by their checksum."""
+        with tensor_files.open_tensors(self.path) as file:
+            cells = file.get_slice("cells")[prefix]
+        if cells.shape[1:] != self.shape[1:] or cells.dtype != self.dtype:
+            raise ValueError(f"{self.path} is damaged: it was changed after it was opened")
+        if len(cells) == self.shape[0] and self.written is not None:
+            tensor_files.check_tensor(self.path, "cells", cells, self.written)
+        return cells
+
+
+@dataclass(frozen=True, eq=False)
+class RankedSet:
+    """Formed images of a condensed set, best first within each class; `CondensedSet.rank` makes it.
+
+    cells: float32 or uint8 [ranks, classes, C, side, side], in memory or in a file: rank r holds the r-th best cell
+    of every class, in 0..1 if bounded; factor, size: cells along a condensed image's side, and its side in pixels; classes, mean, std, method:
+    those of the set; info: what it is ranked by, the set's fingerprint and dataset; targets: soft labels of the cells, float
+    [ranks, classes, K], None if every cell is of one class; bounded, whitening: those of the set.
+    Raises ValueError or TypeError where these do not fit each other.
+    """
+
+    cells: Tensor | StoredCells
+    factor: int
+    size: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    method: str
+    info: Mapping[str, Any] = field(default_factory=dict)
+    targets: Tensor | None = None
+    bounded: bool = True
+    whitening: str | None = None
+
+    def __post_init__(self) -> None:
+        checks.whole("size", self.size, 1)
+        checks.flag("bounded", self.bounded)
+        side = formation.cell_size(self.size, self.factor)
+        classes = checks.class_names("classes", self.classes)
+        if not isinstance(self.cells, StoredCells):
+            checks.tensor("cells", self.cells, "[ranks, classes, C, side, side]")
+        shape = list(self.cells.shape)
+        if len(shape) != 5 or 0 in shape or shape[1] != len(classes) or shape[3:] != [side, side]:
+            raise ValueError(f"cells must have shape [ranks, {len(classes)}, C, {side}, {side}], none of them 0, got {shape}")
+        if self.cells.dtype not in DTYPES.values():
+            raise TypeError(f"cells must be uint8 or float32, got {self.cells.dtype}")
+        if self.targets is not None:
+            targets = checks.floats("targets", self.targets, "ranks", "classes", "K")
+            checks.targets("targets", targets.flatten(0, 1), shape[0] * shape[1], len(classes))
+        held = {"factor": int(self.factor), "size": int(self.size), "classes": classes, **checks.statistics(self.mean, self.std, shape[2])}
+        for name, value in held.items():
+            object.__setattr__(self, name, value)  # frozen from here on
+
+    @property
+    def ranks(self) -> int:
+        """Cells per class."""
+        return self.cells.shape[0]
+
+    @property
+    def rank_bytes(self) -> int:
+        """Bytes of one cell of every class as they are held: 4 a value in memory and in a float32 file, 1 in a uint8 file."""
+        return math.prod(self.cells.shape[1:]) * self.cells.dtype.itemsize
+
+    def take(self, *, per_class: int | None = None, ipc: int | None = None, bytes: int | None = None) -> tuple[Tensor, Tensor]:
+        """The best cells, formed: images float32 [classes*k, C, size, size] and labels int64 or soft [classes*k, K], class after class, best first.
+
+        Give one of per_class (k), ipc (k = ipc · factor²) and bytes (as many whole ranks as fit in so many bytes of cell
+        data, see `rank_bytes`; all where all fit). Of a file only those ranks are read. Raises ValueError or TypeError where
+        not exactly one is given, at more than there is or less than one rank, and where the file is damaged.
+        """
+        k = self._count({name: value for name, value in (("per_class", per_class), ("ipc", ipc), ("bytes", bytes)) if value is not None})
+        classes, channels = len(self.classes), self.cells.shape[2]
+        cells = self._floats(k).transpose(0, 1).reshape(classes * k, channels, *self.cells.shape[3:])
+        labels = torch.arange(classes).repeat_interleave(k) if self.targets is None else self.targets[:k].transpose(0, 1).flatten(0, 1)
+        return formation.upsampled(cells, self.size), labels
+
+    @property
+    def space(self) -> Space | None:
+        """The space of unbounded cells, as of `CondensedSet.space`."""
+        return None if self.bounded else Space(self.mean, self.std, self.whitening)
+
+    def _count(self, given: Mapping[str, int]) -> int:
+        if len(given) != 1:
+            raise ValueError(f"take needs exactly one of per_class, ipc and bytes, got {', '.join(given) or 'none'}")
+        [(name, value)] = given.items()
+        if name == "bytes":
+            return min(checks.whole("bytes", value, self.rank_bytes) // self.rank_bytes, self.ranks)
+        cells = self.factor**2 if name == "ipc" else 1
+        return checks.whole(name, value, 1, self.ranks // cells) * cells
+
+    def _floats(self, k: int) -> Tensor:
+        cells = self.cells[:k]
+        if cells.dtype == torch.uint8:
+            return cells.float() / 255
+        name = f"{self.cells.path}: cells" if isinstance(self.cells, StoredCells) else "cells"
+        (checks.images if self.bounded else checks.finite)(name, cells.flatten(0, 1))
+        return cells
+
+    def save(self, path: str | Path, dtype: torch.dtype | None = None) -> Path:
+        """Write one safetensors file, whole or not at all: cells rank after rank. Returns the path.
+
+        dtype: uint8 (round(x · 255), off by 1/510 at most) or float32 (four times as large, exact); None: uint8, or float32 if
+        unbounded. Raises ValueError at another dtype or uint8 of unbounded cells, OSError where it cannot be written.
+        """
+        dtype = dtype or (torch.uint8 if self.bounded else torch.float32)
+        if dtype not in DTYPES.values():
+            raise ValueError(f"dtype must be torch.uint8 or torch.float32, got {dtype}")
+        if dtype == torch.uint8 and not self.bounded:
+            raise ValueError("dtype=torch.uint8 holds cells in 0..1, these are unbounded; allowed: torch.float32")
+        cells = self._floats(self.ranks)
+        if dtype == torch.uint8:
+            cells = (cells * 255).round().to(torch.uint8)
+        values = {name: getattr(self, name) for name in FIELDS}
+        tensors = {"cells": cells} | ({} if self.targets is None else {"targets": self.targets})
+        space = {} if self.bounded else {"bounded": False, "whitening": self.whitening}
+        return tensor_files.save_tensors(path, KIND, tensors, {**values, "info": dict(self.info), **space})
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RankedSet":
+        """Read the header of a file of `save`, and no cell. Raises FileNotFoundError, or ValueError where the file is
+        damaged, cut short, of another kind or version, or does not fit."""
+        path = Path(path)
+        with tensor_files.open_tensors(path) as file:
+            values, written = tensor_files.read_header(path, file.metadata() or {}, KIND)
+            stored = file.get_slice("cells") if "cells" in set(file.keys()) else None
+            targets = file.get_tensor("targets") if "targets" in set(file.keys()) else None  # small beside the cells
+        try:
+            if stored is None or stored.get_dtype() not in DTYPES:
+                raise ValueError(f"cells must be stored as {' or '.join(DTYPES)}, got {stored and stored.get_dtype()}")
+            cells = StoredCells(path, tuple(stored.get_shape()), DTYPES[stored.get_dtype()], written and written["cells"])
+            sequences = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
+            space = {name: values[name] for name in ("bounded", "whitening") if name in values}
+            if targets is not None:
+                tensor_files.check_tensor(path, "targets", targets, written["targets"])
+            return cls(cells, values["factor"], values["size"], method=values["method"], info=values["info"], targets=targets, **sequences, **space)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is no valid ranked set: {error}") from error

@@ -1,0 +1,5 @@
+"""Training one network: steps, epochs and schedules (`network`), in a loop that can be interrupted and resumed (`resumable`)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,127 @@
+"""How long planned work takes on the machine at hand, said before it begins: from its speed, measured in a second or two."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from yoco import augment, models
+from yoco.training import network as training
+from yoco.utils import device, seeds
+
+WORTH_SAYING = 30.0  # seconds: work that takes less starts without a word
+LEAST_PIXELS = 1_000_000  # that go through a network in training; fewer take less than that on any machine
+PATIENCE = 1.0  # seconds of measuring
+BATCH_PIXELS = 64 * 64**2  # of a measured batch, so that a step of large images on a slow processor takes a second at most
+
+
+class Unit(Protocol):
+    """One piece of work of many equal ones, hashable. pixels: what it costs, to an order of magnitude."""
+
+    @property
+    def pixels(self) -> int: ...
+
+    def per_second(self, threads: int, patience: float) -> float:
+        """How many are done in a second by a process of so many threads, measured for about `patience` seconds; 0: once."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """An image that a network trains on: all that its speed depends on. precision: "float32" or "bfloat16"."""
+
+    model: str
+    width: int | None
+    channels: int
+    classes: int
+    size: int
+    precision: str
+    device: torch.device
+
+    @classmethod
+    def of(cls, protocol: training.Protocol, channels: int, classes: int, size: int, where: torch.device) -> "Network":
+        """The network that `protocol` trains on images [N, channels, size, size] of so many classes."""
+        return cls(protocol.model, protocol.width, channels, classes, size, device.choose_precision(protocol.precision, where), where)
+
+    @property
+    def pixels(self) -> int:
+        return self.size**2
+
+    def per_second(self, threads: int, patience: float) -> float:
+        return images_per_second(self, threads, patience)
+
+
+Speed = Callable[[Unit, int, float], float]
+
+
+@functools.cache
+def images_per_second(network: Network, threads: int, patience: float) -> float:
+    """Images per second of eager training steps on random images, augmentation included; no random state is touched.
+
+    Args:
+        network: what is trained.
+        threads: of the process that trains.
+        patience: seconds to measure for; 0 measures a single step.
+    """
+    n, source, before = network, seeds.generator(0), torch.get_num_threads()
+    batch = max(1, min(64, BATCH_PIXELS // n.size**2))
+    images = torch.rand(batch, n.channels, n.size, n.size, generator=source).to(n.device)
+    model = models.build_seeded(0, n.model, n.channels, n.classes, n.size, width=n.width).to(n.device)
+    step, labels = training.Step(model, training.Optimiser().build(model), n.precision), torch.zeros(batch, dtype=torch.long, device=n.device)
+    options = {"classes": n.classes, "augmentation": augment.Augmentation(augment.EVALUATION), "batch_size": batch}
+    torch.set_num_threads(threads)
+    try:
+        training.epoch(step, images, labels, source, **options)  # a first step takes longer
+        began, done = time.monotonic(), 0
+        while not done or time.monotonic() - began < patience:
+            training.epoch(step, images, labels, source, **options)
+            next(model.parameters()).grad.sum().item()  # waits for a GPU
+            done += batch
+        return done / (time.monotonic() - began)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measured(unit: Unit, threads: int, patience: float) -> float:
+    return unit.per_second(threads, patience)
+
+
+def seconds(work: Mapping[Unit, int], jobs: int = 1, speed: Speed = _measured) -> float:
+    """Seconds that work takes on this machine, `jobs` pieces at a time; a crude bound if that is below `WORTH_SAYING`.
+
+    Args:
+        work: how many of each unit: images that go through a network, all epochs of all trainings together.
+        jobs: pieces at once, each in a process of one thread; a single one has all threads.
+        speed: measures units per second; as `Unit.per_second`.
+    """
+    if sum(unit.pixels * count for unit, count in work.items()) < LEAST_PIXELS:
+        return 0.0
+    threads, total = torch.get_num_threads() if jobs == 1 else 1, 0.0
+    for patience in (0.0, PATIENCE):  # a single step tells whether measuring is worth its time
+        total = sum(count / speed(unit, threads, patience) for unit, count in work.items() if count) / jobs
+        if total < WORTH_SAYING:
+            break
+    return total
+
+
+def say(work: Mapping[Unit, int], jobs: int = 1, budget: float | None = None, speed: Speed = _measured) -> None:
+    """Print how long `work` will take, see `seconds`, if it is long. budget: seconds after which it is stopped."""
+    if budget is not None and budget < WORTH_SAYING:
+        return
+    announce(seconds(work, jobs, speed), jobs, budget)
+
+
+def announce(taken: float, jobs: int = 1, budget: float | None = None) -> None:
+    """Print that work takes so many seconds, if it is long. budget: seconds after which it is stopped."""
+    if taken >= WORTH_SAYING:
+        stops = f"; this call stops after {spelt(budget)}" if budget is not None and budget < taken else ""
+        print(f"about {spelt(taken)} on this machine" + (f" ({jobs} at a time)" if jobs > 1 else "") + stops, flush=True)
+
+
+def spelt(taken: float) -> str:
+    """Seconds as a reader wants them: "40 s", "4 min", "2.5 h"."""
+    if taken < 95:
+        return f"{10 * round(taken / 10)} s"
+    return f"{round(taken / 60)} min" if taken < 5400 else f"{taken / 3600:.1f} h"

@@ -1,0 +1,25 @@
+"""Libraries that take long to import, as modules that are imported when they are first used: `from yoco.utils.lazy import pd`.
+
+A file that names them in annotations needs `from __future__ import annotations`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+
+class Module:
+    """Stands for the module `name` until one of its attributes is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    import seaborn as sns
+else:
+    plt, pd, sns = Module("matplotlib.pyplot"), Module("pandas"), Module("seaborn")

@@ -1,0 +1,64 @@
+"""Import paths of version 0.1 that moved: they answer for one version more, as the very modules that have taken their place."""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MODULES = {
+    "yoco.ablations": "yoco.experiments.ablations",
+    "yoco.charts": "yoco.plots.charts",
+    "yoco.clusters": "yoco.utils.kmeans",
+    "yoco.condensed": "yoco.sets.condensed_set",
+    "yoco.damage": "yoco.experiments.corruption",
+    "yoco.device": "yoco.utils.device",
+    "yoco.files": "yoco.utils.tensor_files",
+    "yoco.lemma": "yoco.experiments.lemma1",
+    "yoco.noise": "yoco.experiments.noise",
+    "yoco.paper": "yoco.experiments.paper",
+    "yoco.params": "yoco.workflow.parameters",
+    "yoco.pictures": "yoco.plots.images",
+    "yoco.published": "yoco.sets.published",
+    "yoco.ranked": "yoco.sets.ranked_set",
+    "yoco.runs": "yoco.workflow",
+    "yoco.seeds": "yoco.utils.seeds",
+    "yoco.study": "yoco.experiments.study",
+    "yoco.style": "yoco.plots.style",
+    "yoco.sweep": "yoco.workflow.sweep",
+    "yoco.tables": "yoco.experiments.tables",
+    "yoco.train": "yoco.training.network",
+}
+KEPT = {"yoco.study"}  # short names that stay (design §4)
+
+
+class Finder(MetaPathFinder, Loader):
+    """Finds what no other finder does: `import yoco.tables` gives `yoco.experiments.tables`."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """A spec for an old path, loaded by `exec_module`."""
+        return ModuleSpec(name, self) if name in MODULES else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the new module in the old one's place, which is what the import system then takes."""
+        _warn(module.__name__)
+        sys.modules[module.__name__] = importlib.import_module(MODULES[module.__name__])
+
+
+def install() -> None:
+    """Have Python ask for old paths here once all other finders have failed."""
+    if not any(type(finder).__qualname__ == Finder.__qualname__ for finder in sys.meta_path):
+        sys.meta_path.append(Finder())
+
+
+def attribute(old: str) -> ModuleType:
+    """The module behind an old path, for a package's `__getattr__`."""
+    _warn(old, stacklevel=4)
+    return importlib.import_module(MODULES[old])
+
+
+def _warn(old: str, stacklevel: int = 3) -> None:
+    if old not in KEPT:
+        warnings.warn(f"{old} is {MODULES[old]} now; the old path goes with the next version", DeprecationWarning, stacklevel)

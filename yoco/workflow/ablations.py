@@ -1,0 +1,43 @@
+"""The study of 05: what each part of YOCO does."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from yoco.data.datasets import ImageData
+from yoco.dynamics.dynamics import SHORT
+from yoco.experiments import ablations, study
+from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import tensor_files
+from yoco.utils.lazy import pd
+from yoco.workflow import parameters
+from yoco.workflow.comparison import get_beside
+from yoco.workflow.recordings import DYNAMICS, EARLY, get_all_dynamics
+from yoco.workflow.run_folder import RESULTS
+
+
+def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Ablations) -> pd.DataFrame:
+    """The trainings of 05 in the run's folder: dynamics and other methods' sets made where missing, finished cells of
+    results.csv kept. Its rows go to ablations.csv. chosen: the parameters of 05 (`parameters.Ablations`).
+
+    Returns the rows of `study.train` with the columns ablation, output, top_k, within, record_on, and those of
+    `ablations.labelled`.
+    """
+    numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
+    dynamics = functools.partial(get_all_dynamics, dataset=chosen.dataset, seeds=numbers, first=chosen.seed)
+    whole = dynamics(run, condensed, **chosen.recording(data.size))
+    short = chosen.early(data.size)
+    seen = DYNAMICS if short["until"] == short["epochs"] <= SHORT else EARLY["augmented"]  # whole runs so short answer it all
+    short |= {"until": None} if seen == DYNAMICS else {}
+    early = dynamics(run, condensed, kind=seen, **short)
+    clean = dynamics(run, condensed, kind=EARLY["clean"], **chosen.early(data.size, "clean"))
+    others = {}
+    for method in chosen.compare:
+        inside, other = get_beside(run, chosen, method, data)
+        others[method] = other, dynamics(inside, other, kind=seen, **short)
+    parts = {"methods": chosen.methods, "top_k": chosen.top_k, "within": chosen.within, "networks": chosen.networks}
+    cells = ablations.plan(condensed, whole, early, clean, others, **parts, **chosen.schedule(data.size))
+    table = ablations.labelled(study.train(cells, data, results=run / RESULTS)).astype({"top_k": "Int64", "within": "Int64"})
+    tensor_files.write_text(run / "ablations.csv", table.to_csv(index=False))
+    return table

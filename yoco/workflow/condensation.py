@@ -1,0 +1,123 @@
+"""A run's condensed set: found, taken from the zoo, or made, and kept in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from yoco import zoo
+from yoco.condense.condense import condense, start_set
+from yoco.condense.methods import METHODS
+from yoco.condense.nested import budgets
+from yoco.data.datasets import ImageData, name_of
+from yoco.parallel import distributed
+from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import checks, locks
+from yoco.workflow import given_set
+from yoco.workflow.run_folder import CONDENSED, load_set, project
+from yoco.zoo import PREFIX as ZOO
+
+
+def get_condensed(
+    run: Path,
+    dataset: str,
+    data: Callable[[], ImageData] | None = None,
+    *,
+    go_on: bool = False,
+    start: str | None = None,
+    path: str | None = None,
+    **arguments: Any,
+) -> CondensedSet:
+    """The run's condensed set; if it is missing, the zoo's ("zoo:NAME", or one made by the same arguments), or one condensed now; saved.
+
+    data: gives the real images, where they are needed. go_on: for the step that condenses: a set of the run is condensed, and
+    one that was stopped before its end condensed on, from the checkpoint beside it, unless time_budget is 0. start: a set to
+    condense further, by the name that `load_set` takes. path: of a set to be taken instead, see `given_set.take`. arguments: of
+    `condense`. Raises ValueError where the folder holds a
+    set of another dataset than asked for (with go_on, also by another method, or of another IPC, factor or start), as
+    `load_set`, BlockingIOError where another process makes it at this moment. Under torchrun the first process prints, locks
+    and saves; all must see the folder, and return the same set (see `condense`).
+    """
+    if path is not None:
+        return given_set.take(run / CONDENSED, project() / checks.path("set_path", path), data())
+    path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
+    arguments |= {} if start is None else {"start": load_set(start)}
+    with distributed.joined() as among, contextlib.ExitStack() as held:
+        say = print if among.first else lambda _: None
+        there, unfinished = among.from_first(lambda: (path.exists(), checkpoint.exists()))
+        if there:
+            found = CondensedSet.load(path)
+            _check_found(found, path, dataset, arguments if go_on else {})
+            say(f"found {path.name}: {describe(found)}")
+            if not (go_on and unfinished) or arguments.get("time_budget") == 0:
+                return found
+            say("its condensation was stopped before its end: going on from the checkpoint")
+        among.from_first(lambda: held.enter_context(locks.hold(path)))
+        made = zoo.load(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) else None
+        if made is None:
+            real = among.after_first(data)
+            made = None if go_on or there or unfinished else _shipped_set(real, arguments)
+        if made is not None:
+            say(f"from the zoo: {describe(made)}")
+        else:
+            if not there:
+                say(f"no {path.name} in the run's folder: condensing {dataset} now")
+            made = condense(real, checkpoint=checkpoint, **arguments)
+            say(f"made {path.name}: {describe(made)}")
+        among.from_first(lambda: _keep(made, path, checkpoint))
+        return made
+
+
+def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | None:
+    """The zoo's set that `condense(data, **arguments)` would make, up to rounding, if it ships."""
+    name = f"{data.name}-{arguments.get('method')}-ipc{arguments.get('ipc')}"
+    shipped = zoo.load(name) if name in zoo.names() and "preset" in arguments else None
+    return shipped if shipped is not None and made_by(shipped, data, arguments) else None
+
+
+def get_start(chosen: Any, data: ImageData) -> CondensedSet:
+    """What the run's condensation starts from: the set that its parameters name, or packed real images."""
+    return start_set(data, **chosen.packing()) if chosen.start is None else load_set(chosen.start)
+
+
+def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
+    """Save a set; one that is finished needs its checkpoint no more."""
+    made.save(path)
+    if made.info.get("finished", True):
+        checkpoint.unlink(missing_ok=True)
+
+
+def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[str, Any]) -> None:
+    there = {"dataset": found.info.get("dataset"), "method": found.method, "ipc": found.ipc, "factor": found.factor}
+    asked = {**there, **{name: arguments[name] for name in ("method", "ipc", "factor") if name in arguments}}
+    if "nested" in arguments:
+        there["nested"], asked["nested"] = found.info.get("nested"), budgets(arguments["nested"], arguments["ipc"])
+    if "start" in arguments:
+        there["start"], asked["start"] = found.info.get("start"), arguments["start"].fingerprint
+    if not dataset.startswith(ZOO):
+        asked["dataset"] = name_of(dataset)
+    if asked != there:
+        raise ValueError(f"{path} holds {there}, asked for was {asked}: choose another run_dir, or remove that file")
+
+
+def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any]) -> bool:
+    """Whether `condense(data, **arguments)` made the set, to its end; the precision is not looked at."""
+    named = ("method", "ipc", "factor", "preset", "seed")
+    settings = {name: value for name, value in arguments.items() if name not in (*named, "precision", "time_budget", "nested", "start")}
+    wanted = {"factor": condensed.factor, **{name: arguments[name] for name in named if name in arguments}}
+    wanted |= {"settings": METHODS[wanted["method"]].settings_for(wanted["preset"], data.size, wanted["ipc"], settings).record()}
+    wanted |= {"nested": budgets(arguments["nested"], wanted["ipc"]) if "nested" in arguments else None}
+    wanted |= {"start": arguments["start"].fingerprint if "start" in arguments else None}
+    wanted |= {"dataset": data.name, "images": len(data.train_images), "finished": True}
+    return all(condensed.info.get(name) == value for name, value in wanted.items())
+
+
+def describe(condensed: CondensedSet) -> str:
+    """One line: method, dataset, budget, and whether it is finished."""
+    info = condensed.info
+    steps = f", {info['steps']} of {info['planned_steps']} steps ({info['preset']})" if "steps" in info else ""
+    shape = f"{condensed.ipc} images a class, factor {condensed.factor}, {condensed.size}x{condensed.size}"
+    nested = " (nested)" if info.get("nested") else ""
+    return f"{condensed.method}{nested} of {info.get('dataset', 'unknown data')}, {shape}{steps}"

@@ -1,0 +1,35 @@
+"""A run's condensed set from a file that the user names: an author's, or one of yoco's."""
+
+from pathlib import Path
+
+from yoco.data.datasets import ImageData
+from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.published import known_dataset
+
+
+def take(kept: Path, path: Path, data: ImageData) -> CondensedSet:
+    """Read a set and keep a copy in the run's folder.
+
+    Args:
+        kept: where the run keeps its set.
+        path: of `CondensedSet.save`, or of an author's set (see `CondensedSet.from_published`). That set takes its classes
+            from `data`, and its mean and std too if the authors' for such data are not known.
+        data: the real images that it will be tested on.
+
+    Raises:
+        FileNotFoundError, ValueError: if it cannot be read, does not fit `data`, or the run holds another set.
+    """
+    made = CondensedSet.load(path) if path.suffix == ".safetensors" else _published(path, data)
+    found, wanted = ((x.channels, x.size, len(x.classes)) for x in (made, data))
+    if found != wanted:
+        raise ValueError(f"set_path={str(path)!r} holds a set of (channels, size, classes) {found}, {data.name} has {wanted}")
+    if kept.exists() and CondensedSet.load(kept).fingerprint != made.fingerprint:
+        raise ValueError(f"{kept} holds another set than set_path={str(path)!r}: choose another run_dir, or remove that file")
+    made.save(kept)
+    return made
+
+
+def _published(path: Path, data: ImageData) -> CondensedSet:
+    known = known_dataset(data.name, data.channels)
+    own = {} if known else {"mean": data.mean, "std": data.std}
+    return CondensedSet.from_published(path, classes=data.classes, dataset=data.name, **own)

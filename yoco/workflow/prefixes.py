@@ -1,0 +1,67 @@
+"""The nested set beside a run's own: where it is, and what its prefixes give beside YOCO's choices (design §5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from yoco.data.datasets import ImageData
+from yoco.experiments import study
+from yoco.prune.methods import METHODS, compared
+from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import tensor_files
+from yoco.utils.lazy import pd
+from yoco.workflow import comparison, recordings, run_folder
+from yoco.workflow.parameters import Pruning
+
+
+def get_sets(run: Path, condensed: CondensedSet, data: ImageData, chosen: Pruning) -> dict[str, tuple[Path, CondensedSet]]:
+    """A nested set of the run's dataset and a flat one by the same method, as far as they are there: nothing is condensed.
+
+    Each is the run's own set if that is of its kind, else one in a folder inside the run's, else the zoo's.
+
+    Args:
+        run: the run's folder.
+        condensed: the run's set.
+        data: the real images.
+        chosen: the parameters of 04.
+
+    Returns:
+        The folder and the set by kind, "flat" before "nested"; empty if there is no nested set.
+    """
+    own = run, condensed
+    nested = own if condensed.info.get("nested") else _inside(run / "nested", chosen, data)
+    if nested is None:
+        return {}
+    method = nested[1].method
+    flat = own if nested is not own and condensed.method == method else _inside(run / method, chosen, data)
+    return {"nested": nested} if flat is None else {"flat": flat, "nested": nested}
+
+
+def _inside(folder: Path, chosen: Pruning, data: ImageData) -> tuple[Path, CondensedSet] | None:
+    """A folder inside the run's and its set, if it has one or the zoo has one of its name."""
+    comparison.take_from_zoo(folder, chosen, folder.name, data)
+    path = folder / run_folder.CONDENSED
+    return (folder, CondensedSet.load(path)) if path.exists() else None
+
+
+def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Pruning) -> pd.DataFrame:
+    """Train on YOCO's choice of each of `get_sets`, and on the prefixes of the nested one.
+
+    Dynamics are recorded if missing; finished trainings of the run's results.csv are kept. The rows go to prefixes.csv.
+
+    Args:
+        run: as of `get_sets`, like the others; a nested set must be there.
+
+    Returns:
+        The rows of `study.run`, whose method tells the set as well: "YOCO, flat", "YOCO, nested", "Prefix, nested".
+    """
+    numbers, parts = range(chosen.seed, chosen.seed + chosen.dynamics), []
+    longer = {"epochs": chosen.prefix_epochs} if chosen.prefix_epochs else {}
+    for kind, (folder, found) in get_sets(run, condensed, data, chosen).items():
+        dynamics = recordings.get_all_dynamics(folder, found, chosen.dataset, numbers, chosen.seed, **chosen.recording(found.size))
+        options = {"results": run / run_folder.RESULTS, **chosen.schedule(found.size), **longer}
+        rows = study.run(found, data, dynamics, methods=compared(found, ["yoco"]), **options)
+        parts.append(rows.assign(method=[f"{METHODS[name].title}, {kind}" for name in rows["method"]]))
+    table = pd.concat(parts).drop_duplicates(["method", "fingerprint"], ignore_index=True)  # prefixes are the same under all dynamics
+    tensor_files.write_text(run / "prefixes.csv", table.to_csv(index=False))
+    return table
