@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 RULE = 2  # of how files become pixels: resizing, cropping, colours
 BLOCK = 2**23  # bytes that a thread decodes, counts, sums and hands on at a time
-Take = Callable[[int, np.ndarray], None]  # given the number of a block's first image, and the block, uint8 [n, 3, S, S]
+Take = Callable[[int, np.ndarray], object]  # given the number of a block's first image, and the block, uint8 [n, 3, S, S]
 
 
 class Source(NamedTuple):
@@ -61,7 +61,7 @@ def starts(shape: Sequence[int]) -> list[int]:
 
 def block_sum(block: np.ndarray) -> str:
     """16 hexadecimal digits of the SHA-256 of a block's bytes."""
-    return hashlib.sha256(block).hexdigest()[:16]
+    return hashlib.sha256(block.data).hexdigest()[:16]
 
 
 def shape_of(source: Source) -> tuple[int, int, int, int]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from yoco.data import decode
 from yoco.utils import checks, locks, tensor_files
 
+MAPPED_FROM = "mapped_from"  # attribute of a tensor that lies in a cache file: the file's path
 VERSION = 1  # of the cache's files; another one is decoded anew
 KEPT = 24 * 3600.0  # seconds after its last use that an outdated cache stays: whatever still runs finds it
 ELSEWHERE = "YOCO_CACHE=FOLDER or cache=FOLDER takes another place, cache=False memory"
@@ -103,7 +104,7 @@ def _made(path: Path, source: decode.Source, title: str, progress: bool) -> Pixe
 
 def _write_at(handle: int, block: np.ndarray, offset: int) -> None:
     """A whole block: on a disk that is nearly full the system may write a part, and say so at the next call."""
-    left = memoryview(np.ascontiguousarray(block)).cast("B")
+    left = np.ascontiguousarray(block).data.cast("B")
     while left:
         written = os.pwrite(handle, left, offset)
         left, offset = left[written:], offset + written
@@ -166,13 +167,13 @@ def _mapped(path: Path, shape: Sequence[int]) -> Tensor:
     with open(path, "rb") as file:
         private = {"flags": mmap.MAP_PRIVATE | NO_RESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE} if NO_RESERVE else {"access": mmap.ACCESS_COPY}
         images = torch.frombuffer(mmap.mmap(file.fileno(), 0, **private), dtype=torch.uint8).view(*shape)
-    images.mapped_from = path
+    setattr(images, MAPPED_FROM, path)
     return images
 
 
 def as_array(images: Tensor) -> np.ndarray:
     """`images` on the CPU as an array: one over the mapped file, if it is one and was not written to."""
-    path = getattr(images, "mapped_from", None)
+    path = getattr(images, MAPPED_FROM, None)
     if path is None or images._version:
         return images.numpy()
     return _Mapped(path, np.uint8, "r", shape=tuple(images.shape))

@@ -60,7 +60,8 @@ class _Recording:
     def __init__(self, owner: _Captured, inputs: Sequence[Input], options: Mapping[str, Hashable]) -> None:
         self.function, self.stream, self.options = owner.function, owner.stream, options
         self.inputs = [torch.empty_like(i) if isinstance(i, Tensor) else torch.empty((), device=owner.device) for i in inputs]
-        self.calls, self.graph = 0, None
+        self.calls = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, inputs: Sequence[Input]) -> Any:
         for own, given in zip(self.inputs, inputs):
@@ -69,7 +70,7 @@ class _Recording:
         if self.calls <= WARM_UP:
             return self._warm_up()
         if self.graph is None:
-            self._record()
+            self.graph = self._recorded()
         self.graph.replay()
         return pytree.tree_map_only(Tensor, Tensor.clone, self.outputs)  # the next replay overwrites these
 
@@ -82,7 +83,7 @@ class _Recording:
         current.wait_stream(self.stream)
         return outputs
 
-    def _record(self) -> None:
+    def _recorded(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         for generator in (option for option in self.options.values() if isinstance(option, Generator)):
             graph.register_generator_state(generator)
@@ -92,4 +93,4 @@ class _Recording:
         except RuntimeError as error:
             error.add_note("this function could not be recorded as a CUDA graph; YOCO_GRAPHS=0 in the environment runs without graphs")
             raise
-        self.graph = graph
+        return graph
