@@ -61,7 +61,7 @@ class _Recording:
         self.function, self.stream, self.options = owner.function, owner.stream, options
         self.inputs = [torch.empty_like(i) if isinstance(i, Tensor) else torch.empty((), device=owner.device) for i in inputs]
         self.calls = 0
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.graph: Any = None  # a CUDAGraph from the first replay on
 
     def __call__(self, inputs: Sequence[Input]) -> Any:
         for own, given in zip(self.inputs, inputs):
@@ -70,7 +70,7 @@ class _Recording:
         if self.calls <= WARM_UP:
             return self._warm_up()
         if self.graph is None:
-            self.graph = self._recorded()
+            self._record()
         self.graph.replay()
         return pytree.tree_map_only(Tensor, Tensor.clone, self.outputs)  # the next replay overwrites these
 
@@ -83,7 +83,7 @@ class _Recording:
         current.wait_stream(self.stream)
         return outputs
 
-    def _recorded(self) -> torch.cuda.CUDAGraph:
+    def _record(self) -> None:
         graph = torch.cuda.CUDAGraph()
         for generator in (option for option in self.options.values() if isinstance(option, Generator)):
             graph.register_generator_state(generator)
@@ -93,4 +93,4 @@ class _Recording:
         except RuntimeError as error:
             error.add_note("this function could not be recorded as a CUDA graph; YOCO_GRAPHS=0 in the environment runs without graphs")
             raise
-        return graph
+        self.graph = graph

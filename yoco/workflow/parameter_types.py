@@ -30,7 +30,6 @@ class Told:
     allowed: Iterable[str] = ()
 
 
-
 def _zoo_name(name: str) -> str:
     return ZOO + checks.one_of("zoo set", name.removeprefix(ZOO), zoo.names())
 
