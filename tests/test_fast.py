@@ -108,7 +108,7 @@ def test_short_runs_and_machines_without_a_compiler_stay_eager(monkeypatch):
 
 def test_no_compiler_still_condenses_and_says_so(toy, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    made = condense.condense(toy, ipc=1, preset="smoke", outer_loops=1, inner_loops=1, width=4, progress=False)
+    made = condense.condense(toy, "idc", 1, preset="smoke", outer_loops=1, inner_loops=1, width=4, progress=False)
     assert made.info["compiled"] is False and made.info["precision"] in ("float32", "bfloat16")
 
 

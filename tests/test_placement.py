@@ -103,5 +103,5 @@ def test_an_epoch_of_a_network_of_the_pool_waits_for_its_loss_and_its_weights(to
 
 def test_evaluation_runs_on_the_device(toy, toy_set, gpu):
     protocol = train.Protocol(epochs=2, width=4, batch_size=64, precision="bfloat16", compiled=False)
-    accuracy = evaluate._accuracy(evaluate.TestSet.of(toy), *toy_set.form(), protocol, 0, GPU)
+    accuracy = evaluate._accuracy({None: evaluate.TestSet.of(toy)}, *toy_set.form(), None, protocol, 0, GPU)
     assert 0 <= accuracy <= 100 and len(gpu.waits) == protocol.epochs + 1, gpu.waits

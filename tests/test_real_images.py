@@ -56,6 +56,6 @@ def test_the_notebooks_run_on_it(cifar, tmp_path, monkeypatch):
 def test_imagenet_settings_at_64_pixels(tmp_path_factory):
     """ResNet10-AP, factor 3, at a size that 3 does not divide."""
     real = data.load(f"folder:{unpacked(tmp_path_factory, 'tiny-imagenet-10')}", limit_per_class=40, progress=False)
-    made = condense.condense(real, ipc=1, factor=3, preset="smoke", outer_loops=1, inner_loops=2, progress=False)
+    made = condense.condense(real, "idc", 1, 3, preset="smoke", outer_loops=1, inner_loops=2, progress=False)
     assert made.info["settings"]["model"] == "resnet10ap" and made.info["settings"]["distance"] == "l1" and made.size == 64
     assert evaluate.evaluate(*made.form(), real, epochs=1, seed=0, model="resnet10ap") >= 0

@@ -103,8 +103,8 @@ def test_the_cosine_of_tiny_gradients_counts_them_as_far_apart():
 
 
 def test_dsa_s_network_steps_by_plain_sgd(toy):
-    (group,) = dsa_of(toy).network_step.optimizer.param_groups
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.01, 0, 0)
+    optimizer = dsa_of(toy).network_step.optimizer
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.01, 0, 0)
 
 
 def test_dsa_trains_its_network_on_the_condensed_images_but_after_the_last_step(toy, monkeypatch):

@@ -13,7 +13,8 @@ from yoco.data.normalise import normalise
 from yoco.training import resumable
 from yoco.utils import seeds
 
-SHORT = {"preset": "smoke", "outer_loops": 2, "inner_loops": 3, "width": 8, "network_images": 32, "precision": "float32", "progress": False}
+SHORT = {"method": "idc", "preset": "smoke", "outer_loops": 2, "inner_loops": 3, "width": 8, "network_images": 32,
+         "precision": "float32", "progress": False}
 
 
 def literal_distance(model, real, synthetic, label, distance):
@@ -162,7 +163,7 @@ def test_a_checkpoint_that_version_0_1_made_by_another_rule_is_refused(toy, tmp_
 
 def test_pretraining_and_resnet():
     settings = {"model": "resnet10ap", "distance": "l1", "pretrain_epochs": 1, "outer_loops": 1, "inner_loops": 1, "network_images": 8}
-    made = condense.condense(make_data(per_class=8), ipc=1, factor=2, preset="smoke", progress=False, **settings)
+    made = condense.condense(make_data(per_class=8), "idc", 1, 2, preset="smoke", progress=False, **settings)
     assert made.info["settings"]["pretrain_epochs"] == 1 and made.info["steps"] == 1
 
 
@@ -244,7 +245,7 @@ def test_a_loss_that_leaves_the_numbers_stops_with_the_step(toy, tmp_path):
 def test_bad_input_is_refused_before_work(toy, monkeypatch, arguments, error, match):
     monkeypatch.setattr(GradientMatching, "__init__", lambda *_, **__: pytest.fail("work began"))
     with pytest.raises(error, match=match):
-        condense.condense(toy, **{"ipc": 1, "preset": "paper", "progress": False, **arguments})
+        condense.condense(toy, **{"method": "idc", "ipc": 1, "preset": "paper", "progress": False, **arguments})
 
 
 def test_presets_are_the_paper_s_by_size():

@@ -20,7 +20,7 @@ def said(folder: str | Path, word: str) -> list[str]:
     return [line.split()[1] for line in path.read_text().splitlines() if line.startswith(word)] if path.exists() else []
 
 
-def accuracy(folder: str, test, images, labels, protocol, seed, *rest):
+def accuracy(folder: str, tests, images, labels, space, protocol, seed, *rest):
     """As `evaluate._accuracy`. The first one that begins after three have finished dies, once the results of those are written:
     what a worker has not handed over yet, Dask has done again."""
     key = hashlib.sha256(images.numpy().tobytes() + bytes([seed])).hexdigest()[:12]
@@ -29,7 +29,7 @@ def accuracy(folder: str, test, images, labels, protocol, seed, *rest):
         results = Path(folder, "results.csv")
         until(lambda: results.exists() and results.read_text().count("\n") > finished)
         os.kill(os.getpid(), signal.SIGKILL)
-    result = train(test, images, labels, protocol, seed, *rest)
+    result = train(tests, images, labels, space, protocol, seed, *rest)
     note(folder, "done", key)
     return result
 

@@ -35,7 +35,7 @@ def test_condensed_set_has_a_named_row_for_each_class(toy_set):
 
 
 def test_loss_curve_draws_the_history(toy):
-    made = condense.condense(toy, ipc=1, preset="smoke", outer_loops=2, inner_loops=3, width=8, progress=False)
+    made = condense.condense(toy, "idc", 1, preset="smoke", outer_loops=2, inner_loops=3, width=8, progress=False)
     ax = plots.loss_curve(made)
     assert ax.lines[0].get_ydata().tolist() == made.info["loss"] and ax.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
     assert ax.get_xlabel() == "image step"

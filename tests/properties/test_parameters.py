@@ -24,7 +24,7 @@ NAMED |= {"augmentation": ("dsa", "imagenet")}
 LISTS = ("compare", "also", "methods", "networks", "ipc_to", "epochs_to", "top_k", "within", "trained_to", "rates", "image_rates",
          "condensed_rates", "condensed_kinds", "kinds")  # fmt: skip
 PERCENTS = ("rates", "image_rates", "condensed_rates")  # 1..90
-TEXT = ("dataset", "real", "root", "run_dir", "start")
+TEXT = ("dataset", "real", "root", "run_dir", "set_path", "start")
 SECONDS = ("time_budget", "compare_seconds")
 NO_NUMBERS = [True, False, "many", "", NAN, INF, -INF, "nan", "inf", [], {}, b"1", 2j, object()]
 COUNTS_OUT_OF_RANGE = [0, -1, 1.5, "0", "-3", "1.5", -(10**30)]

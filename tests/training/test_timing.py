@@ -89,7 +89,7 @@ def test_trainings_say_their_passes(toy, long_work):
 
 
 def test_condensing_says_its_passes_and_its_budget(toy, tmp_path, long_work):
-    short = {"ipc": 1, "preset": "smoke", "outer_loops": 1, "inner_loops": 2, "width": 8, "precision": "float32", "device": "cpu"}
+    short = {"method": "idc", "ipc": 1, "preset": "smoke", "outer_loops": 1, "inner_loops": 2, "width": 8, "precision": "float32", "device": "cpu"}
     checkpoint = tmp_path / "checkpoint.safetensors"
     condense.condense(toy, **short, checkpoint=checkpoint, time_budget=60)
     work = condense.settings_for("smoke", toy.size, 1, {}).work(len(toy.classes), 4)

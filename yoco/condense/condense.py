@@ -22,7 +22,7 @@ from yoco.utils import device as devices
 
 def condense(
     data: ImageData,
-    method: str = "idc",
+    method: str = "ncfm",
     ipc: int = 10,
     factor: int | None = None,
     *,
@@ -123,7 +123,7 @@ def condense(
 
 
 def start_set(
-    data: ImageData, method: str = "idc", ipc: int = 10, factor: int | None = None, *, preset: str = "laptop", seed: int = 0,
+    data: ImageData, method: str = "ncfm", ipc: int = 10, factor: int | None = None, *, preset: str = "laptop", seed: int = 0,
     device: str | torch.device = "auto", precision: str = "auto", **settings: Any,
 ) -> CondensedSet:
     """Where `condense` with these arguments starts: real images, packed and not yet condensed. Its `.info["started_from"]` holds

@@ -95,9 +95,11 @@ def instance(name: str, value: object, kind: type[Kind]) -> Kind:
 
 
 def path(name: str, value: object) -> Path:
-    """`value` as a path, ~ filled in; TypeError for another type, ValueError where there is no such home."""
+    """`value` as a path, ~ filled in; TypeError for another type, ValueError at a null character, or a home that is not known."""
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name} must be a path, got {shown(value)}")
+    if "\0" in os.fsdecode(value):
+        raise ValueError(f"{name} must be a path, got {shown(value)}, which holds a null character")
     try:
         return Path(value).expanduser()
     except RuntimeError as error:
