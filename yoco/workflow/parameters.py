@@ -87,7 +87,7 @@ class Parameters(BaseModel):
 
     def condensation(self, method: str | None = None) -> dict[str, Any]:
         """Arguments for `workflow.get_condensed`; of another method than the run's, those that it has."""
-        if method in (None, self.method):
+        if method is None or method == self.method:
             given = {name: getattr(self, name) for name in ("nested", "start") if getattr(self, name) is not None}
             return {**self.packing(), "time_budget": self.time_budget, **given}
         known = {"method", "preset", "ipc", "factor", "seed", "precision", *self._settings_of(method)}
