@@ -141,7 +141,7 @@ def _mapped(path: Path) -> Tensor:
 
     NumPy's own copy-on-write mode reserves memory for the whole file, which Linux refuses for a file larger than memory.
     """
-    layout = np.load(path, mmap_mode="r")
+    layout = np.lib.format.open_memmap(path, "r")
     with open(path, "rb") as file:
         pages = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | NO_RESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     images = torch.frombuffer(pages, dtype=torch.uint8, count=layout.size, offset=layout.offset).view(*layout.shape)
@@ -156,7 +156,7 @@ def as_array(images: Tensor) -> np.ndarray:
 
 
 def _array(path: str) -> "_Mapped":
-    array = np.load(path, mmap_mode="r").view(_Mapped)
+    array = np.lib.format.open_memmap(path, "r").view(_Mapped)
     array.path = path
     return array
 
