@@ -1,5 +1,6 @@
 """Experts: networks trained on real images, for MTT (every epoch kept) and NCFM (the first and the last weights; design §5 and §6)."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -108,16 +109,20 @@ class Experts:
 
 
 def _read(path: Path, rows: Sequence[int]) -> list[Tensor]:
+    """Rows of a trajectory's file, of which no more is read once the whole file has been checked."""
     with tensor_files.open_tensors(path) as file:
-        _, sums = tensor_files.read_header(path, file.metadata() or {}, KIND)
+        _check(path, path.stat().st_mtime_ns)
         try:
             parameters = file.get_slice("parameters")
-            found = torch.stack([parameters[row] for row in rows])
-            expected = None if sums is None else [sums["parameters"]["sums"][row] for row in rows]
-        except (KeyError, IndexError, RuntimeError, safetensors.SafetensorError) as error:
+            return [parameters[row] for row in rows]
+        except (IndexError, RuntimeError, safetensors.SafetensorError) as error:
             raise ValueError(f"{path} is damaged, or holds no epochs {list(rows)}: {error}") from error
-    tensor_files.check_rows(path, "parameters", found, expected)
-    return [checks.finite(f"{path}: epoch {row}", values) for row, values in zip(rows, found)]
+
+
+@functools.cache
+def _check(path: Path, changed: int) -> None:
+    """Raise ValueError if a file is damaged or holds NaN; once per process and time at which it was changed."""
+    tensor_files.load_tensors(path, KIND)
 
 
 def train_experts(
@@ -203,7 +208,7 @@ def _train(training: "_Training", folder: str | Path | None, identity: Mapping[s
     if unfinished is None:
         return trajectory
     info = {"identity": dict(identity), **history}
-    path = tensor_files.save_tensors(_path(folder, identity["number"]), KIND, {"parameters": trajectory}, info, by_row=["parameters"])
+    path = tensor_files.save_tensors(_path(folder, identity["number"]), KIND, {"parameters": trajectory}, info)
     unfinished.unlink(missing_ok=True)
     return path
 

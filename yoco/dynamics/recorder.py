@@ -1,5 +1,6 @@
 """Train once on the formed images, and record what each of them showed: enough for every score, in bounded memory."""
 
+import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -45,9 +46,11 @@ class Recorder:
         self.held = {epoch: held for epoch, held in self.held.items() if epoch in useful}
 
     def _useful(self) -> list[int]:
-        accuracy = torch.stack([row.float().mean() for row in self.correct[: max(self.windows)]])
-        best = [top_epochs(accuracy, self.top_k, window).tolist() for window in self.windows]
-        return [*range(self.early), *sum(best, [])]
+        """The epochs to hold. Each window's best are among those held, so the work does not grow with the epochs before."""
+        held = sorted(self.held)
+        accuracy = torch.stack([self.correct[epoch].float().mean() for epoch in held])
+        best = [top_epochs(accuracy, self.top_k, bisect.bisect_left(held, window)).tolist() for window in self.windows]
+        return [*range(self.early), *(held[position] for position in sum(best, []))]
 
     @property
     def kept(self) -> Tensor:
