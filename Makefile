@@ -43,6 +43,7 @@ bench: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 # what is made from the declared parameters: the options that --help lists, the notebooks' parameter cells, the README's tables
 tables: $(STAMP)

@@ -1,6 +1,7 @@
 """Does speed change the result? The same trainings and condensations by the literal implementation and by yoco, over seeds.
 
-    python -m benchmarks.agreement folder:~/.cache/yoco-data/cifar10-jpeg   # figures/bench/agreement.csv
+    # figures/bench/agreement.csv
+    python -m benchmarks.agreement folder:~/.cache/yoco-data/cifar10-jpeg
 """
 
 import argparse

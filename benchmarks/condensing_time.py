@@ -1,7 +1,9 @@
 """Accuracy against the processor time of condensing, for each method: CIFAR-10, IPC 10.
 
-    python -m benchmarks.condensing_time runs/ncfm --dataset folder:~/.cache/yoco-data/cifar10 --seeds 3   # trains and tests
-    python -m benchmarks.condensing_time runs/ncfm                                                         # draws alone
+    # trains and tests
+    python -m benchmarks.condensing_time runs/ncfm --dataset folder:PATH --seeds 3
+    # draws alone
+    python -m benchmarks.condensing_time runs/ncfm
 
 Snapshots of sets are listed in figures/ncfm/snapshots.csv: path (in the folder given, or zoo:NAME), method, minutes of one core
 (networks of a pool included), steps. Accuracies lie in results.csv of that folder, a line for each training without a header:

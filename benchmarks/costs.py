@@ -1,6 +1,7 @@
 """What a step of IDC costs by class, by image and by side, on one thread of this CPU: the measured half of docs/imagenet1k.md.
 
-    python -m benchmarks.costs        # figures/bench/costs.csv and work.csv; what the table holds is kept; part of `make bench`
+    # figures/bench/costs.csv and work.csv; what the table holds is kept; part of `make bench`
+    python -m benchmarks.costs
 
 Seconds are of the processor, not of the clock, so that other work on the machine adds little; the least of the repeats.
 Each setting has a process of its own, for its peak memory. Floating point operations are counted by PyTorch, not timed.

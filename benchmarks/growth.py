@@ -1,6 +1,7 @@
 """Time and memory of one inner loop of IDC against the number of classes and IPC: a table, and a figure.
 
-    python -m benchmarks.growth            # figures/bench/growth.csv and growth.png; points that the table holds are kept
+    # figures/bench/growth.csv and growth.png; points that the table holds are kept
+    python -m benchmarks.growth
 """
 
 import argparse

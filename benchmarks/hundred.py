@@ -1,6 +1,7 @@
 """The settings for 100 classes on real images, at smoke size: condense, record, prune, train, a table.
 
-    python -m benchmarks.hundred folder:~/.cache/yoco-data/cifar10-jpeg   # figures/hundred/results.csv and table.md
+    # figures/hundred/results.csv and table.md
+    python -m benchmarks.hundred folder:~/.cache/yoco-data/cifar10-jpeg
 
 CIFAR-100 cannot be had without a network, so each class of the dataset is cut into ten by the colours of its images
 (k-means of their 4 × 4 thumbnails, fitted on the training images): 100 classes of as many images as CIFAR-100's on

@@ -1,6 +1,7 @@
 """The plan to ImageNet-1K: `benchmarks.scale` on 1, 8, 64 and 512 GPUs, as a table, a figure, and what docs/imagenet1k.md says.
 
-    python -m benchmarks.imagenet1k        # figures/bench/imagenet1k.csv and .png, from costs.csv and work.csv there; part of `make bench`
+    # figures/bench/imagenet1k.csv and .png, from costs.csv and work.csv there; part of `make bench`
+    python -m benchmarks.imagenet1k
 
 It prints the page's tables and sentences, which a test holds against the files.
 """

@@ -1,6 +1,6 @@
 """What a small last batch costs: parts of a condensed set, trained with batches split evenly and with a small last one.
 
-    python -m benchmarks.last_batch folder:~/.cache/yoco-data/cifar10 figures/ncfm/flat-ipc10.safetensors
+    python -m benchmarks.last_batch folder:PATH figures/ncfm/flat-ipc10.safetensors
 
 Writes figures/bench/last_batch.csv, a row for each training as it finishes, and last_batch.png. A second start trains what the
 table lacks; `--most` stops after so many trainings.

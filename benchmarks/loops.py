@@ -1,6 +1,7 @@
 """Does DREAM need fewer image steps than IDC for the same accuracy? Sets after as many steps of each, trained and tested.
 
-    python -m benchmarks.loops folder:~/.cache/yoco-data/cifar10-jpeg   # figures/cifar10/loops.csv and loops.png
+    # figures/cifar10/loops.csv and loops.png
+    python -m benchmarks.loops folder:~/.cache/yoco-data/cifar10-jpeg
 
 The two condense side by side, a process of one thread each; what is done is kept in --runs, and a second start goes on.
 """

@@ -1,6 +1,7 @@
 """The cost of a step with 100 classes, measured, beside what the costs of 10 classes say it is.
 
-    python -m benchmarks.scale_check folder:~/.cache/yoco-data/cifar10-jpeg     # figures/bench/scale_check.csv, from costs.csv
+    # figures/bench/scale_check.csv, from costs.csv
+    python -m benchmarks.scale_check folder:~/.cache/yoco-data/cifar10-jpeg
 
 CIFAR-10's images, each class cut into ten by index: what is asked is the time and the memory, not what is learned.
 ConvNet, 32 × 32, factor 2, 64 real images a class, 512 in the network step, one thread, processor seconds; a process of its

@@ -1,7 +1,8 @@
 """Make the digits sets of the zoo: one of each condensation method, and a nested one, with its accuracy and dynamics. For the
 maintainers of yoco.
 
-    python -m benchmarks.zoo [NAME …]   # yoco/zoo_files/digits-<name>-ipc10.*; a name: a method, or "nested"
+    # yoco/zoo_files/digits-<name>-ipc10.*; a name: a method, or "nested"
+    python -m benchmarks.zoo [NAME …]
 """
 
 import sys

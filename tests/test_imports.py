@@ -18,7 +18,8 @@ import yoco
 from yoco import plots, workflow as runs
 from yoco.workflow.parameters import check, NOTEBOOKS
 
-check("01_condensation", {name: field.default for name, field in NOTEBOOKS["01_condensation"].model_fields.items()})
+fields = NOTEBOOKS["01_condensation"].model_fields
+check("01_condensation", {name: field.default for name, field in fields.items()})
 plots.use_style()
 """
 

@@ -3,7 +3,8 @@
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +46,8 @@ class Draw:
         return self._each(lambda values: values[index])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Draw":
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(value) for name, value in values.items() if isinstance(value, Tensor)})
+        changed: dict[str, Any] = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class Augmentation:
         return self.operations if self.single else [g for g in GEOMETRIC if g in self.operations]
 
     def _draw(self, operations: tuple[str, ...], affine: Callable[[Tensor], Tensor], count: int, size: int, source: Generator) -> Draw:
-        n, how = 1 if self.shared else count, {"generator": source, "device": source.device}
+        n = 1 if self.shared else count
+        how: dict[str, Any] = {"generator": source, "device": source.device}
         colour = torch.rand(3, n, 1, 1, 1, **how)
         reach = int(size * CROP_SHARE + 0.5)
         side = int(size * CUTOUT_SHARE + 0.5)
@@ -124,7 +126,7 @@ class Augmentation:
             images = crop(images, draw.shift)
         if "scale" in draw.operations or "rotate" in draw.operations:
             theta = draw.theta.expand(images.shape[0], 2, 3)
-            grid = F.affine_grid(theta, images.shape, align_corners=False).to(images.dtype)
+            grid = F.affine_grid(theta, list(images.shape), align_corners=False).to(images.dtype)
             images = F.grid_sample(images, grid, align_corners=False)
         if "flip" in draw.operations:
             images = torch.where(draw.flip, images.flip(3), images)
@@ -243,7 +245,8 @@ def cutmix(images: Tensor, labels: Tensor, classes: int, source: Generator, prob
 
 def cutmix_unread(images: Tensor, targets: Tensor, source: Generator, probability: float) -> tuple[Tensor, Tensor]:
     """As `cutmix`, with soft labels [N, classes] given, and by a mask: no draw is read on the host, which would wait for the device."""
-    size, how = images.shape[-1], {"generator": source, "device": source.device}
+    size = images.shape[-1]
+    how: dict[str, Any] = {"generator": source, "device": source.device}
     mixed = torch.rand(1, **how) < probability
     half = (size * (1 - torch.rand(1, **how)).sqrt() / 2).int()
     centre = torch.randint(size, (2, 1), **how)

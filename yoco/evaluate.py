@@ -149,7 +149,8 @@ def evaluate_many(
 
 def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Subset]:
     """`subsets` if it is a mapping of pairs, at least one. Raises TypeError or ValueError."""
-    for name in checks.sequence("subsets", checks.instance("subsets", subsets, Mapping).keys()):
+    checks.instance("subsets", subsets, Mapping)  # type: ignore[type-abstract]  # isinstance takes it
+    for name in checks.sequence("subsets", subsets.keys()):
         if not isinstance(subsets[name], (tuple, list)) or len(subsets[name]) != 2:
             raise TypeError(f"subsets[{name!r}] must be a pair of images and labels, got {checks.shown(subsets[name])}")
     return subsets

@@ -4,6 +4,7 @@ import functools
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -65,7 +66,7 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
             instance_norm(outputs),
         )
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), pool, instance_norm(outputs))
         self.relu = nn.ReLU()
@@ -194,12 +195,13 @@ class DenseNet(BatchNormNetwork):
         from torchvision.models import densenet  # takes a second, which is for those who use it
 
         super().__init__(channels, classes, size)
-        self.body = densenet.DenseNet(growth_rate=12, block_config=(6, 12, 24, 16), num_init_features=24, num_classes=classes)
-        self.body.features.conv0 = self.stem(channels, 24)
-        nn.init.kaiming_normal_(self.body.features.conv0.weight)  # as torchvision draws the others
+        body: Any = densenet.DenseNet(growth_rate=12, block_config=(6, 12, 24, 16), num_init_features=24, num_classes=classes)
+        body.features.conv0 = self.stem(channels, 24)
+        nn.init.kaiming_normal_(body.features.conv0.weight)  # as torchvision draws the others
         if not self.large:
-            self.body.features.norm0 = self.body.features.relu0 = self.body.features.pool0 = nn.Identity()
-        self.head, self.body.classifier = self.body.classifier, nn.Identity()
+            body.features.norm0 = body.features.relu0 = body.features.pool0 = nn.Identity()
+        self.head, body.classifier = body.classifier, nn.Identity()
+        self.body = body
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet10ap": ResNetAP, "resnet10": ResNet10, "densenet": DenseNet}

@@ -4,7 +4,7 @@ At the end of the file they are registered, each as a `Score` that says how it i
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,8 @@ def _errors(logits: Tensor, labels: Tensor, output: str) -> Tensor:
 def _mean(values: Tensor) -> Tensor:
     """Mean over the epochs, [N] of [E, N], summed epoch by epoch: torch's own mean rounds by an image's place, and so would
     rank equal images."""
-    return (sum(values.double().unbind()) / len(values)).to(values.dtype)
+    total = sum(values.double().unbind(), torch.zeros(values.shape[1:], dtype=torch.float64, device=values.device))
+    return (total / len(values)).to(values.dtype)
 
 
 def _trimmed(values: Tensor) -> Tensor:
@@ -227,7 +228,7 @@ def options_of(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY)
 
 
-def check_options(what: str, options: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
+def check_options(what: str, options: Mapping[str, Any], known: tuple[str, ...]) -> Mapping[str, Any]:
     """`options` if all their names are known, else a TypeError that says which `what` has."""
     for name in options:
         if name not in known:

@@ -46,7 +46,7 @@ def dynamics_of(condensed: CondensedSet, seed: int = 0) -> Dynamics | None:
     """The training run that ships for this very set under a seed, whatever its name; None if there is none."""
     ships = (name for name in names() if _FOLDER.joinpath(_dynamics_file(name, seed)).is_file())
     found = (load_dynamics(name, seed) for name in ships)
-    return next((recorded for recorded in found if recorded.of(condensed)), None)
+    return next((recorded for recorded in found if recorded is not None and recorded.of(condensed)), None)
 
 
 def _dynamics_file(name: str, seed: int) -> str:

@@ -11,7 +11,6 @@ from yoco import formation
 from yoco.data.datasets import ImageData
 from yoco.data.normalise import to_floats
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training import resumable
 from yoco.utils import seeds
 
 PACKED = 100  # condensed images that are packed at a time
@@ -58,7 +57,7 @@ class Method:
 
     name: str
     settings_for: Callable[..., Any]
-    stepper: Callable[..., resumable.Stepper]
+    stepper: Callable[..., Any]
     multi: bool
     experts: str | None = None  # the folder that keeps its experts, if it has any
     nests: bool = False  # whether its steps can match prefixes

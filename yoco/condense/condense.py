@@ -77,7 +77,7 @@ def condense(
     if start is not None and factor is None:
         factor = checks.instance("start", start, CondensedSet).factor
     ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
-    given = {"packing": PACKING} if start is None else {"start": _checked_start(start, data, ipc, factor).fingerprint}
+    given: dict[str, Any] = {"packing": PACKING} if start is None else {"start": _checked_start(start, data, ipc, factor).fingerprint}
     given |= {} if nested is None else {"nested": _budgets(method, nested, ipc)}
     prefixes = {"prefixes": [budget * factor**2 for budget in given["nested"]]} if nested is not None else {}
     experts = _experts(method, expert_folder, checkpoint, progress)
@@ -111,9 +111,11 @@ def condense(
 
         def look(losses: list[float]) -> None:
             info = {**identity, "steps": len(losses), "planned_steps": chosen.steps, **resumable.thinned(losses)}
-            watch(condensed_from(stepper.images.clone(), data, ipc, factor, method, info))
+            shown = condensed_from(stepper.images.clone(), data, ipc, factor, method, info)
+            if watch is not None:
+                watch(shown)
 
-        budgets = {"checkpoint": checkpoint, "time_budget": time_budget, "progress": progress}
+        budgets: dict[str, Any] = {"checkpoint": checkpoint, "time_budget": time_budget, "progress": progress}
         history = resumable.run(stepper, chosen.steps, identity, **budgets, look=None if watch is None else look, ranks=among)
         machine = {"compiled": compiled, "device": where.type, "torch": torch.__version__, "ranks": among.size}
         info = {**identity, **machine, **stepper.outcome(), **history, "finished": history["steps"] == history["planned_steps"]}
@@ -137,12 +139,13 @@ def start_set(
 
 def _experts(method: str, given: str | Path | None, checkpoint: str | Path | None, progress: bool) -> dict[str, Path | bool | None]:
     """The stepper's arguments that say where its experts are, and whether their training shows a bar, for a method that follows any."""
-    if not METHODS[method].experts:
+    folder = METHODS[method].experts
+    if not folder:
         if given is not None:
             allowed = ", ".join(m.name for m in METHODS.values() if m.experts)
             raise ValueError(f"expert_folder={str(given)!r} is for methods with experts ({allowed}), got method={method!r}")
         return {}
-    beside = None if checkpoint is None else Path(checkpoint).parent / METHODS[method].experts
+    beside = None if checkpoint is None else Path(checkpoint).parent / folder
     return {"experts": beside if given is None else Path(given), "progress": progress}
 
 

@@ -49,6 +49,8 @@ class RepresentativeMatching(GradientMatching):
     The start is chosen the same way, by the embedding of a network with random weights.
     """
 
+    settings: DreamSettings
+
     def choose_start(self) -> Tensor:
         network = self._new_network().to(self.device)
         wanted = self.ipc * self.factor**2
@@ -87,8 +89,9 @@ class RepresentativeMatching(GradientMatching):
 
     def _representatives(self, network: nn.Module, pool: Tensor, count: int) -> Tensor:
         """Indices int64 [count] of the images of `pool` that are nearest to as many centres."""
+        features: Any = network.features  # a method
         with torch.no_grad():
-            embedded = training.outputs(network.features, lambda part: self.real[pool[part]], len(pool), self.precision)
+            embedded = training.outputs(features, lambda part: self.real[pool[part]], len(pool), self.precision)
         if not kmeans.measurable(embedded):  # a network that diverged: any images do, the loss will say so
             embedded = torch.zeros_like(embedded)
         return pool[kmeans.representatives(embedded, count, self.source)]

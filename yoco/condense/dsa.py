@@ -40,21 +40,22 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
     """
     checks.one_of("preset", preset, PRESETS)
     inner, epochs = LOOPS[min(LOOPS, key=lambda given: abs(given - ipc))]
-    shared = {"model": default_model(size), "distance": "cosine", "image_lr": IMAGE_LR}
+    shared: dict[str, Any] = {"model": default_model(size), "distance": "cosine", "image_lr": IMAGE_LR}
     shared |= {"network_momentum": 0.0, "network_weight_decay": 0.0}  # plain SGD
     if preset == "paper":
-        scale = {"outer_loops": OUTER, "inner_loops": inner, "network_epochs": epochs, "real_batch": 256, "network_batch": 256}
+        shared |= {"outer_loops": OUTER, "inner_loops": inner, "network_epochs": epochs, "real_batch": 256, "network_batch": 256}
     elif preset == "laptop":
-        scale = {"outer_loops": 60, "inner_loops": min(inner, 10), "network_epochs": min(epochs, 10), "network_batch": 256}
+        shared |= {"outer_loops": 60, "inner_loops": min(inner, 10), "network_epochs": min(epochs, 10), "network_batch": 256}
     else:
         width = smoke_width(overrides, shared["model"])
-        scale = {"outer_loops": 6, "inner_loops": 10, "network_epochs": 5, "width": width}
-    return overridden(DsaSettings(**shared, **scale), overrides)
+        shared |= {"outer_loops": 6, "inner_loops": 10, "network_epochs": 5, "width": width}
+    return overridden(DsaSettings(**shared), overrides)
 
 
 class SiameseMatching(GradientMatching):
     """Steps of DSA: all layers' weights are matched, and the network is trained on the condensed images themselves."""
 
+    settings: DsaSettings  # type: ignore[assignment]  # what reads IDC's own settings is overridden
     matching = augment.Augmentation(augment.OPERATIONS, shared=True, single=True)
     training = augment.Augmentation(augment.OPERATIONS, single=True)
     matched = staticmethod(layer_weights)

@@ -65,5 +65,5 @@ class Pool:
         return bool(self.ranks.sum(torch.tensor(int(len(trained) == wanted))) == self.ranks.size)
 
     def _trained(self, time_budget: float | None, only: Collection[int] | None = None) -> Experts:
-        shared = {"count": self.count, "seed": self.seed, "time_budget": time_budget, "only": only}
+        shared: dict[str, Any] = {"count": self.count, "seed": self.seed, "time_budget": time_budget, "only": only}
         return train_experts(self.data, self.folder, self.settings, **shared, **self.options)

@@ -167,9 +167,9 @@ class GradientMatching(Stepper):
         chosen = seeds.choice(len(self.real), count, self.source)
         self._train_network(self.real.of(chosen), self.train_labels[chosen.to(self.device)])
 
-    def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: float) -> None:
+    def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: Any) -> None:
         """One epoch on normalised images; options: of `network.epoch`."""
-        shared = {"classes": len(self.members), "augmentation": self.training, "batch_size": self.settings.network_batch}
+        shared: dict[str, Any] = {"classes": len(self.members), "augmentation": self.training, "batch_size": self.settings.network_batch}
         train.epoch(self.network_step, images, labels, self.own_source, **shared, **options)
 
     def state(self) -> dict[str, Tensor]:

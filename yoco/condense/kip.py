@@ -107,8 +107,8 @@ class Pair:
                 shape = count, self.channels, self.size, self.size
                 images = torch.rand(shape, dtype=torch.float64, generator=source).to(self.device).requires_grad_()
                 began = time.monotonic()
-                kernel_of(self.kernel)(images, images.detach(), self.depth).sum().backward()
-                images.grad.sum().item()  # waits for a GPU
+                (gradient,) = torch.autograd.grad(kernel_of(self.kernel)(images, images.detach(), self.depth).sum(), images)
+                gradient.sum().item()  # waits for a GPU
                 taken = time.monotonic() - began
                 if taken >= patience / 4 or count >= MOST_MEASURED:
                     return count**2 / taken
@@ -205,7 +205,8 @@ class KernelInducingPoints(Stepper):
             return torch.zeros((), dtype=torch.float64, device=self.device), torch.zeros_like(images), torch.zeros_like(labels)
         predicted = self.predict(images, labels, self.real.bytes(own))
         loss = 0.5 * F.mse_loss(predicted, self._targets(self.train_labels[own]).double()) * (len(own) / len(chosen))
-        return loss.detach(), *torch.autograd.grad(loss, (images, labels))
+        of_images, of_labels = torch.autograd.grad(loss, (images, labels))
+        return loss.detach(), of_images, of_labels
 
     def predict(self, images: Tensor, labels: Tensor, real: Tensor) -> Tensor:
         """What the regression fitted on condensed images [N, C, S, S] and labels of their formed images says of real ones.

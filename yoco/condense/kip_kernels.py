@@ -138,14 +138,15 @@ def _variance_maps(x: Tensor, depth: int) -> list[Tensor]:
 
 def _pairs(x: Tensor, y: Tensor, of_x: list[Tensor], of_y: list[Tensor]) -> Tensor:
     """The kernel of every image of x with every one of y, given their variance maps, all at once: [N, M]."""
-    covariance, ntk = _products(x[:, None], y[None], 2 ** len(of_x) - 1), None
+    covariance = _products(x[:, None], y[None], 2 ** len(of_x) - 1)
+    ntk: Tensor | None = None
     for x_map, y_map in zip(of_x, of_y):
         covariance = WEIGHT * _Box.apply(covariance) + BIAS
         ntk = covariance if ntk is None else covariance + WEIGHT * _Box.apply(ntk)
         reach = covariance.shape[-3] // 2
         activation, slope = _Rectify.apply(covariance, _variance_products(x_map[:, None], y_map[None], reach))
         covariance, ntk = _pooled(activation), _pooled(ntk * slope)
-    return WEIGHT * (covariance + ntk).mean((-4, -3, -2, -1)) + BIAS
+    return WEIGHT * (covariance if ntk is None else covariance + ntk).mean((-4, -3, -2, -1)) + BIAS
 
 
 def _band(y: Tensor, reach: int, outside: float) -> Tensor:
@@ -157,7 +158,7 @@ def _band(y: Tensor, reach: int, outside: float) -> Tensor:
 def _products(x: Tensor, y: Tensor, reach: int) -> Tensor:
     """Pixels of x [..., C, S, S] times those of y near them, averaged over channels: [..., D, D, S, S]."""
     near = _band(y, reach, 0.0)
-    return sum(a[..., None, None, :, :] * b for a, b in zip(x.unbind(-3), near.unbind(-5))) / x.shape[-3]
+    return sum(a[..., None, None, :, :] * b for a, b in zip(x.unbind(-3), near.unbind(-5))) / x.shape[-3]  # type: ignore[return-value]  # there is at least one channel
 
 
 def _variance_products(x_map: Tensor, y_map: Tensor, reach: int) -> Tensor:

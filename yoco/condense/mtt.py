@@ -85,7 +85,7 @@ class TrajectorySettings:
     @property
     def buffer(self) -> ExpertSettings:
         """How the experts are trained."""
-        network = {"model": self.model, "width": self.width, "lr": self.buffer_lr, "momentum": self.buffer_momentum}
+        network: dict[str, Any] = {"model": self.model, "width": self.width, "lr": self.buffer_lr, "momentum": self.buffer_momentum}
         return ExpertSettings(self.buffer_epochs, images=self.buffer_images, batch_size=self.buffer_batch, **network)
 
     def work(self, classes: int, formed: int) -> int:
@@ -144,7 +144,7 @@ class TrajectoryMatching(Stepper):
         self.data, self.factor, self.settings, self.source, self.ranks = data, factor, settings, source, ranks
         self.device = device
         devices.keep_memory(device)
-        where = {"device": device, "precision": precision, "compiled": compiled, "progress": progress}
+        where: dict[str, Any] = {"device": device, "precision": precision, "compiled": compiled, "progress": progress}
         self.pool = Pool(data, experts, settings.buffer, settings.experts, settings.buffer_seed, ranks=ranks, **where)
         self.started_from = start_choice(data, ipc, factor, source)
         self.images = packed(data, self.started_from, factor).to(device)

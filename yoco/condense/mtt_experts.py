@@ -70,7 +70,7 @@ class PairSettings(ExpertSettings):
 
     lr: float = 0.04
     momentum: float = 0.9
-    weight_decay: float = 5e-4
+    weight_decay: float = 5e-4  # type: ignore[misc]  # fixed for MTT, a setting here
     warmup: float = 0.05  # share of the training
 
     every_epoch: ClassVar[bool] = False
@@ -160,10 +160,12 @@ def train_experts(
     common |= models.layout(settings.model) | asdict(settings)
     identities = [{**common, "number": number} for number in range(count) if only is None or number in only]
     found = [_finished(folder, identity) for identity in identities]
-    experts, started = [], time.monotonic()
+    experts: list[Path | Tensor] = []
+    started = time.monotonic()
     each = settings.epochs * settings.taken(data)
     with tqdm(total=len(identities) * each, desc="training experts", unit="image", unit_scale=True, disable=not progress) as bar:
-        for expert, identity in zip(found, identities):
+        for present, identity in zip(found, identities):
+            expert: Path | Tensor | None = present
             left = allowed - (time.monotonic() - started)
             if expert is not None:
                 bar.update(each)
@@ -205,7 +207,7 @@ def _train(training: "_Training", folder: str | Path | None, identity: Mapping[s
     if history["steps"] < epochs:
         return None
     trajectory = torch.stack(training.rows)
-    if unfinished is None:
+    if folder is None or unfinished is None:
         return trajectory
     info = {"identity": dict(identity), **history}
     path = tensor_files.save_tensors(_path(folder, identity["number"]), KIND, {"parameters": trajectory}, info)
@@ -246,7 +248,9 @@ class _Training(resumable.Stepper):
         self.progress = number * len(self.images)  # in images, over all epochs
         self._look()
         order = seeds.choice(len(self.images), len(self.images), self.own_source).to(self.images.device)
-        total = sum(self._train_on(part) for part in order.tensor_split(-(-len(order) // (CHUNK * self.settings.batch_size))))
+        total = torch.zeros((), device=self.labels.device)
+        for part in order.tensor_split(-(-len(order) // (CHUNK * self.settings.batch_size))):
+            total += self._train_on(part)
         self.rows = [*(self.rows if self.settings.every_epoch else self.rows[:1]), self._parameters()]
         return total.item() / len(self.images) if self.rows[-1].isfinite().all() else math.nan
 
@@ -260,8 +264,9 @@ class _Training(resumable.Stepper):
             self.progress += len(index)
             self._look()
 
-        options = {"classes": len(self.data.classes), "augmentation": self.settings.augmentation, "batch_size": self.settings.batch_size}
-        train.epoch(self.network_step, images, labels, self.own_source, cutmix=0.0, seen=seen, **options)
+        options: dict[str, Any] = {"classes": len(self.data.classes), "augmentation": self.settings.augmentation}
+        options |= {"batch_size": self.settings.batch_size, "cutmix": 0.0, "seen": seen}
+        train.epoch(self.network_step, images, labels, self.own_source, **options)
         return torch.stack(losses).sum()
 
     def _look(self) -> None:

@@ -81,7 +81,7 @@ class NcfmSettings:
     @property
     def pool(self) -> PairSettings:
         """How the networks are trained."""
-        network = {"model": self.model, "width": self.width, "lr": self.pool_lr, "batch_size": self.pool_batch}
+        network: dict[str, Any] = {"model": self.model, "width": self.width, "lr": self.pool_lr, "batch_size": self.pool_batch}
         return PairSettings(epochs=self.pool_epochs, images=self.pool_images, **network)
 
     def work(self, classes: int, formed: int) -> int:
@@ -144,7 +144,7 @@ class CharacteristicMatching(Stepper):
         self.data, self.ipc, self.factor, self.settings, self.source = data, ipc, factor, settings, source
         self.device, self.ranks = device, ranks
         devices.keep_memory(device)
-        where = {"device": device, "precision": precision, "compiled": compiled, "progress": progress}
+        where: dict[str, Any] = {"device": device, "precision": precision, "compiled": compiled, "progress": progress}
         self.pool = Pool(data, experts, settings.pool, settings.pool_networks, settings.pool_seed, ranks=ranks, **where)
         self.real, members = RealImages.training(data, device), members_of(data)
         self.started_from = start_choice(data, ipc, factor, source)
@@ -179,7 +179,7 @@ class CharacteristicMatching(Stepper):
     def step(self, number: int) -> float:
         """One image step. Returns the loss, averaged over the classes, or NaN for a gradient that is not finite."""
         corrections = [1 - beta ** (number + 1) for beta in BETAS]
-        now = {"source": self.own_source, "calibrated": number % self.settings.calibrate_every == 0}
+        now: dict[str, Any] = {"source": self.own_source, "calibrated": number % self.settings.calibrate_every == 0}
         total, *moved = self._advance(self.images, self.mean, self.square, self.settings.lr_at(number), *corrections, **now)
         loss = total.item() / len(self.data.classes)  # the one moment when the host waits for the device
         if math.isfinite(loss):  # else the loop stops, and keeps the last good checkpoint
@@ -271,7 +271,7 @@ class Network:
     skeleton: a network of that architecture (its own weights are not read). width: D of its features.
     """
 
-    def __init__(self, skeleton: torch.nn.Module, precision: str, compiled: bool) -> None:
+    def __init__(self, skeleton: Any, precision: str, compiled: bool) -> None:
         self.skeleton, self.precision, self.compiled = skeleton.requires_grad_(False), precision, compiled
         self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
         self.width = skeleton.head.in_features

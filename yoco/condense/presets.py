@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -12,12 +12,15 @@ from yoco.models import check_matchable
 from yoco.training import timing
 from yoco.utils import checks
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 PRESETS = ("paper", "laptop", "smoke")
 LARGE = 64  # images of this side or more take the ImageNet-10 settings
 SHORT_RUN_LR = 20  # the paper's image step is for 200,000 steps; hundreds of them move too little (README, "Image step")
 SHORTEST_RUN_LR = 80  # for the few steps of smoke
 SMOKE_WIDTH = 24  # channels of the ConvNet in the smoke preset
-Settings = TypeVar("Settings")
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)

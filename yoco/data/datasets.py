@@ -119,7 +119,7 @@ def load(
     if limit_per_class is not None:
         checks.whole("limit_per_class", limit_per_class, 1)
     checks.flag("progress", progress)
-    listing = {"test_share": _checked_share(test_share), "follow_links": checks.flag("follow_links", follow_links)}
+    listing: dict[str, Any] = {"test_share": _checked_share(test_share), "follow_links": checks.flag("follow_links", follow_links)}
     cache = cache if isinstance(cache, bool) else checks.path("cache", cache)
     how = {"cache": cache, "progress": progress}
     root = Path.home() / ".cache" / "yoco" if root is None or root == "" else checks.path("root", root)
@@ -245,10 +245,11 @@ def _torchvision(name: str, root: Path, size: int | None) -> ImageData:
         split = source(root, **chosen, download=True)
         labels = split.labels if name == "svhn" else split.targets
         taken = arrays.split("train" if train else "test", split.data, labels, None)
-        splits += [resize(taken.images, size or taken.images.shape[-1]), taken.labels]
+        splits.append((resize(taken.images, size or taken.images.shape[-1]), taken.labels))
     classes = tuple(map(str, range(10))) if name in ("svhn", "mnist") else tuple(split.classes)
     mean, std = STATISTICS["cifar10" if name == "cifar100" else name]
-    return ImageData(name, *splits, classes, mean, std)
+    (images, labels), (test_images, test_labels) = splits
+    return ImageData(name, images, labels, test_images, test_labels, classes, mean, std)
 
 
 def _hugging_face(name: str, size: int | None, test_share: float | None) -> ImageData:

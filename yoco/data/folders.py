@@ -104,19 +104,20 @@ def listed(
     train, test = _split(path, TRAIN, walk), _split(path, TEST, walk)
     if train is None and test is None and test_share is not None:
         train = path
-    for folder, names in ((train, TRAIN), (test, TEST)):
-        if folder is None and (names is TRAIN or test_share is None):
-            raise FileNotFoundError(f"{path} has no folder {' or '.join(names)}; {WANTED}")
+    if train is None:
+        raise FileNotFoundError(f"{path} has no folder {' or '.join(TRAIN)}; {WANTED}")
+    if test is None and test_share is None:
+        raise FileNotFoundError(f"{path} has no folder {' or '.join(TEST)}; {WANTED}")
     names = _classes(walk, train, classes)
     whole = _of_classes(walk, train, names)
-    if test is None:
-        first, second = _shared_out(whole, test_share)
-        how = f"{test_share:.0%} of each class, {len(second.names)} images, were drawn as test images (seed 0)"
-        print(f"{checks.printable(path.name)} has no test split: {how}")
-    else:
+    if test is not None:
         only = set(walk.classes(test)) - set(names)
         walk.skipped["classes of the test split that the training split lacks"] += 0 if classes else len(only)
         first, second = whole, _of_classes(walk, test, names)
+    elif test_share is not None:
+        first, second = _shared_out(whole, test_share)
+        how = f"{test_share:.0%} of each class, {len(second.names)} images, were drawn as test images (seed 0)"
+        print(f"{checks.printable(path.name)} has no test split: {how}")
     walk.say()
     return _limited(first, limit), _limited(second, limit), names
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from yoco.data import decode
 from yoco.utils import checks, locks, tensor_files
 
+MAPPED_FROM = "mapped_from"  # attribute of a tensor that lies in a cache file: the file's path
 KEPT = 24 * 3600.0  # seconds after its last use that an outdated cache stays: whatever still runs finds it
 ELSEWHERE = "YOCO_CACHE=FOLDER or cache=FOLDER takes another place, cache=False memory"
 NO_RESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE, which Python names from 3.13 on
@@ -145,13 +146,13 @@ def _mapped(path: Path) -> Tensor:
     with open(path, "rb") as file:
         pages = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | NO_RESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     images = torch.frombuffer(pages, dtype=torch.uint8, count=layout.size, offset=layout.offset).view(*layout.shape)
-    images.mapped_from = path
+    setattr(images, MAPPED_FROM, path)
     return images
 
 
 def as_array(images: Tensor) -> np.ndarray:
     """`images` on the CPU as an array: a read-only map of their file, if they have one and were not written to."""
-    path = getattr(images, "mapped_from", None)
+    path = getattr(images, MAPPED_FROM, None)
     return images.numpy() if path is None or images._version else _array(str(path))
 
 

@@ -100,9 +100,10 @@ class Dynamics:
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write one safetensors file, whole or not at all. dtype: of logits and features; float16 halves the file."""
-        tensors = {name: getattr(self, name) for name in ("logits", "kept", "correct", "aum", "labels", "final_logits", "features")}
+        names = ("logits", "kept", "correct", "aum", "labels", "final_logits", "features")
+        tensors: dict[str, Tensor | None] = {name: getattr(self, name) for name in names}
         present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        small = {name: present[name].to(dtype) for name in ("logits", "final_logits", "features") if name in present}
+        small: dict[str, Tensor] = {name: present[name].to(dtype) for name in ("logits", "final_logits", "features") if name in present}
         small["correct"] = torch.from_numpy(np.packbits(self.correct.numpy(), axis=1))  # an eighth of a long run's
         return tensor_files.save_tensors(path, KIND, {**present, **small}, dict(self.info))
 

@@ -169,8 +169,9 @@ def record(
     resumable.run(recording, steps, identity, checkpoint=checkpoint, progress=progress, description=f"dynamics, seed {seed}", unit="epoch")
     final = features = None
     if steps == epochs:
-        embedded = recording.embed(run.network.eval().features)
-        features, final = embedded, run.network.head(embedded.to(where)).detach().cpu()
+        network: Any = run.network.eval()  # with `features` and `head`
+        features = recording.embed(network.features)
+        final = network.head(features.to(where)).detach().cpu()
     return Dynamics(recorder.logits(), recorder.kept, torch.stack(recorder.correct), recorder.aum(), condensed.formed_labels, final, features, info)
 
 

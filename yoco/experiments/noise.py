@@ -140,7 +140,8 @@ def compare(
         study.check_recorded_alike(case.dynamics, protocol)
     chosen = every_rule() if rules is None else rules
     plan = [(case, rule, budget, number) for case in cases for rule in chosen for budget in ipc_to for number in range(len(case.dynamics))]
-    rows, cells, trained = [], [], []
+    rows: list[dict[str, Any]] = []
+    cells, trained = [], []
     for case, rule, budget, number in plan:
         selection = keep(case, rule, budget, number)
         found = {**case.labels, "method": rule, "ipc_to": budget, "dynamics": number, **kept(case, selection)}

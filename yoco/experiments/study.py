@@ -223,10 +223,10 @@ def condensations(
     if progress:
         timing.announce(seconds * sum(method not in made for method in methods))
     known = {method: table for method, table in (known or {}).items() if method in methods and set(seeds) <= set(table.seed)}
-    common = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}
+    common: dict[str, Any] = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
         if method not in made:
-            options = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
+            options: dict[str, Any] = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
             made[method] = condense.condense(data, method, **common, **options, **condense.unending(method))
     own = [method for method in methods if method not in known]
     starts = {method: condense.start_set(data, method, **common) for method in methods}

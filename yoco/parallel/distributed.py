@@ -88,9 +88,14 @@ class Ranks:
 
     def after_first(self, work: Callable[[], Any]) -> Any:
         """What `work` gives here, done by rank 0 alone before the others do it: it may be a download, and long. Errors as `from_first`."""
-        done = []
+        done: list[Any] = []
+
+        def keep() -> bytes:
+            done.append(work())
+            return b""
+
         if self.size > 1:
-            self._bytes_from_first(lambda: done.append(work()) or b"", self.patient)
+            self._bytes_from_first(keep, self.patient)
         return done[0] if done else work()
 
     def meet(self) -> None:

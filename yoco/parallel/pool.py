@@ -192,8 +192,10 @@ class _Work:
     def __init__(self, function: Callable[..., Any], calls: Sequence[Call], shared: Call, places: Sequence[_Process | _Guest]) -> None:
         self.function, self.calls, self.shared, self.key = function, calls, shared, uuid.uuid4().hex
         self.waiting = list(range(len(calls)))  # a heap: what is first in line begins first, also if it comes back
-        self.free, self.running, self.deaths = deque(places), {}, Counter()
-        self.submissions, self.lacking = itertools.count(), set()
+        self.free, self.submissions = deque(places), itertools.count()
+        self.running: dict[Future, _Running] = {}
+        self.deaths: Counter[int] = Counter()
+        self.lacking: set[tuple[str, int]] = set()
         self.held_back: list[_Process | _Guest] = []
 
     def __enter__(self) -> "_Work":

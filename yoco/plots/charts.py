@@ -105,7 +105,7 @@ def margins(margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Ax
 def _over_epochs(values: Tensor, epochs: Tensor, names: Sequence[str], ax: Axes | None) -> Axes:
     ax = ax or style.axes(7, 3)
     for number, line in enumerate(values.T):
-        options = {"marker": style.MARKERS[number % len(style.MARKERS)], "ls": ("-", "--", ":", "-.")[number % 4]}
+        options: dict[str, Any] = {"marker": style.MARKERS[number % len(style.MARKERS)], "ls": ("-", "--", ":", "-.")[number % 4]}
         ax.plot(epochs, line, ms=style.scaled(5), lw=style.scaled(0.8), label=names[number] if names else None, **options)
     ax.set_xlabel("epoch (a mark at each whose logits were kept)")
     if names:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -156,7 +156,7 @@ def two_scores(
     ax = ax or style.axes(7, 5)
     chosen = table if label is None else table[table["label"] == label]
     named = "all classes" if label is None else style.literal(condensed.classes[label])
-    hollow = {"facecolors": "none", "edgecolors": "0.75", "linewidths": style.scaled(0.8), "label": "other classes"}
+    hollow: dict[str, Any] = {"facecolors": "none", "edgecolors": "0.75", "linewidths": style.scaled(0.8), "label": "other classes"}
     ax.scatter(table[x], table[y], s=style.scaled(3.5) ** 2, **hollow)
     ax.scatter(chosen[x], chosen[y], s=style.scaled(3.8) ** 2, color=KEPT, marker="o", label=named)
     ax.margins(0.22)
@@ -182,5 +182,6 @@ def _corners(ax: Axes, condensed: CondensedSet, points: pd.DataFrame, count: int
                 left = 0.01 + place * side * 1.1 if right < 0 else 0.99 - (len(far) - place) * side * 1.1 + side * 0.1
                 box = ax.inset_axes((left, 0.01 if up < 0 else 0.99 - side * 1.4, side, side * 1.4))
                 show(box, formed[int(index)])
-                ends = {"xyA": (0.5, 1 if up < 0 else 0), "coordsA": "axes fraction", "axesA": box, "xyB": (a, b), "coordsB": "data", "axesB": ax}
-                ax.add_artist(ConnectionPatch(**ends, lw=style.scaled(0.6), color=DROPPED)).set_in_layout(False)
+                corner = (0.5, 1 if up < 0 else 0)
+                line = ConnectionPatch(corner, (a, b), "axes fraction", "data", axesA=box, axesB=ax, lw=style.scaled(0.6), color=DROPPED)
+                ax.add_artist(line).set_in_layout(False)

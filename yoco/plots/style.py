@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib
 
@@ -59,12 +59,13 @@ def use_style(medium: str = "notebook") -> None:
     It sets matplotlib's rcParams, and no random state. Raises ValueError at an unknown medium.
     """
     chosen = MEDIA[checks.one_of("medium", medium, MEDIA)]
-    matplotlib.rcParams.update({
+    look: dict[Any, Any] = {
         **THEME, **{name: size * chosen.lines for name, size in LINES.items()}, **_fonts(chosen.font),
         "axes.prop_cycle": matplotlib.rcsetup.cycler("color", PALETTE),
         "figure.constrained_layout.use": True, "figure.figsize": (chosen.width, chosen.width * 0.45), "figure.dpi": 80,
         "savefig.dpi": chosen.dpi, "savefig.bbox": "tight", "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "yoco",
-    })  # fmt: skip
+    }  # fmt: skip
+    matplotlib.rcParams.update(look)
 
 
 def _fonts(size: float) -> dict[str, float]:
@@ -119,7 +120,7 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
 
 def figure_of(drawn: Figure | Axes) -> Figure:
     """The Figure, of an Axes the one that it is in."""
-    return drawn if hasattr(drawn, "savefig") else drawn.figure
+    return cast("Figure", drawn if hasattr(drawn, "savefig") else drawn.figure)  # no Axes of ours is in a SubFigure
 
 
 def save(drawn: Figure | Axes, path: str | Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -95,8 +95,10 @@ def _by_place(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted
 
 
 def _by_prototypes(condensed: CondensedSet, dynamics: Dynamics, wanted: Wanted) -> Tensor:
+    features = cast(Tensor, dynamics.features)  # `scores.check_dynamics` saw them
+
     def pick(members: Tensor, n: int) -> Tensor:
-        return scores.ssp(dynamics.features[members], n, seed=wanted.seed, farthest=wanted.keep == "hard")
+        return scores.ssp(features[members], n, seed=wanted.seed, farthest=wanted.keep == "hard")
 
     return in_groups(condensed.formed_labels, wanted.per_class, wanted.balanced, pick)
 

@@ -29,8 +29,8 @@ def ranking(
     if not METHODS[method].nests:
         allowed = ", ".join(name for name, each in METHODS.items() if each.nests)
         raise ValueError(f"method={method!r} chooses anew for every budget, so that its choices do not nest; allowed: {allowed}")
-    smallest = torch.bincount(condensed.formed_labels, minlength=len(condensed.classes)).min().item()
-    wanted = replace(_wanted(condensed, method, condensed.ipc, keep, True, seed), per_class=smallest)
+    smallest = torch.bincount(condensed.formed_labels, minlength=len(condensed.classes)).min()
+    wanted = replace(_wanted(condensed, method, condensed.ipc, keep, True, seed), per_class=int(smallest))
     return _chosen(condensed, dynamics, method, wanted, options).view(len(condensed.classes), -1)
 
 

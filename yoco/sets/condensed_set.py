@@ -156,7 +156,7 @@ class CondensedSet:
         """Read a file of `save`. Raises FileNotFoundError, or ValueError where the file is damaged or does not fit."""
         tensors, values = tensor_files.load_tensors(path, KIND)
         try:
-            sequences = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
+            sequences: dict[str, Any] = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
             space = {name: values[name] for name in ("bounded", "whitening") if name in values}
             return cls(tensors["images"], tensors["labels"], values["factor"], method=values["method"], info=values["info"], **sequences, **space)
         except (KeyError, TypeError, ValueError) as error:
@@ -208,7 +208,7 @@ class CondensedSet:
         path = checks.path("path", path)
         if (path / exported.EXACT).is_file():
             return cls.load(path / exported.EXACT)
-        given = {"mean": mean, "std": std, "classes": classes, "dataset": dataset, "experiment": experiment, "whitened": whitened}
+        given: dict[str, Any] = {"mean": mean, "std": std, "classes": classes, "dataset": dataset, "experiment": experiment, "whitened": whitened}
         try:
             fields, says = published.read(path, method, **given)
             made = cls(**{**fields, "factor": factor or fields["factor"] or 1})
@@ -250,7 +250,7 @@ class CondensedSet:
         made = {name: self.info.get(name) for name in ("dataset", "preset", "steps", "seed", "precision")}
         info = {**how, "set": self.fingerprint, **made}
         targets = self.formed_targets[order].transpose(0, 1).contiguous() if self.soft else None
-        space = {"targets": targets, "bounded": self.bounded, "whitening": self.whitening}
+        space: dict[str, Any] = {"targets": targets, "bounded": self.bounded, "whitening": self.whitening}
         return RankedSet(cells, self.factor, self.size, self.classes, self.mean, self.std, self.method, info, **space)
 
     def _order_by(self, dynamics: Any, method: str, options: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:

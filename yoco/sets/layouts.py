@@ -21,7 +21,7 @@ class _Number:
     def __setstate__(self, _: object) -> None: ...
 
 
-_NUMBERS = [(_Number, name) for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")]
+_NUMBERS: list[Any] = [(_Number, name) for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")]
 
 
 class Held(NamedTuple):

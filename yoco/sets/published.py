@@ -97,12 +97,13 @@ def _tensor(held: object, name: str) -> Tensor:
 
 def _images(held: object) -> Tensor:
     """Float images [N, C, S, S], from channels first or last."""
-    if not _tensor(held, "images").is_floating_point():
-        raise TypeError(f"images must be a plain float tensor, got {held.dtype}")
-    if held.ndim != 4 or 0 in held.shape:
-        raise ValueError(f"images must have four dimensions, none of them 0, got {list(held.shape)}")
-    last = held.shape[1] not in (1, 3) and held.shape[3] in (1, 3)
-    return checks.finite("images", (held.permute(0, 3, 1, 2) if last else held).detach().float())
+    images = _tensor(held, "images")
+    if not images.is_floating_point():
+        raise TypeError(f"images must be a plain float tensor, got {images.dtype}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images must have four dimensions, none of them 0, got {list(images.shape)}")
+    last = images.shape[1] not in (1, 3) and images.shape[3] in (1, 3)
+    return checks.finite("images", (images.permute(0, 3, 1, 2) if last else images).float())
 
 
 def _labels(held: object, where: str) -> tuple[Tensor, str]:
@@ -169,7 +170,8 @@ def _statistics(
     """mean, std, and whose they are, if they were not given by the dataset's name or by the images' shape."""
     channels, size = images.shape[1:3]
     if mean is not None:
-        return *checks.statistics(mean, std, channels).values(), "given"
+        given = checks.statistics(mean, std, channels)
+        return given["mean"], given["std"], "given"
     name = dataset or ""
     if dataset is None and channels == 3 and classes in (10, 100):
         name = "imagenet" if size >= 64 else "cifar100" if classes == 100 else "cifar10"

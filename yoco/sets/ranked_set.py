@@ -160,10 +160,10 @@ class RankedSet:
             if stored is None or stored.get_dtype() not in DTYPES:
                 raise ValueError(f"cells must be stored as {' or '.join(DTYPES)}, got {stored and stored.get_dtype()}")
             cells = StoredCells(path, tuple(stored.get_shape()), DTYPES[stored.get_dtype()], written and written["cells"])
-            sequences = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
+            sequences: dict[str, Any] = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
             space = {name: values[name] for name in ("bounded", "whitening") if name in values}
             if targets is not None:
-                tensor_files.check_tensor(path, "targets", targets, written["targets"])
+                tensor_files.check_tensor(path, "targets", targets, (written or {})["targets"])
             return cls(cells, values["factor"], values["size"], method=values["method"], info=values["info"], targets=targets, **sequences, **space)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no valid ranked set: {error}") from error

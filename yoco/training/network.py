@@ -4,7 +4,7 @@ import functools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +74,8 @@ class Step:
 
         On a GPU it is a CUDA graph for each size of batch.
         """
-        learn = functools.partial(_learn, weakref.proxy(self))  # no cycle: graphs hold much memory, and go with their network
+        itself = cast(Step, weakref.proxy(self))  # no cycle: graphs hold much memory, and go with their network
+        learn = functools.partial(_learn, itself)
         return graphs.captured(learn, next(self.model.parameters()).device)
 
 
@@ -242,7 +243,7 @@ class Run:
         """Train for an epoch; seen: as in `epoch`. Raises FloatingPointError where the weights leave the finite numbers."""
         self.step.optimizer.lr = self._learning_rate()
         p = self.protocol
-        shared = {"classes": self.classes, "augmentation": self.augmentation, "cutmix": p.cutmix}
+        shared: dict[str, Any] = {"classes": self.classes, "augmentation": self.augmentation, "cutmix": p.cutmix}
         shared |= {"batch_size": p.batch_size, "last_batch": p.last_batch}
         epoch(self.step, self.images, self.labels, self.own_source, seen=seen, **shared)
         self.epochs += 1
@@ -288,7 +289,7 @@ def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
         momentum.copy_(stored)
 
 
-def fit(images: Tensor, labels: Tensor, classes: int, protocol: Protocol, seed: int, **normalisation: Sequence[float] | None) -> nn.Module:
+def fit(images: Tensor, labels: Tensor, classes: int, protocol: Protocol, seed: int, **normalisation: Any) -> nn.Module:
     """Train a fresh network by a resolved `protocol` on normalised images [N, C, S, S] with labels int64 [N] or soft [N, K]; returns it.
 
     normalisation: mean and std, as of `Run`. Raises as `Run` and `Run.epoch`.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,13 +53,13 @@ class Photographic:
         """Draw the parameters for `count` images of side `size`, each at least 1."""
         checks.whole("count", count, 1)
         checks.whole("size", size, 1)
-        how = {"generator": source, "device": source.device}
+        how: dict[str, Any] = {"generator": source, "device": source.device}
         box = boxes(torch.rand(2, count, TRIES, **how), torch.rand(2, count, **how), size)
         flip = torch.rand(count, 1, 1, 1, **how) < 0.5
-        factors = 1 + JITTER * (2 * torch.rand(3, count, 1, 1, 1, **how) - 1)
+        brightness, contrast, saturation = 1 + JITTER * (2 * torch.rand(3, count, 1, 1, 1, **how) - 1)
         alpha = LIGHT * torch.randn(count, 3, **how)
         light = (alpha * constant(EIGENVALUES, alpha)) @ constant(sum(AXES, ()), alpha).view(3, 3).T
-        return Draw(box, flip, *factors, light.view(count, 3, 1, 1))
+        return Draw(box, flip, brightness, contrast, saturation, light.view(count, 3, 1, 1))
 
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
         """Augment normalised images, float [N, 3, S, S], by `draw`. Raises TypeError or ValueError at other images, or as many draws."""

@@ -4,7 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -54,6 +54,7 @@ class Network:
 
 
 Speed = Callable[[Unit, int, float], float]
+Work = TypeVar("Work", bound=Unit)
 
 
 @functools.cache
@@ -70,14 +71,14 @@ def images_per_second(network: Network, threads: int, patience: float) -> float:
     images = torch.rand(batch, n.channels, n.size, n.size, generator=source).to(n.device)
     model = models.build_seeded(0, n.model, n.channels, n.classes, n.size, width=n.width).to(n.device)
     step, labels = training.Step(model, training.Optimiser().build(model), n.precision), torch.zeros(batch, dtype=torch.long, device=n.device)
-    options = {"classes": n.classes, "augmentation": augment.Augmentation(augment.EVALUATION), "batch_size": batch}
+    options: dict[str, Any] = {"classes": n.classes, "augmentation": augment.Augmentation(augment.EVALUATION), "batch_size": batch}
     torch.set_num_threads(threads)
     try:
         training.epoch(step, images, labels, source, **options)  # a first step takes longer
         began, done = time.monotonic(), 0
         while not done or time.monotonic() - began < patience:
             training.epoch(step, images, labels, source, **options)
-            next(model.parameters()).grad.sum().item()  # waits for a GPU
+            next(model.parameters()).sum().item()  # waits for a GPU
             done += batch
         return done / (time.monotonic() - began)
     finally:
@@ -88,7 +89,7 @@ def _measured(unit: Unit, threads: int, patience: float) -> float:
     return unit.per_second(threads, patience)
 
 
-def seconds(work: Mapping[Unit, int], jobs: int = 1, speed: Speed = _measured) -> float:
+def seconds(work: Mapping[Work, int], jobs: int = 1, speed: Speed = _measured) -> float:
     """Seconds that work takes on this machine, `jobs` pieces at a time; a crude bound if that is below `WORTH_SAYING`.
 
     Args:
@@ -106,7 +107,7 @@ def seconds(work: Mapping[Unit, int], jobs: int = 1, speed: Speed = _measured) -
     return total
 
 
-def say(work: Mapping[Unit, int], jobs: int = 1, budget: float | None = None, speed: Speed = _measured) -> None:
+def say(work: Mapping[Work, int], jobs: int = 1, budget: float | None = None, speed: Speed = _measured) -> None:
     """Print how long `work` will take, see `seconds`, if it is long. budget: seconds after which it is stopped."""
     if budget is not None and budget < WORTH_SAYING:
         return

@@ -159,11 +159,12 @@ def tensor(name: str, values: object, what: str) -> Tensor:
 def floats(name: str, values: object, *dimensions: str) -> Tensor:
     """`values` if it is a floating point tensor with these dimensions ("E", "N", "K"), none of them 0. Its values are not read."""
     what = f"[{', '.join(dimensions)}]"
-    if tensor(name, values, what).dtype not in FLOATS:
-        raise TypeError(f"{name} must be floating point, got {values.dtype}")
-    if values.ndim != len(dimensions) or 0 in values.shape:
-        raise ValueError(f"{name} must have shape {what}, none of them 0, got {list(values.shape)}")
-    return values
+    found = tensor(name, values, what)
+    if found.dtype not in FLOATS:
+        raise TypeError(f"{name} must be floating point, got {found.dtype}")
+    if found.ndim != len(dimensions) or 0 in found.shape:
+        raise ValueError(f"{name} must have shape {what}, none of them 0, got {list(found.shape)}")
+    return found
 
 
 def wide(values: Tensor) -> Tensor:
@@ -181,10 +182,11 @@ def finite(name: str, values: Tensor) -> Tensor:
 
 def square(name: str, values: object) -> Tensor:
     """`values` if it is a batch of square images [N, C, S, S], none of them 0, of any type. Its values are not read."""
-    shape = tensor(name, values, "[N, C, S, S]").shape
+    found = tensor(name, values, "[N, C, S, S]")
+    shape = found.shape
     if len(shape) != 4 or shape[2] != shape[3] or 0 in shape:
         raise ValueError(f"{name} must be square images [N, C, S, S], none of them 0, got {list(shape)}")
-    return values
+    return found
 
 
 def float_images(name: str, values: object) -> Tensor:
@@ -194,15 +196,16 @@ def float_images(name: str, values: object) -> Tensor:
 
 def images(name: str, values: object) -> Tensor:
     """`values` if it is a square image batch [N, C, S, S], uint8 or floating point in 0..1."""
-    if square(name, values).dtype == torch.uint8:
-        return values
-    if values.dtype not in FLOATS:
-        raise TypeError(f"{name} must be uint8, or floating point in 0..1, got {values.dtype}")
-    finite(name, values)
-    low, high = values.min().item(), values.max().item()
+    found = square(name, values)
+    if found.dtype == torch.uint8:
+        return found
+    if found.dtype not in FLOATS:
+        raise TypeError(f"{name} must be uint8, or floating point in 0..1, got {found.dtype}")
+    finite(name, found)
+    low, high = found.min().item(), found.max().item()
     if low < 0 or high > 1:
         raise ValueError(f"{name} must lie in 0..1, got {low:.3g}..{high:.3g}")
-    return values
+    return found
 
 
 def labels(name: str, values: object, count: int, classes: int | None = None) -> Tensor:

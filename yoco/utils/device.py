@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -176,7 +176,6 @@ def compiled(function: Function) -> Function:
     fast = torch._dynamo.config.patch(recompile_limit=MOST_COMPILED)(torch.compile(function, dynamic=False))
     failed = False
 
-    @functools.wraps(function)
     def either(*arguments: Any) -> Any:
         nonlocal failed
         if not failed:
@@ -188,7 +187,7 @@ def compiled(function: Function) -> Function:
                 warnings.warn(f"torch could not compile {function.__name__} on this machine, which now runs uncompiled: {why}", stacklevel=2)
         return function(*arguments)
 
-    return either
+    return cast(Function, functools.wraps(function)(either))
 
 
 def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

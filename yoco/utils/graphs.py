@@ -60,7 +60,8 @@ class _Recording:
     def __init__(self, owner: _Captured, inputs: Sequence[Input], options: Mapping[str, Hashable]) -> None:
         self.function, self.stream, self.options = owner.function, owner.stream, options
         self.inputs = [torch.empty_like(i) if isinstance(i, Tensor) else torch.empty((), device=owner.device) for i in inputs]
-        self.calls, self.graph = 0, None
+        self.calls = 0
+        self.graph: Any = None  # a CUDAGraph from the first replay on
 
     def __call__(self, inputs: Sequence[Input]) -> Any:
         for own, given in zip(self.inputs, inputs):

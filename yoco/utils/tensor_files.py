@@ -18,7 +18,7 @@ FORMAT_VERSION = 2
 UNSUMMED = "1"  # the version before checksums: still read, every other check made
 
 
-def write_whole(path: str | Path, write: Callable[[Path], None], *, make_folder: bool = True) -> Path:
+def write_whole(path: str | Path, write: Callable[[Path], object], *, make_folder: bool = True) -> Path:
     """Have `write` fill a temporary file beside `path`, then rename it; missing folders are made unless make_folder is False.
 
     Raises OSError that names `path` where there is no room, no permission or no folder; what was at `path` before stays.
@@ -91,7 +91,7 @@ def _entry(tensor: Tensor, by_row: bool = False) -> dict[str, Any]:
 
 def checksum(tensor: Tensor) -> str:
     """16 hexadecimal digits of the SHA-256 of a CPU tensor's bytes."""
-    return hashlib.sha256(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()[:16]
+    return hashlib.sha256(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()[:16]
 
 
 def _header_sum(header: Mapping[str, str]) -> str:

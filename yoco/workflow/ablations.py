@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 from yoco.data.datasets import ImageData
 from yoco.dynamics.dynamics import SHORT
@@ -36,7 +37,7 @@ def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: p
     for method in chosen.compare:
         inside, other = get_beside(run, chosen, method, data)
         others[method] = other, dynamics(inside, other, kind=seen, **short)
-    parts = {"methods": chosen.methods, "top_k": chosen.top_k, "within": chosen.within, "networks": chosen.networks}
+    parts: dict[str, Any] = {"methods": chosen.methods, "top_k": chosen.top_k, "within": chosen.within, "networks": chosen.networks}
     cells = ablations.plan(condensed, whole, early, clean, others, **parts, **chosen.schedule(data.size))
     table = ablations.labelled(study.train(cells, data, results=run / RESULTS)).astype({"top_k": "Int64", "within": "Int64"})
     tensor_files.write_text(run / "ablations.csv", table.to_csv(index=False))

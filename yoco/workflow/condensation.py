@@ -20,10 +20,14 @@ from yoco.workflow.run_folder import CONDENSED, load_set, project
 from yoco.zoo import PREFIX as ZOO
 
 
+def _no_data() -> ImageData:
+    raise TypeError("data must be given: the set is not there, and is made from real images")
+
+
 def get_condensed(
     run: Path,
     dataset: str,
-    data: Callable[[], ImageData] | None = None,
+    data: Callable[[], ImageData] = _no_data,
     *,
     go_on: bool = False,
     start: str | None = None,
@@ -42,19 +46,19 @@ def get_condensed(
     """
     if path is not None:
         return given_set.take(run / CONDENSED, project() / checks.path("set_path", path), data())
-    path, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
+    kept, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
     arguments |= {} if start is None else {"start": load_set(start)}
     with distributed.joined() as among, contextlib.ExitStack() as held:
         say = print if among.first else lambda _: None
-        there, unfinished = among.from_first(lambda: (path.exists(), checkpoint.exists()))
+        there, unfinished = among.from_first(lambda: (kept.exists(), checkpoint.exists()))
         if there:
-            found = CondensedSet.load(path)
-            _check_found(found, path, dataset, arguments if go_on else {})
-            say(f"found {path.name}: {describe(found)}")
+            found = CondensedSet.load(kept)
+            _check_found(found, kept, dataset, arguments if go_on else {})
+            say(f"found {kept.name}: {describe(found)}")
             if not (go_on and unfinished) or arguments.get("time_budget") == 0:
                 return found
             say("its condensation was stopped before its end: going on from the checkpoint")
-        among.from_first(lambda: held.enter_context(locks.hold(path)))
+        among.from_first(lambda: held.enter_context(locks.hold(kept)))
         made = zoo.load(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) else None
         if made is None:
             real = among.after_first(data)
@@ -63,10 +67,10 @@ def get_condensed(
             say(f"from the zoo: {describe(made)}")
         else:
             if not there:
-                say(f"no {path.name} in the run's folder: condensing {dataset} now")
+                say(f"no {kept.name} in the run's folder: condensing {dataset} now")
             made = condense(real, checkpoint=checkpoint, **arguments)
-            say(f"made {path.name}: {describe(made)}")
-        among.from_first(lambda: _keep(made, path, checkpoint))
+            say(f"made {kept.name}: {describe(made)}")
+        among.from_first(lambda: _keep(made, kept, checkpoint))
         return made
 
 
@@ -90,8 +94,8 @@ def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
 
 
 def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[str, Any]) -> None:
-    there = {"dataset": found.info.get("dataset"), "method": found.method, "ipc": found.ipc, "factor": found.factor}
-    asked = {**there, **{name: arguments[name] for name in ("method", "ipc", "factor") if name in arguments}}
+    there: dict[str, Any] = {"dataset": found.info.get("dataset"), "method": found.method, "ipc": found.ipc, "factor": found.factor}
+    asked = there | {name: arguments[name] for name in ("method", "ipc", "factor") if name in arguments}
     if "nested" in arguments:
         there["nested"], asked["nested"] = found.info.get("nested"), budgets(arguments["nested"], arguments["ipc"])
     if "start" in arguments:
@@ -106,7 +110,7 @@ def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any])
     """Whether `condense(data, **arguments)` made the set, to its end; the precision is not looked at."""
     named = ("method", "ipc", "factor", "preset", "seed")
     settings = {name: value for name, value in arguments.items() if name not in (*named, "precision", "time_budget", "nested", "start")}
-    wanted = {"factor": condensed.factor, **{name: arguments[name] for name in named if name in arguments}}
+    wanted = {"factor": condensed.factor} | {name: arguments[name] for name in named if name in arguments}
     wanted |= {"settings": METHODS[wanted["method"]].settings_for(wanted["preset"], data.size, wanted["ipc"], settings).record()}
     wanted |= {"nested": budgets(arguments["nested"], wanted["ipc"]) if "nested" in arguments else None}
     wanted |= {"start": arguments["start"].fingerprint if "start" in arguments else None}

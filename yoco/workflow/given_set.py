@@ -1,6 +1,7 @@
 """A run's condensed set from a file that the user names: an author's, or one of yoco's."""
 
 from pathlib import Path
+from typing import Any
 
 from yoco.data.datasets import ImageData
 from yoco.sets.condensed_set import CondensedSet
@@ -31,5 +32,5 @@ def take(kept: Path, path: Path, data: ImageData) -> CondensedSet:
 
 def _published(path: Path, data: ImageData) -> CondensedSet:
     known = known_dataset(data.name, data.channels)
-    own = {} if known else {"mean": data.mean, "std": data.std}
+    own: dict[str, Any] = {} if known else {"mean": data.mean, "std": data.std}
     return CondensedSet.from_published(path, classes=data.classes, dataset=data.name, **own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: param
         checks.whole("ipc_to", budget, 1, condensed.ipc)
     shapes = [("formed", *shape) for shape in chosen.formed_damage()] + [("real", *shape) for shape in chosen.real_damage()]
     cases = [_case(run, condensed, data, chosen, *shape) for shape in shapes]
-    parts = {"rules": [*chosen.methods, *noise.REPAIRS], "results": run / RESULTS}
+    parts: dict[str, Any] = {"rules": [*chosen.methods, *noise.REPAIRS], "results": run / RESULTS}
     table = noise.compare(cases, data, **parts, **chosen.comparison(condensed.size))
     tensor_files.write_text(run / "noise.csv", table.to_csv(index=False))
     tensor_files.write_text(run / "noise_detection.csv", pd.concat(map(noise.detection, cases)).to_csv(index=False))

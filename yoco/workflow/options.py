@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 DECLARED = "parameters.json"  # beside this file
 VALUES = {"whole number": "N", "whole numbers": "N,N", "number": "X", "name": "NAME", "names": "NAME,NAME", "text": "TEXT"}
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
     def add_parameters(self, notebooks: Sequence[str] | None = None, only: Sequence[str] | None = None) -> None:

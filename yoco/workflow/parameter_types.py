@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar, cast, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic.fields import FieldInfo
@@ -19,6 +19,8 @@ from yoco.utils import checks
 from yoco.workflow.options import Described
 from yoco.zoo import PREFIX as ZOO
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 
 @dataclass(frozen=True, eq=False)
 class Told:
@@ -26,7 +28,6 @@ class Told:
 
     word: str
     allowed: Iterable[str] = ()
-
 
 
 def _zoo_name(name: str) -> str:
@@ -58,24 +59,27 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _name(word: str, allowed: Iterable[str]) -> Any:
-    """The type of one of some names, those that are registered by the time it is checked."""
+def _among(allowed: Iterable[str]) -> AfterValidator:
+    """A check for one of some names, those that are registered by the time it is made."""
 
     def check(value: str, info: ValidationInfo) -> str:
-        return checks.one_of(info.field_name, value, allowed)
+        return checks.one_of(str(info.field_name), value, allowed)
 
-    return Annotated[str, AfterValidator(check), Told(word, allowed)]
+    return AfterValidator(check)
 
 
 def _different(values: list[Any]) -> list[Any]:
     """What stands twice would be trained and counted twice."""
-    return checks.different("they", values)
+    checks.different("they", values)
+    return values
 
 
-def _names(one: Any, allowed: Iterable[str]) -> Any:
-    """The type of a list of different names, at least one."""
-    return Annotated[list[one], Field(min_length=1), BeforeValidator(_split), AfterValidator(_different), Told("names", allowed)]
-
+Kind = TypeVar("Kind")
+Several = Annotated[list[Kind], Field(min_length=1), BeforeValidator(_split), AfterValidator(_different)]  # at least one
+if TYPE_CHECKING:
+    Filled = Annotated[Kind, "what is not given is filled in before it is read"]
+else:
+    Filled = Optional  # pydantic sees the default, None, too
 
 Text = Annotated[str, Told("text")]
 Seed = Annotated[int, Field(ge=0, le=checks.MOST_SEED), BeforeValidator(_number), Told("whole number")]
@@ -85,38 +89,44 @@ Percent = Annotated[int, Field(ge=1, le=90), BeforeValidator(_number)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number), Told("number")]
 Counts = Annotated[list[Count], Field(min_length=1), BeforeValidator(_split), Told("whole numbers")]
 DifferentCounts = Annotated[Counts, AfterValidator(_different)]
-Percents = Annotated[list[Percent], Field(min_length=1), BeforeValidator(_split), AfterValidator(_different), Told("whole numbers")]
+Percents = Annotated[Several[Percent], Told("whole numbers")]
 Nested = Annotated[Literal[True] | DifferentCounts, BeforeValidator(_true_or_split), Told("whole numbers")]
 Dataset = Annotated[str, AfterValidator(check_name), Told("text")]
 DatasetOrZoo = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else check_name(name)), Told("text")]
 Start = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else name), Told("text")]  # else a file
-Condenser = _name("name", CONDENSATIONS)
-Condensers = _names(Condenser, CONDENSATIONS)
+Models = Annotated[Several[Annotated[str, AfterValidator(_model_name)]], Told("names", MODELS)]
+Condenser = Annotated[str, _among(CONDENSATIONS), Told("name", CONDENSATIONS)]
+Condensers = Annotated[Several[Condenser], Told("names", CONDENSATIONS)]
 OptionalCondensers = Annotated[list[Condenser], BeforeValidator(_split), AfterValidator(_different), Told("names", CONDENSATIONS)]
-Methods = _names(_name("name", METHODS), METHODS)
-DamageKinds = _names(_name("name", corruption.KINDS), corruption.KINDS)
-Preset = _name("name", SCALES)
-Protocol = _name("name", PROTOCOLS)
-Augmentation = _name("name", AUGMENTATIONS)
-Precision = _name("name", ("auto", "float32", "bfloat16"))
+Methods = Annotated[Several[Annotated[str, _among(METHODS)]], Told("names", METHODS)]
+DamageKinds = Annotated[Several[Annotated[str, _among(corruption.KINDS)]], Told("names", corruption.KINDS)]
+Preset = Annotated[str, _among(SCALES), Told("name", SCALES)]
+Protocol = Annotated[str, _among(PROTOCOLS), Told("name", PROTOCOLS)]
+Augmentation = Annotated[str, _among(AUGMENTATIONS), Told("name", AUGMENTATIONS)]
+Precision = Annotated[str, _among(PRECISIONS), Told("name", PRECISIONS)]
 Model = Annotated[str, AfterValidator(check_matchable), Told("name", MATCHABLE)]  # condensing uses it as well
-Models = _names(Annotated[str, AfterValidator(_model_name)], MODELS)
 
 
 def by_preset(meaning: str, *, smoke: Any, otherwise: Any) -> Any:
     """A parameter whose default is the preset's to decide."""
     default = f"{_shown(otherwise)}; {_shown(smoke)} in smoke"
-    return Field(None, description=meaning, json_schema_extra={"fill": lambda small: smoke if small else otherwise, "default": default})
+    extra: Any = {"fill": lambda small: smoke if small else otherwise, "default": default}
+    return Field(None, description=meaning, json_schema_extra=extra)
 
 
 def all_of(meaning: str, names: Callable[[], Iterable[str]]) -> Any:
     """A parameter that is all of some names by default, those registered later as well."""
-    return Field(None, description=meaning, json_schema_extra={"fill": lambda small: list(names()), "default": "all"})
+    extra: Any = {"fill": lambda small: list(names()), "default": "all"}
+    return Field(None, description=meaning, json_schema_extra=extra)
 
 
 def fill(field: FieldInfo) -> Callable[[bool], Any] | None:
     """What gives the value of a parameter that none is given for, from whether the preset is smoke."""
-    return (field.json_schema_extra or {}).get("fill")
+    return _extra(field).get("fill")
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return cast(dict[str, Any], field.json_schema_extra or {})
 
 
 def told(field: FieldInfo) -> Told:
@@ -132,7 +142,7 @@ def _told(metadata: Iterable[Any]) -> Told | None:
 def described(name: str, field: FieldInfo) -> Described:
     """A parameter as readers are told of it."""
     kind = told(field)
-    default = (field.json_schema_extra or {}).get("default") or _shown(field.default)
+    default = _extra(field).get("default") or _shown(field.default)
     allowed = f"; allowed: {', '.join(kind.allowed)}" if kind.allowed else ""
     return Described(name, kind.word, default, f"{field.description}{allowed}")
 

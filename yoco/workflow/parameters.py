@@ -122,7 +122,7 @@ class Condensation(Parameters):
     """01_condensation"""
 
     seeds: types.Count = Field(2, description="networks trained on the start, and on the result")
-    compare: Optional[types.Condensers] = types.all_of("condensation methods compared", lambda: CONDENSATIONS)
+    compare: types.Filled[types.Condensers] = types.all_of("condensation methods compared", lambda: CONDENSATIONS)
     compare_seconds: types.Seconds = Field(4.0, gt=0, description="seconds of condensing by each of those whose set neither the run nor the zoo has")
     compare_seeds: types.Count = Field(1, description="networks trained on each start and result of those")
 
@@ -163,7 +163,7 @@ class Study(Parameters):
     dynamics: types.Count = Field(3, description="training runs recorded")
     seeds: types.Count = Field(1, description="networks trained on each pruned set, for each recorded run")
     dynamics_epochs: Optional[types.Count] = Field(None, description="epochs of each recorded run (none: as epochs; 20 in smoke)")
-    methods: Optional[types.Methods] = types.all_of("pruning methods", compared)
+    methods: types.Filled[types.Methods] = types.all_of("pruning methods", compared)
 
     @property
     def seeds_taken(self) -> int:
@@ -182,8 +182,8 @@ class Study(Parameters):
 class Pruning(Study):
     """04_pruning"""
 
-    ipc_to: Optional[types.DifferentCounts] = types.by_preset("budgets, IPC_T", smoke=[1, 2], otherwise=[1, 2, 5])
-    dynamics: Optional[types.Count] = types.by_preset("training runs recorded", smoke=2, otherwise=3)
+    ipc_to: types.Filled[types.DifferentCounts] = types.by_preset("budgets, IPC_T", smoke=[1, 2], otherwise=[1, 2, 5])
+    dynamics: types.Filled[types.Count] = types.by_preset("training runs recorded", smoke=2, otherwise=3)
     epochs_to: Optional[types.Counts] = Field(None, description="epochs at each of ipc_to, in its order (none: as epochs)")
     also: types.OptionalCondensers = Field(["dream"], description="condensations whose sets, pruned at random, are columns as well; may be empty")
     bytes_epochs: Optional[types.Count] = Field(None, description="epochs of the trainings on one file's prefixes (none: as epochs)")
@@ -214,11 +214,11 @@ class Ablations(Study):
 
     ipc_to: types.DifferentCounts = Field([1], description="budgets, IPC_T")
     dynamics: types.Count = Field(2, description="training runs recorded")
-    methods: Optional[types.Methods] = types.all_of("pruning methods whose ends and balance are taken apart", compared)
+    methods: types.Filled[types.Methods] = types.all_of("pruning methods whose ends and balance are taken apart", compared)
     top_k: types.DifferentCounts = Field(list(ablations.TOP_K), description="epochs that LBPE averages")
     within: types.DifferentCounts = Field(list(ablations.WITHIN), description="first epochs that LBPE chooses them among")
-    compare: Optional[types.Condensers] = types.all_of("condensation methods whose sets are pruned", lambda: CONDENSATIONS)
-    networks: Optional[types.Models] = types.by_preset(
+    compare: types.Filled[types.Condensers] = types.all_of("condensation methods whose sets are pruned", lambda: CONDENSATIONS)
+    networks: types.Filled[types.Models] = types.by_preset(
         "networks trained on what is left", smoke=["convnet", "convnet-d2-w32"], otherwise=["convnet", "resnet10-w32"]
     )
 
@@ -237,13 +237,13 @@ class Noise(Study):
     real: Optional[types.Dataset] = Field(None, description="real images that a set of the zoo is tested on (none: the dataset that it tells)")
     ipc_to: types.DifferentCounts = Field([1, 5], description="budgets, IPC_T")
     trained_to: Optional[types.DifferentCounts] = Field(None, description="those of ipc_to at which networks are trained (none: the smallest)")
-    dynamics: Optional[types.Count] = types.by_preset("training runs recorded, of each set", smoke=1, otherwise=2)
-    rates: Optional[types.Percents] = types.by_preset("percent of the labels that are wrong", smoke=[40], otherwise=[5, 10, 20, 40])
-    kinds: Optional[types.DamageKinds] = types.by_preset(
+    dynamics: types.Filled[types.Count] = types.by_preset("training runs recorded, of each set", smoke=1, otherwise=2)
+    rates: types.Filled[types.Percents] = types.by_preset("percent of the labels that are wrong", smoke=[40], otherwise=[5, 10, 20, 40])
+    kinds: types.Filled[types.DamageKinds] = types.by_preset(
         "damage done to the condensed set", smoke=["symmetric", "occlusion"], otherwise=list(corruption.KINDS)
     )
     image_rates: Optional[types.Percents] = Field(None, description="percent of images blurred, noisy or covered (none: the highest of rates)")
-    condensed_kinds: Optional[types.DamageKinds] = types.by_preset(
+    condensed_kinds: types.Filled[types.DamageKinds] = types.by_preset(
         "damage done before condensing", smoke=["symmetric"], otherwise=list(corruption.KINDS)
     )
     condensed_rates: Optional[types.Percents] = Field(None, description="percent of real images damaged before that (none: the highest of rates)")
@@ -284,7 +284,7 @@ class Noise(Study):
         return {**self.training(size), "ipc_to": self.ipc_to, "trained_to": trained_to, "seed": self.seed, "seeds": self.seeds}
 
 
-NOTEBOOKS: dict[str, type[Parameters]] = {model.__doc__: model for model in (Condensation, Scores, Balance, Pruning, Ablations, Noise, Gallery)}
+NOTEBOOKS: dict[str, type[Parameters]] = {str(model.__doc__): model for model in (Condensation, Scores, Balance, Pruning, Ablations, Noise, Gallery)}
 
 
 def validated(notebook: str, values: Mapping[str, Any]) -> Parameters:
@@ -325,7 +325,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
 def assigned(source: str) -> list[str]:
     """Names that the top level of a cell assigns to."""
-    targets = []
+    targets: list[ast.expr] = []
     for node in ast.parse(source).body:
         targets += node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [target.id for target in targets if isinstance(target, ast.Name)]

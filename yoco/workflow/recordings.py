@@ -56,7 +56,7 @@ def get_all_dynamics(
     own = kind == DYNAMICS
     wanted = _told(arguments)
     paths = {seed: dynamics_file(run, seed, first, kind) for seed in seeds}
-    found = {seed: _found_dynamics(path, condensed, {} if own else wanted) for seed, path in paths.items()}
+    found: dict[int, Any] = {seed: _found_dynamics(path, condensed, {} if own else wanted) for seed, path in paths.items()}
     if own:
         found |= {seed: _shipped_dynamics(paths[seed], condensed, seed, wanted, any_last_batch) for seed in seeds if found[seed] is None}
     missing = [seed for seed in seeds if found[seed] is None]

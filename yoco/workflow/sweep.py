@@ -54,7 +54,8 @@ class Point:
     def finished(self) -> Outcome | None:
         """Its outcome, where its executed notebooks are all there, whole, without an error and of these parameters; else None."""
         found = [_finished(self.folder / notebook.name, dict(typed)) for notebook, typed in self.notebooks.items()]
-        return None if None in found else Outcome("done", round(sum(found), 1))
+        taken = [seconds for seconds in found if seconds is not None]
+        return Outcome("done", round(sum(taken), 1)) if len(taken) == len(found) else None
 
 
 def choices(notebooks: Sequence[str], given: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
