@@ -107,7 +107,8 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
     if preset != "paper":
         values |= {"image_lr": 0.01, "final_lr": 0.001}
     if preset == "laptop":
-        values |= {"iterations": 2500, "real_batch": 64, "frequencies": 1024, "pool_networks": 3, "pool_epochs": 12}
+        values |= {"iterations": 2500, "real_batch": 64, "frequencies": 1024, "prefix_power": 1.0}
+        values |= {"pool_networks": 3, "pool_epochs": 12}
     elif preset == "smoke":
         values |= {"width": smoke_width(overrides, values["model"]), "iterations": 80, "real_batch": 16, "frequencies": 128}
         values |= {"image_lr": 0.03, "final_lr": 0.003}
