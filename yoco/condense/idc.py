@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from yoco import augment, formation, models
 from yoco.condense.base import members_of, packed, start_choice
 from yoco.condense.gradient_matching import GradientMatcher, convolution_weights
-from yoco.condense.presets import IdcSettings, unit_of
+from yoco.condense.presets import IdcSettings, network_of, unit_of
 from yoco.data.batches import RealImages
 from yoco.data.datasets import ImageData
 from yoco.data.normalise import normalise
@@ -124,7 +124,7 @@ class GradientMatching(Stepper):
 
     def rules(self) -> dict[str, Any]:
         """The network's layout, and which part of a class takes part in a step if it is not all."""
-        return {**models.layout(self.settings.model), **({} if self.whole else {"synthetic": "cells"})}
+        return {**models.layout(self.settings.model, *models.shape_of(self.data)), **({} if self.whole else {"synthetic": "cells"})}
 
     @property
     def pixel_lr(self) -> float | Tensor:
@@ -151,8 +151,7 @@ class GradientMatching(Stepper):
         return normalise(images, self.data.mean, self.data.std)
 
     def _new_network(self) -> torch.nn.Module:
-        shape = (self.data.channels, len(self.data.classes), self.data.size)
-        return models.build_seeded(seeds.draw_seed(self.source), self.settings.model, *shape, width=self.settings.width)
+        return network_of(self.settings, self.data, seeds.draw_seed(self.source))
 
     def _take_network(self, model: torch.nn.Module) -> None:
         s = self.settings

@@ -14,7 +14,7 @@ from yoco.condense.base import packed, start_choice
 from yoco.condense.expert_pool import Pool
 from yoco.condense.mtt_experts import AUGMENTATION, ExpertSettings
 from yoco.condense.mtt_student import Batch, Student, distance_gradients
-from yoco.condense.presets import PRESETS, default_model, overridden, smoke_width
+from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
 from yoco.data.datasets import ImageData
 from yoco.data.normalise import normalise
 from yoco.parallel.distributed import ALONE, Ranks
@@ -75,7 +75,7 @@ class TrajectorySettings:
         if latest > self.buffer_epochs:
             wanted = f"max_start_epoch={self.max_start_epoch} and expert_epochs={self.expert_epochs}"
             raise ValueError(f"buffer_epochs must be at least {latest} for {wanted}, got {self.buffer_epochs}")
-        _ = self.buffer  # checks model and width
+        object.__setattr__(self, "model", self.buffer.model)  # checked, as text
 
     @property
     def steps(self) -> int:
@@ -153,9 +153,7 @@ class TrajectoryMatching(Stepper):
         self.rate = torch.tensor(settings.student_lr, device=device)
         self.rate_velocity = torch.zeros_like(self.rate)
         self.image_lr = settings.image_lr * self.images.new_tensor(data.std).view(1, -1, 1, 1) ** 2
-        shape = (data.channels, len(data.classes), data.size)
-        skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
-        self.student = Student(skeleton, precision, compiled, ranks)
+        self.student = Student(network_of(settings, data, 0).to(device), precision, compiled, ranks)
 
     def further_work(self) -> dict[timing.Unit, int]:
         """The epochs of the experts that are missing."""
@@ -205,7 +203,7 @@ class TrajectoryMatching(Stepper):
 
     def rules(self) -> dict[str, Any]:
         """The network's layout, and that the start epoch is below `max_start_epoch`, which version 0.1 included."""
-        return {**models.layout(self.settings.model), "start_epoch": "below max_start_epoch"}
+        return {**models.layout(self.settings.model, *models.shape_of(self.data)), "start_epoch": "below max_start_epoch"}
 
     def outcome(self) -> dict[str, Any]:
         """The student's learning rate, as learned."""

@@ -18,7 +18,7 @@ from yoco.condense.mtt_experts import PairSettings
 from yoco.condense.ncfm_draws import AUGMENTATION, DeviceDraws, Draws, HostDraws
 from yoco.condense.ncfm_frequencies import Mixture, Normal
 from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_weights
-from yoco.condense.presets import PRESETS, default_model, overridden, smoke_width
+from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
 from yoco.data.batches import RealImages
 from yoco.data.datasets import ImageData
 from yoco.data.normalise import normalise
@@ -27,6 +27,7 @@ from yoco.training import timing
 from yoco.training.resumable import Stepper
 from yoco.utils import checks, graphs, seeds
 from yoco.utils import device as devices
+from yoco.utils.foreign import Features
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
 Number = float | Tensor
@@ -71,7 +72,7 @@ class NcfmSettings:
         if self.pool_images is not None:
             checks.whole("pool_images", self.pool_images, 1)
         checks.seed("pool_seed", self.pool_seed)
-        _ = self.pool  # checks model and width
+        object.__setattr__(self, "model", self.pool.model)  # checked, as text
 
     @property
     def steps(self) -> int:
@@ -157,9 +158,8 @@ class CharacteristicMatching(Stepper):
         self.statistics = [torch.tensor(values, device=device) for values in (data.mean, data.std)]
         together = max(1, (TOGETHER_CPU if device.type == "cpu" else TOGETHER) // formed)
         self.groups = [group.to(device) for group in _groups(ranks.part(len(members)), together)]
-        shape = (data.channels, len(data.classes), data.size)
-        skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
-        self.network = Network(skeleton, precision, compiled)
+        head = models.head_of(settings.model, *models.shape_of(data))
+        self.network = Network(network_of(settings, data, 0).to(device), precision, compiled, head)
         width = self.network.width
         self.sampler = Mixture(width, settings.sampler, source, device) if settings.sampler else Normal(width)
         drawn = DeviceDraws if devices.is_gpu(device) else HostDraws
@@ -167,6 +167,10 @@ class CharacteristicMatching(Stepper):
         self.own_source = seeds.for_device(source, device)
         recordable = ranks.size == 1 and self.real.pixels.device == self.images.device
         self._advance = graphs.captured(self._advanced, device) if recordable else self._advanced
+
+    def rules(self) -> dict[str, Any]:
+        """Which network an own one is; checkpoints of the package's hold no layout."""
+        return models.layout(self.settings.model, *models.shape_of(self.data)) if models.own(self.settings.model) else {}
 
     def further_work(self) -> dict[timing.Unit, int]:
         """The epochs of the pool's missing networks."""
@@ -268,14 +272,17 @@ def adam(
 class Network:
     """Features and logits of networks of one architecture, whose weights are one flat vector [P] in named_parameters order.
 
-    skeleton: a network of that architecture (its own weights are not read). width: D of its features.
+    skeleton: a network of that architecture (its own weights are not read). head: the layer that makes logits of its features.
+    width: D of these.
     """
 
-    def __init__(self, skeleton: torch.nn.Module, precision: str, compiled: bool) -> None:
-        self.skeleton, self.precision, self.compiled = skeleton.requires_grad_(False), precision, compiled
+    def __init__(self, skeleton: torch.nn.Module, precision: str, compiled: bool, head: str = "head") -> None:
+        self.skeleton, self.precision, self.head = skeleton.requires_grad_(False), precision, head
+        self.features_of_skeleton = Features(skeleton, head)
+        self.compiled = compiled and not self.features_of_skeleton.hooked  # a hook is no part of a graph
         self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
-        self.width = skeleton.head.in_features
-        self._features = devices.compiled(self._features_of) if compiled else self._features_of
+        self.width = skeleton.get_submodule(head).in_features
+        self._features = devices.compiled(self._features_of) if self.compiled else self._features_of
 
     def features(self, weights: Tensor, images: Tensor) -> Tensor:
         """Features [N, D] of normalised images, differentiable in them."""
@@ -285,16 +292,16 @@ class Network:
     def logits(self, weights: Tensor, images: Tensor) -> Tensor:
         """Logits float32 [N, K]."""
         named = self._named(weights)
-        return F.linear(self.features(weights, images).float(), named["head.weight"], named["head.bias"])
+        return F.linear(self.features(weights, images).float(), named[f"{self.head}.weight"], named.get(f"{self.head}.bias"))
 
     def _named(self, weights: Tensor) -> dict[str, Tensor]:
         parts = weights.split([shape.numel() for shape in self.shapes.values()])
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts)}
 
     def _features_of(self, named: dict[str, Tensor], images: Tensor) -> Tensor:
-        body = {name.removeprefix("body."): values for name, values in named.items() if name.startswith("body.")}
+        parameters = {f"network.{name}": values for name, values in named.items()}
         with devices.autocast(images.device, self.precision):
-            return functional_call(self.skeleton.body, body, (images,))
+            return functional_call(self.features_of_skeleton, parameters, (images,))
 
 
 def _groups(classes: Sequence[int], size: int) -> list[Tensor]:

@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
+from yoco import models
 from yoco.condense.gradient_matching import DISTANCES
 from yoco.data.datasets import ImageData
-from yoco.models import check_matchable
 from yoco.training import timing
 from yoco.utils import checks
 
@@ -39,7 +40,7 @@ class MatchingSettings:
     network_weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        check_matchable(self.model)
+        object.__setattr__(self, "model", models.check_matchable(self.model))
         checks.one_of("distance", self.distance, DISTANCES)
         for name in ("outer_loops", "inner_loops", "real_batch", "synthetic_batch", "network_batch"):
             checks.whole(name, getattr(self, name), 1)
@@ -101,6 +102,11 @@ def default_model(size: int) -> str:
 def unit_of(settings: Any, data: ImageData, precision: str, device: torch.device) -> timing.Network:
     """An image of `data` that passes the network of `settings` (its model and width), as `timing` counts them."""
     return timing.Network(settings.model, settings.width, data.channels, len(data.classes), data.size, precision, device)
+
+
+def network_of(settings: Any, data: ImageData, seed: int) -> nn.Module:
+    """A fresh network of `settings` (its model and width) for `data`. Raises ValueError if condensing cannot take it."""
+    return models.build_matchable(seed, settings.model, *models.shape_of(data), width=settings.width)
 
 
 def overridden(settings: Settings, overrides: Mapping[str, Any]) -> Settings:

@@ -50,7 +50,7 @@ class Cell:
         digest = hashlib.sha256(self.condensed.fingerprint.encode())
         digest.update(self.selection.indices.numpy().tobytes())
         protocol = {name: value for name, value in asdict(self.protocol).items() if (name, value) not in BEFORE.items()}
-        protocol |= models.layout(self.protocol.model)
+        protocol |= models.layout(self.protocol.model, *models.shape_of(self.condensed))
         digest.update(repr((sorted(protocol.items()), self.seed)).encode())
         return digest.hexdigest()[:16]
 

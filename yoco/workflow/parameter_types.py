@@ -12,7 +12,7 @@ from yoco.condense.methods import METHODS as CONDENSATIONS
 from yoco.condense.presets import SCALES
 from yoco.data.datasets import LEAST_SIZE, MOST_SIZE, check_name
 from yoco.experiments import corruption
-from yoco.models import MATCHABLE, MODELS, check_matchable, factory
+from yoco.models import MATCHABLE, MODELS, check_matchable, named
 from yoco.prune.methods import METHODS
 from yoco.training.network import AUGMENTATIONS, PROTOCOLS
 from yoco.utils import checks
@@ -31,11 +31,6 @@ class Told:
 
 def _zoo_name(name: str) -> str:
     return ZOO + checks.one_of("zoo set", name.removeprefix(ZOO), zoo.names())
-
-
-def _model_name(name: str) -> str:
-    factory(name)
-    return name
 
 
 def _split(value: Any) -> Any:
@@ -77,6 +72,7 @@ def _names(one: Any, allowed: Iterable[str]) -> Any:
     return Annotated[list[one], Field(min_length=1), BeforeValidator(_split), AfterValidator(_different), Told("names", allowed)]
 
 
+PATH = "package.module:name"  # of the user's own
 Text = Annotated[str, Told("text")]
 Seed = Annotated[int, Field(ge=0, le=checks.MOST_SEED), BeforeValidator(_number), Told("whole number")]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_number), Told("whole number")]
@@ -99,8 +95,8 @@ Preset = _name("name", SCALES)
 Protocol = _name("name", PROTOCOLS)
 Augmentation = _name("name", AUGMENTATIONS)
 Precision = _name("name", ("auto", "float32", "bfloat16"))
-Model = Annotated[str, AfterValidator(check_matchable), Told("name", MATCHABLE)]  # condensing uses it as well
-Models = _names(Annotated[str, AfterValidator(_model_name)], MODELS)
+Model = Annotated[str, AfterValidator(check_matchable), Told("name", (*MATCHABLE, PATH))]  # condensing uses it as well
+Models = _names(Annotated[str, AfterValidator(named)], (*MODELS, PATH))
 
 
 def by_preset(meaning: str, *, smoke: Any, otherwise: Any) -> Any:
