@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from yoco import models
-from yoco.condense.idc import GradientMatching
+from yoco.condense.base import Condenser
+from yoco.condense.idc import LOSS, UNENDING, GradientMatching
 from yoco.condense.presets import IdcSettings, idc_preset, overridden
 from yoco.training import network as training
 from yoco.training import timing
@@ -102,3 +103,6 @@ class RepresentativeMatching(GradientMatching):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         super().restore(state)
         self.representatives = state["representatives"]
+
+
+CONDENSER = Condenser("dream", settings_for, RepresentativeMatching, multi=True, loss=LOSS, unending=UNENDING)

@@ -1,28 +1,28 @@
 """The presets of gradient matching: `paper` (design §6), `laptop` and `smoke`, each with its name; IDC's among them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from yoco import models
+from yoco.condense.base import LARGE, Settings
 from yoco.condense.gradient_matching import DISTANCES
 from yoco.data.datasets import ImageData
 from yoco.training import timing
 from yoco.utils import checks
 
 PRESETS = ("paper", "laptop", "smoke")
-LARGE = 64  # images of this side or more take the ImageNet-10 settings
 SHORT_RUN_LR = 20  # the paper's image step is for 200,000 steps; hundreds of them move too little (README, "Image step")
 SHORTEST_RUN_LR = 80  # for the few steps of smoke
 SMOKE_WIDTH = 24  # channels of the ConvNet in the smoke preset
-Settings = TypeVar("Settings")
+Given = TypeVar("Given", bound=Settings)
 
 
 @dataclass(frozen=True)
-class MatchingSettings:
+class MatchingSettings(Settings):
     """What every gradient matching method is set by."""
 
     model: str = "convnet"
@@ -53,15 +53,10 @@ class MatchingSettings:
 
     @property
     def steps(self) -> int:
-        """Image steps in all."""
         return self.outer_loops * self.inner_loops
 
     def work(self, classes: int, formed: int) -> int:
-        """Images that go through a network in one step, about, with `formed` formed images a class: whether compiling pays hangs on it."""
         return classes * (self.real_batch + 3 * min(formed, self.synthetic_batch))  # second derivatives cost thrice
-
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ def network_of(settings: Any, data: ImageData, seed: int) -> nn.Module:
     return models.build_matchable(seed, settings.model, *models.shape_of(data), width=settings.width)
 
 
-def overridden(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+def overridden(settings: Given, overrides: Mapping[str, Any]) -> Given:
     """A preset with single values overridden. Raises ValueError at an unknown setting or a bad value."""
     for name in overrides:
         checks.one_of("setting", name, [field.name for field in fields(settings)])

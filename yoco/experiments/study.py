@@ -223,7 +223,7 @@ def condensations(
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
         if method not in made:
             options = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
-            made[method] = condense.condense(data, method, **common, **options, **condense.unending(method))
+            made[method] = condense.condense(data, method, **common, **options, **condense.METHODS[method].unending)
     own = [method for method in methods if method not in known]
     starts = {method: condense.start_set(data, method, **common) for method in methods}
     trained_by = {starts[method].fingerprint: method for method in (*reversed(own), *known)}
