@@ -118,7 +118,8 @@ def condense(
         budgets: dict[str, Any] = {"checkpoint": checkpoint, "time_budget": time_budget, "progress": progress}
         history = resumable.run(stepper, chosen.steps, identity, **budgets, look=None if watch is None else look, ranks=among)
         machine = {"compiled": compiled, "device": where.type, "torch": torch.__version__, "ranks": among.size}
-        info = {**identity, **machine, **stepper.outcome(), **history, "finished": history["steps"] == history["planned_steps"]}
+        lbpe = {} if METHODS[method].lbpe is None else {"lbpe": METHODS[method].lbpe}
+        info = {**identity, **lbpe, **machine, **stepper.outcome(), **history, "finished": history["steps"] == history["planned_steps"]}
         return condensed_from(stepper.images, data, ipc, factor, method, info)
 
 

@@ -16,6 +16,7 @@ from torch.nn.utils import parameters_to_vector
 from tqdm.auto import tqdm
 
 from yoco import augment, models
+from yoco.condense.presets import network_of
 from yoco.data.batches import RealImages
 from yoco.data.datasets import ImageData
 from yoco.training import network as train
@@ -46,7 +47,7 @@ class ExpertSettings:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        models.check_matchable(self.model)
+        object.__setattr__(self, "model", models.check_matchable(self.model))
         for name in ("epochs", "batch_size"):
             checks.whole(name, getattr(self, name), 1)
         for name in ("width", "images"):
@@ -157,7 +158,7 @@ def train_experts(
     if compiled is None:
         compiled = devices.worth_compiling(where, count * settings.epochs * settings.taken(data), data.size)
     common = {"dataset": data.name, "dataset_images": len(data.train_images), "seed": seed, "precision": how, "last_batch": "even"}
-    common |= models.layout(settings.model) | asdict(settings)
+    common |= models.layout(settings.model, *models.shape_of(data)) | asdict(settings)
     identities = [{**common, "number": number} for number in range(count) if only is None or number in only]
     found = [_finished(folder, identity) for identity in identities]
     experts: list[Path | Tensor] = []
@@ -230,8 +231,7 @@ class _Training(resumable.Stepper):
         devices.keep_memory(device)
         self.data, self.settings, self.advance = data, settings, advance
         self.source = seeds.generator(identity["seed"], STREAM + identity["number"])
-        shape = (data.channels, len(data.classes), data.size)
-        self.model = models.build_seeded(seeds.draw_seed(self.source), settings.model, *shape, width=settings.width).to(device)
+        self.model = network_of(settings, data, seeds.draw_seed(self.source)).to(device)
         optimiser = train.Optimiser(settings.lr, settings.momentum, settings.weight_decay).build(self.model)
         self.network_step = train.Step(self.model, optimiser, identity["precision"], compiled)
         chosen = seeds.choice(len(data.train_images), settings.taken(data), self.source)

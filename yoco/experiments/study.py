@@ -50,7 +50,7 @@ class Cell:
         digest = hashlib.sha256(self.condensed.fingerprint.encode())
         digest.update(self.selection.indices.numpy().tobytes())
         protocol = {name: value for name, value in asdict(self.protocol).items() if (name, value) not in BEFORE.items()}
-        protocol |= models.layout(self.protocol.model)
+        protocol |= models.layout(self.protocol.model, *models.shape_of(self.condensed))
         digest.update(repr((sorted(protocol.items()), self.seed)).encode())
         return digest.hexdigest()[:16]
 
@@ -227,7 +227,7 @@ def condensations(
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
         if method not in made:
             options: dict[str, Any] = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
-            made[method] = condense.condense(data, method, **common, **options, **condense.unending(method))
+            made[method] = condense.condense(data, method, **common, **options, **condense.METHODS[method].unending)
     own = [method for method in methods if method not in known]
     starts = {method: condense.start_set(data, method, **common) for method in methods}
     trained_by = {starts[method].fingerprint: method for method in (*reversed(own), *known)}
