@@ -125,6 +125,14 @@ def load(
     cache = cache if isinstance(cache, bool) else checks.path("cache", cache)
     how = {"cache": cache, "progress": progress}
     root = Path.home() / ".cache" / "yoco" if root is None or root == "" else checks.path("root", root)
+    return _by_name(name, root, size, limit_per_class, how, listing)
+
+
+def _by_name(
+    name: str, root: Path, size: int | None, limit_per_class: int | None, how: Mapping[str, Any], listing: Mapping[str, Any]
+) -> ImageData:
+    """`load` with checked arguments; how: options of `pixel_cache.read`; listing: of `folders.listed`."""
+    test_share, follow_links = listing["test_share"], listing["follow_links"]
     if check_name(name).startswith("folder:"):
         return _folder(checks.path("name", name.removeprefix("folder:")), size, limit_per_class, how, **listing)
     if name.startswith("hf:"):
