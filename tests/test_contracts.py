@@ -1,13 +1,18 @@
-"""What is declared once is everywhere: a score that is registered here goes through pruning, studies, figures and the command line."""
+"""What is declared once is everywhere: a score, a pruning rule or a condensation method that
+is registered here goes through pruning, studies, figures and the command line."""
 
 import re
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from tools import generate
-from yoco import cli, plots, prune, scores
+from yoco import cli, condense, plots, prune, scores
+from yoco.condense import presets
+from yoco.dynamics import lbpe_settings, record
 from yoco.experiments import ablations, noise, study, tables
 from yoco.workflow import parameters
 
@@ -108,13 +113,95 @@ def test_a_registered_score_is_a_choice_of_the_notebooks_and_the_command_line(to
     assert "confidence" in capsys.readouterr().out
 
 
-def test_the_page_about_adding_your_own_runs_as_it_stands():
+@dataclass(frozen=True)
+class Paint(condense.Settings):
+    """Settings of a condensation method of ours."""
+
+    iterations: int = 4
+    rate: float = 0.5
+
+    @property
+    def steps(self) -> int:
+        return self.iterations
+
+
+class Painting(condense.Condensing):
+    """Every step moves the images towards a random brightness."""
+
+    def step(self, number: int) -> float:
+        level = torch.rand(1, generator=self.source)
+        loss = (self.images - level).square().mean().item()
+        self.images = self.images.lerp(level.expand_as(self.images), self.settings.rate)
+        return loss
+
+
+@pytest.fixture
+def toy_condenser():
+    """A condensation method of ours, registered while a test runs."""
+    settings_for = lambda preset, size, ipc, overrides: presets.overridden(Paint(), overrides)
+    options = {"loss": "distance of levels", "unending": {"iterations": 50}, "lbpe": (2, 3)}
+    yield condense.register(condense.Condenser("paint", settings_for, Painting, **options))
+    del condense.METHODS["paint"]
+
+
+def test_a_registered_condenser_condenses_and_is_gone_on_with(toy_condenser, toy, tmp_path):
+    common = {"method": "paint", "ipc": 2, "preset": "smoke", "progress": False, "device": "cpu"}
+    whole, checkpoint = condense.condense(toy, **common), tmp_path / "checkpoint.safetensors"
+    assert whole.factor == 1 == condense.factor_of("paint", 32) and whole.method == "paint" and whole.info["finished"]
+    assert whole.info["settings"] == {"iterations": 4, "rate": 0.5} and not torch.equal(whole.images, condense.start_set(toy, "paint", 2).images)
+    stopped = condense.condense(toy, **common, checkpoint=checkpoint, time_budget=0)
+    assert stopped.info["steps"] < 4 and torch.equal(condense.condense(toy, **common, checkpoint=checkpoint).images, whole.images)
+    again = condense.condense(toy, **common, start=whole, rate=0)
+    assert torch.equal(again.images, whole.images) and again.info["start"] == whole.fingerprint
+    refused = {"expert_folder=": {"expert_folder": tmp_path}, "nested=True is for ncfm": {"nested": True}, "setting='rat'": {"rat": 1}}
+    for told, wrong in refused.items():
+        with pytest.raises(ValueError, match=told):
+            condense.condense(toy, **common, **wrong)
+    with pytest.raises(ValueError, match="method='paint' is registered already; registered: idc, "):
+        condense.register(toy_condenser)
+
+
+def test_a_registered_condenser_is_in_studies_and_figures(toy_condenser, toy):
+    short = {"epochs": 1, "width": 8, "precision": "float32", "progress": False, "device": "cpu"}
+    table, made = study.condensations(toy, ["paint"], 60.0, ipc=1, **short)
+    assert set(table.subset) == {"start", "condensed"} and set(table.steps) == {50} and table.accuracy.notna().all()
+    assert plots.loss_curve(made["paint"]).get_ylabel() == "distance of levels"
+    assert "paint" in [text.get_text() for text in plots.condensations(table).get_xticklabels()]
+    assert lbpe_settings(made["paint"]) == (2, 3)
+    recorded = record(made["paint"], seed=0, **short)
+    table = study.run(made["paint"], toy, [recorded], methods=["random"], ipc_to=[1], jobs=1, **short)
+    assert table.condensation.tolist() == ["paint"] and table.accuracy.notna().all()
+
+
+def test_a_registered_condenser_is_a_choice_of_the_notebooks_and_the_command_line(toy_condenser, capsys, tmp_path, monkeypatch):
+    assert parameters.validated("01_condensation", {}).compare[-1] == "paint"
+    assert "ncfm, paint" in generate.cell("01_condensation")
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        cli.main(["condense", "--help"])
+    assert "kip, ncfm, paint [name; default: idc]" in capsys.readouterr().out
+    assert cli.main(["condense", "--method", "pant"]) == 2
+    assert "did you mean 'paint'?" in capsys.readouterr().err
+    monkeypatch.setenv("YOCO_RUNS", str(tmp_path))
+    assert cli.main(["condense", "--method", "paint", "--ipc", "1", "--iterations", "3"]) == 0
+    assert "made condensed.safetensors: paint of digits, 1 images a class, factor 1" in capsys.readouterr().out
+
+
+def test_the_page_about_adding_your_own_runs_as_it_stands(tmp_path, monkeypatch):
     page = (Path(__file__).parent.parent / "docs/extend.md").read_text()
     names: dict = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     try:
         for code in re.findall(r"```python\n(.*?)```", page, re.S):
+            if code.startswith("# mine.py"):
+                (tmp_path / "mine.py").write_text(code)
             exec(code, names)
+        assert names["mine"].info["settings"]["model"] == "mine:Small" == names["recorded"].info["model"]
+        assert names["data"].name == "mine:stripes" and names["blended"].method == "blend" and 0 <= names["accuracy"] <= 100
         assert names["kept"].method == "every-other" and len(names["kept"].indices) == 40 and "confidence" in names["table"].columns
     finally:
         scores.SCORES.pop("confidence", None)
         prune.METHODS.registered.pop("every-other", None)
+        condense.METHODS.pop("blend", None)
+        sys.modules.pop("mine", None)

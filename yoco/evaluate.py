@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from yoco import models
 from yoco.data import pixel_cache, spaces
 from yoco.data.datasets import ImageData
 from yoco.data.normalise import normalise, to_floats
@@ -23,6 +24,7 @@ from yoco.training import timing
 from yoco.training.network import Protocol
 from yoco.utils import checks
 from yoco.utils import device as devices
+from yoco.utils.foreign import Factory
 from yoco.utils.lazy import pd
 
 Subset = tuple[Tensor, Tensor]
@@ -55,7 +57,7 @@ def evaluate(
     *,
     epochs: int,
     seed: int,
-    model: str = "convnet",
+    model: str | Factory = "convnet",
     device: str | torch.device = "auto",
     space: Space | None = None,
     **options: Any,
@@ -64,7 +66,7 @@ def evaluate(
 
     images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n], or soft targets [n, K]. space:
     of images that are not in 0..1 but what networks train on, `condensed.space` of an unbounded set. options: fields of `network.Protocol`,
-    and `protocol`, "even" or "paper" (see `Protocol.of`).
+    and `protocol`, "even" or "paper" (see `Protocol.of`). model: a name, a factory (channels, classes, size) -> nn.Module, or its path.
     Augmented by colour, and one of crop, scale and rotate, and flip, a draw an image, with CutMix; or as the published code
     does on ImageNet-10 (augmentation="imagenet", see `network.augmentation_of`). Raises ValueError or TypeError if images or
     labels do not fit `data`, FloatingPointError if training diverges.
@@ -72,6 +74,7 @@ def evaluate(
     check_subset(images, labels, data, space)
     checks.seed("seed", seed)
     tests, protocol = {space: TestSet.of(data, space)}, Protocol.of(epochs=epochs, model=model, **options)
+    models.check_takes(protocol.model, *models.shape_of(data))
     return _accuracy(tests, images, labels, space, protocol, seed, devices.choose(device))
 
 
@@ -120,7 +123,7 @@ def evaluate_many(
     *,
     epochs: int,
     seeds: Sequence[int],
-    model: str = "convnet",
+    model: str | Factory = "convnet",
     device: str | torch.device = "auto",
     jobs: int | None = None,
     executor: Executor | None = None,
@@ -197,6 +200,8 @@ def accuracies(
     """
     where = devices.choose(device)
     jobs = pool.jobs_for(jobs, where, len(work), executor)
+    for model in {training.protocol.model for training in work}:
+        models.check_takes(model, *models.shape_of(data))
     tests = {space: TestSet.of(data, space) for space in {training.space for training in work}}
     compiled = {model: _compiled([t for t in work if t.protocol.model == model], where, jobs, data) for model in {t.protocol.model for t in work}}
     cost = [training.passes + len(data.test_labels) // 3 for training in work]  # a test has no way back

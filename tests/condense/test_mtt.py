@@ -14,7 +14,7 @@ from yoco.condense import mtt, mtt_experts, mtt_student
 from yoco.condense.mtt_experts import Experts, ExpertSettings, train_experts
 from yoco.data.normalise import normalise
 from yoco.training import resumable
-from yoco.utils import seeds
+from yoco.utils import seeds, tensor_files
 
 CPU = torch.device("cpu")
 BUFFER = ExpertSettings(epochs=4, width=4, batch_size=32)
@@ -279,10 +279,39 @@ def test_a_cut_or_foreign_expert_file_is_refused_with_a_sentence(toy, tmp_path):
     with pytest.raises(ValueError, match="expert-000.safetensors is no yoco expert file"):
         trained(toy, tmp_path)
     path.write_bytes(whole[:-4] + b"\x00\x00\xc0\x7f")  # the last parameter after the last epoch: NaN
-    with pytest.raises(ValueError, match="expert-000.safetensors is damaged: parameters does not have the checksums"):
+    with pytest.raises(ValueError, match="expert-000.safetensors is damaged: parameters does not have the checksum"):
         stored.pair(0, 3, 1)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="no file at .*expert-000"):
+        stored.pair(0, 0, 1)
+
+
+def test_an_expert_file_is_checked_once_and_again_after_a_change(toy, tmp_path, monkeypatch):
+    stored = trained(toy, tmp_path)
+    path, checked, load = stored.trajectories[0], [], tensor_files.load_tensors
+    monkeypatch.setattr(tensor_files, "load_tensors", lambda *arguments: checked.append(arguments) or load(*arguments))
+    first = [stored.pair(0, epoch, 1)[1] for epoch in (0, 2, 0)]
+    assert len(checked) == 1 and torch.equal(first[0], first[2])
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="parameters does not have the checksum"):
+            stored.pair(0, 0, 1)
+
+
+def test_expert_files_with_a_checksum_per_row_are_read(toy, tmp_path, monkeypatch):
+    """They were written so by earlier versions."""
+    with monkeypatch.context() as patch:
+        entry = tensor_files._entry
+        patch.setattr(tensor_files, "_entry", lambda tensor: entry(tensor, by_row=True))
+        stored = trained(toy, tmp_path)
+    path, trajectory = stored.trajectories[0], trained(toy, None).trajectories[0]
+    assert torch.equal(stored.pair(0, 1, 2)[1], trajectory[3])
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="parameters does not have the checksum"):
         stored.pair(0, 0, 1)
 
 

@@ -3,6 +3,7 @@ import torch
 
 from yoco import dynamics, scores
 from yoco.dynamics import Dynamics
+from yoco.dynamics import recorder as recording
 from yoco.dynamics.dynamics import top_epochs
 from yoco.dynamics.recorder import Recorder
 from yoco.utils import tensor_files
@@ -42,6 +43,13 @@ def test_kept_epochs_serve_every_score_as_all_epochs_would(top_k, within):
     top = kept.top_logits(top_k, within)
     assert torch.equal(scores.lbpe(top, labels, top_k=top_k, within=within), scores.lbpe(logits, labels, top_k=top_k, within=within))
     assert torch.equal(scores.el2n(kept.early_logits(), labels), scores.el2n(logits, labels))
+
+
+def test_the_work_of_an_epoch_does_not_grow_with_those_before(monkeypatch):
+    seen, best = [], recording.top_epochs
+    monkeypatch.setattr(recording, "top_epochs", lambda accuracy, *rest: seen.append(len(accuracy)) or best(accuracy, *rest))
+    recorded(*run_of(epochs=200), windows=[150, 200])
+    assert len(seen) == 2 * 200 and max(seen) <= 10 + 5 * 2 + 1
 
 
 def test_what_was_not_kept_is_an_error_that_says_so():

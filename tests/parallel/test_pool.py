@@ -207,8 +207,8 @@ def test_processes_end_with_their_parent(end):
 
 
 def test_a_mapped_array_goes_to_another_process_by_its_name(tmp_path):
-    np.arange(32, dtype=np.uint8).tofile(tmp_path / "pixels")
-    array = pixel_cache.as_array(pixel_cache._mapped(tmp_path / "pixels", (4, 8)))
+    np.save(tmp_path / "pixels.npy", np.arange(32, dtype=np.uint8).reshape(4, 8))
+    array = pixel_cache.as_array(pixel_cache._mapped(tmp_path / "pixels.npy"))
     sent = pickle.dumps(array)
     assert str(tmp_path).encode() in sent and np.array_equal(pickle.loads(sent), array) and isinstance(pickle.loads(sent), np.memmap)
     part = pickle.dumps(array[1:])

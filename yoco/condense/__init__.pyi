@@ -1,9 +1,11 @@
-from .base import Method as Method
+from .base import Condenser as Condenser
+from .base import Condensing as Condensing
+from .base import Settings as Settings
 from .base import real_set as real_set
 from .condense import condense as condense
 from .condense import start_set as start_set
 from .methods import METHODS as METHODS
 from .methods import factor_of as factor_of
-from .methods import unending as unending
+from .methods import register as register
 from .presets import PRESETS as PRESETS
 from .presets import settings_for as settings_for

@@ -1,11 +1,12 @@
 """`condense`: a training set into a few synthetic images per class, by any method."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from yoco import formation
 from yoco.condense import nested as nesting
@@ -66,60 +67,85 @@ def condense(
     BlockingIOError where another run works on the checkpoint, OSError where that cannot be written, `distributed.LostRank` (a
     ConnectionError) where another process of torchrun's is gone, which leaves the last checkpoint.
     """
-    if time_budget is not None:
-        time_budget = checks.real("time_budget", time_budget, 0)
-    if compiled is not None:
-        checks.flag("compiled", compiled)
-    checks.flag("progress", progress)
-    for name, path in (("checkpoint", checkpoint), ("expert_folder", expert_folder)):
-        if path is not None:
-            checks.path(name, path)
-    if start is not None and factor is None:
-        factor = checks.instance("start", start, CondensedSet).factor
-    ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
-    given: dict[str, Any] = {"packing": PACKING} if start is None else {"start": _checked_start(start, data, ipc, factor).fingerprint}
-    given |= {} if nested is None else {"nested": _budgets(method, nested, ipc)}
-    prefixes = {"prefixes": [budget * factor**2 for budget in given["nested"]]} if nested is not None else {}
+    time_budget = _checked_options(checkpoint, expert_folder, time_budget, progress, compiled)
+    plan = _planned(data, method, ipc, factor, preset, start, nested, seed, settings)
     experts = _experts(method, expert_folder, checkpoint, progress)
     with distributed.joined() as among:
-        where = devices.choose(device)
-        how = devices.choose_precision(precision, where)
-        images = chosen.steps * chosen.work(len(data.classes), ipc * factor**2)
+        work = _Work(plan, experts, among, device, precision, compiled)
+        return work.run(checkpoint, time_budget, progress, watch)
+
+
+class _Plan(NamedTuple):
+    """What `condense` is asked to make, checked."""
+
+    data: ImageData
+    method: str
+    ipc: int
+    factor: int
+    preset: str
+    seed: int
+    settings: Any
+    start: CondensedSet | None
+    nested: list[int] | None
+
+    def identity(self, precision: str) -> dict[str, Any]:
+        """What a checkpoint must share, and `.info` says."""
+        made = {"method": self.method, "dataset": self.data.name, "images": len(self.data.train_images), "ipc": self.ipc, "factor": self.factor}
+        how = {"preset": self.preset, "settings": self.settings.record(), "seed": self.seed, "precision": precision}
+        began = {"packing": PACKING} if self.start is None else {"start": self.start.fingerprint}
+        return {**made, **how, **began, **({} if self.nested is None else {"nested": self.nested})}
+
+    def set_of(self, images: Tensor, info: Mapping[str, Any]) -> CondensedSet:
+        """The condensed set of `images`."""
+        return condensed_from(images, self.data, self.ipc, self.factor, self.method, info)
+
+
+class _Work:
+    """A plan on this machine: the method at its start, and how it is run."""
+
+    def __init__(
+        self, plan: _Plan, experts: Mapping[str, Any], among: distributed.Ranks, device: str | torch.device, precision: str, compiled: bool | None
+    ) -> None:
+        self.plan, self.among, self.where = plan, among, devices.choose(device)
+        data, factor, settings = plan.data, plan.factor, plan.settings
+        self.precision = devices.choose_precision(precision, self.where)
+        self.images = settings.steps * settings.work(len(data.classes), plan.ipc * factor**2)
         if compiled is None:
-            compiled = devices.worth_compiling(where, images, data.size, devices.WORTH_TWICE)
-        identity = {
-            "method": method,
-            "dataset": data.name,
-            "images": len(data.train_images),
-            "ipc": ipc,
-            "factor": factor,
-            "preset": preset,
-            "settings": chosen.record(),
-            "seed": seed,
-            "precision": how,
-            **given,
-        }
-        among.check_alike({**identity, "labels": tensor_files.checksum(data.train_labels), "mean": data.mean, "std": data.std})
-        own = {"ranks": among, **experts, **prefixes}
-        stepper = METHODS[method].stepper(data, ipc, factor, chosen, seeds.generator(seed), where, how, compiled, **own)
-        if start is not None:
-            stepper.images = start.images.to(stepper.images.device)
-        identity |= stepper.rules()
-        if progress and among.first and not (checkpoint and Path(checkpoint).exists()):
-            work = Counter(stepper.further_work()) + Counter({unit_of(chosen, data, how, where): images} if images else {})
-            timing.say({unit: count // among.size for unit, count in work.items()}, budget=time_budget)
+            compiled = devices.worth_compiling(self.where, self.images, data.size, devices.WORTH_TWICE)
+        self.compiled, self.identity = compiled, plan.identity(self.precision)
+        among.check_alike({**self.identity, "labels": tensor_files.checksum(data.train_labels), "mean": data.mean, "std": data.std})
+        own = {"ranks": among, **experts} | ({} if plan.nested is None else {"prefixes": [budget * factor**2 for budget in plan.nested]})
+        machine = (self.where, self.precision, compiled)
+        self.stepper = METHODS[plan.method].stepper(data, plan.ipc, factor, settings, seeds.generator(plan.seed), *machine, **own)
+        if plan.start is not None:
+            self.stepper.images = plan.start.images.to(self.stepper.images.device)
+        self.identity |= self.stepper.rules()
+
+    def run(
+        self, checkpoint: str | Path | None, time_budget: float | None, progress: bool, watch: Callable[[CondensedSet], None] | None
+    ) -> CondensedSet:
+        """Take the steps, from the checkpoint on if there is one, and return the set."""
+        if progress and self.among.first and not (checkpoint and Path(checkpoint).exists()):
+            self._announce(time_budget)
+        steps, stepper, identity = self.plan.settings.steps, self.stepper, self.identity
 
         def look(losses: list[float]) -> None:
-            info = {**identity, "steps": len(losses), "planned_steps": chosen.steps, **resumable.thinned(losses)}
-            shown = condensed_from(stepper.images.clone(), data, ipc, factor, method, info)
+            info = {**identity, "steps": len(losses), "planned_steps": steps, **resumable.thinned(losses)}
             if watch is not None:
-                watch(shown)
+                watch(self.plan.set_of(stepper.images.clone(), info))
 
         budgets: dict[str, Any] = {"checkpoint": checkpoint, "time_budget": time_budget, "progress": progress}
-        history = resumable.run(stepper, chosen.steps, identity, **budgets, look=None if watch is None else look, ranks=among)
-        machine = {"compiled": compiled, "device": where.type, "torch": torch.__version__, "ranks": among.size}
-        info = {**identity, **machine, **stepper.outcome(), **history, "finished": history["steps"] == history["planned_steps"]}
-        return condensed_from(stepper.images, data, ipc, factor, method, info)
+        history = resumable.run(stepper, steps, identity, **budgets, look=None if watch is None else look, ranks=self.among)
+        machine = {"compiled": self.compiled, "device": self.where.type, "torch": torch.__version__, "ranks": self.among.size}
+        lbpe = {} if METHODS[self.plan.method].lbpe is None else {"lbpe": METHODS[self.plan.method].lbpe}
+        info = {**identity, **lbpe, **machine, **stepper.outcome(), **history, "finished": history["steps"] == history["planned_steps"]}
+        return self.plan.set_of(stepper.images, info)
+
+    def _announce(self, time_budget: float | None) -> None:
+        """Say how long the work will take, missing experts included."""
+        unit = unit_of(self.plan.settings, self.plan.data, self.precision, self.where)
+        work = Counter(self.stepper.further_work()) + Counter({unit: self.images} if self.images else {})
+        timing.say({unit: count // self.among.size for unit, count in work.items()}, budget=time_budget)
 
 
 def start_set(
@@ -135,6 +161,40 @@ def start_set(
     info = {"dataset": data.name, "seed": seed, "start_of": method, "precision": how, "packing": PACKING}
     info["started_from"] = stepper.started_from.tolist()
     return condensed_from(stepper.images, data, ipc, factor, "real", info)
+
+
+def _checked_options(
+    checkpoint: str | Path | None, expert_folder: str | Path | None, time_budget: float | None, progress: bool, compiled: bool | None
+) -> float | None:
+    """The time budget, once these are known to be good."""
+    if time_budget is not None:
+        time_budget = checks.real("time_budget", time_budget, 0)
+    if compiled is not None:
+        checks.flag("compiled", compiled)
+    checks.flag("progress", progress)
+    for name, path in (("checkpoint", checkpoint), ("expert_folder", expert_folder)):
+        if path is not None:
+            checks.path(name, path)
+    return time_budget
+
+
+def _planned(
+    data: ImageData,
+    method: str,
+    ipc: int,
+    factor: int | None,
+    preset: str,
+    start: CondensedSet | None,
+    nested: bool | Sequence[int] | None,
+    seed: int,
+    settings: dict[str, Any],
+) -> _Plan:
+    """The plan that these arguments of `condense` ask for."""
+    if start is not None and factor is None:
+        factor = checks.instance("start", start, CondensedSet).factor
+    ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
+    began = None if start is None else _checked_start(start, data, ipc, factor)
+    return _Plan(data, method, ipc, factor, preset, seed, chosen, began, None if nested is None else _budgets(method, nested, ipc))
 
 
 def _experts(method: str, given: str | Path | None, checkpoint: str | Path | None, progress: bool) -> dict[str, Path | bool | None]:

@@ -7,11 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yoco.condense.idc import GradientMatching
+from yoco import models
+from yoco.condense.base import Condenser
+from yoco.condense.idc import LOSS, UNENDING, GradientMatching
 from yoco.condense.presets import IdcSettings, idc_preset, overridden
 from yoco.training import network as training
 from yoco.training import timing
 from yoco.utils import checks, kmeans, seeds
+from yoco.utils.foreign import Features
 
 REAL_BATCH = 128  # representatives of a class
 LAPTOP_POOL = 500  # images of a class that a renewal embeds: a few percent of the ten loops that it serves
@@ -89,7 +92,7 @@ class RepresentativeMatching(GradientMatching):
 
     def _representatives(self, network: nn.Module, pool: Tensor, count: int) -> Tensor:
         """Indices int64 [count] of the images of `pool` that are nearest to as many centres."""
-        features: Any = network.features  # a method
+        features = Features(network, models.head_of(self.settings.model, *models.shape_of(self.data)))
         with torch.no_grad():
             embedded = training.outputs(features, lambda part: self.real[pool[part]], len(pool), self.precision)
         if not kmeans.measurable(embedded):  # a network that diverged: any images do, the loss will say so
@@ -102,3 +105,6 @@ class RepresentativeMatching(GradientMatching):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         super().restore(state)
         self.representatives = state["representatives"]
+
+
+CONDENSER = Condenser("dream", settings_for, RepresentativeMatching, multi=True, loss=LOSS, unending=UNENDING)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from yoco import augment, formation
+from yoco.condense.base import Condenser
 from yoco.condense.gradient_matching import layer_weights
-from yoco.condense.idc import GradientMatching
+from yoco.condense.idc import LOSS, UNENDING, GradientMatching
 from yoco.condense.presets import PRESETS, MatchingSettings, default_model, overridden, smoke_width
 from yoco.training import timing
 from yoco.utils import checks
@@ -82,3 +83,6 @@ class SiameseMatching(GradientMatching):
     @property
     def pixel_lr(self) -> Tensor:
         return self.settings.image_lr * self.images.new_tensor(self.data.std).view(1, -1, 1, 1) ** 2
+
+
+CONDENSER = Condenser("dsa", settings_for, SiameseMatching, loss=LOSS, unending=UNENDING)

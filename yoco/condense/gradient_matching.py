@@ -66,6 +66,8 @@ class GradientMatcher:
         self.distance = DISTANCES[checks.one_of("distance", distance, DISTANCES)]
         self.skeleton, self.precision, self.compiled = skeleton, precision, compiled
         self.names = matched(skeleton)
+        if not self.names:
+            raise ValueError("model has no convolution, whose weights are matched; of another network, dsa matches every layer")
         self.gradients: Callable[..., Gradients] = self._gradients
         self._matching: Callable[..., Tensor] = self._distance_to
         if compiled:

@@ -8,26 +8,22 @@ import torch
 from torch import Generator, Tensor
 
 from yoco import augment, formation, models
-from yoco.condense.base import members_of, packed, start_choice
+from yoco.condense.base import Condenser, Condensing
 from yoco.condense.gradient_matching import GradientMatcher, convolution_weights
-from yoco.condense.presets import IdcSettings, unit_of
+from yoco.condense.presets import IdcSettings, network_of, settings_for, unit_of
 from yoco.data.batches import RealImages
 from yoco.data.datasets import ImageData
 from yoco.data.normalise import normalise
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import network as train
 from yoco.training import timing
-from yoco.training.resumable import Stepper
-from yoco.utils import device as devices
 from yoco.utils import seeds
 
 
-class GradientMatching(Stepper):
+class GradientMatching(Condensing):
     """Steps of IDC: an image step that matches every class's gradient, then a network step on real images.
 
-    Every `inner_loops` steps a fresh network takes over. Draws come from one CPU generator, whose state is part of
-    `state()`. images: the condensed images, float32 [classes * ipc, C, S, S], kept in 0..1 after every step. started_from: the
-    training images that they were, int64 [classes * ipc * factor²].
+    Every `inner_loops` steps a fresh network takes over.
     DREAM and DSA differ from it in the class attributes, `choose_start`, `real_batch`, the network's training and `pixel_lr`.
 
     ranks: of several, each matches its own classes. All of them draw for every class, so that their generators stay in step,
@@ -50,22 +46,12 @@ class GradientMatching(Stepper):
         compiled: bool,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.data, self.ipc, self.factor, self.settings, self.source = data, ipc, factor, settings, source
-        self.device, self.precision, self.compiled = device, precision, compiled
-        self.ranks, self.own = ranks, ranks.part(len(data.classes))
-        devices.keep_memory(device)
-        self.real, self.train_labels = RealImages.training(data, device), data.train_labels.to(device)
-        self.members = members_of(data)
-        self.started_from = self.choose_start()
-        self.images = packed(data, self.started_from, factor).to(device)
+        super().__init__(data, ipc, factor, settings, source, device, precision, compiled, ranks)
+        self.train_labels = data.train_labels.to(device)
         self.velocity = torch.zeros_like(self.images)
         self.own_source = seeds.for_device(source, device)
         self._take_network(self._new_network())
         self.matcher = GradientMatcher(self.model, settings.distance, self.matched, precision=precision, compiled=compiled)
-
-    def choose_start(self) -> Tensor:
-        """The training images that the condensed ones start from, int64 [classes * ipc * factor²]."""
-        return start_choice(self.data, self.ipc, self.factor, self.source)
 
     def further_work(self) -> dict[timing.Unit, int]:
         """The epochs of each fresh network before it is matched."""
@@ -124,7 +110,7 @@ class GradientMatching(Stepper):
 
     def rules(self) -> dict[str, Any]:
         """The network's layout, and which part of a class takes part in a step if it is not all."""
-        return {**models.layout(self.settings.model), **({} if self.whole else {"synthetic": "cells"})}
+        return {**models.layout(self.settings.model, *models.shape_of(self.data)), **({} if self.whole else {"synthetic": "cells"})}
 
     @property
     def pixel_lr(self) -> float | Tensor:
@@ -151,8 +137,7 @@ class GradientMatching(Stepper):
         return normalise(images, self.data.mean, self.data.std)
 
     def _new_network(self) -> torch.nn.Module:
-        shape = (self.data.channels, len(self.data.classes), self.data.size)
-        return models.build_seeded(seeds.draw_seed(self.source), self.settings.model, *shape, width=self.settings.width)
+        return network_of(self.settings, self.data, seeds.draw_seed(self.source))
 
     def _take_network(self, model: torch.nn.Module) -> None:
         s = self.settings
@@ -183,3 +168,8 @@ class GradientMatching(Stepper):
         self.velocity = state["velocity"].to(self.device)
         seeds.restore(state, self.source, self.own_source)
         train.restore_network(self.network_step, state)
+
+
+LOSS = "distance of gradients"
+UNENDING = {"outer_loops": 10**6}
+CONDENSER = Condenser("idc", settings_for, GradientMatching, multi=True, loss=LOSS, unending=UNENDING)

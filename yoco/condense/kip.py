@@ -7,7 +7,7 @@ demand, move down the gradient of the squared error.
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,14 +16,12 @@ from torch import Generator, Tensor
 
 from yoco import formation
 from yoco.condense import kip_kernels
-from yoco.condense.base import packed, start_choice
+from yoco.condense.base import Condenser, Condensing, Settings
 from yoco.condense.presets import PRESETS, overridden
-from yoco.data.batches import RealImages
 from yoco.data.datasets import ImageData
 from yoco.data.normalise import normalise, to_floats
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import timing
-from yoco.training.resumable import Stepper
 from yoco.utils import checks, seeds
 from yoco.utils import device as devices
 
@@ -34,7 +32,7 @@ GPU_FACTOR = 100  # as many times more on a GPU: a guess, none was at hand
 
 
 @dataclass(frozen=True)
-class KipSettings:
+class KipSettings(Settings):
     """Settings of KIP. The defaults are the paper's for CIFAR-10: many days of a GPU."""
 
     kernel: str = "conv"  # "fc" | "conv" | "auto": conv where a run of it is affordable, else fc
@@ -55,15 +53,11 @@ class KipSettings:
 
     @property
     def steps(self) -> int:
-        """Image steps in all."""
         return self.iterations
 
     def work(self, classes: int, formed: int) -> int:
         """Images that go through a network in one step: none, so that there is nothing to compile."""
         return 0
-
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) -> KipSettings:
@@ -132,12 +126,11 @@ def ridge_regression(among: Tensor, towards: Tensor, labels: Tensor, ridge: floa
     return towards @ weights
 
 
-class KernelInducingPoints(Stepper):
+class KernelInducingPoints(Condensing):
     """Steps of KIP: predict a batch of random real images from the synthetic set, and move the set by Adam.
 
-    Targets are one-hot minus 1/K. images: float32 [classes * ipc, C, S, S], kept in 0..1 after every step; labels: float32
-    [classes * ipc * factor², K], of the formed images. kernel: "fc" or "conv", what `auto` came to. Draws come from one
-    CPU generator, whose state is part of `state()`.
+    Targets are one-hot minus 1/K. labels: float32 [classes * ipc * factor², K], of the formed images. kernel: "fc" or "conv",
+    what `auto` came to.
 
     `precision` and `compiled` are the other methods': the kernel is float64 whatever they say, since float32 rounds the
     ridge away. A device without float64 leaves the work to the CPU. ranks: of several, each predicts its part of the batch.
@@ -155,16 +148,13 @@ class KernelInducingPoints(Stepper):
         compiled: bool,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.data, self.factor, self.settings, self.source, self.ranks = data, factor, settings, source, ranks
-        self.device = device if devices.is_gpu(device) else torch.device("cpu")
-        devices.keep_memory(self.device)
+        device = device if devices.is_gpu(device) else torch.device("cpu")
+        super().__init__(data, ipc, factor, settings, source, device, precision, compiled, ranks)
         count = len(data.classes) * ipc * factor**2
         self.kernel = _chosen_kernel(settings, data.size, count * (count + settings.real_batch), self.device)
-        self.started_from = start_choice(data, ipc, factor, source)
-        self.images = packed(data, self.started_from, factor).to(self.device)
         self.classes = torch.arange(len(data.classes), device=self.device).repeat_interleave(ipc * factor**2)
         self.labels = self._targets(self.classes)
-        self.real, self.train_labels = RealImages.training(data, self.device), data.train_labels.to(self.device)
+        self.train_labels = data.train_labels.to(self.device)
         self.scale = self.images.new_tensor(data.std).view(1, -1, 1, 1)
         self.moved = {"images": self.images.clone(), "labels": self.labels}
         self.optimizer = torch.optim.Adam(self.moved.values(), settings.lr)
@@ -238,18 +228,17 @@ class KernelInducingPoints(Stepper):
     def state(self) -> dict[str, Tensor]:
         """Images, labels, what Adam keeps of both, and the state of the generator."""
         adam = {f"adam.{name}.{part}": held for name, of in self.moved.items() for part, held in self.optimizer.state[of].items()}
-        return {"images": self.images, "labels": self.labels, "generator": self.source.get_state(), **adam}
+        return {**super().state(), "labels": self.labels, **adam}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave. Raises KeyError at a state of version 0.1, which held Adam's moments otherwise."""
         if "moments.images" in state:
             raise KeyError("Adam's moments are those of version 0.1")
-        self.images = state["images"].to(self.device)
+        super().restore(state)
         self.labels.copy_(state["labels"])
         for name, of in self.moved.items():
             parts = [key for key in state if key.startswith(f"adam.{name}.")]
             self.optimizer.state[of] = {key.rsplit(".", 1)[1]: state[key].to(self.device) for key in parts}
-        self.source.set_state(state["generator"])
 
     def _inputs(self, images: Tensor) -> Tensor:
         return normalise(images, self.data.mean, self.data.std).double()
@@ -268,3 +257,8 @@ def _chosen_kernel(settings: KipSettings, size: int, pairs: int, device: torch.d
     except ValueError:  # too large an image, or too small a one
         return "fc"
     return "conv" if work <= AFFORDABLE * (1 if device.type == "cpu" else GPU_FACTOR) else "fc"
+
+
+# one step of a convolutional kernel can take hours
+UNENDING = {"iterations": 10**6, "kernel": "auto"}
+CONDENSER = Condenser("kip", settings_for, KernelInducingPoints, loss="squared error of the regression", unending=UNENDING)

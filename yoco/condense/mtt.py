@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,17 @@ import torch
 from torch import Generator, Tensor
 
 from yoco import formation, models
-from yoco.condense.base import packed, start_choice
+from yoco.condense.base import Condenser, Condensing, Settings
 from yoco.condense.expert_pool import Pool
 from yoco.condense.mtt_experts import AUGMENTATION, ExpertSettings
 from yoco.condense.mtt_student import Batch, Student, distance_gradients
-from yoco.condense.presets import PRESETS, default_model, overridden, smoke_width
+from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
 from yoco.data.datasets import ImageData
 from yoco.data.normalise import normalise
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import network as training
 from yoco.training import timing
-from yoco.training.resumable import Stepper
 from yoco.utils import checks
-from yoco.utils import device as devices
 
 LEAST_STUDENT_LR = 1e-5  # the learned rate stays positive
 PUBLISHED = {  # CIFAR-10 without whitening, by ipc
@@ -32,7 +30,7 @@ PUBLISHED = {  # CIFAR-10 without whitening, by ipc
 }
 
 @dataclass(frozen=True)
-class TrajectorySettings:
+class TrajectorySettings(Settings):
     """Settings of MTT. The defaults are the published ones for CIFAR-10 at ipc 10, without whitening.
 
     image_lr is the published one, for normalised images: a channel of the images in 0..1 takes image_lr · std².
@@ -75,11 +73,10 @@ class TrajectorySettings:
         if latest > self.buffer_epochs:
             wanted = f"max_start_epoch={self.max_start_epoch} and expert_epochs={self.expert_epochs}"
             raise ValueError(f"buffer_epochs must be at least {latest} for {wanted}, got {self.buffer_epochs}")
-        _ = self.buffer  # checks model and width
+        object.__setattr__(self, "model", self.buffer.model)  # checked, as text
 
     @property
     def steps(self) -> int:
-        """Image steps in all."""
         return self.iterations
 
     @property
@@ -92,9 +89,6 @@ class TrajectorySettings:
         """Images that go through a network in one step, about: whether compiling pays hangs on it."""
         batch = min(classes * formed, self.synthetic_batch or classes * formed)
         return 4 * self.student_steps * batch  # forwards, and twice differentiated on the way back
-
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) -> TrajectorySettings:
@@ -117,11 +111,10 @@ def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) ->
     return overridden(TrajectorySettings(), {**values, **overrides})
 
 
-class TrajectoryMatching(Stepper):
+class TrajectoryMatching(Condensing):
     """Steps of MTT: a student starts where an expert was, trains on the images, and is drawn to where the expert went.
 
-    Draws come from one CPU generator, whose state is part of `state()`. images: the condensed images, float32
-    [classes * ipc, C, S, S], kept in 0..1 after every step. rate: the student's learning rate, float32 scalar, learned.
+    rate: the student's learning rate, float32 scalar, learned.
     experts: the folder that keeps the experts (see `train_experts`); None trains them for this run alone. What is not
     there is trained before the first step. ranks: of several, each trains its part of the experts, where there is a folder,
     and takes its part of each batch of the student.
@@ -141,21 +134,15 @@ class TrajectoryMatching(Stepper):
         progress: bool = True,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.data, self.factor, self.settings, self.source, self.ranks = data, factor, settings, source, ranks
-        self.device = device
-        devices.keep_memory(device)
+        super().__init__(data, ipc, factor, settings, source, device, precision, compiled, ranks)
         where: dict[str, Any] = {"device": device, "precision": precision, "compiled": compiled, "progress": progress}
         self.pool = Pool(data, experts, settings.buffer, settings.experts, settings.buffer_seed, ranks=ranks, **where)
-        self.started_from = start_choice(data, ipc, factor, source)
-        self.images = packed(data, self.started_from, factor).to(device)
         self.velocity = torch.zeros_like(self.images)
         self.labels = torch.arange(len(data.classes), device=device).repeat_interleave(ipc * factor**2)
         self.rate = torch.tensor(settings.student_lr, device=device)
         self.rate_velocity = torch.zeros_like(self.rate)
         self.image_lr = settings.image_lr * self.images.new_tensor(data.std).view(1, -1, 1, 1) ** 2
-        shape = (data.channels, len(data.classes), data.size)
-        skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
-        self.student = Student(skeleton, precision, compiled, ranks)
+        self.student = Student(network_of(settings, data, 0).to(device), precision, compiled, ranks)
 
     def further_work(self) -> dict[timing.Unit, int]:
         """The epochs of the experts that are missing."""
@@ -205,7 +192,7 @@ class TrajectoryMatching(Stepper):
 
     def rules(self) -> dict[str, Any]:
         """The network's layout, and that the start epoch is below `max_start_epoch`, which version 0.1 included."""
-        return {**models.layout(self.settings.model), "start_epoch": "below max_start_epoch"}
+        return {**models.layout(self.settings.model, *models.shape_of(self.data)), "start_epoch": "below max_start_epoch"}
 
     def outcome(self) -> dict[str, Any]:
         """The student's learning rate, as learned."""
@@ -213,11 +200,14 @@ class TrajectoryMatching(Stepper):
 
     def state(self) -> dict[str, Tensor]:
         """Images and rate, their velocities, and the state of the generator; the experts are not in it."""
-        tensors = {"images": self.images, "velocity": self.velocity, "rate": self.rate, "rate_velocity": self.rate_velocity}
-        return {**tensors, "generator": self.source.get_state()}
+        return {**super().state(), "velocity": self.velocity, "rate": self.rate, "rate_velocity": self.rate_velocity}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
-        for name in ("images", "velocity", "rate", "rate_velocity"):
+        super().restore(state)
+        for name in ("velocity", "rate", "rate_velocity"):
             setattr(self, name, state[name].to(self.device))
-        self.source.set_state(state["generator"])
+
+
+LOSS = "distance from the expert's weights (share of its way)"
+CONDENSER = Condenser("mtt", settings_for, TrajectoryMatching, loss=LOSS, unending={"iterations": 10**6}, experts="experts")

@@ -1,5 +1,6 @@
 """Experts: networks trained on real images, for MTT (every epoch kept) and NCFM (the first and the last weights; design §5 and §6)."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,6 +16,7 @@ from torch.nn.utils import parameters_to_vector
 from tqdm.auto import tqdm
 
 from yoco import augment, models
+from yoco.condense.presets import network_of
 from yoco.data.batches import RealImages
 from yoco.data.datasets import ImageData
 from yoco.training import network as train
@@ -45,7 +47,7 @@ class ExpertSettings:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        models.check_matchable(self.model)
+        object.__setattr__(self, "model", models.check_matchable(self.model))
         for name in ("epochs", "batch_size"):
             checks.whole(name, getattr(self, name), 1)
         for name in ("width", "images"):
@@ -108,16 +110,20 @@ class Experts:
 
 
 def _read(path: Path, rows: Sequence[int]) -> list[Tensor]:
+    """Rows of a trajectory's file, of which no more is read once the whole file has been checked."""
     with tensor_files.open_tensors(path) as file:
-        _, sums = tensor_files.read_header(path, file.metadata() or {}, KIND)
+        _check(path, path.stat().st_mtime_ns)
         try:
             parameters = file.get_slice("parameters")
-            found = torch.stack([parameters[row] for row in rows])
-            expected = None if sums is None else [sums["parameters"]["sums"][row] for row in rows]
-        except (KeyError, IndexError, RuntimeError, safetensors.SafetensorError) as error:
+            return [parameters[row] for row in rows]
+        except (IndexError, RuntimeError, safetensors.SafetensorError) as error:
             raise ValueError(f"{path} is damaged, or holds no epochs {list(rows)}: {error}") from error
-    tensor_files.check_rows(path, "parameters", found, expected)
-    return [checks.finite(f"{path}: epoch {row}", values) for row, values in zip(rows, found)]
+
+
+@functools.cache
+def _check(path: Path, changed: int) -> None:
+    """Raise ValueError if a file is damaged or holds NaN; once per process and time at which it was changed."""
+    tensor_files.load_tensors(path, KIND)
 
 
 def train_experts(
@@ -152,7 +158,7 @@ def train_experts(
     if compiled is None:
         compiled = devices.worth_compiling(where, count * settings.epochs * settings.taken(data), data.size)
     common = {"dataset": data.name, "dataset_images": len(data.train_images), "seed": seed, "precision": how, "last_batch": "even"}
-    common |= models.layout(settings.model) | asdict(settings)
+    common |= models.layout(settings.model, *models.shape_of(data)) | asdict(settings)
     identities = [{**common, "number": number} for number in range(count) if only is None or number in only]
     found = [_finished(folder, identity) for identity in identities]
     experts: list[Path | Tensor] = []
@@ -205,7 +211,7 @@ def _train(training: "_Training", folder: str | Path | None, identity: Mapping[s
     if folder is None or unfinished is None:
         return trajectory
     info = {"identity": dict(identity), **history}
-    path = tensor_files.save_tensors(_path(folder, identity["number"]), KIND, {"parameters": trajectory}, info, by_row=["parameters"])
+    path = tensor_files.save_tensors(_path(folder, identity["number"]), KIND, {"parameters": trajectory}, info)
     unfinished.unlink(missing_ok=True)
     return path
 
@@ -225,8 +231,7 @@ class _Training(resumable.Stepper):
         devices.keep_memory(device)
         self.data, self.settings, self.advance = data, settings, advance
         self.source = seeds.generator(identity["seed"], STREAM + identity["number"])
-        shape = (data.channels, len(data.classes), data.size)
-        self.model = models.build_seeded(seeds.draw_seed(self.source), settings.model, *shape, width=settings.width).to(device)
+        self.model = network_of(settings, data, seeds.draw_seed(self.source)).to(device)
         optimiser = train.Optimiser(settings.lr, settings.momentum, settings.weight_decay).build(self.model)
         self.network_step = train.Step(self.model, optimiser, identity["precision"], compiled)
         chosen = seeds.choice(len(data.train_images), settings.taken(data), self.source)

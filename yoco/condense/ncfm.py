@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,20 @@ from torch import Generator, Tensor
 from torch.func import functional_call
 
 from yoco import formation, models
-from yoco.condense.base import members_of, packed, start_choice
+from yoco.condense.base import Condenser, Condensing, Settings
 from yoco.condense.expert_pool import Pool
 from yoco.condense.mtt_experts import PairSettings
 from yoco.condense.ncfm_draws import AUGMENTATION, DeviceDraws, Draws, HostDraws
 from yoco.condense.ncfm_frequencies import Mixture, Normal
 from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_weights
-from yoco.condense.presets import PRESETS, default_model, overridden, smoke_width
-from yoco.data.batches import RealImages
+from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
 from yoco.data.datasets import ImageData
 from yoco.data.normalise import normalise
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import timing
-from yoco.training.resumable import Stepper
 from yoco.utils import checks, graphs, seeds
 from yoco.utils import device as devices
+from yoco.utils.foreign import Features
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
 Number = float | Tensor
@@ -34,7 +33,7 @@ TOGETHER_CPU, TOGETHER = 80, 4096  # formed images that pass a network at once: 
 
 
 @dataclass(frozen=True)
-class NcfmSettings:
+class NcfmSettings(Settings):
     """Settings of NCFM. The defaults are the published ones for CIFAR-10 at ipc 10.
 
     The published code steps class after class, and halves the learning rate when the loss stalls; here all classes step at
@@ -71,11 +70,10 @@ class NcfmSettings:
         if self.pool_images is not None:
             checks.whole("pool_images", self.pool_images, 1)
         checks.seed("pool_seed", self.pool_seed)
-        _ = self.pool  # checks model and width
+        object.__setattr__(self, "model", self.pool.model)  # checked, as text
 
     @property
     def steps(self) -> int:
-        """Image steps in all."""
         return self.iterations
 
     @property
@@ -93,9 +91,6 @@ class NcfmSettings:
         late = max(0.0, 2 * number / self.steps - 1)
         return self.final_lr + (self.image_lr - self.final_lr) * (1 + math.cos(math.pi * late)) / 2
 
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> NcfmSettings:
     """The preset for images of side `size`, with single values overridden.
@@ -107,7 +102,8 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
     if preset != "paper":
         values |= {"image_lr": 0.01, "final_lr": 0.001}
     if preset == "laptop":
-        values |= {"iterations": 2500, "real_batch": 64, "frequencies": 1024, "pool_networks": 3, "pool_epochs": 12}
+        values |= {"iterations": 2500, "real_batch": 64, "frequencies": 1024, "prefix_power": 1.0}
+        values |= {"pool_networks": 3, "pool_epochs": 12}
     elif preset == "smoke":
         values |= {"width": smoke_width(overrides, values["model"]), "iterations": 80, "real_batch": 16, "frequencies": 128}
         values |= {"image_lr": 0.03, "final_lr": 0.003}
@@ -115,11 +111,10 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
     return overridden(NcfmSettings(), {**values, **overrides})
 
 
-class CharacteristicMatching(Stepper):
+class CharacteristicMatching(Condensing):
     """Steps of NCFM: each takes a network between its random and its trained weights, and moves the images by Adam.
 
-    Draws come from one CPU generator or, on a CUDA device, from one of its own, and their states are part of `state()`. images:
-    the condensed images, float32 [classes * ipc, C, S, S], kept in 0..1 after every step. experts: the folder that keeps the
+    On a CUDA device draws come from a generator there, whose state is part of `state()` as well. experts: the folder that keeps the
     pool's networks (see `train_experts`); None trains them for this run alone. prefixes: numbers of formed images per class, of
     which the first so many are matched as a set of their own; () matches all alone. ranks: of several, each matches its own classes.
 
@@ -141,14 +136,9 @@ class CharacteristicMatching(Stepper):
         progress: bool = True,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.data, self.ipc, self.factor, self.settings, self.source = data, ipc, factor, settings, source
-        self.device, self.ranks = device, ranks
-        devices.keep_memory(device)
+        super().__init__(data, ipc, factor, settings, source, device, precision, compiled, ranks)
         where: dict[str, Any] = {"device": device, "precision": precision, "compiled": compiled, "progress": progress}
         self.pool = Pool(data, experts, settings.pool, settings.pool_networks, settings.pool_seed, ranks=ranks, **where)
-        self.real, members = RealImages.training(data, device), members_of(data)
-        self.started_from = start_choice(data, ipc, factor, source)
-        self.images = packed(data, self.started_from, factor).to(device)
         self.mean, self.square = torch.zeros_like(self.images), torch.zeros_like(self.images)
         formed = ipc * factor**2
         self.averages = prefix_averages(prefixes or [formed], formed).to(device)
@@ -156,17 +146,20 @@ class CharacteristicMatching(Stepper):
         self.real_average = prefix_averages([settings.real_batch], settings.real_batch).to(device)
         self.statistics = [torch.tensor(values, device=device) for values in (data.mean, data.std)]
         together = max(1, (TOGETHER_CPU if device.type == "cpu" else TOGETHER) // formed)
-        self.groups = [group.to(device) for group in _groups(ranks.part(len(members)), together)]
-        shape = (data.channels, len(data.classes), data.size)
-        skeleton = models.build_seeded(0, settings.model, *shape, width=settings.width).to(device)
-        self.network = Network(skeleton, precision, compiled)
+        self.groups = [group.to(device) for group in _groups(self.own, together)]
+        head = models.head_of(settings.model, *models.shape_of(data))
+        self.network = Network(network_of(settings, data, 0).to(device), precision, compiled, head)
         width = self.network.width
         self.sampler = Mixture(width, settings.sampler, source, device) if settings.sampler else Normal(width)
         drawn = DeviceDraws if devices.is_gpu(device) else HostDraws
-        self.draws = drawn(self.pool, members, data.size, settings.real_batch, settings.frequencies, self.sampler, device)
+        self.draws = drawn(self.pool, self.members, data.size, settings.real_batch, settings.frequencies, self.sampler, device)
         self.own_source = seeds.for_device(source, device)
         recordable = ranks.size == 1 and self.real.pixels.device == self.images.device
         self._advance = graphs.captured(self._advanced, device) if recordable else self._advanced
+
+    def rules(self) -> dict[str, Any]:
+        """Which network an own one is; checkpoints of the package's hold no layout."""
+        return models.layout(self.settings.model, *models.shape_of(self.data)) if models.own(self.settings.model) else {}
 
     def further_work(self) -> dict[timing.Unit, int]:
         """The epochs of the pool's missing networks."""
@@ -268,14 +261,17 @@ def adam(
 class Network:
     """Features and logits of networks of one architecture, whose weights are one flat vector [P] in named_parameters order.
 
-    skeleton: a network of that architecture (its own weights are not read). width: D of its features.
+    skeleton: a network of that architecture (its own weights are not read). head: the layer that makes logits of its features.
+    width: D of these.
     """
 
-    def __init__(self, skeleton: Any, precision: str, compiled: bool) -> None:
-        self.skeleton, self.precision, self.compiled = skeleton.requires_grad_(False), precision, compiled
+    def __init__(self, skeleton: Any, precision: str, compiled: bool, head: str = "head") -> None:
+        self.skeleton, self.precision, self.head = skeleton.requires_grad_(False), precision, head
+        self.features_of_skeleton = Features(skeleton, head)
+        self.compiled = compiled and not self.features_of_skeleton.hooked  # a hook is no part of a graph
         self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
-        self.width = skeleton.head.in_features
-        self._features = devices.compiled(self._features_of) if compiled else self._features_of
+        self.width = skeleton.get_submodule(head).in_features
+        self._features = devices.compiled(self._features_of) if self.compiled else self._features_of
 
     def features(self, weights: Tensor, images: Tensor) -> Tensor:
         """Features [N, D] of normalised images, differentiable in them."""
@@ -285,16 +281,16 @@ class Network:
     def logits(self, weights: Tensor, images: Tensor) -> Tensor:
         """Logits float32 [N, K]."""
         named = self._named(weights)
-        return F.linear(self.features(weights, images).float(), named["head.weight"], named["head.bias"])
+        return F.linear(self.features(weights, images).float(), named[f"{self.head}.weight"], named.get(f"{self.head}.bias"))
 
     def _named(self, weights: Tensor) -> dict[str, Tensor]:
         parts = weights.split([shape.numel() for shape in self.shapes.values()])
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts)}
 
     def _features_of(self, named: dict[str, Tensor], images: Tensor) -> Tensor:
-        body = {name.removeprefix("body."): values for name, values in named.items() if name.startswith("body.")}
+        parameters = {f"network.{name}": values for name, values in named.items()}
         with devices.autocast(images.device, self.precision):
-            return functional_call(self.skeleton.body, body, (images,))
+            return functional_call(self.features_of_skeleton, parameters, (images,))
 
 
 def _groups(classes: Sequence[int], size: int) -> list[Tensor]:
@@ -302,3 +298,9 @@ def _groups(classes: Sequence[int], size: int) -> list[Tensor]:
     if not classes:
         return []
     return list(torch.tensor(classes).tensor_split(math.ceil(len(classes) / size)))
+
+
+LOSS = "distance of the characteristic functions, and calibration"
+CONDENSER = Condenser(
+    "ncfm", settings_for, CharacteristicMatching, multi=True, loss=LOSS, unending={"iterations": 10**6}, experts="networks", nests=True
+)

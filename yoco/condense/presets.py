@@ -1,30 +1,28 @@
 """The presets of gradient matching: `paper` (design §6), `laptop` and `smoke`, each with its name; IDC's among them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
+from yoco import models
+from yoco.condense.base import LARGE, Settings
 from yoco.condense.gradient_matching import DISTANCES
 from yoco.data.datasets import ImageData
-from yoco.models import check_matchable
 from yoco.training import timing
 from yoco.utils import checks
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 PRESETS = ("paper", "laptop", "smoke")
-LARGE = 64  # images of this side or more take the ImageNet-10 settings
 SHORT_RUN_LR = 20  # the paper's image step is for 200,000 steps; hundreds of them move too little (README, "Image step")
 SHORTEST_RUN_LR = 80  # for the few steps of smoke
 SMOKE_WIDTH = 24  # channels of the ConvNet in the smoke preset
-Settings = TypeVar("Settings", bound="DataclassInstance")
+Given = TypeVar("Given", bound=Settings)
 
 
 @dataclass(frozen=True)
-class MatchingSettings:
+class MatchingSettings(Settings):
     """What every gradient matching method is set by."""
 
     model: str = "convnet"
@@ -42,7 +40,7 @@ class MatchingSettings:
     network_weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        check_matchable(self.model)
+        object.__setattr__(self, "model", models.check_matchable(self.model))
         checks.one_of("distance", self.distance, DISTANCES)
         for name in ("outer_loops", "inner_loops", "real_batch", "synthetic_batch", "network_batch"):
             checks.whole(name, getattr(self, name), 1)
@@ -55,15 +53,10 @@ class MatchingSettings:
 
     @property
     def steps(self) -> int:
-        """Image steps in all."""
         return self.outer_loops * self.inner_loops
 
     def work(self, classes: int, formed: int) -> int:
-        """Images that go through a network in one step, about, with `formed` formed images a class: whether compiling pays hangs on it."""
         return classes * (self.real_batch + 3 * min(formed, self.synthetic_batch))  # second derivatives cost thrice
-
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -106,7 +99,12 @@ def unit_of(settings: Any, data: ImageData, precision: str, device: torch.device
     return timing.Network(settings.model, settings.width, data.channels, len(data.classes), data.size, precision, device)
 
 
-def overridden(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+def network_of(settings: Any, data: ImageData, seed: int) -> nn.Module:
+    """A fresh network of `settings` (its model and width) for `data`. Raises ValueError if condensing cannot take it."""
+    return models.build_matchable(seed, settings.model, *models.shape_of(data), width=settings.width)
+
+
+def overridden(settings: Given, overrides: Mapping[str, Any]) -> Given:
     """A preset with single values overridden. Raises ValueError at an unknown setting or a bad value."""
     for name in overrides:
         checks.one_of("setting", name, [field.name for field in fields(settings)])

@@ -1,6 +1,6 @@
 """A dataset by name: its images and labels as uint8 tensors (`ImageData`), in memory or mapped from a cache of pixels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from torch import Tensor
 
 from yoco.data import arrays, decode, folders, pixel_cache
 from yoco.data.normalise import IMAGENET_MEAN, IMAGENET_STD, STATISTICS, channel_statistics, statistics_of
-from yoco.utils import checks, seeds
+from yoco.utils import checks, importable, seeds
 
 NAMES = ("digits", "cifar10", "cifar100", "imagenet10", "mnist", "fashionmnist", "svhn", "tinyimagenet")
 PREFIXES = ("folder:", "hf:")  # of names that tell where the images are
+FORMS = ("folder:PATH", "hf:NAME", "package.module:function")
 IMAGENET10 = (  # class list and order of design §6
     "n02869837", "n01749939", "n02488291", "n02107142", "n13037406", "n02091831", "n04517823", "n04589890", "n03062245", "n01773797",
 )
@@ -91,7 +92,8 @@ def load(
         name: "digits" (scikit-learn's, embedded, resized to 16×16); "cifar10", "cifar100", "mnist", "fashionmnist" or "svhn"
             (torchvision's, downloaded to root); "imagenet10" (root holds ImageNet's train/ and val/; 224×224);
             "tinyimagenet" (root holds tiny-imagenet-200/); "folder:PATH" (train/ beside test/, val/ or valid/, with a folder per
-            class, read as RGB); "hf:NAME" (a Hugging Face dataset, by name or folder; needs the package datasets).
+            class, read as RGB); "hf:NAME" (a Hugging Face dataset, by name or folder; needs the package datasets);
+            "package.module:function" (what that function of yours gives, called without arguments: an `ImageData`).
         root: None is ~/.cache/yoco.
         size: images are resized to it (the shorter side, then a central crop); None keeps their own.
         limit_per_class: that many images of a class at most, the first ones, in either split.
@@ -123,10 +125,20 @@ def load(
     cache = cache if isinstance(cache, bool) else checks.path("cache", cache)
     how = {"cache": cache, "progress": progress}
     root = Path.home() / ".cache" / "yoco" if root is None or root == "" else checks.path("root", root)
+    return _by_name(name, root, size, limit_per_class, how, listing)
+
+
+def _by_name(
+    name: str, root: Path, size: int | None, limit_per_class: int | None, how: Mapping[str, Any], listing: Mapping[str, Any]
+) -> ImageData:
+    """`load` with checked arguments; how: options of `pixel_cache.read`; listing: of `folders.listed`."""
+    test_share, follow_links = listing["test_share"], listing["follow_links"]
     if check_name(name).startswith("folder:"):
         return _folder(checks.path("name", name.removeprefix("folder:")), size, limit_per_class, how, **listing)
     if name.startswith("hf:"):
         return _limited(_hugging_face(name, size, test_share), limit_per_class)
+    if ":" in name:
+        return _limited(_own(name, size), limit_per_class)
     if name == "imagenet10":
         data = _folder(root, size or 224, limit_per_class, how, IMAGENET10, follow_links=follow_links)
         return replace(data, name=name, mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -195,10 +207,22 @@ def _checked_share(share: float | None) -> float | None:
 
 
 def check_name(dataset: str) -> str:
-    """`dataset` if `load` knows such a name. Raises ValueError that lists the names; whether a folder is there is not looked at."""
-    if dataset in ("folder:PATH", "hf:NAME"):
-        raise ValueError(f"{dataset} stands for one of yours: folder:~/pictures or hf:mnist, say")
-    return dataset if dataset.startswith(PREFIXES) else checks.one_of("dataset", dataset, (*NAMES, "folder:PATH", "hf:NAME"))
+    """`dataset` if `load` knows such a name. Raises ValueError that lists the names; a function must be importable; whether a
+    folder is there is not looked at."""
+    if dataset in FORMS:
+        raise ValueError(f"{dataset} stands for one of yours: folder:~/pictures, hf:mnist or mypackage.data:flowers, say")
+    if ":" in dataset and not dataset.startswith(PREFIXES):
+        function(dataset)
+        return dataset
+    return dataset if dataset.startswith(PREFIXES) else checks.one_of("dataset", dataset, (*NAMES, *FORMS))
+
+
+def function(dataset: str) -> Callable[[], ImageData]:
+    """The function at "package.module:function". Raises ValueError if it cannot be imported, TypeError if it is none."""
+    found = importable.find("dataset", dataset)
+    if not callable(found):
+        raise TypeError(f"dataset={dataset!r} must be a function that returns an ImageData, got {checks.shown(found)}")
+    return found
 
 
 def name_of(dataset: str) -> str:
@@ -255,6 +279,15 @@ def _torchvision(name: str, root: Path, size: int | None) -> ImageData:
 def _hugging_face(name: str, size: int | None, test_share: float | None) -> ImageData:
     train, test = arrays.hugging_face(name.removeprefix("hf:"))
     return from_arrays(train, None, test, None, name=name_of(name), size=size, test_share=test_share)
+
+
+def _own(name: str, size: int | None) -> ImageData:
+    """What the user's function gives, under its path as name."""
+    data = function(name)()
+    if not isinstance(data, ImageData):
+        raise TypeError(f"dataset={name!r} must return an ImageData (see yoco.data.from_arrays), got {checks.shown(data)}")
+    resized = {split: resize(getattr(data, split), size or data.size) for split in ("train_images", "test_images")}
+    return replace(data, name=name, **resized)
 
 
 def _limited(data: ImageData, limit: int | None) -> ImageData:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 RULE = 2  # of how files become pixels: resizing, cropping, colours
-BLOCK = 2**23  # bytes that a thread decodes, counts, sums and hands on at a time
-Take = Callable[[int, np.ndarray], object]  # given the number of a block's first image, and the block, uint8 [n, 3, S, S]
+BLOCK = 2**23  # bytes that a thread decodes at a time
 
 
 class Source(NamedTuple):
@@ -54,16 +53,6 @@ def histogram(images: Tensor) -> Tensor:
     return counts
 
 
-def starts(shape: Sequence[int]) -> list[int]:
-    """The number of each block's first image."""
-    return list(range(0, shape[0], max(1, BLOCK // int(np.prod(shape[1:])))))
-
-
-def block_sum(block: np.ndarray) -> str:
-    """16 hexadecimal digits of the SHA-256 of a block's bytes."""
-    return hashlib.sha256(block.data).hexdigest()[:16]
-
-
 def shape_of(source: Source) -> tuple[int, int, int, int]:
     """[N, 3, S, S], as the first image says. Raises ValueError where it cannot be read, or is not square and not to be made so."""
     if source.size is not None:
@@ -74,33 +63,40 @@ def shape_of(source: Source) -> tuple[int, int, int, int]:
     return len(source.names), 3, height, width
 
 
-def decode(source: Source, shape: Sequence[int], take: Take, title: str, progress: bool) -> tuple[Tensor, list[str]]:
-    """Decode block after block, over threads (decoding leaves Python's lock), and give each to `take`.
+def decode(source: Source, out: np.ndarray, title: str, progress: bool) -> Tensor:
+    """Decode all images over threads (decoding releases Python's lock).
 
-    Returns how often each value is in each channel, int64 [3, 256], and the blocks' checksums, in order. Raises ValueError
-    that names an image that cannot be read, or is of another shape.
+    Args:
+        source: the image files.
+        out: uint8 [N, 3, S, S], in memory or a mapped file; receives the pixels.
+        title: of the progress bar.
+        progress: whether to show it.
+
+    Returns:
+        How often each value occurs in each channel, int64 [3, 256].
+
+    Raises:
+        ValueError: if an image (named) cannot be read or has another shape.
     """
-    firsts = starts(shape)
-    block = lambda first, stop: _block(source, shape, first, stop, take)
-    counts, sums = torch.zeros(3, 256, dtype=torch.long), []
-    with tqdm(total=shape[0], desc=title, unit="image", disable=not progress) as bar, ThreadPoolExecutor(loky.cpu_count()) as threads:
-        for number, counted, summed in threads.map(block, firsts, [*firsts[1:], shape[0]]):
-            counts += counted
-            sums.append(summed)
-            bar.update(number)
-    return counts, sums
+    counts = torch.zeros(3, 256, dtype=torch.long)
+    step = max(1, BLOCK // out[0].size)
+    block = lambda first: _block(source, out, slice(first, first + step))
+    with tqdm(total=len(out), desc=title, unit="image", disable=not progress) as bar, ThreadPoolExecutor(loky.cpu_count()) as threads:
+        for part in threads.map(block, range(0, len(out), step)):
+            counts += part
+            bar.update(int(part[0].sum()) // out[0, 0].size)
+    return counts
 
 
-def _block(source: Source, shape: Sequence[int], start: int, stop: int, take: Take) -> tuple[int, Tensor, str]:
-    block = np.empty((stop - start, *shape[1:]), np.uint8)
-    for number, name in enumerate(source.names[start:stop]):
+def _block(source: Source, out: np.ndarray, part: slice) -> Tensor:
+    """Decode the images of `part` into `out`, and return their counts."""
+    for name, place in zip(source.names[part], out[part]):
         image = read_image(source.root / name, source.size)
-        if image.shape != block.shape[1:]:
-            side = f"{shape[2]}x{shape[3]}"
+        if image.shape != place.shape:
+            side = f"{place.shape[1]}x{place.shape[2]}"
             raise ValueError(f"{source.root / name} is {image.shape[2]}x{image.shape[1]}, {source.names[0]} is {side}; pass size= to make them alike")
-        block[number] = image
-    take(start, block)
-    return len(block), histogram(torch.from_numpy(block)), block_sum(block)
+        place[:] = image
+    return histogram(torch.from_numpy(out[part]))
 
 
 def read_image(path: Path, size: int | None) -> np.ndarray:

@@ -24,7 +24,11 @@ LBPE_OWN = {"dream": (10, 200)}  # formed sets of a method that the published co
 
 
 def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
-    """The paper's (top_k, within) for a set: by method if it is single-formation or DREAM's, else by classes and size."""
+    """The (top_k, within) for a set: what its method declares (`condense.Condenser.lbpe`), or the paper's: by method if the set is
+    single-formation or DREAM's, else by classes and size."""
+    if "lbpe" in condensed.info:
+        top_k, within = condensed.info["lbpe"]
+        return top_k, within
     own = LBPE_SINGLE if condensed.factor == 1 else LBPE_OWN
     by_size = LBPE_FORMED["large" if len(condensed.classes) >= 100 or condensed.size >= 64 else "small"]
     return own.get(condensed.method, by_size)

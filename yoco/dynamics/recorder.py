@@ -1,5 +1,6 @@
 """Train once on the formed images, and record what each of them showed: enough for every score, in bounded memory."""
 
+import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -20,6 +21,7 @@ from yoco.training import resumable
 from yoco.training.network import Protocol
 from yoco.utils import checks
 from yoco.utils import device as devices
+from yoco.utils.foreign import Factory, Features
 
 
 class Recorder:
@@ -45,9 +47,11 @@ class Recorder:
         self.held = {epoch: held for epoch, held in self.held.items() if epoch in useful}
 
     def _useful(self) -> list[int]:
-        accuracy = torch.stack([row.float().mean() for row in self.correct[: max(self.windows)]])
-        best = [top_epochs(accuracy, self.top_k, window).tolist() for window in self.windows]
-        return [*range(self.early), *sum(best, [])]
+        """The epochs to hold. Each window's best are among those held, so the work does not grow with the epochs before."""
+        held = sorted(self.held)
+        accuracy = torch.stack([self.correct[epoch].float().mean() for epoch in held])
+        best = [top_epochs(accuracy, self.top_k, bisect.bisect_left(held, window)).tolist() for window in self.windows]
+        return [*range(self.early), *(held[position] for position in sum(best, []))]
 
     @property
     def kept(self) -> Tensor:
@@ -115,7 +119,7 @@ def record(
     *,
     epochs: int,
     seed: int,
-    model: str = "convnet",
+    model: str | Factory = "convnet",
     until: int | None = None,
     record_on: str = "augmented",
     top_k: int | None = None,
@@ -134,6 +138,7 @@ def record(
     top_k, windows: LBPE can be asked for these later (None: the paper's, see `lbpe_settings`); early: EL2N for so many
     epochs. A run of at most `SHORT` epochs can be asked for any. checkpoint: a file to resume from if it exists, written every
     minute; an interrupted recording resumes to a bit-identical result. options: fields of `network.Protocol`, and `protocol`, "even" or "paper".
+    model: as of `models.named`; a recording to the end of the schedule needs its features (see `models.head_of`).
     Raises ValueError or TypeError at bad arguments before any work, FloatingPointError where the training diverges,
     and for the checkpoint as `resumable.run`.
     """
@@ -150,12 +155,16 @@ def record(
     if until is not None:
         until = checks.whole("until", until, 1, epochs)
     steps = until or epochs
+    shape = models.shape_of(condensed)
+    models.check_takes(protocol.model, *shape)
+    head = models.head_of(protocol.model, *shape) if steps == epochs else None
     images, labels = condensed.form()
     protocol = protocol.resolved(where, steps * len(images), condensed.size)
     info = {
-        "set": condensed.fingerprint, "epochs": epochs, "until": until, "seed": seed, "model": model, "width": protocol.width, "record_on": record_on,
-        "top_k": top_k, "windows": list(windows), "early": early, "precision": protocol.precision, "compiled": protocol.compiled,
-        "batch_size": protocol.batch_size, **{name: getattr(protocol, name) for name in training.BEFORE}, **models.layout(model),
+        "set": condensed.fingerprint, "epochs": epochs, "until": until, "seed": seed, "model": protocol.model,
+        "width": protocol.width, "record_on": record_on, "top_k": top_k, "windows": list(windows), "early": early,
+        "precision": protocol.precision, "compiled": protocol.compiled,
+        "batch_size": protocol.batch_size, **{name: getattr(protocol, name) for name in training.BEFORE}, **models.layout(protocol.model, *shape),
     }
     shown = condensed.normalise(images).to(where), labels.to(where), len(condensed.classes)
     run = training.Run(*shown, protocol, seed, mean=condensed.mean, std=condensed.std, recorded=True)
@@ -165,10 +174,9 @@ def record(
     identity = {**info, "protocol": repr(replace(protocol, compiled=None))}
     resumable.run(recording, steps, identity, checkpoint=checkpoint, progress=progress, description=f"dynamics, seed {seed}", unit="epoch")
     final = features = None
-    if steps == epochs:
-        network: Any = run.network.eval()  # with `features` and `head`
-        features = recording.embed(network.features)
-        final = network.head(features.to(where)).detach().cpu()
+    if head is not None:
+        features = recording.embed(Features(run.network.eval(), head))
+        final = run.network.get_submodule(head)(features.to(where)).detach().cpu()
     return Dynamics(recorder.logits(), recorder.kept, torch.stack(recorder.correct), recorder.aum(), condensed.formed_labels, final, features, info)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from yoco import prune
 from yoco.dynamics.dynamics import Dynamics
 from yoco.experiments.study import Cell, grid
-from yoco.models import MODELS
+from yoco.models import MODELS, named
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils.lazy import pd
 
@@ -52,7 +52,8 @@ def plan(
     `model`, other networks have their own.
     """
     methods = tuple(prune.METHODS if methods is None else methods)
-    own = {network: options if network == options.get("model", "convnet") else {**options, "model": network, "width": None} for network in networks}
+    networks, main = [named(network) for network in networks], named(options.get("model", "convnet"))
+    own = {network: options if network == main else {**options, "model": network, "width": None} for network in networks}
     by_early = [{"method": name} for name in prune.METHODS if prune.METHODS[name].needs == "early" and name in methods]
     parts = [
         grid(condensed, early, OUTPUTS, labels={"ablation": "output"}, **options),

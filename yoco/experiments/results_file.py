@@ -1,10 +1,13 @@
-"""The file of a study's results: one row per finished training, each with a checksum."""
+"""The file of a study's results: one row per finished training, appended when it is finished, each with a checksum."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,27 @@ CHECK = "check"  # of a row in a file of results: a checksum of what it says
 
 
 def read_results(results: str | Path | None) -> dict[str, dict[str, Any]]:
-    """The rows of a file of results by fingerprint."""
+    """Read the rows of a results file.
+
+    Args:
+        results: a CSV file; a missing one, or None, has no rows. A last line that was not written to its end (the process
+            was killed while appending it) is dropped with a warning. Files of version 0.1 lack the columns in `BEFORE`.
+
+    Returns:
+        The rows by fingerprint.
+
+    Raises:
+        ValueError: if it is no results file, a row was altered, or the checksums were removed.
+    """
     if results is None or not Path(results).exists():
         return {}
     try:
-        text = pd.read_csv(results, dtype=str, keep_default_na=False)
-        columns = [name for name in COLUMNS if name in text.columns or name not in BEFORE]  # older files lack these
+        text = pd.read_csv(io.StringIO(_complete(Path(results))), dtype=str, keep_default_na=False)
+        columns = [name for name in COLUMNS if name in text.columns or name not in BEFORE]
         if missing := set(columns) - set(text.columns):
             raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
+        if CHECK not in text.columns and set(columns) & set(BEFORE):  # which came after the checksums
+            raise ValueError(f"it lacks the column {CHECK} that it was written with, which tells whether a number was altered")
         if CHECK in text.columns and (altered := [n for n, row in enumerate(text.to_dict("records"), 1) if row[CHECK] != _check(row, columns)]):
             raise ValueError(f"row {altered[0]} was altered since it was written; remove the row, and it is trained again")
         text = text.assign(**{name: before for name, before in BEFORE.items() if name not in text.columns})
@@ -39,12 +55,40 @@ def read_results(results: str | Path | None) -> dict[str, dict[str, Any]]:
     return {row["fingerprint"]: row for row in table.to_dict("records")}
 
 
-def write_results(results: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows as CSV, each with its checksum."""
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    text = pd.read_csv(io.StringIO(table.to_csv(index=False)), dtype=str, keep_default_na=False)  # as it will be read
-    table[CHECK] = [_check(row, COLUMNS) for row in text.to_dict("records")]
-    tensor_files.write_text(results, table.to_csv(index=False))
+def _complete(results: Path) -> str:
+    """The text of a file up to the end of its last complete line."""
+    written = results.read_bytes()
+    complete, newline, torn = written.rpartition(b"\n")
+    if not newline:
+        return written.decode()
+    if torn:
+        warnings.warn(f"the last line of {results} was not written to its end and is dropped; its training is done again", stacklevel=3)
+    return complete.decode() + "\n"
+
+
+def write_results(results: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace the file by these rows, whole or not at all."""
+    tensor_files.write_text(results, ",".join([*COLUMNS, CHECK]) + "\n" + _lines(rows))
+
+
+def append_result(results: str | Path, row: Mapping[str, Any]) -> None:
+    """Append a row in one write, and have the disk hold it. Raises OSError that names the file if that fails."""
+    try:
+        with open(results, "ab") as file:
+            file.write(_lines([row]).encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise type(error)(error.errno, f"cannot write {results}: {error.strerror}") from error
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as CSV, each with its checksum."""
+    texts = [{name: "" if row[name] is None else str(row[name]) for name in COLUMNS} for row in rows]
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerows([*text.values(), _check(text, COLUMNS)] for text in texts)
+    return lines.getvalue()
 
 
 def _check(row: Mapping[str, str], columns: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from yoco import condense, formation, models
 from yoco.data.datasets import ImageData
 from yoco.dynamics.dynamics import Dynamics
 from yoco.evaluate import Training, accuracies, evaluate_many
-from yoco.experiments.results_file import CELL, COLUMNS, read_results, write_results
+from yoco.experiments.results_file import CELL, COLUMNS, append_result, read_results, write_results
 from yoco.parallel import pool
 from yoco.prune.methods import METHODS, OURS, compared, options_for, prune
 from yoco.prune.select import Selection
@@ -50,7 +50,7 @@ class Cell:
         digest = hashlib.sha256(self.condensed.fingerprint.encode())
         digest.update(self.selection.indices.numpy().tobytes())
         protocol = {name: value for name, value in asdict(self.protocol).items() if (name, value) not in BEFORE.items()}
-        protocol |= models.layout(self.protocol.model)
+        protocol |= models.layout(self.protocol.model, *models.shape_of(self.condensed))
         digest.update(repr((sorted(protocol.items()), self.seed)).encode())
         return digest.hexdigest()[:16]
 
@@ -124,7 +124,7 @@ def train(
     """Train and test every cell, equal ones once. Returns a row a cell, in order, with `COLUMNS` and its labels.
 
     results: a CSV file that finished trainings are read from, by their fingerprint, whatever grid they were made for, and
-    written to, one by one; each row has a checksum there. jobs, executor: trainings at once, and where, see
+    appended to, one by one, and sorted at the end; each row has a checksum there. jobs, executor: trainings at once, and where, see
     `evaluate.accuracies` and `pool.run`. Raises ValueError where the file is no such table, or a row was altered,
     BlockingIOError where another run works on it, and as `evaluate.evaluate` and `pool.run`.
     """
@@ -141,12 +141,16 @@ def _train(cells: Sequence[Cell], data: ImageData, results: str | Path | None, d
     missing = [position for position, name in enumerate(names) if name not in done]
     work = _trainings([cells[different[name]] for name in names])
     said = [", ".join(f"{column}={rows[different[name]][column]}" for column in CELL) for name in names]
+    if missing and results is not None:
+        write_results(results, done.values())  # in today's format, without what a killed process left
     for position, accuracy in accuracies(work, data, only=missing, names=said, device=device, **how) if missing else ():
         row = rows[different[names[position]]]
         done[names[position]] = {name: row[name] for name in COLUMNS} | {"accuracy": round(accuracy, 4)}
         if results is not None:
-            order = [*(name for name in done if name not in different), *(name for name in names if name in done)]
-            write_results(results, [done[name] for name in order])
+            append_result(results, done[names[position]])
+    if missing and results is not None:
+        others = [row for name, row in done.items() if name not in different]
+        write_results(results, [*others, *(done[name] for name in names)])  # in the grid's order
     return pd.DataFrame([{**row, "accuracy": done[row["fingerprint"]]["accuracy"]} for row in rows])
 
 
@@ -223,7 +227,7 @@ def condensations(
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
         if method not in made:
             options: dict[str, Any] = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
-            made[method] = condense.condense(data, method, **common, **options, **condense.unending(method))
+            made[method] = condense.condense(data, method, **common, **options, **condense.METHODS[method].unending)
     own = [method for method in methods if method not in known]
     starts = {method: condense.start_set(data, method, **common) for method in methods}
     trained_by = {starts[method].fingerprint: method for method in (*reversed(own), *known)}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from yoco.condense.methods import METHODS as CONDENSATIONS
 from yoco.experiments.noise import CLEAN
 from yoco.experiments.tables import title_of
 from yoco.plots import style
@@ -19,12 +20,6 @@ from yoco.utils.lazy import pd, sns
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-LOSSES = {
-    "mtt": "distance from the expert's weights (share of its way)",
-    "kip": "squared error of the regression",
-    "ncfm": "distance of the characteristic functions, and calibration",
-}
 
 
 def score_label(score: str) -> str:
@@ -50,11 +45,12 @@ def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
     every, loss = condensed.info["loss_every"], pd.Series(condensed.info["loss"])
     steps = (np.arange(len(loss)) + 1) * every
     ax.plot(steps, loss, lw=style.scaled(0.8), alpha=0.5, label="each step")
+    method = CONDENSATIONS.get(condensed.method)  # none if it is registered no more
     life = condensed.info["settings"].get("inner_loops")
     if life:
         ax.plot(steps, loss.rolling(max(1, round(life / every)), min_periods=1).mean(), lw=style.scaled(2), label="mean over a network's life")
         ax.legend(frameon=False)
-    ax.set(xlabel="image step", ylabel=LOSSES.get(condensed.method, "distance of gradients"), ylim=(0, None))
+    ax.set(xlabel="image step", ylabel=method.loss if method else "loss", ylim=(0, None))
     return ax
 
 

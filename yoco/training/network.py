@@ -137,7 +137,7 @@ class Protocol:
     """The paper's way to train a network on a condensed set, for evaluation and dynamics; it takes 1000 epochs."""
 
     epochs: int = 1000
-    model: str = "convnet"
+    model: str = "convnet"  # or a factory, or its path: see `models.named`
     width: int | None = None  # channels of the ConvNet's layers; None: 128
     batch_size: int = 64
     last_batch: str = "even"  # or "small", as the published loaders leave it: see `batches`
@@ -149,7 +149,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         checks.whole("epochs", self.epochs, 1)
-        models.factory(self.model)
+        object.__setattr__(self, "model", models.named(self.model))
         checks.whole("batch_size", self.batch_size, 1)
         checks.one_of("last_batch", self.last_batch, LAST_BATCHES)
         checks.one_of("augmentation", self.augmentation, AUGMENTATIONS)

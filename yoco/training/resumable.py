@@ -85,22 +85,19 @@ def run(
         bar = held.enter_context(tqdm(total=steps, desc=description, unit=unit, disable=not (progress and ranks.first)))
         losses, spent = _resume(method, identity, checkpoint, ranks)
         bar.update(len(losses))
-        started = saved = time.monotonic()
+        started = time.monotonic()
         spent_now = lambda: spent + time.monotonic() - started
         save = lambda: None if checkpoint is None else _save(checkpoint, method, losses, identity, spent_now())
         if not losses:
             ranks.from_first(save)  # a place that cannot be written to is found before the work, not after
-        glance = _paced(look)
+        glance, save_if_due = _paced(look), _every_minute(save, started)
 
         def enough() -> bool:
             """Whether the time is over; if not, what is due after a step is done."""
-            nonlocal saved
             now = time.monotonic()
             if time_budget is not None and now - started >= time_budget:
                 return True
-            if now - saved >= SAVE_EVERY:
-                save()
-                saved = now
+            save_if_due(now)
             glance(losses, now)
             return False
 
@@ -123,6 +120,19 @@ def run(
 def _save(checkpoint: str | Path, method: Stepper, losses: list[float], identity: Mapping[str, Any], seconds: float) -> None:
     state = {**method.state(), "loop.losses": torch.tensor(losses, dtype=torch.float64)}
     tensor_files.save_tensors(checkpoint, KIND, state, {"identity": dict(identity), "seconds": seconds}, make_folder=False)
+
+
+def _every_minute(save: Callable[[], None], started: float) -> Callable[[float], None]:
+    """`save` if the last one, or the start, was `SAVE_EVERY` seconds ago; takes the time."""
+    saved = started
+
+    def save_if_due(now: float) -> None:
+        nonlocal saved
+        if now - saved >= SAVE_EVERY:
+            save()
+            saved = now
+
+    return save_if_due
 
 
 def _paced(look: Callable[[list[float]], None] | None) -> Callable[[list[float], float], None]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -118,7 +119,7 @@ def sequence(name: str, values: object) -> list[Any]:
 
 def different(name: str, values: Sequence[Any]) -> Sequence[Any]:
     """`values` if none of them stands there twice, else a ValueError that names one."""
-    if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+    if twice := [value for value, times in Counter(values).items() if times > 1]:
         raise ValueError(f"{name} must all differ, got {twice[0]!r} more than once")
     return values
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +72,20 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def save_tensors(
-    path: str | Path, kind: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any], *, by_row: Collection[str] = (), make_folder: bool = True
-) -> Path:
+def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any], *, make_folder: bool = True) -> Path:
     """Write named tensors and JSON-able `info` as one safetensors file of this `kind` ("condensed", "dynamics", …).
 
-    by_row: tensors with a checksum for each row of their first dimension, so that a reader of some rows can check those.
-    Raises OSError as `write_whole`.
+    Each tensor has a checksum in the header, and the header has one. Raises OSError as `write_whole`.
     """
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    texts = {"info": json.dumps(info), "sums": json.dumps({name: _entry(tensor, name in by_row) for name, tensor in flat.items()})}
+    texts = {"info": json.dumps(info), "sums": json.dumps({name: _entry(tensor) for name, tensor in flat.items()})}
     header = {"yoco": kind, "version": str(FORMAT_VERSION), **texts}
     header["checksum"] = _header_sum(header)
     return write_whole(path, lambda part: safetensors.torch.save_file(flat, part, header), make_folder=make_folder)
 
 
-def _entry(tensor: Tensor, by_row: bool) -> dict[str, Any]:
-    """What a header says of a tensor: dtype, shape, and the checksum of all of it or of each row."""
+def _entry(tensor: Tensor, by_row: bool = False) -> dict[str, Any]:
+    """What a header says of a tensor: dtype, shape, and the checksum of all of it (in older files, of each row)."""
     return {"dtype": str(tensor.dtype), "shape": list(tensor.shape), "sums": [checksum(row) for row in tensor] if by_row else checksum(tensor)}
 
 
@@ -169,10 +166,3 @@ def _json(path: str | Path, header: Mapping[str, str], name: str) -> dict[str, A
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: its {name} is no table")
     return value
-
-
-def check_rows(path: str | Path, name: str, rows: Tensor, expected: Sequence[str] | None) -> Tensor:
-    """`rows` of a tensor if they have the checksums `expected` (None: of a file from before checksums), else a ValueError."""
-    if expected is not None and [checksum(row) for row in rows] != list(expected):
-        raise ValueError(f"{path} is damaged: {name} does not have the checksums that it was written with")
-    return rows

@@ -12,7 +12,7 @@ from yoco.condense.methods import METHODS as CONDENSATIONS
 from yoco.condense.presets import SCALES
 from yoco.data.datasets import LEAST_SIZE, MOST_SIZE, check_name
 from yoco.experiments import corruption
-from yoco.models import MATCHABLE, MODELS, check_matchable, factory
+from yoco.models import MATCHABLE, MODELS, check_matchable, named
 from yoco.prune.methods import METHODS
 from yoco.training.network import AUGMENTATIONS, PROTOCOLS
 from yoco.utils import checks
@@ -32,11 +32,6 @@ class Told:
 
 def _zoo_name(name: str) -> str:
     return ZOO + checks.one_of("zoo set", name.removeprefix(ZOO), zoo.names())
-
-
-def _model_name(name: str) -> str:
-    factory(name)
-    return name
 
 
 def _split(value: Any) -> Any:
@@ -81,6 +76,7 @@ if TYPE_CHECKING:
 else:
     Filled = Optional  # pydantic sees the default, None, too
 
+PATH = "package.module:name"  # of the user's own
 Text = Annotated[str, Told("text")]
 Seed = Annotated[int, Field(ge=0, le=checks.MOST_SEED), BeforeValidator(_number), Told("whole number")]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_number), Told("whole number")]
@@ -94,7 +90,7 @@ Nested = Annotated[Literal[True] | DifferentCounts, BeforeValidator(_true_or_spl
 Dataset = Annotated[str, AfterValidator(check_name), Told("text")]
 DatasetOrZoo = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else check_name(name)), Told("text")]
 Start = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else name), Told("text")]  # else a file
-Models = Annotated[Several[Annotated[str, AfterValidator(_model_name)]], Told("names", MODELS)]
+Models = Annotated[Several[Annotated[str, AfterValidator(named)]], Told("names", (*MODELS, PATH))]
 Condenser = Annotated[str, _among(CONDENSATIONS), Told("name", CONDENSATIONS)]
 Condensers = Annotated[Several[Condenser], Told("names", CONDENSATIONS)]
 OptionalCondensers = Annotated[list[Condenser], BeforeValidator(_split), AfterValidator(_different), Told("names", CONDENSATIONS)]
@@ -104,7 +100,7 @@ Preset = Annotated[str, _among(SCALES), Told("name", SCALES)]
 Protocol = Annotated[str, _among(PROTOCOLS), Told("name", PROTOCOLS)]
 Augmentation = Annotated[str, _among(AUGMENTATIONS), Told("name", AUGMENTATIONS)]
 Precision = Annotated[str, _among(PRECISIONS), Told("name", PRECISIONS)]
-Model = Annotated[str, AfterValidator(check_matchable), Told("name", MATCHABLE)]  # condensing uses it as well
+Model = Annotated[str, AfterValidator(check_matchable), Told("name", (*MATCHABLE, PATH))]  # condensing uses it as well
 
 
 def by_preset(meaning: str, *, smoke: Any, otherwise: Any) -> Any:

@@ -29,7 +29,7 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset: types.Dataset = Field("digits", description="digits, cifar10, cifar100, imagenet10 or folder:PATH")
+    dataset: types.Dataset = Field("digits", description="digits, cifar10, cifar100, imagenet10, folder:PATH, hf:NAME or package.module:function")
     root: Optional[types.Text] = Field(None, description="where the dataset is, or is downloaded to (none: ~/.cache/yoco)")
     run_dir: Optional[types.Text] = Field(None, description="the run's folder (none: runs/ and the dataset's name)")
     seed: types.Seed = Field(0, description="seed of everything that is drawn")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yoco import zoo
+from yoco import models, zoo
 from yoco.dynamics.dynamics import Dynamics
 from yoco.dynamics.recorder import record_many
 from yoco.parallel import pool
@@ -55,8 +55,9 @@ def get_all_dynamics(
     """
     own = kind == DYNAMICS
     wanted = _told(arguments)
+    network = _own_network(condensed, arguments)
     paths = {seed: dynamics_file(run, seed, first, kind) for seed in seeds}
-    found: dict[int, Any] = {seed: _found_dynamics(path, condensed, {} if own else wanted) for seed, path in paths.items()}
+    found: dict[int, Any] = {seed: _found_dynamics(path, condensed, network if own else wanted | network) for seed, path in paths.items()}
     if own:
         found |= {seed: _shipped_dynamics(paths[seed], condensed, seed, wanted, any_last_batch) for seed in seeds if found[seed] is None}
     missing = [seed for seed in seeds if found[seed] is None]
@@ -105,6 +106,12 @@ def _told(arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `record` as the info of dynamics has them; "auto" precision is resolved there."""
     told = {name: value for name, value in arguments.items() if name not in ("precision", "protocol")}
     return BEFORE | told | PROTOCOLS[arguments.get("protocol", "even")]
+
+
+def _own_network(condensed: CondensedSet, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Of the info of dynamics, what a network of the user's own must share: another one may have its name."""
+    model = arguments.get("model", "convnet")
+    return {"model": model, **models.layout(model, *models.shape_of(condensed))} if models.own(model) else {}
 
 
 def _as_asked(found: Dynamics, asked: dict[str, Any]) -> bool:
