@@ -232,10 +232,10 @@ def named(model: str | Factory) -> str:
         if isinstance(model, nn.Module) or not callable(model):
             raise TypeError(f"model must be a name ({', '.join(MODELS)}), {FORMS}, got {checks.shown(model)}")
         path, found = importable.path_of(model)
-        carried = model
-        model = path if found else Carried(path)
         if not found:
-            model.factory = carried
+            carried = Carried(path)
+            carried.factory, path = model, carried
+        model = path
     factory(model)
     return model
 
@@ -338,7 +338,8 @@ def build(name: str, channels: int, classes: int, size: int, *, width: int | Non
         return factory(name)(channels, classes, size)
     if name.split("-")[0] != "convnet" or "-w" in name:
         raise ValueError(f"width={width} can be set for a ConvNet whose name has none, got model={name!r}")
-    return factory(name)(channels, classes, size, width=width)
+    convnet: Callable[..., nn.Module] = factory(name)
+    return convnet(channels, classes, size, width=width)
 
 
 def build_seeded(seed: int, name: str, channels: int, classes: int, size: int, *, width: int | None = None) -> nn.Module:

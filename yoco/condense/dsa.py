@@ -56,7 +56,7 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 class SiameseMatching(GradientMatching):
     """Steps of DSA: all layers' weights are matched, and the network is trained on the condensed images themselves."""
 
-    settings: DsaSettings  # type: ignore[assignment]  # what reads IDC's own settings is overridden
+    settings: DsaSettings
     matching = augment.Augmentation(augment.OPERATIONS, shared=True, single=True)
     training = augment.Augmentation(augment.OPERATIONS, single=True)
     matched = staticmethod(layer_weights)

@@ -60,7 +60,7 @@ class KipSettings(Settings):
         return 0
 
 
-def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) -> KipSettings:
+def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> KipSettings:
     """The preset for images of side `size`, with single values overridden; the same for every `ipc`.
 
     Raises ValueError or TypeError at an unknown preset, setting or value, and where the convolutional kernel is asked

@@ -91,7 +91,7 @@ class TrajectorySettings(Settings):
         return 4 * self.student_steps * batch  # forwards, and twice differentiated on the way back
 
 
-def settings_for(preset: str, size: int, ipc: int, overrides: dict[str, Any]) -> TrajectorySettings:
+def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> TrajectorySettings:
     """The preset for images of side `size`, with single values overridden.
 
     `paper` takes the published row (ipc 1, 10 or 50) whose ratio to `ipc` is nearest to 1; `laptop` and `smoke` are for

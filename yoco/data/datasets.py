@@ -286,7 +286,7 @@ def _own(name: str, size: int | None) -> ImageData:
     data = function(name)()
     if not isinstance(data, ImageData):
         raise TypeError(f"dataset={name!r} must return an ImageData (see yoco.data.from_arrays), got {checks.shown(data)}")
-    resized = {split: resize(getattr(data, split), size or data.size) for split in ("train_images", "test_images")}
+    resized: dict[str, Any] = {split: resize(getattr(data, split), size or data.size) for split in ("train_images", "test_images")}
     return replace(data, name=name, **resized)
 
 

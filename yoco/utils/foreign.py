@@ -84,7 +84,8 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.hooked:
-            return self.network.features(images)
+            features: Any = self.network.features
+            return features(images)
         taken: list[Tensor] = []
         handle = self.network.get_submodule(self.head).register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
         try:

@@ -34,7 +34,7 @@ class Parameters(BaseModel):
     run_dir: Optional[types.Text] = Field(None, description="the run's folder (none: runs/ and the dataset's name)")
     seed: types.Seed = Field(0, description="seed of everything that is drawn")
     size: Optional[types.Side] = Field(None, description="resize the real images to this side")
-    method: Optional[types.Condenser] = types.by_preset("condensation method", smoke="idc", otherwise="ncfm")
+    method: types.Filled[types.Condenser] = types.by_preset("condensation method", smoke="idc", otherwise="ncfm")
     ipc: types.Count = Field(10, description="images per class of the condensed set, IPC_F")
     factor: Optional[types.Count] = Field(None, description="cells along a side of a condensed image (none: the method's own)")
     preset: Optional[types.Preset] = Field(None, description="scale of all settings (none: smoke on digits, else laptop)")
