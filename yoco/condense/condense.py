@@ -143,8 +143,10 @@ class _Work:
 
     def _announce(self, time_budget: float | None) -> None:
         """Say how long the work will take, missing experts included."""
-        unit = unit_of(self.plan.settings, self.plan.data, self.precision, self.where)
-        work = Counter(self.stepper.further_work()) + Counter({unit: self.images} if self.images else {})
+        plan, own = self.plan, Counter[Any]()
+        if self.images:  # a kernel has no network whose images could be timed
+            own[unit_of(plan.settings, plan.data, self.precision, self.where)] = self.images
+        work = Counter(self.stepper.further_work()) + own
         timing.say({unit: count // self.among.size for unit, count in work.items()}, budget=time_budget)
 
 
