@@ -166,7 +166,7 @@ def test_a_run_folder_with_another_set_is_refused(toy_set, tmp_path):
 
 
 def test_a_budget_of_nothing_leaves_the_set_as_it_is(toy, tmp_path):
-    fast = {"ipc": 1, "preset": "smoke", "outer_loops": 2, "inner_loops": 2, "width": 8, "progress": False}
+    fast = {"method": "idc", "ipc": 1, "preset": "smoke", "outer_loops": 2, "inner_loops": 2, "width": 8, "progress": False}
     first = workflow.get_condensed(tmp_path, "toy", lambda: toy, go_on=True, time_budget=0, **fast)  # a step, as there is none
     again = workflow.get_condensed(tmp_path, "toy", lambda: toy, go_on=True, time_budget=0, **fast)
     assert first.info["steps"] == again.info["steps"] == 1 and (tmp_path / "checkpoint.safetensors").exists()

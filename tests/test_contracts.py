@@ -179,7 +179,7 @@ def test_a_registered_condenser_is_a_choice_of_the_notebooks_and_the_command_lin
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
         cli.main(["condense", "--help"])
-    assert "kip, ncfm, paint [name; default: idc]" in capsys.readouterr().out
+    assert "kip, ncfm, paint [name; default: ncfm; idc in smoke]" in capsys.readouterr().out
     assert cli.main(["condense", "--method", "pant"]) == 2
     assert "did you mean 'paint'?" in capsys.readouterr().err
     monkeypatch.setenv("YOCO_RUNS", str(tmp_path))

@@ -209,9 +209,9 @@ def _checked_share(share: float | None) -> float | None:
 def check_name(dataset: str) -> str:
     """`dataset` if `load` knows such a name. Raises ValueError that lists the names; a function must be importable; whether a
     folder is there is not looked at."""
-    if dataset in FORMS:
+    if dataset in FORMS or dataset in PREFIXES:
         raise ValueError(f"{dataset} stands for one of yours: folder:~/pictures, hf:mnist or mypackage.data:flowers, say")
-    if ":" in dataset and not dataset.startswith(PREFIXES):
+    if ":" in dataset and not dataset.startswith((*PREFIXES, "zoo:")):  # a set of the zoo has no real images
         function(dataset)
         return dataset
     return dataset if dataset.startswith(PREFIXES) else checks.one_of("dataset", dataset, (*NAMES, *FORMS))
