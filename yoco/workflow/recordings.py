@@ -110,7 +110,7 @@ def _told(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _own_network(condensed: CondensedSet, arguments: dict[str, Any]) -> dict[str, Any]:
     """Of the info of dynamics, what a network of the user's own must share: another one may have its name."""
-    model = arguments.get("model", "convnet")
+    model = models.named(arguments.get("model", "convnet"))
     return {"model": model, **models.layout(model, *models.shape_of(condensed))} if models.own(model) else {}
 
 
