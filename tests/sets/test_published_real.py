@@ -8,7 +8,7 @@ import torch
 
 from yoco import CondensedSet, data, dynamics, evaluate, prune
 
-SHARED = Path(__file__).parents[2] / "shared/data"
+SHARED = Path(__file__).parents[3] / "shared/data"
 FOLDER = SHARED / "published"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no published sets in ../shared/data")
 CIFAR, MNIST = data.CIFAR_MEAN, (0.1307,)
