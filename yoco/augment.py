@@ -69,7 +69,7 @@ class Augmentation:
         checks.flag("single", self.single)
 
     def draw(self, count: int, size: int, source: Generator) -> Draw:
-        """Draw the parameters for `count` images of side `size` (one for them all where shared), each at least 1.
+        """Draw the parameters for `count` images of side `size` (one for them all if shared), each at least 1.
 
         They are on the generator's device. Those from a GPU's generator name all operations, and leave the images as they are
         in those that were not drawn: reading which one was drawn would wait for the device.

@@ -149,7 +149,7 @@ def run_sweep(options: argparse.Namespace) -> int:
 
 
 def _found(*places: Path) -> Path:
-    """The first of `places` that is a file, absolute. Raises FileNotFoundError where none is."""
+    """The first of `places` that is a file, absolute. Raises FileNotFoundError if none is."""
     for place in places:
         if place.is_file():
             return place.absolute()
@@ -207,7 +207,7 @@ def run_noise(options: argparse.Namespace) -> None:
 
 
 def _on_the_run_s_set(options: argparse.Namespace, work: Callable[..., Any]) -> tuple[Path, Any]:
-    """Do `work` on the run's condensed set, made where it is missing, and the real images."""
+    """Do `work` on the run's condensed set, made if it is missing, and the real images."""
     from yoco import data, workflow
     from yoco.workflow import parameters
 

@@ -13,7 +13,7 @@ MODES = ("nearest", "antialias")
 def cell_size(size: int, factor: int) -> int:
     """Side of a cell in pixels: size / factor, rounded up.
 
-    Raises TypeError where they are no whole numbers; ValueError where size is below 1, factor below 1 or above size, or
+    Raises TypeError if they are no whole numbers; ValueError if size is below 1, factor below 1 or above size, or
     the last cells would be padding alone (factor 4 at size 5: cells of 2 pixels, of which the fourth would begin at 6).
     """
     checks.whole("size", size, 1)

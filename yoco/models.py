@@ -31,7 +31,7 @@ class ConvNet(nn.Module):
     """depth × (conv 3×3, instance norm, ReLU, average pool 2), then one linear layer.
 
     Takes normalised images [N, channels, size, size], gives logits [N, classes]. ConvNet-D3 of width 128 has 320,010
-    parameters at 32×32×3 and 10 classes. Raises ValueError where depth halvings leave nothing of size,
+    parameters at 32×32×3 and 10 classes. Raises ValueError if depth halvings leave nothing of size,
     or at a count below 1.
     """
 
@@ -138,7 +138,7 @@ class BatchNormNetwork(nn.Module):
 
     Takes normalised images [N, channels, size, size], gives logits [N, classes]. Below 64 the stem is a 3×3 convolution
     without a pool, as is usual at 32×32, from 64 on torchvision's own. In training an image's logits depend on its batch.
-    Raises ValueError where size is below 16: the last stage would have one pixel, and a batch of one image no variance.
+    Raises ValueError if size is below 16: the last stage would have one pixel, and a batch of one image no variance.
     """
 
     body: nn.Module

@@ -59,7 +59,7 @@ def publish(
     """Write a set into the package's zoo (or `folder`), with its accuracy as measured. For the maintainers of yoco.
 
     accuracies: of `evaluate_many`, with the rows "start" and "condensed"; evaluation: how it was trained and tested.
-    Returns the set's path. Raises ValueError where dynamics are of another set, or a file would be 2 MB or larger.
+    Returns the set's path. Raises ValueError if dynamics are of another set, or a file would be 2 MB or larger.
     """
     if not all(recorded.of(condensed) for recorded in dynamics):
         raise ValueError("dynamics are of another set than the one to publish")

@@ -35,7 +35,7 @@ def test_04_prunes_a_published_set_by_its_path(author_s, tmp_path, monkeypatch, 
     first = table.accuracy.tolist()
     assert cli.main(["study", "-p", "set_path", str(author_s), *few]) == 0
     assert pd.read_csv(run / "table2.csv").accuracy.tolist() == first
-    torch.save(torch.load(author_s) * 1.1, author_s)
+    torch.save(torch.load(author_s, weights_only=True) * 1.1, author_s)
     assert cli.main(["study", "-p", "set_path", str(author_s), *few]) == 2
     assert "holds another set than set_path=" in capsys.readouterr().err
 

@@ -55,7 +55,7 @@ def condense(
     "experts" or "networks" beside the checkpoint, or in memory without one). time_budget: seconds after which this call stops
     and returns the set as it is
     (`.info["finished"]` is then False). precision: of the convolutions, see `device.choose_precision`. compiled: None
-    compiles where the schedule is long enough to pay for it. watch: called with a copy of the set as it is, every few
+    compiles if the schedule is long enough to pay for it. watch: called with a copy of the set as it is, every few
     seconds (see `resumable.run`) and at the end; `explore.Live()` is one that draws.
 
     Under torchrun all processes call this alike, and work on one set: each takes its share of the classes, on a GPU of its
@@ -63,9 +63,9 @@ def condense(
     same set, on CPUs to the bit that of one process with as many threads. A checkpoint is gone on from by any number of them.
 
     Returns a set whose `.info` holds the settings, the seed, the loss history and the time. Raises ValueError or
-    TypeError at bad arguments before any work, FloatingPointError where the loss leaves the finite numbers or explodes,
-    BlockingIOError where another run works on the checkpoint, OSError where that cannot be written, `distributed.LostRank` (a
-    ConnectionError) where another process of torchrun's is gone, which leaves the last checkpoint.
+    TypeError at bad arguments before any work, FloatingPointError if the loss leaves the finite numbers or explodes,
+    BlockingIOError if another run works on the checkpoint, OSError if that cannot be written, `distributed.LostRank` (a
+    ConnectionError) if another process of torchrun's is gone, which leaves the last checkpoint.
     """
     time_budget = _checked_options(checkpoint, expert_folder, time_budget, progress, compiled)
     plan = _planned(data, method, ipc, factor, preset, start, nested, seed, settings)

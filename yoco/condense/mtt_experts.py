@@ -101,7 +101,7 @@ class Experts:
     def pair(self, number: int, epoch: int, ahead: int) -> tuple[Tensor, Tensor]:
         """Parameters of expert `number` after `epoch` epochs and after `ahead` more, float32 [P] each, in named_parameters order.
 
-        Raises FileNotFoundError where its file is gone, ValueError where it is damaged, or holds NaN or infinite values.
+        Raises FileNotFoundError if its file is gone, ValueError if it is damaged, or holds NaN or infinite values.
         """
         trajectory = self.trajectories[number]
         rows = [epoch, epoch + ahead]
@@ -148,7 +148,7 @@ def train_experts(
     None: they are kept in memory. only: the numbers of those that are wanted (None: all of 0..count-1). time_budget: seconds
     after which no epoch is begun; only finished experts come back.
     Raises ValueError at bad arguments and where a file in the folder is damaged or of other settings, before any
-    training; FloatingPointError where an expert's loss or weights leave the finite numbers; OSError where the folder
+    training; FloatingPointError if an expert's loss or weights leave the finite numbers; OSError if the folder
     cannot be written.
     """
     checks.whole("count", count, 1)
@@ -187,7 +187,7 @@ def _path(folder: str | Path, number: int, suffix: str = "") -> Path:
 
 
 def _finished(folder: str | Path | None, identity: Mapping[str, Any]) -> Path | None:
-    """The file of the expert in `folder`, if it is there. Raises ValueError where it is of other settings."""
+    """The file of the expert in `folder`, if it is there. Raises ValueError if it is of other settings."""
     if folder is None or not _path(folder, identity["number"]).exists():
         return None
     path = _path(folder, identity["number"])
@@ -201,7 +201,7 @@ def _finished(folder: str | Path | None, identity: Mapping[str, Any]) -> Path | 
 
 
 def _train(training: "_Training", folder: str | Path | None, identity: Mapping[str, Any], time_budget: float | None) -> Path | Tensor | None:
-    """Train one expert to the end, its file or its trajectory; None where the time ran out."""
+    """Train one expert to the end, its file or its trajectory; None if the time ran out."""
     unfinished = None if folder is None else _path(folder, identity["number"], ".unfinished")
     epochs = identity["epochs"]
     history = resumable.run(training, epochs, identity, checkpoint=unfinished, time_budget=time_budget, progress=False)
@@ -286,7 +286,7 @@ class _Training(resumable.Stepper):
         self.rows = list(state["parameters"])
         seeds.restore(state, self.source, self.own_source)
         _fill(list(self.model.parameters()), self.rows[-1])
-        if "momentum" in state:  # files of version 0.1 lack it where there was none
+        if "momentum" in state:  # files of version 0.1 lack it if there was none
             _fill(self.network_step.optimizer.momenta, state["momentum"])
 
 

@@ -28,7 +28,7 @@ TEST_SHARE = 0.2  # of each class, if there is no test split
 class ImageData:
     """Real images: uint8 [N, C, S, S]; labels int64 [N]; mean and std of the training images per channel, in 0..1.
 
-    Raises TypeError or ValueError where shapes, types, labels, classes or statistics do not fit, a class has no training
+    Raises TypeError or ValueError if shapes, types, labels, classes or statistics do not fit, a class has no training
     image, there is one class alone, or the test set is empty.
     """
 

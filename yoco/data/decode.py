@@ -54,7 +54,7 @@ def histogram(images: Tensor) -> Tensor:
 
 
 def shape_of(source: Source) -> tuple[int, int, int, int]:
-    """[N, 3, S, S], as the first image says. Raises ValueError where it cannot be read, or is not square and not to be made so."""
+    """[N, 3, S, S], as the first image says. Raises ValueError if it cannot be read, or is not square and not to be made so."""
     if source.size is not None:
         return len(source.names), 3, source.size, source.size
     height, width = read_image(first := source.root / source.names[0], None).shape[1:]

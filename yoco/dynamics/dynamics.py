@@ -40,8 +40,8 @@ class Dynamics:
 
     logits: float [E_kept, N, K], of the epochs `kept` (int64 [E_kept], ascending) that a score can use; correct: bool
     [E, N]; aum: float [N], mean margin over the epochs; labels: int64 [N]; final_logits float [N, K] and features float
-    [N, D]: of the trained network on the unaugmented images (None where the run stopped before the schedule's end);
-    info: the set's fingerprint, settings, seed, top_k, windows. Raises ValueError or TypeError where these do not fit each other.
+    [N, D]: of the trained network on the unaugmented images (None if the run stopped before the schedule's end);
+    info: the set's fingerprint, settings, seed, top_k, windows. Raises ValueError or TypeError if these do not fit each other.
     """
 
     logits: Tensor
@@ -88,12 +88,12 @@ class Dynamics:
         return torch.equal(self.labels, condensed.formed_labels) and self.info.get("set") in (None, condensed.fingerprint)
 
     def early_logits(self, epochs: int = EARLY) -> Tensor:
-        """Logits of the first `epochs` epochs, or of as many as there are. Raises ValueError where they were not kept."""
+        """Logits of the first `epochs` epochs, or of as many as there are. Raises ValueError if they were not kept."""
         wanted = torch.arange(min(checks.whole("epochs", epochs, 1), len(self.correct)))
         return self._rows(wanted, f"the first {epochs} epochs", "early")
 
     def top_logits(self, top_k: int, within: int) -> Tensor:
-        """Logits of the `top_k` most accurate epochs among the first `within`. Raises ValueError where they were not kept."""
+        """Logits of the `top_k` most accurate epochs among the first `within`. Raises ValueError if they were not kept."""
         return self._rows(top_epochs(self.accuracy, top_k, within), f"the best {top_k} of the first {within} epochs", "top_k or windows")
 
     def _rows(self, wanted: Tensor, what: str, setting: str) -> Tensor:
@@ -113,7 +113,7 @@ class Dynamics:
 
     @classmethod
     def load(cls, path: str | Path) -> "Dynamics":
-        """Read a file of `save`. Raises FileNotFoundError, or ValueError where the file is damaged or does not fit."""
+        """Read a file of `save`. Raises FileNotFoundError, or ValueError if the file is damaged or does not fit."""
         tensors, info = tensor_files.load_tensors(path, KIND)
         wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
         try:

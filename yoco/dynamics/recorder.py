@@ -139,7 +139,7 @@ def record(
     epochs. A run of at most `SHORT` epochs can be asked for any. checkpoint: a file to resume from if it exists, written every
     minute; an interrupted recording resumes to a bit-identical result. options: fields of `network.Protocol`, and `protocol`, "even" or "paper".
     model: as of `models.named`; a recording to the end of the schedule needs its features (see `models.head_of`).
-    Raises ValueError or TypeError at bad arguments before any work, FloatingPointError where the training diverges,
+    Raises ValueError or TypeError at bad arguments before any work, FloatingPointError if the training diverges,
     and for the checkpoint as `resumable.run`.
     """
     checks.instance("condensed", condensed, CondensedSet)

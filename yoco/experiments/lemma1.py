@@ -32,7 +32,7 @@ def set_gradient(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 def change_without(network: nn.Module, images: Tensor, labels: Tensor, left_out: int) -> tuple[Tensor, Tensor]:
     """How the set's gradient changes when sample `left_out` leaves: by the definition (3), and by the formula (5).
 
-    Both float64 [weights]; Lemma 1 says that they are equal. Raises ValueError where fewer than 2 samples are given.
+    Both float64 [weights]; Lemma 1 says that they are equal. Raises ValueError if fewer than 2 samples are given.
     """
     count = checks.whole("len(images)", len(images), 2)
     rest = torch.arange(count) != checks.whole("left_out", left_out, 0, count - 1)

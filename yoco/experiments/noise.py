@@ -157,7 +157,7 @@ def compare(
 
 def gains(table: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
     """Every rule's accuracy less that of the rule `against`, paired over runs and seeds: columns place, kind, percent, ipc_to, method, mean,
-    std (of a sample, in points), n. table: of `compare`. Raises ValueError where it has no such rule."""
+    std (of a sample, in points), n. table: of `compare`. Raises ValueError if it has no such rule."""
     checks.one_of("against", against, set(table["method"]))
     keys = ["place", "kind", "percent", "ipc_to"]
     wide = table.dropna(subset="accuracy").pivot_table(index=[*keys, "dynamics", "seed"], columns="method", values="accuracy", sort=False)

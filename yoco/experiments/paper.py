@@ -15,7 +15,7 @@ def table2() -> pd.DataFrame:
 
 
 def beside(dataset: str | None, ipc_from: int) -> pd.DataFrame | None:
-    """Table 2's rows for one dataset and IPC_F with columns method, ipc_to, mean, std; None where the paper has none.
+    """Table 2's rows for one dataset and IPC_F with columns method, ipc_to, mean, std; None if the paper has none.
 
     Random selection from the IDC set, the paper's column "idc", is called "random" as in `prune.METHODS`.
     """

@@ -125,8 +125,8 @@ def train(
 
     results: a CSV file that finished trainings are read from, by their fingerprint, whatever grid they were made for, and
     appended to, one by one, and sorted at the end; each row has a checksum there. jobs, executor: trainings at once, and where, see
-    `evaluate.accuracies` and `pool.run`. Raises ValueError where the file is no such table, or a row was altered,
-    BlockingIOError where another run works on it, and as `evaluate.evaluate` and `pool.run`.
+    `evaluate.accuracies` and `pool.run`. Raises ValueError if the file is no such table, or a row was altered,
+    BlockingIOError if another run works on it, and as `evaluate.evaluate` and `pool.run`.
     """
     with locks.hold(results):
         return _train(cells, data, results, device, {"jobs": jobs, "executor": executor, "progress": progress})

@@ -80,9 +80,9 @@ def table2(comparison: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside_paper(results: pd.DataFrame, condensed: CondensedSet) -> pd.DataFrame | None:
-    """Ours beside Table 2: method, ipc_to, precision, ours, paper, difference (these in %); None where the paper has no such rows.
+    """Ours beside Table 2: method, ipc_to, precision, ours, paper, difference (these in %); None if the paper has no such rows.
 
-    Raises ValueError where the set does not say its dataset.
+    Raises ValueError if the set does not say its dataset.
     """
     if "dataset" not in condensed.info:
         raise ValueError("condensed.info has no 'dataset', which says the rows of Table 2 to compare with")

@@ -127,7 +127,7 @@ def save(drawn: Figure | Axes, path: str | Path) -> Path:
     """Write a figure (of an Axes: its figure) to `path`, the kind by its ending: .png, or .pdf and .svg for vectors.
 
     Without an ending both are written, PNG and PDF. Returns the path, of the PNG where there are two. Raises ValueError at
-    an ending that matplotlib does not know, OSError where there is no room to write.
+    an ending that matplotlib does not know, OSError if there is no room to write.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ def ccs_cutoffs() -> pd.DataFrame:
 
 
 def dataset_of(name: str, classes: int) -> str | None:
-    """The paper's dataset behind a dataset's name ("cifar10", "folder:cifar10-jpeg"), or None where it is none of them."""
+    """The paper's dataset behind a dataset's name ("cifar10", "folder:cifar10-jpeg"), or None if it is none of them."""
     stem = name.removeprefix("folder:").split("-")[0]
     return stem if DATASETS.get(stem) == classes else None
 

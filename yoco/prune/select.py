@@ -36,7 +36,7 @@ class Selection:
 def in_groups(labels: Tensor, per_class: int, balanced: bool, pick: Callable[[Tensor, int], Tensor]) -> Tensor:
     """Apply `pick(members, n) -> positions within members` to each class, or to all images at once with the whole budget.
 
-    Raises ValueError where a class, or the whole set, has fewer than n.
+    Raises ValueError if a class, or the whole set, has fewer than n.
     """
     classes = labels.unique()
     if checks.flag("balanced", balanced):
@@ -53,7 +53,7 @@ def select(score: Tensor, labels: Tensor, per_class: int, *, keep: str, balanced
     """Keep `per_class` images of every class (balanced), or that times the number of classes of all together.
 
     score: float [N], high is hard; labels: int64 [N]; keep: "easy" (low scores) or "hard". Returns int64 indices, best
-    first (class after class where balanced); ties: the lower index first. A class counts where a label names it: one
+    first (class after class if balanced); ties: the lower index first. A class counts if a label names it: one
     without images takes no part. Raises ValueError or TypeError at a NaN score, shapes that do not fit, no images, or more
     than there are.
     """
@@ -68,7 +68,7 @@ def stratified(score: Tensor, n: int, *, hard_cutoff: float, strata: int = STRAT
     `strata` equal strata, and share n evenly over the non-empty ones, the smallest stratum first, what it cannot use
     going to the rest; within a stratum at random.
 
-    score: float [N], high is hard; hard_cutoff in 0..1: less is dropped where fewer than n images would remain. Equal
+    score: float [N], high is hard; hard_cutoff in 0..1: less is dropped if fewer than n images would remain. Equal
     scores are one stratum. Returns int64 indices [n], all different, stratum after stratum. Raises ValueError or TypeError
     at bad arguments.
     """

@@ -153,7 +153,7 @@ class CondensedSet:
 
     @classmethod
     def load(cls, path: str | Path) -> "CondensedSet":
-        """Read a file of `save`. Raises FileNotFoundError, or ValueError where the file is damaged or does not fit."""
+        """Read a file of `save`. Raises FileNotFoundError, or ValueError if the file is damaged or does not fit."""
         tensors, values = tensor_files.load_tensors(path, KIND)
         try:
             sequences: dict[str, Any] = {name: tuple(values[name]) for name in ("classes", "mean", "std")}

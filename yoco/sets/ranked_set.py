@@ -49,7 +49,7 @@ class RankedSet:
     of every class, in 0..1 if bounded; factor, size: cells along a condensed image's side, and its side in pixels; classes, mean, std, method:
     those of the set; info: what it is ranked by, the set's fingerprint and dataset; targets: soft labels of the cells, float
     [ranks, classes, K], None if every cell is of one class; bounded, whitening: those of the set.
-    Raises ValueError or TypeError where these do not fit each other.
+    Raises ValueError or TypeError if these do not fit each other.
     """
 
     cells: Tensor | StoredCells
@@ -132,7 +132,7 @@ class RankedSet:
         """Write one safetensors file, whole or not at all: cells rank after rank. Returns the path.
 
         dtype: uint8 (round(x · 255), off by 1/510 at most) or float32 (four times as large, exact); None: uint8, or float32 if
-        unbounded. Raises ValueError at another dtype or uint8 of unbounded cells, OSError where it cannot be written.
+        unbounded. Raises ValueError at another dtype or uint8 of unbounded cells, OSError if it cannot be written.
         """
         dtype = dtype or (torch.uint8 if self.bounded else torch.float32)
         if dtype not in DTYPES.values():
@@ -149,7 +149,7 @@ class RankedSet:
 
     @classmethod
     def open(cls, path: str | Path) -> "RankedSet":
-        """Read the header of a file of `save`, and no cell. Raises FileNotFoundError, or ValueError where the file is
+        """Read the header of a file of `save`, and no cell. Raises FileNotFoundError, or ValueError if the file is
         damaged, cut short, of another kind or version, or does not fit."""
         path = Path(path)
         with tensor_files.open_tensors(path) as file:

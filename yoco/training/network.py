@@ -240,7 +240,7 @@ class Run:
         self.epochs = 0
 
     def epoch(self, seen: Callable[[Tensor, Tensor], None] | None = None) -> None:
-        """Train for an epoch; seen: as in `epoch`. Raises FloatingPointError where the weights leave the finite numbers."""
+        """Train for an epoch; seen: as in `epoch`. Raises FloatingPointError if the weights leave the finite numbers."""
         self.step.optimizer.lr = self._learning_rate()
         p = self.protocol
         shared: dict[str, Any] = {"classes": self.classes, "augmentation": self.augmentation, "cutmix": p.cutmix}
@@ -280,7 +280,7 @@ def _named_momenta(step: Step) -> list[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
-    """Give a step's network and optimiser what `network_state` took. Raises RuntimeError where it is of another network."""
+    """Give a step's network and optimiser what `network_state` took. Raises RuntimeError if it is of another network."""
     step.model.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")})
     for name, momentum in _named_momenta(step):
         stored = state.get(f"momentum.{name}", torch.zeros_like(momentum))  # a file from before the first step may lack it

@@ -76,7 +76,7 @@ def run(
     at most every `LOOK_EVERY` seconds and as rarely as keeps it to `LOOK_SHARE` of the time, and at the end.
     ranks: of several, the first has the checkpoint, the lock on it, the bar, the clock and `look`; all go on from what it
     reads, and stop where it says so.
-    Raises ValueError where the checkpoint is damaged or of other settings, BlockingIOError where another run works on it,
+    Raises ValueError if the checkpoint is damaged or of other settings, BlockingIOError if another run works on it,
     FloatingPointError at a loss that is NaN, infinite or has exploded, which leaves the last good checkpoint, OSError
     where it cannot be written, and LostRank where another rank is gone.
     """

@@ -34,7 +34,7 @@ def printable(text: str) -> str:
 
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
-    """`value` if it is one of `allowed`, else an error that lists them: TypeError where it is no string, else ValueError,
+    """`value` if it is one of `allowed`, else an error that lists them: TypeError if it is no string, else ValueError,
     which suggests the nearest."""
     allowed = list(allowed)
     if not isinstance(value, str):
@@ -108,7 +108,7 @@ def path(name: str, value: object) -> Path:
 
 
 def sequence(name: str, values: object) -> list[Any]:
-    """`values` as a list of at least one; TypeError where it is no sequence (text is none), ValueError where it is empty."""
+    """`values` as a list of at least one; TypeError if it is no sequence (text is none), ValueError if it is empty."""
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a sequence, got {shown(values)}")
     listed = list(values)
@@ -148,7 +148,7 @@ def statistics(mean: object, std: object, channels: int) -> dict[str, tuple[floa
 
 
 def tensor(name: str, values: object, what: str) -> Tensor:
-    """`values` if it is a dense tensor that holds numbers; TypeError where it is no tensor, ValueError where sparse or "meta"."""
+    """`values` if it is a dense tensor that holds numbers; TypeError if it is no tensor, ValueError if sparse or "meta"."""
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a tensor {what}, got {type(values).__name__}")
     if values.device.type == "meta" or values.layout != torch.strided:

@@ -28,7 +28,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 def choose(device: str | torch.device = "auto") -> torch.device:
     """`auto` is CUDA, then MPS, then CPU; anything else is taken as torch spells it.
 
-    Raises TypeError where it is no device, ValueError where torch knows none of that name, or this machine has it not.
+    Raises TypeError if it is no device, ValueError if torch knows none of that name, or this machine has it not.
     """
     if isinstance(device, torch.device) or device != "auto":
         return _usable(device)
@@ -59,7 +59,7 @@ def take_share(number: int, processes: int) -> str:
     """Take this process's share of the machine, it being `number` of so many `processes` here: a GPU of its own, which is what
     `auto` comes to, or threads, unless OMP_NUM_THREADS says how many. Returns what torch.distributed is to talk by.
 
-    Raises ValueError where there are GPUs, but too few of them.
+    Raises ValueError if there are GPUs, but too few of them.
     """
     if not torch.cuda.is_available():
         if "OMP_NUM_THREADS" not in os.environ:

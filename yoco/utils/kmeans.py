@@ -13,7 +13,7 @@ ITERATIONS = 10  # of Lloyd's algorithm: more move few points, and DREAM cluster
 def kmeans(points: Tensor, clusters: int, source: Generator, iterations: int = ITERATIONS) -> Tensor:
     """Centres [clusters, D] of `points` (float [N, D], on any device) by Lloyd's algorithm from a k-means++ start.
 
-    A cluster that loses its points keeps its centre. Raises TypeError or ValueError where clusters is not in 1..N, or points
+    A cluster that loses its points keeps its centre. Raises TypeError or ValueError if clusters is not in 1..N, or points
     are not such a tensor, or so large that squared distances overflow.
     """
     if not measurable(points := checks.wide(checks.floats("points", points, "N", "D"))):
@@ -84,6 +84,6 @@ def nearest_to(centres: Tensor, points: Tensor, *, farthest: bool = False) -> Te
 def representatives(points: Tensor, count: int, source: Generator) -> Tensor:
     """Indices int64 [count] of the points [N, D] nearest to the centres of as many clusters: all different, evenly spread.
 
-    Raises ValueError where count is not in 1..N.
+    Raises ValueError if count is not in 1..N.
     """
     return nearest_to(kmeans(points, count, source), checks.wide(points))

@@ -21,7 +21,7 @@ def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
 
     The operating system lets the lock go when its process ends, however it ends. wait: for whoever holds it, with a
     warning that names them. Raises BlockingIOError at once where somebody else holds it and it is not to be waited for,
-    naming them; OSError where the folder cannot be made or written to.
+    naming them; OSError if the folder cannot be made or written to.
     """
     if path is None:
         yield

@@ -14,7 +14,7 @@ def generator(seed: int, stream: int = 0) -> Generator:
     """A CPU generator for `seed`; `stream` separates the uses of one seed. It starts every run: the weights of networks and the
     real images that a set starts from are the same on every device (see `for_device` for the rest).
 
-    Raises TypeError or ValueError where seed is no whole number in 0..2**32-1.
+    Raises TypeError or ValueError if seed is no whole number in 0..2**32-1.
     """
     return Generator().manual_seed(checks.seed("seed", seed) * 1_000_003 + stream)
 

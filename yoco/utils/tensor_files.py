@@ -102,7 +102,7 @@ def _header_sum(header: Mapping[str, str]) -> str:
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote. Returns tensors and info.
 
-    Raises FileNotFoundError where there is no file; ValueError where it is cut short, altered, no safetensors file, of
+    Raises FileNotFoundError if there is no file; ValueError if it is cut short, altered, no safetensors file, of
     another kind or version, or holds NaN or Inf.
     """
     with open_tensors(path) as file:
@@ -125,7 +125,7 @@ def check_tensor(path: str | Path, name: str, tensor: Tensor, written: Mapping[s
 
 
 def open_tensors(path: str | Path) -> Any:
-    """The safetensors file at `path`, open. Raises FileNotFoundError, or ValueError where it is none."""
+    """The safetensors file at `path`, open. Raises FileNotFoundError, or ValueError if it is none."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file at {path}")
     try:

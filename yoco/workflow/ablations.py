@@ -19,7 +19,7 @@ from yoco.workflow.run_folder import RESULTS
 
 
 def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Ablations) -> pd.DataFrame:
-    """The trainings of 05 in the run's folder: dynamics and other methods' sets made where missing, finished cells of
+    """The trainings of 05 in the run's folder: dynamics and other methods' sets made if missing, finished cells of
     results.csv kept. Its rows go to ablations.csv. chosen: the parameters of 05 (`parameters.Ablations`).
 
     Returns the rows of `study.train` with the columns ablation, output, top_k, within, record_on, and those of

@@ -39,9 +39,9 @@ def get_condensed(
     data: gives the real images, where they are needed. go_on: for the step that condenses: a set of the run is condensed, and
     one that was stopped before its end condensed on, from the checkpoint beside it, unless time_budget is 0. start: a set to
     condense further, by the name that `load_set` takes. path: of a set to be taken instead, see `given_set.take`. arguments: of
-    `condense`. Raises ValueError where the folder holds a
+    `condense`. Raises ValueError if the folder holds a
     set of another dataset than asked for (with go_on, also by another method, or of another IPC, factor or start), as
-    `load_set`, BlockingIOError where another process makes it at this moment. Under torchrun the first process prints, locks
+    `load_set`, BlockingIOError if another process makes it at this moment. Under torchrun the first process prints, locks
     and saves; all must see the folder, and return the same set (see `condense`).
     """
     if path is not None:

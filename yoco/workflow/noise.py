@@ -21,7 +21,7 @@ from yoco.workflow.run_folder import RESULTS, folder
 
 def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Noise) -> tuple[list[noise.Case], pd.DataFrame]:
     """The damaged sets of 06 with their dynamics, and what every rule keeps of them, in the run's folder: sets and dynamics
-    made where missing, each case in a folder of its own inside noise/, finished trainings of results.csv kept. The rows go to
+    made if missing, each case in a folder of its own inside noise/, finished trainings of results.csv kept. The rows go to
     noise.csv, how well each score tells the damaged images to noise_detection.csv. chosen: the parameters of 06 (`parameters.Noise`).
     """
     for budget in chosen.ipc_to:  # before anything is recorded
@@ -37,7 +37,7 @@ def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: param
 
 def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Noise, place: str, kind: str, percent: int) -> noise.Case:
     """One damaged set and its dynamics. The same kind, percent and seed damage the same images. A set condensed from clean images
-    is the run's own, where that was made by the same settings, and so are its dynamics."""
+    is the run's own if that was made by the same settings, and so are its dynamics."""
     clean = kind == noise.CLEAN
     arguments = {name: value for name, value in chosen.condensation().items() if name != "start"}  # the cells are known of real images alone
     own = clean and (place == "formed" or made_by(condensed, data, arguments))

@@ -256,7 +256,7 @@ class Noise(Study):
 
     @property
     def real_dataset(self) -> str:
-        """The name that real images are loaded by. Raises ValueError where a set of the zoo is of a folder that `real` does not tell."""
+        """The name that real images are loaded by. Raises ValueError if a set of the zoo is of a folder that `real` does not tell."""
         if self.real or not self.dataset.startswith(ZOO):
             return self.real or self.dataset
         told = zoo.load(self.dataset.removeprefix(ZOO)).info["dataset"]
@@ -312,7 +312,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """The parameters of the running notebook from its globals, checked before any work.
 
     Papermill writes its `-p` values into a cell that begins with "# Parameters", and only warns at a misspelt name; here
-    it is an error. Raises ValueError as `validated`, also where a parameter is missing.
+    it is an error. Raises ValueError as `validated`, also if a parameter is missing.
     """
     known = NOTEBOOKS[checks.one_of("notebook", notebook, NOTEBOOKS)].model_fields
     injected = [name for cell in namespace.get("In", []) if cell.startswith("# Parameters") for name in assigned(cell)]

@@ -17,7 +17,7 @@ from yoco.workflow.run_folder import RESULTS, TABLE, TABLE2
 
 
 def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Pruning) -> pd.DataFrame:
-    """The study of 04 in the run's folder: dynamics recorded where missing, finished cells of results.csv kept.
+    """The study of 04 in the run's folder: dynamics recorded if missing, finished cells of results.csv kept.
 
     Its rows go to table2.csv, its summary to table.csv. chosen: the parameters of 04 (`parameters.Pruning`). Returns the
     rows of `study.run`, and those of the further condensations' sets pruned at random.

@@ -50,7 +50,7 @@ def get_all_dynamics(
 ) -> list[Dynamics]:
     """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side, each saved as it finishes.
 
-    kind: the stem of their files; another than "dynamics" is recorded anew where it was recorded by other arguments.
+    kind: the stem of their files; another than "dynamics" is recorded anew if it was recorded by other arguments.
     any_last_batch: take shipped ones with another kind of last batch than asked for.
     """
     own = kind == DYNAMICS

@@ -26,7 +26,7 @@ def home() -> Path:
 def folder(run_dir: str | None, dataset: str) -> Path:
     """The run's folder, made if missing: `run_dir`, or one named after the dataset in runs/ (or in $YOCO_RUNS).
 
-    Raises OSError where it cannot be made.
+    Raises OSError if it cannot be made.
     """
     name = dataset.removeprefix("folder:").rstrip("/").split("/")[-1].replace(":", "-")
     path = home() / name if run_dir is None else project() / Path(run_dir).expanduser()

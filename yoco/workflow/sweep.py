@@ -62,7 +62,7 @@ def choices(notebooks: Sequence[str], given: Sequence[tuple[str, str]]) -> dict[
     """The values of each parameter, by name, from pairs like ("seed", "0,1").
 
     Commas separate values, but not of a parameter that is a list itself, nor where there is a semicolon: then only
-    semicolons do. Raises ValueError where a parameter is unknown, stands there twice, or belongs to the sweep.
+    semicolons do. Raises ValueError if a parameter is unknown, stands there twice, or belongs to the sweep.
     """
     models = [params.NOTEBOOKS[checks.one_of("notebook", name, params.NOTEBOOKS)].model_fields for name in notebooks]
     known = {name: field for of_one in reversed(models) for name, field in of_one.items()}
@@ -83,7 +83,7 @@ def _separate(text: str, is_list: bool) -> list[str]:
 def points(notebooks: Sequence[Path], given: Sequence[tuple[str, str]], out: Path) -> list[Point]:
     """The points of the grid, the last parameter changing fastest, each with a folder inside `out` that its values name.
 
-    Raises ValueError where a value is not allowed, or two points are the same.
+    Raises ValueError if a value is not allowed, or two points are the same.
     """
     grid = choices([notebook.stem for notebook in notebooks], given)
     swept = [name for name, values in grid.items() if len(values) > 1]
@@ -115,7 +115,7 @@ def run(grid: Sequence[Point], out: Path, *, jobs: int | None = None, executor: 
     becomes table_NAME. A point that fails leaves the others alone, and goes on from its run's own files the next time.
 
     jobs, executor: points at once, of one thread each, and where, see `pool`; one point at a time here has all threads. If
-    the executor is a cluster's, `out` must be on a disk that all its machines share. Returns the table. Raises BlockingIOError where another
+    the executor is a cluster's, `out` must be on a disk that all its machines share. Returns the table. Raises BlockingIOError if another
     sweep works on `out`.
     """
     device = devices.choose()
