@@ -1,6 +1,6 @@
 """What a small last batch costs: parts of a condensed set, trained with batches split evenly and with a small last one.
 
-    python -m benchmarks.last_batch folder:PATH figures/ncfm/flat-ipc10.safetensors
+    python -m benchmarks.last_batch folder:PATH zoo:cifar10-ncfm-ipc10
 
 Writes figures/bench/last_batch.csv, a row for each training as it finishes, and last_batch.png. A second start trains what the
 table lacks; `--most` stops after so many trainings.
@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from yoco import data, evaluate, plots
+from yoco import data, evaluate, plots, workflow
 from yoco.data import ImageData
 from yoco.experiments import tables
 from yoco.plots import style
@@ -106,13 +106,13 @@ def draw(table: pd.DataFrame) -> Axes:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
-    parser.add_argument("condensed", type=Path, help="a file of a condensed set, whose formed images are trained on")
+    parser.add_argument("condensed", help="a set whose formed images are trained on: a file, or zoo:NAME")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--most", type=int, help="trainings in this call (default: all that are missing)")
     parser.add_argument("--out", type=Path, default=Path("figures/bench"))
     options = parser.parse_args(arguments)
-    condensed = CondensedSet.load(options.condensed)
+    condensed = workflow.load_set(options.condensed)
     real = replace(data.load(options.dataset), mean=condensed.mean, std=condensed.std)  # as the set was made
     if real.classes != condensed.classes:
         raise ValueError(f"dataset must have the set's classes, {condensed.classes}, got {real.classes}")
