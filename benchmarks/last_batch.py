@@ -82,7 +82,7 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
     both = table[table.images.isin(small.index)].sort_values("images")
     named = both.assign(last_batch=both.last_batch.map({"small": "small last batch", "even": "split evenly"}), rest=both.images.map(small))
     wide = tables.spread(named.rename(columns={"rest": "last batch of"}), ["images", "last batch of"], "last_batch")
-    return wide[["small last batch", "split evenly"]]
+    return wide.reindex(columns=["small last batch", "split evenly"])  # a call that stopped early may have one way alone
 
 
 def draw(table: pd.DataFrame) -> Axes:
