@@ -1,4 +1,5 @@
-"""Does speed change the result? The same trainings and condensations by the literal implementation and by yoco, over seeds.
+"""Does speed change the result? The same trainings and condensations by the literal implementation
+and by yoco, over seeds.
 
     # figures/bench/agreement.csv
     python -m benchmarks.agreement folder:~/.cache/yoco-data/cifar10-jpeg
@@ -22,14 +23,31 @@ SET = "cifar10-idc-ipc10"
 STEPS = 15  # of condensation
 
 
-def trained(real: ImageData, images: torch.Tensor, labels: torch.Tensor, epochs: int, seed: int) -> dict[str, float]:
+def trained(
+    real: ImageData, images: torch.Tensor, labels: torch.Tensor, epochs: int, seed: int
+) -> dict[str, float]:
     """Accuracy (%) of a network trained on a subset, by each way of training."""
     test = normalise(to_floats(real.test_images), real.mean, real.std)
     inputs = normalise(images, real.mean, real.std)
-    model = literal.fit(inputs, labels, len(real.classes), epochs, seeds.generator(seed), torch.device("cpu"), seed=seed)
+    model = literal.fit(
+        inputs,
+        labels,
+        len(real.classes),
+        epochs,
+        seeds.generator(seed),
+        torch.device("cpu"),
+        seed=seed,
+    )
     ours = {
         f"ours, {precision}{', compiled' if compiled else ''}": evaluate.evaluate(
-            images, labels, real, epochs=epochs, seed=seed, device="cpu", precision=precision, compiled=compiled
+            images,
+            labels,
+            real,
+            epochs=epochs,
+            seed=seed,
+            device="cpu",
+            precision=precision,
+            compiled=compiled,
         )
         for precision, compiled in (("float32", False), ("bfloat16", True))
     }
@@ -37,14 +55,31 @@ def trained(real: ImageData, images: torch.Tensor, labels: torch.Tensor, epochs:
 
 
 def condensed(real: ImageData, seed: int) -> dict[str, CondensedSet]:
-    """Sets after `STEPS` image steps from one start (the `laptop` image step), by each way of condensing."""
+    """Sets after `STEPS` image steps from one start (the `laptop` image step), by each way of
+    condensing.
+    """
     settings = condense.settings_for("laptop", real.size, 10, {})
     start = condense.real_set(real, 10, 2, seed)
     torch.manual_seed(seed)
-    loops = literal.InnerLoops(real, start.images, 2, lr=settings.image_lr, device=torch.device("cpu"), source=seeds.generator(seed))
+    loops = literal.InnerLoops(
+        real,
+        start.images,
+        2,
+        lr=settings.image_lr,
+        device=torch.device("cpu"),
+        source=seeds.generator(seed),
+    )
     for _ in range(STEPS):
         loops.step(settings.real_batch, settings.network_images)
-    fast = {"outer_loops": 1, "inner_loops": STEPS, "seed": seed, "device": "cpu", "precision": "bfloat16", "compiled": True, "progress": False}
+    fast = {
+        "outer_loops": 1,
+        "inner_loops": STEPS,
+        "seed": seed,
+        "device": "cpu",
+        "precision": "bfloat16",
+        "compiled": True,
+        "progress": False,
+    }
     return {
         "start": start,
         "literal": condensed_from(loops.images, real, 10, 2, "literal", {}),
@@ -63,17 +98,31 @@ def main() -> None:
     whole, dynamics = zoo.load(SET), zoo.load_dynamics(SET)
 
     def keep(what: str, seed: int, accuracies: dict[str, float]) -> None:
-        rows.extend({"what": what, "seed": seed, "way": way, "accuracy": accuracy} for way, accuracy in accuracies.items())
+        rows.extend(
+            {"what": what, "seed": seed, "way": way, "accuracy": accuracy}
+            for way, accuracy in accuracies.items()
+        )
         print(what, seed, accuracies, flush=True)
         tensor_files.write_text(options.out, pd.DataFrame(rows).round(2).to_csv(index=False))
 
     for seed in range(options.seeds):
         kept = prune.prune(whole, dynamics, "yoco", 1).subset(whole)
-        keep(f"trained on 40 images, {options.epochs} epochs", seed, trained(real, *kept, options.epochs, seed))
+        keep(
+            f"trained on 40 images, {options.epochs} epochs",
+            seed,
+            trained(real, *kept, options.epochs, seed),
+        )
     for seed in range(min(options.seeds, 3)):
         sets = condensed(real, seed)
-        accuracies = {way: evaluate.evaluate(*made.form(), real, epochs=options.epochs // 2, seed=seed) for way, made in sets.items()}
-        keep(f"condensed by {STEPS} steps, then trained for {options.epochs // 2} epochs", seed, accuracies)
+        accuracies = {
+            way: evaluate.evaluate(*made.form(), real, epochs=options.epochs // 2, seed=seed)
+            for way, made in sets.items()
+        }
+        keep(
+            f"condensed by {STEPS} steps, then trained for {options.epochs // 2} epochs",
+            seed,
+            accuracies,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""`make bench`: ours against the literal implementation, interleaved in one run; a table, and runs/bench.json."""
+"""`make bench`: ours against the literal implementation, interleaved in one run; a table, and
+runs/bench.json.
+"""
 
 import argparse
 import json
@@ -20,19 +22,40 @@ from yoco.utils import device as devices
 
 REPEATS = {"inner_loop": 3, "table_block": 2}
 SIDES = ("literal", "ours")
-COLUMNS = ["name", "literal_s", "ours_s", "ratio", "first_s", "literal_mb", "ours_mb", "device", "precision", "threads"]
+COLUMNS = [
+    "name",
+    "literal_s",
+    "ours_s",
+    "ratio",
+    "first_s",
+    "literal_mb",
+    "ours_mb",
+    "device",
+    "precision",
+    "threads",
+]
 
 
 def measure(case: str, device: str, repeats: int | None = None) -> dict[str, Any]:
-    """Medians over repeats, the two sides in turn, each after a run that warms it. `first_s`: that run of ours, with what it compiles."""
+    """Medians over repeats, the two sides in turn, each after a run that warms it.
+
+    `first_s`: that run of ours, with what it compiles.
+    """
     where = devices.choose(device)
     with Side(case, "literal", device) as literal, Side(case, "ours", device) as ours:
         literal.run()
         first_s = ours.run()["seconds"]
-        runs = [{"literal": literal.run(), "ours": ours.run()} for _ in range(repeats or REPEATS.get(case, 5))]
+        runs = [
+            {"literal": literal.run(), "ours": ours.run()}
+            for _ in range(repeats or REPEATS.get(case, 5))
+        ]
     seconds = {side: median(run[side]["seconds"] for run in runs) for side in SIDES}
     memory = {f"{side}_mb": runs[-1][side]["memory_mb"] for side in SIDES}
-    on_gpu = {f"{side}_gpu_mb": runs[-1][side]["gpu_mb"] for side in SIDES if runs[-1][side]["gpu_mb"] is not None}
+    on_gpu = {
+        f"{side}_gpu_mb": runs[-1][side]["gpu_mb"]
+        for side in SIDES
+        if runs[-1][side]["gpu_mb"] is not None
+    }
     return {
         "name": case,
         "literal_s": seconds["literal"],
@@ -52,16 +75,28 @@ def measure(case: str, device: str, repeats: int | None = None) -> dict[str, Any
 
 def machine(device: torch.device) -> dict[str, str]:
     named = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    models = [line.split(":")[1].strip() for line in named.splitlines() if line.startswith("model name")]
+    models = [
+        line.split(":")[1].strip() for line in named.splitlines() if line.startswith("model name")
+    ]
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
-    return {"processor": models[0] if models else platform.processor(), "cores": os.cpu_count(), "torch": torch.__version__, **gpu}
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        **gpu,
+    }
 
 
 def limit(measured: list[dict[str, Any]], device: torch.device) -> dict[str, float]:
-    """The rate of the convolutions alone, and the share of it that training on 400 images reaches."""
+    """The rate of the convolutions alone, and the share of it that training on 400 images
+    reaches.
+    """
     rate = convolution_rate(devices.choose_precision("auto", device))
     reached = [case["images_per_s"] / rate for case in measured if case["name"] == "train_400"]
-    return {"convolutions_images_per_s": rate, **({"train_400_share": reached[0]} if reached else {})}
+    return {
+        "convolutions_images_per_s": rate,
+        **({"train_400_share": reached[0]} if reached else {}),
+    }
 
 
 def main() -> None:
@@ -82,9 +117,12 @@ def run(options: argparse.Namespace) -> None:
     device, measured = devices.choose(options.device), []
     for case in options.cases or cases.CASES:
         measured.append(measure(case, options.device, options.repeats))
-        print(pd.DataFrame(measured)[COLUMNS].round(2).to_string(index=False), end="\n\n", flush=True)
+        print(
+            pd.DataFrame(measured)[COLUMNS].round(2).to_string(index=False), end="\n\n", flush=True
+        )
         result = {"machine": machine(device), "cases": measured}
-        tensor_files.write_text(options.out, json.dumps(result, indent=1) + "\n")  # what is measured is kept, whatever comes next
+        # what is measured is kept, whatever comes next
+        tensor_files.write_text(options.out, json.dumps(result, indent=1) + "\n")
     if device.type == "cpu":
         result["limit"] = limit(measured, device)
         print({name: round(value, 2) for name, value in result["limit"].items()})

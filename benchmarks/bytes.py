@@ -1,4 +1,5 @@
-"""Does a byte a value cost accuracy? Prefixes of the zoo's CIFAR-10 set, ranked by YOCO, as uint8 and as float32.
+"""Does a byte a value cost accuracy? Prefixes of the zoo's CIFAR-10 set, ranked by YOCO, as uint8
+and as float32.
 
     # figures/cifar10/by_bytes.csv and by_bytes.png
     python -m benchmarks.bytes folder:~/.cache/yoco-data/cifar10-jpeg
@@ -25,9 +26,18 @@ def main() -> None:
     condensed, dynamics = zoo.load(SET), zoo.load_dynamics(SET)
     with TemporaryDirectory() as folder:
         table = study.by_bytes(
-            condensed, data.load(options.dataset), dynamics, folder, methods=["yoco"], seeds=range(options.seeds), epochs=options.epochs
+            condensed,
+            data.load(options.dataset),
+            dynamics,
+            folder,
+            methods=["yoco"],
+            seeds=range(options.seeds),
+            epochs=options.epochs,
         )
-    tensor_files.write_text(options.out / "by_bytes.csv", table.assign(set=SET, epochs=options.epochs).round({"accuracy": 2}).to_csv(index=False))
+    tensor_files.write_text(
+        options.out / "by_bytes.csv",
+        table.assign(set=SET, epochs=options.epochs).round({"accuracy": 2}).to_csv(index=False),
+    )
     plots.use_style()
     plots.save(plots.accuracy_by_bytes(table), options.out / "by_bytes.png")
     print(table.groupby(["per_class", "stored", "bytes"])["accuracy"].agg(["mean", "std"]).round(2))

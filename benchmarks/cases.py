@@ -1,4 +1,6 @@
-"""What is timed: each case in two sides, "literal" and "ours", that do the same work on the same data."""
+"""What is timed: each case in two sides, "literal" and "ours", that do the same work on the same
+data.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +22,9 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 Work = Callable[[], Any]
 
 
-def random_data(classes: int = 10, per_class: int = 300, test: int = 64, size: int = 32) -> ImageData:
+def random_data(
+    classes: int = 10, per_class: int = 300, test: int = 64, size: int = 32
+) -> ImageData:
     """Noise in CIFAR-10's shapes: time does not depend on what is in the images."""
     source = seeds.generator(0)
 
@@ -28,19 +32,41 @@ def random_data(classes: int = 10, per_class: int = 300, test: int = 64, size: i
         images = torch.randint(0, 256, (count, 3, size, size), generator=source, dtype=torch.uint8)
         return images, torch.arange(classes).repeat_interleave(-(-count // classes))[:count]
 
-    return ImageData("noise", *split(classes * per_class), *split(test), tuple(map(str, range(classes))), MEAN, STD)
+    return ImageData(
+        "noise",
+        *split(classes * per_class),
+        *split(test),
+        tuple(map(str, range(classes))),
+        MEAN,
+        STD,
+    )
 
 
-def inner_loop(side: str, device: torch.device, *, classes: int = 10, ipc: int = 10, per_class: int = 300) -> Work:
-    """One inner loop of IDC at CIFAR-10 shapes, factor 2: every class matched, the image step, and the network step on 2,000 images."""
+def inner_loop(
+    side: str, device: torch.device, *, classes: int = 10, ipc: int = 10, per_class: int = 300
+) -> Work:
+    """One inner loop of IDC at CIFAR-10 shapes, factor 2: every class matched, the image step, and
+    the network step on 2,000 images.
+    """
     data = random_data(classes, per_class)
     settings = condense.settings_for("paper", data.size, ipc, {})
     source = seeds.generator(0)
     if side == "literal":
         images = condense.real_set(data, ipc, 2, 0).images
-        loops = literal.InnerLoops(data, images, 2, lr=settings.image_lr, device=device, source=source)
+        loops = literal.InnerLoops(
+            data, images, 2, lr=settings.image_lr, device=device, source=source
+        )
         return lambda: loops.step(settings.real_batch, settings.network_images)
-    ours = GradientMatching(data, ipc, 2, settings, source, device, choose_precision("auto", device), can_compile(device))
+    ours = GradientMatching(
+        data,
+        ipc,
+        2,
+        settings,
+        source,
+        device,
+        choose_precision("auto", device),
+        can_compile(device),
+    )
     return lambda: ours.step(1)
 
 
@@ -49,7 +75,9 @@ def formed_set(per_class: int) -> CondensedSet:
 
 
 def training(side: str, device: torch.device, *, per_class: int, epochs: int) -> Work:
-    """Train one network on 10 × per_class formed images, augmentation included; the paper's schedule, `epochs` long."""
+    """Train one network on 10 × per_class formed images, augmentation included; the paper's
+    schedule, `epochs` long.
+    """
     condensed = formed_set(per_class)
     images, labels = condensed.form()
     images = condensed.normalise(images)
@@ -64,20 +92,37 @@ def recording(side: str, device: torch.device, *, epochs: int) -> Work:
     condensed = formed_set(40)
     if side == "literal":
         images, labels = condensed.form()
-        return lambda: literal.fit(condensed.normalise(images), labels, 10, epochs, seeds.generator(0), device, [])
-    return lambda: dynamics.record(condensed, epochs=epochs, seed=0, compiled=can_compile(device), progress=False, device=device)
+        return lambda: literal.fit(
+            condensed.normalise(images), labels, 10, epochs, seeds.generator(0), device, []
+        )
+    return lambda: dynamics.record(
+        condensed,
+        epochs=epochs,
+        seed=0,
+        compiled=can_compile(device),
+        progress=False,
+        device=device,
+    )
 
 
 def table_block(side: str, device: torch.device, *, epochs: int, runs: int) -> Work:
-    """A block of Table 2: `runs` dynamics; under each, 9 columns × IPC_T 1, 2, 5 scored, pruned, trained and tested.
+    """A block of Table 2: `runs` dynamics; under each, 9 columns × IPC_T 1, 2, 5 scored, pruned,
+    trained and tested.
 
-    The ninth column, DREAM, is a random draw from another set of the same size: here another random draw from this one.
+    The ninth column, DREAM, is a random draw from another set of the same size: here another random
+    draw from this one.
     """
     data, condensed = random_data(), formed_set(40)
 
-    def subsets(recorded: dynamics.Dynamics, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def subsets(
+        recorded: dynamics.Dynamics, number: int
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         columns = [(method, number) for method in prune.compared()] + [("random", number + 1000)]
-        kept = [prune.prune(condensed, recorded, method, budget, seed=seed) for method, seed in columns for budget in (1, 2, 5)]
+        kept = [
+            prune.prune(condensed, recorded, method, budget, seed=seed)
+            for method, seed in columns
+            for budget in (1, 2, 5)
+        ]
         return [selection.subset(condensed) for selection in kept]
 
     if side == "literal":
@@ -85,36 +130,76 @@ def table_block(side: str, device: torch.device, *, epochs: int, runs: int) -> W
 
     def ours() -> list[float]:
         options = {"epochs": epochs, "compiled": can_compile(device)}
-        recorded = dict(dynamics.record_many(condensed, seeds=range(runs), device=device, progress=False, **options))
+        recorded = dict(
+            dynamics.record_many(
+                condensed, seeds=range(runs), device=device, progress=False, **options
+            )
+        )
         protocol = train.Protocol(**options)
-        work = [evaluate.Training(*subset, number, protocol) for number in range(runs) for subset in subsets(recorded[number], number)]
+        work = [
+            evaluate.Training(*subset, number, protocol)
+            for number in range(runs)
+            for subset in subsets(recorded[number], number)
+        ]
         return [a for _, a in evaluate.accuracies(work, data, device=device, progress=False)]
 
     return ours
 
 
-def _literal_block(condensed: CondensedSet, data: ImageData, subsets: Callable, epochs: int, runs: int, device: torch.device) -> list[float]:
+def _literal_block(
+    condensed: CondensedSet,
+    data: ImageData,
+    subsets: Callable,
+    epochs: int,
+    runs: int,
+    device: torch.device,
+) -> list[float]:
     images, labels = condensed.form()
     test = normalise(to_floats(data.test_images), data.mean, data.std)
     accuracies = []
     for number in range(runs):
         history: list[torch.Tensor] = []
-        model = literal.fit(condensed.normalise(images), labels, 10, epochs, seeds.generator(number), device, history)
+        model = literal.fit(
+            condensed.normalise(images),
+            labels,
+            10,
+            epochs,
+            seeds.generator(number),
+            device,
+            history,
+        )
         recorded = _as_dynamics(condensed, history, model, device)
         for chosen, targets in subsets(recorded, number):
-            model = literal.fit(condensed.normalise(chosen), targets, 10, epochs, seeds.generator(number), device)
+            model = literal.fit(
+                condensed.normalise(chosen), targets, 10, epochs, seeds.generator(number), device
+            )
             accuracies.append(literal.accuracy(model, test, data.test_labels))
     return accuracies
 
 
 @torch.no_grad()
-def _as_dynamics(condensed: CondensedSet, history: list[torch.Tensor], model: torch.nn.Module, device: torch.device) -> dynamics.Dynamics:
-    """Every epoch's logits in memory, and the trained network's view of the images: what the scores read."""
+def _as_dynamics(
+    condensed: CondensedSet,
+    history: list[torch.Tensor],
+    model: torch.nn.Module,
+    device: torch.device,
+) -> dynamics.Dynamics:
+    """Every epoch's logits in memory, and the trained network's view of the images: what the scores
+    read.
+    """
     logits, labels = torch.stack(history), condensed.formed_labels
     inputs = condensed.normalise(condensed.form()[0]).to(device)
     margins = dynamics_module.margin(logits, labels).mean(0)
     correct = logits.argmax(-1) == labels
-    return dynamics.Dynamics(logits, torch.arange(len(logits)), correct, margins, labels, model(inputs).cpu(), model.features(inputs).cpu())
+    return dynamics.Dynamics(
+        logits,
+        torch.arange(len(logits)),
+        correct,
+        margins,
+        labels,
+        model(inputs).cpu(),
+        model.features(inputs).cpu(),
+    )
 
 
 CASES: dict[str, Callable[[str, torch.device], Work]] = {

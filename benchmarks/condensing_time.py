@@ -5,10 +5,12 @@
     # draws alone
     python -m benchmarks.condensing_time runs/ncfm
 
-Snapshots of sets are listed in figures/ncfm/snapshots.csv: path (in the folder given, or zoo:NAME), method, minutes of one core
-(networks of a pool included), steps. Accuracies lie in results.csv of that folder, a line for each training without a header:
-path, steps, ipc, seed, epochs, accuracy, cpu_seconds; the missing ones are trained if a dataset is given. Writes
-accuracy_by_time.csv and .png beside the snapshots, with the sets of figures/cifar10/loops.csv, which were tested after 100 epochs.
+Snapshots of sets are listed in figures/ncfm/snapshots.csv: path (in the folder given, or zoo:NAME),
+method, minutes of one core (networks of a pool included), steps. Accuracies lie in results.csv of
+that folder, a line for each training without a header: path, steps, ipc, seed, epochs, accuracy,
+cpu_seconds; the missing ones are trained if a dataset is given. Writes accuracy_by_time.csv and
+.png beside the snapshots, with the sets of figures/cifar10/loops.csv, which were tested after 100
+epochs.
 """
 
 import argparse
@@ -35,53 +37,101 @@ KEYS = ["method", "minutes", "steps", "epochs", "seed"]
 
 
 def load(path: str, folder: Path) -> CondensedSet:
-    return workflow.load_set(path if path.startswith(zoo.PREFIX) else str((folder / path).absolute()))
+    return workflow.load_set(
+        path if path.startswith(zoo.PREFIX) else str((folder / path).absolute())
+    )
 
 
 def read_results(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, names=RESULTS) if path.exists() else pd.DataFrame(columns=RESULTS)
 
 
-def measure(snapshots: pd.DataFrame, folder: Path, real: ImageData, epochs: int, seeds: int) -> None:
+def measure(
+    snapshots: pd.DataFrame, folder: Path, real: ImageData, epochs: int, seeds: int
+) -> None:
     """Train on every snapshot under every seed, and append what results.csv lacks to it."""
     results = folder / "results.csv"
-    known = set(read_results(results)[["path", "ipc", "seed", "epochs"]].itertuples(index=False, name=None))
+    known = set(
+        read_results(results)[["path", "ipc", "seed", "epochs"]].itertuples(index=False, name=None)
+    )
     sets = {path: load(path, folder) for path in snapshots.path.unique()}
     wanted = list(product(range(seeds), sets))
     work = [evaluate.Training(*sets[path].form(), seed, Protocol(epochs)) for seed, path in wanted]
-    missing = [number for number, (seed, path) in enumerate(wanted) if (path, sets[path].ipc, seed, epochs) not in known]
+    missing = [
+        number
+        for number, (seed, path) in enumerate(wanted)
+        if (path, sets[path].ipc, seed, epochs) not in known
+    ]
     real, began = replace(real, mean=data.CIFAR_MEAN, std=data.CIFAR_STD), time.process_time()
-    for number, accuracy in evaluate.accuracies(work, real, only=missing, jobs=1) if missing else ():
+    for number, accuracy in (
+        evaluate.accuracies(work, real, only=missing, jobs=1) if missing else ()
+    ):
         seed, path = wanted[number]
         steps = snapshots.steps[snapshots.path == path].iloc[0]
         with results.open("a") as file:
-            print(path, steps, sets[path].ipc, seed, epochs, round(accuracy, 2), round(time.process_time() - began), sep=",", file=file)
+            print(
+                path,
+                steps,
+                sets[path].ipc,
+                seed,
+                epochs,
+                round(accuracy, 2),
+                round(time.process_time() - began),
+                sep=",",
+                file=file,
+            )
         began = time.process_time()
 
 
 def table(snapshots: pd.DataFrame, results: pd.DataFrame, loops: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of whole sets with their method and minutes; those of `loops`, whose seconds are one core's, as well."""
+    """Accuracies of whole sets with their method and minutes; those of `loops`, whose seconds are
+    one core's, as well.
+    """
     whole = results[results.ipc == results.groupby("path").ipc.transform("max")]
     made = snapshots.merge(whole.drop(columns="steps"), on="path")
-    return pd.concat([made, loops.assign(minutes=(loops.seconds / 60).round(1))])[[*KEYS, "accuracy"]].sort_values(KEYS, ignore_index=True)
+    return pd.concat([made, loops.assign(minutes=(loops.seconds / 60).round(1))])[
+        [*KEYS, "accuracy"]
+    ].sort_values(KEYS, ignore_index=True)
 
 
 def draw(found: pd.DataFrame) -> Axes:
-    """Mean accuracy against minutes, a line for each method; sets tested after the fewer epochs are dashed and hollow."""
+    """Mean accuracy against minutes, a line for each method; sets tested after the fewer epochs are
+    dashed and hollow.
+    """
     ax = style.axes(8, 4.2)
     colours = dict(zip(found.method.unique(), (style.PALETTE[2], plots.DROPPED, plots.KEPT)))
     for (method, epochs), rows in found.groupby(["method", "epochs"], sort=False):
-        accuracy, less = rows.groupby("minutes").accuracy.agg(["mean", "std"]), epochs < found.epochs.max()
-        look = {"color": colours[method], "marker": "o", **({"mfc": "white", "ls": "--"} if less else {})}
+        accuracy, less = (
+            rows.groupby("minutes").accuracy.agg(["mean", "std"]),
+            epochs < found.epochs.max(),
+        )
+        look = {
+            "color": colours[method],
+            "marker": "o",
+            **({"mfc": "white", "ls": "--"} if less else {}),
+        }
         label = f"{title_of(method)}, {epochs} epochs"
-        ax.errorbar(accuracy.index, accuracy["mean"], accuracy["std"].fillna(0), capsize=2, label=label, **look)
-    ax.set(xlabel="minutes of one core, networks of the pool included", ylabel="test accuracy (%)", xlim=(0, None))
+        ax.errorbar(
+            accuracy.index,
+            accuracy["mean"],
+            accuracy["std"].fillna(0),
+            capsize=2,
+            label=label,
+            **look,
+        )
+    ax.set(
+        xlabel="minutes of one core, networks of the pool included",
+        ylabel="test accuracy (%)",
+        xlim=(0, None),
+    )
     ax.legend(title="trained for", frameon=False, fontsize="small")
     return ax
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="of the snapshots and results.csv")
     parser.add_argument("--snapshots", type=Path, default=Path("figures/ncfm/snapshots.csv"))
     parser.add_argument("--dataset", help="train what is missing, and test it on this dataset")
@@ -90,7 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     snapshots = pd.read_csv(options.snapshots)
     if options.dataset:
-        measure(snapshots, options.folder, data.load(options.dataset), options.epochs, options.seeds)
+        measure(
+            snapshots, options.folder, data.load(options.dataset), options.epochs, options.seeds
+        )
     found = table(snapshots, read_results(options.folder / "results.csv"), pd.read_csv(LOOPS))
     out = options.snapshots.with_name("accuracy_by_time.csv")
     tensor_files.write_text(out, found.to_csv(index=False))

@@ -1,10 +1,12 @@
-"""What a step of IDC costs by class, by image and by side, on one thread of this CPU: the measured half of docs/imagenet1k.md.
+"""What a step of IDC costs by class, by image and by side, on one thread of this CPU: the measured
+half of docs/imagenet1k.md.
 
     # figures/bench/costs.csv and work.csv; what the table holds is kept; part of `make bench`
     python -m benchmarks.costs
 
-Seconds are of the processor, not of the clock, so that other work on the machine adds little; the least of the repeats.
-Each setting has a process of its own, for its peak memory. Floating point operations are counted by PyTorch, not timed.
+Seconds are of the processor, not of the clock, so that other work on the machine adds little; the
+least of the repeats. Each setting has a process of its own, for its peak memory. Floating point
+operations are counted by PyTorch, not timed.
 """
 
 import argparse
@@ -54,11 +56,20 @@ class Setting(NamedTuple):
 
 
 CIFAR = Setting("convnet", 32, 10, 10, 2, 64, 512)
-LARGE = Setting("resnet10ap", 224, 2, 1, 3, 4, 16)  # few images: what an image costs is what is asked
+# few images: what an image costs is what is asked
+LARGE = Setting("resnet10ap", 224, 2, 1, 3, 4, 16)
 SETTINGS = [
-    CIFAR, CIFAR._replace(ipc=1), CIFAR._replace(ipc=50), CIFAR._replace(real=16), CIFAR._replace(classes=30, ipc=1),
-    *(LARGE._replace(side=side, **change) for side in (64, 128, 224) for change in ({}, {"real": 8}, {"ipc": 2})),
-]  # fmt: skip
+    CIFAR,
+    CIFAR._replace(ipc=1),
+    CIFAR._replace(ipc=50),
+    CIFAR._replace(real=16),
+    CIFAR._replace(classes=30, ipc=1),
+    *(
+        LARGE._replace(side=side, **change)
+        for side in (64, 128, 224)
+        for change in ({}, {"real": 8}, {"ipc": 2})
+    ),
+]
 
 
 def per_class(setting: Setting) -> int:
@@ -69,11 +80,18 @@ def per_class(setting: Setting) -> int:
 def stepper(setting: Setting, data: Any = None, precision: str = "auto") -> GradientMatching:
     """IDC, uncompiled, with the paper's settings but for those that are measured."""
     data = data or random_data(setting.classes, per_class(setting), size=setting.side)
-    overrides = {"model": setting.model, "real_batch": setting.real, "network_images": setting.images, "pretrain_epochs": 0}
+    overrides = {
+        "model": setting.model,
+        "real_batch": setting.real,
+        "network_images": setting.images,
+        "pretrain_epochs": 0,
+    }
     settings = settings_for("paper", setting.side, setting.ipc, overrides)
     cpu = torch.device("cpu")
     how = devices.choose_precision(precision, cpu)
-    return GradientMatching(data, setting.ipc, setting.factor, settings, seeds.generator(0), cpu, how, compiled=False)
+    return GradientMatching(
+        data, setting.ipc, setting.factor, settings, seeds.generator(0), cpu, how, compiled=False
+    )
 
 
 def least(work: Callable[[], Any], repeats: int = REPEATS) -> float:
@@ -92,10 +110,15 @@ def measure(setting: Setting) -> dict[str, Any]:
     torch.set_num_threads(1)
     steps, repeats = stepper(setting), 1 if setting.side >= SLOW else REPEATS
     _, gradient = steps.image_gradient()
-    draws = lambda: [(steps.matching.draw(1, setting.side, steps.source), seeds.choice(IMAGES, 64, steps.source)) for _ in range(100)]
+    draws = lambda: [
+        (steps.matching.draw(1, setting.side, steps.source), seeds.choice(IMAGES, 64, steps.source))
+        for _ in range(100)
+    ]
     with TemporaryDirectory() as folder:
         state = steps.state()
-        save = lambda: tensor_files.save_tensors(Path(folder) / "state.safetensors", "checkpoint", state, {})
+        save = lambda: tensor_files.save_tensors(
+            Path(folder) / "state.safetensors", "checkpoint", state, {}
+        )
         seconds = {
             "match": least(steps.image_gradient, repeats),
             "move": least(lambda: steps._move_images(gradient), repeats),
@@ -105,13 +128,24 @@ def measure(setting: Setting) -> dict[str, Any]:
         }
     formed = min(setting.ipc * setting.factor**2, steps.settings.synthetic_batch)
     weights = sum(parameter.nbytes for parameter in steps.model.parameters())
-    sizes = {"state_bytes": sum(tensor.nbytes for tensor in state.values()), "weight_bytes": weights, "memory_mb": round(peak_memory())}
-    return {**setting._asdict(), "formed": formed, **{f"{part}_s": value for part, value in seconds.items()}, **sizes, "precision": steps.precision}
+    sizes = {
+        "state_bytes": sum(tensor.nbytes for tensor in state.values()),
+        "weight_bytes": weights,
+        "memory_mb": round(peak_memory()),
+    }
+    return {
+        **setting._asdict(),
+        "formed": formed,
+        **{f"{part}_s": value for part, value in seconds.items()},
+        **sizes,
+        "precision": steps.precision,
+    }
 
 
 class Rates(NamedTuple):
-    """Seconds that a model takes at a side: of one real image matched, one formed image matched, one image trained on, and
-    of a class beside its images."""
+    """Seconds that a model takes at a side: of one real image matched, one formed image matched,
+    one image trained on, and of a class beside its images.
+    """
 
     real: float
     formed: float
@@ -131,11 +165,15 @@ def rates(table: pd.DataFrame, model: str, side: int) -> Rates:
 
 
 class Operations(TorchDispatchMode):
-    """Counts floating point operations by PyTorch's own formulas; its `FlopCounterMode` does not go through torch.func."""
+    """Counts floating point operations by PyTorch's own formulas; its `FlopCounterMode` does not go
+    through torch.func.
+    """
 
     total = 0
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         out = function(*args, **(kwargs or {}))
         count = flop_registry.get(function._overloadpacket)
         self.total += 0 if count is None else count(*args, **(kwargs or {}), out_val=out)
@@ -143,7 +181,9 @@ class Operations(TorchDispatchMode):
 
 
 def flops(model: str, side: int, classes: int) -> dict[str, float]:
-    """Floating point operations of one image: matched as a real one, as a formed one, and trained on."""
+    """Floating point operations of one image: matched as a real one, as a formed one, and trained
+    on.
+    """
     network = models.build(model, 3, classes, side)
     matcher = GradientMatcher(network, "l1")
     images, labels = torch.rand(1, 3, side, side), torch.zeros(1, dtype=torch.long)
@@ -157,15 +197,30 @@ def flops(model: str, side: int, classes: int) -> dict[str, float]:
     target = matcher.gradients(weights, others, images, labels)
     leaf = images.clone().requires_grad_()
     real = counted(lambda: matcher.gradients(weights, others, images, labels))
-    formed = counted(lambda: torch.autograd.grad(matcher._distance_to(target, weights, others, leaf, labels), leaf))
+    formed = counted(
+        lambda: torch.autograd.grad(
+            matcher._distance_to(target, weights, others, leaf, labels), leaf
+        )
+    )
     trained = counted(lambda: torch.nn.functional.cross_entropy(network(images), labels).backward())
-    return {"model": model, "side": side, "classes": classes, "real_flop": real, "formed_flop": formed, "trained_flop": trained,
-            "weight_bytes": sum(p.nbytes for p in network.parameters())}  # fmt: skip
+    return {
+        "model": model,
+        "side": side,
+        "classes": classes,
+        "real_flop": real,
+        "formed_flop": formed,
+        "trained_flop": trained,
+        "weight_bytes": sum(p.nbytes for p in network.parameters()),
+    }
 
 
 def decoding(side: int = 224, count: int = 20) -> float:
-    """Processor seconds of reading an image of ImageNet's size from JPEG and making it `side` pixels square."""
-    noise = np.random.default_rng(0).integers(0, 256, (PHOTO[1] // 5, PHOTO[0] // 5, 3), dtype=np.uint8)
+    """Processor seconds of reading an image of ImageNet's size from JPEG and making it `side`
+    pixels square.
+    """
+    noise = np.random.default_rng(0).integers(
+        0, 256, (PHOTO[1] // 5, PHOTO[0] // 5, 3), dtype=np.uint8
+    )
     with TemporaryDirectory() as folder:
         path = Path(folder) / "photo.jpg"
         Image.fromarray(noise).resize(PHOTO, Image.Resampling.BICUBIC).save(path, quality=90)
@@ -173,7 +228,11 @@ def decoding(side: int = 224, count: int = 20) -> float:
 
 
 def in_own_process(setting: Setting) -> dict[str, Any]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+    }
     command = [sys.executable, "-m", "benchmarks.costs", "--one", json.dumps(setting)]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -184,7 +243,12 @@ def work_table(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for model, side in table[["model", "side"]].drop_duplicates().itertuples(index=False):
         found = rates(table, model, side)
-        seconds = {"real_s": found.real, "formed_s": found.formed, "trained_s": found.trained, "class_s": found.a_class}
+        seconds = {
+            "real_s": found.real,
+            "formed_s": found.formed,
+            "trained_s": found.trained,
+            "class_s": found.a_class,
+        }
         rows.append({**flops(model, side, 10), **seconds})
     return pd.DataFrame([*rows, {**flops("resnet10ap", 224, 1000), "decode_s": decoding()}])
 
@@ -204,9 +268,13 @@ def main() -> None:
         if setting not in held:
             rows.append(in_own_process(setting))
             print(rows[-1], flush=True)
-            tensor_files.write_text(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
+            tensor_files.write_text(
+                path, pd.DataFrame(rows).to_csv(index=False, float_format="%.4g")
+            )
     table = work_table(pd.read_csv(path))
-    tensor_files.write_text(options.out / "work.csv", table.to_csv(index=False, float_format="%.4g"))
+    tensor_files.write_text(
+        options.out / "work.csv", table.to_csv(index=False, float_format="%.4g")
+    )
     print(table.to_string(index=False))
 
 

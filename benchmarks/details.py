@@ -1,4 +1,5 @@
-"""Details of the published code that are options here, measured: the images that condensation starts from, and ImageNet's augmentation.
+"""Details of the published code that are options here, measured: the images that condensation
+starts from, and ImageNet's augmentation.
 
     python -m benchmarks.details starts folder:~/.cache/yoco-data/cifar10
     python -m benchmarks.details augmentation folder:~/.cache/yoco-data/imagenette-128
@@ -18,33 +19,49 @@ SEEDS = (0, 1)
 
 
 def starts(real: data.ImageData) -> pd.DataFrame:
-    """CIFAR-10, IPC 10, factor 2, 1000 epochs: the first images of each class, as published, or random ones."""
+    """CIFAR-10, IPC 10, factor 2, 1000 epochs: the first images of each class, as published, or
+    random ones.
+    """
     chosen = {
         "first": torch.cat([members[:40] for members in members_of(real)]),
         "random": start_choice(real, 10, 2, seeds.generator(0)),
     }
-    subsets = {name: condensed_from(packed(real, indices, 2), real, 10, 2, "real", {}).form() for name, indices in chosen.items()}
+    subsets = {
+        name: condensed_from(packed(real, indices, 2), real, 10, 2, "real", {}).form()
+        for name, indices in chosen.items()
+    }
     return evaluate.evaluate_many(subsets, real, epochs=1000, seeds=SEEDS[:1], jobs=1)
 
 
 def augmentation(real: data.ImageData) -> pd.DataFrame:
-    """128 pixels, IPC 1, factor 3, a narrow ConvNet-D5, 150 epochs: a packed start under either augmentation."""
+    """128 pixels, IPC 1, factor 3, a narrow ConvNet-D5, 150 epochs: a packed start under either
+    augmentation.
+    """
     subset = {"start": condense.real_set(real, 1, 3, 0).form()}
     options = {"epochs": 150, "seeds": SEEDS, "model": "convnet-d5-w16", "jobs": 1}
-    return pd.concat([evaluate.evaluate_many(subset, real, augmentation=name, **options) for name in ("dsa", "imagenet")])
+    return pd.concat(
+        [
+            evaluate.evaluate_many(subset, real, augmentation=name, **options)
+            for name in ("dsa", "imagenet")
+        ]
+    )
 
 
 MEASURED = {"starts": starts, "augmentation": augmentation}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=MEASURED)
     parser.add_argument("dataset")
     parser.add_argument("--out", type=Path, default=Path("figures/details"))
     options = parser.parse_args()
     table = MEASURED[options.what](data.load(options.dataset))
-    tensor_files.write_text(options.out / f"{options.what}.csv", table.round({"accuracy": 2}).to_csv(index=False))
+    tensor_files.write_text(
+        options.out / f"{options.what}.csv", table.round({"accuracy": 2}).to_csv(index=False)
+    )
     print(table)
 
 

@@ -1,11 +1,13 @@
-"""The settings for 100 classes on real images, at smoke size: condense, record, prune, train, a table.
+"""The settings for 100 classes on real images, at smoke size: condense, record, prune, train, a
+table.
 
     # figures/hundred/results.csv and table.md
     python -m benchmarks.hundred folder:~/.cache/yoco-data/cifar10-jpeg
 
-CIFAR-100 cannot be had without a network, so each class of the dataset is cut into ten by the colours of its images
-(k-means of their 4 × 4 thumbnails, fitted on the training images): 100 classes of as many images as CIFAR-100's on
-average. Accuracies are not to be compared with CIFAR-100's. What is done is kept in --runs, and a second start goes on.
+CIFAR-100 cannot be had without a network, so each class of the dataset is cut into ten by the
+colours of its images (k-means of their 4 × 4 thumbnails, fitted on the training images): 100
+classes of as many images as CIFAR-100's on average. Accuracies are not to be compared with
+CIFAR-100's. What is done is kept in --runs, and a second start goes on.
 """
 
 import argparse
@@ -36,11 +38,24 @@ def cut(real: ImageData, parts: int = PARTS) -> ImageData:
     train_labels, test_labels = real.train_labels.clone(), real.test_labels.clone()
     for label in range(len(real.classes)):
         members, tested = real.train_labels == label, real.test_labels == label
-        clusters = KMeans(parts, random_state=0, n_init=1).fit(thumbnails(real.train_images[members]).numpy())
+        clusters = KMeans(parts, random_state=0, n_init=1).fit(
+            thumbnails(real.train_images[members]).numpy()
+        )
         train_labels[members] = label * parts + torch.from_numpy(clusters.labels_).long()
-        test_labels[tested] = label * parts + torch.from_numpy(clusters.predict(thumbnails(real.test_images[tested]).numpy())).long()
+        test_labels[tested] = (
+            label * parts
+            + torch.from_numpy(
+                clusters.predict(thumbnails(real.test_images[tested]).numpy())
+            ).long()
+        )
     names = tuple(f"{name} {part}" for name in real.classes for part in range(parts))
-    return replace(real, name=f"{real.name}, cut into {len(names)}", train_labels=train_labels, test_labels=test_labels, classes=names)
+    return replace(
+        real,
+        name=f"{real.name}, cut into {len(names)}",
+        train_labels=train_labels,
+        test_labels=test_labels,
+        classes=names,
+    )
 
 
 def main() -> None:
@@ -52,17 +67,29 @@ def main() -> None:
     options = parser.parse_args()
     real = cut(data.load(options.dataset))
     counts = real.counts()
-    print(f"{len(real.classes)} classes of {min(counts)} to {max(counts)} training images", flush=True)
+    print(
+        f"{len(real.classes)} classes of {min(counts)} to {max(counts)} training images", flush=True
+    )
     scale = SCALES[PRESET]
     training = {"epochs": scale.epochs, "width": scale.width}
     path = options.runs / "condensed.safetensors"
     if not path.exists():
-        condense.condense(real, ipc=IPC, preset=PRESET, checkpoint=options.runs / "checkpoint.safetensors").save(path)
+        condense.condense(
+            real, ipc=IPC, preset=PRESET, checkpoint=options.runs / "checkpoint.safetensors"
+        ).save(path)
     condensed = CondensedSet.load(path)
     recorded = dict(dynamics.record_many(condensed, seeds=range(options.dynamics), **training))
-    results = study.run(condensed, real, [recorded[seed] for seed in range(options.dynamics)], results=options.runs / "results.csv", **training)
+    results = study.run(
+        condensed,
+        real,
+        [recorded[seed] for seed in range(options.dynamics)],
+        results=options.runs / "results.csv",
+        **training,
+    )
     tensor_files.write_text(options.out / "results.csv", results.to_csv(index=False))
-    tensor_files.write_text(options.out / "table.md", tables.markdown(tables.pivot(tables.summary(results)).T))
+    tensor_files.write_text(
+        options.out / "table.md", tables.markdown(tables.pivot(tables.summary(results)).T)
+    )
     print((options.out / "table.md").read_text(), tables.verdict(tables.paired(results)), sep="\n")
 
 

@@ -1,4 +1,5 @@
-"""The plan to ImageNet-1K: `benchmarks.scale` on 1, 8, 64 and 512 GPUs, as a table, a figure, and what docs/imagenet1k.md says.
+"""The plan to ImageNet-1K: `benchmarks.scale` on 1, 8, 64 and 512 GPUs, as a table, a figure, and
+what docs/imagenet1k.md says.
 
     # figures/bench/imagenet1k.csv and .png, from costs.csv and work.csv there; part of `make bench`
     python -m benchmarks.imagenet1k
@@ -15,20 +16,34 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from benchmarks.scale import GPUS, JOB, MACHINE, PLANS, TERMS, Job, Machine, Work, most_classes, simulate
+from benchmarks.scale import (
+    GPUS,
+    JOB,
+    MACHINE,
+    PLANS,
+    TERMS,
+    Job,
+    Machine,
+    Work,
+    most_classes,
+    simulate,
+)
 from yoco.utils import tensor_files
 
 USED = (0.05, 0.15, 0.30)  # shares of a GPU's peak
 
 
 def simulated(job: Job, work: Work, machine: Machine = MACHINE) -> pd.DataFrame:
-    """All plans on all of `GPUS`, at the three shares of a GPU's speed. efficiency: the share of the GPUs' time in which
-    they do what has to be done once: each class matched, each network trained."""
+    """All plans on all of `GPUS`, at the three shares of a GPU's speed. efficiency: the share of
+    the GPUs' time in which they do what has to be done once: each class matched, each network
+    trained.
+    """
     rows = []
     for used in USED:
         for plan in PLANS:
             runs = [simulate(job, work, replace(machine, used=used), plan, ranks) for ranks in GPUS]
-            once = sum(runs[0][term] for term in ("matching", "network", "pretraining"))  # of one GPU
+            # of one GPU
+            once = sum(runs[0][term] for term in ("matching", "network", "pretraining"))
             rows += [{**run, "efficiency": once / run["hours"] / run["gpus"]} for run in runs]
     return pd.DataFrame(rows)
 
@@ -38,8 +53,15 @@ def known_work(folder: Path = Path("figures/bench")) -> Work:
     counted = pd.read_csv(folder / "work.csv").query("classes == 1000").iloc[0]
     measured = pd.read_csv(folder / "costs.csv")
     largest = measured.loc[measured.state_bytes.idxmax()]
-    fields = {name: float(counted[name]) for name in ("real_flop", "formed_flop", "trained_flop", "weight_bytes", "decode_s")}
-    return Work(**fields, draws_s=float(measured.draws_s.min()), sum_s=float(largest.checkpoint_s / largest.state_bytes))
+    fields = {
+        name: float(counted[name])
+        for name in ("real_flop", "formed_flop", "trained_flop", "weight_bytes", "decode_s")
+    }
+    return Work(
+        **fields,
+        draws_s=float(measured.draws_s.min()),
+        sum_s=float(largest.checkpoint_s / largest.state_bytes),
+    )
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -48,40 +70,103 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cost_table(costs: pd.DataFrame) -> str:
-    """What the page shows of costs.csv: a class and an image in processor seconds, the state, and the memory."""
-    columns = ("network", "side", "classes", "IPC", "real, formed", "a class matched, s", "an image trained on, s", "state, MB", "peak memory, MB")
+    """What the page shows of costs.csv: a class and an image in processor seconds, the state, and
+    the memory.
+    """
+    columns = (
+        "network",
+        "side",
+        "classes",
+        "IPC",
+        "real, formed",
+        "a class matched, s",
+        ("an image trained on, s"),
+        "state, MB",
+        ("peak memory, MB"),
+    )
     rows = [
-        (row.model, str(row.side), str(row.classes), str(row.ipc), f"{row.real}, {row.formed}", f"{row.match_s / row.classes:.3g}",
-         f"{row.network_s / row.images:.3g}", f"{row.state_bytes / 1e6:.3g}", f"{row.memory_mb:,}")
+        (
+            row.model,
+            str(row.side),
+            str(row.classes),
+            str(row.ipc),
+            f"{row.real}, {row.formed}",
+            f"{row.match_s / row.classes:.3g}",
+            f"{row.network_s / row.images:.3g}",
+            f"{row.state_bytes / 1e6:.3g}",
+            f"{row.memory_mb:,}",
+        )
         for row in costs.itertuples()
-    ]  # fmt: skip
+    ]
     return markdown(columns, rows)
 
 
 def work_table(work: pd.DataFrame) -> str:
-    """What the page shows of work.csv: operations of an image in GFLOP, and the processor seconds beside them."""
-    columns = ("network", "side", "classes", *(f"{part}: GFLOP, s" for part in ("real image matched", "formed image matched", "image trained on")))
+    """What the page shows of work.csv: operations of an image in GFLOP, and the processor seconds
+    beside them.
+    """
+    columns = (
+        "network",
+        "side",
+        "classes",
+        *(
+            f"{part}: GFLOP, s"
+            for part in ("real image matched", ("formed image matched"), ("image trained on"))
+        ),
+    )
     rows, milliseconds = [], []
     for row in work.to_dict("records"):
-        parts = [(row[f"{part}_flop"] / 1e9, row[f"{part}_s"]) for part in ("real", "formed", "trained")]
-        said = [f"{count:.3g}" + ("" if np.isnan(seconds) else f", {seconds:.3g}") for count, seconds in parts]
+        parts = [
+            (row[f"{part}_flop"] / 1e9, row[f"{part}_s"]) for part in ("real", "formed", "trained")
+        ]
+        said = [
+            f"{count:.3g}" + ("" if np.isnan(seconds) else f", {seconds:.3g}")
+            for count, seconds in parts
+        ]
         rows.append((row["model"], str(row["side"]), str(row["classes"]), *said))
-        milliseconds += [1000 * seconds / count for count, seconds in parts if not np.isnan(seconds)]
-    spread = f"Between {min(milliseconds):.1f} and {max(milliseconds):.1f} processor milliseconds a GFLOP, whatever the part and the side."
+        milliseconds += [
+            1000 * seconds / count for count, seconds in parts if not np.isnan(seconds)
+        ]
+    spread = (
+        f"Between {min(milliseconds):.1f} and {max(milliseconds):.1f} processor milliseconds a "
+        "GFLOP, whatever the part and the side."
+    )
     return f"{markdown(columns, rows)}\n\n{spread}"
 
 
 def table(found: pd.DataFrame) -> str:
-    """What the page shows of imagenet1k.csv: days at the middle speed (and the range), efficiency, the largest terms."""
-    columns = ("plan", "GPUs", "days", "at 0.30 … 0.05 of the peak", "efficiency", "largest terms", "GB held a GPU")
+    """What the page shows of imagenet1k.csv: days at the middle speed (and the range), efficiency,
+    the largest terms.
+    """
+    columns = (
+        "plan",
+        "GPUs",
+        "days",
+        "at 0.30 … 0.05 of the peak",
+        "efficiency",
+        "largest terms",
+        "GB held a GPU",
+    )
     lines = []
     for plan, gpus in found[["plan", "gpus"]].drop_duplicates().itertuples(index=False):
         rows = found[(found.plan == plan) & (found.gpus == gpus)].set_index("used")
         row, days = rows.loc[0.15], rows.hours / 24
         first, second = row[list(TERMS)].astype(float).nlargest(2).items()
-        shares = ", ".join(f"{name} {100 * hours / row.hours:.0f} %" for name, hours in (first, second))
+        shares = ", ".join(
+            f"{name} {100 * hours / row.hours:.0f} %" for name, hours in (first, second)
+        )
         ranged = f"{_days(days[0.30])} … {_days(days[0.05])}"
-        lines.append((plan, str(gpus), _days(days[0.15]), ranged, f"{100 * row.efficiency:.1f} %", shares, f"{row.held_gb:,.1f}"))
+        lines.append(
+            (
+                plan,
+                str(gpus),
+                _days(days[0.15]),
+                ranged,
+                f"{100 * row.efficiency:.1f} %",
+                shares,
+                f"{row.held_gb:,.1f}",
+            )
+        )
     return markdown(columns, lines)
 
 
@@ -91,13 +176,21 @@ def _days(days: float) -> str:
 
 def assumptions(machine: Machine = MACHINE) -> str:
     """The fields of `Machine` and their values."""
-    return markdown(("assumed", "value"), [(f"`{name}`", f"{getattr(machine, name):g}") for name in Machine.__dataclass_fields__])
+    return markdown(
+        ("assumed", "value"),
+        [(f"`{name}`", f"{getattr(machine, name):g}") for name in Machine.__dataclass_fields__],
+    )
 
 
-def facts(found: pd.DataFrame, work: Work, costs: pd.DataFrame, job: Job = JOB, machine: Machine = MACHINE) -> str:
+def facts(
+    found: pd.DataFrame, work: Work, costs: pd.DataFrame, job: Job = JOB, machine: Machine = MACHINE
+) -> str:
     """What breaks, in the order in which it does, as the page says it."""
     middle = found[found.used == machine.used]
-    first, last = (middle[middle.plan == plan.name].set_index("gpus").to_dict("index") for plan in (PLANS[0], PLANS[-1]))
+    first, last = (
+        middle[middle.plan == plan.name].set_index("gpus").to_dict("index")
+        for plan in (PLANS[0], PLANS[-1])
+    )
     share = lambda run, term: f"{100 * run[term] / run['hours']:.1f} %"
     eight, most, mended = first[8], first[512], last[512]
     memory = costs[(costs.side == job.side) & (costs.real == 4)].set_index("formed").memory_mb
@@ -105,22 +198,58 @@ def facts(found: pd.DataFrame, work: Work, costs: pd.DataFrame, job: Job = JOB, 
     decoding = work.decode_s * job.classes * job.per_class / 3600
     gb = lambda size: f"{size / 1e9:.0f} GB"
     said = (
-        f"**Memory.** The condensed images are {gb(job.set_bytes)} as float32, and at the peak of an image step every rank",
-        f"holds five times that: {eight['held_gb']:.0f} GB, where a GPU has {gb(machine.memory_bytes)}. As written it does not start,",
+        (
+            f"**Memory.** The condensed images are {gb(job.set_bytes)} as float32, and at the "
+            "peak of "
+            "an image step every rank"
+        ),
+        (
+            f"holds five times that: {eight['held_gb']:.0f} GB, where a GPU has "
+            f"{gb(machine.memory_bytes)}. As written it does not start,"
+        ),
         "on any number of them.",
-        f"**Checkpoints.** Images and their velocity, {gb(2 * job.set_bytes)}, are summed and written by rank 0 in",
-        f"{eight['checkpoint_s']:.0f} s, {machine.save_every:.0f} s after the last time: {share(eight, 'checkpoints')} of the time.",
-        f"**Pretraining.** Each of the {job.outer_loops} networks sees all real images {job.pretrain_epochs} times, on every rank alike:",
-        f"{eight['pretraining']:.0f} hours on 8 GPUs and {most['pretraining']:.0f} on 512, where matching takes {eight['matching']:.0f} and",
+        (
+            f"**Checkpoints.** Images and their velocity, {gb(2 * job.set_bytes)}, are summed and "
+            "written by rank 0 in"
+        ),
+        (
+            f"{eight['checkpoint_s']:.0f} s, {machine.save_every:.0f} s after the last time: "
+            f"{share(eight, 'checkpoints')} of the time."
+        ),
+        (
+            f"**Pretraining.** Each of the {job.outer_loops} networks sees all real images "
+            f"{job.pretrain_epochs} times, on every rank alike:"
+        ),
+        (
+            f"{eight['pretraining']:.0f} hours on 8 GPUs and {most['pretraining']:.0f} on 512, "
+            "where "
+            f"matching takes {eight['matching']:.0f} and"
+        ),
         f"{most['matching']:.1f}.",
         "**The network step, and waiting,** once these are mended: on 512 GPUs matching is",
-        f"{share(mended, 'matching')} of the time, waiting for the slowest {share(mended, 'waiting')}, and the network step, which all",
+        (
+            f"{share(mended, 'matching')} of the time, waiting for the slowest "
+            f"{share(mended, 'waiting')}, and the network step, which all"
+        ),
         f"ranks take alike, {share(mended, 'network')}.",
-        f"**Not the links:** as written, a gradient of all images is added up in every step, {share(most, 'exchange')} of the time on",
-        f"512 GPUs; the weights alone are {share(mended, 'exchange')}. Nor the division: {job.classes} classes over 512 are",
+        (
+            "**Not the links:** as written, a gradient of all images is added up in every step, "
+            f"{share(most, 'exchange')} of the time on"
+        ),
+        (
+            f"512 GPUs; the weights alone are {share(mended, 'exchange')}. Nor the division: "
+            f"{job.classes} classes over 512 are"
+        ),
         f"{most_classes(job.classes, 512)} at most, {job.classes / 512:.2f} on average.",
-        f"**Not the data:** {gb(job.classes * job.per_class * job.image_bytes)} of pixels, decoded once in {decoding:.1f} hours of one core",
-        f"(an image of 500 × 375 from JPEG); they stay in the host's memory. A formed image adds {formed_mb:.0f} MB to matching (on a",
+        (
+            f"**Not the data:** {gb(job.classes * job.per_class * job.image_bytes)} of pixels, "
+            f"decoded once in {decoding:.1f} hours of one core"
+        ),
+        (
+            "(an image of 500 × 375 from JPEG); they stay in the host's memory. A formed image "
+            "adds "
+            f"{formed_mb:.0f} MB to matching (on a"
+        ),
         f"CPU), so that the {job.formed} of a class take {formed_mb * job.formed / 1024:.0f} GB.",
     )
     items = " ".join(said).removeprefix("**").split(". **")  # each begins in bold
@@ -150,15 +279,29 @@ def draw(found: pd.DataFrame) -> plt.Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("figures/bench"), help="where work.csv and costs.csv are as well")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("figures/bench"),
+        help="where work.csv and costs.csv are as well",
+    )
     options = parser.parse_args()
     found = simulated(JOB, known_work(options.out))
-    tensor_files.write_text(options.out / "imagenet1k.csv", found.to_csv(index=False, float_format="%.5g"))
+    tensor_files.write_text(
+        options.out / "imagenet1k.csv", found.to_csv(index=False, float_format="%.5g")
+    )
     found = pd.read_csv(options.out / "imagenet1k.csv")
     draw(found).savefig(options.out / "imagenet1k.png", dpi=150)
     work, costs = known_work(options.out), pd.read_csv(options.out / "costs.csv")
     counted = work_table(pd.read_csv(options.out / "work.csv"))
-    print(table(found), facts(found, work, costs), cost_table(costs), counted, assumptions(), sep="\n\n")
+    print(
+        table(found),
+        facts(found, work, costs),
+        cost_table(costs),
+        counted,
+        assumptions(),
+        sep="\n\n",
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What KIP's kernels cost: seconds of one core for 1,000 pairs of images, forward and with the way back.
+"""What KIP's kernels cost: seconds of one core for 1,000 pairs of images, forward and with the way
+back.
 
     python -m benchmarks.kernels    # figures/bench/kernels.csv
 """
@@ -19,7 +20,9 @@ REPEATS = 3
 
 def seconds(kernel, side: int, images: int, backward: bool) -> float:
     source, taken = seeds.generator(0), []
-    x, y = (torch.randn(images, 3, side, side, generator=source, dtype=torch.float64) for _ in range(2))
+    x, y = (
+        torch.randn(images, 3, side, side, generator=source, dtype=torch.float64) for _ in range(2)
+    )
     for _ in range(REPEATS):
         started = time.perf_counter()
         values = kernel(x.requires_grad_(backward), y, 3)
@@ -32,7 +35,12 @@ def seconds(kernel, side: int, images: int, backward: bool) -> float:
 def main() -> None:
     torch.set_num_threads(1)
     rows = [
-        {"kernel": name, "side": side, "forward_s": seconds(kernel, side, images, False), "with_backward_s": seconds(kernel, side, images, True)}
+        {
+            "kernel": name,
+            "side": side,
+            "forward_s": seconds(kernel, side, images, False),
+            "with_backward_s": seconds(kernel, side, images, True),
+        }
         for name, kernel in (("fc", kip_kernels.fc_kernel), ("conv", kip_kernels.conv_kernel))
         for side, images in SIDES.items()
     ]

@@ -1,9 +1,10 @@
-"""What a small last batch costs: parts of a condensed set, trained with batches split evenly and with a small last one.
+"""What a small last batch costs: parts of a condensed set, trained with batches split evenly and
+with a small last one.
 
     python -m benchmarks.last_batch folder:PATH zoo:cifar10-ncfm-ipc10
 
-Writes figures/bench/last_batch.csv, a row for each training as it finishes, and last_batch.png. A second start trains what the
-table lacks; `--most` stops after so many trainings.
+Writes figures/bench/last_batch.csv, a row for each training as it finishes, and last_batch.png. A
+second start trains what the table lacks; `--most` stops after so many trainings.
 """
 
 import argparse
@@ -26,24 +27,38 @@ from yoco.training.network import LAST_BATCHES, Protocol
 from yoco.utils import device as devices
 from yoco.utils import tensor_files
 
-IMAGES = (40, 60, 65, 80, 100, 129, 130, 160, 200, 260, 300, 400, 66, 72, 257, 321)  # the last few are close to whole batches
-KEY = ["set", "images", "last_batch", "seed", "epochs", "precision"]  # what tells a training from the others
-LOOKS = {"even": ("split evenly (default)", plots.KEPT, "o"), "small": ("small last batch (as published)", plots.DROPPED, "X")}
+# the last few are close to whole batches
+IMAGES = (40, 60, 65, 80, 100, 129, 130, 160, 200, 260, 300, 400, 66, 72, 257, 321)
+# what tells a training from the others
+KEY = ["set", "images", "last_batch", "seed", "epochs", "precision"]
+LOOKS = {
+    "even": ("split evenly (default)", plots.KEPT, "o"),
+    "small": (("small last batch (as published)"), plots.DROPPED, "X"),
+}
 
 
 def part(condensed: CondensedSet, count: int) -> torch.Tensor:
-    """Indices of the first formed images of each class, as many of each as `count` allows; int64 [count]."""
+    """Indices of the first formed images of each class, as many of each as `count` allows; int64
+    [count].
+    """
     per_class = len(condensed.formed_labels) // len(condensed.classes)
     return torch.arange(len(condensed.formed_labels)).view(-1, per_class).T.flatten()[:count]
 
 
 def smallest(count: int, last_batch: str, batch_size: int) -> int:
     """Images in the smallest batch of an epoch."""
-    return count // -(-count // batch_size) if last_batch == "even" else (count - 1) % batch_size + 1
+    return (
+        count // -(-count // batch_size) if last_batch == "even" else (count - 1) % batch_size + 1
+    )
 
 
-def plan(condensed: CondensedSet, epochs: int, seeds: int) -> tuple[list[evaluate.Training], list[dict[str, Any]]]:
-    """The trainings, and the columns of each. Batches that come out whole are the same both ways, and are trained once."""
+def plan(
+    condensed: CondensedSet, epochs: int, seeds: int
+) -> tuple[list[evaluate.Training], list[dict[str, Any]]]:
+    """The trainings, and the columns of each.
+
+    Batches that come out whole are the same both ways, and are trained once.
+    """
     images, labels = condensed.form()
     work, rows = [], []
     precision = devices.choose_precision("auto", devices.choose())
@@ -61,41 +76,82 @@ def plan(condensed: CondensedSet, epochs: int, seeds: int) -> tuple[list[evaluat
     return work, rows
 
 
-def measured(condensed: CondensedSet, real: ImageData, path: Path, epochs: int, seeds: int, most: int | None) -> pd.DataFrame:
+def measured(
+    condensed: CondensedSet, real: ImageData, path: Path, epochs: int, seeds: int, most: int | None
+) -> pd.DataFrame:
     """The table at `path` with at most `most` further trainings."""
     work, rows = plan(condensed, epochs, seeds)
     done = pd.read_csv(path).to_dict("records") if path.exists() else []
     known = {tuple(row[name] for name in KEY) for row in done}
-    missing = [number for number, row in enumerate(rows) if tuple(row[name] for name in KEY) not in known]
+    missing = [
+        number for number, row in enumerate(rows) if tuple(row[name] for name in KEY) not in known
+    ]
     began = time.process_time()
-    for number, accuracy in evaluate.accuracies(work, real, only=missing[:most], jobs=1) if missing else ():
-        done.append({**rows[number], "accuracy": round(accuracy, 2), "cpu_seconds": round(time.process_time() - began, 1)})
+    for number, accuracy in (
+        evaluate.accuracies(work, real, only=missing[:most], jobs=1) if missing else ()
+    ):
+        done.append(
+            {
+                **rows[number],
+                "accuracy": round(accuracy, 2),
+                "cpu_seconds": round(time.process_time() - began, 1),
+            }
+        )
         began = time.process_time()
         tensor_files.write_text(path, pd.DataFrame(done).sort_values(KEY).to_csv(index=False))
-    print(f"{len(done)} trainings in {path}, {max(0, len(missing) - (most or len(missing)))} missing")
+    print(
+        f"{len(done)} trainings in {path}, {max(0, len(missing) - (most or len(missing)))} missing"
+    )
     return pd.DataFrame(done)
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of both ways, mean ± standard deviation, where they differ; the index: images, and those of the last batch."""
+    """Accuracies of both ways, mean ± standard deviation, where they differ; the index: images, and
+    those of the last batch.
+    """
     small = table[table.last_batch == "small"].groupby("images").smallest_batch.first()
     both = table[table.images.isin(small.index)].sort_values("images")
-    named = both.assign(last_batch=both.last_batch.map({"small": "small last batch", "even": "split evenly"}), rest=both.images.map(small))
-    wide = tables.spread(named.rename(columns={"rest": "last batch of"}), ["images", "last batch of"], "last_batch")
-    return wide.reindex(columns=["small last batch", "split evenly"])  # a call that stopped early may have one way alone
+    named = both.assign(
+        last_batch=both.last_batch.map({"small": "small last batch", "even": "split evenly"}),
+        rest=both.images.map(small),
+    )
+    wide = tables.spread(
+        named.rename(columns={"rest": "last batch of"}), ["images", "last batch of"], "last_batch"
+    )
+    # a call that stopped early may have one way alone
+    return wide.reindex(columns=["small last batch", "split evenly"])
 
 
 def draw(table: pd.DataFrame) -> Axes:
-    """Accuracy against the number of images, both ways; at each point of the published way the size of its last batch."""
+    """Accuracy against the number of images, both ways; at each point of the published way the size
+    of its last batch.
+    """
     ax = style.axes(8, 4)
     whole = table[~table.images.isin(table.images[table.last_batch == "small"])]
-    both = {"even": table[table.last_batch == "even"], "small": pd.concat([table[table.last_batch == "small"], whole])}
+    both = {
+        "even": table[table.last_batch == "even"],
+        "small": pd.concat([table[table.last_batch == "small"], whole]),
+    }
     for last_batch, (label, colour, marker) in LOOKS.items():
-        ax.plot(both[last_batch].images, both[last_batch].accuracy, marker, color=colour, alpha=0.35, ms=style.scaled(4))
-        means = both[last_batch].groupby("images").agg({"accuracy": "mean", "smallest_batch": "first"})
+        ax.plot(
+            both[last_batch].images,
+            both[last_batch].accuracy,
+            marker,
+            color=colour,
+            alpha=0.35,
+            ms=style.scaled(4),
+        )
+        means = (
+            both[last_batch].groupby("images").agg({"accuracy": "mean", "smallest_batch": "first"})
+        )
         ax.plot(means.index, means.accuracy, f"{marker}-", color=colour, label=label)
     for count, accuracy, rest in means[~means.index.isin(whole.images)].itertuples():
-        shift = {"xytext": (0, style.scaled(-6)), "textcoords": "offset points", "ha": "center", "va": "top"}
+        shift = {
+            "xytext": (0, style.scaled(-6)),
+            "textcoords": "offset points",
+            "ha": "center",
+            "va": "top",
+        }
         ax.annotate(str(rest), (count, accuracy), **shift, fontsize="x-small", color=plots.DROPPED)
     ax.plot([], [], " ", label="numbers: images in the last batch")
     ax.set(xlabel="images trained on", ylabel="test accuracy (%)")
@@ -104,19 +160,30 @@ def draw(table: pd.DataFrame) -> Axes:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset")
-    parser.add_argument("condensed", help="a set whose formed images are trained on: a file, or zoo:NAME")
+    parser.add_argument(
+        "condensed", help="a set whose formed images are trained on: a file, or zoo:NAME"
+    )
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--most", type=int, help="trainings in this call (default: all that are missing)")
+    parser.add_argument(
+        "--most", type=int, help="trainings in this call (default: all that are missing)"
+    )
     parser.add_argument("--out", type=Path, default=Path("figures/bench"))
     options = parser.parse_args(arguments)
     condensed = workflow.load_set(options.condensed)
-    real = replace(data.load(options.dataset), mean=condensed.mean, std=condensed.std)  # as the set was made
+    # as the set was made
+    real = replace(data.load(options.dataset), mean=condensed.mean, std=condensed.std)
     if real.classes != condensed.classes:
-        raise ValueError(f"dataset must have the set's classes, {condensed.classes}, got {real.classes}")
-    table = measured(condensed, real, options.out / "last_batch.csv", options.epochs, options.seeds, options.most)
+        raise ValueError(
+            f"dataset must have the set's classes, {condensed.classes}, got {real.classes}"
+        )
+    table = measured(
+        condensed, real, options.out / "last_batch.csv", options.epochs, options.seeds, options.most
+    )
     print(tables.markdown(compared(table)))
     plots.use_style()
     plots.save(draw(table), options.out / "last_batch.png")

@@ -1,4 +1,6 @@
-"""The bound on training speed: the convolutions of ConvNet-D3 alone, forward and backward, in the precision that is used."""
+"""The bound on training speed: the convolutions of ConvNet-D3 alone, forward and backward, in the
+precision that is used.
+"""
 
 import time
 from statistics import median
@@ -10,13 +12,22 @@ LAYERS = ((3, 32), (128, 16), (128, 8))  # channels in, side; 128 channels out
 
 
 def convolution_rate(precision: str, batch: int = 64, repeats: int = 9) -> float:
-    """Training images/s if a step were its convolutions and nothing else; all threads of the CPU."""
+    """Training images/s if a step were its convolutions and nothing else; all threads of the
+    CPU.
+    """
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     layers = []
     for channels, side in LAYERS:
-        images = torch.randn(batch, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        weight = torch.randn(128, channels, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
-        layers.append((images.requires_grad_(channels > 3), weight))  # the loss needs no gradient of the images
+        images = torch.randn(batch, channels, side, side, dtype=dtype).contiguous(
+            memory_format=torch.channels_last
+        )
+        weight = (
+            torch.randn(128, channels, 3, 3, dtype=dtype)
+            .contiguous(memory_format=torch.channels_last)
+            .requires_grad_()
+        )
+        # the loss needs no gradient of the images
+        layers.append((images.requires_grad_(channels > 3), weight))
     seconds = []
     for _ in range(repeats):
         outputs = [F.conv2d(*layer, padding=1) for layer in layers]

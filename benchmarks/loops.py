@@ -1,9 +1,11 @@
-"""Does DREAM need fewer image steps than IDC for the same accuracy? Sets after as many steps of each, trained and tested.
+"""Does DREAM need fewer image steps than IDC for the same accuracy? Sets after as many steps of
+each, trained and tested.
 
     # figures/cifar10/loops.csv and loops.png
     python -m benchmarks.loops folder:~/.cache/yoco-data/cifar10-jpeg
 
-The two condense side by side, a process of one thread each; what is done is kept in --runs, and a second start goes on.
+The two condense side by side, a process of one thread each; what is done is kept in --runs, and a
+second start goes on.
 """
 
 import argparse
@@ -24,38 +26,77 @@ from yoco.utils import device as devices
 from yoco.utils import seeds, tensor_files
 
 METHODS = ("idc", "dream")
-MARKS = (0, 25, 50, 100, 150, 200)  # image steps after which a set is kept; a fresh network every 50
+# image steps after which a set is kept; a fresh network every 50
+MARKS = (0, 25, 50, 100, 150, 200)
 
 
 def sets_of(real: ImageData, method: str, folder: Path) -> dict[int, Path]:
-    """A set after each of `MARKS` steps of the laptop preset, from one run; the checkpoint says where it is."""
+    """A set after each of `MARKS` steps of the laptop preset, from one run; the checkpoint says
+    where it is.
+    """
     cpu = torch.device("cpu")
     chosen = condense.METHODS[method].settings_for("laptop", real.size, 10, {})
     precision = devices.choose_precision("auto", cpu)
-    stepper = condense.METHODS[method].stepper(real, 10, 2, chosen, seeds.generator(0), cpu, precision, devices.can_compile(cpu))
-    identity = {"method": method, "dataset": real.name, "preset": "laptop", "settings": chosen.record(), "seed": 0, "precision": precision}
+    stepper = condense.METHODS[method].stepper(
+        real, 10, 2, chosen, seeds.generator(0), cpu, precision, devices.can_compile(cpu)
+    )
+    identity = {
+        "method": method,
+        "dataset": real.name,
+        "preset": "laptop",
+        "settings": chosen.record(),
+        "seed": 0,
+        "precision": precision,
+    }
     kept = {steps: folder / f"{method}-{steps}.safetensors" for steps in MARKS}
     for steps, path in kept.items():
         if path.exists():
             continue
-        history = resumable.run(stepper, steps, identity, checkpoint=folder / f"{method}.checkpoint.safetensors", progress=False)
+        history = resumable.run(
+            stepper,
+            steps,
+            identity,
+            checkpoint=folder / f"{method}.checkpoint.safetensors",
+            progress=False,
+        )
         condensed_from(stepper.images, real, 10, 2, method, {**identity, **history}).save(path)
         print(f"{method}: {steps} steps in {history['seconds']} s", flush=True)
     return kept
 
 
-def measured(sets: dict[tuple[str, int], Path], real: ImageData, epochs: int, networks: int) -> pd.DataFrame:
+def measured(
+    sets: dict[tuple[str, int], Path], real: ImageData, epochs: int, networks: int
+) -> pd.DataFrame:
     loaded = {key: CondensedSet.load(path) for key, path in sets.items()}
-    table = evaluate.evaluate_many({key: made.form() for key, made in loaded.items()}, real, epochs=epochs, seeds=range(networks))
+    table = evaluate.evaluate_many(
+        {key: made.form() for key, made in loaded.items()},
+        real,
+        epochs=epochs,
+        seeds=range(networks),
+    )
     names = pd.DataFrame(table.pop("subset").tolist(), columns=["method", "steps"])
     seconds = [loaded[key].info["seconds"] for key in names.itertuples(index=False, name=None)]
-    return pd.concat([names.assign(seconds=seconds, epochs=epochs), table.round({"accuracy": 2})], axis=1)
+    return pd.concat(
+        [names.assign(seconds=seconds, epochs=epochs), table.round({"accuracy": 2})], axis=1
+    )
 
 
 def draw(table: pd.DataFrame) -> plt.Figure:
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True, layout="constrained")
-    for ax, x, label in ((axes[0], "steps", "image steps"), (axes[1], "seconds", "seconds of condensing, one core")):
-        sns.lineplot(table, x=x, y="accuracy", hue="method", style="method", markers=True, errorbar="sd", ax=ax)
+    for ax, x, label in (
+        (axes[0], "steps", "image steps"),
+        (axes[1], "seconds", ("seconds of condensing, one core")),
+    ):
+        sns.lineplot(
+            table,
+            x=x,
+            y="accuracy",
+            hue="method",
+            style="method",
+            markers=True,
+            errorbar="sd",
+            ax=ax,
+        )
         ax.set(xlabel=label, ylabel="test accuracy (%)")
         ax.legend(title=None)
     return figure
@@ -72,8 +113,16 @@ def main() -> None:
     options = parser.parse_args()
     real = data.load(options.dataset)
     calls = [(method, options.runs) for method in METHODS]
-    kept = {METHODS[number]: paths for number, paths in pool.run(sets_of, calls, len(METHODS), shared=(real,))}
-    table = measured({(method, steps): kept[method][steps] for method in METHODS for steps in MARKS}, real, options.epochs, options.seeds)
+    kept = {
+        METHODS[number]: paths
+        for number, paths in pool.run(sets_of, calls, len(METHODS), shared=(real,))
+    }
+    table = measured(
+        {(method, steps): kept[method][steps] for method in METHODS for steps in MARKS},
+        real,
+        options.epochs,
+        options.seeds,
+    )
     tensor_files.write_text(options.out / "loops.csv", table.to_csv(index=False))
     plots.use_style()
     plots.save(draw(table), options.out / "loops.png")
@@ -83,7 +132,9 @@ def main() -> None:
         rows = table[(table.method == "dream") & table.steps.isin(ends)]
         evaluation = f"ConvNet-D3 of width 128, {options.epochs} epochs, last epoch"
         condensed = CondensedSet.load(kept["dream"][MARKS[-1]])
-        zoo.publish("cifar10-dream-ipc10", condensed, rows.assign(subset=rows.steps.map(ends)), evaluation)
+        zoo.publish(
+            "cifar10-dream-ipc10", condensed, rows.assign(subset=rows.steps.map(ends)), evaluation
+        )
 
 
 if __name__ == "__main__":

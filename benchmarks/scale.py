@@ -1,8 +1,10 @@
-"""A small simulation of IDC over many GPUs, classes divided over them: the hours that it takes, and what of it takes them.
+"""A small simulation of IDC over many GPUs, classes divided over them: the hours that it takes, and
+what of it takes them.
 
-A step: every rank matches its classes and trains the same network on the same images, then they exchange what the plan
-says. Speeds of GPUs and links are assumed (`Machine`), operations and bytes are counted, and what processors do is
-measured (`benchmarks.costs`). `benchmarks.imagenet1k` runs it; docs/imagenet1k.md says what is what.
+A step: every rank matches its classes and trains the same network on the same images, then they
+exchange what the plan says. Speeds of GPUs and links are assumed (`Machine`), operations and bytes
+are counted, and what processors do is measured (`benchmarks.costs`). `benchmarks.imagenet1k` runs
+it; docs/imagenet1k.md says what is what.
 """
 
 import math
@@ -12,7 +14,17 @@ from typing import Any
 import numpy as np
 
 GPUS = (1, 8, 64, 512)
-TERMS = ("matching", "waiting", "network", "draws", "exchange", "images", "pretraining", "checkpoints", "failures")
+TERMS = (
+    "matching",
+    "waiting",
+    "network",
+    "draws",
+    "exchange",
+    "images",
+    "pretraining",
+    "checkpoints",
+    "failures",
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,9 @@ class Job:
     side: int = 224
     ipc: int = 50
     real: int = 64
-    formed: int = 126  # of 128 cells the 14 whole images of 9, as version 0.1 took them: what the plan was computed for
+    # of 128 cells the 14 whole images of 9, as version 0.1 took them: what the plan was computed
+    # for
+    formed: int = 126
     network_images: int = 500
     batch: int = 64
     outer_loops: int = 500
@@ -43,7 +57,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of an image, bytes, and processor seconds. draws_s: of a class; sum_s: of a byte of a checkpoint."""
+    """Operations of an image, bytes, and processor seconds. draws_s: of a class; sum_s: of a byte
+    of a checkpoint.
+    """
 
     real_flop: float
     formed_flop: float
@@ -62,27 +78,32 @@ class Machine:
     used: float = 0.15  # share of it that these small convolutions reach: assumed, 0.05 to 0.30
     least_batch_s: float = 0.005  # of any forward and backward, for its kernels' launches: assumed
     node: int = 8
-    inside: float = 300e9  # bytes/s a GPU over NVLink: two thirds of the 450e9 a way of the data sheet
+    # bytes/s a GPU over NVLink: two thirds of the 450e9 a way of the data sheet
+    inside: float = 300e9
     outside: float = 35e9  # bytes/s a GPU over InfiniBand: 70 % of 400 Gbit/s
     inside_s: float = 5e-6  # of a message
     outside_s: float = 15e-6
     memory_bytes: float = 80e9
     memory_rate: float = 2e12  # bytes/s of the 3.35e12 of the data sheet, for the image step
     read_rate: float = 5e9  # bytes/s a rank, from the mapped pixels to its GPU: assumed
-    write_rate: float = 2e9  # bytes/s of one process to a file, and 10 times that of all together: assumed
+    # bytes/s of one process to a file, and 10 times that of all together: assumed
+    write_rate: float = 2e9
     noise: float = 0.03  # of a rank's step: sigma of a lognormal, assumed
     stall: float = 0.001  # chance of a rank to take twice as long in a step: assumed
-    node_hours: float = 6300.0  # between failures of a node: 419 unexpected stops in 54 days of 2,048 nodes (Llama 3 report)
+    # between failures of a node: 419 unexpected stops in 54 days of 2,048 nodes (Llama 3 report)
+    node_hours: float = 6300.0
     restart_s: float = 600.0  # assumed
     save_every: float = 60.0  # yoco's, seconds between checkpoints
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Who holds and does what. own: a rank holds its own classes' condensed images alone, draws for them alone and writes
-    them alone, so that of a step only the weights go round, and checkpoints take a twentieth of the time at most; else all
-    hold all, add up a gradient of all, and rank 0 writes all every minute. ahead: the networks of the outer loops are
-    pretrained before, one a GPU; else each by all ranks alike, when it is due."""
+    """Who holds and does what. own: a rank holds its own classes' condensed images alone, draws for
+    them alone and writes them alone, so that of a step only the weights go round, and checkpoints
+    take a twentieth of the time at most; else all hold all, add up a gradient of all, and rank 0
+    writes all every minute. ahead: the networks of the outer loops are pretrained before, one a
+    GPU; else each by all ranks alike, when it is due.
+    """
 
     name: str
     own: bool = False
@@ -93,7 +114,11 @@ class Plan:
         return max(machine.save_every, 19 * checkpoint) if self.own else machine.save_every
 
 
-PLANS = (Plan("as written"), Plan("own images", own=True), Plan("own images, networks ahead", own=True, ahead=True))
+PLANS = (
+    Plan("as written"),
+    Plan("own images", own=True),
+    Plan("own images, networks ahead", own=True, ahead=True),
+)
 
 
 JOB, MACHINE = Job(), Machine()
@@ -105,11 +130,16 @@ def most_classes(classes: int, ranks: int) -> int:
 
 
 def all_reduce_s(size: float, ranks: int, machine: Machine) -> float:
-    """Seconds to add `size` bytes up over the ranks: scattered and gathered inside a node, a ring of nodes between."""
+    """Seconds to add `size` bytes up over the ranks: scattered and gathered inside a node, a ring
+    of nodes between.
+    """
     inside = min(ranks, machine.node)
     nodes = -(-ranks // machine.node)
     within = 2 * (inside - 1) * (size / inside / machine.inside + machine.inside_s)
-    between = 2 * (nodes - 1) / nodes * size / inside / machine.outside + 2 * math.ceil(math.log2(nodes)) * machine.outside_s
+    between = (
+        2 * (nodes - 1) / nodes * size / inside / machine.outside
+        + 2 * math.ceil(math.log2(nodes)) * machine.outside_s
+    )
     return within + between
 
 
@@ -119,13 +149,21 @@ def broadcast_s(size: float, ranks: int, machine: Machine) -> float:
 
 
 def images_s(count: float, flop: float, batch: int, machine: Machine) -> float:
-    """Seconds of `count` images in batches: of their operations, or of the launches where that is longer."""
-    return max(count * flop / (machine.flops * machine.used), math.ceil(count / batch) * machine.least_batch_s)
+    """Seconds of `count` images in batches: of their operations, or of the launches where that is
+    longer.
+    """
+    return max(
+        count * flop / (machine.flops * machine.used),
+        math.ceil(count / batch) * machine.least_batch_s,
+    )
 
 
 def class_s(job: Job, work: Work, machine: Machine) -> float:
-    """Seconds of one class matched: its real batch, its formed images (forward, backward, and back through both)."""
-    formed = images_s(job.formed, work.formed_flop, math.ceil(job.formed / 3), machine)  # three times the kernels of a training
+    """Seconds of one class matched: its real batch, its formed images (forward, backward, and back
+    through both).
+    """
+    # three times the kernels of a training
+    formed = images_s(job.formed, work.formed_flop, math.ceil(job.formed / 3), machine)
     return images_s(job.real, work.real_flop, job.real, machine) + formed
 
 
@@ -133,13 +171,26 @@ def waited(seconds: np.ndarray, machine: Machine, steps: int, seed: int) -> floa
     """Mean seconds of the slowest of ranks that take `seconds` each without noise."""
     source = np.random.default_rng(seed)
     shape = (steps, len(seconds))
-    factor = source.lognormal(0, machine.noise, shape) * np.where(source.random(shape) < machine.stall, 2.0, 1.0)
+    factor = source.lognormal(0, machine.noise, shape) * np.where(
+        source.random(shape) < machine.stall, 2.0, 1.0
+    )
     return float((seconds * factor).max(axis=1).mean())
 
 
-def simulate(job: Job, work: Work, machine: Machine, plan: Plan, ranks: int, *, steps: int = 2000, seed: int = 0) -> dict[str, Any]:
-    """Hours of each term of a whole run on so many ranks, and what it needs. `waiting`: for the rank with the most classes
-    beyond an even share, and for the slowest."""
+def simulate(
+    job: Job,
+    work: Work,
+    machine: Machine,
+    plan: Plan,
+    ranks: int,
+    *,
+    steps: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Hours of each term of a whole run on so many ranks, and what it needs.
+
+    `waiting`: for the rank with the most classes beyond an even share, and for the slowest.
+    """
     most = most_classes(job.classes, ranks)
     counts = np.full(ranks, job.classes // ranks) + (np.arange(ranks) < job.classes % ranks)
     held = most / job.classes if plan.own else 1.0
@@ -148,18 +199,25 @@ def simulate(job: Job, work: Work, machine: Machine, plan: Plan, ranks: int, *, 
     exchange = broadcast_s(work.weight_bytes, ranks, machine)
     exchange += 0 if plan.own else all_reduce_s(job.set_bytes, ranks, machine)
     reading = (most * job.real + job.network_images) * job.image_bytes / machine.read_rate
-    moving = 10 * held * job.set_bytes / machine.memory_rate  # the image step reads and writes them about ten times
+    # the image step reads and writes them about ten times
+    moving = 10 * held * job.set_bytes / machine.memory_rate
     step = {
         "matching": job.classes / ranks * class_s(job, work, machine),
-        "waiting": waited(matching + network, machine, steps, seed) - network - job.classes / ranks * class_s(job, work, machine),
+        "waiting": waited(matching + network, machine, steps, seed)
+        - network
+        - job.classes / ranks * class_s(job, work, machine),
         "network": network,
         "draws": (most if plan.own else job.classes) * work.draws_s,
         "exchange": exchange if ranks > 1 else 0.0,
         "images": moving + reading,
     }
     every = {name: seconds * job.outer_loops * job.inner_loops for name, seconds in step.items()}
-    one = images_s(job.pretrain_epochs * job.classes * job.per_class, work.trained_flop, job.batch, machine)
-    every["pretraining"] = one * (most_classes(job.outer_loops, ranks) if plan.ahead else job.outer_loops)
+    one = images_s(
+        job.pretrain_epochs * job.classes * job.per_class, work.trained_flop, job.batch, machine
+    )
+    every["pretraining"] = one * (
+        most_classes(job.outer_loops, ranks) if plan.ahead else job.outer_loops
+    )
     busy = sum(every.values())
     checkpoint = checkpoint_s(job, work, machine, plan, ranks)
     between = plan.save_every(checkpoint, machine)
@@ -169,14 +227,23 @@ def simulate(job: Job, work: Work, machine: Machine, plan: Plan, ranks: int, *, 
     every["failures"] = (busy + every["checkpoints"]) * lost
     hours = {name: every[name] / 3600 for name in TERMS}
     return {
-        "plan": plan.name, "gpus": ranks, "used": machine.used, "hours": sum(hours.values()), **hours,
-        "held_gb": 5 * held * job.set_bytes / 1e9,  # images, velocity, gradient, and two on the way to the next
-        "checkpoint_s": checkpoint, "step_s": sum(step.values()), "dominant": max(hours, key=hours.get),
-    }  # fmt: skip
+        "plan": plan.name,
+        "gpus": ranks,
+        "used": machine.used,
+        "hours": sum(hours.values()),
+        **hours,
+        # images, velocity, gradient, and two on the way to the next
+        "held_gb": 5 * held * job.set_bytes / 1e9,
+        "checkpoint_s": checkpoint,
+        "step_s": sum(step.values()),
+        "dominant": max(hours, key=hours.get),
+    }
 
 
 def checkpoint_s(job: Job, work: Work, machine: Machine, plan: Plan, ranks: int) -> float:
-    """Seconds in which a checkpoint (images and their velocity) is summed and written, the work waiting."""
+    """Seconds in which a checkpoint (images and their velocity) is summed and written, the work
+    waiting.
+    """
     writers = min(ranks, job.classes) if plan.own else 1
     size = 2 * job.set_bytes + 2 * work.weight_bytes
     return size / writers * work.sum_s + size / (machine.write_rate * min(writers, 10))

@@ -3,9 +3,9 @@
     # figures/bench/scale_check.csv, from costs.csv
     python -m benchmarks.scale_check folder:~/.cache/yoco-data/cifar10-jpeg
 
-CIFAR-10's images, each class cut into ten by index: what is asked is the time and the memory, not what is learned.
-ConvNet, 32 × 32, factor 2, 64 real images a class, 512 in the network step, one thread, processor seconds; a process of its
-own for each IPC.
+CIFAR-10's images, each class cut into ten by index: what is asked is the time and the memory, not
+what is learned. ConvNet, 32 × 32, factor 2, 64 real images a class, 512 in the network step, one
+thread, processor seconds; a process of its own for each IPC.
 """
 
 import argparse
@@ -40,11 +40,18 @@ def cut(real: ImageData, parts: int = PARTS) -> ImageData:
         return new
 
     names = tuple(f"{name} {part}" for name in real.classes for part in range(parts))
-    return replace(real, train_labels=dealt(real.train_labels), test_labels=dealt(real.test_labels), classes=names)
+    return replace(
+        real,
+        train_labels=dealt(real.train_labels),
+        test_labels=dealt(real.test_labels),
+        classes=names,
+    )
 
 
 def measured(setting: Setting, dataset: str) -> dict[str, float]:
-    """Processor seconds of a step, the least and the mean, and the peak memory of this process in MB."""
+    """Processor seconds of a step, the least and the mean, and the peak memory of this process in
+    MB.
+    """
     torch.set_num_threads(1)
     steps = stepper(setting, cut(data.load(dataset, progress=False)))
     seconds = []
@@ -52,30 +59,55 @@ def measured(setting: Setting, dataset: str) -> dict[str, float]:
         started = time.process_time()
         steps.step(number)
         seconds.append(time.process_time() - started)
-    return {"measured_s": min(seconds), "mean_s": sum(seconds) / STEPS, "measured_mb": round(peak_memory())}
+    return {
+        "measured_s": min(seconds),
+        "mean_s": sum(seconds) / STEPS,
+        "measured_mb": round(peak_memory()),
+    }
 
 
 def predicted(table: pd.DataFrame, setting: Setting, images: int) -> dict[str, float]:
-    """The same from what 10 classes cost. images: of the whole training set; memory grows by it, and by what the
-    condensed images have more (five times: see `scale.simulate`)."""
-    ten = table[(table.model == setting.model) & (table.side == setting.side) & (table.classes == 10)]
+    """The same from what 10 classes cost. images: of the whole training set; memory grows by it,
+    and by what the condensed images have more (five times: see `scale.simulate`).
+    """
+    ten = table[
+        (table.model == setting.model) & (table.side == setting.side) & (table.classes == 10)
+    ]
     found = rates(ten, setting.model, setting.side)
     formed = min(setting.ipc * setting.factor**2, 128)
     seconds = found.match(setting.classes, setting.real, formed) + setting.images * found.trained
     alike = ten[(ten.ipc == setting.ipc) & (ten.real == setting.real)].iloc[0]
     pixels = 3 * setting.side**2
-    more = 5 * 4 * (setting.classes - 10) * setting.ipc * pixels + (images - alike.classes * per_class(alike)) * pixels
+    more = (
+        5 * 4 * (setting.classes - 10) * setting.ipc * pixels
+        + (images - alike.classes * per_class(alike)) * pixels
+    )
     return {"predicted_s": seconds, "predicted_mb": round(alike.memory_mb + more / 2**20)}
 
 
 def table(rows: pd.DataFrame) -> str:
     """What the page shows of scale_check.csv."""
-    columns = ("IPC", "predicted, s", "measured, s", "error", "predicted, MB", "measured, MB", "error of the memory")
+    columns = (
+        "IPC",
+        "predicted, s",
+        "measured, s",
+        "error",
+        "predicted, MB",
+        "measured, MB",
+        ("error of the memory"),
+    )
     said = [
-        (str(row.ipc), f"{row.predicted_s:.1f}", f"{row.measured_s:.1f}", f"{100 * row.error_s:+.0f} %",
-         f"{row.predicted_mb:,}", f"{row.measured_mb:,}", f"{100 * row.error_mb:+.0f} %")
+        (
+            str(row.ipc),
+            f"{row.predicted_s:.1f}",
+            f"{row.measured_s:.1f}",
+            (f"{100 * row.error_s:+.0f} %"),
+            f"{row.predicted_mb:,}",
+            f"{row.measured_mb:,}",
+            f"{100 * row.error_mb:+.0f} %",
+        )
         for row in rows.itertuples()
-    ]  # fmt: skip
+    ]
     return markdown(columns, said)
 
 
@@ -83,7 +115,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset")
     parser.add_argument("--one", help="measure this setting alone (JSON), and print it")
-    parser.add_argument("--out", type=Path, default=Path("figures/bench"), help="where costs.csv is as well")
+    parser.add_argument(
+        "--out", type=Path, default=Path("figures/bench"), help="where costs.csv is as well"
+    )
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measured(Setting(*json.loads(options.one)), options.dataset)))
@@ -92,12 +126,33 @@ def main() -> None:
     images = len(data.load(options.dataset).train_images)
     for ipc in (1, 10):
         setting = CIFAR._replace(classes=10 * PARTS, ipc=ipc)
-        command = [sys.executable, "-m", "benchmarks.scale_check", options.dataset, "--one", json.dumps(setting)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.scale_check",
+            options.dataset,
+            "--one",
+            json.dumps(setting),
+        ]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        row = {"classes": setting.classes, "ipc": ipc, **json.loads(done.stdout.splitlines()[-1]), **predicted(costs, setting, images)}
-        rows.append({**row, "error_s": row["predicted_s"] / row["measured_s"] - 1, "error_mb": row["predicted_mb"] / row["measured_mb"] - 1})
+        row = {
+            "classes": setting.classes,
+            "ipc": ipc,
+            **json.loads(done.stdout.splitlines()[-1]),
+            **predicted(costs, setting, images),
+        }
+        rows.append(
+            {
+                **row,
+                "error_s": row["predicted_s"] / row["measured_s"] - 1,
+                "error_mb": row["predicted_mb"] / row["measured_mb"] - 1,
+            }
+        )
         print(rows[-1], flush=True)
-        tensor_files.write_text(options.out / "scale_check.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
+        tensor_files.write_text(
+            options.out / "scale_check.csv",
+            pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"),
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Two processes, one a side, that work in turn: neither keeps the other's memory, caches or allocator settings."""
+"""Two processes, one a side, that work in turn: neither keeps the other's memory, caches or
+allocator settings.
+"""
 
 import json
 import os
@@ -24,11 +26,16 @@ class Side:
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.sides", arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths},
         )
 
     def run(self) -> dict[str, float]:
-        """Seconds of one run, and peak memory so far in MB (with its worker processes; on a GPU, the GPU's too)."""
+        """Seconds of one run, and peak memory so far in MB (with its worker processes; on a GPU,
+        the GPU's too).
+        """
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
         for line in self.process.stdout:
@@ -45,7 +52,9 @@ class Side:
 
 
 def peak_memory() -> float | None:
-    """Peak resident memory of this process and those it started, MB; None where /proc does not say."""
+    """Peak resident memory of this process and those it started, MB; None where /proc does not
+    say.
+    """
     statuses = {}
     for path in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -55,7 +64,11 @@ def peak_memory() -> float | None:
         statuses[int(path.parent.name)] = text
     family = {os.getpid()}
     for _ in statuses:  # children of children
-        grown = family | {pid for pid, text in statuses.items() if int(re.search(r"PPid:\s*(\d+)", text)[1]) in family}
+        grown = family | {
+            pid
+            for pid, text in statuses.items()
+            if int(re.search(r"PPid:\s*(\d+)", text)[1]) in family
+        }
         if grown == family:
             break
         family = grown

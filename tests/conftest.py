@@ -1,4 +1,6 @@
-"""Small data for all tests: random images of three classes that differ in brightness, so that a network can learn them."""
+"""Small data for all tests: random images of three classes that differ in brightness, so that a
+network can learn them.
+"""
 
 import os
 import shutil
@@ -21,13 +23,24 @@ from yoco.sets.condensed_set import CondensedSet
 
 # the same examples every time, and no folder of them; a slow machine is no failure
 hypothesis.settings.register_profile(
-    "yoco", deadline=None, derandomize=True, database=None, max_examples=60, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "yoco",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("yoco")
-HUNG = 1200  # seconds after which a program that is waited for counts as hung: a guard, never a measure of speed
-TOGETHER = (  # tests that share what takes long to start: an interpreter, processes, a browser, a compiler
+# seconds after which a program that is waited for counts as hung: a guard, never a measure of speed
+HUNG = 1200
+# tests that share what takes long to start: an interpreter, processes, a browser, a compiler
+TOGETHER = (
     ("tests/parallel/test_distributed.py",),
-    ("tests/parallel/test_pool.py", "tests/test_determinism.py::test_side_by_side", "tests/test_fast.py::test_what_is_left"),
+    (
+        "tests/parallel/test_pool.py",
+        "tests/test_determinism.py::test_side_by_side",
+        "tests/test_fast.py::test_what_is_left",
+    ),
     ("tests/test_killed.py",),
     ("tests/test_fast.py",),
     ("tests/test_browser.py",),
@@ -66,7 +79,9 @@ def cache_of_pixels():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Tests of `TOGETHER` run in one worker, all others wherever there is time (xdist's loadgroup finds no group under pytest 9.2)."""
+    """Tests of `TOGETHER` run in one worker, all others wherever there is time (xdist's loadgroup
+    finds no group under pytest 9.2).
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class Together(LoadScopeScheduling):

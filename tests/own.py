@@ -13,7 +13,12 @@ class Plain(nn.Module):
 
     def __init__(self, channels: int, classes: int, size: int, width: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.GroupNorm(2, width), nn.ReLU(), nn.AvgPool2d(4))
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.GroupNorm(2, width),
+            nn.ReLU(),
+            nn.AvgPool2d(4),
+        )
         self.classifier = nn.Linear(width * (size // 4) ** 2, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -26,7 +31,14 @@ def plain(channels: int, classes: int, size: int) -> nn.Module:
 
 def normed(channels: int, classes: int, size: int) -> nn.Module:
     """With batch norm."""
-    return nn.Sequential(nn.Conv2d(channels, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, classes))
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, classes),
+    )
 
 
 def flat(channels: int, classes: int, size: int) -> nn.Module:

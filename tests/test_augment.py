@@ -3,7 +3,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from yoco.augment import EVALUATION, GEOMETRIC, MATCHING, OPERATIONS, Augmentation, colour, crop, cutmix, cutmix_unread, cutout_mask
+from yoco.augment import (
+    EVALUATION,
+    GEOMETRIC,
+    MATCHING,
+    OPERATIONS,
+    Augmentation,
+    colour,
+    crop,
+    cutmix,
+    cutmix_unread,
+    cutout_mask,
+)
 from yoco.utils import seeds
 
 SIZE = 16
@@ -15,7 +26,11 @@ def draw(operations=EVALUATION, count=4000, shared=False, seed=0):
 
 def test_colour_parameters_are_uniform_in_the_design_s_ranges():
     drawn = draw()
-    for values, low, high in ((drawn.brightness, -0.5, 0.5), (drawn.saturation, 0, 2), (drawn.contrast, 0.5, 1.5)):
+    for values, low, high in (
+        (drawn.brightness, -0.5, 0.5),
+        (drawn.saturation, 0, 2),
+        (drawn.contrast, 0.5, 1.5),
+    ):
         assert low <= values.min() < low + 0.01 and high - 0.01 < values.max() <= high
         assert values.mean() == pytest.approx((low + high) / 2, abs=0.03 * (high - low))
 
@@ -49,7 +64,9 @@ def test_a_single_one_of_all_operations_is_drawn_per_batch():
     for kind in OPERATIONS:
         assert sum(d.operations == (kind,) for d in drawn) == pytest.approx(100, abs=35)
     cutout = next(d for d in drawn if d.operations == ("cutout",))
-    assert torch.equal(augmentation.apply(images, cutout), images * cutout_mask(cutout.cutout, SIZE).unsqueeze(1))
+    assert torch.equal(
+        augmentation.apply(images, cutout), images * cutout_mask(cutout.cutout, SIZE).unsqueeze(1)
+    )
 
 
 def test_a_shared_draw_treats_all_images_alike_and_own_draws_do_not():
@@ -65,12 +82,20 @@ def test_shared_draw_is_the_same_for_real_and_synthetic_halves():
     real, synthetic = torch.rand(5, 3, SIZE, SIZE), torch.rand(3, 3, SIZE, SIZE)
     drawn = augmentation.draw(1, SIZE, seeds.generator(2))
     together = augmentation.apply(torch.cat([real, synthetic]), drawn)
-    assert torch.allclose(together, torch.cat([augmentation.apply(real, drawn), augmentation.apply(synthetic, drawn)]), atol=1e-6)
+    assert torch.allclose(
+        together,
+        torch.cat([augmentation.apply(real, drawn), augmentation.apply(synthetic, drawn)]),
+        atol=1e-6,
+    )
 
 
 def test_colour_by_hand():
     image = torch.tensor([0.0, 2.0]).view(1, 2, 1, 1)  # two channels of one pixel: grey is 1
-    drawn = replace(draw(count=1), brightness=torch.full((1, 1, 1, 1), 1.0), saturation=torch.full((1, 1, 1, 1), 0.5))
+    drawn = replace(
+        draw(count=1),
+        brightness=torch.full((1, 1, 1, 1), 1.0),
+        saturation=torch.full((1, 1, 1, 1), 0.5),
+    )
     drawn = replace(drawn, contrast=torch.full((1, 1, 1, 1), 2.0))
     # brightness: 1, 3; saturation about 2: 1.5, 2.5; contrast about 2: 1, 3
     assert colour(image, drawn).flatten().tolist() == [1.0, 3.0]
@@ -95,7 +120,13 @@ def test_gradients_pass_through_all_of_it():
         augmentation = Augmentation(("color", geometry, "flip", "cutout"))
         images = torch.rand(2, 3, 8, 8, dtype=torch.double, requires_grad=True)
         drawn = augmentation.draw(2, 8, seeds.generator(3))
-        double = replace(drawn, **{name: getattr(drawn, name).double() for name in ("brightness", "saturation", "contrast", "theta")})
+        double = replace(
+            drawn,
+            **{
+                name: getattr(drawn, name).double()
+                for name in ("brightness", "saturation", "contrast", "theta")
+            },
+        )
         assert torch.autograd.gradcheck(lambda x, a=augmentation, d=double: a.apply(x, d), images)
 
 
@@ -125,17 +156,27 @@ def test_unknown_operation():
         Augmentation(("colour",))
 
 
-@pytest.mark.parametrize("operations, single", [(EVALUATION, False), (OPERATIONS, True), (("scale",), False), (("crop", "cutout"), False)])
+@pytest.mark.parametrize(
+    "operations, single",
+    [(EVALUATION, False), (OPERATIONS, True), (("scale",), False), (("crop", "cutout"), False)],
+)
 def test_a_draw_that_is_not_read_does_what_one_that_is_read_does(operations, single):
     """Operations that were not drawn leave the images as they are."""
-    strategy, images = Augmentation(operations, single=single), torch.randn(6, 3, SIZE, SIZE, generator=seeds.generator(0))
+    strategy, images = (
+        Augmentation(operations, single=single),
+        torch.randn(6, 3, SIZE, SIZE, generator=seeds.generator(0)),
+    )
     drawn = set()
     for seed in range(24):
         read = strategy.draw(6, SIZE, seeds.generator(seed))
         source = seeds.generator(seed)
-        unread = strategy.unread(torch.randint(max(1, len(strategy.exclusive)), (1,), generator=source), 6, SIZE, source)
+        unread = strategy.unread(
+            torch.randint(max(1, len(strategy.exclusive)), (1,), generator=source), 6, SIZE, source
+        )
         drawn.add(read.operations)
-        assert unread.operations == operations and torch.allclose(strategy.apply(images, read), strategy.apply(images, unread), atol=1e-4)
+        assert unread.operations == operations and torch.allclose(
+            strategy.apply(images, read), strategy.apply(images, unread), atol=1e-4
+        )
     assert len(drawn) == max(1, len(strategy.exclusive))
 
 
@@ -149,9 +190,18 @@ def test_cutmix_by_a_mask_pastes_the_same_box():
         own = (mixed != images).any(1)
         assert torch.equal(own.any(0), pasted.any(0)), "the same pixels"
         share = own.any(0).float().mean()
-        assert torch.allclose(soft.sum(1), torch.ones(40)) and torch.allclose(soft.diagonal().min(), 1 - share, atol=1e-6)
+        assert torch.allclose(soft.sum(1), torch.ones(40)) and torch.allclose(
+            soft.diagonal().min(), 1 - share, atol=1e-6
+        )
         for image, (row, own_share) in enumerate(zip(soft, soft.diagonal())):
-            partner = row.clone().index_fill_(0, torch.tensor(image), 0).argmax() if own_share < 1 else image
+            partner = (
+                row.clone().index_fill_(0, torch.tensor(image), 0).argmax()
+                if own_share < 1
+                else image
+            )
             assert torch.equal(mixed[image][:, own.any(0)], images[partner][:, own.any(0)])
-    counts = [torch.equal(cutmix_unread(images, targets, seeds.generator(seed), 0.5)[0], images) for seed in range(200)]
+    counts = [
+        torch.equal(cutmix_unread(images, targets, seeds.generator(seed), 0.5)[0], images)
+        for seed in range(200)
+    ]
     assert 70 < sum(counts) < 130

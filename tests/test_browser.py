@@ -1,4 +1,6 @@
-"""The notebooks as a reader has them: JupyterLab in headless Chromium, all cells run, the widgets moved by keyboard and mouse."""
+"""The notebooks as a reader has them: JupyterLab in headless Chromium, all cells run, the widgets
+moved by keyboard and mouse.
+"""
 
 import io
 import json
@@ -17,7 +19,14 @@ from PIL import Image
 from tests.conftest import HUNG, until
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
 WIDTH, HEIGHT = 1280, 800
 GUARD = 1000 * HUNG  # milliseconds
 SETTINGS = {
@@ -25,26 +34,51 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'"
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
+)
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab on 127.0.0.1 over copies of the notebooks, with an empty runs folder: its (URL, token)."""
+    """A JupyterLab on 127.0.0.1 over copies of the notebooks, with an empty runs folder: its (URL,
+    token).
+    """
     home, token = tmp_path_factory.mktemp("lab"), secrets.token_hex(16)
     (home / "notebooks").mkdir()
     for name in ("02_scores", "03_class_balance"):
-        (home / f"notebooks/{name}.ipynb").write_text(_cleared((ROOT / f"notebooks/{name}.ipynb").read_text()))
+        (home / f"notebooks/{name}.ipynb").write_text(
+            _cleared((ROOT / f"notebooks/{name}.ipynb").read_text())
+        )
     for name, values in SETTINGS.items():
         file = home / f"settings/@jupyterlab/{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
-    inside = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "JUPYTER_RUNTIME_DIR": "runtime", "YOCO_RUNS": "runs"}
+    inside = {
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "YOCO_RUNS": "runs",
+    }
     folders = {name: str(home / folder) for name, folder in inside.items()}
     environment = {**os.environ, **folders, "JUPYTER_NO_CONFIG": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--ServerApp.port=0"]
-    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home}", "--LabApp.extension_manager=readonly"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        "--ServerApp.port=0",
+    ]
+    command += [
+        f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={home}",
+        "--LabApp.extension_manager=readonly",
+    ]
     with open(home / "log", "w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -66,7 +100,11 @@ def _cleared(notebook: str) -> str:
 
 def _url(server: subprocess.Popen, home: Path) -> str:
     """Where the server listens, once it does."""
-    found = lambda: [file for file in (home / "runtime").glob("jpserver-*.json") if file.read_text().endswith("}")]
+    found = lambda: [
+        file
+        for file in (home / "runtime").glob("jpserver-*.json")
+        if file.read_text().endswith("}")
+    ]
     until(lambda: found() or server.poll() is not None)
     assert server.poll() is None, (home / "log").read_text()
     return json.loads(found()[0].read_text())["url"]
@@ -76,14 +114,19 @@ def _url(server: subprocess.Popen, home: Path) -> str:
 def browser():
     with playwright.sync_playwright() as driver:
         playwright.expect.set_options(timeout=GUARD)
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        started = driver.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+        )
         yield started
         started.close()
 
 
 @pytest.fixture
 def page(browser, lab, request, tmp_path):
-    """The notebook that the test names (`@pytest.mark.parametrize("page", …, indirect=True)`), all its cells run without an error."""
+    """The notebook that the test names (`@pytest.mark.parametrize("page", …, indirect=True)`), all
+    its cells run without an error.
+    """
     opened = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
     opened.set_default_timeout(GUARD)
     opened.goto(f"{lab[0]}doc/tree/notebooks/{request.param}.ipynb?reset&token={lab[1]}")
@@ -92,18 +135,28 @@ def page(browser, lab, request, tmp_path):
     opened.get_by_role("menuitem", name="Run", exact=True).click()
     opened.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
     opened.wait_for_function(
-        r"() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].every(p => /^\[\d+\]:$/.test(p.textContent.trim()))"
+        r"() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].every(p => "
+        r"/^\[\d+\]:$/.test(p.textContent.trim()))"
     )
     assert opened.locator(".jp-CodeCell .jp-InputArea-prompt").count() >= 10
-    assert opened.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0, "a cell raised"
+    assert opened.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0, (
+        "a cell raised"
+    )
     assert opened.get_by_text("javascript error").count() == 0, "a widget could not be drawn"
     yield opened
     opened.close()
 
 
 def explorer(page, call: str):
-    """The widget that a cell with this call shows, scrolled to: its controls at the top of the window."""
-    found = page.locator(".jp-CodeCell").filter(has_text=call).locator(".jupyter-widgets.widget-vbox").first
+    """The widget that a cell with this call shows, scrolled to: its controls at the top of the
+    window.
+    """
+    found = (
+        page.locator(".jp-CodeCell")
+        .filter(has_text=call)
+        .locator(".jupyter-widgets.widget-vbox")
+        .first
+    )
     found.wait_for()
     found.evaluate("element => element.scrollIntoView({block: 'start'})")
     return found
@@ -112,7 +165,9 @@ def explorer(page, call: str):
 def seen(page, folder: Path, name: str) -> np.ndarray:
     """The window as it is, uint8 [H, W, 3], also kept as a file."""
     page.mouse.move(WIDTH - 2, HEIGHT - 2)
-    page.evaluate("() => Promise.all([...document.images].map(image => image.decode().catch(() => null)))")
+    page.evaluate(
+        "() => Promise.all([...document.images].map(image => image.decode().catch(() => null)))"
+    )
     page.wait_for_timeout(500)  # for tooltips, which nothing below depends on
     shot = page.screenshot(path=os.environ.get("YOCO_SCREENSHOTS", str(folder)) + f"/{name}.png")
     return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
@@ -129,7 +184,9 @@ def wait_for_another(widget, before: str) -> None:
 
 
 def step_right(page, widget, text: str) -> None:
-    """Move the slider of a widget by one, with the keyboard, and wait for the text and the picture that follow."""
+    """Move the slider of a widget by one, with the keyboard, and wait for the text and the picture
+    that follow.
+    """
     drawn = source(widget)
     widget.locator(".noUi-handle").first.focus()
     page.keyboard.press("ArrowRight")
@@ -143,8 +200,14 @@ def changed(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def fits(widget) -> bool:
-    """Whether nothing of a widget stands out of the window to the right, or has to be scrolled to sideways."""
-    parts = [box for part in widget.locator("img, select, .noUi-base, button:visible").all() if (box := part.bounding_box())]
+    """Whether nothing of a widget stands out of the window to the right, or has to be scrolled to
+    sideways.
+    """
+    parts = [
+        box
+        for part in widget.locator("img, select, .noUi-base, button:visible").all()
+        if (box := part.bounding_box())
+    ]
     return bool(parts) and all(box["x"] >= 0 and box["x"] + box["width"] <= WIDTH for box in parts)
 
 
@@ -181,7 +244,9 @@ def test_images_are_browsed_by_keyboard_and_mouse(page, tmp_path):
     page.keyboard.press("Enter")
     playwright.expect(widget).to_contain_text("rank 8 of 400")
     widget.locator("select").nth(0).select_option(label="cat")
-    playwright.expect(widget).to_contain_text(re.compile(r"rank 8 of 40 by lbpe: formed image \d+, cat"))
+    playwright.expect(widget).to_contain_text(
+        re.compile(r"rank 8 of 40 by lbpe: formed image \d+, " r"cat")
+    )
     seen(page, tmp_path, "02-class")
     scores = explorer(page, "explore.compare(")
     before, drawn = seen(page, tmp_path, "02-scores-before"), source(scores)

@@ -1,4 +1,6 @@
-"""The files that other machines read: the workflow of continuous integration and the hooks of pre-commit."""
+"""The files that other machines read: the workflow of continuous integration and the hooks of
+pre-commit.
+"""
 
 import os
 import re
@@ -31,7 +33,9 @@ def test_workflow_runs_ci_on_linux_and_the_demo_on_macos():
 def test_every_target_that_ci_makes_exists():
     targets = set(re.findall(r"^([\w-]+):", MAKEFILE, re.M))
     script = (ROOT / ".ci/run").read_text()
-    made = re.findall(r"^\s*make ([\w-]+)", "\n".join([script, *commands("linux"), *commands("macos")]), re.M)
+    made = re.findall(
+        r"^\s*make ([\w-]+)", "\n".join([script, *commands("linux"), *commands("macos")]), re.M
+    )
     assert made == ["lint", "test", "demo"] and set(made) <= targets
 
 

@@ -1,5 +1,6 @@
 """What is declared once is everywhere: a score, a pruning rule or a condensation method that
-is registered here goes through pruning, studies, figures and the command line."""
+is registered here goes through pruning, studies, figures and the command line.
+"""
 
 import re
 import sys
@@ -16,7 +17,14 @@ from yoco.dynamics import lbpe_settings, record
 from yoco.experiments import ablations, noise, study, tables
 from yoco.workflow import parameters
 
-PLAIN = {"epochs": 2, "width": 8, "precision": "float32", "jobs": 1, "progress": False, "device": "cpu"}
+PLAIN = {
+    "epochs": 2,
+    "width": 8,
+    "precision": "float32",
+    "jobs": 1,
+    "progress": False,
+    "device": "cpu",
+}
 
 
 def confidence(condensed, dynamics, *, last: int = 3):
@@ -27,59 +35,104 @@ def confidence(condensed, dynamics, *, last: int = 3):
 @pytest.fixture
 def toy_score():
     """A score of ours, registered while a test runs."""
-    yield scores.register(scores.Score("confidence", "Conf.", "confidence, 0..1", "low", "early", confidence))
+    yield scores.register(
+        scores.Score("confidence", "Conf.", "confidence, 0..1", "low", "early", confidence)
+    )
     del scores.SCORES["confidence"]
 
 
-def test_a_registered_score_is_in_the_table_in_pruning_and_in_a_study(toy_score, toy, toy_set, toy_dynamics):
+def test_a_registered_score_is_in_the_table_in_pruning_and_in_a_study(
+    toy_score, toy, toy_set, toy_dynamics
+):
     values = confidence(toy_set, toy_dynamics)
     assert prune.score_table(toy_set, toy_dynamics)["confidence"].tolist() == values.tolist()
     kept = prune.prune(toy_set, toy_dynamics, "confidence", 1)
     assert not kept.balanced and kept.keep == "hard"
     assert kept.indices.tolist() == values.argsort(stable=True)[:12].tolist(), "low is hard"
     short = prune.prune(toy_set, toy_dynamics, "confidence", 1, last=1).indices
-    assert short.tolist() == confidence(toy_set, toy_dynamics, last=1).argsort(stable=True)[:12].tolist()
+    assert (
+        short.tolist()
+        == confidence(toy_set, toy_dynamics, last=1).argsort(stable=True)[:12].tolist()
+    )
     assert toy_set.rank(toy_dynamics, "confidence").info["ranked_by"] == "confidence"
-    table = study.run(toy_set, toy, [toy_dynamics], methods=["random", "confidence"], ipc_to=[1], **PLAIN)
+    table = study.run(
+        toy_set, toy, [toy_dynamics], methods=["random", "confidence"], ipc_to=[1], **PLAIN
+    )
     assert table.method.tolist() == ["random", "confidence"] and table.accuracy.notna().all()
-    assert "confidence" in {cell.selection.method for cell in study.grid(toy_set, [toy_dynamics], ablations.rules(), ipc_to=[1])}
-    assert {"confidence"} < {selection.method for selection in study.selections(toy_set, toy_dynamics, [1])}
+    assert "confidence" in {
+        cell.selection.method
+        for cell in study.grid(toy_set, [toy_dynamics], ablations.rules(), ipc_to=[1])
+    }
+    assert {"confidence"} < {
+        selection.method for selection in study.selections(toy_set, toy_dynamics, [1])
+    }
 
 
-def test_a_registered_score_is_in_the_figures_with_unit_and_direction(toy_score, toy_set, toy_dynamics):
+def test_a_registered_score_is_in_the_figures_with_unit_and_direction(
+    toy_score, toy_set, toy_dynamics
+):
     table = prune.score_table(toy_set, toy_dynamics)
     names = prune.score_names(table)
-    assert plots.two_scores(toy_set, table, "lbpe", "confidence").get_ylabel() == "confidence, 0..1 (low is hard)"
-    assert "−confidence" in [text.get_text() for text in plots.rank_correlations(table, names).get_xticklabels()]
-    assert plots.score_distributions(table, names).axes[2 * len(names) - 1].get_xlabel() == "confidence, 0..1\n(low is hard)"
+    assert plots.two_scores(toy_set, table, "lbpe", "confidence").get_ylabel() == (
+        "confidence, 0..1 (low is hard)"
+    )
+    assert "−confidence" in [
+        text.get_text() for text in plots.rank_correlations(table, names).get_xticklabels()
+    ]
+    assert plots.score_distributions(table, names).axes[2 * len(names) - 1].get_xlabel() == (
+        "confidence, 0..1\n(low is hard)"
+    )
     panels = plots.kept_by_method(toy_set, study.selections(toy_set, toy_dynamics, [1])).axes
-    assert "Conf." in " ".join(ax.get_title() for ax in panels) and tables.title_of("confidence") == "Conf."
+    assert (
+        "Conf." in " ".join(ax.get_title() for ax in panels)
+        and tables.title_of("confidence") == "Conf."
+    )
     agreement = ablations.agreement(toy_set, [toy_dynamics, toy_dynamics])
     assert agreement.set_index("score").loc["confidence", "spearman"] == pytest.approx(1)
     damaged = toy_dynamics.label_probability(range(60))[-3:].mean(0).argsort().argsort() < 6
-    found = noise.detection(noise.Case("formed", "symmetric", 10, toy_set, damaged, [toy_dynamics])).set_index("score")
+    found = noise.detection(
+        noise.Case("formed", "symmetric", 10, toy_set, damaged, [toy_dynamics])
+    ).set_index("score")
     assert found.loc["confidence", "auc"] == 1 and "confidence" in noise.every_rule()
 
 
 def first_cells(condensed, dynamics, wanted, *, skip: int = 0):
     """The first formed images of every class, after `skip` of them."""
-    of_class = [(condensed.formed_labels == label).nonzero().flatten() for label in condensed.formed_labels.unique()]
+    of_class = [
+        (condensed.formed_labels == label).nonzero().flatten()
+        for label in condensed.formed_labels.unique()
+    ]
     return torch.cat([members[skip : skip + wanted.per_class] for members in of_class])
 
 
 @pytest.fixture
 def toy_method():
     """A rule of ours that is no score, registered while a test runs."""
-    yield prune.register(prune.Method("first", "First", "easy", True, "none", first_cells, nests=True))
+    yield prune.register(
+        prune.Method("first", "First", "easy", True, "none", first_cells, nests=True)
+    )
     del prune.METHODS.registered["first"]
 
 
 def test_a_registered_rule_is_a_method_with_its_own_options(toy_method, toy, toy_set, toy_dynamics):
-    assert list(prune.METHODS)[-1] == "first" and toy_method.options == ("skip",) and tables.title_of("first") == "First"
-    assert prune.prune(toy_set, None, "first", 1, skip=1).indices.view(3, 4)[:, 0].tolist() == [1, 21, 41]
+    assert (
+        list(prune.METHODS)[-1] == "first"
+        and toy_method.options == ("skip",)
+        and tables.title_of("first") == "First"
+    )
+    assert prune.prune(toy_set, None, "first", 1, skip=1).indices.view(3, 4)[:, 0].tolist() == [
+        1,
+        21,
+        41,
+    ]
     table = study.run(toy_set, toy, [None], methods=["first"], ipc_to=[1], **PLAIN)
-    assert table.method.tolist() == ["first"] and table.balanced.all() and table.accuracy.notna().all()
-    assert parameters.validated("04_pruning", {"methods": "first,yoco"}).methods == ["first", "yoco"]
+    assert (
+        table.method.tolist() == ["first"] and table.balanced.all() and table.accuracy.notna().all()
+    )
+    assert parameters.validated("04_pruning", {"methods": "first,yoco"}).methods == [
+        "first",
+        "yoco",
+    ]
     with pytest.raises(ValueError, match="method='first' is registered already"):
         prune.register(toy_method)
     with pytest.raises(ValueError, match="needs='some' is unknown"):
@@ -87,19 +140,31 @@ def test_a_registered_rule_is_a_method_with_its_own_options(toy_method, toy, toy
 
 
 def test_a_score_says_what_is_wrong_with_it_and_with_its_options(toy_score, toy_set, toy_dynamics):
-    with pytest.raises(ValueError, match="score='confidence' is registered already; registered: lbpe, "):
+    with pytest.raises(
+        ValueError, match="score='confidence' is registered already; registered: lbpe, "
+    ):
         scores.register(toy_score)
     with pytest.raises(ValueError, match="direction='up' is unknown.*allowed: high, low"):
         scores.Score("x", "X", "x", "up", "early", confidence)
-    with pytest.raises(TypeError, match="option 'first' is not read by score='confidence'; it reads: last"):
+    with pytest.raises(
+        TypeError, match="option 'first' is not read by score='confidence'; it reads: last"
+    ):
         toy_score.read(toy_set, toy_dynamics, first=1)
     with pytest.raises(ValueError, match="score='confidence' needs dynamics, got None"):
         toy_score.read(toy_set, None)
-    assert torch.equal(toy_score.hardness(toy_set, toy_dynamics), -toy_score.read(toy_set, toy_dynamics))
+    assert torch.equal(
+        toy_score.hardness(toy_set, toy_dynamics), -toy_score.read(toy_set, toy_dynamics)
+    )
 
 
-def test_a_registered_score_is_a_choice_of_the_notebooks_and_the_command_line(toy_score, capsys, tmp_path, monkeypatch):
-    assert parameters.validated("04_pruning", {}).methods[-1] == "confidence" == parameters.validated("06_noise", {}).methods[-1]
+def test_a_registered_score_is_a_choice_of_the_notebooks_and_the_command_line(
+    toy_score, capsys, tmp_path, monkeypatch
+):
+    assert (
+        parameters.validated("04_pruning", {}).methods[-1]
+        == "confidence"
+        == parameters.validated("06_noise", {}).methods[-1]
+    )
     assert "prefix, confidence" in generate.cell("05_ablations")
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
@@ -108,8 +173,23 @@ def test_a_registered_score_is_a_choice_of_the_notebooks_and_the_command_line(to
     assert cli.main(["study", "--methods", "confidense"]) == 2
     assert "did you mean 'confidence'?" in capsys.readouterr().err
     monkeypatch.setenv("YOCO_RUNS", str(tmp_path))
-    short = ["--ipc", "1", "--outer-loops", "1", "--inner-loops", "1", "--width", "8", "--epochs", "1", "--dynamics", "1"]
-    assert cli.main(["study", *short, "--ipc-to", "1", "--methods", "confidence", "--also", ""]) == 0
+    short = [
+        "--ipc",
+        "1",
+        "--outer-loops",
+        "1",
+        "--inner-loops",
+        "1",
+        "--width",
+        "8",
+        "--epochs",
+        "1",
+        "--dynamics",
+        "1",
+    ]
+    assert (
+        cli.main(["study", *short, "--ipc-to", "1", "--methods", "confidence", "--also", ""]) == 0
+    )
     assert "confidence" in capsys.readouterr().out
 
 
@@ -147,13 +227,25 @@ def toy_condenser():
 def test_a_registered_condenser_condenses_and_is_gone_on_with(toy_condenser, toy, tmp_path):
     common = {"method": "paint", "ipc": 2, "preset": "smoke", "progress": False, "device": "cpu"}
     whole, checkpoint = condense.condense(toy, **common), tmp_path / "checkpoint.safetensors"
-    assert whole.factor == 1 == condense.factor_of("paint", 32) and whole.method == "paint" and whole.info["finished"]
-    assert whole.info["settings"] == {"iterations": 4, "rate": 0.5} and not torch.equal(whole.images, condense.start_set(toy, "paint", 2).images)
+    assert (
+        whole.factor == 1 == condense.factor_of("paint", 32)
+        and whole.method == "paint"
+        and whole.info["finished"]
+    )
+    assert whole.info["settings"] == {"iterations": 4, "rate": 0.5} and not torch.equal(
+        whole.images, condense.start_set(toy, "paint", 2).images
+    )
     stopped = condense.condense(toy, **common, checkpoint=checkpoint, time_budget=0)
-    assert stopped.info["steps"] < 4 and torch.equal(condense.condense(toy, **common, checkpoint=checkpoint).images, whole.images)
+    assert stopped.info["steps"] < 4 and torch.equal(
+        condense.condense(toy, **common, checkpoint=checkpoint).images, whole.images
+    )
     again = condense.condense(toy, **common, start=whole, rate=0)
     assert torch.equal(again.images, whole.images) and again.info["start"] == whole.fingerprint
-    refused = {"expert_folder=": {"expert_folder": tmp_path}, "nested=True is for ncfm": {"nested": True}, "setting='rat'": {"rat": 1}}
+    refused = {
+        "expert_folder=": {"expert_folder": tmp_path},
+        "nested=True is for ncfm": {"nested": True},
+        "setting='rat'": {"rat": 1},
+    }
     for told, wrong in refused.items():
         with pytest.raises(ValueError, match=told):
             condense.condense(toy, **common, **wrong)
@@ -164,16 +256,24 @@ def test_a_registered_condenser_condenses_and_is_gone_on_with(toy_condenser, toy
 def test_a_registered_condenser_is_in_studies_and_figures(toy_condenser, toy):
     short = {"epochs": 1, "width": 8, "precision": "float32", "progress": False, "device": "cpu"}
     table, made = study.condensations(toy, ["paint"], 60.0, ipc=1, **short)
-    assert set(table.subset) == {"start", "condensed"} and set(table.steps) == {50} and table.accuracy.notna().all()
+    assert (
+        set(table.subset) == {"start", "condensed"}
+        and set(table.steps) == {50}
+        and table.accuracy.notna().all()
+    )
     assert plots.loss_curve(made["paint"]).get_ylabel() == "distance of levels"
     assert "paint" in [text.get_text() for text in plots.condensations(table).get_xticklabels()]
     assert lbpe_settings(made["paint"]) == (2, 3)
     recorded = record(made["paint"], seed=0, **short)
-    table = study.run(made["paint"], toy, [recorded], methods=["random"], ipc_to=[1], jobs=1, **short)
+    table = study.run(
+        made["paint"], toy, [recorded], methods=["random"], ipc_to=[1], jobs=1, **short
+    )
     assert table.condensation.tolist() == ["paint"] and table.accuracy.notna().all()
 
 
-def test_a_registered_condenser_is_a_choice_of_the_notebooks_and_the_command_line(toy_condenser, capsys, tmp_path, monkeypatch):
+def test_a_registered_condenser_is_a_choice_of_the_notebooks_and_the_command_line(
+    toy_condenser, capsys, tmp_path, monkeypatch
+):
     assert parameters.validated("01_condensation", {}).compare[-1] == "paint"
     assert "ncfm, paint" in generate.cell("01_condensation")
     monkeypatch.setenv("COLUMNS", "1000")
@@ -184,7 +284,10 @@ def test_a_registered_condenser_is_a_choice_of_the_notebooks_and_the_command_lin
     assert "did you mean 'paint'?" in capsys.readouterr().err
     monkeypatch.setenv("YOCO_RUNS", str(tmp_path))
     assert cli.main(["condense", "--method", "paint", "--ipc", "1", "--iterations", "3"]) == 0
-    assert "made condensed.safetensors: paint of digits, 1 images a class, factor 1" in capsys.readouterr().out
+    assert (
+        "made condensed.safetensors: paint of digits, 1 images a class, factor 1"
+        in capsys.readouterr().out
+    )
 
 
 def test_the_page_about_adding_your_own_runs_as_it_stands(tmp_path, monkeypatch):
@@ -197,9 +300,21 @@ def test_the_page_about_adding_your_own_runs_as_it_stands(tmp_path, monkeypatch)
             if code.startswith("# mine.py"):
                 (tmp_path / "mine.py").write_text(code)
             exec(code, names)
-        assert names["mine"].info["settings"]["model"] == "mine:Small" == names["recorded"].info["model"]
-        assert names["data"].name == "mine:stripes" and names["blended"].method == "blend" and 0 <= names["accuracy"] <= 100
-        assert names["kept"].method == "every-other" and len(names["kept"].indices) == 40 and "confidence" in names["table"].columns
+        assert (
+            names["mine"].info["settings"]["model"]
+            == "mine:Small"
+            == names["recorded"].info["model"]
+        )
+        assert (
+            names["data"].name == "mine:stripes"
+            and names["blended"].method == "blend"
+            and 0 <= names["accuracy"] <= 100
+        )
+        assert (
+            names["kept"].method == "every-other"
+            and len(names["kept"].indices) == 40
+            and "confidence" in names["table"].columns
+        )
     finally:
         scores.SCORES.pop("confidence", None)
         prune.METHODS.registered.pop("every-other", None)

@@ -1,4 +1,6 @@
-"""Benchmarks that train on sets, and keep what is done: the last batch of an epoch, accuracy against the time of condensing."""
+"""Benchmarks that train on sets, and keep what is done: the last batch of an epoch, accuracy
+against the time of condensing.
+"""
 
 from dataclasses import replace
 
@@ -28,7 +30,9 @@ def trained(monkeypatch):
 @pytest.mark.parametrize("count", [1, 40, 63, 64, 65, 128, 129, 200, 400])
 @pytest.mark.parametrize("way", train.LAST_BATCHES)
 def test_the_smallest_batch_is_that_of_an_epoch(count, way):
-    assert last_batch.smallest(count, way, 64) == min(map(len, train.batches(count, 64, generator(0), way)))
+    assert last_batch.smallest(count, way, 64) == min(
+        map(len, train.batches(count, 64, generator(0), way))
+    )
 
 
 def test_parts_are_the_first_of_each_class_and_balanced_as_far_as_can_be(toy_set):
@@ -38,38 +42,81 @@ def test_parts_are_the_first_of_each_class_and_balanced_as_far_as_can_be(toy_set
 
 def test_a_second_start_trains_what_the_table_lacks(toy, toy_set, tmp_path, trained, monkeypatch):
     monkeypatch.setattr(last_batch, "IMAGES", (20, 60))
-    monkeypatch.setattr(last_batch, "Protocol", lambda epochs, **options: train.Protocol(epochs, batch_size=16, **options))
+    monkeypatch.setattr(
+        last_batch,
+        "Protocol",
+        lambda epochs, **options: train.Protocol(epochs, batch_size=16, **options),
+    )
     path = tmp_path / "table.csv"
     first = last_batch.measured(toy_set, toy, path, 1, 2, most=3)
-    assert len(first) == 3 == len(pd.read_csv(path)) and first.smallest_batch.tolist() == [10, 4, 15]
+    assert len(first) == 3 == len(pd.read_csv(path)) and first.smallest_batch.tolist() == [
+        10,
+        4,
+        15,
+    ]
     whole = last_batch.measured(toy_set, toy, path, 1, 2, most=None)
     assert trained == list(range(8)) and whole.accuracy.tolist() == whole.images.tolist()
     other = replace(toy_set, images=1 - toy_set.images)
-    assert len(last_batch.measured(other, toy, path, 1, 1, most=None)) == 12, "another set is trained on as well"
+    assert len(last_batch.measured(other, toy, path, 1, 1, most=None)) == 12, (
+        "another set is trained on as well"
+    )
 
 
 def test_whole_batches_are_trained_once_and_drawn_both_ways(toy_set, monkeypatch):
     monkeypatch.setattr(last_batch, "IMAGES", (40, 64, 128, 129))
-    small = replace(toy_set, images=torch.cat([toy_set.images] * 10), labels=toy_set.labels.repeat_interleave(10))
+    small = replace(
+        toy_set,
+        images=torch.cat([toy_set.images] * 10),
+        labels=toy_set.labels.repeat_interleave(10),
+    )
     work, rows = last_batch.plan(small, 1, 1)
-    assert [(row["images"], row["last_batch"]) for row in rows] == [(40, "even"), (64, "even"), (128, "even"), (129, "even"), (129, "small")]
-    assert [len(training.images) for training in work] == [40, 64, 128, 129, 129] and work[4].protocol.last_batch == "small"
+    assert [(row["images"], row["last_batch"]) for row in rows] == [
+        (40, "even"),
+        (64, "even"),
+        (128, "even"),
+        (129, "even"),
+        (129, "small"),
+    ]
+    assert [len(training.images) for training in work] == [40, 64, 128, 129, 129] and work[
+        4
+    ].protocol.last_batch == "small"
     lines = last_batch.draw(pd.DataFrame(rows).assign(accuracy=range(5))).lines
     assert [line.get_ydata().tolist() for line in lines[1:4:2]] == [[0, 1, 2, 3], [0, 1, 2, 4]]
 
 
-def test_snapshots_are_trained_on_once_and_joined_with_their_minutes(toy, toy_set, tmp_path, trained):
+def test_snapshots_are_trained_on_once_and_joined_with_their_minutes(
+    toy, toy_set, tmp_path, trained
+):
     toy_set.save(tmp_path / "set.safetensors")
-    snapshots = pd.DataFrame({"path": ["set.safetensors"] * 2, "method": ["ncfm"] * 2, "minutes": [0.0, 3.0], "steps": [0, 0]})
-    (tmp_path / "results.csv").write_text("set.safetensors,0,5,0,7,12.5,3\nset.safetensors,0,1,0,7,1.0,3\n")
+    snapshots = pd.DataFrame(
+        {
+            "path": ["set.safetensors"] * 2,
+            "method": ["ncfm"] * 2,
+            "minutes": [0.0, 3.0],
+            "steps": [0, 0],
+        }
+    )
+    (tmp_path / "results.csv").write_text(
+        "set.safetensors,0,5,0,7,12.5,3\nset.safetensors,0,1,0,7,1.0,3\n"
+    )
     condensing_time.measure(snapshots, tmp_path, toy, epochs=7, seeds=2)
     assert trained == [1], "seed 0 was there"
     results = condensing_time.read_results(tmp_path / "results.csv")
-    loops = pd.DataFrame([("idc", 5, 120.0, 3, 0, 40.0)], columns=["method", "steps", "seconds", "epochs", "seed", "accuracy"])
+    loops = pd.DataFrame(
+        [("idc", 5, 120.0, 3, 0, 40.0)],
+        columns=["method", "steps", "seconds", "epochs", "seed", "accuracy"],
+    )
     found = condensing_time.table(snapshots, results, loops)
     assert found[["method", "minutes", "accuracy"]].to_numpy().tolist() == [
-        ["idc", 2.0, 40.0], ["ncfm", 0.0, 12.5], ["ncfm", 0.0, 60.0], ["ncfm", 3.0, 12.5], ["ncfm", 3.0, 60.0],
-    ]  # fmt: skip
+        ["idc", 2.0, 40.0],
+        ["ncfm", 0.0, 12.5],
+        ["ncfm", 0.0, 60.0],
+        ["ncfm", 3.0, 12.5],
+        ["ncfm", 3.0, 60.0],
+    ]
     ax = condensing_time.draw(found)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["IDC, 3 epochs", "NCFM, 7 epochs"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "IDC, 3 epochs",
+        "NCFM, 7 epochs",
+    ]
     assert isinstance(condensing_time.load("zoo:digits-idc-ipc10", tmp_path), CondensedSet)

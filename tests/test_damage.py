@@ -1,4 +1,6 @@
-"""Files damaged at random: each loads as what was written, or is refused with yoco's own error; nothing else ever happens."""
+"""Files damaged at random: each loads as what was written, or is refused with yoco's own error;
+nothing else ever happens.
+"""
 
 import random
 import time
@@ -16,7 +18,8 @@ from yoco.sets import published
 from yoco.utils import tensor_files
 
 DAMAGES = 130  # of each of the formats: more than 1,300 in all
-SLOW = 60.0  # seconds of processor time, thousands of times what a load takes: memory or loops without end
+# seconds of processor time, thousands of times what a load takes: memory or loops without end
+SLOW = 60.0
 
 
 def same(held, other):
@@ -26,17 +29,39 @@ def same(held, other):
 
 def condensed(path):
     found = CondensedSet.load(path)
-    return [found.images, found.labels], (found.factor, found.classes, found.mean, found.std, found.method, found.info)
+    return [found.images, found.labels], (
+        found.factor,
+        found.classes,
+        found.mean,
+        found.std,
+        found.method,
+        found.info,
+    )
 
 
 def recorded(path):
     found = Dynamics.load(path)
-    return [found.logits, found.kept, found.correct, found.aum, found.labels, found.final_logits, found.features], found.info
+    return [
+        found.logits,
+        found.kept,
+        found.correct,
+        found.aum,
+        found.labels,
+        found.final_logits,
+        found.features,
+    ], found.info
 
 
 def ranked(path):
     found = RankedSet.open(path)
-    return list(found.take(per_class=found.ranks)), (found.factor, found.classes, found.mean, found.std, found.method, found.info)
+    return list(found.take(per_class=found.ranks)), (
+        found.factor,
+        found.classes,
+        found.mean,
+        found.std,
+        found.method,
+        found.info,
+    )
 
 
 def expert(path):
@@ -59,7 +84,13 @@ OURS = {
     ),
     "results.csv": results,
 }
-PUBLISHED = {"idc.pt": "idc", "dsa.pt": "dsa", "images_best.pt": "mtt", "kip.npz": "kip", "kip.pt": "kip"}
+PUBLISHED = {
+    "idc.pt": "idc",
+    "dsa.pt": "dsa",
+    "images_best.pt": "mtt",
+    "kip.npz": "kip",
+    "kip.pt": "kip",
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +101,32 @@ def written(tmp_path_factory, toy, toy_set, toy_dynamics):
     toy_set.save(folder / "condensed.safetensors")
     toy_dynamics.save(folder / "dynamics.safetensors")
     toy_set.rank(toy_dynamics).save(folder / "ranked.safetensors")
-    mtt_experts.train_experts(toy, folder, mtt_experts.ExpertSettings(epochs=2, width=4, batch_size=64), count=1, **exact)
+    mtt_experts.train_experts(
+        toy, folder, mtt_experts.ExpertSettings(epochs=2, width=4, batch_size=64), count=1, **exact
+    )
     kip = {"preset": "smoke", "iterations": 2, "kernel": "fc", "real_batch": 12}
-    condense.condense(toy, "kip", ipc=1, checkpoint=folder / "checkpoint.safetensors", **kip, **exact)
-    study.run(toy_set, toy, [toy_dynamics], methods=["yoco", "random"], ipc_to=[1], epochs=1, width=4, results=folder / "results.csv", **exact)
-    images, labels = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(3).repeat_interleave(2)
+    condense.condense(
+        toy, "kip", ipc=1, checkpoint=folder / "checkpoint.safetensors", **kip, **exact
+    )
+    study.run(
+        toy_set,
+        toy,
+        [toy_dynamics],
+        methods=["yoco", "random"],
+        ipc_to=[1],
+        epochs=1,
+        width=4,
+        results=folder / "results.csv",
+        **exact,
+    )
+    images, labels = (
+        torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.arange(3).repeat_interleave(2),
+    )
     torch.save([images, labels], folder / "idc.pt")
-    torch.save({"data": [[images * 2 - 1, labels]], "accs_all_exps": {"ConvNet": [1.0]}}, folder / "dsa.pt")
+    torch.save(
+        {"data": [[images * 2 - 1, labels]], "accs_all_exps": {"ConvNet": [1.0]}}, folder / "dsa.pt"
+    )
     torch.save(images * 2 - 1, folder / "images_best.pt")
     torch.save(labels, folder / "labels_best.pt")
     hot = torch.nn.functional.one_hot(labels, 3) - 1 / 3
@@ -86,12 +136,16 @@ def written(tmp_path_factory, toy, toy_set, toy_dynamics):
 
 
 def damaged(whole: bytes, source: random.Random) -> bytes:
-    """`whole` after one or two accidents; half of them in its first kilobyte, where the headers are."""
+    """`whole` after one or two accidents; half of them in its first kilobyte, where the headers
+    are.
+    """
     held = bytearray(whole)
     for _ in range(source.choice([1, 1, 1, 2])):
         end = min(len(held), 1000) if source.random() < 0.5 else len(held)
         at, length = source.randrange(max(1, end)), source.choice([1, 1, 2, 8, 64, 512])
-        accident = source.choice(["bit", "byte", "random", "zeros", "cut", "drop", "insert", "again", "digit"])
+        accident = source.choice(
+            ["bit", "byte", "random", "zeros", "cut", "drop", "insert", "again", "digit"]
+        )
         if accident == "bit":
             held[at] ^= 1 << source.randrange(8)
         elif accident == "byte":
@@ -108,7 +162,8 @@ def damaged(whole: bytes, source: random.Random) -> bytes:
             held[at:at] = source.randbytes(length)
         elif accident == "again":
             held[at:at] = held[at : at + length]
-        elif digits := [i for i, byte in enumerate(held) if chr(byte).isdigit()]:  # where JSON and CSV stay what they are
+        # where JSON and CSV stay what they are
+        elif digits := [i for i, byte in enumerate(held) if chr(byte).isdigit()]:
             held[source.choice(digits)] = ord(source.choice("0123456789"))
         if not held:
             break
@@ -116,7 +171,9 @@ def damaged(whole: bytes, source: random.Random) -> bytes:
 
 
 def outcomes(load, path, whole):
-    """What loading each of the damaged versions of a file came to: a sentence, or what was loaded."""
+    """What loading each of the damaged versions of a file came to: a sentence, or what was
+    loaded.
+    """
     source = random.Random(path.name)
     for _ in range(DAMAGES):
         path.write_bytes(damaged(whole, source))
@@ -140,8 +197,13 @@ def test_a_damaged_file_of_ours_is_what_was_written_or_refused(written, tmp_path
     refused = 0
     for found in outcomes(OURS[name], path, whole):
         refused += found is None
-        assert found is None or name == "results.csv" or (same(found[0], tensors) and found[1] == values)
-        if found is not None and name == "results.csv":  # a row may be missing: it is trained again; none may differ
+        assert (
+            found is None
+            or name == "results.csv"
+            or (same(found[0], tensors) and found[1] == values)
+        )
+        # a row may be missing: it is trained again; none may differ
+        if found is not None and name == "results.csv":
             assert all(values[fingerprint] == row for fingerprint, row in found[1].items())
     assert refused > DAMAGES / 3
 
@@ -158,7 +220,11 @@ def test_a_damaged_published_file_is_a_valid_set_or_refused(written, tmp_path, n
     refused = 0
     for found in outcomes(load, path, whole):
         refused += found is None
-        assert found is None or (found.images.isfinite().all() and found.images.abs().max() <= published.MOST and len(found.form()[0]) > 0)
+        assert found is None or (
+            found.images.isfinite().all()
+            and found.images.abs().max() <= published.MOST
+            and len(found.form()[0]) > 0
+        )
     assert refused > DAMAGES / 3
 
 
@@ -167,5 +233,8 @@ def test_checksums_catch_what_every_other_check_lets_pass(written, tmp_path):
     whole = bytearray((written / "condensed.safetensors").read_bytes())
     whole[-5] ^= 1
     (tmp_path / "x.safetensors").write_bytes(whole)
-    with pytest.raises(ValueError, match="x.safetensors is damaged: .* does not have the checksum that it was written with"):
+    with pytest.raises(
+        ValueError,
+        match="x.safetensors is damaged: .* does not have the checksum that it was written with",
+    ):
         CondensedSet.load(tmp_path / "x.safetensors")

@@ -1,4 +1,6 @@
-"""Every fast path against the literal implementation (benchmarks/literal.py): float32 to rounding, bfloat16 by cosine."""
+"""Every fast path against the literal implementation (benchmarks/literal.py): float32 to rounding,
+bfloat16 by cosine.
+"""
 
 import functools
 import json
@@ -22,13 +24,22 @@ from yoco.utils import device, seeds
 
 CPU = torch.device("cpu")
 compiles = pytest.mark.skipif(not device.can_compile(CPU), reason="no C++ compiler here")
-# compiling takes a minute at the paper's depth: in each precision with CI=true, otherwise a training step of a layer less in this processor's own
-PAPER, SHALLOW = ({"name": name, "channels": 3, "classes": 10, "size": 32} for name in ("convnet-d3-w32", "convnet-d2-w32"))
+# compiling takes a minute at the paper's depth: in each precision with CI=true, otherwise a
+# training step of a layer less in this processor's own
+PAPER, SHALLOW = (
+    {"name": name, "channels": 3, "classes": 10, "size": 32}
+    for name in ("convnet-d3-w32", "convnet-d2-w32")
+)
 WAYS = [
     pytest.param(PAPER, "float32", False, id="eager"),
-    *(pytest.param(PAPER, how, True, marks=[compiles, pytest.mark.slow], id=f"compiled-{how}") for how in ("float32", "bfloat16")),
+    *(
+        pytest.param(PAPER, how, True, marks=[compiles, pytest.mark.slow], id=f"compiled-{how}")
+        for how in ("float32", "bfloat16")
+    ),
 ]
-QUICK = pytest.param(SHALLOW, device.choose_precision("auto", CPU), True, marks=[compiles], id="compiled")
+QUICK = pytest.param(
+    SHALLOW, device.choose_precision("auto", CPU), True, marks=[compiles], id="compiled"
+)
 
 
 def agree(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
@@ -42,9 +53,14 @@ def agree(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
 def test_matching_is_the_literal_one(network, precision, compiled):
     model = models.build_seeded(0, **network)
     source = seeds.generator(0)
-    real, images = torch.randn(8, 3, 32, 32, generator=source), torch.rand(2, 3, 32, 32, generator=source).requires_grad_()
+    real, images = (
+        torch.randn(8, 3, 32, 32, generator=source),
+        torch.rand(2, 3, 32, 32, generator=source).requires_grad_(),
+    )
     theirs = literal.match(model, real, formation.form(images, 2), 3)
-    ours = GradientMatcher(model, "l2", precision=precision, compiled=compiled).match(model, real, formation.form(images, 2), 3)
+    ours = GradientMatcher(model, "l2", precision=precision, compiled=compiled).match(
+        model, real, formation.form(images, 2), 3
+    )
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-4 if precision == "float32" else 0.05)
     agree(torch.autograd.grad(ours, images)[0], torch.autograd.grad(theirs, images)[0], precision)
 
@@ -59,11 +75,20 @@ def test_an_epoch_of_training_is_the_literal_one(network, precision, compiled):
     start, theirs, ours = (models.build_seeded(1, **network) for _ in range(3))
     source = seeds.generator(0)
     step = training.Step(ours, training.Optimiser().build(ours), precision, compiled)
-    how = {"augmentation": augment.Augmentation(augment.EVALUATION), "batch_size": 8, "last_batch": "small"}
+    how = {
+        "augmentation": augment.Augmentation(augment.EVALUATION),
+        "batch_size": 8,
+        "last_batch": "small",
+    }
     training.epoch(step, images, labels, source, classes=10, **how)
     source = seeds.generator(0)  # the same draws in the same order
-    loader = [(index, images[index], labels[index]) for index in torch.randperm(20, generator=source).split(8)]
-    for _ in literal.train_epoch(theirs, literal.sgd(theirs), loader, 10, augment.EVALUATION, source):
+    loader = [
+        (index, images[index], labels[index])
+        for index in torch.randperm(20, generator=source).split(8)
+    ]
+    for _ in literal.train_epoch(
+        theirs, literal.sgd(theirs), loader, 10, augment.EVALUATION, source
+    ):
         pass
     agree(weights(ours) - weights(start), weights(theirs) - weights(start), precision)
 
@@ -87,7 +112,10 @@ def test_one_compilation_serves_every_network_and_batch_size():
 def test_compiled_outputs_are_the_eager_ones(toy):
     model = models.build_seeded(0, "convnet-d1-w8", 3, 3, 16).eval()
     inputs = torch.randn(11, 3, 16, 16)
-    eager, compiled = (training.outputs(model, lambda part: inputs[part], 11, "float32", compiled=how, batch=4) for how in (False, True))
+    eager, compiled = (
+        training.outputs(model, lambda part: inputs[part], 11, "float32", compiled=how, batch=4)
+        for how in (False, True)
+    )
     assert torch.allclose(eager, compiled, atol=1e-5) and not compiled.requires_grad
 
 
@@ -108,7 +136,9 @@ def test_short_runs_and_machines_without_a_compiler_stay_eager(monkeypatch):
 
 def test_no_compiler_still_condenses_and_says_so(toy, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    made = condense.condense(toy, "idc", 1, preset="smoke", outer_loops=1, inner_loops=1, width=4, progress=False)
+    made = condense.condense(
+        toy, "idc", 1, preset="smoke", outer_loops=1, inner_loops=1, width=4, progress=False
+    )
     assert made.info["compiled"] is False and made.info["precision"] in ("float32", "bfloat16")
 
 
@@ -118,7 +148,9 @@ def test_what_does_not_compile_runs_as_written(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
     double = device.compiled(lambda values: values * 2)
-    with pytest.warns(UserWarning, match="could not compile <lambda> .* runs uncompiled: .*that is no C"):
+    with pytest.warns(
+        UserWarning, match="could not compile <lambda> .* runs uncompiled: .*that is no C"
+    ):
         assert double(torch.tensor(3.0)) == 6
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -155,13 +187,15 @@ def test_what_is_left_of_a_block_ends_as_the_whole_would_have(toy, toy_set):
 def test_dynamics_side_by_side_are_those_of_one_thread(toy_set):
     options = {"epochs": 3, "width": 8, "precision": "float32", "progress": False}
     several = dict(dynamics.record_many(toy_set, seeds=[4, 5], **options))
-    (seed, again), = dynamics.record_many(toy_set, seeds=[4, 5], only=[5], **options)
+    ((seed, again),) = dynamics.record_many(toy_set, seeds=[4, 5], only=[5], **options)
     assert sorted(several) == [4, 5] and seed == 5 and torch.equal(again.logits, several[5].logits)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     alone = dynamics.record(toy_set, seed=5, **options)
     torch.set_num_threads(threads)
-    assert torch.equal(alone.logits, several[5].logits) and torch.equal(alone.final_logits, several[5].final_logits)
+    assert torch.equal(alone.logits, several[5].logits) and torch.equal(
+        alone.final_logits, several[5].final_logits
+    )
 
 
 def test_jobs_by_device():
@@ -177,10 +211,14 @@ def test_an_inner_loop_of_either_side_moves_images_and_network(side):
     data = cases.random_data(classes=2, per_class=40, size=16)
     source = seeds.generator(0)
     if side == "literal":
-        loops = literal.InnerLoops(data, condense.real_set(data, 1, 2, 0).images, 2, lr=0.1, device=CPU, source=source)
+        loops = literal.InnerLoops(
+            data, condense.real_set(data, 1, 2, 0).images, 2, lr=0.1, device=CPU, source=source
+        )
         run = lambda: loops.step(4, 8)
     else:
-        settings = condense.settings_for("paper", 16, 1, {"real_batch": 4, "network_images": 8, "image_lr": 0.1})
+        settings = condense.settings_for(
+            "paper", 16, 1, {"real_batch": 4, "network_images": 8, "image_lr": 0.1}
+        )
         loops = GradientMatching(data, 1, 2, settings, source, CPU, "float32", False)
         run = lambda: loops.step(1)
     images, network = loops.images.detach().clone(), weights(loops.model)
@@ -191,23 +229,50 @@ def test_an_inner_loop_of_either_side_moves_images_and_network(side):
 
 @pytest.mark.slow
 def test_benchmark_writes_what_the_readme_says(monkeypatch):
-    monkeypatch.setenv("YOCO_COMPILE", "0")  # in the sides' processes too: seconds in place of a minute
+    # in the sides' processes too: seconds in place of a minute
+    monkeypatch.setenv("YOCO_COMPILE", "0")
     case = measure("train_40", "cpu", repeats=1)
-    assert {"name", "literal_s", "ours_s", "ratio", "device", "precision", "threads", "ours_mb"} <= set(case)
-    assert case["ratio"] == pytest.approx(case["literal_s"] / case["ours_s"]) and case["ours_mb"] > 100
+    assert {
+        "name",
+        "literal_s",
+        "ours_s",
+        "ratio",
+        "device",
+        "precision",
+        "threads",
+        "ours_mb",
+    } <= set(case)
+    assert (
+        case["ratio"] == pytest.approx(case["literal_s"] / case["ours_s"]) and case["ours_mb"] > 100
+    )
     assert json.loads(json.dumps(case)) == case
     bound = limit([{**case, "name": "train_400"}], CPU)
-    assert bound["train_400_share"] == pytest.approx(case["images_per_s"] / bound["convolutions_images_per_s"])
+    assert bound["train_400_share"] == pytest.approx(
+        case["images_per_s"] / bound["convolutions_images_per_s"]
+    )
 
 
 def test_growth_is_drawn_from_its_table():
     rows = [
-        {"across": across, "classes": n, "ipc": n, "side": side, "seconds": n * 2.0, "memory_mb": 100.0}
-        for across in ("classes", "ipc") for n in (1, 10) for side in ("literal", "ours")
+        {
+            "across": across,
+            "classes": n,
+            "ipc": n,
+            "side": side,
+            "seconds": n * 2.0,
+            "memory_mb": 100.0,
+        }
+        for across in ("classes", "ipc")
+        for n in (1, 10)
+        for side in ("literal", "ours")
     ]
     figure = growth.draw(pd.DataFrame(rows))
     line = figure.axes[0].lines[0]
-    assert list(line.get_xdata()) == [1, 10] and list(line.get_ydata()) == [2, 20] and figure.axes[0].get_ylabel() == "time of one inner loop (s)"
+    assert (
+        list(line.get_xdata()) == [1, 10]
+        and list(line.get_ydata()) == [2, 20]
+        and figure.axes[0].get_ylabel() == ("time of one inner loop (s)")
+    )
 
 
 def test_compiled_code_is_kept_apart_by_instruction_set(monkeypatch):
@@ -220,7 +285,9 @@ def test_compiled_code_is_kept_apart_by_instruction_set(monkeypatch):
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert device.separate_cache() != first
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", torch._inductor.runtime.cache_dir_utils.default_cache_dir())
+    monkeypatch.setenv(
+        "TORCHINDUCTOR_CACHE_DIR", torch._inductor.runtime.cache_dir_utils.default_cache_dir()
+    )
     assert device.separate_cache().endswith("-AVX512-AVX2")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/of/the/user")
     assert device.separate_cache() == "/of/the/user"

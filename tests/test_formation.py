@@ -23,7 +23,12 @@ def test_form_of_pack_keeps_order_at_any_factor(factor, size):
 
 @pytest.mark.parametrize("factor, size", [(4, 16), (3, 224)])
 def test_white_stays_within_0_and_1(factor, size):
-    assert F.interpolate(torch.ones(1, 1, size, size), cell_size(size, factor), mode="bilinear", antialias=True).max() > 1
+    assert (
+        F.interpolate(
+            torch.ones(1, 1, size, size), cell_size(size, factor), mode="bilinear", antialias=True
+        ).max()
+        > 1
+    )
     assert pack(torch.ones(factor**2, 1, size, size), factor, size, "antialias").max() == 1
 
 
@@ -31,7 +36,9 @@ def test_white_stays_within_0_and_1(factor, size):
 def test_a_cell_is_its_image_shrunk_by_the_mode(mode):
     images = torch.rand(4, 3, 32, 32)
     smooth = {"mode": "bilinear", "align_corners": False, "antialias": True}
-    expected = images[:, :, ::2, ::2] if mode == "nearest" else F.interpolate(images, (16, 16), **smooth)
+    expected = (
+        images[:, :, ::2, ::2] if mode == "nearest" else F.interpolate(images, (16, 16), **smooth)
+    )
     assert torch.allclose(cells(pack(images, 2, 32, mode), 2), expected, atol=1e-6)
     assert torch.equal(pack(images, 2, 32), pack(images, 2, 32, "nearest"))
     with pytest.raises(ValueError, match="mode='bilinear' is unknown.*allowed: nearest, antialias"):
@@ -47,7 +54,9 @@ def test_formed_image_is_the_cell_of_its_number_enlarged(factor):
     for n in range(3):
         for row in range(factor):
             for column in range(factor):
-                cell = condensed[n : n + 1, :, row * side : (row + 1) * side, column * side : (column + 1) * side]
+                cell = condensed[
+                    n : n + 1, :, row * side : (row + 1) * side, column * side : (column + 1) * side
+                ]
                 expected = F.interpolate(cell, (size, size), mode="bilinear", align_corners=False)
                 assert torch.equal(formed[n * factor**2 + row * factor + column], expected[0])
 
@@ -56,7 +65,8 @@ def test_where_factor_does_not_divide_the_border_is_mid_grey():
     assert cell_size(32, 3) == 11
     parts = cells(torch.zeros(1, 1, 32, 32), 3)
     assert parts.shape == (9, 1, 11, 11)
-    assert (parts[8, 0, -1] == 0.5).all() and (parts[8, 0, :, -1] == 0.5).all()  # 33 is padded from 32
+    # 33 is padded from 32
+    assert (parts[8, 0, -1] == 0.5).all() and (parts[8, 0, :, -1] == 0.5).all()
     assert (parts[8, 0, :-1, :-1] == 0).all() and (parts[0] == 0).all()
 
 

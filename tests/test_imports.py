@@ -12,7 +12,16 @@ import yoco
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = ("torch", "numpy", "matplotlib", "pydantic")
 LATER = ("pandas", "seaborn", "scipy", "sklearn", "matplotlib.pyplot")
-HEAVY = ("torchvision", "torch._dynamo", "sympy", "ipywidgets", "IPython", "papermill", "dask", "distributed")
+HEAVY = (
+    "torchvision",
+    "torch._dynamo",
+    "sympy",
+    "ipywidgets",
+    "IPython",
+    "papermill",
+    "dask",
+    "distributed",
+)
 FIRST_CELL = """
 import yoco
 from yoco import plots, workflow as runs
@@ -27,9 +36,12 @@ plots.use_style()
 @functools.cache
 def modules_after(code: str) -> frozenset[str]:
     """What a fresh interpreter has imported after `code`."""
-    tell = "print('\\n' + ' '.join(sys.modules), file=sys.__stdout__, flush=True)\nos._exit(0)"  # at once: tearing torch down takes half a second
+    # at once: tearing torch down takes half a second
+    tell = "print('\\n' + ' '.join(sys.modules), file=sys.__stdout__, flush=True)\nos._exit(0)"
     told = f"{code}\nimport os, sys\n{tell}"
-    run = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return frozenset(run.stdout.splitlines()[-1].split())
 
 
@@ -46,10 +58,22 @@ def test_the_first_cell_of_a_notebook_draws_and_compiles_nothing():
     assert imported(FIRST_CELL, (*LATER, *HEAVY)) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["condense", "--help"], ["sweep", "--help"]])
-@pytest.mark.parametrize("start", ["from yoco.cli import main; main()", "import runpy; runpy.run_module('yoco', run_name='__main__')"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["run", "--help"], ["condense", "--help"], ["sweep", "--help"]],
+)
+@pytest.mark.parametrize(
+    "start",
+    [
+        "from yoco.cli import main; main()",
+        ("import runpy; runpy.run_module('yoco', run_name='__main__')"),
+    ],
+)
 def test_help_needs_no_torch(start, arguments):
-    code = f"import sys\nsys.argv = {['yoco', *arguments]}\ntry:\n    {start}\nexcept SystemExit as end:\n    assert not end.code"
+    code = (
+        f"import sys\nsys.argv = {['yoco', *arguments]}\ntry:\n    {start}\nexcept SystemExit as "
+        "end:\n    assert not end.code"
+    )
     assert imported(code, (*TORCH, *LATER, *HEAVY)) == []
 
 
@@ -66,7 +90,13 @@ evaluate.evaluate(*half, tiny, epochs=1, seed=0, width=4, precision="float32")
 
 
 def test_the_command_line_tells_the_version():
-    told = subprocess.run([sys.executable, "-m", "yoco", "--version"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-m", "yoco", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert told == f"yoco {yoco.__version__}\n"
 
 
@@ -81,6 +111,12 @@ def test_every_public_name_is_there_and_completed():
 
 
 def test_a_public_name_is_imported_when_it_is_used():
-    code = "import yoco\nassert yoco.evaluate.evaluate and yoco.condense.condense and yoco.CondensedSet.load\nfrom yoco import study, RankedSet"
+    code = (
+        "import yoco\nassert yoco.evaluate.evaluate and yoco.condense.condense and "
+        "yoco.CondensedSet.load\nfrom yoco import study, RankedSet"
+    )
     assert imported(code, (*LATER, *HEAVY)) == []
-    assert imported(code, ("torch", "yoco.experiments.study")) == ["torch", "yoco.experiments.study"], "the other tests can fail"
+    assert imported(code, ("torch", "yoco.experiments.study")) == [
+        "torch",
+        "yoco.experiments.study",
+    ], "the other tests can fail"

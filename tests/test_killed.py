@@ -1,4 +1,6 @@
-"""Long work killed (SIGKILL) at random moments goes on where it was, and ends with the bits of a run that was not killed."""
+"""Long work killed (SIGKILL) at random moments goes on where it was, and ends with the bits of a
+run that was not killed.
+"""
 
 import os
 import random
@@ -23,8 +25,12 @@ ALONE = {**os.environ, "YOCO_COMPILE": "0", "OMP_NUM_THREADS": "1"}
 @pytest.fixture(scope="module")
 def zygote():
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.zygote"], cwd=ROOT, env=ALONE,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "tests.zygote"],
+        cwd=ROOT,
+        env=ALONE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     yield process
     process.stdin.close()
@@ -32,7 +38,10 @@ def zygote():
 
 
 def run(zygote, kind: str, folder: Path, kill_after: float = 0.0) -> tuple[int, float]:
-    """Do work in a folder, killed after that many seconds of processor time (0: never). Returns its exit status and the time it took."""
+    """Do work in a folder, killed after that many seconds of processor time (0: never).
+
+    Returns its exit status and the time it took.
+    """
     print(kind, folder, kill_after, file=zygote.stdin, flush=True)
     status, seconds = zygote.stdout.readline().split()
     return int(status), float(seconds)
@@ -62,7 +71,8 @@ def test_killed_work_ends_as_if_it_was_not(zygote, tmp_path, kind):
             assert digest(broken) == expected
             shutil.rmtree(broken)
             broken.mkdir()
-            left = seconds = min(seconds, took)  # the first may have been slow, on a machine that was busy
+            # the first may have been slow, on a machine that was busy
+            left = seconds = min(seconds, took)
     assert kills == KILLS
     (broken / "digest").unlink(missing_ok=True)
     assert run(zygote, kind, broken)[0] == 0 and digest(broken) == expected
@@ -80,13 +90,21 @@ def test_what_was_done_before_the_kill_is_not_done_again(zygote, tmp_path):
     assert 5 < len(state["loop.losses"]) <= 60
 
 
-@pytest.mark.parametrize("moment, round_left", [("writing", 1), ("renaming", 1), ("renamed", 2), ("holder", 1)])
-def test_a_process_killed_while_it_writes_leaves_a_whole_file_and_no_lock(zygote, tmp_path, moment, round_left):
-    path = tensor_files.save_tensors(tmp_path / "x.safetensors", "test", {"x": torch.zeros(1000)}, {"round": 1})
+@pytest.mark.parametrize(
+    "moment, round_left", [("writing", 1), ("renaming", 1), ("renamed", 2), ("holder", 1)]
+)
+def test_a_process_killed_while_it_writes_leaves_a_whole_file_and_no_lock(
+    zygote, tmp_path, moment, round_left
+):
+    path = tensor_files.save_tensors(
+        tmp_path / "x.safetensors", "test", {"x": torch.zeros(1000)}, {"round": 1}
+    )
     assert run(zygote, moment, tmp_path)[0] == signal.SIGKILL
     (tmp_path / "log").unlink()
     tensors, info = tensor_files.load_tensors(path, "test")
-    assert info == {"round": round_left} and torch.equal(tensors["x"], torch.full((1000,), round_left - 1.0))
+    assert info == {"round": round_left} and torch.equal(
+        tensors["x"], torch.full((1000,), round_left - 1.0)
+    )
     with locks.hold(path):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
@@ -95,21 +113,57 @@ def test_a_process_killed_while_it_writes_leaves_a_whole_file_and_no_lock(zygote
 @pytest.mark.slow
 def test_a_notebook_run_that_is_killed_goes_on(tmp_path):
     short = {
-        "seeds": 1, "compare": "kip", "compare_seconds": 0.1, "outer_loops": 4, "inner_loops": 10, "epochs": 1, "ipc": 2,
-        "run_dir": tmp_path / "run", "precision": "float32",
+        "seeds": 1,
+        "compare": "kip",
+        "compare_seconds": 0.1,
+        "outer_loops": 4,
+        "inner_loops": 10,
+        "epochs": 1,
+        "ipc": 2,
+        "run_dir": tmp_path / "run",
+        "precision": "float32",
     }
-    command = [sys.executable, "-m", "yoco", "run", "01", *(part for name, value in short.items() for part in ("-p", name, str(value)))]
-    for begun in ("checkpoint.safetensors", "condensed.safetensors"):  # while it condenses, and while it evaluates
-        running = subprocess.Popen(command, cwd=ROOT, env=ALONE, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "yoco",
+        "run",
+        "01",
+        *(part for name, value in short.items() for part in ("-p", name, str(value))),
+    ]
+    # while it condenses, and while it evaluates
+    for begun in ("checkpoint.safetensors", "condensed.safetensors"):
+        running = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=ALONE,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         until(lambda: (tmp_path / "run" / begun).exists() or running.poll() is not None)  # noqa: B023
         assert running.poll() is None, f"it ended before {begun} was seen"
-        os.killpg(running.pid, signal.SIGKILL)  # the kernel is of another session, and ends with its parent
+        # the kernel is of another session, and ends with its parent
+        os.killpg(running.pid, signal.SIGKILL)
         running.wait()
     done = subprocess.run(command, cwd=ROOT, env=ALONE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    alike = {name: short[name] for name in ("outer_loops", "inner_loops", "ipc", "precision")} | {"run_dir": tmp_path / "other"}
-    reference = [sys.executable, "-m", "yoco", "condense", *(part for name, value in alike.items() for part in ("-p", name, str(value)))]
+    alike = {name: short[name] for name in ("outer_loops", "inner_loops", "ipc", "precision")} | {
+        "run_dir": tmp_path / "other"
+    }
+    reference = [
+        sys.executable,
+        "-m",
+        "yoco",
+        "condense",
+        *(part for name, value in alike.items() for part in ("-p", name, str(value))),
+    ]
     subprocess.run(reference, cwd=ROOT, env=ALONE, check=True, capture_output=True)
-    made = [tensor_files.load_tensors(tmp_path / name / "condensed.safetensors", "condensed")[0]["images"] for name in ("run", "other")]
+    made = [
+        tensor_files.load_tensors(tmp_path / name / "condensed.safetensors", "condensed")[0][
+            "images"
+        ]
+        for name in ("run", "other")
+    ]
     assert made[0].equal(made[1]) and (tmp_path / "run/01_condensation.ipynb").exists()
     assert not list((tmp_path / "run").rglob(".*"))

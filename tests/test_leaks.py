@@ -16,10 +16,20 @@ EXACT = {"precision": "float32", "progress": False}
 def one_round(toy, folder, number):
     """Condense, save and load, record, score, prune, evaluate."""
     checkpoint = folder / f"{number}.safetensors"
-    options = {"ipc": 2, "factor": 1, "preset": "smoke", "seed": number, "iterations": 2, "kernel": "fc", "real_batch": 12}
+    options = {
+        "ipc": 2,
+        "factor": 1,
+        "preset": "smoke",
+        "seed": number,
+        "iterations": 2,
+        "kernel": "fc",
+        "real_batch": 12,
+    }
     made = condense.condense(toy, "kip", checkpoint=checkpoint, **options, **EXACT)
     made = CondensedSet.load(made.save(folder / "set.safetensors"))
-    recorded = dynamics.record(made, epochs=1, seed=number, width=4, checkpoint=folder / f"d{number}.safetensors", **EXACT)
+    recorded = dynamics.record(
+        made, epochs=1, seed=number, width=4, checkpoint=folder / f"d{number}.safetensors", **EXACT
+    )
     prune.score_table(made, recorded)
     kept = [prune.prune(made, recorded, method) for method in ("yoco", "ccs")][0]
     evaluate.evaluate(*kept.subset(made), toy, epochs=1, seed=number, width=4, precision="float32")
@@ -37,4 +47,5 @@ def test_memory_and_open_files_stay_flat(toy, tmp_path, monkeypatch):
             held.append((process.memory_info().rss, process.num_fds(), process.num_threads()))
     memory, files, threads = zip(*held)
     assert len(set(files)) == 1 and len(set(threads)) == 1
-    assert memory[-1] - memory[0] < 8e6, [value / 1e6 for value in memory]  # a leak of one set a round would be 40 MB and more
+    # a leak of one set a round would be 40 MB and more
+    assert memory[-1] - memory[0] < 8e6, [value / 1e6 for value in memory]

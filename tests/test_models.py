@@ -22,7 +22,9 @@ def test_parameter_counts_of_the_paper():
 
 
 def literal_resnet10ap(network, images, kernel, pool):
-    """Logits of a ResNet10-AP as IDC's code computes them: a block is pooled between its two convolutions."""
+    """Logits of a ResNet10-AP as IDC's code computes them: a block is pooled between its two
+    convolutions.
+    """
     parameters = iter(network.parameters())
     first = next(parameters)
     assert first.shape[-1] == kernel
@@ -37,11 +39,15 @@ def literal_resnet10ap(network, images, kernel, pool):
     return F.linear(x.mean((2, 3)), next(parameters), next(parameters))
 
 
-@pytest.mark.parametrize("size, kernel, pool", [(16, 3, 1), (64, 3, 1), (65, 3, 2), (128, 3, 2), (129, 7, 4)])
+@pytest.mark.parametrize(
+    "size, kernel, pool", [(16, 3, 1), (64, 3, 1), (65, 3, 2), (128, 3, 2), (129, 7, 4)]
+)
 def test_resnet10ap_is_the_published_one(size, kernel, pool):
     network = models.build_seeded(0, "resnet10ap-w4", 3, 5, size)
     images = torch.randn(2, 3, size, size, generator=seeds.generator(1))
-    assert torch.allclose(network(images), literal_resnet10ap(network, images, kernel, pool), atol=1e-5)
+    assert torch.allclose(
+        network(images), literal_resnet10ap(network, images, kernel, pool), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet10ap", "resnet10"])
@@ -49,13 +55,21 @@ def test_convolutions_of_the_resnets_are_normal_by_their_outputs(name):
     network = models.build_seeded(0, name, 3, 10, 32)
     for convolution in (module for module in network.modules() if isinstance(module, nn.Conv2d)):
         weights = convolution.weight.detach().flatten()
-        assert weights.std().item() == pytest.approx((2 / (convolution.kernel_size[0] ** 2 * convolution.out_channels)) ** 0.5, rel=0.05)
-        assert weights.abs().max() > 2.5 * weights.std()  # a uniform distribution ends at 1.73 of them
+        assert weights.std().item() == pytest.approx(
+            (2 / (convolution.kernel_size[0] ** 2 * convolution.out_channels)) ** 0.5, rel=0.05
+        )
+        # a uniform distribution ends at 1.73 of them
+        assert weights.abs().max() > 2.5 * weights.std()
 
 
 def test_a_width_in_the_name_is_that_of_the_first_stage():
-    assert count(models.build("resnet10-w32", 3, 10, 32)) == 1_228_970  # as IDC's on CIFAR: 32, 64, 128 and 256 channels
-    assert models.build("resnet10ap-w32", 3, 10, 32).head.in_features == models.build("resnet10-w32", 3, 10, 32).head.in_features == 256
+    # as IDC's on CIFAR: 32, 64, 128 and 256 channels
+    assert count(models.build("resnet10-w32", 3, 10, 32)) == 1_228_970
+    assert (
+        models.build("resnet10ap-w32", 3, 10, 32).head.in_features
+        == models.build("resnet10-w32", 3, 10, 32).head.in_features
+        == 256
+    )
     for name in ("resnet10-d3", "resnet10ap-w0", "densenet-w8", "resnet10-w"):
         with pytest.raises(ValueError, match=f"model='{name}' is unknown"):
             models.factory(name)
@@ -67,7 +81,15 @@ def test_parameter_counts_of_the_cross_architecture_test():
     assert count(models.DenseNet(3, 10, 32)) == 1_000_618  # as IDC's
 
 
-@pytest.mark.parametrize("name, size, width", [("convnet", 16, 8), ("convnet", 32, None), ("resnet10ap", 32, None), ("resnet10ap-w8", 64, None)])
+@pytest.mark.parametrize(
+    "name, size, width",
+    [
+        ("convnet", 16, 8),
+        ("convnet", 32, None),
+        ("resnet10ap", 32, None),
+        ("resnet10ap-w8", 64, None),
+    ],
+)
 def test_logits_are_the_head_of_the_features(name, size, width):
     model = models.build(name, 3, 7, size, width=width).eval()
     images = torch.rand(2, 3, size, size)
@@ -134,11 +156,23 @@ def test_bad_names_and_sizes():
 
 @pytest.mark.parametrize("name", BATCH_NORM)
 def test_condensing_refuses_batch_norm_before_any_work(toy, tmp_path, monkeypatch, name):
-    refused = f"model='{name}' has batch norm, which condensing cannot take; allowed: convnet, resnet10ap$"
+    refused = (
+        f"model='{name}' has batch norm, which condensing cannot take; allowed: convnet, "
+        "resnet10ap$"
+    )
     monkeypatch.setattr(models, "build", lambda *_, **__: pytest.fail("a network was built"))
     for method in [name for name in condense.METHODS if name != "kip"]:
         with pytest.raises(ValueError, match=refused):
-            condense.condense(toy, method, 1, 1, preset="smoke", checkpoint=tmp_path / "checkpoint", progress=False, model=name)
+            condense.condense(
+                toy,
+                method,
+                1,
+                1,
+                preset="smoke",
+                checkpoint=tmp_path / "checkpoint",
+                progress=False,
+                model=name,
+            )
     for settings in (presets.IdcSettings, mtt.TrajectorySettings, mtt_experts.ExpertSettings):
         with pytest.raises(ValueError, match=refused):
             settings(model=name)
@@ -158,13 +192,33 @@ def test_a_last_batch_of_one_image_trains(name, size):
     images, labels = torch.randn(65, 1, size, size), torch.arange(65) % 3
     augmentation = augment.Augmentation(augment.EVALUATION)
     step = training.Step(model, training.Optimiser().build(model))
-    training.epoch(step, images, labels, seeds.generator(0), classes=3, augmentation=augmentation, batch_size=64, last_batch="small", seen=seen)
-    assert sizes == [64, 1] and torch.cat(logits).isfinite().all() and all(p.isfinite().all() for p in model.parameters())
+    training.epoch(
+        step,
+        images,
+        labels,
+        seeds.generator(0),
+        classes=3,
+        augmentation=augmentation,
+        batch_size=64,
+        last_batch="small",
+        seen=seen,
+    )
+    assert (
+        sizes == [64, 1]
+        and torch.cat(logits).isfinite().all()
+        and all(p.isfinite().all() for p in model.parameters())
+    )
 
 
 def test_a_trained_batch_norm_network_treats_each_image_alone(toy, toy_set):
     images, labels = toy_set.form()
-    network = training.fit(toy_set.normalise(images), labels, 3, training.Protocol(epochs=1, model="resnet10", **FAST), 0)
+    network = training.fit(
+        toy_set.normalise(images),
+        labels,
+        3,
+        training.Protocol(epochs=1, model="resnet10", **FAST),
+        0,
+    )
     assert not network.training
     assert torch.allclose(network(images)[:2], network(images[:2]), atol=1e-4)
 
@@ -177,5 +231,7 @@ def test_a_seed_gives_one_accuracy_with_batch_norm(toy, toy_set):
 
 
 def test_clean_dynamics_are_of_the_network_at_rest(toy_set):
-    recorded = dynamics.record(toy_set, epochs=2, seed=0, model="resnet10", record_on="clean", progress=False, **FAST)
+    recorded = dynamics.record(
+        toy_set, epochs=2, seed=0, model="resnet10", record_on="clean", progress=False, **FAST
+    )
     assert torch.allclose(recorded.logits[-1], recorded.final_logits, atol=1e-4)

@@ -1,4 +1,6 @@
-"""A network and a dataset of the user's own (tests/own.py), by path or factory, through everything that takes `model=` and `dataset=`."""
+"""A network and a dataset of the user's own (tests/own.py), by path or factory, through everything
+that takes `model=` and `dataset=`.
+"""
 
 import os
 import shutil
@@ -24,8 +26,20 @@ TINY = {
     "idc": {"outer_loops": 1, "inner_loops": 2, "network_images": 4},
     "dream": {"outer_loops": 1, "inner_loops": 2, "network_images": 4},
     "dsa": {"outer_loops": 1, "inner_loops": 2, "network_epochs": 1},
-    "mtt": {"iterations": 2, "student_steps": 2, "experts": 1, "buffer_epochs": 3, "max_start_epoch": 1},
-    "ncfm": {"iterations": 2, "pool_networks": 1, "pool_epochs": 1, "frequencies": 8, "real_batch": 4},
+    "mtt": {
+        "iterations": 2,
+        "student_steps": 2,
+        "experts": 1,
+        "buffer_epochs": 3,
+        "max_start_epoch": 1,
+    },
+    "ncfm": {
+        "iterations": 2,
+        "pool_networks": 1,
+        "pool_epochs": 1,
+        "frequencies": 8,
+        "real_batch": 4,
+    },
 }
 
 
@@ -37,7 +51,10 @@ def tones() -> data.ImageData:
 @pytest.fixture(scope="module")
 def made(tones) -> dict[str, CondensedSet]:
     common = {"preset": "smoke", "model": PLAIN, **QUICK}
-    return {method: condense.condense(tones, method, 2, 1, **common, **settings) for method, settings in TINY.items()}
+    return {
+        method: condense.condense(tones, method, 2, 1, **common, **settings)
+        for method, settings in TINY.items()
+    }
 
 
 def anew() -> None:
@@ -46,14 +63,28 @@ def anew() -> None:
 
 
 def test_a_dataset_is_known_by_its_path(tones):
-    assert tones.name == TONES == data.name_of(TONES) and tones.classes == ("dark", "middle", "bright") and tones.mean == (0.5,)
+    assert (
+        tones.name == TONES == data.name_of(TONES)
+        and tones.classes == ("dark", "middle", "bright")
+        and tones.mean == (0.5,)
+    )
     small = data.load(TONES, size=8, limit_per_class=5)
     assert small.train_images.shape == (15, 1, 8, 8) and small.test_images.shape == (12, 1, 8, 8)
 
 
 @pytest.mark.parametrize("method", TINY)
 def test_every_method_with_networks_condenses_by_it(made, tones, method):
-    start = condense.start_set(tones, method, 2, 1, preset="smoke", model=own.plain, precision="float32", device="cpu", **TINY[method])
+    start = condense.start_set(
+        tones,
+        method,
+        2,
+        1,
+        preset="smoke",
+        model=own.plain,
+        precision="float32",
+        device="cpu",
+        **TINY[method],
+    )
     assert (made[method].images - start.images).abs().max() > 1e-6
     info = made[method].info
     assert info["settings"]["model"] == PLAIN and info["dataset"] == TONES
@@ -64,11 +95,21 @@ def test_dynamics_pruning_and_a_study_in_worker_processes(made, tones, tmp_path)
     condensed = made["idc"]
     recorded = dynamics.record(condensed, epochs=3, seed=0, model=PLAIN, **QUICK)
     network = own.plain(1, 3, 16)
-    assert recorded.info["model"] == PLAIN and recorded.features.shape[1] == network.classifier.in_features
+    assert (
+        recorded.info["model"] == PLAIN
+        and recorded.features.shape[1] == network.classifier.in_features
+    )
     by_text = dynamics.record(condensed, epochs=3, seed=0, model=own.plain, **QUICK)
     assert torch.equal(recorded.logits, by_text.logits) and by_text.info == recorded.info
     assert len(prune.prune(condensed, recorded, "ssp", 1).indices) == 3
-    options = {"methods": ["random", "yoco"], "ipc_to": [1], "epochs": 2, "model": PLAIN, "results": tmp_path / "results.csv", **QUICK}
+    options = {
+        "methods": ["random", "yoco"],
+        "ipc_to": [1],
+        "epochs": 2,
+        "model": PLAIN,
+        "results": tmp_path / "results.csv",
+        **QUICK,
+    }
     table = study.run(condensed, tones, [recorded], jobs=2, **options)
     assert table.model.tolist() == [PLAIN] * 2 and table.accuracy.notna().all()
     assert pd.read_csv(tmp_path / "results.csv").model.tolist() == [PLAIN] * 2
@@ -79,16 +120,23 @@ def test_a_factory_that_cannot_be_imported_travels_with_its_text(made, tones):
     lambda_ = lambda channels, classes, size: own.Plain(channels, classes, size, width)
     parts = {"whole": made["idc"].form()}
     told = {"epochs": 2, "seeds": [0, 1], "model": lambda_, **QUICK}
-    there, here = (evaluate.evaluate_many(parts, tones, jobs=jobs, **told).accuracy.tolist() for jobs in (2, 1))
+    there, here = (
+        evaluate.evaluate_many(parts, tones, jobs=jobs, **told).accuracy.tolist() for jobs in (2, 1)
+    )
     assert len(there) == 2 and here == pytest.approx(there, abs=10)
-    assert str(models.named(lambda_)).startswith("tests.test_own:test_a_factory") and models.named(own.plain) == PLAIN
+    assert (
+        str(models.named(lambda_)).startswith("tests.test_own:test_a_factory")
+        and models.named(own.plain) == PLAIN
+    )
 
 
 def test_another_network_of_the_same_name_is_noticed(made, tones, tmp_path, monkeypatch, capsys):
     condensed, run = made["idc"], tmp_path
     asked = {"epochs": 2, "model": PLAIN, "jobs": 1, **QUICK}
     recordings.get_dynamics(run, condensed, TONES, 0, **asked)
-    cell = study.grid(condensed, [None], [{"method": "random"}], ipc_to=[1], epochs=2, model=PLAIN)[0]
+    cell = study.grid(condensed, [None], [{"method": "random"}], ipc_to=[1], epochs=2, model=PLAIN)[
+        0
+    ]
     before, experts = cell.fingerprint, tmp_path / "networks"
     options = {"preset": "smoke", "model": PLAIN, "expert_folder": experts, **QUICK, **TINY["ncfm"]}
     condense.condense(tones, "ncfm", 1, 1, **options)
@@ -97,7 +145,9 @@ def test_another_network_of_the_same_name_is_noticed(made, tones, tmp_path, monk
     monkeypatch.setattr(own, "WIDTH", 8)
     anew()
     assert cell.fingerprint != before
-    with pytest.raises(ValueError, match=r"was trained otherwise \(weights: '\w{16}' there, '\w{16}' here\)"):
+    with pytest.raises(
+        ValueError, match=r"was trained otherwise \(weights: '\w{16}' there, '\w{16}' " r"here\)"
+    ):
         condense.condense(tones, "ncfm", 1, 1, **options)
     recordings.get_dynamics(run, condensed, TONES, 0, **asked)
     assert "recording anew" in capsys.readouterr().out
@@ -106,37 +156,81 @@ def test_another_network_of_the_same_name_is_noticed(made, tones, tmp_path, monk
 
 
 def test_names_of_the_package_have_no_digest():
-    assert models.layout("convnet", 3, 10, 32) == {} and models.layout("resnet10ap-w32", 3, 10, 32) == {"layout": 2}
+    assert models.layout("convnet", 3, 10, 32) == {} and models.layout(
+        "resnet10ap-w32", 3, 10, 32
+    ) == {"layout": 2}
 
 
 def test_a_network_of_torchvision_s_trains(toy, toy_set, made, tones):
     images, labels = toy_set.form()
     torchvision = "torchvision:resnet18"
-    assert 0 <= evaluate.evaluate(images[:6], labels[:6], toy, epochs=1, seed=0, model=torchvision, precision="float32", device="cpu") <= 100
-    with pytest.raises(ValueError, match="model='torchvision:resnet18' does not take 1x16x16 images of 3 classes.*channels"):
+    assert (
+        0
+        <= evaluate.evaluate(
+            images[:6],
+            labels[:6],
+            toy,
+            epochs=1,
+            seed=0,
+            model=torchvision,
+            precision="float32",
+            device="cpu",
+        )
+        <= 100
+    )
+    with pytest.raises(
+        ValueError,
+        match="model='torchvision:resnet18' does not take 1x16x16 images of 3 classes.*channels",
+    ):
         evaluate.evaluate(*made["idc"].form(), tones, epochs=1, seed=0, model=torchvision)
     with pytest.raises(ValueError, match="'resnet19' is unknown.*did you mean"):
         models.named("torchvision:resnet19")
-    with pytest.raises(ValueError, match=r"model='torchvision:resnet18' has batch norm \(bn1\), which condensing cannot take"):
+    with pytest.raises(
+        ValueError,
+        match=r"model='torchvision:resnet18' has batch norm \(bn1\), which condensing cannot "
+        r"take",
+    ):
         condense.condense(toy, "idc", 1, preset="smoke", model=torchvision, progress=False)
 
 
 @pytest.mark.parametrize("method", TINY)
-def test_condensing_refuses_what_it_cannot_take_before_any_work(tones, tmp_path, monkeypatch, method):
+def test_condensing_refuses_what_it_cannot_take_before_any_work(
+    tones, tmp_path, monkeypatch, method
+):
     monkeypatch.setattr(condense.base.resumable, "run", lambda *_, **__: pytest.fail("work began"))
-    refused = {"normed": r"has batch norm \(1\).*use group or instance norm", "flat": "does not take 1x16x16 images of 3 classes: RuntimeError"}
+    refused = {
+        "normed": r"has batch norm \(1\).*use group or instance norm",
+        "flat": ("does not take 1x16x16 images of 3 classes: RuntimeError"),
+    }
     for name, why in refused.items():
         with pytest.raises(ValueError, match=f"model='tests.own:{name}' {why}"):
-            condense.condense(tones, method, 1, 1, preset="smoke", model=f"tests.own:{name}", checkpoint=tmp_path / "c", **QUICK)
+            condense.condense(
+                tones,
+                method,
+                1,
+                1,
+                preset="smoke",
+                model=f"tests.own:{name}",
+                checkpoint=tmp_path / "c",
+                **QUICK,
+            )
     assert not list(tmp_path.iterdir())
 
 
 def test_what_needs_features_says_so_before_any_work(made, tones, monkeypatch):
     name = "tests.own:headless"
     dynamics.record(made["idc"], epochs=3, until=2, seed=0, model=name, **QUICK)
-    assert 0 <= evaluate.evaluate(*made["idc"].form(), tones, epochs=1, seed=0, model=name, device="cpu") <= 100
-    monkeypatch.setattr(dynamics.recorder.resumable, "run", lambda *_, **__: pytest.fail("work began"))
-    with pytest.raises(ValueError, match="model='tests.own:headless' must end in a linear layer, whose input"):
+    assert (
+        0
+        <= evaluate.evaluate(*made["idc"].form(), tones, epochs=1, seed=0, model=name, device="cpu")
+        <= 100
+    )
+    monkeypatch.setattr(
+        dynamics.recorder.resumable, "run", lambda *_, **__: pytest.fail("work began")
+    )
+    with pytest.raises(
+        ValueError, match="model='tests.own:headless' must end in a linear layer, whose input"
+    ):
         dynamics.record(made["idc"], epochs=3, seed=0, model=name, **QUICK)
     with pytest.raises(ValueError, match="model='tests.own:headless' must end in a linear layer"):
         condense.condense(tones, "ncfm", 1, 1, preset="smoke", model=name, **QUICK)
@@ -145,8 +239,16 @@ def test_what_needs_features_says_so_before_any_work(made, tones, monkeypatch):
 @pytest.mark.parametrize(
     "model, kind, told",
     [
-        ("tests.own:plan", ValueError, "model='tests.own:plan': module 'tests.own' has no attribute 'plan'"),
-        ("nowhere.own:plain", ValueError, "model='nowhere.own:plain': nowhere.own cannot be imported"),
+        (
+            "tests.own:plan",
+            ValueError,
+            ("model='tests.own:plan': module 'tests.own' has no attribute 'plan'"),
+        ),
+        (
+            "nowhere.own:plain",
+            ValueError,
+            ("model='nowhere.own:plain': nowhere.own cannot be imported"),
+        ),
         ("tests.own:WIDTH", TypeError, "model='tests.own:WIDTH' must be a factory"),
         ("__main__:plain", ValueError, "other processes cannot import __main__"),
         ("a b:c", ValueError, "must have the form 'package.module:name'"),
@@ -164,7 +266,11 @@ def test_what_is_no_network_is_refused(made, tones, model, kind, told):
 def test_what_gives_no_logits_is_refused(made, tones):
     for model, kind, told in (
         (lambda *_: 3, TypeError, "must give an nn.Module, got 3"),
-        (lambda channels, classes, size: own.plain(channels, 5, size), TypeError, r"must give logits of shape \[N, 3\], got shape \[2, 5\]"),
+        (
+            lambda channels, classes, size: own.plain(channels, 5, size),
+            TypeError,
+            (r"must give logits of shape \[N, 3\], got shape \[2, " r"5\]"),
+        ),
         (lambda *_: nn.Identity(), ValueError, "has no weights to train"),
     ):
         with pytest.raises(kind, match=told):
@@ -174,7 +280,11 @@ def test_what_gives_no_logits_is_refused(made, tones):
 def test_a_dataset_s_function_is_checked():
     for name, kind, told in (
         ("tests.own:nothing", ValueError, "dataset='tests.own:nothing': module 'tests.own' has no"),
-        ("tests.own:WIDTH", TypeError, "dataset='tests.own:WIDTH' must be a function that returns an ImageData, got 6"),
+        (
+            "tests.own:WIDTH",
+            TypeError,
+            ("dataset='tests.own:WIDTH' must be a function that returns an ImageData, got 6"),
+        ),
         ("os:getcwd", TypeError, "dataset='os:getcwd' must return an ImageData .*from_arrays"),
         ("package.module:function", ValueError, "stands for one of yours"),
     ):
@@ -182,18 +292,49 @@ def test_a_dataset_s_function_is_checked():
             data.load(name)
     with pytest.raises(ValueError, match="dataset='nowhere:f': nowhere cannot be imported"):
         parameters.validated("01_condensation", {"dataset": "nowhere:f"})
-    assert parameters.validated("05_ablations", {"networks": f"convnet,{PLAIN}", "dataset": TONES}).networks == ["convnet", PLAIN]
+    assert parameters.validated(
+        "05_ablations", {"networks": f"convnet,{PLAIN}", "dataset": TONES}
+    ).networks == ["convnet", PLAIN]
 
 
 def test_the_command_line_takes_them_from_the_working_folder(tmp_path):
     shutil.copy(own.__file__, tmp_path / "mine.py")
-    short = ["--ipc", "2", "--outer-loops", "1", "--inner-loops", "1", "--epochs", "1", "--dynamics", "1", "--ipc-to", "1"]
+    short = [
+        "--ipc",
+        "2",
+        "--outer-loops",
+        "1",
+        "--inner-loops",
+        "1",
+        "--epochs",
+        "1",
+        "--dynamics",
+        "1",
+        "--ipc-to",
+        "1",
+    ]
     short += ["--methods", "random,yoco", "--preset", "smoke", "--also", ""]
-    command = "import sys; sys.path.remove(''); from yoco import cli; sys.exit(cli.main(sys.argv[1:]))"  # as the script `yoco`: not from here
+    # as the script `yoco`: not from here
+    command = (
+        "import sys; sys.path.remove(''); from yoco import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
     given = ["study", "--dataset", "mine:tones", "--model", "mine:plain", *short]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "YOCO_RUNS": str(tmp_path / "runs")}
-    done = subprocess.run([sys.executable, "-c", command, *given], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "YOCO_RUNS": str(tmp_path / "runs"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", command, *given],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     results = pd.read_csv(tmp_path / "runs/mine-tones/results.csv")
     assert set(results.model) == {"mine:plain"} and len(results) == 2
-    assert CondensedSet.load(tmp_path / "runs/mine-tones/condensed.safetensors").info["dataset"] == "mine:tones"
+    assert (
+        CondensedSet.load(tmp_path / "runs/mine-tones/condensed.safetensors").info["dataset"]
+        == "mine:tones"
+    )

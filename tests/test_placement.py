@@ -1,4 +1,6 @@
-"""Where tensors are: on a GPU that is not there, every step runs without mixed devices, and waits for it once at most."""
+"""Where tensors are: on a GPU that is not there, every step runs without mixed devices, and waits
+for it once at most.
+"""
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ from yoco.dynamics.recorder import Recorder
 from yoco.training import network as train
 from yoco.utils import seeds
 
-pytestmark = pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")  # fake tensors have no values to copy
+# fake tensors have no values to copy
+pytestmark = pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
 
 
 @pytest.fixture
@@ -25,7 +28,12 @@ def test_mixed_devices_and_what_is_read_are_found(gpu):
     here, there = torch.ones(3), torch.ones(3, device=GPU)
     with pytest.raises(RuntimeError, match="same device"):
         here + there
-    assert not gpu.waits and there.sum().item() == 1 and bool((there > 0).all()) and there.cpu().device.type == "cpu"
+    assert (
+        not gpu.waits
+        and there.sum().item() == 1
+        and bool((there > 0).all())
+        and there.cpu().device.type == "cpu"
+    )
     assert len(gpu.waits) == 3 and not gpu.sent
     here.to(GPU)
     there[torch.tensor([0, 1])]
@@ -37,16 +45,31 @@ def steps_of(name, data, gpu, precision, **overrides):
     method = condense.METHODS[name]
     settings = method.settings_for("smoke", data.size, 2, {**TINY[name], **overrides})
     options = {"progress": False} if method.experts else {}
-    stepper = method.stepper(data, 2, 2 if method.multi else 1, settings, seeds.generator(0), GPU, precision, False, **options)
+    stepper = method.stepper(
+        data,
+        2,
+        2 if method.multi else 1,
+        settings,
+        seeds.generator(0),
+        GPU,
+        precision,
+        False,
+        **options,
+    )
     stepper.prepare(None)
     stepper.step(0)
     gpu.waits.clear(), gpu.sent.clear()
     stepper.step(1)
-    assert stepper.images.device == stepper.device and stepper.state()["images"].device == stepper.device
+    assert (
+        stepper.images.device == stepper.device
+        and stepper.state()["images"].device == stepper.device
+    )
     return stepper
 
 
-@pytest.mark.parametrize("precision, overrides", [("float32", {}), ("bfloat16", {"sampler": 3, "calibrate_every": 2})])
+@pytest.mark.parametrize(
+    "precision, overrides", [("float32", {}), ("bfloat16", {"sampler": 3, "calibrate_every": 2})]
+)
 def test_a_step_of_ncfm_draws_on_the_device_and_waits_once(toy, gpu, precision, overrides):
     stepper = steps_of("ncfm", toy, gpu, precision, pool_epochs=1, **overrides)
     assert len(gpu.waits) == 1 and not gpu.sent, (gpu.waits, gpu.sent)
@@ -68,14 +91,20 @@ def test_a_step_of_kip_stays_on_its_device(toy, gpu):
 
 @pytest.mark.parametrize("model, augmentation", [("convnet", "imagenet"), ("resnet10", "dsa")])
 def test_an_epoch_of_training_waits_once_and_its_batches_never(toy, gpu, model, augmentation):
-    protocol = train.Protocol(epochs=6, model=model, precision="bfloat16", compiled=False, augmentation=augmentation)
+    protocol = train.Protocol(
+        epochs=6, model=model, precision="bfloat16", compiled=False, augmentation=augmentation
+    )
     images, labels = torch.rand(20, 3, 16, 16).to(GPU), (torch.arange(20) % 3).to(GPU)
     run = train.Run(images, labels, 3, protocol, seed=0, mean=toy.mean, std=toy.std, recorded=True)
     run.epoch()
     gpu.waits.clear(), gpu.sent.clear()
     within = []
     run.epoch(lambda index, logits: within.append((index.device, logits.device, len(gpu.waits))))
-    assert within == [(GPU, GPU, 0)] and len(gpu.waits) == 1 and not gpu.sent, (within, gpu.waits, gpu.sent)
+    assert within == [(GPU, GPU, 0)] and len(gpu.waits) == 1 and not gpu.sent, (
+        within,
+        gpu.waits,
+        gpu.sent,
+    )
     run.restore({name: tensor.cpu() for name, tensor in run.state().items()})
     run.epoch()
 
@@ -85,7 +114,9 @@ def test_recording_waits_for_the_weights_and_the_logits_of_an_epoch(toy_set, gpu
     images, labels = toy_set.form()
     protocol = train.Protocol(epochs=6, width=4, precision="bfloat16", compiled=False)
     run = train.Run(toy_set.normalise(images).to(GPU), labels.to(GPU), 3, protocol, seed=0)
-    recording = recorder._Recording(run, Recorder(labels, 3, top_k=2, windows=[5], early=2), record_on)
+    recording = recorder._Recording(
+        run, Recorder(labels, 3, top_k=2, windows=[5], early=2), record_on
+    )
     recording.step(0)
     gpu.waits.clear(), gpu.sent.clear()
     recording.step(1)
@@ -94,7 +125,14 @@ def test_recording_waits_for_the_weights_and_the_logits_of_an_epoch(toy_set, gpu
 
 def test_an_epoch_of_a_network_of_the_pool_waits_for_its_loss_and_its_weights(toy, gpu):
     settings = mtt_experts.PairSettings(epochs=3, width=4, batch_size=32)
-    training = mtt_experts._Training(toy, settings, {"seed": 0, "number": 0, "precision": "bfloat16"}, GPU, False, lambda images: None)
+    training = mtt_experts._Training(
+        toy,
+        settings,
+        {"seed": 0, "number": 0, "precision": "bfloat16"},
+        GPU,
+        False,
+        lambda images: None,
+    )
     training.step(0)
     gpu.waits.clear(), gpu.sent.clear()
     training.step(1)
@@ -102,6 +140,10 @@ def test_an_epoch_of_a_network_of_the_pool_waits_for_its_loss_and_its_weights(to
 
 
 def test_evaluation_runs_on_the_device(toy, toy_set, gpu):
-    protocol = train.Protocol(epochs=2, width=4, batch_size=64, precision="bfloat16", compiled=False)
-    accuracy = evaluate._accuracy({None: evaluate.TestSet.of(toy)}, *toy_set.form(), None, protocol, 0, GPU)
+    protocol = train.Protocol(
+        epochs=2, width=4, batch_size=64, precision="bfloat16", compiled=False
+    )
+    accuracy = evaluate._accuracy(
+        {None: evaluate.TestSet.of(toy)}, *toy_set.form(), None, protocol, 0, GPU
+    )
     assert 0 <= accuracy <= 100 and len(gpu.waits) == protocol.epochs + 1, gpu.waits

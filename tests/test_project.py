@@ -36,15 +36,20 @@ def test_public_functions_have_docstrings():
 def test_devices_are_named_in_one_place():
     for path in (ROOT / "yoco").rglob("*.py"):
         if path.name != "device.py":
-            code = re.sub(r"device\.type [!=]= \"cuda\"", "", path.read_text())  # to ask is not to name
+            # to ask is not to name
+            code = re.sub(r"device\.type [!=]= \"cuda\"", "", path.read_text())
             assert not re.search(r"\.cuda\(|[\"']cuda|[\"']mps[\"']", code), path.name
 
 
 def test_nothing_is_unpickled():
     for path in (ROOT / "yoco").rglob("*.py"):
         code = path.read_text()
-        assert not re.search(r"^\s*(import|from) .*pickle|allow_pickle=True|joblib\.load", code, re.M), path.name
-        assert len(re.findall(r"torch\.load\(", code)) == len(re.findall(r"torch\.load\([^)]*weights_only=True", code)), path.name
+        assert not re.search(
+            r"^\s*(import|from) .*pickle|allow_pickle=True|joblib\.load", code, re.M
+        ), path.name
+        assert len(re.findall(r"torch\.load\(", code)) == len(
+            re.findall(r"torch\.load\([^)]*weights_only=True", code)
+        ), path.name
 
 
 def test_environment_yml_has_the_packages_and_bounds_of_pyproject():
@@ -64,16 +69,24 @@ def test_notebooks_are_executed_checked_and_without_machine_paths(name):
     assert all(cell["execution_count"] for cell in cells), "an unexecuted cell is never compared"
     assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
     assert sum("nbval-check-output" in cell["metadata"].get("tags", []) for cell in cells) >= 2
-    assert not any(re.match(r"(def|class) ", line) for cell in cells for line in cell["source"]), "logic belongs in the package"
+    assert not any(re.match(r"(def|class) ", line) for cell in cells for line in cell["source"]), (
+        "logic belongs in the package"
+    )
     kinds = [cell["cell_type"] for cell in json.loads(text)["cells"]]
-    assert not any(pair == ("code", "code") for pair in zip(kinds, kinds[1:])), "a sentence before each cell"
+    assert not any(pair == ("code", "code") for pair in zip(kinds, kinds[1:])), (
+        "a sentence before each cell"
+    )
     assert not re.search(r"/(work|root|home|tmp)/", re.sub(r'"image/png": "[^"]*"', "", text))
 
 
 def test_nbval_runs_every_notebook():
     lots = re.findall(r"^nbval-\w+: LOT = (.+)$", (ROOT / "Makefile").read_text(), re.M)
     there = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-    assert sorted(name for lot in lots for name in lot.split()) == sorted(parameters.NOTEBOOKS) == there
+    assert (
+        sorted(name for lot in lots for name in lot.split())
+        == sorted(parameters.NOTEBOOKS)
+        == there
+    )
 
 
 def test_what_is_made_from_the_declared_parameters_is_up_to_date():
@@ -82,7 +95,9 @@ def test_what_is_made_from_the_declared_parameters_is_up_to_date():
         values: dict = {}
         exec(generate.cell(name), values)
         assert parameters.assigned(generate.cell(name)) == list(model.model_fields), name
-        assert {key: values[key] for key in model.model_fields} == {key: field.default for key, field in model.model_fields.items()}, name
+        assert {key: values[key] for key in model.model_fields} == {
+            key: field.default for key, field in model.model_fields.items()
+        }, name
 
 
 def test_readme_s_numbers_are_the_files():
@@ -93,7 +108,9 @@ def test_readme_s_numbers_are_the_files():
     assert (figures / "table2.md").read_text() in readme
     gaps = pd.read_csv(figures / "paired.csv")
     assert all(line in readme for line in tables.verdict(gaps).splitlines())
-    accuracy = pd.read_csv(figures / "condensation.csv").groupby("subset")["accuracy"].agg(["mean", "std"])
+    accuracy = (
+        pd.read_csv(figures / "condensation.csv").groupby("subset")["accuracy"].agg(["mean", "std"])
+    )
     for row in accuracy.itertuples():
         assert f"{row.mean:.2f} ± {row.std:.2f} %" in readme
     for value in pd.read_csv(figures / "image_lr.csv").accuracy:
@@ -104,10 +121,15 @@ def test_readme_s_numbers_are_the_files():
 
 def test_readme_s_ablations_are_the_files():
     readme, figures = (ROOT / "README.md").read_text(), ROOT / "figures/cifar10"
-    sections = dict(part.split("\n\n", 1) for part in (figures / "ablations.md").read_text().removeprefix("## ").split("\n## "))
+    sections = dict(
+        part.split("\n\n", 1)
+        for part in (figures / "ablations.md").read_text().removeprefix("## ").split("\n## ")
+    )
     for name in ("rules", "condensation", "network"):
         assert sections[name].strip() in readme, name
-    agreement = pd.read_csv(figures / "agreement.csv").groupby("score", sort=False)["spearman"].mean()
+    agreement = (
+        pd.read_csv(figures / "agreement.csv").groupby("score", sort=False)["spearman"].mean()
+    )
     assert ", ".join(f"{name} {value:.2f}" for name, value in agreement.items()) in readme
     order = tables.order_as_paper(pd.read_csv(figures / "beside_paper.csv")).spearman
     assert "by {:.2f}, {:.2f} and {:.2f} (Spearman".format(*order) in readme
@@ -121,11 +143,21 @@ def test_readme_s_costs_are_the_files():
     readme = (ROOT / "README.md").read_text()
     measured = json.loads((ROOT / "figures/bench/cpu.json").read_text())
     for case in measured["cases"]:
-        times = f"| `{case['name']}` | {case['literal_s']:.2f} | {case['ours_s']:.2f} | {case['ratio']:.2f}× | {case['first_s']:.1f} |"
+        times = (
+            f"| `{case['name']}` | {case['literal_s']:.2f} | {case['ours_s']:.2f} | "
+            f"{case['ratio']:.2f}× | {case['first_s']:.1f} |"
+        )
         assert f"{times} {case['literal_mb']:,.0f} | {case['ours_mb']:,.0f} |" in readme
     assert f"would train {measured['limit']['convolutions_images_per_s']:,.0f} images/s" in readme
-    assert f"a share of {measured['limit']['train_400_share']:.2f}" in readme and f"fewer than {WORTH:,} images" in readme
-    agreement = pd.read_csv(ROOT / "figures/bench/agreement.csv").query("way != 'start'").groupby(["what", "way"])["accuracy"]
+    assert (
+        f"a share of {measured['limit']['train_400_share']:.2f}" in readme
+        and (f"fewer than {WORTH:,} images") in readme
+    )
+    agreement = (
+        pd.read_csv(ROOT / "figures/bench/agreement.csv")
+        .query("way != 'start'")
+        .groupby(["what", "way"])["accuracy"]
+    )
     for row in agreement.agg(["mean", "std"]).itertuples():
         assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
     for name in re.findall(r"figures/bench/[\w.]+", readme):
@@ -140,12 +172,23 @@ def test_readme_s_last_batches_are_the_file():
 def test_readme_s_condensation_methods_are_the_files():
     readme = (ROOT / "README.md").read_text()
     for row in zoo.table().itertuples():
-        assert f"| `{row.name}` | {row.steps:,} | {row.hours:.4f} | {row.start_accuracy:.2f} |" in readme
+        assert (
+            f"| `{row.name}` | {row.steps:,} | {row.hours:.4f} | {row.start_accuracy:.2f} |"
+            in readme
+        )
         assert f" {row.accuracy:.2f} ± {row.accuracy_std:.2f} |" in readme
     for row in pd.read_csv(ROOT / "figures/bench/kernels.csv").itertuples():
-        assert f"| `{row.kernel}` | {row.side} × {row.side} | {row.forward_s:g} | {row.with_backward_s:g} |" in readme
+        assert (
+            f"| `{row.kernel}` | {row.side} × {row.side} | {row.forward_s:g} | "
+            f"{row.with_backward_s:g} |"
+        ) in readme
     for name, keys in (("loops", ["method", "steps"]), ("by_bytes", ["stored", "per_class"])):
-        for row in pd.read_csv(ROOT / f"figures/cifar10/{name}.csv").groupby(keys)["accuracy"].agg(["mean", "std"]).itertuples():
+        for row in (
+            pd.read_csv(ROOT / f"figures/cifar10/{name}.csv")
+            .groupby(keys)["accuracy"]
+            .agg(["mean", "std"])
+            .itertuples()
+        ):
             assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
 
 
@@ -155,7 +198,11 @@ def test_readme_s_gallery_is_there_and_its_calls_exist():
     assert len(shown) >= 12 and all((ROOT / name).is_file() for name in shown)
     calls = re.findall(r"\) `(\w+)\(", gallery)
     assert len(calls) >= 12 and all(callable(getattr(plots, name)) for name in calls)
-    assert all(f'gallery / "{name}"' in (ROOT / "notebooks/07_gallery.ipynb").read_text().replace('\\"', '"') for name in calls)
+    assert all(
+        f'gallery / "{name}"'
+        in (ROOT / "notebooks/07_gallery.ipynb").read_text().replace('\\"', '"')
+        for name in calls
+    )
 
 
 def test_paper_tables_are_the_appendix_s_where_it_is_at_hand():
@@ -167,7 +214,9 @@ def test_paper_tables_are_the_appendix_s_where_it_is_at_hand():
 
 
 def test_readme_s_promises_name_tests_that_exist():
-    promises = (ROOT / "README.md").read_text().split("## What is promised", 1)[1].split("\n## ", 1)[0]
+    promises = (
+        (ROOT / "README.md").read_text().split("## What is promised", 1)[1].split("\n## ", 1)[0]
+    )
     named = re.findall(r"`(tests/[\w/]+\.py)`", promises)
     assert len(set(named)) >= 12 and all((ROOT / name).is_file() for name in named)
 
@@ -175,7 +224,12 @@ def test_readme_s_promises_name_tests_that_exist():
 def test_readme_s_64_pixel_study_is_the_files():
     readme, figures = (ROOT / "README.md").read_text(), ROOT / "figures/tiny10"
     assert (figures / "table.md").read_text().strip() in readme
-    for row in pd.read_csv(figures / "condensation.csv").groupby("subset")["accuracy"].agg(["mean", "std"]).itertuples():
+    for row in (
+        pd.read_csv(figures / "condensation.csv")
+        .groupby("subset")["accuracy"]
+        .agg(["mean", "std"])
+        .itertuples()
+    ):
         assert f"{row.mean:.2f} ± {row.std:.2f} %" in readme
     gaps = tables.paired(pd.read_csv(figures / "table2.csv"))
     for row in gaps.loc[gaps.groupby("ipc_to")["mean"].idxmin()].itertuples():
@@ -187,7 +241,9 @@ def test_readme_s_noise_is_the_files():
     for section in (figures / "noise.md").read_text().removeprefix("## ").split("\n## "):
         assert section.split("\n\n", 1)[1].strip() in readme
     gains = pd.read_csv(figures / "noise_gains.csv")
-    for rule, gain in gains[gains["method"].isin(noise.REPAIRS)].groupby("method")["mean"].mean().items():
+    for rule, gain in (
+        gains[gains["method"].isin(noise.REPAIRS)].groupby("method")["mean"].mean().items()
+    ):
         assert f"{rule} {gain:+.2f}" in readme
     for name in re.findall(r"figures/noise/[\w.]+", readme):
         assert (ROOT / name).is_file(), name

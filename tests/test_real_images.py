@@ -1,4 +1,6 @@
-"""A short run on real images: $YOCO_REAL_DATA is a folder with cifar10-jpeg.tar.gz and tiny-imagenet-10.tar.gz (`.ci/run` sets it)."""
+"""A short run on real images: $YOCO_REAL_DATA is a folder with cifar10-jpeg.tar.gz and
+tiny-imagenet-10.tar.gz (`.ci/run` sets it).
+"""
 
 import os
 import tarfile
@@ -10,7 +12,9 @@ import pytest
 from yoco import CondensedSet, cli, condense, data, evaluate
 
 SOURCE = os.environ.get("YOCO_REAL_DATA")
-pytestmark = pytest.mark.skipif(not SOURCE, reason="YOCO_REAL_DATA is not set: no real images at hand")
+pytestmark = pytest.mark.skipif(
+    not SOURCE, reason="YOCO_REAL_DATA is not set: no real images at hand"
+)
 ROOT = Path(__file__).parent.parent
 
 
@@ -34,7 +38,18 @@ def test_all_of_cifar_loads(cifar):
 
 def notebooks(cifar: Path, names: str, **values: str) -> int:
     pairs = [part for name, value in values.items() for part in ("-p", name, value)]
-    return cli.main(["run", *names.split(), "--folder", str(ROOT / "notebooks"), "-p", "dataset", f"folder:{cifar}", *pairs])
+    return cli.main(
+        [
+            "run",
+            *names.split(),
+            "--folder",
+            str(ROOT / "notebooks"),
+            "-p",
+            "dataset",
+            f"folder:{cifar}",
+            *pairs,
+        ]
+    )
 
 
 def test_the_notebooks_run_on_it(cifar, tmp_path, monkeypatch):
@@ -47,15 +62,46 @@ def test_the_notebooks_run_on_it(cifar, tmp_path, monkeypatch):
     table = pd.read_csv(run / "table2.csv")
     assert table.condensation.value_counts().to_dict() == {"idc": 6, "dream": 2}
     assert not (run / "beside_paper.csv").exists()  # the paper has no IPC_F of 2
-    assert CondensedSet.load(run / "condensed.safetensors").info["dataset"] == f"folder:{cifar.name}"
-    assert notebooks(cifar, "05", **small, methods="yoco", top_k="10", within="100", compare="idc,dream", networks="resnet10") == 0
+    assert (
+        CondensedSet.load(run / "condensed.safetensors").info["dataset"] == f"folder:{cifar.name}"
+    )
+    assert (
+        notebooks(
+            cifar,
+            "05",
+            **small,
+            methods="yoco",
+            top_k="10",
+            within="100",
+            compare="idc,dream",
+            networks="resnet10",
+        )
+        == 0
+    )
     counts = pd.read_csv(run / "ablations.csv").ablation.value_counts().to_dict()
-    assert counts == {"condensation": 8, "rules": 4, "network": 4, "output": 2, "record_on": 2, "epochs_read": 1}
+    assert counts == {
+        "condensation": 8,
+        "rules": 4,
+        "network": 4,
+        "output": 2,
+        "record_on": 2,
+        "epochs_read": 1,
+    }
 
 
 def test_imagenet_settings_at_64_pixels(tmp_path_factory):
     """ResNet10-AP, factor 3, at a size that 3 does not divide."""
-    real = data.load(f"folder:{unpacked(tmp_path_factory, 'tiny-imagenet-10')}", limit_per_class=40, progress=False)
-    made = condense.condense(real, "idc", 1, 3, preset="smoke", outer_loops=1, inner_loops=2, progress=False)
-    assert made.info["settings"]["model"] == "resnet10ap" and made.info["settings"]["distance"] == "l1" and made.size == 64
+    real = data.load(
+        f"folder:{unpacked(tmp_path_factory, 'tiny-imagenet-10')}",
+        limit_per_class=40,
+        progress=False,
+    )
+    made = condense.condense(
+        real, "idc", 1, 3, preset="smoke", outer_loops=1, inner_loops=2, progress=False
+    )
+    assert (
+        made.info["settings"]["model"] == "resnet10ap"
+        and made.info["settings"]["distance"] == "l1"
+        and made.size == 64
+    )
     assert evaluate.evaluate(*made.form(), real, epochs=1, seed=0, model="resnet10ap") >= 0

@@ -12,13 +12,20 @@ LOGITS, LABELS = P.log(), torch.tensor([0, 0, 1])
 
 
 def test_el2n_by_hand():
-    by_hand = [(0.1 + 0.2) / 2 * math.sqrt(2), (0.6 + 0.8) / 2 * math.sqrt(2), (0.5 + 0.3) / 2 * math.sqrt(2)]
+    by_hand = [
+        (0.1 + 0.2) / 2 * math.sqrt(2),
+        (0.6 + 0.8) / 2 * math.sqrt(2),
+        (0.5 + 0.3) / 2 * math.sqrt(2),
+    ]
     assert scores.el2n(LOGITS, LABELS).tolist() == pytest.approx(by_hand)
-    assert scores.el2n(LOGITS, LABELS, epochs=1).tolist() == pytest.approx([p * math.sqrt(2) for p in (0.1, 0.6, 0.5)])
+    assert scores.el2n(LOGITS, LABELS, epochs=1).tolist() == pytest.approx(
+        [p * math.sqrt(2) for p in (0.1, 0.6, 0.5)]
+    )
 
 
 def test_lbpe_takes_the_most_accurate_epochs_among_the_first():
-    # accuracies: epoch 0 has image 0 right (argmax of a tie is class 0): 1/3; epoch 1 images 0 and 2: 2/3
+    # accuracies: epoch 0 has image 0 right (argmax of a tie is class 0): 1/3; epoch 1 images 0 and
+    # 2: 2/3
     best = [p * math.sqrt(2) for p in (0.2, 0.8, 0.3)]
     assert scores.lbpe(LOGITS, LABELS, top_k=1).tolist() == pytest.approx(best)
     first = [p * math.sqrt(2) for p in (0.1, 0.6, 0.5)]
@@ -27,13 +34,18 @@ def test_lbpe_takes_the_most_accurate_epochs_among_the_first():
 
 
 def test_lbpe_ties_go_to_the_earlier_epoch():
-    doubled = torch.cat([LOGITS[:1], LOGITS[:1] * 0.5])  # the same predictions, so the same accuracy
-    assert torch.equal(scores.lbpe(doubled, LABELS, top_k=1), scores.lbpe(LOGITS[:1], LABELS, top_k=1))
+    # the same predictions, so the same accuracy
+    doubled = torch.cat([LOGITS[:1], LOGITS[:1] * 0.5])
+    assert torch.equal(
+        scores.lbpe(doubled, LABELS, top_k=1), scores.lbpe(LOGITS[:1], LABELS, top_k=1)
+    )
 
 
 def test_lbpe_from_raw_logits_is_the_ablation():
     logits = torch.tensor([[[2.0, -1.0]]])
-    assert scores.lbpe(logits, torch.tensor([0]), output="logits").item() == pytest.approx(math.sqrt(1 + 1))
+    assert scores.lbpe(logits, torch.tensor([0]), output="logits").item() == pytest.approx(
+        math.sqrt(1 + 1)
+    )
     with pytest.raises(ValueError, match="output='logit' is unknown"):
         scores.lbpe(logits, torch.tensor([0]), output="logit")
 
@@ -56,18 +68,24 @@ def test_entropy_in_nats():
 
 def test_scores_follow_a_permutation_of_images_and_a_relabelling_of_classes():
     source = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(12, 20, 4, generator=source), torch.randint(4, (20,), generator=source)
+    logits, labels = (
+        torch.randn(12, 20, 4, generator=source),
+        torch.randint(4, (20,), generator=source),
+    )
     images, classes = torch.randperm(20, generator=source), torch.randperm(4, generator=source)
     relabelled = torch.empty_like(logits)
     relabelled[..., classes] = logits
     for score in (lambda x, y: scores.lbpe(x, y, top_k=3), scores.el2n, scores.aum):
-        assert torch.allclose(score(logits[:, images], labels[images]), score(logits, labels)[images])
+        assert torch.allclose(
+            score(logits[:, images], labels[images]), score(logits, labels)[images]
+        )
         assert torch.allclose(score(relabelled, classes[labels]), score(logits, labels), atol=1e-6)
 
 
 def test_ssp_keeps_the_image_nearest_to_each_centre():
     clusters = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    offsets = torch.tensor([[0.1, 0.1], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0]])  # the first is the nearest to the mean
+    # the first is the nearest to the mean
+    offsets = torch.tensor([[0.1, 0.1], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0]])
     features = (clusters[:, None] + offsets).reshape(12, 2)
     assert sorted(scores.ssp(features, 3).tolist()) == [0, 4, 8]
     assert not set(scores.ssp(features, 3, farthest=True).tolist()) & {0, 4, 8}
@@ -81,14 +99,19 @@ def test_ssp_of_few_images_with_many_features_is_that_of_their_span():
     for n in (3, 12, 25):  # 25: clusters of two, whose images are as near
         assert scores.ssp(many, n).tolist() == scores.ssp(points, n).tolist()
         plain = KMeans(n, random_state=0, n_init=4).fit(many.numpy())
-        nearest = [int(((many - centre) ** 2).sum(1).round(decimals=9).argmin()) for centre in torch.from_numpy(plain.cluster_centers_)]
+        nearest = [
+            int(((many - centre) ** 2).sum(1).round(decimals=9).argmin())
+            for centre in torch.from_numpy(plain.cluster_centers_)
+        ]
         assert scores.ssp(many, n).tolist() == nearest
 
 
 def test_the_span_keeps_every_distance():
     points = torch.randn(6, 50, dtype=torch.double)
     within = scores._in_their_span(points)
-    assert within.shape == (6, 6) and torch.allclose(torch.cdist(within, within), torch.cdist(points, points), atol=1e-9)
+    assert within.shape == (6, 6) and torch.allclose(
+        torch.cdist(within, within), torch.cdist(points, points), atol=1e-9
+    )
 
 
 def test_ssp_with_duplicates_still_gives_different_images():
@@ -97,14 +120,27 @@ def test_ssp_with_duplicates_still_gives_different_images():
     assert sorted(scores.ssp(torch.randn(5, 3), 5).tolist()) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("logits, labels, error, match", [
-    (torch.zeros(2, 3), torch.zeros(3, dtype=torch.long), ValueError, "E, N, K"),
-    (torch.zeros(0, 3, 2), torch.zeros(3, dtype=torch.long), ValueError, r"E, N, K\], none of them 0"),
-    (torch.full((1, 3, 2), float("nan")), torch.zeros(3, dtype=torch.long), ValueError, "logits holds 6 NaN"),
-    (torch.zeros(1, 3, 2), torch.tensor([0, 1, 2]), ValueError, "labels must lie in 0..1"),
-    (torch.zeros(1, 3, 2), torch.zeros(2, dtype=torch.long), ValueError, r"shape \[3\]"),
-    (torch.zeros(1, 3, 2), torch.zeros(3), TypeError, "int64"),
-])
+@pytest.mark.parametrize(
+    "logits, labels, error, match",
+    [
+        (torch.zeros(2, 3), torch.zeros(3, dtype=torch.long), ValueError, "E, N, K"),
+        (
+            torch.zeros(0, 3, 2),
+            torch.zeros(3, dtype=torch.long),
+            ValueError,
+            (r"E, N, K\], none of them " r"0"),
+        ),
+        (
+            torch.full((1, 3, 2), float("nan")),
+            torch.zeros(3, dtype=torch.long),
+            ValueError,
+            ("logits holds 6 NaN"),
+        ),
+        (torch.zeros(1, 3, 2), torch.tensor([0, 1, 2]), ValueError, "labels must lie in 0..1"),
+        (torch.zeros(1, 3, 2), torch.zeros(2, dtype=torch.long), ValueError, r"shape \[3\]"),
+        (torch.zeros(1, 3, 2), torch.zeros(3), TypeError, "int64"),
+    ],
+)
 def test_bad_input_is_named(logits, labels, error, match):
     for score in (scores.lbpe, scores.el2n, scores.aum):
         with pytest.raises(error, match=match):

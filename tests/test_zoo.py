@@ -7,7 +7,9 @@ from yoco.experiments import study
 from yoco.sets import condensed_set
 from yoco.workflow import parameters
 
-ACCURACIES = pd.DataFrame({"subset": ["start", "start", "condensed", "condensed"], "accuracy": [40.0, 42.0, 50.0, 53.0]})
+ACCURACIES = pd.DataFrame(
+    {"subset": ["start", "start", "condensed", "condensed"], "accuracy": [40.0, 42.0, 50.0, 53.0]}
+)
 
 
 def test_names_start_with_the_dataset_and_table_has_a_row_for_each():
@@ -19,7 +21,11 @@ def test_names_start_with_the_dataset_and_table_has_a_row_for_each():
 def test_the_cifar_set_is_real_and_says_how_it_was_made():
     condensed = zoo.load("cifar10-idc-ipc10")
     info = condensed.info
-    assert condensed.images.shape == (100, 3, 32, 32) and condensed.factor == 2 and condensed.method == "idc"
+    assert (
+        condensed.images.shape == (100, 3, 32, 32)
+        and condensed.factor == 2
+        and condensed.method == "idc"
+    )
     assert info["dataset"] == "folder:cifar10-jpeg" and info["images"] == 50_000
     assert info["preset"] == "laptop" and info["steps"] == len(info["loss"]) and info["seconds"] > 0
     assert info["accuracy"] > info["start_accuracy"] + 5  # clearly ahead of its start
@@ -29,12 +35,29 @@ def test_there_is_a_digits_set_of_every_method_and_a_dream_set_of_cifar():
     for method in condense.METHODS:
         condensed = zoo.load(f"digits-{method}-ipc10")
         info = condensed.info
-        assert condensed.method == method == info["method"] and condensed.images.shape == (100, 1, 16, 16)
-        assert condensed.factor == condense.factor_of(method, 16) and info["finished"] and info["seconds"] > 0
+        assert condensed.method == method == info["method"] and condensed.images.shape == (
+            100,
+            1,
+            16,
+            16,
+        )
+        assert (
+            condensed.factor == condense.factor_of(method, 16)
+            and info["finished"]
+            and info["seconds"] > 0
+        )
         settings = condense.METHODS[method].settings_for(info["preset"], 16, 10, {})
-        assert set(info["settings"]) <= set(settings.record()) and info["accuracy"] > 80 and info["trainings"] == 5
+        assert (
+            set(info["settings"]) <= set(settings.record())
+            and info["accuracy"] > 80
+            and info["trainings"] == 5
+        )
     dream = zoo.load("cifar10-dream-ipc10")
-    assert dream.method == "dream" and dream.images.shape == (100, 3, 32, 32) and dream.info["dataset"] == "folder:cifar10-jpeg"
+    assert (
+        dream.method == "dream"
+        and dream.images.shape == (100, 3, 32, 32)
+        and dream.info["dataset"] == "folder:cifar10-jpeg"
+    )
     assert dream.info["accuracy"] > dream.info["start_accuracy"] + 5
 
 
@@ -46,16 +69,31 @@ def test_its_dynamics_serve_every_method():
 
 
 def test_shipped_dynamics_are_found_though_they_do_not_name_their_augmentation(tmp_path, capsys):
-    condensed, asked = zoo.load("digits-idc-ipc10"), parameters.validated("04_pruning", {}).recording(16)
-    assert asked["augmentation"] == "dsa" and "augmentation" not in zoo.load_dynamics("digits-idc-ipc10").info
+    condensed, asked = (
+        zoo.load("digits-idc-ipc10"),
+        parameters.validated("04_pruning", {}).recording(16),
+    )
+    assert (
+        asked["augmentation"] == "dsa"
+        and "augmentation" not in zoo.load_dynamics("digits-idc-ipc10").info
+    )
     workflow.get_dynamics(tmp_path, condensed, "digits", 0, **asked)
     assert "from the zoo: dynamics of 20 epochs" in capsys.readouterr().out
     with pytest.raises(ValueError, match="takes images of 3 channels"):  # others are recorded anew
-        workflow.get_dynamics(tmp_path / "other", condensed, "digits", 0, **{**asked, "augmentation": "imagenet"}, progress=False)
+        workflow.get_dynamics(
+            tmp_path / "other",
+            condensed,
+            "digits",
+            0,
+            **{**asked, "augmentation": "imagenet"},
+            progress=False,
+        )
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="name='cifar10-idc' is unknown .did you mean 'cifar10-idc-ipc10'"):
+    with pytest.raises(
+        ValueError, match="name='cifar10-idc' is unknown .did you mean 'cifar10-idc-ipc10'"
+    ):
         zoo.load("cifar10-idc")
 
 
@@ -63,7 +101,11 @@ def test_publish_writes_what_was_measured(toy_set, toy_dynamics, tmp_path, monke
     path = zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [toy_dynamics], tmp_path)
     info = condensed_set.CondensedSet.load(path).info
     assert (info["accuracy"], info["start_accuracy"], info["trainings"]) == (51.5, 41.0, 2)
-    assert torch.allclose(dynamics.Dynamics.load(tmp_path / "toy-real-ipc5.dynamics.safetensors").logits, toy_dynamics.logits, atol=0.02)
+    assert torch.allclose(
+        dynamics.Dynamics.load(tmp_path / "toy-real-ipc5.dynamics.safetensors").logits,
+        toy_dynamics.logits,
+        atol=0.02,
+    )
     monkeypatch.setattr(zoo, "MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="too large to ship"):
         zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [], tmp_path)
@@ -76,33 +118,71 @@ def test_publish_writes_what_was_measured(toy_set, toy_dynamics, tmp_path, monke
 @pytest.fixture
 def shipped_small(toy_set, monkeypatch):
     """Dynamics as version 0.1 shipped them: the last batch small, and not said."""
-    recorded = dynamics.record(toy_set, epochs=2, seed=0, width=8, batch_size=16, precision="float32", protocol="paper", progress=False)
-    told = {name: value for name, value in recorded.info.items() if name not in ("last_batch", "width", "batch_size")}
+    recorded = dynamics.record(
+        toy_set,
+        epochs=2,
+        seed=0,
+        width=8,
+        batch_size=16,
+        precision="float32",
+        protocol="paper",
+        progress=False,
+    )
+    told = {
+        name: value
+        for name, value in recorded.info.items()
+        if name not in ("last_batch", "width", "batch_size")
+    }
     old = zoo.replace(recorded, info=told)
-    monkeypatch.setattr(zoo, "dynamics_of", lambda condensed, seed: old if seed == 0 and old.of(condensed) else None)
+    monkeypatch.setattr(
+        zoo, "dynamics_of", lambda condensed, seed: old if seed == 0 and old.of(condensed) else None
+    )
     return old
 
 
-RECORDED = {"epochs": 2, "model": "convnet", "width": 8, "batch_size": 16, "precision": "float32", "progress": False}
+RECORDED = {
+    "epochs": 2,
+    "model": "convnet",
+    "width": 8,
+    "batch_size": 16,
+    "precision": "float32",
+    "progress": False,
+}
 
 
-def test_a_study_records_its_own_dynamics_if_the_shipped_ones_have_another_last_batch(toy_set, shipped_small, tmp_path, capsys):
+def test_a_study_records_its_own_dynamics_if_the_shipped_ones_have_another_last_batch(
+    toy_set, shipped_small, tmp_path, capsys
+):
     made = workflow.get_all_dynamics(tmp_path, toy_set, "zoo:toy", [0], **RECORDED)
     said = capsys.readouterr().out
-    assert "zoo's dynamics of seed 0 were recorded with last_batch='small' instead of 'even': own ones are recorded" in said
-    assert study.grid(toy_set, made, [{"method": "yoco"}], ipc_to=[1], seeds=[0], epochs=1), "mixed dynamics are refused here"
+    assert (
+        "zoo's dynamics of seed 0 were recorded with last_batch='small' instead of 'even': own "
+        "ones are recorded"
+    ) in said
+    assert study.grid(toy_set, made, [{"method": "yoco"}], ipc_to=[1], seeds=[0], epochs=1), (
+        "mixed dynamics are refused here"
+    )
     workflow.get_all_dynamics(tmp_path, toy_set, "zoo:toy", [0], **RECORDED)
     assert "found dynamics.safetensors: 2 epochs" in capsys.readouterr().out
     with pytest.raises(ValueError, match="last_batch='small'"):
         study.grid(toy_set, [shipped_small], [{"method": "yoco"}], ipc_to=[1], seeds=[0], epochs=1)
 
 
-def test_shipped_dynamics_of_another_last_batch_are_shown_but_left_out_of_the_run(toy_set, shipped_small, tmp_path, capsys):
+def test_shipped_dynamics_of_another_last_batch_are_shown_but_left_out_of_the_run(
+    toy_set, shipped_small, tmp_path, capsys
+):
     assert workflow.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **RECORDED) is shipped_small
-    assert capsys.readouterr().out == "from the zoo: dynamics of 2 epochs, recorded with last_batch='small' instead of 'even'\n"
+    assert capsys.readouterr().out == (
+        "from the zoo: dynamics of 2 epochs, recorded with last_batch='small' instead of 'even'\n"
+    )
     assert not list(tmp_path.iterdir()), "a study in this folder would find them"
-    assert workflow.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **RECORDED, protocol="paper") is shipped_small
-    assert (tmp_path / "dynamics.safetensors").is_file() and capsys.readouterr().out == "from the zoo: dynamics of 2 epochs\n"
+    assert (
+        workflow.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **RECORDED, protocol="paper")
+        is shipped_small
+    )
+    assert (tmp_path / "dynamics.safetensors").is_file() and capsys.readouterr().out == (
+        "from the zoo: dynamics of 2 epochs\n"
+    )
 
 
 def test_shipped_dynamics_of_other_epochs_are_not_taken(toy_set, shipped_small, tmp_path, capsys):

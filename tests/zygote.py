@@ -1,9 +1,11 @@
-"""Long work in a process that is killed: `python -m tests.zygote` forks one for every line "KIND FOLDER SECONDS" that it
-reads, and kills it after that many seconds of processor time (0: never), which a busy machine does not stretch.
+"""Long work in a process that is killed: `python -m tests.zygote` forks one for every line "KIND
+FOLDER SECONDS" that it reads, and kills it after that many seconds of processor time (0: never),
+which a busy machine does not stretch.
 
-It imports once, also what yoco imports late, and computes nothing itself, so that its children start at once, spend their time
-on the work, and have their threads to themselves.
-Answers with the exit status and the processor time taken; a child writes the digest of its result to FOLDER/digest.
+It imports once, also what yoco imports late, and computes nothing itself, so that its children
+start at once, spend their time on the work, and have their threads to themselves.
+Answers with the exit status and the processor time taken; a child writes the digest of its result
+to FOLDER/digest.
 """
 
 import contextlib
@@ -32,16 +34,40 @@ METHODS = {
     "idc": {**MATCHING, "network_images": 64},
     "dream": {**MATCHING, "network_images": 64, "renew_every": 2},
     "dsa": {**MATCHING, "network_epochs": 1},
-    "mtt": {"iterations": 12, "width": 4, "student_steps": 4, "experts": 2, "buffer_epochs": 3, "max_start_epoch": 1, "buffer_images": 24},
+    "mtt": {
+        "iterations": 12,
+        "width": 4,
+        "student_steps": 4,
+        "experts": 2,
+        "buffer_epochs": 3,
+        "max_start_epoch": 1,
+        "buffer_images": 24,
+    },
     "kip": {"iterations": 60, "kernel": "fc", "real_batch": 12},
-    "ncfm": {"iterations": 12, "width": 4, "real_batch": 12, "frequencies": 16, "pool_networks": 2, "pool_epochs": 3, "pool_images": 24},
+    "ncfm": {
+        "iterations": 12,
+        "width": 4,
+        "real_batch": 12,
+        "frequencies": 16,
+        "pool_networks": 2,
+        "pool_epochs": 3,
+        "pool_images": 24,
+    },
 }
 EXACT = {"precision": "float32", "progress": False}
 
 
 def condensed_by(method, folder):
     checkpoint = folder / "checkpoint.safetensors"
-    made = condense.condense(make_data(), method, ipc=2, preset="smoke", checkpoint=checkpoint, **METHODS[method], **EXACT)
+    made = condense.condense(
+        make_data(),
+        method,
+        ipc=2,
+        preset="smoke",
+        checkpoint=checkpoint,
+        **METHODS[method],
+        **EXACT,
+    )
     return [made.images]
 
 
@@ -53,13 +79,29 @@ def buffer(folder):
 
 def recording(folder):
     packed = condense.real_set(make_data(), 4, 2, seed=0)
-    made = dynamics.record(packed, epochs=25, seed=0, width=4, model="convnet", checkpoint=folder / "d.safetensors", **EXACT)
+    made = dynamics.record(
+        packed,
+        epochs=25,
+        seed=0,
+        width=4,
+        model="convnet",
+        checkpoint=folder / "d.safetensors",
+        **EXACT,
+    )
     return [made.logits, made.correct, made.aum, made.final_logits, made.features]
 
 
 def batch_norm(folder):
     packed = condense.real_set(make_data(), 1, 2, seed=0)
-    made = dynamics.record(packed, epochs=6, seed=0, model="resnet10", record_on="clean", checkpoint=folder / "d.safetensors", **EXACT)
+    made = dynamics.record(
+        packed,
+        epochs=6,
+        seed=0,
+        model="resnet10",
+        record_on="clean",
+        checkpoint=folder / "d.safetensors",
+        **EXACT,
+    )
     return [made.logits, made.correct, made.aum, made.final_logits, made.features]
 
 
@@ -67,15 +109,30 @@ def grid(folder):
     data, packed = make_data(), condense.real_set(make_data(), 4, 2, seed=0)
     recorded = [dynamics.record(packed, epochs=3, seed=0, width=4, **EXACT)]
     options = {"ipc_to": [1, 2], "seeds": [0, 1], "epochs": 4, "width": 4, "jobs": 1}
-    table = study.run(packed, data, recorded, methods=["random", "el2n", "yoco"], results=folder / "results.csv", **options, **EXACT)
+    table = study.run(
+        packed,
+        data,
+        recorded,
+        methods=["random", "el2n", "yoco"],
+        results=folder / "results.csv",
+        **options,
+        **EXACT,
+    )
     return [torch.tensor(table["accuracy"].to_numpy())]
 
 
 def writing(folder, moment):
     """Write a file, and die by SIGKILL at a moment of that."""
-    die, flush, path = lambda *_: os.kill(os.getpid(), signal.SIGKILL), tensor_files._flush, folder / "x.safetensors"
+    die, flush, path = (
+        lambda *_: os.kill(os.getpid(), signal.SIGKILL),
+        tensor_files._flush,
+        folder / "x.safetensors",
+    )
     if moment == "holder":
-        tensor_files.write_text = lambda place, text: (place.with_name(f".{place.name}.x.part").write_text(text), die())
+        tensor_files.write_text = lambda place, text: (
+            place.with_name(f".{place.name}.x.part").write_text(text),
+            die(),
+        )
     with locks.hold(path):
         if moment == "writing":
             tensor_files._flush = die
@@ -86,9 +143,14 @@ def writing(folder, moment):
         tensor_files.save_tensors(path, "test", {"x": torch.ones(1000)}, {"round": 2})
 
 
-WORK = {**{method: lambda folder, method=method: condensed_by(method, folder) for method in METHODS}}
+WORK = {
+    **{method: lambda folder, method=method: condensed_by(method, folder) for method in METHODS}
+}
 WORK |= {"experts": buffer, "dynamics": recording, "batch_norm": batch_norm, "study": grid}
-WRITING = {moment: lambda folder, moment=moment: writing(folder, moment) for moment in ("holder", "writing", "renaming", "renamed")}
+WRITING = {
+    moment: lambda folder, moment=moment: writing(folder, moment)
+    for moment in ("holder", "writing", "renaming", "renamed")
+}
 
 
 def child(kind: str, folder: Path) -> None:
@@ -112,7 +174,9 @@ def child(kind: str, folder: Path) -> None:
 
 
 def kill_after(pid: int, seconds: float) -> None:
-    """Kill a child that has not been waited for once it has taken so many seconds of processor time, unless it ends first."""
+    """Kill a child that has not been waited for once it has taken so many seconds of processor
+    time, unless it ends first.
+    """
     process = psutil.Process(pid)
     with contextlib.suppress(psutil.NoSuchProcess):
         while process.status() != psutil.STATUS_ZOMBIE:

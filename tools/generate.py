@@ -1,4 +1,5 @@
-"""Writes what is made from the declared parameters: `yoco/parameters.json` (of --help), the notebooks' parameter cells, the README's tables.
+"""Writes what is made from the declared parameters: `yoco/parameters.json` (of --help), the
+notebooks' parameter cells, the README's tables.
 
     make tables        # or: python -m tools.generate
 
@@ -13,31 +14,47 @@ from yoco.workflow import parameters
 from yoco.workflow.options import DECLARED, Described, shared
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON = {"whole number": "int", "number": "float", "whole numbers": "list", "names": "list"}  # other types are text
+# other types are text
+PYTHON = {"whole number": "int", "number": "float", "whole numbers": "list", "names": "list"}
 BEGIN, END = "<!-- parameters: written by tools/generate.py -->", "<!-- end of parameters -->"
 
 
 def options_file() -> str:
     """All parameters, as `options.declared` reads them."""
-    rows = {name: ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in told) for name, told in parameters.described().items()}
-    return "{\n" + ",\n".join(f"{json.dumps(name)}: [\n{lines}\n]" for name, lines in rows.items()) + "\n}\n"
+    rows = {
+        name: ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in told)
+        for name, told in parameters.described().items()
+    }
+    return (
+        "{\n"
+        + ",\n".join(f"{json.dumps(name)}: [\n{lines}\n]" for name, lines in rows.items())
+        + "\n}\n"
+    )
 
 
 def cell(notebook: str) -> str:
     """The parameter cell of a notebook: a line each, typed as papermill reads it."""
     told, model = parameters.described()[notebook], parameters.NOTEBOOKS[notebook]
-    return "from typing import Optional\n\n" + "\n".join(_line(row, model.model_fields[row.name].default) for row in told)
+    return "from typing import Optional\n\n" + "\n".join(
+        _line(row, model.model_fields[row.name].default) for row in told
+    )
 
 
 def _line(row: Described, value: object) -> str:
     kind = PYTHON.get(row.type, "str")
     decided = value is None and row.default != "none"  # by the preset, or all there are
     meaning = f"{row.meaning} (none: {row.default})" if decided else row.meaning
-    return f"{row.name}: {f'Optional[{kind}]' if value is None else kind} = {json.dumps(value) if value is not None else None}  # {meaning}"
+    return (
+        f"{row.name}: {f'Optional[{kind}]' if value is None else kind} = "
+        f"{json.dumps(value) if value is not None else None}  # {meaning}"
+    )
 
 
 def with_cell(text: str, notebook: str) -> str:
-    """A notebook's file with its parameter cell as it should be. Its outputs stay: that cell has none."""
+    """A notebook's file with its parameter cell as it should be.
+
+    Its outputs stay: that cell has none.
+    """
     content = json.loads(text)
     for each in content["cells"]:
         if "parameters" in each["metadata"].get("tags", []):
@@ -46,23 +63,34 @@ def with_cell(text: str, notebook: str) -> str:
 
 
 def tables() -> str:
-    """The parameters of all notebooks in Markdown: those that all share, then what each has besides."""
+    """The parameters of all notebooks in Markdown: those that all share, then what each has
+    besides.
+    """
     told = parameters.described()
     first, names = next(iter(told.values())), shared()
     common = [row for row in first if row.name in names]
     own = {name: [row for row in rows if row not in common] for name, rows in told.items()}
-    return "\n\n".join([table(common), *(f"`{name}`, besides:\n\n{table(rows)}" for name, rows in own.items())])
+    return "\n\n".join(
+        [table(common), *(f"`{name}`, besides:\n\n{table(rows)}" for name, rows in own.items())]
+    )
 
 
 def table(rows: list[Described]) -> str:
     """Some parameters in Markdown."""
     lines = [f"| `{row.name}` | {row.type} | {row.default} | {row.meaning} |" for row in rows]
-    return "\n".join(["| parameter | type | default | meaning |", "| --- | --- | --- | --- |", *lines])
+    return "\n".join(
+        ["| parameter | type | default | meaning |", "| --- | --- | --- | --- |", *lines]
+    )
 
 
 def with_tables(text: str) -> str:
     """A document with the tables between its two markers."""
-    return re.sub(f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})", lambda _: f"\n\n{tables()}\n\n", text, flags=re.S)
+    return re.sub(
+        f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})",
+        lambda _: f"\n\n{tables()}\n\n",
+        text,
+        flags=re.S,
+    )
 
 
 def generated() -> dict[Path, str]:
@@ -77,7 +105,11 @@ def generated() -> dict[Path, str]:
 
 def stale() -> list[str]:
     """Files that do not hold what they should."""
-    return [path.name for path, text in generated().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    return [
+        path.name
+        for path, text in generated().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Differentiable augmentation of normalised images, zero-padded (appendix B.1.1): one draw a batch, or one an image; CutMix."""
+"""Differentiable augmentation of normalised images, zero-padded (appendix B.1.1): one draw a batch,
+or one an image; CutMix.
+"""
 
 import functools
 import math
@@ -20,9 +22,11 @@ ROTATE_DEGREES = 15.0
 CUTOUT_SHARE = 0.5  # of the side
 OUTSIDE = -(10**6)  # centre of a cutout that lies in no image
 
-MATCHING = ("color", "crop", "cutout")  # updating images: one draw for the real and the synthetic half
+# updating images: one draw for the real and the synthetic half
+MATCHING = ("color", "crop", "cutout")
 NETWORK = ("color", "crop")  # updating the matching network: a draw an image
-EVALUATION = ("color", "crop", "flip", "scale", "rotate")  # evaluation and dynamics: a draw an image
+# evaluation and dynamics: a draw an image
+EVALUATION = ("color", "crop", "flip", "scale", "rotate")
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,20 @@ class Draw:
         return self._each(lambda values: values[index])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Draw":
-        changed: dict[str, Any] = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **changed)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A strategy: colour, flip and cutout are applied whenever they are named; of crop, scale and rotate one is drawn per batch.
+    """A strategy: colour, flip and cutout are applied whenever they are named; of crop, scale and
+    rotate one is drawn per batch.
 
-    shared: one draw for the whole batch (siamese) in place of one per image. single: of all operations one is drawn per
-    batch, as DSA does. Raises TypeError or ValueError at an unknown operation.
+    shared: one draw for the whole batch (siamese) in place of one per image. single: of all
+    operations one is drawn per batch, as DSA does. Raises TypeError or ValueError at an unknown
+    operation.
     """
 
     operations: tuple[str, ...]
@@ -69,32 +77,60 @@ class Augmentation:
         checks.flag("single", self.single)
 
     def draw(self, count: int, size: int, source: Generator) -> Draw:
-        """Draw the parameters for `count` images of side `size` (one for them all if shared), each at least 1.
+        """Draw the parameters for `count` images of side `size` (one for them all if shared), each
+        at least 1.
 
-        They are on the generator's device. Those from a GPU's generator name all operations, and leave the images as they are
-        in those that were not drawn: reading which one was drawn would wait for the device.
+        They are on the generator's device. Those from a GPU's generator name all operations, and
+        leave the images as they are in those that were not drawn: reading which one was drawn would
+        wait for the device.
         """
         checks.whole("count", count, 1)
         checks.whole("size", size, 1)
         exclusive = self.exclusive
         drawn = torch.randint(max(1, len(exclusive)), (1,), generator=source, device=source.device)
         if source.device.type == "cpu":
-            operations = tuple(o for o in self.operations if o not in exclusive or o == exclusive[int(drawn)])
-            return self._draw(operations, functools.partial(_affine, operations), count, size, source)
+            operations = tuple(
+                o for o in self.operations if o not in exclusive or o == exclusive[int(drawn)]
+            )
+            return self._draw(
+                operations, functools.partial(_affine, operations), count, size, source
+            )
         return self.unread(drawn, count, size, source)
 
     def unread(self, drawn: Tensor, count: int, size: int, source: Generator) -> Draw:
-        """Draw the parameters as `draw` does, with the place in `exclusive` of the operation that was drawn, int64 [1], not read."""
+        """Draw the parameters as `draw` does, with the place in `exclusive` of the operation that
+        was drawn, int64 [1], not read.
+        """
         exclusive = self.exclusive
-        stays = {operation: drawn == place for place, operation in enumerate(exclusive)} if len(exclusive) > 1 else {}
-        return _only(stays, self._draw(self.operations, functools.partial(_affine_if, stays, self.operations), count, size, source))
+        stays = (
+            {operation: drawn == place for place, operation in enumerate(exclusive)}
+            if len(exclusive) > 1
+            else {}
+        )
+        return _only(
+            stays,
+            self._draw(
+                self.operations,
+                functools.partial(_affine_if, stays, self.operations),
+                count,
+                size,
+                source,
+            ),
+        )
 
     @property
     def exclusive(self) -> Sequence[str]:
         """The operations of which one is drawn per batch."""
         return self.operations if self.single else [g for g in GEOMETRIC if g in self.operations]
 
-    def _draw(self, operations: tuple[str, ...], affine: Callable[[Tensor], Tensor], count: int, size: int, source: Generator) -> Draw:
+    def _draw(
+        self,
+        operations: tuple[str, ...],
+        affine: Callable[[Tensor], Tensor],
+        count: int,
+        size: int,
+        source: Generator,
+    ) -> Draw:
         n = 1 if self.shared else count
         how: dict[str, Any] = {"generator": source, "device": source.device}
         colour = torch.rand(3, n, 1, 1, 1, **how)
@@ -112,13 +148,18 @@ class Augmentation:
         )
 
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
-        """Augment normalised images, float [N, C, S, S], by `draw`; of half precision come float32. Differentiable in the images.
+        """Augment normalised images, float [N, C, S, S], by `draw`; of half precision come float32.
+
+        Differentiable in the images.
 
         Raises TypeError or ValueError at other images, or a draw for another number of them.
         """
         images = checks.wide(checks.float_images("images", images))
         if len(draw.shift) not in (1, len(images)):
-            raise ValueError(f"draw must be for 1 or {len(images)} images, as many as there are, got one for {len(draw.shift)}")
+            raise ValueError(
+                f"draw must be for 1 or {len(images)} images, as many as there are, got one for "
+                f"{len(draw.shift)}"
+            )
         draw = draw.to(images.device)
         if "color" in draw.operations:
             images = colour(images, draw)
@@ -140,7 +181,9 @@ class Augmentation:
 
 
 def _only(stays: Mapping[str, Tensor], draw: Draw) -> Draw:
-    """`draw` with the parameters of each operation in `stays` set to those that change nothing unless its tensor, bool [1], is true."""
+    """`draw` with the parameters of each operation in `stays` set to those that change nothing
+    unless its tensor, bool [1], is true.
+    """
     kept = functools.partial(_kept, stays)
     return replace(
         draw,
@@ -153,7 +196,9 @@ def _only(stays: Mapping[str, Tensor], draw: Draw) -> Draw:
     )
 
 
-def _kept(stays: Mapping[str, Tensor], operation: str, values: Tensor, neutral: Tensor | float) -> Tensor:
+def _kept(
+    stays: Mapping[str, Tensor], operation: str, values: Tensor, neutral: Tensor | float
+) -> Tensor:
     return torch.where(stays[operation], values, neutral) if operation in stays else values
 
 
@@ -167,7 +212,9 @@ def _affine_if(stays: Mapping[str, Tensor], operations: Sequence[str], u: Tensor
 
 
 def _affine(operations: tuple[str, ...], u: Tensor) -> Tensor:
-    """u in 0..1 [n, 2] -> matrices [n, 2, 3] that scale each axis by 1/1.2..1.2, or turn by up to 15 degrees."""
+    """U in 0..1 [n, 2] -> matrices [n, 2, 3] that scale each axis by 1/1.2..1.2, or turn by up to
+    15 degrees.
+    """
     theta = u.new_zeros(u.shape[0], 2, 3)
     if "rotate" in operations:
         angle = (u[:, 0] * 2 - 1) * math.radians(ROTATE_DEGREES)
@@ -175,13 +222,19 @@ def _affine(operations: tuple[str, ...], u: Tensor) -> Tensor:
         theta[:, 1, 0] = angle.sin()
         theta[:, 0, 1] = -angle.sin()
         return theta
-    scale = u * (SCALE_RATIO - 1 / SCALE_RATIO) + 1 / SCALE_RATIO if "scale" in operations else torch.ones_like(u)
+    scale = (
+        u * (SCALE_RATIO - 1 / SCALE_RATIO) + 1 / SCALE_RATIO
+        if "scale" in operations
+        else torch.ones_like(u)
+    )
     theta[:, 0, 0], theta[:, 1, 1] = scale.unbind(1)
     return theta
 
 
 def colour(images: Tensor, draw: Draw) -> Tensor:
-    """Brightness, then saturation about the per-pixel channel mean, then contrast about the image mean (design §5)."""
+    """Brightness, then saturation about the per-pixel channel mean, then contrast about the image
+    mean (design §5).
+    """
     images = images + draw.brightness
     grey = images.mean(1, keepdim=True)
     images = (images - grey) * draw.saturation + grey
@@ -190,7 +243,9 @@ def colour(images: Tensor, draw: Draw) -> Tensor:
 
 
 def crop(images: Tensor, shift: Tensor) -> Tensor:
-    """Shift images [N, C, S, S] by whole pixels (int64 [N or 1, 2], rows and columns); zeros come in."""
+    """Shift images [N, C, S, S] by whole pixels (int64 [N or 1, 2], rows and columns); zeros come
+    in.
+    """
     count, channels, size, _ = images.shape
     span = torch.arange(size, device=images.device)
     rows = (span + shift[:, :1] + 1).clamp(0, size + 1)  # [n, S] into the padded image
@@ -203,7 +258,9 @@ def crop(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def cutout_mask(centre: Tensor, size: int) -> Tensor:
-    """1 outside and 0 inside a square of half the side about `centre` (int64 [n, 2]), cut at the border. Returns [n, S, S]."""
+    """1 outside and 0 inside a square of half the side about `centre` (int64 [n, 2]), cut at the
+    border. Returns [n, S, S].
+    """
     side = int(size * CUTOUT_SHARE + 0.5)
     span = torch.arange(size, device=centre.device)
     start = centre - side // 2
@@ -211,19 +268,26 @@ def cutout_mask(centre: Tensor, size: int) -> Tensor:
     return (~(inside[:, 0, :, None] & inside[:, 1, None, :])).float()
 
 
-def cutmix(images: Tensor, labels: Tensor, classes: int, source: Generator, probability: float = 0.5) -> tuple[Tensor, Tensor]:
-    """With `probability`, paste one box of a partner image into every image; area Beta(1, 1), the same box for the batch.
+def cutmix(
+    images: Tensor, labels: Tensor, classes: int, source: Generator, probability: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """With `probability`, paste one box of a partner image into every image; area Beta(1, 1), the
+    same box for the batch.
 
-    images: float [N, C, S, S]; labels: int64 [N] in 0..classes-1, or soft targets [N, classes], which is the caller's to know:
-    reading them here would wait for the device. Returns images and soft labels [N, classes] that sum to 1. Raises TypeError or ValueError at other
-    images or labels, or a probability outside 0..1.
+    images: float [N, C, S, S]; labels: int64 [N] in 0..classes-1, or soft targets [N, classes],
+    which is the caller's to know: reading them here would wait for the device. Returns images and
+    soft labels [N, classes] that sum to 1. Raises TypeError or ValueError at other images or
+    labels, or a probability outside 0..1.
     """
     checks.float_images("images", images)
     soft = isinstance(labels, Tensor) and labels.ndim == 2
     if not soft:
         checks.labels("labels", labels, len(images))
     elif list(checks.floats("labels", labels, "N", "K").shape) != [len(images), classes]:
-        raise ValueError(f"labels must have shape [{len(images)}, {classes}], one row per image, got {list(labels.shape)}")
+        raise ValueError(
+            f"labels must have shape [{len(images)}, {classes}], one row per image, got "
+            f"{list(labels.shape)}"
+        )
     checks.real("probability", probability, 0, 1)
     targets = labels if soft else F.one_hot(labels, classes).float()
     if source.device.type != "cpu":
@@ -243,8 +307,12 @@ def cutmix(images: Tensor, labels: Tensor, classes: int, source: Generator, prob
     return images, targets * (1 - share) + targets[partner] * share
 
 
-def cutmix_unread(images: Tensor, targets: Tensor, source: Generator, probability: float) -> tuple[Tensor, Tensor]:
-    """As `cutmix`, with soft labels [N, classes] given, and by a mask: no draw is read on the host, which would wait for the device."""
+def cutmix_unread(
+    images: Tensor, targets: Tensor, source: Generator, probability: float
+) -> tuple[Tensor, Tensor]:
+    """As `cutmix`, with soft labels [N, classes] given, and by a mask: no draw is read on the host,
+    which would wait for the device.
+    """
     size = images.shape[-1]
     how: dict[str, Any] = {"generator": source, "device": source.device}
     mixed = torch.rand(1, **how) < probability
@@ -254,4 +322,6 @@ def cutmix_unread(images: Tensor, targets: Tensor, source: Generator, probabilit
     inside = (span >= centre - half) & (span < centre + half)  # rows and columns, [2, S]
     box = mixed & inside[0, :, None] & inside[1, None, :]
     partner = torch.rand(len(images), **how).argsort()
-    return torch.where(box, images[partner], images), torch.lerp(targets, targets[partner], box.float().mean())
+    return torch.where(box, images[partner], images), torch.lerp(
+        targets, targets[partner], box.float().mean()
+    )

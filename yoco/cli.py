@@ -1,5 +1,6 @@
-"""The command line: `yoco run` sends the notebooks through papermill, `yoco sweep` a grid of them; `yoco condense`, `study`, `ablations` and
-`noise` need no Jupyter."""
+"""The command line: `yoco run` sends the notebooks through papermill, `yoco sweep` a grid of them;
+`yoco condense`, `study`, `ablations` and `noise` need no Jupyter.
+"""
 
 # what needs torch is imported by the commands: --help and --version do not wait for it
 import argparse
@@ -15,7 +16,10 @@ from yoco.workflow.options import Parser, plain, shared
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status. Bad input is one line on standard error and status 2."""
+    """Run a command; returns the exit status.
+
+    Bad input is one line on standard error and status 2.
+    """
     try:
         options = parsed(plain(sys.argv[1:] if arguments is None else arguments))
     except ValueError as error:
@@ -26,10 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if distributed.started() and options.command is not run_condense:
-            raise ValueError("torchrun is for yoco condense, which divides its work; run the other commands without it")
+            raise ValueError(
+                "torchrun is for yoco condense, which divides its work; run the other commands "
+                "without it"
+            )
         return options.command(options) or 0
     except distributed.LostRank as error:
-        print(f"yoco: {error}; the same command, on any number of ranks, goes on from the last checkpoint", file=sys.stderr)
+        print(
+            (
+                f"yoco: {error}; the same command, on any number of ranks, goes on from the last "
+                "checkpoint"
+            ),
+            file=sys.stderr,
+        )
         return 1
     except (FloatingPointError, ChildProcessError) as error:
         print(f"yoco: {error}", file=sys.stderr)
@@ -38,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"yoco: {checks.printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("yoco: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "yoco: interrupted; the same command goes on from the last checkpoint", file=sys.stderr
+        )
         return 130
 
 
@@ -56,26 +71,62 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def parser() -> Parser:
-    """The commands and their options; a parameter of a notebook is given as `--name VALUE`, or `-p name VALUE`."""
+    """The commands and their options; a parameter of a notebook is given as `--name VALUE`, or `-p
+    name VALUE`.
+    """
     top = Parser(prog="yoco", description=__doc__)
     top.add_argument("--version", action="version", version=f"yoco {yoco.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run numbered notebooks through papermill, with checked parameters")
-    run.add_argument("notebooks", nargs="*", help="01_condensation, say, or 01 (default: all of them)")
-    run.add_argument("--folder", type=Path, default=Path("notebooks"), help="where the notebooks are (default: notebooks)")
+    run = commands.add_parser(
+        "run", help="run numbered notebooks through papermill, with checked parameters"
+    )
+    run.add_argument(
+        "notebooks", nargs="*", help="01_condensation, say, or 01 (default: all of them)"
+    )
+    run.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("notebooks"),
+        help="where the notebooks are (default: notebooks)",
+    )
     run.set_defaults(command=run_notebooks)
     condense = commands.add_parser("condense", help="condense a dataset (step 01 without Jupyter)")
     condense.set_defaults(command=run_condense, notebook="01_condensation")
-    study = commands.add_parser("study", help="dynamics, pruning and evaluation of a run's condensed set (step 04 without Jupyter)")
+    study = commands.add_parser(
+        "study",
+        help="dynamics, pruning and evaluation of a run's condensed set (step 04 without Jupyter)",
+    )
     study.set_defaults(command=run_study, notebook="04_pruning")
-    ablations = commands.add_parser("ablations", help="the trainings of step 05 without Jupyter, which the notebook then finds")
+    ablations = commands.add_parser(
+        "ablations", help="the trainings of step 05 without Jupyter, which the notebook then finds"
+    )
     ablations.set_defaults(command=run_ablations, notebook="05_ablations")
-    noise = commands.add_parser("noise", help="the damaged sets and trainings of step 06 without Jupyter, which the notebook then finds")
+    noise = commands.add_parser(
+        "noise",
+        help="the damaged sets and trainings of step 06 without Jupyter, which the notebook then "
+        "finds",
+    )
     noise.set_defaults(command=run_noise, notebook="06_noise")
-    grid = commands.add_parser("sweep", help="run notebooks for every combination of parameters, several at once, into one table")
-    grid.add_argument("notebooks", nargs="+", help="notebooks/04_pruning.ipynb, or 04; several run one after another at each point")
-    grid.add_argument("--folder", type=Path, default=Path("notebooks"), help="where notebooks given by name are (default: notebooks)")
-    grid.add_argument("--out", type=Path, help="where the points' folders and sweep.csv go (default: runs/sweep-NOTEBOOK)")
+    grid = commands.add_parser(
+        "sweep",
+        help="run notebooks for every combination of parameters, several at once, into one table",
+    )
+    grid.add_argument(
+        "notebooks",
+        nargs="+",
+        help="notebooks/04_pruning.ipynb, or 04; several run one after another at each point",
+    )
+    grid.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("notebooks"),
+        help="where notebooks given by name are (default: notebooks)",
+    )
+    grid.add_argument(
+        "--out",
+        type=Path,
+        help="where the points' folders and sweep.csv go (default: runs/sweep-NOTEBOOK)",
+    )
     grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores or GPUs)")
     grid.add_argument("--backend", help=argparse.SUPPRESS)  # of version 0.1
     grid.set_defaults(command=run_sweep)
@@ -92,7 +143,9 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_notebooks(options: argparse.Namespace) -> None:
-    """Check all parameters, then run the notebooks in order; executed copies go to the run's folder."""
+    """Check all parameters, then run the notebooks in order; executed copies go to the run's
+    folder.
+    """
     from yoco import workflow
     from yoco.utils import checks
     from yoco.workflow import parameters, sweep
@@ -105,7 +158,9 @@ def run_notebooks(options: argparse.Namespace) -> None:
     for name in wanted:  # all of them, before the first one starts
         parameters.validated(name, _of(name, values))
         if not (options.folder / f"{name}.ipynb").is_file():
-            raise FileNotFoundError(f"no {name}.ipynb in {options.folder}; give its place with --folder")
+            raise FileNotFoundError(
+                f"no {name}.ipynb in {options.folder}; give its place with --folder"
+            )
     for name in wanted:
         chosen = parameters.validated(name, _of(name, values))
         run = workflow.folder(chosen.run_dir, chosen.dataset)
@@ -135,16 +190,28 @@ def run_sweep(options: argparse.Namespace) -> int:
 
     if options.backend not in (None, "loky"):
         raise ValueError(
-            f"--backend {options.backend} is gone; on a cluster, call yoco.workflow.sweep.run in Python with executor=client.get_executor()"
+            f"--backend {options.backend} is gone; on a cluster, call yoco.workflow.sweep.run in "
+            "Python with executor=client.get_executor()"
         )
     names = [_full_name(name) for name in options.notebooks]
-    paths = [_found(Path(given), options.folder / f"{name}.ipynb") for given, name in zip(options.notebooks, names)]
-    out = (options.out.expanduser() if options.out else workflow.home() / f"sweep-{'-'.join(names)}").absolute()
+    paths = [
+        _found(Path(given), options.folder / f"{name}.ipynb")
+        for given, name in zip(options.notebooks, names)
+    ]
+    out = (
+        options.out.expanduser() if options.out else workflow.home() / f"sweep-{'-'.join(names)}"
+    ).absolute()
     grid = sweep.points(paths, options.parameters, out)
     table = sweep.run(grid, out, jobs=options.jobs)
     failed = [row for row in table.to_dict("records") if row["status"] == "failed"]
     for row in failed:
-        print(f"yoco: failed: {', '.join(f'{name}={row[name]}' for name in grid[0].values)}: {row['error']}", file=sys.stderr)
+        print(
+            (
+                f"yoco: failed: {', '.join(f'{name}={row[name]}' for name in grid[0].values)}: "
+                f"{row['error']}"
+            ),
+            file=sys.stderr,
+        )
     return int(len(failed) > 0)
 
 
@@ -153,7 +220,10 @@ def _found(*places: Path) -> Path:
     for place in places:
         if place.is_file():
             return place.absolute()
-    raise FileNotFoundError(f"no notebook at {' or '.join(map(str, places))}; give its place, or that of all with --folder")
+    raise FileNotFoundError(
+        f"no notebook at {' or '.join(map(str, places))}; give its place, or that of all with "
+        "--folder"
+    )
 
 
 def _full_name(name: str) -> str:
@@ -168,11 +238,17 @@ def _full_name(name: str) -> str:
 def _of(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
     from yoco.workflow import parameters
 
-    return {name: value for name, value in values.items() if name in parameters.NOTEBOOKS[notebook].model_fields}
+    return {
+        name: value
+        for name, value in values.items()
+        if name in parameters.NOTEBOOKS[notebook].model_fields
+    }
 
 
 def run_condense(options: argparse.Namespace) -> None:
-    """The condensed set of the run's folder, made if it is not there, going on from its checkpoint."""
+    """The condensed set of the run's folder, made if it is not there, going on from its
+    checkpoint.
+    """
     from yoco import data, workflow
     from yoco.workflow import parameters
 
@@ -199,7 +275,9 @@ def run_ablations(options: argparse.Namespace) -> None:
 
 
 def run_noise(options: argparse.Namespace) -> None:
-    """What every rule keeps of damaged sets, and the trainings that follow, cell by cell into results.csv."""
+    """What every rule keeps of damaged sets, and the trainings that follow, cell by cell into
+    results.csv.
+    """
     from yoco import workflow
 
     run, (_, table) = _on_the_run_s_set(options, workflow.get_noise)

@@ -31,7 +31,9 @@ Subset = tuple[Tensor, Tensor]
 
 
 class TestSet(NamedTuple):
-    """What a training needs of the real data, as arrays: one over a mapped file travels by the file's name."""
+    """What a training needs of the real data, as arrays: one over a mapped file travels by the
+    file's name.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -47,7 +49,9 @@ class TestSet(NamedTuple):
         if space is not None and space.whitening is not None:
             images = spaces.whitening_of(data, space.whitening)(data.test_images).numpy()
             by = spaces.Space((0.0,) * data.channels, (1.0,) * data.channels)
-        return cls(images, data.test_labels.numpy(), len(data.classes), by.mean, by.std, space is None)
+        return cls(
+            images, data.test_labels.numpy(), len(data.classes), by.mean, by.std, space is None
+        )
 
 
 def evaluate(
@@ -62,35 +66,53 @@ def evaluate(
     space: Space | None = None,
     **options: Any,
 ) -> float:
-    """Train a fresh network on a subset, test it on all test images. Returns the accuracy of the last epoch in %.
+    """Train a fresh network on a subset, test it on all test images.
 
-    images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n], or soft targets [n, K]. space:
-    of images that are not in 0..1 but what networks train on, `condensed.space` of an unbounded set. options: fields of `network.Protocol`,
-    and `protocol`, "even" or "paper" (see `Protocol.of`). model: a name, a factory (channels, classes, size) -> nn.Module, or its path.
-    Augmented by colour, and one of crop, scale and rotate, and flip, a draw an image, with CutMix; or as the published code
-    does on ImageNet-10 (augmentation="imagenet", see `network.augmentation_of`). Raises ValueError or TypeError if images or
-    labels do not fit `data`, FloatingPointError if training diverges.
+    Returns the accuracy of the last epoch in %.
+
+    images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n],
+    or soft targets [n, K]. space: of images that are not in 0..1 but what networks train on,
+    `condensed.space` of an unbounded set. options: fields of `network.Protocol`, and `protocol`,
+    "even" or "paper" (see `Protocol.of`). model: a name, a factory (channels, classes, size) ->
+    nn.Module, or its path. Augmented by colour, and one of crop, scale and rotate, and flip, a draw
+    an image, with CutMix; or as the published code does on ImageNet-10 (augmentation="imagenet",
+    see `network.augmentation_of`). Raises ValueError or TypeError if images or labels do not fit
+    `data`, FloatingPointError if training diverges.
     """
     check_subset(images, labels, data, space)
     checks.seed("seed", seed)
-    tests, protocol = {space: TestSet.of(data, space)}, Protocol.of(epochs=epochs, model=model, **options)
+    tests, protocol = (
+        {space: TestSet.of(data, space)},
+        Protocol.of(epochs=epochs, model=model, **options),
+    )
     models.check_takes(protocol.model, *models.shape_of(data))
     return _accuracy(tests, images, labels, space, protocol, seed, devices.choose(device))
 
 
-def check_subset(images: Tensor, labels: Tensor, data: ImageData, space: Space | None = None) -> None:
-    """Raise TypeError or ValueError unless images and labels are a training set for `data`'s classes and shape."""
+def check_subset(
+    images: Tensor, labels: Tensor, data: ImageData, space: Space | None = None
+) -> None:
+    """Raise TypeError or ValueError unless images and labels are a training set for `data`'s
+    classes and shape.
+    """
     if space is None:
         try:
             checks.images("images", images)
         except ValueError as error:
-            raise ValueError(f"{error}; images of an unbounded set need space=condensed.space") from error
+            raise ValueError(
+                f"{error}; images of an unbounded set need space=condensed.space"
+            ) from error
     else:
         checks.instance("space", space, Space)
         checks.finite("images", checks.float_images("images", images))
-    checks.targets("labels", labels, len(images), len(checks.instance("data", data, ImageData).classes))
+    checks.targets(
+        "labels", labels, len(images), len(checks.instance("data", data, ImageData).classes)
+    )
     if images.shape[1:] != data.test_images.shape[1:]:
-        raise ValueError(f"images must have shape {list(data.test_images.shape[1:])} each, as {data.name}'s, got {list(images.shape[1:])}")
+        raise ValueError(
+            f"images must have shape {list(data.test_images.shape[1:])} each, as {data.name}'s, "
+            f"got {list(images.shape[1:])}"
+        )
 
 
 def _accuracy(
@@ -107,12 +129,16 @@ def _accuracy(
     test = tests[space]
     inputs = to_floats(images.detach()).to(device)
     inputs = normalise(inputs, test.mean, test.std) if test.bounded else inputs
-    network = train.fit(inputs, labels.to(device), test.classes, protocol, seed, mean=test.mean, std=test.std)
+    network = train.fit(
+        inputs, labels.to(device), test.classes, protocol, seed, mean=test.mean, std=test.std
+    )
 
     def test_batch(part: slice) -> Tensor:
         return normalise(to_floats(torch.tensor(test.images[part]).to(device)), test.mean, test.std)
 
-    logits = train.outputs(network, test_batch, len(test.labels), protocol.precision, compiled=compiled_test)
+    logits = train.outputs(
+        network, test_batch, len(test.labels), protocol.precision, compiled=compiled_test
+    )
     return (logits.argmax(1).cpu() == torch.tensor(test.labels)).double().mean().item() * 100
 
 
@@ -131,22 +157,36 @@ def evaluate_many(
     space: Space | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """`evaluate` each subset under each seed. Returns a table in order of work, with columns subset, seed, last_batch, augmentation,
+    """`evaluate` each subset under each seed.
+
+    Returns a table in order of work, with columns subset, seed, last_batch, augmentation,
     precision, accuracy (%).
 
-    subsets: name -> (images, labels), at least one, all of `space` (see `evaluate`). jobs, executor: trainings at once, and where,
-    see `accuracies`. Raises as `evaluate`, before any training.
+    subsets: name -> (images, labels), at least one, all of `space` (see `evaluate`). jobs,
+    executor: trainings at once, and where, see `accuracies`. Raises as `evaluate`, before any
+    training.
     """
     for images, labels in checked_subsets(subsets).values():
         check_subset(images, labels, data, space)
-    wanted = [(name, checks.seed("seeds", seed)) for name in subsets for seed in checks.sequence("seeds", seeds)]
+    wanted = [
+        (name, checks.seed("seeds", seed))
+        for name in subsets
+        for seed in checks.sequence("seeds", seeds)
+    ]
     protocol = Protocol.of(epochs=epochs, model=model, **options)
     work = [Training(*subsets[name], seed, protocol, space) for name, seed in wanted]
     names = [f"subset {name!r}, seed {seed}" for name, seed in wanted]
-    results = dict(accuracies(work, data, names=names, device=device, jobs=jobs, executor=executor, progress=progress))
+    results = dict(
+        accuracies(
+            work, data, names=names, device=device, jobs=jobs, executor=executor, progress=progress
+        )
+    )
     precision = devices.choose_precision(protocol.precision, devices.choose(device))
     told = {name: getattr(protocol, name) for name in train.BEFORE}
-    rows = [{"subset": name, "seed": seed, **told, "precision": precision, "accuracy": results[number]} for number, (name, seed) in enumerate(wanted)]
+    rows = [
+        {"subset": name, "seed": seed, **told, "precision": precision, "accuracy": results[number]}
+        for number, (name, seed) in enumerate(wanted)
+    ]
     return pd.DataFrame(rows, columns=["subset", "seed", *told, "precision", "accuracy"])
 
 
@@ -155,13 +195,17 @@ def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Sub
     checks.instance("subsets", subsets, Mapping)  # type: ignore[type-abstract]  # isinstance takes it
     for name in checks.sequence("subsets", subsets.keys()):
         if not isinstance(subsets[name], (tuple, list)) or len(subsets[name]) != 2:
-            raise TypeError(f"subsets[{name!r}] must be a pair of images and labels, got {checks.shown(subsets[name])}")
+            raise TypeError(
+                f"subsets[{name!r}] must be a pair of images and labels, got "
+                f"{checks.shown(subsets[name])}"
+            )
     return subsets
 
 
 class Training(NamedTuple):
-    """One training of many: images float [n, C, S, S] in 0..1 or uint8, or of a `space` that is told; labels int64 [n] or soft [n, K];
-    the seed, and how it is done."""
+    """One training of many: images float [n, C, S, S] in 0..1 or uint8, or of a `space` that is
+    told; labels int64 [n] or soft [n, K]; the seed, and how it is done.
+    """
 
     images: Tensor
     labels: Tensor
@@ -189,27 +233,40 @@ def accuracies(
 ) -> Iterator[tuple[int, float]]:
     """Yield (number, accuracy in %) of each training in `work` as it finishes, in any order.
 
-    only: the numbers that are still to be done. How they are done (compiled, how many at once) is decided by the whole
-    of `work`, so that a study that was interrupted ends with the numbers of one that was not. The progress bar counts
-    images, trained on and tested, so that its estimate of the time left holds for trainings of any length. With a bar, long work
-    says first how long it will take on this machine (see `timing`).
+    only: the numbers that are still to be done. How they are done (compiled, how many at once) is
+    decided by the whole of `work`, so that a study that was interrupted ends with the numbers of
+    one that was not. The progress bar counts images, trained on and tested, so that its estimate of
+    the time left holds for trainings of any length. With a bar, long work says first how long it
+    will take on this machine (see `timing`).
 
-    jobs: trainings at once (None: as many as there are cores on a CPU, else GPUs). executor: does them in place of processes
-    of this machine; jobs is then how many workers it has, which decides on compiling and the time told.
-    names: of all of `work`, for the error if the process of a training died at every try.
+    jobs: trainings at once (None: as many as there are cores on a CPU, else GPUs). executor: does
+    them in place of processes of this machine; jobs is then how many workers it has, which decides
+    on compiling and the time told. names: of all of `work`, for the error if the process of a
+    training died at every try.
     """
     where = devices.choose(device)
     jobs = pool.jobs_for(jobs, where, len(work), executor)
     for model in {training.protocol.model for training in work}:
         models.check_takes(model, *models.shape_of(data))
     tests = {space: TestSet.of(data, space) for space in {training.space for training in work}}
-    compiled = {model: _compiled([t for t in work if t.protocol.model == model], where, jobs, data) for model in {t.protocol.model for t in work}}
-    cost = [training.passes + len(data.test_labels) // 3 for training in work]  # a test has no way back
-    todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])  # a long one last would keep one core waiting
+    compiled = {
+        model: _compiled([t for t in work if t.protocol.model == model], where, jobs, data)
+        for model in {t.protocol.model for t in work}
+    }
+    # a test has no way back
+    cost = [training.passes + len(data.test_labels) // 3 for training in work]
+    # a long one last would keep one core waiting
+    todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])
     calls = [_call(work[number], where, *compiled[work[number].protocol.model]) for number in todo]
     if progress:
         timing.say(_passes(work, todo, cost, data, where), min(jobs, max(1, len(todo))))
-    with tqdm(total=sum(cost[number] for number in todo), desc="training", unit="image", unit_scale=True, disable=not progress) as bar:
+    with tqdm(
+        total=sum(cost[number] for number in todo),
+        desc="training",
+        unit="image",
+        unit_scale=True,
+        disable=not progress,
+    ) as bar:
         said = names and [names[number] for number in todo]
         results = pool.run(_accuracy, calls, jobs, shared=(tests,), executor=executor, names=said)
         for done, (position, accuracy) in enumerate(results, 1):
@@ -218,25 +275,48 @@ def accuracies(
             yield todo[position], accuracy
 
 
-def _passes(work: Sequence[Training], todo: Sequence[int], cost: Sequence[int], data: ImageData, where: torch.device) -> Counter[timing.Network]:
+def _passes(
+    work: Sequence[Training],
+    todo: Sequence[int],
+    cost: Sequence[int],
+    data: ImageData,
+    where: torch.device,
+) -> Counter[timing.Network]:
     """Images that go through each network in the trainings `todo`."""
     passes: Counter[timing.Network] = Counter()
     for number in todo:
-        passes[timing.Network.of(work[number].protocol, data.channels, len(data.classes), data.size, where)] += cost[number]
+        passes[
+            timing.Network.of(
+                work[number].protocol, data.channels, len(data.classes), data.size, where
+            )
+        ] += cost[number]
     return passes
 
 
-def _compiled(work: Sequence[Training], where: torch.device, jobs: int, data: ImageData) -> tuple[bool, bool]:
-    """Whether compiling the training step of a network, and its test, pays in each process; all of `work` is with that one."""
+def _compiled(
+    work: Sequence[Training], where: torch.device, jobs: int, data: ImageData
+) -> tuple[bool, bool]:
+    """Whether compiling the training step of a network, and its test, pays in each process; all of
+    `work` is with that one.
+    """
     trained, tested = sum(training.passes for training in work), len(data.test_labels) * len(work)
-    step, test = (work[0].protocol.pays_to_compile(where, images // jobs, data.size) for images in (trained, tested))
+    step, test = (
+        work[0].protocol.pays_to_compile(where, images // jobs, data.size)
+        for images in (trained, tested)
+    )
     return step, test
 
 
-def _call(training: Training, where: torch.device, compiled: bool, compiled_test: bool) -> tuple[Any, ...]:
-    """The arguments of `_accuracy` after the test sets; the protocol's own word on compiling counts first."""
+def _call(
+    training: Training, where: torch.device, compiled: bool, compiled_test: bool
+) -> tuple[Any, ...]:
+    """The arguments of `_accuracy` after the test sets; the protocol's own word on compiling counts
+    first.
+    """
     images, labels, seed, protocol, space = training
     if protocol.compiled is not None:
         compiled = compiled_test = protocol.compiled
-    protocol = replace(protocol, compiled=compiled).resolved(where, training.passes, images.shape[-1])
+    protocol = replace(protocol, compiled=compiled).resolved(
+        where, training.passes, images.shape[-1]
+    )
     return images, labels, space, protocol, seed, where, compiled_test

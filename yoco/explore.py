@@ -1,7 +1,9 @@
-"""Widgets for a notebook (ipywidgets) over the figures of `plots`: browse a condensed set, move the budget, compare scores, watch it being made.
+"""Widgets for a notebook (ipywidgets) over the figures of `plots`: browse a condensed set, move the
+budget, compare scores, watch it being made.
 
-Each is worked by mouse or by keyboard (Tab from control to control, arrows along a slider, Enter on an image). Where no
-widget runs (papermill, GitHub's viewer) the figure stands in its place, as it was at first.
+Each is worked by mouse or by keyboard (Tab from control to control, arrows along a slider, Enter on
+an image). Where no widget runs (papermill, GitHub's viewer) the figure stands in its place, as it
+was at first.
 """
 
 import base64
@@ -29,7 +31,8 @@ from yoco.utils import checks
 
 COLUMNS, SHOWN = 10, 40  # images a row and a page of the browser
 SIDE = 44  # pixels of an image on the screen
-WIDTHS = {"methods": 1100, "class": 700, "scores": 640, "sample": 520}  # pixels of a picture on the screen: all fit into 1280 × 800
+# pixels of a picture on the screen: all fit into 1280 × 800
+WIDTHS = {"methods": 1100, "class": 700, "scores": 640, "sample": 520}
 ALL = -1  # in place of a class: all of them; None would be no choice
 DPI, WIDE_DPI = 80, 110  # of pictures; of those that are shown wider than they are drawn
 
@@ -48,7 +51,8 @@ class Explorer(widgets.VBox):
 def png(figure: Figure, dpi: int = DPI) -> bytes:
     """A figure as a PNG file, at its own size; it is closed."""
     buffer = io.BytesIO()
-    with plt.rc_context({"savefig.bbox": "standard"}):  # cut to what is drawn, it would change its size with every choice
+    # cut to what is drawn, it would change its size with every choice
+    with plt.rc_context({"savefig.bbox": "standard"}):
         figure.savefig(buffer, format="png", dpi=dpi)
     plt.close(figure)
     return buffer.getvalue()
@@ -74,7 +78,10 @@ class _Picture(widgets.HTML):
 
     def show(self, file: bytes, width: int, says: str) -> None:
         """width: pixels on the screen, or as many as there are."""
-        self.value = f'<img alt="{_text(says)}" src="{_data(file)}" style="width: {width}px; max-width: 100%; height: auto">'
+        self.value = (
+            f'<img alt="{_text(says)}" src="{_data(file)}" style="width: {width}px; max-width: '
+            '100%; height: auto">'
+        )
 
 
 def _data(file: bytes) -> str:
@@ -84,15 +91,22 @@ def _data(file: bytes) -> str:
 
 def _slider(name: str, most: int, value: int = 1) -> widgets.IntSlider:
     layout = widgets.Layout(width="420px")
-    return widgets.IntSlider(value=value, min=1, max=most, description=name, continuous_update=False, layout=layout)
+    return widgets.IntSlider(
+        value=value, min=1, max=most, description=name, continuous_update=False, layout=layout
+    )
 
 
 def _row(*children: widgets.Widget) -> widgets.HBox:
-    return widgets.HBox(children, layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start"))
+    return widgets.HBox(
+        children, layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start")
+    )
 
 
 def _classes(condensed: CondensedSet) -> widgets.Dropdown:
-    options = [("all", ALL), *((checks.printable(name), label) for label, name in enumerate(condensed.classes))]
+    options = [
+        ("all", ALL),
+        *((checks.printable(name), label) for label, name in enumerate(condensed.classes)),
+    ]
     return widgets.Dropdown(options=options, description="class")
 
 
@@ -103,17 +117,22 @@ def _follow(update: Callable[[], None], *controls: widgets.Widget) -> None:
     update()
 
 
-def budgets(condensed: CondensedSet, dynamics: Dynamics, *, ipc_to: int = 1, **options: object) -> Explorer:
-    """A slider for the budget IPC_T; below it what each method keeps (framed) and drops (faded), all at once: of every class,
-    a panel a method, or of one class, a row a method.
+def budgets(
+    condensed: CondensedSet, dynamics: Dynamics, *, ipc_to: int = 1, **options: object
+) -> Explorer:
+    """A slider for the budget IPC_T; below it what each method keeps (framed) and drops (faded),
+    all at once: of every class, a panel a method, or of one class, a row a method.
 
-    ipc_to: where the slider starts; options: of `prune.prune` but the budget (balanced=True, say). Methods that the
-    dynamics do not allow are left out. Raises ValueError or TypeError at a bad budget or dynamics of another set.
+    ipc_to: where the slider starts; options: of `prune.prune` but the budget (balanced=True, say).
+    Methods that the dynamics do not allow are left out. Raises ValueError or TypeError at a bad
+    budget or dynamics of another set.
     """
     checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
     budget, by_class = _slider("IPC_T", condensed.ipc, ipc_to), _classes(condensed)
     picture, words = _Picture(), _Words()
-    chosen = functools.cache(lambda budget: study.selections(condensed, dynamics, [budget], **options))
+    chosen = functools.cache(
+        lambda budget: study.selections(condensed, dynamics, [budget], **options)
+    )
 
     def draw() -> Figure:
         if by_class.value == ALL:
@@ -125,54 +144,85 @@ def budgets(condensed: CondensedSet, dynamics: Dynamics, *, ipc_to: int = 1, **o
     def update() -> None:
         cells, cell_count = budget.value * condensed.factor**2, condensed.ipc * condensed.factor**2
         lost = {s.method: int((s.per_class_counts == 0).sum()) for s in chosen(budget.value)}
-        without = ", ".join(f"{tables.title_of(method)} {count}" for method, count in lost.items() if count) or "none"
-        text = f"IPC_T {budget.value}: {cells} of {cell_count} formed images a class, or as many in all. Classes left without any: {without}."
+        without = (
+            ", ".join(
+                f"{tables.title_of(method)} {count}" for method, count in lost.items() if count
+            )
+            or "none"
+        )
+        text = (
+            f"IPC_T {budget.value}: {cells} of {cell_count} formed images a class, or as many in "
+            f"all. Classes left without any: {without}."
+        )
         words.show(text)
         width = WIDTHS["methods" if by_class.value == ALL else "class"]
-        picture.show(drawn(budget.value, by_class.value), width, f"what each method keeps and drops. {text}")
+        picture.show(
+            drawn(budget.value, by_class.value),
+            width,
+            (f"what each method keeps and drops. {text}"),
+        )
 
     _follow(update, budget, by_class)
     return Explorer([_row(budget, by_class), words, picture], draw)
 
 
-def compare(condensed: CondensedSet, table: pd.DataFrame, x: str = "lbpe", y: str = "aum") -> Explorer:
-    """Two scores against each other, with the images at the extremes: choose the scores, and a class to pick out.
+def compare(
+    condensed: CondensedSet, table: pd.DataFrame, x: str = "lbpe", y: str = "aum"
+) -> Explorer:
+    """Two scores against each other, with the images at the extremes: choose the scores, and a
+    class to pick out.
 
     table: of `prune.score_table`. Raises ValueError at an unknown score.
     """
     names = score_names(table)
     across, up = (
-        widgets.Dropdown(options=names, value=checks.one_of(axis, value, names), description=axis) for axis, value in (("x", x), ("y", y))
+        widgets.Dropdown(options=names, value=checks.one_of(axis, value, names), description=axis)
+        for axis, value in (("x", x), ("y", y))
     )
     by_class, picture = _classes(condensed), _Picture()
 
     def draw() -> Figure:
         label = None if by_class.value == ALL else by_class.value
-        return style.figure_of(plots.two_scores(condensed, table, across.value, up.value, label=label))
+        return style.figure_of(
+            plots.two_scores(condensed, table, across.value, up.value, label=label)
+        )
 
     def update() -> None:
-        picture.show(png(draw(), WIDE_DPI), WIDTHS["scores"], f"{up.value} against {across.value}, {by_class.label}")
+        picture.show(
+            png(draw(), WIDE_DPI),
+            WIDTHS["scores"],
+            (f"{up.value} against {across.value}, {by_class.label}"),
+        )
 
     _follow(update, across, up, by_class)
     return Explorer([_row(across, up, by_class), picture], draw)
 
 
-def browse(condensed: CondensedSet, table: pd.DataFrame, dynamics: Dynamics, *, score: str = "lbpe") -> Explorer:
-    """A browser of the formed images by class, score and rank. The slider goes along the ranks, and turns the page; an image
-    that is pressed is shown large, with its course over the epochs.
+def browse(
+    condensed: CondensedSet, table: pd.DataFrame, dynamics: Dynamics, *, score: str = "lbpe"
+) -> Explorer:
+    """A browser of the formed images by class, score and rank.
 
-    table: of `prune.score_table`. Raises ValueError at an unknown score, or dynamics of another set.
+    The slider goes along the ranks, and turns the page; an image that is pressed is shown large,
+    with its course over the epochs.
+
+    table: of `prune.score_table`. Raises ValueError at an unknown score, or dynamics of another
+    set.
     """
     names = score_names(table)
     by_class = _classes(condensed)
-    by_score = widgets.Dropdown(options=names, value=checks.one_of("score", score, names), description="score")
+    by_score = widgets.Dropdown(
+        options=names, value=checks.one_of("score", score, names), description="score"
+    )
     order = widgets.Dropdown(options=["lowest first", "highest first"], description="order")
     rank, words, page = _slider("rank", len(table)), _Words(), _Page(condensed)
     picture = _Picture()
 
     def ranked() -> pd.DataFrame:
         rows = table if by_class.value == ALL else table[table["label"] == by_class.value]
-        return rows.sort_values(by_score.value, ascending=order.value == "lowest first", kind="stable")
+        return rows.sort_values(
+            by_score.value, ascending=order.value == "lowest first", kind="stable"
+        )
 
     def draw() -> Figure:
         return plots.sample(condensed, dynamics, int(ranked()["index"].iloc[rank.value - 1]))
@@ -184,7 +234,10 @@ def browse(condensed: CondensedSet, table: pd.DataFrame, dynamics: Dynamics, *, 
         page.show(rows.iloc[first : first + SHOWN], by_score.value, first, rank.value)
         one = rows.iloc[rank.value - 1]
         values = ", ".join(f"{name} {one[name]:.3g}" for name in names)
-        text = f"rank {rank.value} of {len(rows)} by {by_score.value}: formed image {one['index']}, {one['class']}; {values}"
+        text = (
+            f"rank {rank.value} of {len(rows)} by {by_score.value}: formed image {one['index']}, "
+            f"{one['class']}; {values}"
+        )
         words.show(text)
         picture.show(png(draw()), WIDTHS["sample"], f"the chosen image over the epochs. {text}")
 
@@ -193,11 +246,16 @@ def browse(condensed: CondensedSet, table: pd.DataFrame, dynamics: Dynamics, *, 
 
     page.pressed = press
     _follow(update, by_class, by_score, order, rank)
-    return Explorer([_row(by_class, by_score, order), _row(rank, words), _row(page.box, picture)], draw)
+    return Explorer(
+        [_row(by_class, by_score, order), _row(rank, words), _row(page.box, picture)], draw
+    )
 
 
 class _Page:
-    """A page of images that are buttons: Tab goes from one to the next, Enter chooses. The images are backgrounds in a style sheet."""
+    """A page of images that are buttons: Tab goes from one to the next, Enter chooses.
+
+    The images are backgrounds in a style sheet.
+    """
 
     pressed: Callable[[int], None]
 
@@ -210,18 +268,45 @@ class _Page:
             button.add_class(f"{self._name}-{place}")
             button.on_click(lambda _, place=place: self.pressed(place))
         columns = " ".join([f"{SIDE + 2}px"] * COLUMNS)
-        self.box = widgets.VBox([self._sheet, widgets.GridBox(self._buttons, layout=widgets.Layout(grid_template_columns=columns))])
+        self.box = widgets.VBox(
+            [
+                self._sheet,
+                widgets.GridBox(
+                    self._buttons, layout=widgets.Layout(grid_template_columns=columns)
+                ),
+            ]
+        )
 
     def show(self, rows: pd.DataFrame, score: str, first: int, chosen: int) -> None:
-        """rows: of the score table, the images of this page; first: the rank before theirs; chosen: the rank that is framed."""
-        rules = [f"[class*={self._name}]:focus-visible {{ outline: 3px dashed {style.DROPPED} !important; z-index: 2; }}"]
+        """rows: of the score table, the images of this page; first: the rank before theirs; chosen:
+        the rank that is framed.
+        """
+        rules = [
+            (
+                f"[class*={self._name}]:focus-visible {{ outline: 3px dashed {style.DROPPED} "
+                f"!important; z-index: 2; }}"
+            )
+        ]
         for place, button in enumerate(self._buttons):
             button.layout.visibility = "visible" if place < len(rows) else "hidden"
             if place < len(rows):
                 one = rows.iloc[place]
-                button.tooltip = f"rank {first + place + 1}, {one['class']}, {score} {one[score]:.3g}"
-                frame = f"box-shadow: 0 0 0 3px {style.KEPT} !important; position: relative; z-index: 1;" if first + place + 1 == chosen else ""
-                image = f"background: url({self._uris(int(one['index']))}) center/cover; image-rendering: pixelated;"
+                button.tooltip = (
+                    f"rank {first + place + 1}, {one['class']}, {score} {one[score]:.3g}"
+                )
+                frame = (
+                    (
+                        f"box-shadow: 0 0 0 3px {style.KEPT} !important; position: relative; "
+                        "z-index: "
+                        "1;"
+                    )
+                    if first + place + 1 == chosen
+                    else ""
+                )
+                image = (
+                    f"background: url({self._uris(int(one['index']))}) center/cover; "
+                    "image-rendering: pixelated;"
+                )
                 rules.append(f".{self._name}-{place} {{ {image} {frame} }}")
         self._sheet.value = f"<style>{' '.join(rules)}</style>"
 
@@ -229,15 +314,19 @@ class _Page:
 def _uri(condensed: CondensedSet, index: int) -> str:
     """A formed image as the data: URI of a PNG file."""
     image, cell = divmod(index, condensed.factor**2)
-    formed = condensed.pictures(formation.form(condensed.images[image : image + 1], condensed.factor))[cell]
+    formed = condensed.pictures(
+        formation.form(condensed.images[image : image + 1], condensed.factor)
+    )[cell]
     buffer = io.BytesIO()
     Image.fromarray((pixels(formed) * 255).round().astype("uint8")).save(buffer, "PNG")
     return _data(buffer.getvalue())
 
 
 class Live:
-    """What `condense(..., watch=Live())` draws while it works: the images and the loss. The last picture stays in the notebook,
-    and needs no widget."""
+    """What `condense(..., watch=Live())` draws while it works: the images and the loss.
+
+    The last picture stays in the notebook, and needs no widget.
+    """
 
     def __init__(self, per_class: int = 5) -> None:
         self._per_class, self._place = per_class, None

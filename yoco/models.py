@@ -1,5 +1,6 @@
-"""The networks: ConvNet-D3 and ResNet10-AP, with instance norm and average pooling (design §6); ResNet10 and DenseNet, with batch norm;
-and the user's own (docs/extend.md)."""
+"""The networks: ConvNet-D3 and ResNet10-AP, with instance norm and average pooling (design §6);
+ResNet10 and DenseNet, with batch norm; and the user's own (docs/extend.md).
+"""
 
 import functools
 import re
@@ -16,7 +17,9 @@ MOST_DEPTH = 16  # halvings of an image of 65,536 pixels a side
 
 
 def check_shape(channels: int, classes: int, size: int, least: int) -> None:
-    """Raise TypeError or ValueError unless these are whole numbers, channels and classes at least 1, size at least `least`."""
+    """Raise TypeError or ValueError unless these are whole numbers, channels and classes at least
+    1, size at least `least`.
+    """
     checks.whole("channels", channels, 1)
     checks.whole("classes", classes, 1)
     checks.whole("size", size, least)
@@ -30,19 +33,26 @@ def instance_norm(channels: int) -> nn.Module:
 class ConvNet(nn.Module):
     """depth × (conv 3×3, instance norm, ReLU, average pool 2), then one linear layer.
 
-    Takes normalised images [N, channels, size, size], gives logits [N, classes]. ConvNet-D3 of width 128 has 320,010
-    parameters at 32×32×3 and 10 classes. Raises ValueError if depth halvings leave nothing of size,
-    or at a count below 1.
+    Takes normalised images [N, channels, size, size], gives logits [N, classes]. ConvNet-D3 of
+    width 128 has 320,010 parameters at 32×32×3 and 10 classes. Raises ValueError if depth halvings
+    leave nothing of size, or at a count below 1.
     """
 
-    def __init__(self, channels: int, classes: int, size: int, width: int = 128, depth: int = 3) -> None:
+    def __init__(
+        self, channels: int, classes: int, size: int, width: int = 128, depth: int = 3
+    ) -> None:
         super().__init__()
         checks.whole("width", width, 1)
         check_shape(channels, classes, size, 2 ** checks.whole("depth", depth, 1, MOST_DEPTH))
         blocks: list[nn.Module] = []
         for block in range(depth):
             inputs = channels if block == 0 else width
-            blocks += [nn.Conv2d(inputs, width, 3, padding=1), instance_norm(width), nn.ReLU(), nn.AvgPool2d(2)]
+            blocks += [
+                nn.Conv2d(inputs, width, 3, padding=1),
+                instance_norm(width),
+                nn.ReLU(),
+                nn.AvgPool2d(2),
+            ]
         self.body = nn.Sequential(*blocks, nn.Flatten())
         self.head = nn.Linear(width * (size // 2**depth) ** 2, classes)
 
@@ -55,7 +65,9 @@ class ConvNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut; if the block halves the image, average pooling before the second does it in place of a stride."""
+    """Two 3×3 convolutions and a shortcut; if the block halves the image, average pooling before
+    the second does it in place of a stride.
+    """
 
     def __init__(self, inputs: int, outputs: int, halve: bool) -> None:
         super().__init__()
@@ -70,7 +82,9 @@ class ResidualBlock(nn.Module):
         )
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), pool, instance_norm(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, bias=False), pool, instance_norm(outputs)
+            )
         self.relu = nn.ReLU()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -78,22 +92,26 @@ class ResidualBlock(nn.Module):
 
 
 def fan_out(network: nn.Module) -> None:
-    """Draw the weights of every convolution from a normal distribution of variance 2 / (kernel size · outputs), as ResNet's authors do."""
+    """Draw the weights of every convolution from a normal distribution of variance 2 / (kernel size
+    · outputs), as ResNet's authors do.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 class ResNetAP(nn.Module):
-    """ResNet with average pooling in place of strides and instance norm, as in IDC's published code.
+    """ResNet with average pooling in place of strides and instance norm, as in IDC's published
+    code.
 
-    Depth 10 has one block per stage: 4,910,922 parameters at 10 classes and 224×224. The stem is a 3×3 convolution up to 64
-    pixels, one with an average pool of 2 up to 128, and a 7×7 convolution with an average pool of 4 above.
+    Depth 10 has one block per stage: 4,910,922 parameters at 10 classes and 224×224. The stem is a
+    3×3 convolution up to 64 pixels, one with an average pool of 2 up to 128, and a 7×7 convolution
+    with an average pool of 4 above.
 
     Args:
         channels, classes: at least 1.
-        size: side of the images in pixels, at least 16: below, the last stage would have one pixel, which instance norm turns
-            into 0, so that all images would have the same logits.
+        size: side of the images in pixels, at least 16: below, the last stage would have one pixel,
+            which instance norm turns into 0, so that all images would have the same logits.
         depth: a key of `DEPTHS`.
         width: channels of the first stage; each later stage has twice as many as the one before.
 
@@ -103,10 +121,14 @@ class ResNetAP(nn.Module):
 
     DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2)}
 
-    def __init__(self, channels: int, classes: int, size: int, depth: int = 10, width: int = 64) -> None:
+    def __init__(
+        self, channels: int, classes: int, size: int, depth: int = 10, width: int = 64
+    ) -> None:
         super().__init__()
         if checks.whole("depth", depth, 1) not in self.DEPTHS:
-            raise ValueError(f"depth={depth} is unknown; allowed: {', '.join(map(str, self.DEPTHS))}")
+            raise ValueError(
+                f"depth={depth} is unknown; allowed: {', '.join(map(str, self.DEPTHS))}"
+            )
         check_shape(channels, classes, size, 16)
         inputs = checks.whole("width", width, 1)
         kernel, pool = (3, 1) if size <= 64 else (3, 2) if size <= 128 else (7, 4)
@@ -134,11 +156,13 @@ class ResNetAP(nn.Module):
 
 
 class BatchNormNetwork(nn.Module):
-    """What the two networks of the cross-architecture test share: `body` is torchvision's, whose last layer is taken out as `head`.
+    """What the two networks of the cross-architecture test share: `body` is torchvision's, whose
+    last layer is taken out as `head`.
 
-    Takes normalised images [N, channels, size, size], gives logits [N, classes]. Below 64 the stem is a 3×3 convolution
-    without a pool, as is usual at 32×32, from 64 on torchvision's own. In training an image's logits depend on its batch.
-    Raises ValueError if size is below 16: the last stage would have one pixel, and a batch of one image no variance.
+    Takes normalised images [N, channels, size, size], gives logits [N, classes]. Below 64 the stem
+    is a 3×3 convolution without a pool, as is usual at 32×32, from 64 on torchvision's own. In
+    training an image's logits depend on its batch. Raises ValueError if size is below 16: the last
+    stage would have one pixel, and a batch of one image no variance.
     """
 
     body: nn.Module
@@ -163,10 +187,12 @@ class BatchNormNetwork(nn.Module):
 
 
 class ResNet10(BatchNormNetwork):
-    """torchvision's ResNet of one basic block per stage, whose layers have its names; D is 8 times the width.
+    """torchvision's ResNet of one basic block per stage, whose layers have its names; D is 8 times
+    the width.
 
-    4,903,242 parameters at 10 classes, 32×32×3 and width 64. IDC's published code takes 32 channels on CIFAR ("resnet10-w32").
-    width: channels of the first stage; each later stage has twice as many as the one before.
+    4,903,242 parameters at 10 classes, 32×32×3 and width 64. IDC's published code takes 32 channels
+    on CIFAR ("resnet10-w32"). width: channels of the first stage; each later stage has twice as
+    many as the one before.
     """
 
     def __init__(self, channels: int, classes: int, size: int, width: int = 64) -> None:
@@ -174,30 +200,44 @@ class ResNet10(BatchNormNetwork):
 
         super().__init__(channels, classes, size)
         checks.whole("width", width, 1)
-        layers = {"conv1": self.stem(channels, width), "bn1": nn.BatchNorm2d(width), "relu": nn.ReLU()}
+        layers = {
+            "conv1": self.stem(channels, width),
+            "bn1": nn.BatchNorm2d(width),
+            "relu": nn.ReLU(),
+        }
         layers |= {"maxpool": nn.MaxPool2d(3, 2, 1)} if self.large else {}
         for stage in range(4):
             outputs, stride = width * 2**stage, 2 if stage else 1
             inputs, shortcut = outputs // stride, None
             if stage:
-                shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-            layers[f"layer{stage + 1}"] = nn.Sequential(resnet.BasicBlock(inputs, outputs, stride, shortcut))
-        self.body = nn.Sequential(OrderedDict(**layers, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
+                shortcut = nn.Sequential(
+                    nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+                )
+            layers[f"layer{stage + 1}"] = nn.Sequential(
+                resnet.BasicBlock(inputs, outputs, stride, shortcut)
+            )
+        self.body = nn.Sequential(
+            OrderedDict(**layers, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
+        )
         self.head = nn.Linear(8 * width, classes)
         fan_out(self.body)
 
 
 class DenseNet(BatchNormNetwork):
-    """torchvision's DenseNet-BC in the layout of DenseNet-121, with growth rate 12 and 24 initial features; D is 384.
+    """torchvision's DenseNet-BC in the layout of DenseNet-121, with growth rate 12 and 24 initial
+    features; D is 384.
 
-    1,000,618 parameters at 10 classes and 32×32×3: below 64 the stem is the convolution alone, as in IDC's published code.
+    1,000,618 parameters at 10 classes and 32×32×3: below 64 the stem is the convolution alone, as
+    in IDC's published code.
     """
 
     def __init__(self, channels: int, classes: int, size: int) -> None:
         from torchvision.models import densenet  # takes a second, which is for those who use it
 
         super().__init__(channels, classes, size)
-        body: Any = densenet.DenseNet(growth_rate=12, block_config=(6, 12, 24, 16), num_init_features=24, num_classes=classes)
+        body: Any = densenet.DenseNet(
+            growth_rate=12, block_config=(6, 12, 24, 16), num_init_features=24, num_classes=classes
+        )
         body.features.conv0 = self.stem(channels, 24)
         nn.init.kaiming_normal_(body.features.conv0.weight)  # as torchvision draws the others
         if not self.large:
@@ -206,23 +246,39 @@ class DenseNet(BatchNormNetwork):
         self.body = body
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet10ap": ResNetAP, "resnet10": ResNet10, "densenet": DenseNet}
-_SHAPED = re.compile(r"(?P<name>convnet|resnet10ap|resnet10)(-d(?P<depth>[1-9]\d*))?(-w(?P<width>[1-9]\d*))?")  # its depth and width in its name
-MATCHABLE = ("convnet", "resnet10ap")  # what condensing takes: no batch norm, whose running statistics its checkpoints do not hold
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "convnet": ConvNet,
+    "resnet10ap": ResNetAP,
+    "resnet10": ResNet10,
+    "densenet": DenseNet,
+}
+# its depth and width in its name
+_SHAPED = re.compile(
+    r"(?P<name>convnet|resnet10ap|resnet10)(-d(?P<depth>[1-9]\d*))?(-w(?P<width>[1-9]\d*))?"
+)
+# what condensing takes: no batch norm, whose running statistics its checkpoints do not hold
+MATCHABLE = ("convnet", "resnet10ap")
 SLOW_TO_COMPILE = ("densenet",)  # minutes for each of its graphs on a CPU
-LAYOUTS = {"resnet10ap": 2}  # names that have had another network; what is trained says which, so that the two never mix
+# names that have had another network; what is trained says which, so that the two never mix
+LAYOUTS = {"resnet10ap": 2}
 TORCHVISION = "torchvision:"  # before a name of `torchvision.models`
-FORMS = "'package.module:factory', 'torchvision:NAME', or a factory (channels, classes, size) -> nn.Module"
+FORMS = (
+    "'package.module:factory', 'torchvision:NAME', or a factory (channels, classes, size) -> "
+    "nn.Module"
+)
 
 
 class Carried(str):
-    """The text of a factory that other processes cannot import (a lambda, or one that a notebook defines), which travels with it."""
+    """The text of a factory that other processes cannot import (a lambda, or one that a notebook
+    defines), which travels with it.
+    """
 
     factory: Factory
 
 
 def named(model: str | Factory) -> str:
-    """The text that a network has in settings, files and other processes: its name, or the path of its factory.
+    """The text that a network has in settings, files and other processes: its name, or the path of
+    its factory.
 
     Raises:
         TypeError: if it is neither a text nor a factory.
@@ -230,7 +286,9 @@ def named(model: str | Factory) -> str:
     """
     if not isinstance(model, str):
         if isinstance(model, nn.Module) or not callable(model):
-            raise TypeError(f"model must be a name ({', '.join(MODELS)}), {FORMS}, got {checks.shown(model)}")
+            raise TypeError(
+                f"model must be a name ({', '.join(MODELS)}), {FORMS}, got {checks.shown(model)}"
+            )
         path, found = importable.path_of(model)
         if not found:
             carried = Carried(path)
@@ -249,8 +307,9 @@ def factory(name: str) -> Factory:
     """What builds the network of a name from (channels, classes, size).
 
     Args:
-        name: a key of `MODELS`; a ConvNet with its depth or width, as "convnet-d5-w64"; a ResNet10 or ResNet10-AP with the
-            width of its first stage, as "resnet10-w32"; "torchvision:NAME"; "package.module:factory"; or a text of `named`.
+        name: a key of `MODELS`; a ConvNet with its depth or width, as "convnet-d5-w64"; a ResNet10
+            or ResNet10-AP with the width of its first stage, as "resnet10-w32"; "torchvision:NAME";
+            "package.module:factory"; or a text of `named`.
 
     Raises:
         ValueError: if there is no such network; the message suggests the nearest name.
@@ -267,7 +326,10 @@ def factory(name: str) -> Factory:
         return _torchvision(name.removeprefix(TORCHVISION))
     found = importable.find("model", name)
     if not callable(found) or isinstance(found, nn.Module):
-        raise TypeError(f"model={name!r} must be a factory (channels, classes, size) -> nn.Module, got {checks.shown(found)}")
+        raise TypeError(
+            f"model={name!r} must be a factory (channels, classes, size) -> nn.Module, got "
+            f"{checks.shown(found)}"
+        )
     return found
 
 
@@ -286,14 +348,18 @@ def shape_of(data: Any) -> tuple[int, int, int]:
 
 
 def check_takes(name: str, *shape: int) -> None:
-    """Raise ValueError or TypeError if an own network does not take images of this shape (see `shape_of`), or gives no logits for them."""
+    """Raise ValueError or TypeError if an own network does not take images of this shape (see
+    `shape_of`), or gives no logits for them.
+    """
     if own(name):
         foreign.examined(name, factory(name), *shape)
 
 
 def layout(name: str, *shape: int) -> dict[str, int | str]:
-    """What tells a network from others of its name: the number of its layout, if it is not the first that the name has had, or of
-    an own network a digest of its weights' shapes; else nothing. shape: as of `shape_of`."""
+    """What tells a network from others of its name: the number of its layout, if it is not the
+    first that the name has had, or of an own network a digest of its weights' shapes; else nothing.
+    shape: as of `shape_of`.
+    """
     if own(name):
         return {"weights": foreign.examined(name, factory(name), *shape).weights}
     number = LAYOUTS.get(name.split("-")[0])
@@ -301,48 +367,72 @@ def layout(name: str, *shape: int) -> dict[str, int | str]:
 
 
 def check_matchable(model: str | Factory) -> str:
-    """The text of a network (see `named`) if condensing can take it, as far as that shows without its shape; else raises ValueError."""
+    """The text of a network (see `named`) if condensing can take it, as far as that shows without
+    its shape; else raises ValueError.
+    """
     name = named(model)
     if not own(name) and name.split("-")[0] not in MATCHABLE:
-        raise ValueError(f"model={name!r} has batch norm, which condensing cannot take; allowed: {', '.join(MATCHABLE)}")
+        raise ValueError(
+            f"model={name!r} has batch norm, which condensing cannot take; allowed: "
+            f"{', '.join(MATCHABLE)}"
+        )
     return name
 
 
 def build_matchable(seed: int, name: str, *shape: int, width: int | None = None) -> nn.Module:
-    """As `build_seeded`, a network that condensing takes. Raises ValueError if an own one has batch norm, or does not take this shape."""
+    """As `build_seeded`, a network that condensing takes.
+
+    Raises ValueError if an own one has batch norm, or does not take this shape.
+    """
     norm = foreign.examined(name, factory(name), *shape).batch_norm if own(name) else None
     if norm is not None:
-        told = f"model={name!r} has batch norm ({norm}), which condensing cannot take: its checkpoints hold no running statistics"
+        told = (
+            f"model={name!r} has batch norm ({norm}), which condensing cannot take: its "
+            "checkpoints hold no running statistics"
+        )
         raise ValueError(f"{told}; use group or instance norm, or track_running_stats=False")
     return build_seeded(seed, name, *shape, width=width)
 
 
 def head_of(name: str, *shape: int) -> str:
-    """The layer, by name, that makes logits of a network's features: "head", or the last linear layer of an own network.
+    """The layer, by name, that makes logits of a network's features: "head", or the last linear
+    layer of an own network.
 
     Raises ValueError if there is no such layer, or more follows it. shape: as of `shape_of`.
     """
     head = foreign.examined(name, factory(name), *shape).head if own(name) else "head"
     if head is None:
-        raise ValueError(f"model={name!r} must end in a linear layer, whose input [N, D] is its features: what is asked for needs them")
+        raise ValueError(
+            f"model={name!r} must end in a linear layer, whose input [N, D] is its features: what "
+            "is asked for needs them"
+        )
     return head
 
 
-def build(name: str, channels: int, classes: int, size: int, *, width: int | None = None) -> nn.Module:
+def build(
+    name: str, channels: int, classes: int, size: int, *, width: int | None = None
+) -> nn.Module:
     """A network by name (see `factory`), its weights drawn from torch's global generator.
 
-    width: channels of the ConvNet's layers (None: the paper's 128). Raises ValueError at an unknown name, a size below the
-    network's least, a count below 1, or a width for a network that has none to set; TypeError at what is no whole number.
+    width: channels of the ConvNet's layers (None: the paper's 128). Raises ValueError at an unknown
+    name, a size below the network's least, a count below 1, or a width for a network that has none
+    to set; TypeError at what is no whole number.
     """
     if width is None:
         return factory(name)(channels, classes, size)
     if name.split("-")[0] != "convnet" or "-w" in name:
-        raise ValueError(f"width={width} can be set for a ConvNet whose name has none, got model={name!r}")
+        raise ValueError(
+            f"width={width} can be set for a ConvNet whose name has none, got model={name!r}"
+        )
     convnet: Callable[..., nn.Module] = factory(name)
     return convnet(channels, classes, size, width=width)
 
 
-def build_seeded(seed: int, name: str, channels: int, classes: int, size: int, *, width: int | None = None) -> nn.Module:
-    """As `build`, with the weights that `seed` gives, whatever ran before; torch's global generator stays as it was."""
+def build_seeded(
+    seed: int, name: str, channels: int, classes: int, size: int, *, width: int | None = None
+) -> nn.Module:
+    """As `build`, with the weights that `seed` gives, whatever ran before; torch's global generator
+    stays as it was.
+    """
     with seeds.torch_seeded(seed):
         return build(name, channels, classes, size, width=width)

@@ -22,7 +22,9 @@ _SET, _DYNAMICS, _ENDING = ".condensed.safetensors", ".dynamics", ".safetensors"
 
 def names() -> list[str]:
     """Names of the sets, which start with the dataset."""
-    return sorted(entry.name.removesuffix(_SET) for entry in _FOLDER.iterdir() if entry.name.endswith(_SET))
+    return sorted(
+        entry.name.removesuffix(_SET) for entry in _FOLDER.iterdir() if entry.name.endswith(_SET)
+    )
 
 
 def load(name: str) -> CondensedSet:
@@ -33,7 +35,9 @@ def load(name: str) -> CondensedSet:
 
 
 def load_dynamics(name: str, seed: int = 0) -> Dynamics | None:
-    """The training run recorded on a set under a seed, in the settings that its `.info` has; None if none ships."""
+    """The training run recorded on a set under a seed, in the settings that its `.info` has; None
+    if none ships.
+    """
     checks.one_of("name", name, names())
     entry = _FOLDER.joinpath(_dynamics_file(name, seed))
     if not entry.is_file():
@@ -43,10 +47,14 @@ def load_dynamics(name: str, seed: int = 0) -> Dynamics | None:
 
 
 def dynamics_of(condensed: CondensedSet, seed: int = 0) -> Dynamics | None:
-    """The training run that ships for this very set under a seed, whatever its name; None if there is none."""
+    """The training run that ships for this very set under a seed, whatever its name; None if there
+    is none.
+    """
     ships = (name for name in names() if _FOLDER.joinpath(_dynamics_file(name, seed)).is_file())
     found = (load_dynamics(name, seed) for name in ships)
-    return next((recorded for recorded in found if recorded is not None and recorded.of(condensed)), None)
+    return next(
+        (recorded for recorded in found if recorded is not None and recorded.of(condensed)), None
+    )
 
 
 def _dynamics_file(name: str, seed: int) -> str:
@@ -54,41 +62,74 @@ def _dynamics_file(name: str, seed: int) -> str:
 
 
 def publish(
-    name: str, condensed: CondensedSet, accuracies: pd.DataFrame, evaluation: str, dynamics: Sequence[Dynamics] = (), folder: Path | None = None
+    name: str,
+    condensed: CondensedSet,
+    accuracies: pd.DataFrame,
+    evaluation: str,
+    dynamics: Sequence[Dynamics] = (),
+    folder: Path | None = None,
 ) -> Path:
-    """Write a set into the package's zoo (or `folder`), with its accuracy as measured. For the maintainers of yoco.
+    """Write a set into the package's zoo (or `folder`), with its accuracy as measured.
 
-    accuracies: of `evaluate_many`, with the rows "start" and "condensed"; evaluation: how it was trained and tested.
-    Returns the set's path. Raises ValueError if dynamics are of another set, or a file would be 2 MB or larger.
+    For the maintainers of yoco.
+
+    accuracies: of `evaluate_many`, with the rows "start" and "condensed"; evaluation: how it was
+    trained and tested. Returns the set's path. Raises ValueError if dynamics are of another set, or
+    a file would be 2 MB or larger.
     """
     if not all(recorded.of(condensed) for recorded in dynamics):
         raise ValueError("dynamics are of another set than the one to publish")
     grouped = accuracies.groupby("subset")["accuracy"]
-    info = {"accuracy": round(grouped.mean()["condensed"], 2), "accuracy_std": round(grouped.std()["condensed"], 2)}
-    info |= {"start_accuracy": round(grouped.mean()["start"], 2), "trainings": int(grouped.count()["condensed"]), "evaluation": evaluation}
+    info = {
+        "accuracy": round(grouped.mean()["condensed"], 2),
+        "accuracy_std": round(grouped.std()["condensed"], 2),
+    }
+    info |= {
+        "start_accuracy": round(grouped.mean()["start"], 2),
+        "trainings": int(grouped.count()["condensed"]),
+        "evaluation": evaluation,
+    }
     folder = folder or Path(str(_FOLDER))
     paths = [replace(condensed, info={**condensed.info, **info}).save(folder / (name + _SET))]
-    paths += [recorded.save(folder / _dynamics_file(name, recorded.info["seed"]), torch.float16) for recorded in dynamics]
+    paths += [
+        recorded.save(folder / _dynamics_file(name, recorded.info["seed"]), torch.float16)
+        for recorded in dynamics
+    ]
     for path in paths:
         if path.stat().st_size >= MOST_BYTES:
             path.unlink()
-            raise ValueError(f"{path.name} would be {MOST_BYTES / 1e6:.0f} MB or larger, too large to ship")
+            raise ValueError(
+                f"{path.name} would be {MOST_BYTES / 1e6:.0f} MB or larger, too large to ship"
+            )
     return paths[0]
 
 
 def table() -> pd.DataFrame:
-    """A row for each set: name, method, dataset, classes, size, ipc, factor, preset, steps, hours (of condensing), precision,
-    start_accuracy, accuracy and accuracy_std (in %, of `evaluation`)."""
+    """A row for each set: name, method, dataset, classes, size, ipc, factor, preset, steps,
+    hours (of condensing), precision, start_accuracy, accuracy and accuracy_std (in %, of
+    `evaluation`).
+    """
     rows = []
     for name in names():
         condensed = load(name)
         info = condensed.info
         rows.append(
             {
-                "name": name, "method": condensed.method, "dataset": info.get("dataset"), "classes": len(condensed.classes),
-                "size": condensed.size, "ipc": condensed.ipc, "factor": condensed.factor, "preset": info.get("preset"),
-                "steps": info.get("steps"), "hours": round(info.get("seconds", 0) / 3600, 4), "precision": info.get("precision"),
-                **{name: info.get(name) for name in ("start_accuracy", "accuracy", "accuracy_std", "evaluation")},
+                "name": name,
+                "method": condensed.method,
+                "dataset": info.get("dataset"),
+                "classes": len(condensed.classes),
+                "size": condensed.size,
+                "ipc": condensed.ipc,
+                "factor": condensed.factor,
+                "preset": info.get("preset"),
+                "steps": info.get("steps"),
+                "hours": round(info.get("seconds", 0) / 3600, 4),
+                "precision": info.get("precision"),
+                **{
+                    name: info.get(name)
+                    for name in ("start_accuracy", "accuracy", "accuracy_std", "evaluation")
+                },
             }
         )
     return pd.DataFrame(rows)

@@ -13,8 +13,16 @@ from yoco.data.normalise import normalise
 from yoco.training import resumable
 from yoco.utils import seeds
 
-SHORT = {"method": "idc", "preset": "smoke", "outer_loops": 2, "inner_loops": 3, "width": 8, "network_images": 32,
-         "precision": "float32", "progress": False}
+SHORT = {
+    "method": "idc",
+    "preset": "smoke",
+    "outer_loops": 2,
+    "inner_loops": 3,
+    "width": 8,
+    "network_images": 32,
+    "precision": "float32",
+    "progress": False,
+}
 
 
 def literal_distance(model, real, synthetic, label, distance):
@@ -29,7 +37,11 @@ def literal_distance(model, real, synthetic, label, distance):
         if weight.ndim in (1, 2):  # biases and norms; the last layer
             continue
         for filter_r, filter_s in zip(r.detach(), s):
-            total = total + (((filter_r - filter_s) ** 2).sum() if distance == "l2" else (filter_r - filter_s).abs().sum())
+            total = total + (
+                ((filter_r - filter_s) ** 2).sum()
+                if distance == "l2"
+                else (filter_r - filter_s).abs().sum()
+            )
     return total
 
 
@@ -46,18 +58,29 @@ def test_matching_loss_and_its_gradient_equal_the_literal_loop(name, width, dist
 
 
 def test_only_convolution_weights_are_matched():
-    assert convolution_weights(models.ConvNet(3, 10, 32)) == ["body.0.weight", "body.4.weight", "body.8.weight"]
+    assert convolution_weights(models.ConvNet(3, 10, 32)) == [
+        "body.0.weight",
+        "body.4.weight",
+        "body.8.weight",
+    ]
 
 
 @pytest.mark.parametrize("width, count", [(32, 16), pytest.param(128, 64, marks=pytest.mark.slow)])
 def test_bfloat16_gradients_point_the_same_way(width, count):
-    """The larger has the shapes of CIFAR-10, IPC 10, factor 2; a processor without bfloat16 takes long for it."""
+    """The larger has the shapes of CIFAR-10, IPC 10, factor 2; a processor without bfloat16 takes
+    long for it.
+    """
     model = models.build_seeded(0, "convnet", 3, 10, 32, width=width)
     source = seeds.generator(0)
-    real, synthetic = torch.randn(count, 3, 32, 32, generator=source), torch.randn(count * 5 // 8, 3, 32, 32, generator=source).requires_grad_()
+    real, synthetic = (
+        torch.randn(count, 3, 32, 32, generator=source),
+        torch.randn(count * 5 // 8, 3, 32, 32, generator=source).requires_grad_(),
+    )
     gradients = []
     for precision in ("float32", "bfloat16"):
-        distance = GradientMatcher(model, "l2", precision=precision).match(model, real, synthetic, 1)
+        distance = GradientMatcher(model, "l2", precision=precision).match(
+            model, real, synthetic, 1
+        )
         gradients.append(torch.autograd.grad(distance, synthetic)[0].flatten())
     assert torch.cosine_similarity(*gradients, dim=0) > 0.99
 
@@ -65,8 +88,12 @@ def test_bfloat16_gradients_point_the_same_way(width, count):
 def test_one_outer_loop_lowers_the_loss_on_a_fixed_network():
     """With a network that is not trained and one set of draws, image steps descend."""
     toy = make_data(per_class=40)
-    settings = settings_for("smoke", 16, 2, {"width": 8, "inner_loops": 100, "network_images": 0, "image_lr": 0.02})
-    method = GradientMatching(toy, 2, 2, settings, seeds.generator(0), torch.device("cpu"), "float32", False)
+    settings = settings_for(
+        "smoke", 16, 2, {"width": 8, "inner_loops": 100, "network_images": 0, "image_lr": 0.02}
+    )
+    method = GradientMatching(
+        toy, 2, 2, settings, seeds.generator(0), torch.device("cpu"), "float32", False
+    )
     losses = []
     for number in range(1, 25):  # 0 would bring in a fresh network
         method.source.manual_seed(1)
@@ -76,7 +103,9 @@ def test_one_outer_loop_lowers_the_loss_on_a_fixed_network():
 
 
 def test_all_classes_at_once_move_as_far_as_one_class_after_the_other():
-    """The published code steps one momentum SGD once per class; constant gradients move the images equally far in all (design §5)."""
+    """The published code steps one momentum SGD once per class; constant gradients move the images
+    equally far in all (design §5).
+    """
     classes, lr, momentum, loops = 5, 0.1, 0.5, 40
     gradients = torch.randn(classes, 7)
     literal, velocity = torch.zeros(classes, 7), torch.zeros(classes, 7)
@@ -95,7 +124,9 @@ def test_all_classes_at_once_move_as_far_as_one_class_after_the_other():
 
 def test_image_step_is_momentum_sgd_clamped():
     settings = settings_for("smoke", 16, 2, {"width": 8, "image_lr": 0.1})
-    method = GradientMatching(make_data(), 2, 2, settings, seeds.generator(0), torch.device("cpu"), "float32", False)
+    method = GradientMatching(
+        make_data(), 2, 2, settings, seeds.generator(0), torch.device("cpu"), "float32", False
+    )
     start, gradient = method.images.clone(), torch.randn_like(method.images)
     method._move_images(gradient)
     method._move_images(gradient)
@@ -105,10 +136,14 @@ def test_image_step_is_momentum_sgd_clamped():
 
 @pytest.mark.parametrize("most", [128, 8, 5])
 def test_image_gradient_is_that_of_the_plain_computation(most):
-    """One class by hand: the same draws, formed (of 8 cells `most`), normalised, augmented alike, matched literally."""
+    """One class by hand: the same draws, formed (of 8 cells `most`), normalised, augmented alike,
+    matched literally.
+    """
     toy = make_data()
     settings = settings_for("smoke", 16, 2, {"width": 8, "synthetic_batch": most})
-    method = GradientMatching(toy, 2, 2, settings, seeds.generator(3), torch.device("cpu"), "float32", False)
+    method = GradientMatching(
+        toy, 2, 2, settings, seeds.generator(3), torch.device("cpu"), "float32", False
+    )
     state = method.source.get_state()
     loss, gradient = method.image_gradient()
     source = torch.Generator()
@@ -122,7 +157,9 @@ def test_image_gradient_is_that_of_the_plain_computation(most):
         members = torch.nonzero(toy.train_labels == label).flatten()
         real = to_floats(toy.train_images[members[torch.randperm(24, generator=source)[:64]]])
         both = torch.cat([real, formed])
-        seen = augment.Augmentation(augment.MATCHING, shared=True).apply(normalise(both, toy.mean, toy.std), draw)
+        seen = augment.Augmentation(augment.MATCHING, shared=True).apply(
+            normalise(both, toy.mean, toy.std), draw
+        )
         distance = literal_distance(method.model, seen[:24], seen[24:], label, "l2")
         by_hand.append(torch.autograd.grad(distance, images)[0])
         total += distance.item() / 3
@@ -137,23 +174,47 @@ def test_condense_at_each_factor_moves_every_image_and_says_what_it_did(toy, fac
     made = condense.condense(toy, ipc=2, factor=factor, seed=4, **SHORT)
     assert made.images.shape == (6, 3, 16, 16) and made.factor == factor and made.method == "idc"
     assert ((made.images - start.images).abs().amax((1, 2, 3)) > 0).all()
-    assert len(made.info["loss"]) == made.info["steps"] == made.info["planned_steps"] == 6 and made.info["finished"]
-    assert made.info["settings"]["width"] == 8 and made.info["seed"] == 4 and made.info["preset"] == "smoke"
+    assert (
+        len(made.info["loss"]) == made.info["steps"] == made.info["planned_steps"] == 6
+        and made.info["finished"]
+    )
+    assert (
+        made.info["settings"]["width"] == 8
+        and made.info["seed"] == 4
+        and made.info["preset"] == "smoke"
+    )
 
 
 def test_more_cells_than_the_batch_takes_are_sampled(toy):
     made = condense.condense(toy, ipc=4, factor=2, synthetic_batch=8, **SHORT)
-    assert made.info["settings"]["synthetic_batch"] == 8 and made.info["synthetic"] == "cells" and len(made.images) == 12
-    assert "synthetic" not in condense.condense(toy, ipc=2, factor=2, synthetic_batch=8, **SHORT).info
+    assert (
+        made.info["settings"]["synthetic_batch"] == 8
+        and made.info["synthetic"] == "cells"
+        and len(made.images) == 12
+    )
+    assert (
+        "synthetic" not in condense.condense(toy, ipc=2, factor=2, synthetic_batch=8, **SHORT).info
+    )
 
 
-@pytest.mark.parametrize("method, settings, told", [
-    ("idc", {"factor": 2, "synthetic_batch": 7}, "synthetic: None there, 'cells' here"),
-    ("idc", {"model": "resnet10ap-w4", "width": None}, "layout: None there, 2 here"),
-    ("mtt", {}, "start_epoch: None there, 'below max_start_epoch' here"),
-])
-def test_a_checkpoint_that_version_0_1_made_by_another_rule_is_refused(toy, tmp_path, method, settings, told):
-    run = {**test_methods.SHORT, **test_methods.TINY[method], **settings, "checkpoint": tmp_path / "checkpoint.safetensors", "time_budget": 0}
+@pytest.mark.parametrize(
+    "method, settings, told",
+    [
+        ("idc", {"factor": 2, "synthetic_batch": 7}, "synthetic: None there, 'cells' here"),
+        ("idc", {"model": "resnet10ap-w4", "width": None}, "layout: None there, 2 here"),
+        ("mtt", {}, "start_epoch: None there, 'below max_start_epoch' here"),
+    ],
+)
+def test_a_checkpoint_that_version_0_1_made_by_another_rule_is_refused(
+    toy, tmp_path, method, settings, told
+):
+    run = {
+        **test_methods.SHORT,
+        **test_methods.TINY[method],
+        **settings,
+        "checkpoint": tmp_path / "checkpoint.safetensors",
+        "time_budget": 0,
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(condense.METHODS[method].stepper, "rules", lambda self: {})
         condense.condense(toy, method, 2, **run)
@@ -162,8 +223,17 @@ def test_a_checkpoint_that_version_0_1_made_by_another_rule_is_refused(toy, tmp_
 
 
 def test_pretraining_and_resnet():
-    settings = {"model": "resnet10ap", "distance": "l1", "pretrain_epochs": 1, "outer_loops": 1, "inner_loops": 1, "network_images": 8}
-    made = condense.condense(make_data(per_class=8), "idc", 1, 2, preset="smoke", progress=False, **settings)
+    settings = {
+        "model": "resnet10ap",
+        "distance": "l1",
+        "pretrain_epochs": 1,
+        "outer_loops": 1,
+        "inner_loops": 1,
+        "network_images": 8,
+    }
+    made = condense.condense(
+        make_data(per_class=8), "idc", 1, 2, preset="smoke", progress=False, **settings
+    )
     assert made.info["settings"]["pretrain_epochs"] == 1 and made.info["steps"] == 1
 
 
@@ -179,16 +249,24 @@ def test_same_seed_same_set_whatever_ran_before_and_global_state_stays(toy):
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5])
-def test_stopping_and_going_on_gives_the_set_that_not_stopping_gives(toy, tmp_path, monkeypatch, stop_after):
+def test_stopping_and_going_on_gives_the_set_that_not_stopping_gives(
+    toy, tmp_path, monkeypatch, stop_after
+):
     whole = condense.condense(toy, ipc=1, **SHORT)
     clock = iter(range(1000))
-    monkeypatch.setattr(resumable.time, "monotonic", lambda: float(next(clock)))  # a second between looks at the clock
+    # a second between looks at the clock
+    monkeypatch.setattr(resumable.time, "monotonic", lambda: float(next(clock)))
     path = tmp_path / "checkpoint.safetensors"
-    part = condense.condense(toy, ipc=1, checkpoint=path, time_budget=stop_after + 1.0, **SHORT)  # one look is the first save's
+    # one look is the first save's
+    part = condense.condense(toy, ipc=1, checkpoint=path, time_budget=stop_after + 1.0, **SHORT)
     assert part.info["steps"] == stop_after and not part.info["finished"]
     monkeypatch.undo()
     rest = condense.condense(toy, ipc=1, checkpoint=path, **SHORT)
-    assert torch.equal(rest.images, whole.images) and rest.info["loss"] == whole.info["loss"] and rest.info["finished"]
+    assert (
+        torch.equal(rest.images, whole.images)
+        and rest.info["loss"] == whole.info["loss"]
+        and rest.info["finished"]
+    )
 
 
 def test_a_run_killed_between_checkpoints_goes_on_from_the_last(toy, tmp_path, monkeypatch):
@@ -227,32 +305,55 @@ def test_a_loss_that_leaves_the_numbers_stops_with_the_step(toy, tmp_path):
         condense.condense(toy, ipc=1, network_lr=1e30, **SHORT)
 
 
-@pytest.mark.parametrize("arguments, error, match", [
-    ({"method": "dcc"}, ValueError, "method='dcc' is unknown.*allowed: idc"),
-    ({"preset": "huge"}, ValueError, "preset='huge' is unknown.*paper, laptop, smoke"),
-    ({"ipc": 0}, ValueError, "ipc must be at least 1, got 0"),
-    ({"ipc": 7, "factor": 2}, ValueError, "ipc=7 with factor=2 needs 28 images of every class; too few in: dark .24."),
-    ({"factor": 0}, ValueError, "factor must be between 1 and 16, got 0"),
-    ({"ipc": "10"}, TypeError, "ipc must be a whole number, got '10'"),
-    ({"seed": -1}, ValueError, "seed must be"),
-    ({"image_rl": 0.1}, ValueError, "setting='image_rl' is unknown .did you mean 'image_lr'"),
-    ({"image_lr": -0.1}, ValueError, "image_lr must be"),
-    ({"inner_loops": 0}, ValueError, "inner_loops must be at least 1"),
-    ({"precision": "float16"}, ValueError, "precision='float16' is unknown"),
-    ({"time_budget": -1}, ValueError, "time_budget must be"),
-    ({"model": "vgg"}, ValueError, "model='vgg' is unknown"),
-])
+@pytest.mark.parametrize(
+    "arguments, error, match",
+    [
+        ({"method": "dcc"}, ValueError, "method='dcc' is unknown.*allowed: idc"),
+        ({"preset": "huge"}, ValueError, "preset='huge' is unknown.*paper, laptop, smoke"),
+        ({"ipc": 0}, ValueError, "ipc must be at least 1, got 0"),
+        (
+            {"ipc": 7, "factor": 2},
+            ValueError,
+            ("ipc=7 with factor=2 needs 28 images of every class; too few in: dark .24."),
+        ),
+        ({"factor": 0}, ValueError, "factor must be between 1 and 16, got 0"),
+        ({"ipc": "10"}, TypeError, "ipc must be a whole number, got '10'"),
+        ({"seed": -1}, ValueError, "seed must be"),
+        ({"image_rl": 0.1}, ValueError, "setting='image_rl' is unknown .did you mean 'image_lr'"),
+        ({"image_lr": -0.1}, ValueError, "image_lr must be"),
+        ({"inner_loops": 0}, ValueError, "inner_loops must be at least 1"),
+        ({"precision": "float16"}, ValueError, "precision='float16' is unknown"),
+        ({"time_budget": -1}, ValueError, "time_budget must be"),
+        ({"model": "vgg"}, ValueError, "model='vgg' is unknown"),
+    ],
+)
 def test_bad_input_is_refused_before_work(toy, monkeypatch, arguments, error, match):
     monkeypatch.setattr(GradientMatching, "__init__", lambda *_, **__: pytest.fail("work began"))
     with pytest.raises(error, match=match):
-        condense.condense(toy, **{"method": "idc", "ipc": 1, "preset": "paper", "progress": False, **arguments})
+        condense.condense(
+            toy, **{"method": "idc", "ipc": 1, "preset": "paper", "progress": False, **arguments}
+        )
 
 
 def test_presets_are_the_paper_s_by_size():
     small, large = settings_for("paper", 32, 10, {}), settings_for("paper", 224, 20, {})
-    assert (small.model, small.distance, small.outer_loops, small.inner_loops, small.network_images) == ("convnet", "l2", 2000, 100, 2000)
-    assert small.image_lr == pytest.approx(0.005) and settings_for("paper", 16, 50, {}).image_lr == pytest.approx(0.005 * 5 / 4)
-    assert (large.model, large.distance, large.outer_loops, large.pretrain_epochs, large.network_images) == ("resnet10ap", "l1", 500, 10, 500)
+    assert (
+        small.model,
+        small.distance,
+        small.outer_loops,
+        small.inner_loops,
+        small.network_images,
+    ) == ("convnet", "l2", 2000, 100, 2000)
+    assert small.image_lr == pytest.approx(0.005) and settings_for(
+        "paper", 16, 50, {}
+    ).image_lr == pytest.approx(0.005 * 5 / 4)
+    assert (
+        large.model,
+        large.distance,
+        large.outer_loops,
+        large.pretrain_epochs,
+        large.network_images,
+    ) == ("resnet10ap", "l1", 500, 10, 500)
     assert large.image_lr == pytest.approx(0.006)
 
 
@@ -262,8 +363,18 @@ def test_loss_history_is_thinned_to_a_thousand():
 
 
 def test_no_bar_is_drawn_where_none_is_wanted(toy, capfd):
-    short = {"iterations": 1, "student_steps": 1, "experts": 1, "buffer_epochs": 2, "expert_epochs": 1, "max_start_epoch": 1, "width": 8}
-    condense.condense(toy, "mtt", 1, 1, preset="smoke", progress=False, precision="float32", **short)
+    short = {
+        "iterations": 1,
+        "student_steps": 1,
+        "experts": 1,
+        "buffer_epochs": 2,
+        "expert_epochs": 1,
+        "max_start_epoch": 1,
+        "width": 8,
+    }
+    condense.condense(
+        toy, "mtt", 1, 1, preset="smoke", progress=False, precision="float32", **short
+    )
     assert "experts" not in capfd.readouterr().err
     condense.condense(toy, "mtt", 1, 1, preset="smoke", precision="float32", **short)
     assert "training experts" in capfd.readouterr().err

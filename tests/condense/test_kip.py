@@ -25,7 +25,9 @@ def draws(count, size, channels=1, seed=0):
 
 def method(data, ipc=2, factor=1, seed=0, **settings):
     chosen = settings_for("smoke", data.size, ipc, settings)
-    return KernelInducingPoints(data, ipc, factor, chosen, seeds.generator(seed), torch.device("cpu"), "float32", False)
+    return KernelInducingPoints(
+        data, ipc, factor, chosen, seeds.generator(seed), torch.device("cpu"), "float32", False
+    )
 
 
 # the literal twin: one pair of images, one pair of pixels at a time, acos and cos
@@ -33,15 +35,23 @@ def method(data, ipc=2, factor=1, seed=0, **settings):
 
 def relu_moments(k, p, q):
     angle = math.acos(max(-1.0, min(1.0, k / math.sqrt(p * q))))
-    return math.sqrt(p * q) / (2 * math.pi) * (math.sin(angle) + (math.pi - angle) * math.cos(angle)), (math.pi - angle) / (2 * math.pi)
+    return math.sqrt(p * q) / (2 * math.pi) * (
+        math.sin(angle) + (math.pi - angle) * math.cos(angle)
+    ), (math.pi - angle) / (2 * math.pi)
 
 
 def literal_fc(x, y, depth):
-    k, p, q = (2 * float(a.flatten() @ b.flatten()) / a.numel() + 0.01 for a, b in ((x, y), (x, x), (y, y)))
+    k, p, q = (
+        2 * float(a.flatten() @ b.flatten()) / a.numel() + 0.01 for a, b in ((x, y), (x, x), (y, y))
+    )
     ntk = k
     for _ in range(depth):
         activation, slope = relu_moments(k, p, q)
-        k, p, q = 2 * activation + 0.01, 2 * relu_moments(p, p, p)[0] + 0.01, 2 * relu_moments(q, q, q)[0] + 0.01
+        k, p, q = (
+            2 * activation + 0.01,
+            2 * relu_moments(p, p, p)[0] + 0.01,
+            2 * relu_moments(q, q, q)[0] + 0.01,
+        )
         ntk = k + 2 * slope * ntk
     return ntk
 
@@ -59,7 +69,12 @@ def pooled(values):
     half = len(values) // 2
     result = np.zeros((half,) * 4)
     for place in np.ndindex(result.shape):
-        result[place] = np.mean([values[tuple(2 * c + o for c, o in zip(place, offset))] for offset in itertools.product((0, 1), repeat=4)])
+        result[place] = np.mean(
+            [
+                values[tuple(2 * c + o for c, o in zip(place, offset))]
+                for offset in itertools.product((0, 1), repeat=4)
+            ]
+        )
     return result
 
 
@@ -77,7 +92,9 @@ def literal_conv(x, y, depth):
         pairs = [convolved(k, 0.01) for k in pairs]
         ntk = pairs[0] + convolved(ntk, 0)
         variances = [np.einsum("hwhw->hw", k) for k in pairs[1:]]
-        (activation, slope), *own = (rectified(k, variances[i], variances[j]) for k, i, j in zip(pairs, (0, 0, 1), (1, 0, 1)))
+        (activation, slope), *own = (
+            rectified(k, variances[i], variances[j]) for k, i, j in zip(pairs, (0, 0, 1), (1, 0, 1))
+        )
         pairs, ntk = [pooled(activation), *(pooled(k) for k, _ in own)], pooled(ntk * slope)
     both = 2 * np.einsum("hwhw->hw", pairs[0]).mean() + 0.01
     return both + 2 * np.einsum("hwhw->hw", ntk).mean()
@@ -103,7 +120,15 @@ def empirical(network, shapes, inputs, seed):
     """Gram matrix of the gradients of a finite network with standard normal parameters."""
     source = seeds.generator(seed)
     parameters = [torch.randn(shape, generator=source).requires_grad_() for shape in shapes]
-    rows = [torch.cat([g.flatten() for g in torch.autograd.grad(network(x[None], parameters).sum(), parameters)]) for x in inputs]
+    rows = [
+        torch.cat(
+            [
+                g.flatten()
+                for g in torch.autograd.grad(network(x[None], parameters).sum(), parameters)
+            ]
+        )
+        for x in inputs
+    ]
     return torch.stack(rows) @ torch.stack(rows).T
 
 
@@ -126,12 +151,19 @@ def wide_conv(x, parameters):
 
 
 def test_kernels_are_those_of_very_wide_networks():
-    """What neither recursion could get wrong alike: gradients of networks with random weights, over a few draws."""
+    """What neither recursion could get wrong alike: gradients of networks with random weights, over
+    a few draws.
+    """
     inputs, width = draws(3, 4, 2), 256
     fc = [(width, 32), (width,), (width, width), (width,), (1, width), (1,)]
     conv = [(width, 2, 3, 3), (width,), (width, width, 3, 3), (width,), (1, width), (1,)]
-    for kernel, network, shapes in ((kip_kernels.fc_kernel, wide_fc, fc), (kip_kernels.conv_kernel, wide_conv, conv)):
-        measured = torch.stack([empirical(network, shapes, inputs.float(), seed) for seed in range(64)]).mean(0)
+    for kernel, network, shapes in (
+        (kip_kernels.fc_kernel, wide_fc, fc),
+        (kip_kernels.conv_kernel, wide_conv, conv),
+    ):
+        measured = torch.stack(
+            [empirical(network, shapes, inputs.float(), seed) for seed in range(64)]
+        ).mean(0)
         assert torch.allclose(measured.double(), kernel(inputs, inputs, 2), rtol=0.05)
 
 
@@ -139,7 +171,8 @@ def test_kernels_are_those_of_very_wide_networks():
 def test_gradients_are_finite_differences(name):
     kernel, x, y = KERNELS[name], draws(2, 4).requires_grad_(), draws(2, 4, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: kernel(a, b, 2), (x, y))
-    assert torch.autograd.gradcheck(lambda a: kernel(a, a, 2), (x,))  # the diagonal is of identical inputs, and smooth
+    # the diagonal is of identical inputs, and smooth
+    assert torch.autograd.gradcheck(lambda a: kernel(a, a, 2), (x,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -150,7 +183,11 @@ def test_gradients_are_finite_between_identical_and_empty_images(name, dtype):
     values = KERNELS[name](x, y, 3)
     gradients = torch.autograd.grad(values.sum(), (x, y))
     assert values.dtype == dtype and all(torch.isfinite(t).all() for t in (values, *gradients))
-    assert torch.allclose(values.diagonal(), KERNELS[name](images.double(), images.double(), 3).diagonal().to(dtype), rtol=1e-3)
+    assert torch.allclose(
+        values.diagonal(),
+        KERNELS[name](images.double(), images.double(), 3).diagonal().to(dtype),
+        rtol=1e-3,
+    )
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -176,19 +213,37 @@ def test_blocks_change_nothing_and_keep_nothing_for_the_backward_pass(monkeypatc
             values = kip_kernels.conv_kernel(x, y, 2)
         results.append((values, torch.autograd.grad(values.square().sum(), x)[0]))
     for values, gradient in results[1:]:
-        assert torch.allclose(values, results[0][0], rtol=1e-12) and torch.allclose(gradient, results[0][1], rtol=1e-9)
-    assert sum(kept) < 60 * kip_kernels.conv_entries(8, 2) / 10  # a tenth of one layer of the 60 pairs
+        assert torch.allclose(values, results[0][0], rtol=1e-12) and torch.allclose(
+            gradient, results[0][1], rtol=1e-9
+        )
+    # a tenth of one layer of the 60 pairs
+    assert sum(kept) < 60 * kip_kernels.conv_entries(8, 2) / 10
 
 
-@pytest.mark.parametrize("arguments, error, match", [
-    ((draws(1, 224), draws(1, 224), 3), ValueError, "depth 3 takes 1,895 MiB for one pair of images of side 224, allowed: 1,024"),
-    ((draws(1, 4), draws(1, 4), 3), ValueError, "depth must be at most 2 for images of side 4.*got 3"),
-    ((draws(1, 4), draws(1, 4), 0), ValueError, "depth must be at least 1, got 0"),
-    ((draws(1, 4), draws(1, 5), 1), ValueError, "one dtype and shape per item"),
-    ((draws(1, 4), draws(1, 4).float(), 1), ValueError, "one dtype and shape per item"),
-    ((draws(1, 4)[..., :3], draws(1, 4)[..., :3], 1), ValueError, "square images"),
-    ((draws(1, 4), draws(1, 4).long(), 1), TypeError, "y must be a floating point tensor, got torch.int64"),
-])
+@pytest.mark.parametrize(
+    "arguments, error, match",
+    [
+        (
+            (draws(1, 224), draws(1, 224), 3),
+            ValueError,
+            ("depth 3 takes 1,895 MiB for one pair of images of side 224, allowed: 1,024"),
+        ),
+        (
+            (draws(1, 4), draws(1, 4), 3),
+            ValueError,
+            ("depth must be at most 2 for images of side 4.*got 3"),
+        ),
+        ((draws(1, 4), draws(1, 4), 0), ValueError, "depth must be at least 1, got 0"),
+        ((draws(1, 4), draws(1, 5), 1), ValueError, "one dtype and shape per item"),
+        ((draws(1, 4), draws(1, 4).float(), 1), ValueError, "one dtype and shape per item"),
+        ((draws(1, 4)[..., :3], draws(1, 4)[..., :3], 1), ValueError, "square images"),
+        (
+            (draws(1, 4), draws(1, 4).long(), 1),
+            TypeError,
+            ("y must be a floating point tensor, got torch.int64"),
+        ),
+    ],
+)
 def test_kernel_refuses_bad_input_before_work(monkeypatch, arguments, error, match):
     monkeypatch.setattr(kip_kernels, "_variances", lambda *_: pytest.fail("work began"))
     with pytest.raises(error, match=match):
@@ -197,16 +252,39 @@ def test_kernel_refuses_bad_input_before_work(monkeypatch, arguments, error, mat
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_loss_is_half_the_squared_error_of_the_batch(factor):
-    """By hand: the drawn real images, formed and normalised synthetic ones, centred one-hot labels, numpy's solve."""
+    """By hand: the drawn real images, formed and normalised synthetic ones, centred one-hot labels,
+    numpy's solve.
+    """
     toy = make_data(size=8)
     ours = method(toy, 2, factor, real_batch=20, kernel="fc")
     chosen = torch.randperm(72, generator=torch.Generator().set_state(ours.source.get_state()))[:20]
-    formed = ours.images if factor == 1 else torch.cat([F.interpolate(im[None, :, i : i + 4, j : j + 4], (8, 8), mode="bilinear")
-                                                        for im in ours.images for i in (0, 4) for j in (0, 4)])
-    x, real = (normalise(images, toy.mean, toy.std).double() for images in (formed, to_floats(toy.train_images[chosen])))
-    among, towards = kip_kernels.fc_kernel(x, x, 3).numpy(), kip_kernels.fc_kernel(real, x, 3).numpy()
-    labels, targets = np.eye(3)[np.repeat(range(3), 2 * factor**2)] - 1 / 3, np.eye(3)[toy.train_labels[chosen]] - 1 / 3
-    predicted = towards @ np.linalg.solve(among + 1e-6 * among.trace() / len(among) * np.eye(len(among)), labels)
+    formed = (
+        ours.images
+        if factor == 1
+        else torch.cat(
+            [
+                F.interpolate(im[None, :, i : i + 4, j : j + 4], (8, 8), mode="bilinear")
+                for im in ours.images
+                for i in (0, 4)
+                for j in (0, 4)
+            ]
+        )
+    )
+    x, real = (
+        normalise(images, toy.mean, toy.std).double()
+        for images in (formed, to_floats(toy.train_images[chosen]))
+    )
+    among, towards = (
+        kip_kernels.fc_kernel(x, x, 3).numpy(),
+        kip_kernels.fc_kernel(real, x, 3).numpy(),
+    )
+    labels, targets = (
+        np.eye(3)[np.repeat(range(3), 2 * factor**2)] - 1 / 3,
+        np.eye(3)[toy.train_labels[chosen]] - 1 / 3,
+    )
+    predicted = towards @ np.linalg.solve(
+        among + 1e-6 * among.trace() / len(among) * np.eye(len(among)), labels
+    )
     assert ours.step(0) == pytest.approx(0.5 * np.mean((predicted - targets) ** 2), rel=1e-5)
 
 
@@ -226,7 +304,9 @@ def test_images_move_as_adam_on_normalised_images_moves_them():
     assert torch.allclose(ours.images, parameter.data * std + mean, atol=1e-3 * 0.04)
 
 
-@pytest.mark.parametrize("settings", [{"kernel": "fc"}, {"kernel": "fc", "learn_labels": True}, {"kernel": "conv"}])
+@pytest.mark.parametrize(
+    "settings", [{"kernel": "fc"}, {"kernel": "fc", "learn_labels": True}, {"kernel": "conv"}]
+)
 def test_a_few_steps_lower_the_loss(settings):
     ours = method(make_data(per_class=4, size=8), 1, real_batch=12, **settings)
     losses = [ours.step(number) for number in range(10)]
@@ -240,7 +320,9 @@ def test_start_is_the_other_methods_start_and_labels_stay_unless_learned():
     assert torch.equal(ours.images, packed(toy, start_choice(toy, 2, 2, seeds.generator(5)), 2))
     labels, classes = ours.learned_labels()
     ours.step(0)
-    assert torch.equal(ours.learned_labels()[0], labels) and torch.equal(classes, torch.arange(3).repeat_interleave(8))
+    assert torch.equal(ours.learned_labels()[0], labels) and torch.equal(
+        classes, torch.arange(3).repeat_interleave(8)
+    )
     assert torch.allclose(labels, F.one_hot(classes, 3) - 1 / 3)
 
 
@@ -268,8 +350,12 @@ def test_going_on_from_a_state_gives_what_not_stopping_gives(learn_labels):
 
 
 def test_same_seed_same_images():
-    first, second, other = (method(make_data(size=8), seed=seed, kernel="fc", real_batch=16) for seed in (3, 3, 4))
-    assert first.step(0) == second.step(0) != other.step(0) and torch.equal(first.images, second.images)
+    first, second, other = (
+        method(make_data(size=8), seed=seed, kernel="fc", real_batch=16) for seed in (3, 3, 4)
+    )
+    assert first.step(0) == second.step(0) != other.step(0) and torch.equal(
+        first.images, second.images
+    )
 
 
 def test_a_loss_that_leaves_the_numbers_stops_the_loop_and_moves_nothing():
@@ -284,28 +370,57 @@ def test_a_loss_that_leaves_the_numbers_stops_the_loop_and_moves_nothing():
 def test_auto_takes_the_convolutional_kernel_where_it_is_affordable():
     assert method(make_data(per_class=2, size=8), 1, iterations=10, real_batch=6).kernel == "conv"
     assert method(make_data(per_class=2, size=8), 1, iterations=10**6, real_batch=6).kernel == "fc"
-    assert method(make_data(per_class=1, size=224, channels=1), 1, iterations=1, real_batch=1).kernel == "fc"
-    assert method(make_data(per_class=2, size=4), 1, iterations=1, real_batch=1).kernel == "fc"  # too small for three poolings
+    assert (
+        method(make_data(per_class=1, size=224, channels=1), 1, iterations=1, real_batch=1).kernel
+        == "fc"
+    )
+    # too small for three poolings
+    assert method(make_data(per_class=2, size=4), 1, iterations=1, real_batch=1).kernel == "fc"
 
 
 def test_presets():
-    paper, laptop, smoke = (settings_for(preset, 32, 10, {}) for preset in ("paper", "laptop", "smoke"))
-    assert (paper.kernel, paper.depth, paper.lr, paper.ridge, paper.real_batch) == ("conv", 3, 0.04, 1e-6, 5000)
-    assert paper.steps > laptop.steps > smoke.steps and not paper.learn_labels and laptop.record()["kernel"] == "auto"
+    paper, laptop, smoke = (
+        settings_for(preset, 32, 10, {}) for preset in ("paper", "laptop", "smoke")
+    )
+    assert (paper.kernel, paper.depth, paper.lr, paper.ridge, paper.real_batch) == (
+        "conv",
+        3,
+        0.04,
+        1e-6,
+        5000,
+    )
+    assert (
+        paper.steps > laptop.steps > smoke.steps
+        and not paper.learn_labels
+        and laptop.record()["kernel"] == "auto"
+    )
 
 
-@pytest.mark.parametrize("preset, overrides, error, match", [
-    ("huge", {}, ValueError, "preset='huge' is unknown.*paper, laptop, smoke"),
-    ("smoke", {"kernal": "fc"}, ValueError, "setting='kernal' is unknown .did you mean 'kernel'"),
-    ("smoke", {"kernel": "rbf"}, ValueError, "kernel='rbf' is unknown.*fc, conv, auto"),
-    ("smoke", {"depth": 0}, ValueError, "depth must be at least 1, got 0"),
-    ("smoke", {"iterations": 2.0}, TypeError, "iterations must be a whole number, got 2.0"),
-    ("smoke", {"real_batch": 0}, ValueError, "real_batch must be at least 1"),
-    ("smoke", {"lr": -1}, ValueError, "lr must be"),
-    ("smoke", {"ridge": math.nan}, ValueError, "ridge must be"),
-    ("smoke", {"learn_labels": "no"}, TypeError, "learn_labels must be True or False, got 'no'"),
-    ("paper", {"depth": 6}, ValueError, "depth must be at most 5 for images of side 32"),
-])
+@pytest.mark.parametrize(
+    "preset, overrides, error, match",
+    [
+        ("huge", {}, ValueError, "preset='huge' is unknown.*paper, laptop, smoke"),
+        (
+            "smoke",
+            {"kernal": "fc"},
+            ValueError,
+            "setting='kernal' is unknown .did you mean 'kernel'",
+        ),
+        ("smoke", {"kernel": "rbf"}, ValueError, "kernel='rbf' is unknown.*fc, conv, auto"),
+        ("smoke", {"depth": 0}, ValueError, "depth must be at least 1, got 0"),
+        ("smoke", {"iterations": 2.0}, TypeError, "iterations must be a whole number, got 2.0"),
+        ("smoke", {"real_batch": 0}, ValueError, "real_batch must be at least 1"),
+        ("smoke", {"lr": -1}, ValueError, "lr must be"),
+        ("smoke", {"ridge": math.nan}, ValueError, "ridge must be"),
+        (
+            "smoke",
+            {"learn_labels": "no"},
+            TypeError,
+            "learn_labels must be True or False, got 'no'",
+        ),
+        ("paper", {"depth": 6}, ValueError, "depth must be at most 5 for images of side 32"),
+    ],
+)
 def test_bad_settings_are_named(preset, overrides, error, match):
     with pytest.raises(error, match=match):
         settings_for(preset, 32, 10, overrides)

@@ -18,16 +18,44 @@ from yoco.utils import seeds, tensor_files
 
 CPU = torch.device("cpu")
 BUFFER = ExpertSettings(epochs=4, width=4, batch_size=32)
-QUICK = {"width": 4, "iterations": 4, "student_steps": 3, "max_start_epoch": 2, "experts": 2, "buffer_epochs": 4, "buffer_batch": 32}
+QUICK = {
+    "width": 4,
+    "iterations": 4,
+    "student_steps": 3,
+    "max_start_epoch": 2,
+    "experts": 2,
+    "buffer_epochs": 4,
+    "buffer_batch": 32,
+}
 
 
 def trained(data, folder, settings=BUFFER, count=1, **options):
-    return train_experts(data, folder, settings, count=count, precision="float32", compiled=False, progress=False, **options)
+    return train_experts(
+        data,
+        folder,
+        settings,
+        count=count,
+        precision="float32",
+        compiled=False,
+        progress=False,
+        **options,
+    )
 
 
 def method(data, folder=None, ipc=2, factor=1, seed=0, **overrides):
     settings = mtt.settings_for("smoke", data.size, ipc, {**QUICK, **overrides})
-    return mtt.TrajectoryMatching(data, ipc, factor, settings, seeds.generator(seed), CPU, "float32", False, experts=folder, progress=False)
+    return mtt.TrajectoryMatching(
+        data,
+        ipc,
+        factor,
+        settings,
+        seeds.generator(seed),
+        CPU,
+        "float32",
+        False,
+        experts=folder,
+        progress=False,
+    )
 
 
 def network(dtype=torch.float64):
@@ -36,11 +64,16 @@ def network(dtype=torch.float64):
 
 
 def literal_distance(model, start, target, rate, batches):
-    """The whole unroll as one graph, layer by layer, as the published code keeps it. batches: (images, labels) a step."""
+    """The whole unroll as one graph, layer by layer, as the published code keeps it. batches:
+    (images, labels) a step.
+    """
     names, shapes = zip(*((name, p.shape) for name, p in model.named_parameters()))
     theta = start.clone().requires_grad_()
     for images, labels in batches:
-        parts = [part.view(shape) for part, shape in zip(theta.split([s.numel() for s in shapes]), shapes)]
+        parts = [
+            part.view(shape)
+            for part, shape in zip(theta.split([s.numel() for s in shapes]), shapes)
+        ]
         loss = F.cross_entropy(functional_call(model, dict(zip(names, parts)), (images,)), labels)
         theta = theta - rate * torch.autograd.grad(loss, theta, create_graph=True)[0]
     return ((theta - target) ** 2).sum() / ((start - target) ** 2).sum()
@@ -49,7 +82,15 @@ def literal_distance(model, start, target, rate, batches):
 def unaugmented(parts):
     """Batches whose draws change nothing: no operation of the strategy is among them."""
     source = seeds.generator(0)
-    return [(part, dataclasses.replace(mtt_experts.AUGMENTATION.draw(len(part), 16, source), operations=())) for part in parts]
+    return [
+        (
+            part,
+            dataclasses.replace(
+                mtt_experts.AUGMENTATION.draw(len(part), 16, source), operations=()
+            ),
+        )
+        for part in parts
+    ]
 
 
 def test_the_adjoint_gives_the_gradients_of_the_whole_unroll():
@@ -61,7 +102,15 @@ def test_the_adjoint_gives_the_gradients_of_the_whole_unroll():
     parts = [torch.tensor(p) for p in ([0, 1, 2, 3], [4, 5], [3, 0, 5, 1], [2, 4])]
     expected = literal_distance(model, start, target, rate, [(images[p], labels[p]) for p in parts])
     by_images, by_rate = torch.autograd.grad(expected, (images, rate))
-    ours = mtt_student.distance_gradients(mtt_student.Student(model), start, target, rate.detach(), images.detach(), labels, unaugmented(parts))
+    ours = mtt_student.distance_gradients(
+        mtt_student.Student(model),
+        start,
+        target,
+        rate.detach(),
+        images.detach(),
+        labels,
+        unaugmented(parts),
+    )
     assert ours[0].item() == pytest.approx(expected.item(), rel=1e-12)
     assert torch.allclose(ours[1], by_images, rtol=1e-9, atol=1e-12 * by_images.abs().max().item())
     assert ours[2].item() == pytest.approx(by_rate.item(), rel=1e-9)
@@ -69,7 +118,9 @@ def test_the_adjoint_gives_the_gradients_of_the_whole_unroll():
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_the_gradients_of_a_step_are_those_of_the_plain_computation(toy, factor):
-    """The same draws by hand: expert, start, batches, augmentation; images formed and normalised in one graph."""
+    """The same draws by hand: expert, start, batches, augmentation; images formed and normalised in
+    one graph.
+    """
     ours = method(toy, factor=factor, synthetic_batch=5, student_steps=6)
     assert ours.pool.experts  # trained before the draws
     before = ours.source.get_state()
@@ -78,10 +129,15 @@ def test_the_gradients_of_a_step_are_those_of_the_plain_computation(toy, factor)
     start, target = ours._trajectory()
     images, rate = ours.images.clone().requires_grad_(), ours.rate.clone().requires_grad_()
     formed = normalise(formation.form(images, factor), toy.mean, toy.std)
-    batches = [(augment.Augmentation(augment.OPERATIONS, single=True).apply(formed[i], d), ours.labels[i]) for i, d in ours._batches(len(formed))]
+    batches = [
+        (augment.Augmentation(augment.OPERATIONS, single=True).apply(formed[i], d), ours.labels[i])
+        for i, d in ours._batches(len(formed))
+    ]
     expected = literal_distance(ours.student.skeleton, start, target, rate, batches)
     wanted, wanted_rate = torch.autograd.grad(expected, (images, rate))
-    assert len({draw.operations for _, draw in ours._batches(len(formed))}) > 1 and len(batches) == 6
+    assert (
+        len({draw.operations for _, draw in ours._batches(len(formed))}) > 1 and len(batches) == 6
+    )
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert torch.allclose(by_images, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
     assert by_rate.item() == pytest.approx(wanted_rate.item(), rel=1e-3)
@@ -89,35 +145,59 @@ def test_the_gradients_of_a_step_are_those_of_the_plain_computation(toy, factor)
 
 def test_the_start_epoch_is_below_the_maximum(toy):
     ours, asked = method(toy, max_start_epoch=3), []
-    ours.pool.experts = types.SimpleNamespace(pair=lambda number, epoch, steps: asked.append((epoch, steps)) or (torch.zeros(1), torch.zeros(1)))
+    ours.pool.experts = types.SimpleNamespace(
+        pair=lambda number, epoch, steps: (
+            asked.append((epoch, steps)) or (torch.zeros(1), torch.zeros(1))
+        )
+    )
     for _ in range(60):
         ours._trajectory()
-    assert set(asked) == {(0, 2), (1, 2), (2, 2)}  # as published; the last target is after all 4 epochs
+    # as published; the last target is after all 4 epochs
+    assert set(asked) == {(0, 2), (1, 2), (2, 2)}
 
 
 def test_the_distance_is_0_on_arrival_and_1_standing_still():
     model, start = network()
-    images, labels = torch.randn(4, 3, 16, 16, generator=seeds.generator(0)).double(), torch.tensor([0, 1, 2, 0])
+    images, labels = (
+        torch.randn(4, 3, 16, 16, generator=seeds.generator(0)).double(),
+        torch.tensor([0, 1, 2, 0]),
+    )
     batches, rate = unaugmented([torch.arange(4)] * 2), torch.tensor(0.1, dtype=torch.float64)
     student, arrived = mtt_student.Student(model), start
     for _ in batches:
         arrived = arrived - rate * student.gradient(arrived, images, labels)
-    assert mtt_student.distance_gradients(student, start, arrived, rate, images, labels, batches)[0] == 0
-    assert mtt_student.distance_gradients(student, start, arrived, 0 * rate, images, labels, batches)[0] == 1
-    halfway = mtt_student.distance_gradients(student, start, 2 * arrived - start, rate, images, labels, batches)[0]
+    assert (
+        mtt_student.distance_gradients(student, start, arrived, rate, images, labels, batches)[0]
+        == 0
+    )
+    assert (
+        mtt_student.distance_gradients(student, start, arrived, 0 * rate, images, labels, batches)[
+            0
+        ]
+        == 1
+    )
+    halfway = mtt_student.distance_gradients(
+        student, start, 2 * arrived - start, rate, images, labels, batches
+    )[0]
     assert halfway.item() == pytest.approx(0.25)  # half of the way is left, squared
 
 
 def test_a_step_is_momentum_sgd_in_normalised_pixels_clamped(toy, monkeypatch):
     ours = method(toy, image_lr=0.5, student_lr=0.02, student_lr_lr=0.1)
     gradient, start = torch.randn(6, 3, 16, 16, generator=seeds.generator(0)), ours.images.clone()
-    monkeypatch.setattr(ours, "gradients", lambda: (torch.tensor(0.7), gradient, torch.tensor(0.05)))
+    monkeypatch.setattr(
+        ours, "gradients", lambda: (torch.tensor(0.7), gradient, torch.tensor(0.05))
+    )
     assert ours.step(0) == pytest.approx(0.7)
     assert ours.rate.item() == pytest.approx(0.02 - 0.1 * 0.05)
     ours.step(1)
     lr = 0.5 * torch.tensor(toy.std).view(1, 3, 1, 1) ** 2
     expected = ((start - lr * gradient).clamp(0, 1) - 1.5 * lr * gradient).clamp(0, 1)
-    assert torch.allclose(ours.images, expected, atol=1e-6) and ours.images.min() == 0 and ours.images.max() == 1
+    assert (
+        torch.allclose(ours.images, expected, atol=1e-6)
+        and ours.images.min() == 0
+        and ours.images.max() == 1
+    )
     assert ours.rate.item() == pytest.approx(0.015 - 0.1 * 0.075)
     ours.step(2)
     assert ours.rate.item() == pytest.approx(mtt.LEAST_STUDENT_LR)
@@ -125,7 +205,9 @@ def test_a_step_is_momentum_sgd_in_normalised_pixels_clamped(toy, monkeypatch):
 
 def test_steps_lower_the_distance_to_one_expert_from_one_start():
     toy = make_data(per_class=40)
-    ours = method(toy, experts=1, max_start_epoch=1, image_lr=100.0, student_lr=0.05, student_steps=5)
+    ours = method(
+        toy, experts=1, max_start_epoch=1, image_lr=100.0, student_lr=0.05, student_steps=5
+    )
     assert ours.pool.experts
     losses = []
     for number in range(20):
@@ -142,7 +224,8 @@ def test_no_more_than_one_student_step_s_graph_is_kept(toy, monkeypatch):
 
     def watched(theta, direction, images, labels):
         assert theta.is_leaf and not direction.requires_grad
-        assert sum(made() is not None for made in slopes) <= 1  # the step before, until its name is bound anew
+        # the step before, until its name is bound anew
+        assert sum(made() is not None for made in slopes) <= 1
         made = slope(theta, direction, images, labels)
         slopes.append(weakref.ref(made))
         return made
@@ -188,9 +271,18 @@ def test_a_loss_that_leaves_the_numbers_moves_nothing(toy):
 
 def test_experts_in_a_folder_are_those_in_memory_and_their_rows_are_read_alone(toy, tmp_path):
     memory, stored = trained(toy, None, count=2), trained(toy, tmp_path, count=2)
-    assert [path.name for path in stored.trajectories] == ["expert-000.safetensors", "expert-001.safetensors"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["expert-000.safetensors", "expert-001.safetensors"]
-    assert memory.trajectories[0].shape == (5, sum(p.numel() for p in models.ConvNet(3, 3, 16, width=4).parameters()))
+    assert [path.name for path in stored.trajectories] == [
+        "expert-000.safetensors",
+        "expert-001.safetensors",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "expert-000.safetensors",
+        "expert-001.safetensors",
+    ]
+    assert memory.trajectories[0].shape == (
+        5,
+        sum(p.numel() for p in models.ConvNet(3, 3, 16, width=4).parameters()),
+    )
     for number, trajectory in enumerate(memory.trajectories):
         first, second = stored.pair(number, 1, 3)
         assert torch.equal(first, trajectory[1]) and torch.equal(second, trajectory[4])
@@ -198,7 +290,9 @@ def test_experts_in_a_folder_are_those_in_memory_and_their_rows_are_read_alone(t
 
 
 def test_experts_learn_the_classes(toy):
-    trajectory = trained(toy, None, dataclasses.replace(BUFFER, epochs=12, width=8, lr=0.05, momentum=0.9)).trajectories[0]
+    trajectory = trained(
+        toy, None, dataclasses.replace(BUFFER, epochs=12, width=8, lr=0.05, momentum=0.9)
+    ).trajectories[0]
     model = models.ConvNet(3, 3, 16, width=8)
     right = []
     for row in (trajectory[0], trajectory[-1]):
@@ -210,7 +304,12 @@ def test_experts_learn_the_classes(toy):
 
 def test_an_expert_trains_on_a_subset_of_its_own(toy):
     few = dataclasses.replace(BUFFER, images=20)
-    subsets = [mtt_experts._Training(toy, few, {"seed": 0, "number": n, "precision": "float32"}, CPU, False, int).images.chosen for n in (0, 1)]
+    subsets = [
+        mtt_experts._Training(
+            toy, few, {"seed": 0, "number": n, "precision": "float32"}, CPU, False, int
+        ).images.chosen
+        for n in (0, 1)
+    ]
     assert len(subsets[0]) == 20 and not torch.equal(*subsets)
 
 
@@ -220,12 +319,20 @@ def test_an_expert_that_was_stopped_ends_as_if_it_was_not(toy, tmp_path, monkeyp
     whole = trained(toy, None, settings).trajectories[0]
     monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
     step = mtt_experts._Training.step
-    monkeypatch.setattr(mtt_experts._Training, "step", lambda self, number: pytest.fail("killed") if number == 2 else step(self, number))
+    monkeypatch.setattr(
+        mtt_experts._Training,
+        "step",
+        lambda self, number: pytest.fail("killed") if number == 2 else step(self, number),
+    )
     with pytest.raises(pytest.fail.Exception):
         trained(toy, tmp_path, settings)
     assert [path.name for path in tmp_path.iterdir()] == ["expert-000.unfinished.safetensors"]
     epochs = []
-    monkeypatch.setattr(mtt_experts._Training, "step", lambda self, number: epochs.append(number) or step(self, number))
+    monkeypatch.setattr(
+        mtt_experts._Training,
+        "step",
+        lambda self, number: epochs.append(number) or step(self, number),
+    )
     rest = trained(toy, tmp_path, settings)
     assert epochs == [2, 3]
     assert torch.equal(torch.stack([rest.pair(0, epoch, 0)[0] for epoch in range(5)]), whole)
@@ -234,13 +341,24 @@ def test_an_expert_that_was_stopped_ends_as_if_it_was_not(toy, tmp_path, monkeyp
 def test_finished_experts_are_not_trained_again_and_more_are_added(toy, tmp_path, monkeypatch):
     first, _ = trained(toy, tmp_path, count=1).pair(0, 4, 0)
     step, numbers = mtt_experts._Training.step, []
-    monkeypatch.setattr(mtt_experts._Training, "step", lambda self, number: numbers.append(number) or step(self, number))
+    monkeypatch.setattr(
+        mtt_experts._Training,
+        "step",
+        lambda self, number: numbers.append(number) or step(self, number),
+    )
     assert len(trained(toy, tmp_path, count=2)) == 2 and numbers == [0, 1, 2, 3]
-    assert torch.equal(trained(toy, tmp_path, count=2).pair(0, 4, 0)[0], first) and numbers == [0, 1, 2, 3]
+    assert torch.equal(trained(toy, tmp_path, count=2).pair(0, 4, 0)[0], first) and numbers == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_a_time_budget_gives_the_finished_experts_and_the_rest_later(toy, tmp_path):
-    assert len(trained(toy, tmp_path, count=2, time_budget=0.0)) == 0 and not list(tmp_path.iterdir())
+    assert len(trained(toy, tmp_path, count=2, time_budget=0.0)) == 0 and not list(
+        tmp_path.iterdir()
+    )
     clock = iter(range(1000))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: float(next(clock)))
@@ -250,8 +368,13 @@ def test_a_time_budget_gives_the_finished_experts_and_the_rest_later(toy, tmp_pa
 
 def test_experts_of_other_settings_are_refused_before_training(toy, tmp_path, monkeypatch):
     trained(toy, tmp_path)
-    monkeypatch.setattr(mtt_experts._Training, "step", lambda *_: pytest.fail("an epoch was trained"))
-    with pytest.raises(ValueError, match=r"expert-000.safetensors was trained otherwise \(lr: 0.01 there, 0.02 here\)"):
+    monkeypatch.setattr(
+        mtt_experts._Training, "step", lambda *_: pytest.fail("an epoch was trained")
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"expert-000.safetensors was trained otherwise \(lr: 0.01 there, 0.02 " r"here\)",
+    ):
         trained(toy, tmp_path, dataclasses.replace(BUFFER, lr=0.02), count=2)
     with pytest.raises(ValueError, match=r"dataset_images: 72 there, 60 here"):
         trained(make_data(per_class=20), tmp_path)
@@ -278,8 +401,11 @@ def test_a_cut_or_foreign_expert_file_is_refused_with_a_sentence(toy, tmp_path):
     path.write_bytes(whole.replace(b'"yoco":"expert"', b'"yoco":"xxpert"'))
     with pytest.raises(ValueError, match="expert-000.safetensors is no yoco expert file"):
         trained(toy, tmp_path)
-    path.write_bytes(whole[:-4] + b"\x00\x00\xc0\x7f")  # the last parameter after the last epoch: NaN
-    with pytest.raises(ValueError, match="expert-000.safetensors is damaged: parameters does not have the checksum"):
+    # the last parameter after the last epoch: NaN
+    path.write_bytes(whole[:-4] + b"\x00\x00\xc0\x7f")
+    with pytest.raises(
+        ValueError, match="expert-000.safetensors is damaged: parameters does not have the checksum"
+    ):
         stored.pair(0, 3, 1)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="no file at .*expert-000"):
@@ -289,7 +415,11 @@ def test_a_cut_or_foreign_expert_file_is_refused_with_a_sentence(toy, tmp_path):
 def test_an_expert_file_is_checked_once_and_again_after_a_change(toy, tmp_path, monkeypatch):
     stored = trained(toy, tmp_path)
     path, checked, load = stored.trajectories[0], [], tensor_files.load_tensors
-    monkeypatch.setattr(tensor_files, "load_tensors", lambda *arguments: checked.append(arguments) or load(*arguments))
+    monkeypatch.setattr(
+        tensor_files,
+        "load_tensors",
+        lambda *arguments: checked.append(arguments) or load(*arguments),
+    )
     first = [stored.pair(0, epoch, 1)[1] for epoch in (0, 2, 0)]
     assert len(checked) == 1 and torch.equal(first[0], first[2])
     content = bytearray(path.read_bytes())
@@ -318,24 +448,34 @@ def test_expert_files_with_a_checksum_per_row_are_read(toy, tmp_path, monkeypatc
 def test_an_expert_that_diverges_is_said(toy, monkeypatch):
     with pytest.raises(FloatingPointError, match="loss is nan at step"):
         trained(toy, None, dataclasses.replace(BUFFER, lr=1e30))
-    monkeypatch.setattr(mtt_experts._Training, "_parameters", lambda self: torch.tensor([1.0, torch.inf]))  # after the last batch: no loss saw them
+    # after the last batch: no loss saw them
+    monkeypatch.setattr(
+        mtt_experts._Training, "_parameters", lambda self: torch.tensor([1.0, torch.inf])
+    )
     with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
         trained(toy, None)
 
 
-@pytest.mark.parametrize("overrides, error, match", [
-    ({"image_rl": 1.0}, ValueError, "setting='image_rl' is unknown .did you mean 'image_lr'"),
-    ({"image_lr": -1.0}, ValueError, "image_lr must be"),
-    ({"student_lr": 0.0}, ValueError, "student_lr must be finite and at least 1e-05"),
-    ({"student_steps": 0}, ValueError, "student_steps must be at least 1"),
-    ({"iterations": 2.5}, TypeError, "iterations must be a whole number"),
-    ({"image_momentum": 1.5}, ValueError, "image_momentum must be between 0 and 1"),
-    ({"synthetic_batch": 0}, ValueError, "synthetic_batch must be at least 1"),
-    ({"max_start_epoch": 4}, ValueError, "buffer_epochs must be at least 5 for max_start_epoch=4 and expert_epochs=2, got 4"),
-    ({"max_start_epoch": 0}, ValueError, "max_start_epoch must be at least 1"),
-    ({"model": "vgg"}, ValueError, "model='vgg' is unknown"),
-    ({"width": 0}, ValueError, "width must be at least 1"),
-])
+@pytest.mark.parametrize(
+    "overrides, error, match",
+    [
+        ({"image_rl": 1.0}, ValueError, "setting='image_rl' is unknown .did you mean 'image_lr'"),
+        ({"image_lr": -1.0}, ValueError, "image_lr must be"),
+        ({"student_lr": 0.0}, ValueError, "student_lr must be finite and at least 1e-05"),
+        ({"student_steps": 0}, ValueError, "student_steps must be at least 1"),
+        ({"iterations": 2.5}, TypeError, "iterations must be a whole number"),
+        ({"image_momentum": 1.5}, ValueError, "image_momentum must be between 0 and 1"),
+        ({"synthetic_batch": 0}, ValueError, "synthetic_batch must be at least 1"),
+        (
+            {"max_start_epoch": 4},
+            ValueError,
+            ("buffer_epochs must be at least 5 for max_start_epoch=4 and expert_epochs=2, got 4"),
+        ),
+        ({"max_start_epoch": 0}, ValueError, "max_start_epoch must be at least 1"),
+        ({"model": "vgg"}, ValueError, "model='vgg' is unknown"),
+        ({"width": 0}, ValueError, "width must be at least 1"),
+    ],
+)
 def test_bad_settings_are_named(overrides, error, match):
     with pytest.raises(error, match=match):
         mtt.settings_for("smoke", 16, 1, {**QUICK, **overrides})

@@ -27,20 +27,32 @@ def made_from(start, method, toy, **options):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_starts_from_the_images_that_it_is_given(method, given, toy, monkeypatch):
     seen = []
-    monkeypatch.setattr(condense.METHODS[method].stepper, "step", lambda self, number: seen.append(self.images.clone()) or 1.0)
+    monkeypatch.setattr(
+        condense.METHODS[method].stepper,
+        "step",
+        lambda self, number: seen.append(self.images.clone()) or 1.0,
+    )
     made = made_from(given, method, toy)
     assert torch.equal(seen[0], given.images) and made.factor == given.factor == 1
-    assert made.info["start"] == given.fingerprint and "start" not in made_from(None, method, toy).info
+    assert (
+        made.info["start"] == given.fingerprint and "start" not in made_from(None, method, toy).info
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_from_a_set_resumes_to_the_same_bits_and_from_no_other(method, given, toy, tmp_path, monkeypatch):
+def test_a_run_from_a_set_resumes_to_the_same_bits_and_from_no_other(
+    method, given, toy, tmp_path, monkeypatch
+):
     whole, path = made_from(given, method, toy), tmp_path / "checkpoint.safetensors"
     stepper = condense.METHODS[method].stepper
     step = stepper.step
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resumable, "SAVE_EVERY", 0.0)
-        patch.setattr(stepper, "step", lambda self, number: pytest.fail("killed") if number == 3 else step(self, number))
+        patch.setattr(
+            stepper,
+            "step",
+            lambda self, number: pytest.fail("killed") if number == 3 else step(self, number),
+        )
         with pytest.raises(pytest.fail.Exception):
             made_from(given, method, toy, checkpoint=path)
     assert torch.equal(made_from(given, method, toy, checkpoint=path).images, whole.images)
@@ -48,19 +60,29 @@ def test_a_run_from_a_set_resumes_to_the_same_bits_and_from_no_other(method, giv
         made_from(whole, method, toy, checkpoint=path)
 
 
-@pytest.mark.parametrize("change, match", [
-    ({"ipc": 2}, "start does not fit: it has ipc 1, wanted 2"),
-    ({"factor": 2}, "start does not fit: it has factor 1, wanted 2"),
-    ({"data": make_data(size=8)}, "start does not fit: it has size 16, wanted 8"),
-    ({"data": make_data(channels=1)}, "start does not fit: it has channels 3, wanted 1"),
-    ({"data": replace(make_data(), classes=("a", "b", "c"))}, "start does not fit: it has classes .*, wanted .'a', 'b', 'c'."),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"ipc": 2}, "start does not fit: it has ipc 1, wanted 2"),
+        ({"factor": 2}, "start does not fit: it has factor 1, wanted 2"),
+        ({"data": make_data(size=8)}, "start does not fit: it has size 16, wanted 8"),
+        ({"data": make_data(channels=1)}, "start does not fit: it has channels 3, wanted 1"),
+        (
+            {"data": replace(make_data(), classes=("a", "b", "c"))},
+            ("start does not fit: it has classes .*, wanted .'a', 'b', 'c'."),
+        ),
+    ],
+)
 def test_a_set_that_does_not_fit_is_named(given, toy, change, match):
     with pytest.raises(ValueError, match=match):
-        condense.condense(**{"data": toy, "method": "idc", "ipc": 1, "start": given, **SHORT, **change})
+        condense.condense(
+            **{"data": toy, "method": "idc", "ipc": 1, "start": given, **SHORT, **change}
+        )
 
 
 def test_a_start_that_is_no_set_is_refused(toy):
     for factor in (None, 1):
-        with pytest.raises(TypeError, match="start must be of type CondensedSet, got 'start.safetensors'"):
+        with pytest.raises(
+            TypeError, match="start must be of type CondensedSet, got 'start.safetensors'"
+        ):
             condense.condense(toy, "idc", 1, factor, start="start.safetensors", **SHORT)

@@ -1,7 +1,8 @@
-"""Load a folder and condense from it, and say what memory that took: `python -m tests.data.mapped SMALL FOLDER`, one line of JSON.
+"""Load a folder and condense from it, and say what memory that took: `python -m tests.data.mapped
+SMALL FOLDER`, one line of JSON.
 
-The memory is the process's own (RssAnon): pages of a mapped file belong to the system's cache, which lets them go when
-they are needed for something else.
+The memory is the process's own (RssAnon): pages of a mapped file belong to the system's cache,
+which lets them go when they are needed for something else.
 """
 
 import json
@@ -14,7 +15,15 @@ from pathlib import Path
 from yoco import condense, data
 from yoco.data import decode
 
-SETTINGS = {"model": "convnet", "width": 2, "outer_loops": 1, "inner_loops": 1, "network_batch": 4, "network_images": 64, "real_batch": 4}
+SETTINGS = {
+    "model": "convnet",
+    "width": 2,
+    "outer_loops": 1,
+    "inner_loops": 1,
+    "network_batch": 4,
+    "network_images": 64,
+    "real_batch": 4,
+}
 
 
 class Watch(threading.Thread):
@@ -35,10 +44,14 @@ class Watch(threading.Thread):
 
 
 def work(folder: str) -> tuple[data.ImageData, bool]:
-    """Load, read all of it once, and condense; the network step takes 64 images, 75 MB as floats where they have 320 pixels a side."""
+    """Load, read all of it once, and condense; the network step takes 64 images, 75 MB as floats
+    where they have 320 pixels a side.
+    """
     real = data.load(f"folder:{folder}", progress=False)
     same = data.channel_statistics(real.train_images) == (real.mean, real.std)
-    condense.condense(real, "idc", 1, 1, preset="smoke", progress=False, precision="float32", **SETTINGS)
+    condense.condense(
+        real, "idc", 1, 1, preset="smoke", progress=False, precision="float32", **SETTINGS
+    )
     return real, same
 
 
@@ -49,7 +62,8 @@ def inodes(real: data.ImageData) -> list[str]:
 
 
 def main() -> None:
-    work(sys.argv[1])  # a small folder with images of the same side: what is imported, and what a step takes
+    # a small folder with images of the same side: what is imported, and what a step takes
+    work(sys.argv[1])
     decoded, read_image = [], decode.read_image
     decode.read_image = lambda *arguments: decoded.append(1) or read_image(*arguments)
     watch = Watch()

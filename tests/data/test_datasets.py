@@ -9,7 +9,9 @@ from torchvision import datasets
 from yoco import data
 
 
-def write_folder(root, splits=("train", "test"), classes=("a", "b"), count=3, size=(10, 10), mode="RGB"):
+def write_folder(
+    root, splits=("train", "test"), classes=("a", "b"), count=3, size=(10, 10), mode="RGB"
+):
     for split in splits:
         for k, name in enumerate(classes):
             (root / split / name).mkdir(parents=True)
@@ -21,11 +23,18 @@ def write_folder(root, splits=("train", "test"), classes=("a", "b"), count=3, si
 
 def test_digits_are_16_pixels_of_grey_in_ten_classes():
     digits = data.load("digits")
-    assert digits.train_images.shape == (1437, 1, 16, 16) and digits.test_images.shape == (360, 1, 16, 16)
+    assert digits.train_images.shape == (1437, 1, 16, 16) and digits.test_images.shape == (
+        360,
+        1,
+        16,
+        16,
+    )
     assert digits.train_images.dtype == torch.uint8 and digits.train_labels.dtype == torch.int64
     assert digits.classes == tuple("0123456789")
     pixels = digits.train_images.double() / 255
-    assert digits.mean[0] == pytest.approx(pixels.mean().item()) and digits.std[0] == pytest.approx(pixels.std(correction=0).item())
+    assert digits.mean[0] == pytest.approx(pixels.mean().item()) and digits.std[0] == pytest.approx(
+        pixels.std(correction=0).item()
+    )
 
 
 def test_limit_per_class_takes_the_first_of_each():
@@ -42,7 +51,9 @@ def test_folder_reads_classes_in_order_and_pixels_as_they_are(tmp_path, test_nam
     assert loaded.train_images[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
     assert loaded.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert loaded.name == f"folder:{tmp_path.name}"
-    assert data.load(loaded.name.replace(tmp_path.name, str(tmp_path)), limit_per_class=2, progress=False).train_labels.tolist() == [0, 0, 1, 1]
+    assert data.load(
+        loaded.name.replace(tmp_path.name, str(tmp_path)), limit_per_class=2, progress=False
+    ).train_labels.tolist() == [0, 0, 1, 1]
 
 
 def test_folder_turns_grey_into_rgb_and_crops_the_middle(tmp_path):
@@ -58,7 +69,9 @@ def test_imagenet10_takes_its_ten_classes_in_the_design_s_order(tmp_path):
 
 
 @pytest.mark.parametrize("name, classes", [("cifar10", 10), ("cifar100", 100)])
-def test_cifar_comes_from_torchvision_with_the_published_statistics(monkeypatch, tmp_path, name, classes):
+def test_cifar_comes_from_torchvision_with_the_published_statistics(
+    monkeypatch, tmp_path, name, classes
+):
     class Fake:
         def __init__(self, root, train, download):
             assert download and root == tmp_path
@@ -69,7 +82,9 @@ def test_cifar_comes_from_torchvision_with_the_published_statistics(monkeypatch,
 
     monkeypatch.setattr(datasets, name.upper(), Fake)
     loaded = data.load(name, tmp_path)
-    assert loaded.train_images.shape == (classes, 3, 32, 32) and (loaded.train_images[:, 1] == 7).all()
+    assert (
+        loaded.train_images.shape == (classes, 3, 32, 32) and (loaded.train_images[:, 1] == 7).all()
+    )
     assert loaded.mean == (0.4914, 0.4822, 0.4465) and loaded.std == (0.2023, 0.1994, 0.2010)
 
 
@@ -107,12 +122,18 @@ def test_images_of_several_sizes_ask_for_a_size(tmp_path):
     assert data.load(spec, size=8, progress=False).size == 8
 
 
-@pytest.mark.parametrize("change, error", [
-    ({"train_labels": torch.full((72,), 3)}, "train_labels must lie in 0..2"),
-    ({"train_labels": torch.zeros(72, dtype=torch.long)}, "no training image in class middle, bright"),
-    ({"train_images": torch.zeros(72, 3, 16, 12, dtype=torch.uint8)}, "square"),
-    ({"classes": ("one",)}, "at least 2 classes"),
-])
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        ({"train_labels": torch.full((72,), 3)}, "train_labels must lie in 0..2"),
+        (
+            {"train_labels": torch.zeros(72, dtype=torch.long)},
+            ("no training image in class middle, bright"),
+        ),
+        ({"train_images": torch.zeros(72, 3, 16, 12, dtype=torch.uint8)}, "square"),
+        ({"classes": ("one",)}, "at least 2 classes"),
+    ],
+)
 def test_image_data_refuses_what_does_not_fit(toy, change, error):
     with pytest.raises(ValueError, match=error):
         replace(toy, **change)

@@ -39,15 +39,18 @@ def test_sixteen_bits_are_scaled_by_their_range(tmp_path):
     assert (read(tmp_path, Image.fromarray(np.full((8, 8), 32768, np.uint16))) == 128).all()
 
 
-@pytest.mark.parametrize("values, wanted", [
-    (np.linspace(0, 1, 64, dtype=np.float32), np.linspace(0, 255, 64)),
-    (np.linspace(0, 255, 64, dtype=np.float32), np.linspace(0, 255, 64)),
-    (np.linspace(-3, 5, 64, dtype=np.float32), np.linspace(0, 255, 64)),
-    (np.full(64, -2, np.float32), np.zeros(64)),
-    (np.linspace(0, 60000, 64).astype(np.int32), np.linspace(0, 60000 / 257, 64)),
-    (np.linspace(0, 2e9, 64).astype(np.int32), np.linspace(0, 255, 64)),
-    (np.linspace(0, 200, 64).astype(np.int32), np.linspace(0, 200, 64)),
-])
+@pytest.mark.parametrize(
+    "values, wanted",
+    [
+        (np.linspace(0, 1, 64, dtype=np.float32), np.linspace(0, 255, 64)),
+        (np.linspace(0, 255, 64, dtype=np.float32), np.linspace(0, 255, 64)),
+        (np.linspace(-3, 5, 64, dtype=np.float32), np.linspace(0, 255, 64)),
+        (np.full(64, -2, np.float32), np.zeros(64)),
+        (np.linspace(0, 60000, 64).astype(np.int32), np.linspace(0, 60000 / 257, 64)),
+        (np.linspace(0, 2e9, 64).astype(np.int32), np.linspace(0, 255, 64)),
+        (np.linspace(0, 200, 64).astype(np.int32), np.linspace(0, 200, 64)),
+    ],
+)
 def test_floats_and_32_bits_are_scaled_by_their_range(tmp_path, values, wanted):
     found = read(tmp_path, Image.fromarray(values.reshape(8, 8)), "x.tif")
     assert np.abs(found[0].flatten() - wanted).max() <= 1
@@ -84,15 +87,25 @@ def test_transparency_is_composed_on_white(tmp_path, mode):
 @pytest.mark.parametrize("name", ["x.gif", "x.jfif", "X.JPG"])
 def test_gif_and_jfif_are_read(tmp_path, name):
     write_folder(tmp_path)
-    Image.new("RGB", (10, 10), (200, 200, 200)).save(tmp_path / "train/a" / name, "GIF" if "gif" in name else "JPEG")
+    Image.new("RGB", (10, 10), (200, 200, 200)).save(
+        tmp_path / "train/a" / name, "GIF" if "gif" in name else "JPEG"
+    )
     loaded, warning = told(tmp_path)
     assert loaded.counts() == [4, 3] and warning == ""
-    assert (loaded.train_images[3 if name == "x.gif" or name == "x.jfif" else 3].float() - 200).abs().max() < 3
+    assert (
+        loaded.train_images[3 if name == "x.gif" or name == "x.jfif" else 3].float() - 200
+    ).abs().max() < 3
 
 
 def test_hidden_files_and_folders_are_skipped_at_every_level(tmp_path):
     write_folder(tmp_path)
-    junks = ("train/.ipynb_checkpoints/a.png", "train/__MACOSX/a/x.png", "train/a/._0.png", "train/a/.cache/0.png", "test/.DS_Store")
+    junks = (
+        "train/.ipynb_checkpoints/a.png",
+        "train/__MACOSX/a/x.png",
+        "train/a/._0.png",
+        "train/a/.cache/0.png",
+        "test/.DS_Store",
+    )
     for junk in (*junks, "train/a/Thumbs.db"):
         (tmp_path / junk).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / junk).write_bytes(b"no picture")
@@ -116,8 +129,12 @@ def test_all_that_is_skipped_is_counted_in_one_warning(tmp_path):
     loaded, warning = told(root)
     assert loaded.counts() == [3, 3] and loaded.classes == ("a", "b")
     for part in (
-        "pictures: skipped", "2 files ending in .txt", "1 files outside of the classes' folders", "1 entries that are no regular files",
-        "2 links that leave the folder (follow_links=True follows them)", "1 classes of the test split that the training split lacks",
+        "pictures: skipped",
+        "2 files ending in .txt",
+        "1 files outside of the classes' folders",
+        ("1 entries that are no regular files"),
+        "2 links that leave the folder (follow_links=True follows them)",
+        ("1 classes of the test split that the training split lacks"),
     ):
         assert part in warning
     with pytest.raises(FileNotFoundError, match="test has no folder for class c"):
@@ -140,7 +157,9 @@ def test_a_split_that_is_a_link_elsewhere_is_asked_about(tmp_path):
     (tmp_path / "mine").mkdir()
     for split in ("train", "test"):
         (tmp_path / "mine" / split).symlink_to(tmp_path / "real" / split)
-    with pytest.raises(FileNotFoundError, match="mine/train is a link that leaves the folder; follow_links=True"):
+    with pytest.raises(
+        FileNotFoundError, match="mine/train is a link that leaves the folder; follow_links=True"
+    ):
         load(tmp_path / "mine")
     assert load(tmp_path / "mine", follow_links=True).counts() == [3, 3]
 
@@ -157,11 +176,19 @@ def test_without_a_test_split_a_share_is_drawn_and_said_so(tmp_path, capsys, lay
     root = tmp_path if layout == "train" else tmp_path / "classes"
     loaded = load(root)
     assert loaded.counts() == [8, 8] and torch.bincount(loaded.test_labels).tolist() == [2, 2]
-    assert f"{root.name} has no test split: 20% of each class, 4 images, were drawn as test images (seed 0)" in capsys.readouterr().out
+    assert (
+        f"{root.name} has no test split: 20% of each class, 4 images, were drawn as test images "
+        "(seed 0)"
+    ) in capsys.readouterr().out
     values = lambda images: set(images[:, 0, 0, 0].tolist())
-    assert values(loaded.train_images) | values(loaded.test_images) == {*range(10), *range(100, 110)}
+    assert values(loaded.train_images) | values(loaded.test_images) == {
+        *range(10),
+        *range(100, 110),
+    }
     assert torch.equal(load(root).test_images, loaded.test_images)
-    assert load(root, test_share=0.5).counts() == [5, 5] and load(root, limit_per_class=3).counts() == [3, 3]
+    assert load(root, test_share=0.5).counts() == [5, 5] and load(
+        root, limit_per_class=3
+    ).counts() == [3, 3]
     assert values(load(root, limit_per_class=3).test_images) == values(loaded.test_images)
     with pytest.raises(FileNotFoundError, match="test or val or valid or validation"):
         write_folder(tmp_path / "other", ("train",))
@@ -190,9 +217,15 @@ def test_tiny_imagenet_s_own_layout(tmp_path):
         rows.append(f"val_{number}.JPEG\t{name}\t0\t0\t62\t62\n")
     (root / "val/val_annotations.txt").write_text("".join(rows))
     loaded = data.load("tinyimagenet", tmp_path, progress=False, cache=False)
-    assert loaded.name == "tinyimagenet" and loaded.test_labels.tolist() == [0, 1, 1] and loaded.mean == data.IMAGENET_MEAN
+    assert (
+        loaded.name == "tinyimagenet"
+        and loaded.test_labels.tolist() == [0, 1, 1]
+        and loaded.mean == data.IMAGENET_MEAN
+    )
     assert loaded.test_images[:, 0, 0, 0].tolist() == [1, 0, 2] and loaded.counts() == [3, 3]
-    assert data.load("tinyimagenet", root, progress=False, cache=False, limit_per_class=1).counts() == [1, 1]
+    assert data.load(
+        "tinyimagenet", root, progress=False, cache=False, limit_per_class=1
+    ).counts() == [1, 1]
     with pytest.raises(FileNotFoundError, match="no tiny-imagenet-200 in .*: unpack http"):
         data.load("tinyimagenet", tmp_path / "none")
 
@@ -200,5 +233,12 @@ def test_tiny_imagenet_s_own_layout(tmp_path):
 def test_listing_holds_paths_as_text(tmp_path):
     write_folder(tmp_path)
     first, second, names = folders.listed(tmp_path, (), None)
-    assert first.names == ["a/0.png", "a/1.png", "a/2.png", "b/0.png", "b/1.png", "b/2.png"] and names == ["a", "b"]
+    assert first.names == [
+        "a/0.png",
+        "a/1.png",
+        "a/2.png",
+        "b/0.png",
+        "b/1.png",
+        "b/2.png",
+    ] and names == ["a", "b"]
     assert first.labels == [0, 0, 0, 1, 1, 1] and second.root == tmp_path / "test"

@@ -1,4 +1,6 @@
-"""Folders are decoded once to a file that is mapped, whole or not at all, in memory that does not grow with them."""
+"""Folders are decoded once to a file that is mapped, whole or not at all, in memory that does not
+grow with them.
+"""
 
 import errno
 import io
@@ -33,7 +35,9 @@ ROOT = Path(__file__).parent.parent.parent
 def decoded(monkeypatch):
     """The names of the images that are decoded, as they are."""
     names, read_image = [], decode.read_image
-    monkeypatch.setattr(decode, "read_image", lambda path, size: names.append(path.name) or read_image(path, size))
+    monkeypatch.setattr(
+        decode, "read_image", lambda path, size: names.append(path.name) or read_image(path, size)
+    )
     return names
 
 
@@ -44,7 +48,9 @@ def load(spec, cache, **options):
 def whole(cache):
     """Cached files, by kind; nothing else may be there."""
     found = sorted(path.name for path in cache.iterdir())
-    assert all(name.endswith((".npy", ".json")) and not name.startswith(".") for name in found), found
+    assert all(name.endswith((".npy", ".json")) and not name.startswith(".") for name in found), (
+        found
+    )
     return [name for name in found if name.endswith(".npy")]
 
 
@@ -55,8 +61,14 @@ def test_a_folder_is_decoded_once_and_the_same_as_in_memory(tmp_path, decoded):
     again, in_memory = load(spec, cache, size=8), load(spec, False, size=8)
     assert len(decoded) == 24  # the third
     for other in (again, in_memory):
-        assert torch.equal(first.train_images, other.train_images) and torch.equal(first.test_images, other.test_images)
-        assert (first.mean, first.std) == (other.mean, other.std) == data.channel_statistics(first.train_images)
+        assert torch.equal(first.train_images, other.train_images) and torch.equal(
+            first.test_images, other.test_images
+        )
+        assert (
+            (first.mean, first.std)
+            == (other.mean, other.std)
+            == data.channel_statistics(first.train_images)
+        )
     assert not hasattr(in_memory.train_images, "mapped_from")
 
 
@@ -77,7 +89,9 @@ def test_what_decides_the_pixels_decides_the_cache(tmp_path, decoded):
         assert decoded and torch.equal(changed.train_images, load(spec, False, size=8).train_images)
     assert changed.train_images[4, 0, 0, 0] == 9 and before.train_images[4, 0, 0, 0] == 101
     decoded.clear()
-    assert load(spec, cache, size=9).size == 9 and load(spec, cache, size=8, limit_per_class=1).counts() == [1, 1]
+    assert load(spec, cache, size=9).size == 9 and load(
+        spec, cache, size=8, limit_per_class=1
+    ).counts() == [1, 1]
     assert len(decoded) == len(changed.train_images) + 6 + 4
 
 
@@ -91,20 +105,39 @@ def test_an_outdated_cache_stays_a_day(tmp_path):
     for file in cache.iterdir():
         os.utime(file, (time.time() - pixel_cache.KEPT - 60,) * 2)
     (cache / ".elsewhere.part").touch()
-    left = cache / f".{decode.Source(tmp_path / 'real/train', [], None).place}-0.npy.x.part"  # of a decoding that was killed
+    # of a decoding that was killed
+    left = cache / f".{decode.Source(tmp_path / 'real/train', [], None).place}-0.npy.x.part"
     left.touch()
     os.utime(left, (0, 0))
     os.utime(tmp_path / "real/train/b/1.png", ns=(1, 1))
-    earlier = cache / f"{decode.Source(tmp_path / 'real/train', [], None).place}-0.u8"  # another format
+    # another format
+    earlier = cache / f"{decode.Source(tmp_path / 'real/train', [], None).place}-0.u8"
     earlier.touch()
     os.utime(earlier, (0, 0))
     load(spec, cache)
     (cache / ".elsewhere.part").unlink()  # another folder's is nobody else's business
     names = whole(cache)
-    assert sum("-train-" in name for name in names) == 2 and sum("-test-" in name for name in names) == 2
+    assert (
+        sum("-train-" in name for name in names) == 2
+        and sum("-test-" in name for name in names) == 2
+    )
 
 
-@pytest.mark.parametrize("damage", ["cut", "longer", "altered", "touched", "no note", "note cut", "note altered", "list", "gone", "no array"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "cut",
+        "longer",
+        "altered",
+        "touched",
+        "no note",
+        "note cut",
+        "note altered",
+        "list",
+        "gone",
+        "no array",
+    ],
+)
 def test_a_damaged_cache_is_decoded_anew(tmp_path, decoded, damage):
     spec, cache = write_folder(tmp_path / "real"), tmp_path / "cache"
     good = load(spec, cache).train_images.clone()
@@ -112,19 +145,31 @@ def test_a_damaged_cache_is_decoded_anew(tmp_path, decoded, damage):
     note, content = path.with_suffix(".json"), path.read_bytes()
     stamp = path.stat().st_mtime_ns
     if damage in ("cut", "longer", "altered", "no array"):
-        path.write_bytes({"cut": content[:-1], "longer": content + b"0", "altered": content[:700] + b"!" + content[701:], "no array": b"0"}[damage])
+        path.write_bytes(
+            {
+                "cut": content[:-1],
+                "longer": content + b"0",
+                "altered": content[:700] + b"!" + content[701:],
+                "no array": b"0",
+            }[damage]
+        )
     elif damage == "touched":  # a copy, perhaps
         path.touch()
     elif damage in ("no note", "gone"):
         (note if damage == "no note" else path).unlink()
     else:
         record = json.loads(note.read_text())
-        texts = {"note cut": note.read_text()[:-9], "note altered": json.dumps({**record, "counts": [[1] * 256] * 3}), "list": "[]"}
+        texts = {
+            "note cut": note.read_text()[:-9],
+            "note altered": json.dumps({**record, "counts": [[1] * 256] * 3}),
+            "list": "[]",
+        }
         note.write_text(texts[damage])
     if damage in ("cut", "no array"):  # whatever its time says
         os.utime(path, ns=(stamp, stamp))
     decoded.clear()
-    assert torch.equal(load(spec, cache).train_images, good) and len(decoded) == 7  # the first twice, for its shape
+    # the first twice, for its shape
+    assert torch.equal(load(spec, cache).train_images, good) and len(decoded) == 7
     assert len(whole(cache)) == 2
 
 
@@ -142,7 +187,8 @@ def test_what_stops_a_decoding_leaves_nothing(tmp_path, monkeypatch):
         patch.setattr(decode, "read_image", stopped)
         load(spec, cache)
     assert whole(cache) == []
-    assert torch.equal(load(spec, cache).train_images, load(spec, False).train_images)  # in blocks of three
+    # in blocks of three
+    assert torch.equal(load(spec, cache).train_images, load(spec, False).train_images)
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
@@ -163,7 +209,9 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
 def test_a_cache_that_cannot_be_written_is_memory_with_a_warning_or_an_error(tmp_path, monkeypatch):
     spec = write_folder(tmp_path / "real")
     monkeypatch.setenv("YOCO_CACHE", "/sys/yoco")  # nobody makes folders there
-    with pytest.warns(UserWarning, match="/sys/yoco cannot be written to .*held in memory.*YOCO_CACHE=FOLDER"):
+    with pytest.warns(
+        UserWarning, match="/sys/yoco cannot be written to .*held in memory.*YOCO_CACHE=FOLDER"
+    ):
         assert len(load(spec, True).train_images) == 6
     with pytest.raises(OSError, match="cannot write to the cache /sys/yoco"):
         load(spec, "/sys/yoco")
@@ -179,7 +227,11 @@ def test_a_cache_that_may_only_be_read_is_read(tmp_path, monkeypatch, decoded):
     def refused(*arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    for module, name in ((pixel_cache.tempfile, "TemporaryFile"), (tensor_files, "write_text"), (os, "utime")):
+    for module, name in (
+        (pixel_cache.tempfile, "TemporaryFile"),
+        (tensor_files, "write_text"),
+        (os, "utime"),
+    ):
         monkeypatch.setattr(module, name, refused)
     assert len(load(spec, cache).train_images) == 6 and not decoded
 
@@ -188,13 +240,20 @@ def test_one_decodes_and_the_others_wait(tmp_path, monkeypatch, decoded):
     spec, cache, found = write_folder(tmp_path / "real"), tmp_path / "cache", []
     read_image = decode.read_image
     with pytest.warns(UserWarning, match="is being made by .*: waiting for it") as said:
-        monkeypatch.setattr(decode, "read_image", lambda *arguments: until(lambda: len(said) >= 2) or read_image(*arguments))
-        threads = [threading.Thread(target=lambda: found.append(load(spec, cache))) for _ in range(3)]
+        monkeypatch.setattr(
+            decode,
+            "read_image",
+            lambda *arguments: until(lambda: len(said) >= 2) or read_image(*arguments),
+        )
+        threads = [
+            threading.Thread(target=lambda: found.append(load(spec, cache))) for _ in range(3)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert len(decoded) == 13 and len(found) == 3 and len(whole(cache)) == 2  # 12 images, the first twice
+    # 12 images, the first twice
+    assert len(decoded) == 13 and len(found) == 3 and len(whole(cache)) == 2
 
 
 def test_writing_to_a_mapped_tensor_leaves_the_file(tmp_path):
@@ -202,7 +261,9 @@ def test_writing_to_a_mapped_tensor_leaves_the_file(tmp_path):
     mine, other = load(spec, cache), load(spec, cache)
     assert isinstance(pixel_cache.as_array(mine.train_images), np.memmap)
     mine.train_images[:] = 77
-    assert not (other.train_images == 77).any() and torch.equal(load(spec, cache).train_images, other.train_images)
+    assert not (other.train_images == 77).any() and torch.equal(
+        load(spec, cache).train_images, other.train_images
+    )
     assert (pixel_cache.as_array(mine.train_images) == 77).all()  # not the file's
 
 
@@ -221,8 +282,17 @@ def test_trainings_side_by_side_read_the_test_images_from_the_file(tmp_path, toy
     test = evaluate.TestSet.of(real)
     assert isinstance(test.images, np.memmap) and test.images.mode == "r"
     subset = (real.train_images[::7], real.train_labels[::7])
-    options = {"epochs": 1, "seeds": [0, 1], "width": 4, "precision": "float32", "progress": False, "jobs": 1}
-    on_disk, in_memory = (evaluate.evaluate_many({"a": subset}, one, **options) for one in (real, load(spec, False)))
+    options = {
+        "epochs": 1,
+        "seeds": [0, 1],
+        "width": 4,
+        "precision": "float32",
+        "progress": False,
+        "jobs": 1,
+    }
+    on_disk, in_memory = (
+        evaluate.evaluate_many({"a": subset}, one, **options) for one in (real, load(spec, False))
+    )
     assert on_disk.equals(in_memory)
 
 
@@ -231,11 +301,16 @@ def test_real_images_are_the_normalised_ones_wherever_they_are(toy, monkeypatch)
     real = RealImages.training(toy, torch.device("cpu"))
     index = torch.tensor([70, 3, 3, 9])
     part = real.of(index)
-    assert torch.equal(real[index], floats[index]) and torch.equal(part[torch.tensor([1, 0])], floats[[3, 70]])
+    assert torch.equal(real[index], floats[index]) and torch.equal(
+        part[torch.tensor([1, 0])], floats[[3, 70]]
+    )
     assert (len(real), len(part), len(part.of(torch.tensor([2])))) == (72, 4, 1)
     assert torch.equal(part.of(torch.tensor([3])).bytes(torch.tensor([0])), toy.train_images[[9]])
     elsewhere = torch.device("meta")  # stands for a GPU
-    for free, where in ((2 * toy.train_images.nbytes, "meta"), (2 * toy.train_images.nbytes - 1, "cpu")):
+    for free, where in (
+        (2 * toy.train_images.nbytes, "meta"),
+        (2 * toy.train_images.nbytes - 1, "cpu"),
+    ):
         monkeypatch.setattr(device, "_free", lambda device, free=free: free)
         kept = RealImages.training(toy, elsewhere)
         assert kept.pixels.device.type == where and kept[index].device.type == "meta"
@@ -245,7 +320,9 @@ def large_folder(root, side, count):
     """PNGs of one colour each: quick to write and to read."""
     contents = []
     for value in range(8):
-        Image.new("RGB", (side, side), (value * 20, value * 10, 255 - value)).save(buffer := io.BytesIO(), "PNG", compress_level=1)
+        Image.new("RGB", (side, side), (value * 20, value * 10, 255 - value)).save(
+            buffer := io.BytesIO(), "PNG", compress_level=1
+        )
         contents.append(buffer.getvalue())
     for split, number in (("train", count), ("test", 2)):
         for k in "ab":
@@ -257,11 +334,23 @@ def large_folder(root, side, count):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_memory_does_not_grow_with_the_folder(tmp_path, decoded):
-    """117 MB of pixels are decoded, read, and condensed from in less than 80 MB; the next process maps the same file."""
-    folders, cache = [large_folder(tmp_path / "small", 320, 8), large_folder(tmp_path / "large", 320, 400)], tmp_path / "cache"
-    environment = {**os.environ, "YOCO_CACHE": str(cache), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    """117 MB of pixels are decoded, read, and condensed from in less than 80 MB; the next process
+    maps the same file.
+    """
+    folders, cache = (
+        [large_folder(tmp_path / "small", 320, 8), large_folder(tmp_path / "large", 320, 400)],
+        tmp_path / "cache",
+    )
+    environment = {
+        **os.environ,
+        "YOCO_CACHE": str(cache),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "tests.data.mapped", *folders]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["decoded"] == 403  # the first of each split twice, for its shape

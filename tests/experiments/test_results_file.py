@@ -1,4 +1,6 @@
-"""Results are appended in linear time; an altered number is noticed; a torn line costs its own training."""
+"""Results are appended in linear time; an altered number is noticed; a torn line costs its own
+training.
+"""
 
 import os
 import sys
@@ -10,12 +12,22 @@ import pytest
 
 from yoco.experiments import results_file, study
 
-FAST = {"methods": ["random"], "ipc_to": [1], "epochs": 1, "width": 4, "precision": "float32", "progress": False, "jobs": 1}
+FAST = {
+    "methods": ["random"],
+    "ipc_to": [1],
+    "epochs": 1,
+    "width": 4,
+    "precision": "float32",
+    "progress": False,
+    "jobs": 1,
+}
 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The seeds of the trainings that are done, each of which gives an accuracy at once, the last one first."""
+    """The seeds of the trainings that are done, each of which gives an accuracy at once, the last
+    one first.
+    """
     seeds = []
 
     def accuracies(work, data, *, only, **options):
@@ -38,39 +50,55 @@ def written_bytes():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bytes are read from /proc")
 def test_rows_are_appended(toy, toy_set, tmp_path, monkeypatch, trained):
-    """2,000 rows cost a few times their own bytes, each is on the disk before the next training, and the end is in order."""
+    """2,000 rows cost a few times their own bytes, each is on the disk before the next training,
+    and the end is in order.
+    """
     path, flushed = tmp_path / "r.csv", []
-    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(path.exists() and path.stat().st_size))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: flushed.append(path.exists() and path.stat().st_size)
+    )
     before = written_bytes()
     table = run(toy, toy_set, path, range(2000))
     written = written_bytes() - before
     assert written < 3 * path.stat().st_size + 50_000 and len(flushed) >= 2000
     rows = pd.read_csv(path)
-    assert rows.seed.tolist() == list(range(2000)) == table.seed.tolist() and trained == list(range(2000))[::-1]
+    assert (
+        rows.seed.tolist() == list(range(2000)) == table.seed.tolist()
+        and trained == list(range(2000))[::-1]
+    )
     assert rows.accuracy.tolist() == table.accuracy.tolist()
 
 
-def test_what_a_killed_study_left_is_kept_and_a_torn_line_is_done_again(toy, toy_set, tmp_path, trained):
+def test_what_a_killed_study_left_is_kept_and_a_torn_line_is_done_again(
+    toy, toy_set, tmp_path, trained
+):
     path = tmp_path / "r.csv"
     run(toy, toy_set, path, range(4))
     whole = path.read_bytes()
     path.write_bytes(whole[:-30])
     trained.clear()
-    with pytest.warns(UserWarning, match="the last line of .*r.csv was not written to its end and is dropped"):
+    with pytest.warns(
+        UserWarning, match="the last line of .*r.csv was not written to its end and is dropped"
+    ):
         run(toy, toy_set, path, range(4))
     assert trained == [3] and path.read_bytes() == whole
-    for size in range(0, len(whole), 9):  # killed at any byte: what is read was written, and all else is an error that names the file
+    # killed at any byte: what is read was written, and all else is an error that names the file
+    for size in range(0, len(whole), 9):
         path.write_bytes(whole[:size])
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 rows = results_file.read_results(path)
-            assert len(rows) == max(0, whole[:size].count(b"\n") - 1) and [row["seed"] for row in rows.values()] == list(range(len(rows)))
+            assert len(rows) == max(0, whole[:size].count(b"\n") - 1) and [
+                row["seed"] for row in rows.values()
+            ] == list(range(len(rows)))
         except ValueError as error:
             assert b"\n" not in whole[:size] and "r.csv is no table of results" in str(error)
 
 
-def test_a_study_that_is_stopped_has_its_rows_on_disk_and_the_next_one_sorts_them(toy, toy_set, tmp_path, trained, monkeypatch):
+def test_a_study_that_is_stopped_has_its_rows_on_disk_and_the_next_one_sorts_them(
+    toy, toy_set, tmp_path, trained, monkeypatch
+):
     path, accuracies = tmp_path / "r.csv", study.accuracies
     run(toy, toy_set, path, [7])
 
@@ -99,13 +127,17 @@ def test_an_altered_number_is_noticed(toy, toy_set, tmp_path, trained):
     for old, new in ((",0.0469,", ",99.5,"), (",random,", ",yoco,")):
         assert old in text
         path.write_text(text.replace(old, new, 1))
-        with pytest.raises(ValueError, match="r.csv is no table of results: row [12] was altered since it was written"):
+        with pytest.raises(
+            ValueError,
+            match="r.csv is no table of results: row [12] was altered since it was written",
+        ):
             run(toy, toy_set, path, [0])
     without = [line.rsplit(",", 1)[0] for line in text.splitlines()]
     path.write_text("\n".join(without) + "\n")
     with pytest.raises(ValueError, match="r.csv is no table of results: it lacks the column check"):
         run(toy, toy_set, path, [0])
-    older = pd.read_csv(path).drop(columns=["last_batch", "augmentation"])  # of the first version, which had no checksums
+    # of the first version, which had no checksums
+    older = pd.read_csv(path).drop(columns=["last_batch", "augmentation"])
     older.to_csv(path, index=False)
     assert len(results_file.read_results(path)) == 2
 

@@ -1,4 +1,6 @@
-"""A training that keeps a log, and kills its process once: after a few others have finished, or at a set one."""
+"""A training that keeps a log, and kills its process once: after a few others have finished, or at
+a set one.
+"""
 
 import hashlib
 import os
@@ -10,19 +12,27 @@ from yoco.evaluate import _accuracy as train
 
 
 def note(folder: str, word: str, key: str) -> None:
-    with open(Path(folder, "log"), "a") as log:  # one short write: lines of several processes do not mix
+    # one short write: lines of several processes do not mix
+    with open(Path(folder, "log"), "a") as log:
         log.write(f"{word} {key}\n")
 
 
 def said(folder: str | Path, word: str) -> list[str]:
     """The trainings that a log says this word of."""
     path = Path(folder, "log")
-    return [line.split()[1] for line in path.read_text().splitlines() if line.startswith(word)] if path.exists() else []
+    return (
+        [line.split()[1] for line in path.read_text().splitlines() if line.startswith(word)]
+        if path.exists()
+        else []
+    )
 
 
 def accuracy(folder: str, tests, images, labels, space, protocol, seed, *rest):
-    """As `evaluate._accuracy`. The first one that begins after three have finished dies, once the results of those are written:
-    what a worker has not handed over yet, Dask has done again."""
+    """As `evaluate._accuracy`.
+
+    The first one that begins after three have finished dies, once the results of those are written:
+    what a worker has not handed over yet, Dask has done again.
+    """
     key = hashlib.sha256(images.numpy().tobytes() + bytes([seed])).hexdigest()[:12]
     note(folder, "begun", key)
     if (finished := len(said(folder, "done"))) >= 3 and claimed(folder):

@@ -1,4 +1,6 @@
-"""Calls side by side: the same results from processes, threads and any executor, and what a death costs."""
+"""Calls side by side: the same results from processes, threads and any executor, and what a death
+costs.
+"""
 
 import multiprocessing
 import pickle
@@ -26,7 +28,15 @@ from yoco.parallel import pool
 from yoco.utils import device
 from yoco.workflow import sweep
 
-GRID = {"methods": ["random", "yoco"], "ipc_to": [1, 2], "seeds": [0, 1], "epochs": 2, "width": 8, "precision": "float32", "progress": False}
+GRID = {
+    "methods": ["random", "yoco"],
+    "ipc_to": [1, 2],
+    "seeds": [0, 1],
+    "epochs": 2,
+    "width": 8,
+    "precision": "float32",
+    "progress": False,
+}
 POWERS = [(2, n) for n in range(5)]
 # prints the numbers of its processes, then waits for ever
 HANGS = """
@@ -61,18 +71,27 @@ def processes():
 def dask_of_two():
     distributed = pytest.importorskip("distributed")
     quiet = {"dashboard_address": ":0", "silence_logs": "CRITICAL"}
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **quiet) as cluster, distributed.Client(cluster) as client:
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, **quiet) as cluster,
+        distributed.Client(cluster) as client,
+    ):
         yield {"executor": client.get_executor()}
 
 
 @pytest.mark.parametrize("workers", [processes, pytest.param(dask_of_two, marks=pytest.mark.slow)])
-def test_a_killed_worker_costs_its_own_cell(workers, plain, toy, toy_set, toy_dynamics, tmp_path, monkeypatch):
+def test_a_killed_worker_costs_its_own_cell(
+    workers, plain, toy, toy_set, toy_dynamics, tmp_path, monkeypatch
+):
     monkeypatch.setattr(evaluate, "_accuracy", partial(mortal.accuracy, str(tmp_path)))
     with workers() as where:
-        table = study.run(toy_set, toy, [toy_dynamics], results=tmp_path / "results.csv", **GRID, **where)
+        table = study.run(
+            toy_set, toy, [toy_dynamics], results=tmp_path / "results.csv", **GRID, **where
+        )
     begun, done = mortal.said(tmp_path, "begun"), mortal.said(tmp_path, "done")
     assert (tmp_path / "died").exists() and len(done) == len(set(done)) == len(table) == 8
-    assert len(begun) == 9 and set(begun) == set(done), "one training was begun twice, the killed one"
+    assert len(begun) == 9 and set(begun) == set(done), (
+        "one training was begun twice, the killed one"
+    )
     assert sorted(pd.read_csv(tmp_path / "results.csv").fingerprint) == sorted(table.fingerprint)
     assert table.equals(plain)
 
@@ -82,7 +101,8 @@ def test_executors_give_the_same_bits(plain, two_guests, toy, toy_set, toy_dynam
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with ThreadPoolExecutor(3) as threads:  # they share torch's global generator: one trains at a time
+        # they share torch's global generator: one trains at a time
+        with ThreadPoolExecutor(3) as threads:
             assert study.run(toy_set, toy, [toy_dynamics], executor=threads, **GRID).equals(plain)
         assert torch.get_num_threads() == 2
     finally:
@@ -106,9 +126,12 @@ def number_of(heavy, number):
 
 def test_what_calls_share_is_sent_once_to_each_process(two_guests, monkeypatch):
     calls = [(number,) for number in range(20)]
-    for where, most in (({"jobs": 2}, 2), ({"jobs": 1, "executor": two_guests}, 6)):  # a guest may take what was meant for another
+    # a guest may take what was meant for another
+    for where, most in (({"jobs": 2}, 2), ({"jobs": 1, "executor": two_guests}, 6)):
         monkeypatch.setattr(Heavy, "sent", 0)
-        assert sorted(pool.run(number_of, calls, shared=(Heavy(),), **where)) == [(n, n) for n in range(20)]
+        assert sorted(pool.run(number_of, calls, shared=(Heavy(),), **where)) == [
+            (n, n) for n in range(20)
+        ]
         assert 1 <= Heavy.sent <= most
     with ThreadPoolExecutor(2) as threads:
         assert len(list(pool.run(number_of, calls, 1, shared=(Heavy(),), executor=threads))) == 20
@@ -151,7 +174,9 @@ def fragile(monkeypatch):
 
     def put(deaths):
         made = []
-        monkeypatch.setattr(pool, "_Process", lambda number: made.append(Fragile(deaths)) or made[-1])
+        monkeypatch.setattr(
+            pool, "_Process", lambda number: made.append(Fragile(deaths)) or made[-1]
+        )
         return made
 
     return put
@@ -160,13 +185,19 @@ def fragile(monkeypatch):
 def test_a_call_whose_process_dies_is_made_again(fragile):
     made = fragile({(2, 3): 2})
     assert sorted(pool.run(pow, POWERS, 2)) == [(n, 2**n) for n in range(5)]
-    assert sum((place.tried for place in made), []).count((2, 3)) == 3 and sum(place.renewed for place in made) == 2
+    assert (
+        sum((place.tried for place in made), []).count((2, 3)) == 3
+        and sum(place.renewed for place in made) == 2
+    )
     assert [place.ended for place in made] == [["rest"], ["rest"]]
 
 
 def test_but_not_for_ever(fragile):
     made = fragile({(2, 3): 99})
-    with pytest.raises(ChildProcessError, match="the fourth: its worker process died at every try, last by BrokenExecutor"):
+    with pytest.raises(
+        ChildProcessError,
+        match="the fourth: its worker process died at every try, last by BrokenExecutor",
+    ):
         list(pool.run(pow, POWERS, 2, names=["", "", "", "the fourth", ""]))
     assert sum((place.tried for place in made), []).count((2, 3)) == pool.TRIES
     fragile({(2, 3): 99})
@@ -190,17 +221,28 @@ def test_an_executor_that_gives_up_is_an_error_with_the_call_s_name():
             future.set_running_or_notify_cancel()
             return future
 
-    with pytest.raises(ChildProcessError, match="the first: its executor gave it up: CancelledError"):
+    with pytest.raises(
+        ChildProcessError, match="the first: its executor gave it up: CancelledError"
+    ):
         list(pool.run(pow, [(2, 3)], 1, executor=Closed(), names=["the first"]))
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_processes_end_with_their_parent(end):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    parent = subprocess.Popen([sys.executable, "-c", HANGS], cwd=Path(__file__).parent.parent.parent, **pipes)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", HANGS], cwd=Path(__file__).parent.parent.parent, **pipes
+    )
     hanging = [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
     parent.send_signal(end)
-    until(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in hanging))
+    until(
+        lambda: (
+            not any(
+                process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+                for process in hanging
+            )
+        )
+    )
     _, said = parent.communicate()
     assert parent.returncode == (-signal.SIGKILL if end == signal.SIGKILL else -signal.SIGINT)
     assert said.count("Traceback") == (end == signal.SIGINT), "one of the parent's own"
@@ -210,7 +252,11 @@ def test_a_mapped_array_goes_to_another_process_by_its_name(tmp_path):
     np.save(tmp_path / "pixels.npy", np.arange(32, dtype=np.uint8).reshape(4, 8))
     array = pixel_cache.as_array(pixel_cache._mapped(tmp_path / "pixels.npy"))
     sent = pickle.dumps(array)
-    assert str(tmp_path).encode() in sent and np.array_equal(pickle.loads(sent), array) and isinstance(pickle.loads(sent), np.memmap)
+    assert (
+        str(tmp_path).encode() in sent
+        and np.array_equal(pickle.loads(sent), array)
+        and isinstance(pickle.loads(sent), np.memmap)
+    )
     part = pickle.dumps(array[1:])
     assert str(tmp_path).encode() not in part and np.array_equal(pickle.loads(part), array[1:])
 
@@ -218,13 +264,23 @@ def test_a_mapped_array_goes_to_another_process_by_its_name(tmp_path):
 def test_processes_share_the_gpus_in_turn(monkeypatch):
     monkeypatch.setattr(device, "count", lambda _: 3)
     gpu, numbered, cpu = torch.device("cuda"), torch.device("cuda", 1), torch.device("cpu")
-    assert [pool._Process(number).own(gpu) for number in range(4)] == [torch.device("cuda", n) for n in (0, 1, 2, 0)]
-    assert pool._Process(2).own(numbered) == numbered and pool._Process(2).own(cpu) == cpu and pool._Process(2).own("cuda") == "cuda"
+    assert [pool._Process(number).own(gpu) for number in range(4)] == [
+        torch.device("cuda", n) for n in (0, 1, 2, 0)
+    ]
+    assert (
+        pool._Process(2).own(numbered) == numbered
+        and pool._Process(2).own(cpu) == cpu
+        and pool._Process(2).own("cuda") == "cuda"
+    )
 
 
 def test_executors_of_another_kind_are_refused_before_work(toy, toy_set, toy_dynamics):
     for wrong in ("dask", 3):
-        with pytest.raises(TypeError, match=r"executor must be a concurrent.futures.Executor or None, got .*client.get_executor\(\)"):
+        with pytest.raises(
+            TypeError,
+            match=r"executor must be a concurrent.futures.Executor or None, got "
+            r".*client.get_executor\(\)",
+        ):
             study.run(toy_set, toy, [toy_dynamics], executor=wrong, **GRID)
 
 
@@ -238,8 +294,10 @@ def test_the_old_name_says_what_to_pass_now(plain, toy, toy_set, toy_dynamics, t
         lambda: sweep.run([], tmp_path, backend="dask"),
     ]
     for call in old:
-        with pytest.raises(TypeError, match=r"takes no backend='\w+' any more: pass executor=.*client.get_executor\(\)"):
+        with pytest.raises(
+            TypeError,
+            match=r"takes no backend='\w+' any more: pass " r"executor=.*client.get_executor\(\)",
+        ):
             call()
     with pytest.warns(DeprecationWarning, match="backend='loky'"):
         assert study.run(toy_set, toy, [toy_dynamics], backend="loky", jobs=2, **GRID).equals(plain)
-

@@ -1,13 +1,16 @@
-"""What the ranks of tests/parallel/test_distributed.py do: the jobs in FOLDER/jobs.json, one after the other.
+"""What the ranks of tests/parallel/test_distributed.py do: the jobs in FOLDER/jobs.json, one after
+the other.
 
-`torchrun … -m tests.parallel.torchrun FOLDER` is one rank. `python -m tests.parallel.torchrun` does torchrun's part: for every line
-"RANKS FOLDER" that it reads it forks so many, and answers with their exit statuses; it imports once (what each would import
-for seconds, too), and computes nothing.
+`torchrun … -m tests.parallel.torchrun FOLDER` is one rank. `python -m tests.parallel.torchrun` does
+torchrun's part: for every line "RANKS FOLDER" that it reads it forks so many, and answers with
+their exit statuses; it imports once (what each would import for seconds, too), and computes
+nothing.
 
-A job condenses by "method", and leaves the set in FOLDER/NAME.safetensors and what a rank saw in FOLDER/NAME-RANK.json; its
-other values are arguments of `condense`, but for "drift" (rank 1's networks train to other weights, by far more than
-rounding), "signal" ([rank, step, signal]: which that rank sends itself there) and "of_rank" (arguments of one rank only).
-Or it calls the command line with "cli".
+A job condenses by "method", and leaves the set in FOLDER/NAME.safetensors and what a rank saw in
+FOLDER/NAME-RANK.json; its other values are arguments of `condense`, but for "drift" (rank 1's
+networks train to other weights, by far more than rounding), "signal" ([rank, step, signal]: which
+that rank sends itself there) and "of_rank" (arguments of one rank only). Or it calls the command
+line with "cli".
 """
 
 import contextlib
@@ -34,9 +37,15 @@ def me() -> int:
 
 
 def patched(method, drift, sent, seen):
-    """The method's steps and trainings, changed as a job asks for; `seen` gets the network's checksum whenever it is matched."""
+    """The method's steps and trainings, changed as a job asks for; `seen` gets the network's
+    checksum whenever it is matched.
+    """
     stepper, changed = condense.METHODS[method].stepper, contextlib.ExitStack()
-    step, gradient, train = stepper.step, getattr(stepper, "image_gradient", None), GradientMatching._train_network
+    step, gradient, train = (
+        stepper.step,
+        getattr(stepper, "image_gradient", None),
+        GradientMatching._train_network,
+    )
 
     def signalling(self, number):
         if sent and sent[:2] == [me(), number]:
@@ -44,7 +53,11 @@ def patched(method, drift, sent, seen):
         return step(self, number)
 
     def noting(self):
-        seen.append(tensor_files.checksum(torch.cat([parameter.flatten() for parameter in self.model.parameters()])))
+        seen.append(
+            tensor_files.checksum(
+                torch.cat([parameter.flatten() for parameter in self.model.parameters()])
+            )
+        )
         return gradient(self)
 
     def drifting(self, *arguments, **options):
@@ -69,8 +82,21 @@ def do(folder, name, method, drift=False, signal=None, of_rank=None, **arguments
     seen, looks, made = [], [], None
     try:
         with patched(method, drift, signal, seen):
-            made = condense.condense(make_data(), method, preset="smoke", precision="float32", watch=looks.append, progress=False, **arguments)
-        said = {"networks": seen, "info": made.info, "looks": len(looks), "images": tensor_files.checksum(made.images)}
+            made = condense.condense(
+                make_data(),
+                method,
+                preset="smoke",
+                precision="float32",
+                watch=looks.append,
+                progress=False,
+                **arguments,
+            )
+        said = {
+            "networks": seen,
+            "info": made.info,
+            "looks": len(looks),
+            "images": tensor_files.checksum(made.images),
+        }
         if me() == 0:
             made.save(folder / f"{name}.safetensors")
     except ValueError as error:
@@ -99,7 +125,12 @@ def forked(number: int, count: int, port: int, folder: Path) -> int:
     pid = os.fork()
     if pid:
         return pid
-    os.environ |= {"RANK": str(number), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(number),
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     said = os.open(folder / f"said-{number}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(said, 1)
     os.dup2(said, 2)
@@ -124,5 +155,8 @@ if __name__ == "__main__":
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         pids = [forked(number, int(count), port, Path(folder)) for number in range(int(count))]
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+        print(
+            json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]),
+            flush=True,
+        )
     os._exit(0)  # at once: tearing all modules down takes seconds

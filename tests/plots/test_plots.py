@@ -24,8 +24,14 @@ def test_kept_cells_are_framed_and_dropped_ones_faded(toy_set, toy_dynamics):
     cell = picture[y : y + 8, x : x + 8]
     image, position = divmod(number, 4)
     row, column = divmod(position, 2)
-    expected = toy_set.images[image, :, row * 8 : row * 8 + 8, column * 8 : column * 8 + 8].permute(1, 2, 0).numpy()
-    assert np.allclose(cell, expected) and tuple(ax.collections[0].get_edgecolor()[0]) == to_rgba(plots.KEPT)
+    expected = (
+        toy_set.images[image, :, row * 8 : row * 8 + 8, column * 8 : column * 8 + 8]
+        .permute(1, 2, 0)
+        .numpy()
+    )
+    assert np.allclose(cell, expected) and tuple(ax.collections[0].get_edgecolor()[0]) == to_rgba(
+        plots.KEPT
+    )
 
 
 def test_condensed_set_has_a_named_row_for_each_class(toy_set):
@@ -35,20 +41,35 @@ def test_condensed_set_has_a_named_row_for_each_class(toy_set):
 
 
 def test_loss_curve_draws_the_history(toy):
-    made = condense.condense(toy, "idc", 1, preset="smoke", outer_loops=2, inner_loops=3, width=8, progress=False)
+    made = condense.condense(
+        toy, "idc", 1, preset="smoke", outer_loops=2, inner_loops=3, width=8, progress=False
+    )
     ax = plots.loss_curve(made)
-    assert ax.lines[0].get_ydata().tolist() == made.info["loss"] and ax.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
+    assert ax.lines[0].get_ydata().tolist() == made.info["loss"] and ax.lines[
+        0
+    ].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
     assert ax.get_xlabel() == "image step"
 
 
 def test_bars_are_means_with_titles_and_heat_holds_numbers():
-    table = pd.DataFrame({"method": ["yoco", "yoco", "dream"], "rule": ["a", "a", "b"], "accuracy": [10.0, 20.0, 30.0]})
+    table = pd.DataFrame(
+        {
+            "method": ["yoco", "yoco", "dream"],
+            "rule": ["a", "a", "b"],
+            "accuracy": [10.0, 20.0, 30.0],
+        }
+    )
     ax = plots.bars(table, "method", "rule")
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["YOCO", "DREAM"] and ax.get_ylabel() == "test accuracy (%)"
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [
+        "YOCO",
+        "DREAM",
+    ] and ax.get_ylabel() == ("test accuracy (%)")
     assert sorted(bar.get_height() for bar in ax.patches if bar.get_height() > 0) == [15, 30]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
     assert plots.bars(table, "rule").get_legend() is None
-    assert sorted(text.get_text() for text in plots.heat(table, "method", "rule").texts if text.get_text()) == ["15.0", "30.0"]
+    assert sorted(
+        text.get_text() for text in plots.heat(table, "method", "rule").texts if text.get_text()
+    ) == ["15.0", "30.0"]
 
 
 def test_accuracy_by_budget_shows_ours_and_the_paper_s():
@@ -62,7 +83,12 @@ def test_every_figure_is_drawn_and_saved(toy, toy_set, toy_dynamics, tmp_path):
     table = prune.score_table(toy_set, toy_dynamics)
     names = ["lbpe", "el2n", "aum"]
     balance = tables.class_balance(toy_set, study.selections(toy_set, toy_dynamics, [1]))
-    missing = balance.assign(missing=balance.kept == 0).groupby(["method", "ipc_to"])["missing"].sum().reset_index()
+    missing = (
+        balance.assign(missing=balance.kept == 0)
+        .groupby(["method", "ipc_to"])["missing"]
+        .sum()
+        .reset_index()
+    )
     figures = [
         plots.multi_formation(toy_set.images[:9], 3),
         plots.before_and_after(toy_set, toy_set),
@@ -88,27 +114,48 @@ def test_correlations_turn_aum_round(toy_set, toy_dynamics):
 
 
 def test_condensations_and_bytes_are_drawn_from_their_tables():
-    rows = [(m, s, a) for m, (a0, a1) in {"idc": (30, 50), "dsa": (20, 40)}.items() for s, a in (("start", a0), ("condensed", a1))]
+    rows = [
+        (m, s, a)
+        for m, (a0, a1) in {"idc": (30, 50), "dsa": (20, 40)}.items()
+        for s, a in (("start", a0), ("condensed", a1))
+    ]
     ax = plots.condensations(pd.DataFrame(rows, columns=["method", "subset", "accuracy"]))
     assert [round(bar.get_height()) for bar in ax.patches if bar.get_height()] == [30, 20, 50, 40]
-    rows = [("yoco", stored, b, a) for stored, b, a in (("uint8", 10, 40), ("uint8", 20, 50), ("float32", 40, 41), ("float32", 80, 51))]
-    ax = plots.accuracy_by_bytes(pd.DataFrame(rows, columns=["method", "stored", "bytes", "accuracy"]))
+    rows = [
+        ("yoco", stored, b, a)
+        for stored, b, a in (
+            ("uint8", 10, 40),
+            ("uint8", 20, 50),
+            ("float32", 40, 41),
+            ("float32", 80, 51),
+        )
+    ]
+    ax = plots.accuracy_by_bytes(
+        pd.DataFrame(rows, columns=["method", "stored", "bytes", "accuracy"])
+    )
     lines = [container.lines[0] for container in ax.containers]
-    assert ax.get_xscale() == "log" and [line.get_xdata().tolist() for line in lines] == [[10, 20], [40, 80]]
+    assert ax.get_xscale() == "log" and [line.get_xdata().tolist() for line in lines] == [
+        [10, 20],
+        [40, 80],
+    ]
     assert [line.get_linestyle() for line in lines] == ["-", "--"]
     figure, axes = plots.panels(3)
     assert len(axes) == 3 and axes[0].figure is figure
 
 
 def test_global_random_state_is_left_alone(toy_set, toy_dynamics):
-    table = pd.DataFrame({"method": ["a", "a", "b"], "subset": ["a", "a", "b"], "accuracy": [10.0, 20.0, 30.0]})
+    table = pd.DataFrame(
+        {"method": ["a", "a", "b"], "subset": ["a", "a", "b"], "accuracy": [10.0, 20.0, 30.0]}
+    )
     before, torch_before = str(np.random.get_state()), torch.get_rng_state()
     first, second = plots.bars(table, "method"), plots.bars(table, "method")
     plots.accuracy_bars(table)
     plots.two_scores(toy_set, prune.score_table(toy_set, toy_dynamics))
     assert str(np.random.get_state()) == before and torch.equal(torch.get_rng_state(), torch_before)
     dots = [np.concatenate([c.get_offsets() for c in ax.collections]) for ax in (first, second)]
-    assert np.array_equal(*dots) and len(set(dots[0][:2, 0])) == 2, "jittered, and the same each time"
+    assert np.array_equal(*dots) and len(set(dots[0][:2, 0])) == 2, (
+        "jittered, and the same each time"
+    )
 
 
 def test_a_figure_has_the_medium_s_size_and_vectors(toy_set, toy_dynamics, tmp_path):
@@ -119,11 +166,15 @@ def test_a_figure_has_the_medium_s_size_and_vectors(toy_set, toy_dynamics, tmp_p
             plots.use_style(medium)
             ax = plots.rank_correlations(table, ["lbpe", "el2n"])
             widths[medium] = ax.figure.get_figwidth()
-            assert ax.xaxis.get_ticklabels()[0].get_fontsize() == pytest.approx(0.92 * style.MEDIA[medium].font)
+            assert ax.xaxis.get_ticklabels()[0].get_fontsize() == pytest.approx(
+                0.92 * style.MEDIA[medium].font
+            )
         assert widths["column"] < widths["notebook"] < widths["slide"] and widths["column"] <= 3.3
         made = plots.save(ax, tmp_path / "figure")
         assert made.name == "figure.png" and (tmp_path / "figure.pdf").read_bytes()[:4] == b"%PDF"
-        assert b"Spearman" in plots.save(ax, tmp_path / "figure.svg").read_bytes(), "text stays text"
+        assert b"Spearman" in plots.save(ax, tmp_path / "figure.svg").read_bytes(), (
+            "text stays text"
+        )
         with pytest.raises(ValueError, match="medium='poster' is unknown"):
             plots.use_style("poster")
     finally:
@@ -133,7 +184,9 @@ def test_a_figure_has_the_medium_s_size_and_vectors(toy_set, toy_dynamics, tmp_p
 def test_a_method_looks_the_same_in_every_figure_and_no_two_alike():
     found = style.looks(prune.METHODS)
     assert found["yoco"] == style.looks(["ssp", "yoco"])["yoco"]
-    assert len({look["marker"] for look in found.values()}) == len(found), "colour is not all that tells them apart"
+    assert len({look["marker"] for look in found.values()}) == len(found), (
+        "colour is not all that tells them apart"
+    )
 
 
 def test_a_sample_s_course_is_the_recorded_one(toy_set, toy_dynamics):
@@ -143,10 +196,19 @@ def test_a_sample_s_course_is_the_recorded_one(toy_set, toy_dynamics):
     assert ax.lines[0].get_xdata().tolist() == [5, 9] and "2×" in ax.get_xlabel()
     number = 30
     picture, probability, margin, course = plots.sample(toy_set, toy_dynamics, number).axes
-    assert toy_set.classes[toy_set.formed_labels[number]] in picture.get_title() and "row 1, column 0" in picture.get_title()
+    assert (
+        toy_set.classes[toy_set.formed_labels[number]] in picture.get_title()
+        and ("row 1, column 0") in picture.get_title()
+    )
     own = toy_dynamics.logits[:, number].softmax(-1)[:, toy_dynamics.labels[number]]
-    assert np.allclose(probability.lines[0].get_ydata(), own) and probability.lines[0].get_xdata()[0] == 1
-    assert (np.sign(margin.lines[0].get_ydata()) == np.sign(toy_dynamics.correct[toy_dynamics.kept, number].numpy() - 0.5)).all()
+    assert (
+        np.allclose(probability.lines[0].get_ydata(), own)
+        and probability.lines[0].get_xdata()[0] == 1
+    )
+    assert (
+        np.sign(margin.lines[0].get_ydata())
+        == np.sign(toy_dynamics.correct[toy_dynamics.kept, number].numpy() - 0.5)
+    ).all()
     assert len(course.lines[0].get_xdata()) == toy_dynamics.forgetting[number]
     with pytest.raises(ValueError, match="index"):
         plots.sample(toy_set, toy_dynamics, 60)
@@ -158,7 +220,12 @@ def test_two_scores_show_the_images_at_the_corners(toy_set, toy_dynamics):
     formed, _ = toy_set.form()
     own = table[table["label"] == 2].reset_index(drop=True)
     hardest = (own["lbpe"].rank() + own["el2n"].rank()).idxmax()
-    corners = {(round(box.get_position().x0, 1), round(box.get_position().y0, 1)): box.images[0].get_array() for box in ax.child_axes}
+    corners = {
+        (round(box.get_position().x0, 1), round(box.get_position().y0, 1)): box.images[
+            0
+        ].get_array()
+        for box in ax.child_axes
+    }
     assert np.allclose(corners[max(corners)], plots.pixels(formed[own["index"][hardest]]))
     assert len(ax.child_axes) == 4 and ax.get_xlabel() == "LBPE (high is hard)"
     with pytest.raises(ValueError, match="y='lpbe' is unknown"):
@@ -175,10 +242,17 @@ def test_one_class_has_a_row_for_each_method(toy_set, toy_dynamics):
 
 
 def test_a_legend_leaves_its_bars_room():
-    rows = [(model, choice, 50.0 + run) for model in ("convnet", "resnet10") for choice in ("Random, unbalanced", "YOCO, balanced") for run in (0, 1)]
+    rows = [
+        (model, choice, 50.0 + run)
+        for model in ("convnet", "resnet10")
+        for choice in ("Random, unbalanced", "YOCO, balanced")
+        for run in (0, 1)
+    ]
     rows += [(model, "YOCO, unbalanced", 50.0) for model in ("convnet", "resnet10")]
     with plt.rc_context():
         plots.use_style("notebook")
-        ax = plots.bars(pd.DataFrame(rows, columns=["model", "choice", "accuracy"]), "model", "choice")
+        ax = plots.bars(
+            pd.DataFrame(rows, columns=["model", "choice", "accuracy"]), "model", "choice"
+        )
         ax.figure.canvas.draw()
     assert ax.get_position().width > 0.7

@@ -1,4 +1,6 @@
-"""Values that nobody should pass, for the property tests, and what a public function may do with them."""
+"""Values that nobody should pass, for the property tests, and what a public function may do with
+them.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +13,26 @@ from torch import Tensor
 DENSE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NAN, INF = float("nan"), float("inf")
 # never a count, wherever at least 1 is asked for
-WRONG_COUNTS = (0, -1, True, np.True_, 1.0, NAN, INF, "2", None, [], (2,), {}, torch.tensor(2), np.array([2]), np.float32(2), -(2**70), b"2", 2j)
+WRONG_COUNTS = (
+    0,
+    -1,
+    True,
+    np.True_,
+    1.0,
+    NAN,
+    INF,
+    "2",
+    None,
+    [],
+    (2,),
+    {},
+    torch.tensor(2),
+    np.array([2]),
+    np.float32(2),
+    -(2**70),
+    b"2",
+    2j,
+)
 # never a seed
 WRONG_SEEDS = (-1, 2**32, 2**64, True, 1.0, NAN, "0", None, [0], np.int64(-1), torch.tensor(0))
 WRONG_FLAGS = (0, 1, "no", "False", [], None, np.int8(1))
@@ -19,7 +40,8 @@ SIZES = st.integers(1, 6)
 
 
 def documented(call: Callable[[], Any], *names: str) -> Any:
-    """What `call` gives, or None where it raises an error as documented: a ValueError or TypeError that holds one of `names`.
+    """What `call` gives, or None where it raises an error as documented: a ValueError or TypeError
+    that holds one of `names`.
 
     Any other error fails the test, an internal message of torch too.
     """

@@ -1,4 +1,6 @@
-"""Generated arguments of what handles images: it works as documented, or names the argument in a ValueError or TypeError."""
+"""Generated arguments of what handles images: it works as documented, or names the argument in a
+ValueError or TypeError.
+"""
 
 import numpy as np
 import pytest
@@ -26,7 +28,10 @@ def test_form_and_pack_of_any_size_factor_and_precision(size, factor, count, cha
     assert (factor - 1) * side < size <= factor * side, "every cell has a pixel, every pixel a cell"
     cells = formation.cells(condensed, factor)
     formed = formation.form(condensed, factor)
-    assert cells.shape == (count * factor**2, channels, side, side) and cells.dtype == formed.dtype == dtype
+    assert (
+        cells.shape == (count * factor**2, channels, side, side)
+        and cells.dtype == formed.dtype == dtype
+    )
     assert formed.shape == (count * factor**2, channels, size, size)
     assert torch.equal(formation.pack(cells, factor, size), condensed)
     packed = formation.pack(formed, factor, size)
@@ -68,14 +73,33 @@ def test_counts_that_are_none(wrong):
             call()
 
 
-@given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 3), ALL, st.booleans(), st.booleans(), st.sampled_from(DENSE))
-def test_augmentation_keeps_shape_type_and_finite_numbers(count, size, channels, operations, shared, single, dtype):
-    whole = torch.randn(count, channels, size, size * 2, dtype=dtype)[..., ::2].requires_grad_()  # no contiguous one
-    out = augment.Augmentation(operations, shared, single)(whole, torch.Generator().manual_seed(size))
-    assert out.shape == whole.shape and out.dtype == checks.wide(whole).dtype and out.isfinite().all()
+@given(
+    st.integers(1, 3),
+    st.integers(1, 12),
+    st.integers(1, 3),
+    ALL,
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(DENSE),
+)
+def test_augmentation_keeps_shape_type_and_finite_numbers(
+    count, size, channels, operations, shared, single, dtype
+):
+    # no contiguous one
+    whole = torch.randn(count, channels, size, size * 2, dtype=dtype)[..., ::2].requires_grad_()
+    out = augment.Augmentation(operations, shared, single)(
+        whole, torch.Generator().manual_seed(size)
+    )
+    assert (
+        out.shape == whole.shape and out.dtype == checks.wide(whole).dtype and out.isfinite().all()
+    )
     labels = torch.arange(count)
     mixed, targets = augment.cutmix(out, labels, count, torch.Generator().manual_seed(count), 1.0)
-    assert mixed.shape == out.shape and torch.allclose(targets.sum(1), torch.ones(count)) and (targets >= 0).all()
+    assert (
+        mixed.shape == out.shape
+        and torch.allclose(targets.sum(1), torch.ones(count))
+        and (targets >= 0).all()
+    )
     mixed.sum().backward()
     assert whole.grad.isfinite().all()
 
@@ -85,7 +109,13 @@ def test_augmentation_and_cutmix_name_what_they_do_not_take(batch, probability):
     strategy, source = augment.Augmentation(augment.EVALUATION), torch.Generator()
     if isinstance(batch, torch.Tensor) and batch.ndim == 4:
         documented(lambda: strategy(batch, source), "images", "count", "size")
-        documented(lambda: augment.cutmix(batch, torch.zeros(len(batch), dtype=torch.long), 2, source, probability), "images", "probability")
+        documented(
+            lambda: augment.cutmix(
+                batch, torch.zeros(len(batch), dtype=torch.long), 2, source, probability
+            ),
+            "images",
+            "probability",
+        )
         draw = strategy.draw(len(batch) + 2, 8, source)
         with pytest.raises((ValueError, TypeError), match="draw must be for|images must"):
             strategy.apply(batch, draw)
@@ -98,12 +128,45 @@ def test_augmentation_and_cutmix_name_what_they_do_not_take(batch, probability):
 def test_condensed_sets_are_held_as_float32_or_refused(batch, factor, data):
     count = len(batch) if isinstance(batch, torch.Tensor) and batch.ndim else 2
     labels = data.draw(
-        st.sampled_from([torch.arange(count), torch.zeros(count).long(), torch.arange(count).float(), [0, 1], None, torch.arange(count) - 1])
+        st.sampled_from(
+            [
+                torch.arange(count),
+                torch.zeros(count).long(),
+                torch.arange(count).float(),
+                [0, 1],
+                None,
+                torch.arange(count) - 1,
+            ]
+        )
     )
-    classes = data.draw(st.sampled_from([tuple(map(str, range(count))), ("a",), ("a", "a"), "ab", (1, 2), None, ()]))
-    statistics = data.draw(st.sampled_from([(0.5,), (0.5, 0.5), (), (float("nan"),), (0,), ("0.5",), 0.5, None, (True,), (2,), (float("inf"),)]))
+    classes = data.draw(
+        st.sampled_from([tuple(map(str, range(count))), ("a",), ("a", "a"), "ab", (1, 2), None, ()])
+    )
+    statistics = data.draw(
+        st.sampled_from(
+            [
+                (0.5,),
+                (0.5, 0.5),
+                (),
+                (float("nan"),),
+                (0,),
+                ("0.5",),
+                0.5,
+                None,
+                (True,),
+                (2,),
+                (float("inf"),),
+            ]
+        )
+    )
     made = documented(
-        lambda: CondensedSet(batch, labels, factor, classes, statistics, statistics, "real"), "images", "labels", "factor", "classes", "mean", "std"
+        lambda: CondensedSet(batch, labels, factor, classes, statistics, statistics, "real"),
+        "images",
+        "labels",
+        "factor",
+        "classes",
+        "mean",
+        "std",
     )
     if made is not None:
         assert (
@@ -113,7 +176,9 @@ def test_condensed_sets_are_held_as_float32_or_refused(batch, factor, data):
             and len(set(made.classes)) == len(made.classes) > 1
         )
         formed, of = made.form()
-        assert formed.dtype == torch.float32 and len(formed) == len(of) and len(made.fingerprint) == 12
+        assert (
+            formed.dtype == torch.float32 and len(formed) == len(of) and len(made.fingerprint) == 12
+        )
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -122,15 +187,29 @@ def test_networks_of_any_shape_tell_images_apart(name):
     with pytest.raises(ValueError, match=f"size must be at least {least}, got {least - 1}"):
         models.build(name, 1, 2, least - 1)
     for channels, classes, size in ((1, 1, least), (2, 300, least + 1), (3, 2, 65)):
-        network = models.build(name, channels, classes, size, width=4 if name == "convnet" else None)
+        network = models.build(
+            name, channels, classes, size, width=4 if name == "convnet" else None
+        )
         for mode in (network.train(), network.eval()):
             logits = mode(torch.rand(2, channels, size, size))
-            assert logits.shape == (2, classes) and logits.isfinite().all() and not torch.equal(logits[0], logits[1])
-            assert mode(torch.rand(1, channels, size, size)).isfinite().all(), "a last batch of one image"
-        assert all(buffer.isfinite().all() for buffer in network.buffers()), "running statistics after a batch of one image"
+            assert (
+                logits.shape == (2, classes)
+                and logits.isfinite().all()
+                and not torch.equal(logits[0], logits[1])
+            )
+            assert mode(torch.rand(1, channels, size, size)).isfinite().all(), (
+                "a last batch of one image"
+            )
+        assert all(buffer.isfinite().all() for buffer in network.buffers()), (
+            "running statistics after a batch of one image"
+        )
 
 
-@pytest.mark.parametrize("wrong", ["meta", "cudaa", "", "cpu:x", "cuda:99", torch.device("meta"), None, 0, True, 1.5, ["cpu"]], ids=repr)
+@pytest.mark.parametrize(
+    "wrong",
+    ["meta", "cudaa", "", "cpu:x", "cuda:99", torch.device("meta"), None, 0, True, 1.5, ["cpu"]],
+    ids=repr,
+)
 def test_devices_that_cannot_compute(wrong):
     with pytest.raises((ValueError, TypeError), match="device"):
         device.choose(wrong)
@@ -138,7 +217,16 @@ def test_devices_that_cannot_compute(wrong):
 
 
 @given(
-    st.one_of(st.integers(), st.floats(), st.text(), st.none(), st.booleans(), st.lists(st.integers(), max_size=2), st.binary()), st.integers(-3, 3)
+    st.one_of(
+        st.integers(),
+        st.floats(),
+        st.text(),
+        st.none(),
+        st.booleans(),
+        st.lists(st.integers(), max_size=2),
+        st.binary(),
+    ),
+    st.integers(-3, 3),
 )
 def test_numbers_are_in_range_or_refused(value, low):
     number = documented(lambda: checks.real("share", value, low, 5), "share")
@@ -151,7 +239,11 @@ def test_numbers_are_in_range_or_refused(value, low):
 
 
 def test_numbers_too_large_to_print_are_refused():
-    for call in (lambda: checks.whole("n", -(10**5000), 1), lambda: checks.real("n", 10**5000, 0), lambda: checks.one_of("n", "x" * 10**5, ["a"])):
+    for call in (
+        lambda: checks.whole("n", -(10**5000), 1),
+        lambda: checks.real("n", 10**5000, 0),
+        lambda: checks.one_of("n", "x" * 10**5, ["a"]),
+    ):
         with pytest.raises(ValueError, match="^n.*(must be|unknown)") as error:
             call()
         assert len(str(error.value)) < 400
@@ -160,9 +252,22 @@ def test_numbers_too_large_to_print_are_refused():
 @pytest.mark.parametrize("dtype", DENSE)
 def test_a_set_of_any_precision_in_any_layout_inside_of_a_graph_is_held_as_float32(dtype, tmp_path):
     given_images = torch.rand(2, 1, 6, 12).to(dtype).requires_grad_()[..., ::2]
-    made = CondensedSet(given_images, torch.arange(2), np.int64(2), ["a", "b"], np.array([0.5]), [np.float32(0.25)], "real")
+    made = CondensedSet(
+        given_images,
+        torch.arange(2),
+        np.int64(2),
+        ["a", "b"],
+        np.array([0.5]),
+        [np.float32(0.25)],
+        "real",
+    )
     assert made.images.dtype == torch.float32 and not made.images.requires_grad
-    assert torch.equal(made.images, given_images.detach().float()) and (made.factor, made.classes, made.mean, made.std) == (
+    assert torch.equal(made.images, given_images.detach().float()) and (
+        made.factor,
+        made.classes,
+        made.mean,
+        made.std,
+    ) == (
         2,
         ("a", "b"),
         (0.5,),

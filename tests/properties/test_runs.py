@@ -1,4 +1,6 @@
-"""Arguments of what takes time (loading, condensing, dynamics, evaluation): wrong ones are named before any training begins."""
+"""Arguments of what takes time (loading, condensing, dynamics, evaluation): wrong ones are named
+before any training begins.
+"""
 
 import json
 from dataclasses import replace
@@ -10,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import make_data
-from tests.properties.nasty import INF, NAN, WRONG_COUNTS, WRONG_FLAGS, WRONG_SEEDS, documented, images
+from tests.properties.nasty import (
+    INF,
+    NAN,
+    WRONG_COUNTS,
+    WRONG_FLAGS,
+    WRONG_SEEDS,
+    documented,
+    images,
+)
 from yoco import condense, data, dynamics, evaluate, models
 from yoco.training import network as train
 from yoco.training import resumable
@@ -44,7 +54,11 @@ MATCHING = {
     "distance": WRONG_NAMES,
 }
 WRONG_SETTINGS = {
-    "idc": {**MATCHING, "network_images": (-1, True, 1.5, None), "pretrain_epochs": (-1, True, 1.5, None)},
+    "idc": {
+        **MATCHING,
+        "network_images": (-1, True, 1.5, None),
+        "pretrain_epochs": (-1, True, 1.5, None),
+    },
     "dream": {**MATCHING, "renew_every": WRONG_COUNTS, "pool": COUNTS},
     "dsa": {**MATCHING, "network_epochs": (-1, True, 1.5, None)},
     "mtt": {
@@ -63,7 +77,13 @@ WRONG_SETTINGS = {
         "pool_images": COUNTS,
         "model": (*WRONG_NAMES, "resnet10"),
     },
-    "kip": {"iterations": WRONG_COUNTS, "depth": WRONG_COUNTS, "ridge": WRONG_NUMBERS, "kernel": WRONG_NAMES, "learn_labels": WRONG_FLAGS},
+    "kip": {
+        "iterations": WRONG_COUNTS,
+        "depth": WRONG_COUNTS,
+        "ridge": WRONG_NUMBERS,
+        "kernel": WRONG_NAMES,
+        "learn_labels": WRONG_FLAGS,
+    },
 }
 QUICK = {"device": "cpu", "precision": "float32", "compiled": False, "progress": False}
 
@@ -85,7 +105,14 @@ def refused(call, name):
 def test_wrong_arguments_of_condense(toy, name):
     for method in condense.METHODS:
         for wrong in WRONG_CONDENSE[name]:
-            arguments = {"method": method, "ipc": 1, "factor": 1, "preset": "smoke", **QUICK, name: wrong}
+            arguments = {
+                "method": method,
+                "ipc": 1,
+                "factor": 1,
+                "preset": "smoke",
+                **QUICK,
+                name: wrong,
+            }
             refused(lambda: condense.condense(toy, **arguments), name)  # noqa: B023
 
 
@@ -93,12 +120,26 @@ def test_wrong_arguments_of_condense(toy, name):
 def test_wrong_settings_of_condense(toy, method):
     for name, values in WRONG_SETTINGS[method].items():
         for wrong in values:
-            refused(lambda: condense.condense(toy, method, 1, 1, preset="smoke", **QUICK, **{name: wrong}), name)  # noqa: B023
+            refused(
+                lambda: condense.condense(
+                    toy,
+                    method,
+                    1,
+                    1,
+                    preset="smoke",
+                    **QUICK,
+                    **{name: wrong},  # noqa: B023
+                ),
+                name,
+            )
     for strange in (None, "toy", toy.train_images):
         refused(lambda: condense.condense(strange, method), "data must be")  # noqa: B023
     if method != "kip":
         refused(
-            lambda: condense.condense(make_data(size=12), method, 1, 1, preset="smoke", **QUICK, model="resnet10ap"), "size must be at least 16|width"
+            lambda: condense.condense(
+                make_data(size=12), method, 1, 1, preset="smoke", **QUICK, model="resnet10ap"
+            ),
+            ("size must be at least 16|width"),
         )
 
 
@@ -110,7 +151,13 @@ def test_numpy_s_numbers_are_numbers_and_end_up_in_the_file(toy, method, tmp_pat
         else {"outer_loops": np.int64(1), "inner_loops": np.int8(1), "image_lr": np.float32(0.1)}
     )
     few |= (
-        {"experts": np.int16(1), "buffer_epochs": np.int16(3), "max_start_epoch": np.uint8(1), "student_steps": np.int64(2), "width": np.int64(4)}
+        {
+            "experts": np.int16(1),
+            "buffer_epochs": np.int16(3),
+            "max_start_epoch": np.uint8(1),
+            "student_steps": np.int64(2),
+            "width": np.int64(4),
+        }
         if method == "mtt"
         else {}
     )
@@ -129,19 +176,37 @@ def test_numpy_s_numbers_are_numbers_and_end_up_in_the_file(toy, method, tmp_pat
         **few,
     )
     json.dumps(dict(made.info))
-    assert made.save(tmp_path / "set").is_file() and made.images.isfinite().all() and made.info["steps"] == 1
+    assert (
+        made.save(tmp_path / "set").is_file()
+        and made.images.isfinite().all()
+        and made.info["steps"] == 1
+    )
 
 
 @given(
     st.sampled_from(
-        [*data.NAMES, "folder:/nowhere", "folder:", "folder:PATH", "digitz", "", "folder:~nobody-here/x", None, 1, ["digits"], "folder:a\0b"]
+        [
+            *data.NAMES,
+            "folder:/nowhere",
+            "folder:",
+            "folder:PATH",
+            "digitz",
+            "",
+            "folder:~nobody-here/x",
+            None,
+            1,
+            ["digits"],
+            "folder:a\0b",
+        ]
     ),
     st.data(),
 )
 @settings(max_examples=40)
 def test_wrong_arguments_of_load(name, draw):
     wrong = {
-        "size": draw.draw(st.sampled_from([w for w in WRONG_COUNTS if w is not None] + [7, 4097, 10**30])),
+        "size": draw.draw(
+            st.sampled_from([w for w in WRONG_COUNTS if w is not None] + [7, 4097, 10**30])
+        ),
         "limit_per_class": draw.draw(st.sampled_from([w for w in WRONG_COUNTS if w is not None])),
         "root": draw.draw(st.sampled_from([1, True, 0, [], 1.5])),
         "progress": draw.draw(st.sampled_from(WRONG_FLAGS)),
@@ -149,7 +214,10 @@ def test_wrong_arguments_of_load(name, draw):
     for argument, value in wrong.items():
         refused(lambda: data.load(name, **{argument: value}), f"{argument} must|name must")  # noqa: B023
     if name not in data.NAMES:
-        with pytest.raises((ValueError, TypeError, FileNotFoundError), match="name|dataset|no folder|has no folder|stands for|home"):
+        with pytest.raises(
+            (ValueError, TypeError, FileNotFoundError),
+            match="name|dataset|no folder|has no folder|stands for|home",
+        ):
             data.load(name)
     elif name == "digits":
         loaded = data.load("digits", size=np.int64(8), limit_per_class=np.int64(1))
@@ -191,15 +259,33 @@ def test_wrong_arguments_of_training(toy, toy_set, name):
 
 def test_wrong_arguments_of_dynamics_and_of_many_evaluations(toy, toy_set):
     subset = toy_set.form()
-    for name, values in {"until": [*COUNTS, 3], "record_on": WRONG_NAMES, "top_k": COUNTS, "early": WRONG_COUNTS}.items():
+    for name, values in {
+        "until": [*COUNTS, 3],
+        "record_on": WRONG_NAMES,
+        "top_k": COUNTS,
+        "early": WRONG_COUNTS,
+    }.items():
         for wrong in values:
-            refused(lambda: dynamics.record(toy_set, epochs=2, seed=0, progress=False, **{name: wrong}), name)  # noqa: B023
+            refused(
+                lambda: dynamics.record(toy_set, epochs=2, seed=0, progress=False, **{name: wrong}),  # noqa: B023
+                name,
+            )
     for seeds in ([], None, 3, "01", {0: 1}):
         refused(lambda: evaluate.evaluate_many({"a": subset}, toy, epochs=1, seeds=seeds), "seeds")  # noqa: B023
-    for subsets in ({}, None, [subset], {"a": subset[0]}, {"a": (subset[0], subset[1], 1)}, {"a": None}):
+    for subsets in (
+        {},
+        None,
+        [subset],
+        {"a": subset[0]},
+        {"a": (subset[0], subset[1], 1)},
+        {"a": None},
+    ):
         refused(lambda: evaluate.evaluate_many(subsets, toy, epochs=1, seeds=[0]), "subsets")  # noqa: B023
     for jobs in COUNTS:
-        refused(lambda: evaluate.evaluate_many({"a": subset}, toy, epochs=1, seeds=[0], jobs=jobs), "jobs")  # noqa: B023
+        refused(
+            lambda: evaluate.evaluate_many({"a": subset}, toy, epochs=1, seeds=[0], jobs=jobs),  # noqa: B023
+            "jobs",
+        )
 
 
 @given(images(st.just(8)), st.data())
@@ -207,27 +293,65 @@ def test_wrong_arguments_of_dynamics_and_of_many_evaluations(toy, toy_set):
 def test_evaluate_takes_images_of_every_type(batch, draw):
     count = len(batch) if isinstance(batch, torch.Tensor) else 1
     real = REAL[2 if isinstance(batch, torch.Tensor) and batch.shape[1:2] == (2,) else 1]
-    labels = draw.draw(st.sampled_from([torch.zeros(count).long(), torch.arange(count) % 3, torch.zeros(count), torch.arange(count) + 3, None]))
-    training = {"epochs": 1, "seed": 0, "batch_size": 2, "device": "cpu", "precision": "float32", "compiled": False}
-    accuracy = documented(lambda: evaluate.evaluate(batch, labels, real, **training, width=2), "images", "labels")
+    labels = draw.draw(
+        st.sampled_from(
+            [
+                torch.zeros(count).long(),
+                torch.arange(count) % 3,
+                torch.zeros(count),
+                torch.arange(count) + 3,
+                None,
+            ]
+        )
+    )
+    training = {
+        "epochs": 1,
+        "seed": 0,
+        "batch_size": 2,
+        "device": "cpu",
+        "precision": "float32",
+        "compiled": False,
+    }
+    accuracy = documented(
+        lambda: evaluate.evaluate(batch, labels, real, **training, width=2), "images", "labels"
+    )
     assert accuracy is None or 0 <= accuracy <= 100
 
 
 REAL = {channels: make_data(2, 8, channels) for channels in (1, 2)}
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8]
+)
 def test_a_training_on_any_type_is_that_on_float32(toy, toy_set, dtype):
     formed, labels = toy_set.form()
     rounded = (formed * 255).round() / 255 if dtype == torch.uint8 else formed.to(dtype).float()
-    given_images = (formed * 255).round().byte() if dtype == torch.uint8 else formed.to(dtype).requires_grad_()
-    training = {"epochs": 2, "seed": 0, "width": 4, "device": "cpu", "precision": "float32", "compiled": False}
-    assert evaluate.evaluate(given_images, labels, toy, **training) == evaluate.evaluate(rounded, labels, toy, **training)
+    given_images = (
+        (formed * 255).round().byte() if dtype == torch.uint8 else formed.to(dtype).requires_grad_()
+    )
+    training = {
+        "epochs": 2,
+        "seed": 0,
+        "width": 4,
+        "device": "cpu",
+        "precision": "float32",
+        "compiled": False,
+    }
+    assert evaluate.evaluate(given_images, labels, toy, **training) == evaluate.evaluate(
+        rounded, labels, toy, **training
+    )
 
 
 def test_wrong_real_images(toy):
     changes = {
-        "train_images": (toy.train_images.float() / 255, toy.train_images[0], toy.train_images[:0], toy.train_images.to("meta"), None),
+        "train_images": (
+            toy.train_images.float() / 255,
+            toy.train_images[0],
+            toy.train_images[:0],
+            toy.train_images.to("meta"),
+            None,
+        ),
         "test_images": (toy.test_images[:0], toy.test_images[..., :8], None),
         "train_labels": (toy.train_labels.int(), toy.train_labels + 1, toy.train_labels[1:], [0]),
         "test_labels": (toy.test_labels - 1, None),

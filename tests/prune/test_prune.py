@@ -32,7 +32,9 @@ def test_select_limits():
     with pytest.raises(ValueError, match="keep='best' is unknown.*easy, hard"):
         select(SCORE, LABELS, 1, keep="best", balanced=True)
     with pytest.raises(ValueError, match="score holds 1 NaN"):
-        select(torch.tensor([1.0, float("nan")]), torch.tensor([0, 1]), 1, keep="easy", balanced=True)
+        select(
+            torch.tensor([1.0, float("nan")]), torch.tensor([0, 1]), 1, keep="easy", balanced=True
+        )
     with pytest.raises(ValueError, match=r"labels must have shape \[5\]"):
         select(SCORE[:5], LABELS, 1, keep="easy", balanced=True)
 
@@ -43,7 +45,9 @@ def test_unequal_classes_are_balanced_by_their_own_counts():
 
 
 def literal_stratified(score, n, hard_cutoff, strata):
-    """Budgets of the strata by the rule, in a plain loop; returns the number to be taken of each, by stratum number."""
+    """Budgets of the strata by the rule, in a plain loop; returns the number to be taken of each,
+    by stratum number.
+    """
     kept = sorted(score.tolist())[: len(score) - int(len(score) * hard_cutoff)]
     low, width = kept[0], (kept[-1] - kept[0]) / strata
     counts = {}
@@ -71,7 +75,8 @@ def test_ccs_shares_the_budget_over_the_strata(n, cutoff):
 
 def test_ccs_with_constant_scores_and_a_cutoff_that_leaves_too_few():
     assert len(stratified(torch.ones(10), 4, hard_cutoff=0.3)) == 4
-    assert sorted(stratified(SCORE, 5, hard_cutoff=0.5).tolist()) == [0, 1, 2, 4, 5]  # only the hardest can go
+    # only the hardest can go
+    assert sorted(stratified(SCORE, 5, hard_cutoff=0.5).tolist()) == [0, 1, 2, 4, 5]
     with pytest.raises(ValueError, match="hard_cutoff must be between 0 and 1"):
         stratified(SCORE, 2, hard_cutoff=1.5)
 
@@ -79,7 +84,9 @@ def test_ccs_with_constant_scores_and_a_cutoff_that_leaves_too_few():
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("balanced", [None, True, False])
 @pytest.mark.parametrize("keep", [None, "easy", "hard"])
-def test_every_method_keeps_its_budget_at_every_override(toy_set, toy_dynamics, method, balanced, keep):
+def test_every_method_keeps_its_budget_at_every_override(
+    toy_set, toy_dynamics, method, balanced, keep
+):
     for budget in (1, 3, 5):
         kept = prune.prune(toy_set, toy_dynamics, method, budget, keep=keep, balanced=balanced)
         assert len(set(kept.indices.tolist())) == len(kept.indices) == budget * 4 * 3
@@ -88,29 +95,60 @@ def test_every_method_keeps_its_budget_at_every_override(toy_set, toy_dynamics, 
             assert kept.per_class_counts.tolist() == [budget * 4] * 3
         assert kept.balanced == (METHODS[method].balanced if balanced is None else balanced)
         images, labels = kept.subset(toy_set)
-        assert torch.equal(labels, toy_set.formed_labels[kept.indices]) and len(images) == len(labels)
+        assert torch.equal(labels, toy_set.formed_labels[kept.indices]) and len(images) == len(
+            labels
+        )
 
 
 def test_only_yoco_and_prefixes_are_balanced_and_the_hard_methods_keep_the_hard_end():
     assert [name for name, m in METHODS.items() if m.balanced] == ["yoco", "prefix"]
-    assert [name for name, m in METHODS.items() if m.keep == "hard"] == ["entropy", "aum", "forgetting", "el2n"]
-    assert list(METHODS) == ["random", "ssp", "entropy", "aum", "forgetting", "el2n", "ccs", "yoco", "prefix"]
+    assert [name for name, m in METHODS.items() if m.keep == "hard"] == [
+        "entropy",
+        "aum",
+        "forgetting",
+        "el2n",
+    ]
+    assert list(METHODS) == [
+        "random",
+        "ssp",
+        "entropy",
+        "aum",
+        "forgetting",
+        "el2n",
+        "ccs",
+        "yoco",
+        "prefix",
+    ]
 
 
 def test_prefix_keeps_the_first_of_each_class_and_needs_no_dynamics(toy_set):
     kept = prune.prune(toy_set, None, "prefix", 2)
-    assert kept.indices.view(3, 8).tolist() == [[20 * label + place for place in range(8)] for label in range(3)]
+    assert kept.indices.view(3, 8).tolist() == [
+        [20 * label + place for place in range(8)] for label in range(3)
+    ]
     last = prune.prune(toy_set, None, "prefix", 1, keep="hard")
-    assert last.indices.view(3, 4).tolist() == [[20 * label + place for place in (19, 18, 17, 16)] for label in range(3)]
+    assert last.indices.view(3, 4).tolist() == [
+        [20 * label + place for place in (19, 18, 17, 16)] for label in range(3)
+    ]
 
 
 def test_prefixes_are_compared_on_nested_sets_alone(toy_set, toy_dynamics):
     nested = replace(toy_set, info={**toy_set.info, "nested": [1, 5]})
-    assert prune.compared(toy_set) == prune.compared() and prune.compared(nested) == [*prune.compared(), "prefix"]
-    assert prune.compared(nested, ["prefix", "yoco"]) == ["prefix", "yoco"] and prune.compared(nested, ["yoco"]) == ["yoco", "prefix"]
+    assert prune.compared(toy_set) == prune.compared() and prune.compared(nested) == [
+        *prune.compared(),
+        "prefix",
+    ]
+    assert prune.compared(nested, ["prefix", "yoco"]) == ["prefix", "yoco"] and prune.compared(
+        nested, ["yoco"]
+    ) == ["yoco", "prefix"]
     for made, has in ((toy_set, False), (nested, True)):
-        assert ("prefix" in {selection.method for selection in study.selections(made, toy_dynamics, [1])}) == has
-    assert torch.equal(nested.rank(toy_dynamics, "prefix").take(ipc=2)[0], nested.rank().take(ipc=2)[0])
+        assert (
+            "prefix"
+            in {selection.method for selection in study.selections(made, toy_dynamics, [1])}
+        ) == has
+    assert torch.equal(
+        nested.rank(toy_dynamics, "prefix").take(ipc=2)[0], nested.rank().take(ipc=2)[0]
+    )
 
 
 def test_yoco_keeps_the_lowest_lbpe_of_each_class_by_hand(toy_set, toy_dynamics):
@@ -128,19 +166,29 @@ def test_aum_keeps_small_margins_and_forgetting_many_events(toy_set, toy_dynamic
     kept = prune.prune(toy_set, toy_dynamics, "aum", 1).indices
     assert toy_dynamics.aum[kept].max() <= toy_dynamics.aum.sort().values[n - 1]
     kept = prune.prune(toy_set, toy_dynamics, "forgetting", 1).indices
-    assert toy_dynamics.forgetting[kept].min() >= toy_dynamics.forgetting.sort(descending=True).values[n - 1]
+    assert (
+        toy_dynamics.forgetting[kept].min()
+        >= toy_dynamics.forgetting.sort(descending=True).values[n - 1]
+    )
 
 
 @pytest.mark.parametrize("method", ["random", "ssp", "ccs"])
 def test_drawn_selections_follow_their_seed(toy_set, toy_dynamics, method):
-    picks = [prune.prune(toy_set, toy_dynamics, method, 2, seed=seed).indices.tolist() for seed in (0, 0, 1)]
+    picks = [
+        prune.prune(toy_set, toy_dynamics, method, 2, seed=seed).indices.tolist()
+        for seed in (0, 0, 1)
+    ]
     assert picks[0] == picks[1]
     assert picks[0] != picks[2] or method == "ssp"
 
 
 def test_paper_s_cutoff_is_used_and_can_be_set(toy_set, toy_dynamics):
-    assert [prune.paper_cutoff(toy_set, n) for n in (1, 2, 5)] == [0.1, 0.0, 0.0]  # CIFAR-10's nearest shares
-    own, same, other = (prune.prune(toy_set, toy_dynamics, "ccs", 1, hard_cutoff=cutoff).indices for cutoff in (None, 0.1, 0.7))
+    # CIFAR-10's nearest shares
+    assert [prune.paper_cutoff(toy_set, n) for n in (1, 2, 5)] == [0.1, 0.0, 0.0]
+    own, same, other = (
+        prune.prune(toy_set, toy_dynamics, "ccs", 1, hard_cutoff=cutoff).indices
+        for cutoff in (None, 0.1, 0.7)
+    )
     assert torch.equal(own, same) and not torch.equal(own, other)
 
 
@@ -148,33 +196,49 @@ def test_options_belong_to_the_methods_that_read_them(toy_set, toy_dynamics):
     assert {name: m.options for name, m in METHODS.items() if m.options} == {
         "ccs": ("hard_cutoff",), "yoco": ("top_k", "within", "output", "average"),
     }  # fmt: skip
-    with pytest.raises(TypeError, match="option 'top_k' is not read by method='random'; it reads: none"):
+    with pytest.raises(
+        TypeError, match="option 'top_k' is not read by method='random'; it reads: none"
+    ):
         prune.prune(toy_set, toy_dynamics, "random", 1, top_k=3)
-    with pytest.raises(TypeError, match="option 'topk' is not read by any method; it reads: .*top_k"):
+    with pytest.raises(
+        TypeError, match="option 'topk' is not read by any method; it reads: .*top_k"
+    ):
         study.selections(toy_set, toy_dynamics, [1], topk=3)
-    kept = {s.method: s for s in study.selections(toy_set, toy_dynamics, [1], top_k=3, hard_cutoff=0.7)}
+    kept = {
+        s.method: s for s in study.selections(toy_set, toy_dynamics, [1], top_k=3, hard_cutoff=0.7)
+    }
     for method, options in {"yoco": {"top_k": 3}, "ccs": {"hard_cutoff": 0.7}, "el2n": {}}.items():
-        assert torch.equal(kept[method].indices, prune.prune(toy_set, toy_dynamics, method, 1, **options).indices)
+        assert torch.equal(
+            kept[method].indices, prune.prune(toy_set, toy_dynamics, method, 1, **options).indices
+        )
 
 
-@pytest.mark.parametrize("arguments, error, match", [
-    ({"method": "yocco"}, ValueError, "method='yocco' is unknown .did you mean 'yoco'"),
-    ({"ipc_to": 6}, ValueError, "ipc_to must be between 1 and 5, got 6"),
-    ({"ipc_to": 0}, ValueError, "ipc_to must be between 1 and 5, got 0"),
-    ({"keep": "low"}, ValueError, "keep='low' is unknown"),
-    ({"seed": -1, "method": "random"}, ValueError, "seed must be"),
-    ({"top_k": 60}, ValueError, "were not kept"),
-])
+@pytest.mark.parametrize(
+    "arguments, error, match",
+    [
+        ({"method": "yocco"}, ValueError, "method='yocco' is unknown .did you mean 'yoco'"),
+        ({"ipc_to": 6}, ValueError, "ipc_to must be between 1 and 5, got 6"),
+        ({"ipc_to": 0}, ValueError, "ipc_to must be between 1 and 5, got 0"),
+        ({"keep": "low"}, ValueError, "keep='low' is unknown"),
+        ({"seed": -1, "method": "random"}, ValueError, "seed must be"),
+        ({"top_k": 60}, ValueError, "were not kept"),
+    ],
+)
 def test_bad_input(toy_set, toy_dynamics, arguments, error, match):
     if "top_k" in arguments:
-        toy_dynamics = replace(toy_dynamics, kept=toy_dynamics.kept[:3], logits=toy_dynamics.logits[:3])
+        toy_dynamics = replace(
+            toy_dynamics, kept=toy_dynamics.kept[:3], logits=toy_dynamics.logits[:3]
+        )
     with pytest.raises(error, match=match):
         prune.prune(toy_set, toy_dynamics, **{"method": "yoco", "ipc_to": 1, **arguments})
 
 
 def test_dynamics_of_another_set_or_of_a_stopped_run(toy_set, toy_dynamics):
     moved = replace(toy_set, images=1 - toy_set.images)
-    for dynamics_of_another, condensed in ((replace(toy_dynamics, labels=toy_dynamics.labels.flip(0)), toy_set), (toy_dynamics, moved)):
+    for dynamics_of_another, condensed in (
+        (replace(toy_dynamics, labels=toy_dynamics.labels.flip(0)), toy_set),
+        (toy_dynamics, moved),
+    ):
         with pytest.raises(ValueError, match="dynamics were recorded on another set"):
             prune.prune(condensed, dynamics_of_another, "yoco", 1)
     early = dynamics.record(toy_set, epochs=12, seed=0, until=5, width=8, progress=False)
@@ -186,5 +250,9 @@ def test_dynamics_of_another_set_or_of_a_stopped_run(toy_set, toy_dynamics):
 
 def test_score_table_has_a_row_a_formed_image(toy_set, toy_dynamics):
     table = prune.score_table(toy_set, toy_dynamics)
-    assert list(table.columns) == ["index", "label", "class", "lbpe", "el2n", "aum", "forgetting", "entropy"] and len(table) == 60
+    assert (
+        list(table.columns)
+        == ["index", "label", "class", "lbpe", "el2n", "aum", "forgetting", "entropy"]
+        and len(table) == 60
+    )
     assert table["aum"].to_numpy() == pytest.approx(toy_dynamics.aum.numpy())

@@ -14,7 +14,8 @@ def test_save_and_load_give_the_same_set(toy_set, tmp_path):
     assert torch.equal(loaded.images, toy_set.images) and torch.equal(loaded.labels, toy_set.labels)
     for name in ("factor", "classes", "mean", "std", "method", "info"):
         assert getattr(loaded, name) == getattr(toy_set, name)
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["set.safetensors"]  # no temporary file is left
+    # no temporary file is left
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["set.safetensors"]
 
 
 def test_form_gives_factor_squared_images_class_after_class(toy_set):
@@ -22,17 +23,28 @@ def test_form_gives_factor_squared_images_class_after_class(toy_set):
     assert images.shape == (60, 3, 16, 16) and labels.tolist() == [0] * 20 + [1] * 20 + [2] * 20
 
 
-@pytest.mark.parametrize("change, error, match", [
-    ({"images": torch.full((15, 3, 16, 16), float("nan"))}, ValueError, "NaN"),
-    ({"images": torch.full((15, 3, 16, 16), 1.5)}, ValueError, "images must lie in 0..1, got 1.5..1.5"),
-    ({"images": torch.zeros(15, 3, 16, 16, dtype=torch.uint8)}, TypeError, "float"),
-    ({"images": torch.zeros(15, 16, 16)}, ValueError, "square images"),
-    ({"labels": torch.full((15,), 3)}, ValueError, "labels must lie in 0..2"),
-    ({"labels": torch.tensor([0] * 6 + [1] * 5 + [2] * 4)}, ValueError, "as many images in each class"),
-    ({"labels": torch.tensor([0, 1, 2] * 5)}, ValueError, "sorted"),
-    ({"factor": 0}, ValueError, "factor must be between 1 and 16, got 0"),
-    ({"mean": (0.5,)}, ValueError, "mean must hold 3 values"),
-])
+@pytest.mark.parametrize(
+    "change, error, match",
+    [
+        ({"images": torch.full((15, 3, 16, 16), float("nan"))}, ValueError, "NaN"),
+        (
+            {"images": torch.full((15, 3, 16, 16), 1.5)},
+            ValueError,
+            ("images must lie in 0..1, got 1.5..1.5"),
+        ),
+        ({"images": torch.zeros(15, 3, 16, 16, dtype=torch.uint8)}, TypeError, "float"),
+        ({"images": torch.zeros(15, 16, 16)}, ValueError, "square images"),
+        ({"labels": torch.full((15,), 3)}, ValueError, "labels must lie in 0..2"),
+        (
+            {"labels": torch.tensor([0] * 6 + [1] * 5 + [2] * 4)},
+            ValueError,
+            ("as many images in each class"),
+        ),
+        ({"labels": torch.tensor([0, 1, 2] * 5)}, ValueError, "sorted"),
+        ({"factor": 0}, ValueError, "factor must be between 1 and 16, got 0"),
+        ({"mean": (0.5,)}, ValueError, "mean must hold 3 values"),
+    ],
+)
 def test_a_set_that_does_not_fit_is_refused(toy_set, change, error, match):
     with pytest.raises(error, match=match):
         replace(toy_set, **change)
@@ -54,15 +66,29 @@ def test_missing_cut_foreign_and_newer_files(toy_set, tmp_path):
     safetensors.torch.save_file(tensors, path, {"yoco": "condensed", "version": "99", "info": "{}"})
     with pytest.raises(ValueError, match="format version 99, this yoco reads 2"):
         CondensedSet.load(path)
-    safetensors.torch.save_file(tensors, path, {"yoco": "condensed", "version": "1", "info": json.dumps({"factor": 2})})
+    safetensors.torch.save_file(
+        tensors, path, {"yoco": "condensed", "version": "1", "info": json.dumps({"factor": 2})}
+    )
     with pytest.raises(ValueError, match="no valid condensed set"):
         CondensedSet.load(path)
 
 
 def test_nan_in_a_file_is_refused(toy_set, tmp_path):
     path = tmp_path / "set.safetensors"
-    values = {"factor": 2, "classes": ["a", "b", "c"], "mean": [0] * 3, "std": [1] * 3, "method": "x", "info": {}}
-    tensor_files.save_tensors(path, "condensed", {"images": toy_set.images * float("nan"), "labels": toy_set.labels}, values)
+    values = {
+        "factor": 2,
+        "classes": ["a", "b", "c"],
+        "mean": [0] * 3,
+        "std": [1] * 3,
+        "method": "x",
+        "info": {},
+    }
+    tensor_files.save_tensors(
+        path,
+        "condensed",
+        {"images": toy_set.images * float("nan"), "labels": toy_set.labels},
+        values,
+    )
     with pytest.raises(ValueError, match="images holds NaN"):
         CondensedSet.load(path)
 

@@ -19,7 +19,13 @@ def condensed(request, toy_set) -> CondensedSet:
     if request.param == "bounded":
         return toy_set
     targets = torch.eye(3)[toy_set.labels] * 0.7 + 0.1
-    return replace(toy_set, images=toy_set.normalise(toy_set.images) * 2, labels=targets, bounded=False, whitening="pixels")
+    return replace(
+        toy_set,
+        images=toy_set.normalise(toy_set.images) * 2,
+        labels=targets,
+        bounded=False,
+        whitening="pixels",
+    )
 
 
 def name_of(folder, format):
@@ -29,10 +35,21 @@ def name_of(folder, format):
 @pytest.mark.parametrize("format", ["images", "pt", "npz"])
 def test_an_export_is_read_back_without_loss(condensed, tmp_path, format):
     path = condensed.export(name_of(tmp_path, format), format)
-    assert path == name_of(tmp_path, format) and [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert path == name_of(tmp_path, format) and [entry.name for entry in tmp_path.iterdir()] == [
+        path.name
+    ]
     back = CondensedSet.from_published(path)
     assert torch.equal(back.images, condensed.images) and torch.equal(back.labels, condensed.labels)
-    for name in ("factor", "classes", "mean", "std", "method", "bounded", "whitening", "fingerprint"):
+    for name in (
+        "factor",
+        "classes",
+        "mean",
+        "std",
+        "method",
+        "bounded",
+        "whitening",
+        "fingerprint",
+    ):
         assert getattr(back, name) == getattr(condensed, name)
     assert back.info == json.loads(json.dumps(dict(condensed.info)))
 
@@ -44,7 +61,10 @@ def test_pictures_are_an_image_folder_of_eight_bits(condensed, tmp_path):
     for label, name in enumerate(condensed.classes):
         for number, index in enumerate(condensed.members(label)):
             pixels = np.asarray(Image.open(tmp_path / "out" / name / f"{number:04}.png"))
-            assert np.abs(pixels.transpose(2, 0, 1) / 255 - shown[index].numpy()).max() <= 1 / 510 + 1e-6
+            assert (
+                np.abs(pixels.transpose(2, 0, 1) / 255 - shown[index].numpy()).max()
+                <= 1 / 510 + 1e-6
+            )
 
 
 def test_grey_sets_and_names_that_are_no_folders(tmp_path, toy_set):
@@ -52,8 +72,13 @@ def test_grey_sets_and_names_that_are_no_folders(tmp_path, toy_set):
     grey = replace(toy_set, images=toy_set.images[:, :1], mean=(0.5,), std=(0.2,), classes=names)
     grey.export(tmp_path / "out")
     assert Image.open(tmp_path / "out" / folder_names(names)[0] / "0000.png").mode == "L"
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out"] and len(list((tmp_path / "out").iterdir())) == 4
-    assert folder_names(("Cat", "cat")) == ["000_Cat", "001_cat"] and folder_names(("cat", "dog")) == ["cat", "dog"]
+    assert (
+        sorted(entry.name for entry in tmp_path.iterdir()) == ["out"]
+        and len(list((tmp_path / "out").iterdir())) == 4
+    )
+    assert folder_names(("Cat", "cat")) == ["000_Cat", "001_cat"] and folder_names(
+        ("cat", "dog")
+    ) == ["cat", "dog"]
 
 
 def test_bad_exports(toy_set, tmp_path):
@@ -71,7 +96,13 @@ def test_bad_exports(toy_set, tmp_path):
 def test_a_dataset_of_the_formed_images(condensed):
     dataset = condensed.as_dataset()
     images, labels = condensed.form()
-    assert len(dataset) == 60 and dataset.classes == condensed.classes and dataset.mean == condensed.mean
+    assert (
+        len(dataset) == 60
+        and dataset.classes == condensed.classes
+        and dataset.mean == condensed.mean
+    )
     assert torch.equal(dataset[7][0], images[7]) and (condensed.soft or dataset[59][1] == 2)
     batches = list(DataLoader(dataset, batch_size=25))
-    assert torch.equal(torch.cat([batch for batch, _ in batches]), images) and torch.equal(torch.cat([batch for _, batch in batches]), labels)
+    assert torch.equal(torch.cat([batch for batch, _ in batches]), images) and torch.equal(
+        torch.cat([batch for _, batch in batches]), labels
+    )

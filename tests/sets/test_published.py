@@ -38,7 +38,16 @@ def real_data() -> data.ImageData:
     """Real images of the size and classes of `IMAGES`."""
     pixels = (smooth(60) * 255).to(torch.uint8)
     labels = torch.arange(60) % 10
-    return data.ImageData("real", pixels[:40], labels[:40], pixels[40:], labels[40:], tuple("abcdefghij"), data.CIFAR_MEAN, data.CIFAR_STD)
+    return data.ImageData(
+        "real",
+        pixels[:40],
+        labels[:40],
+        pixels[40:],
+        labels[40:],
+        tuple("abcdefghij"),
+        data.CIFAR_MEAN,
+        data.CIFAR_STD,
+    )
 
 
 def whitened_images() -> torch.Tensor:
@@ -47,7 +56,13 @@ def whitened_images() -> torch.Tensor:
 
 
 def save_dsa(path, held):
-    torch.save({"data": held, "accs_all_exps": {"ConvNet": [np.float64(0.5), np.float32(0.5), np.int64(3)]}}, path)
+    torch.save(
+        {
+            "data": held,
+            "accs_all_exps": {"ConvNet": [np.float64(0.5), np.float32(0.5), np.int64(3)]},
+        },
+        path,
+    )
     return path
 
 
@@ -67,21 +82,41 @@ def save_kip(path, images, labels, names=("images", "labels")):
 def test_a_pair(tmp_path, capsys, method, container):
     torch.save(container([IMAGES, LABELS]), tmp_path / "data.pt")
     read_set = read(tmp_path / "data.pt", method, factor=2, dataset="cifar10")
-    assert torch.equal(read_set.images, IMAGES[ORDER]) and torch.equal(read_set.labels, LABELS[ORDER])
-    assert (read_set.factor, read_set.ipc, read_set.bounded) == (2, 2, True) and read_set.classes == tuple("0123456789")
+    assert torch.equal(read_set.images, IMAGES[ORDER]) and torch.equal(
+        read_set.labels, LABELS[ORDER]
+    )
+    assert (read_set.factor, read_set.ipc, read_set.bounded) == (
+        2,
+        2,
+        True,
+    ) and read_set.classes == tuple("0123456789")
     assert read_set.method == ("idc" if method == "auto" else method)
     assert (read_set.mean, read_set.std) == (data.CIFAR_MEAN, data.CIFAR_STD)
     info = read_set.info
-    assert info["source"] == "data.pt" and info["dataset"] == "cifar10" and info["outside"] == 0 and str(tmp_path) not in str(info)
+    assert (
+        info["source"] == "data.pt"
+        and info["dataset"] == "cifar10"
+        and info["outside"] == 0
+        and str(tmp_path) not in str(info)
+    )
     [line] = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"data.pt: a pair [images, labels], taken for {read_set.method}'s: 20 images of 10 classes; values 0.")
+    assert line.startswith(
+        f"data.pt: a pair [images, labels], taken for {read_set.method}'s: 20 images of 10 "
+        "classes; values 0."
+    )
 
 
 def test_a_read_set_is_saved_and_pruned(tmp_path, toy_dynamics):
     labels = torch.arange(3).repeat_interleave(5)
     torch.save([smooth(15, 16), labels], tmp_path / "data.pt")
-    read_set = read(tmp_path / "data.pt", "idc", factor=2, mean=MEAN, std=STD, classes=("a", "b", "c"))
-    assert read_set.classes == ("a", "b", "c") and read_set.mean == MEAN and read_set.info["statistics"] == "given"
+    read_set = read(
+        tmp_path / "data.pt", "idc", factor=2, mean=MEAN, std=STD, classes=("a", "b", "c")
+    )
+    assert (
+        read_set.classes == ("a", "b", "c")
+        and read_set.mean == MEAN
+        and read_set.info["statistics"] == "given"
+    )
     again = CondensedSet.load(read_set.save(tmp_path / "set.safetensors"))
     assert torch.equal(again.images, read_set.images) and again.info == read_set.info
     toy_dynamics.info["set"], before = again.fingerprint, toy_dynamics.info["set"]
@@ -95,16 +130,24 @@ def test_an_overshoot_is_kept_and_other_ranges_are_refused(tmp_path):
     images = IMAGES.clone()
     images[0, 0, 0, :3], images[1, 0, 0, 0] = 1.2, -0.1
     torch.save([images, LABELS], tmp_path / "data.pt")
-    for given in ({}, {"mean": data.CIFAR_MEAN, "std": data.CIFAR_STD}):  # statistics do not turn pixels into normalised ones
+    # statistics do not turn pixels into normalised ones
+    for given in ({}, {"mean": data.CIFAR_MEAN, "std": data.CIFAR_STD}):
         read_set = read(tmp_path / "data.pt", "idc", **given)
-        assert not read_set.bounded and torch.allclose(read_set.images, normalised(images)[ORDER], atol=1e-6)
+        assert not read_set.bounded and torch.allclose(
+            read_set.images, normalised(images)[ORDER], atol=1e-6
+        )
     images = IMAGES.clone()
     images[2, 0, 0, 0] = 1 + 1e-7  # rounding
     torch.save([images, LABELS], tmp_path / "data.pt")
     assert read(tmp_path / "data.pt").bounded
-    for values, match in ((IMAGES * 255, "pixels in 0..1, or normalised by.*mean 1.*Give mean= and std="), (IMAGES * 1e4, "values up to")):
+    for values, match in (
+        (IMAGES * 255, ("pixels in 0..1, or normalised by.*mean 1.*Give mean= and std=")),
+        (IMAGES * 1e4, "values up to"),
+    ):
         torch.save([values, LABELS], tmp_path / "data.pt")
-        with pytest.raises(ValueError, match=f"data.pt holds no set that can be read: images must.*{match}"):
+        with pytest.raises(
+            ValueError, match=f"data.pt holds no set that can be read: images must.*{match}"
+        ):
             read(tmp_path / "data.pt", "idc")
 
 
@@ -115,9 +158,16 @@ def test_statistics_come_from_the_shape_the_name_or_the_caller(tmp_path):
     with pytest.raises(ValueError, match="mean and std must be given.*dataset='flowers'"):
         read(tmp_path / "data.pt", "idc", dataset="flowers")
     grey = smooth(20, 12, 1)
-    path = save_dsa(tmp_path / "res_DC_MNIST_ConvNet_2ipc.pt", [[normalised(grey, (0.1307,), (0.3081,)), LABELS]])
+    path = save_dsa(
+        tmp_path / "res_DC_MNIST_ConvNet_2ipc.pt",
+        [[normalised(grey, (0.1307,), (0.3081,)), LABELS]],
+    )
     read_set = read(path)
-    assert (read_set.method, read_set.info["dataset"], read_set.mean) == ("dc", "mnist", (0.1307,)) and read_set.bounded
+    assert (read_set.method, read_set.info["dataset"], read_set.mean) == (
+        "dc",
+        "mnist",
+        (0.1307,),
+    ) and read_set.bounded
     assert torch.allclose(read_set.images, grey[ORDER], atol=1e-6)
     path = path.rename(tmp_path / "res_DSA_BreastMNIST_ConvNet_2ipc.pt")
     with pytest.raises(ValueError, match="mean and std must be given.*its values lie in -0"):
@@ -129,39 +179,76 @@ def test_statistics_come_from_the_shape_the_name_or_the_caller(tmp_path):
 
 def test_images_of_another_normalisation_are_read_once_it_is_given(tmp_path):
     grey = smooth(20, 12, 1)
-    path = save_dsa(tmp_path / "res_DSA_BreastMNIST_ConvNet_10ipc.pt", [[normalised(grey, (0.1,), (0.12,)), LABELS % 2]])
-    with pytest.raises(ValueError, match="10ipc.pt.*mean and std must be given.*its values lie in -0.*pixels in 0..1 are values . std . mean"):
+    path = save_dsa(
+        tmp_path / "res_DSA_BreastMNIST_ConvNet_10ipc.pt",
+        [[normalised(grey, (0.1,), (0.12,)), LABELS % 2]],
+    )
+    with pytest.raises(
+        ValueError,
+        match="10ipc.pt.*mean and std must be given.*its values lie in -0.*pixels in 0..1 are "
+        "values . "
+        "std . mean",
+    ):
         read(path)
-    with pytest.raises(ValueError, match="10ipc.pt.*got -0.*mean 3.*un-normalised a mean of 1.*Give mean= and std="):
+    with pytest.raises(
+        ValueError, match="10ipc.pt.*got -0.*mean 3.*un-normalised a mean of 1.*Give mean= and std="
+    ):
         read(path, dataset="mnist")
-    assert torch.allclose(read(path, mean=[0.1], std=[0.12]).images, grey[(LABELS % 2).argsort(stable=True)], atol=1e-6)
+    assert torch.allclose(
+        read(path, mean=[0.1], std=[0.12]).images,
+        grey[(LABELS % 2).argsort(stable=True)],
+        atol=1e-6,
+    )
 
 
 def test_dsa_s_experiments(tmp_path):
-    path = save_dsa(tmp_path / "res_DSA_CIFAR10_ConvNet_2ipc.pt", [[normalised(IMAGES), LABELS], (normalised(1 - IMAGES, MEAN, STD), LABELS)])
+    path = save_dsa(
+        tmp_path / "res_DSA_CIFAR10_ConvNet_2ipc.pt",
+        [[normalised(IMAGES), LABELS], (normalised(1 - IMAGES, MEAN, STD), LABELS)],
+    )
     first = read(path)
-    assert torch.allclose(first.images, IMAGES[ORDER], atol=1e-6) and first.bounded and first.method == "dsa"
+    assert (
+        torch.allclose(first.images, IMAGES[ORDER], atol=1e-6)
+        and first.bounded
+        and first.method == "dsa"
+    )
     assert first.info["statistics"] == "cifar10's" and first.info["dataset"] == "cifar10"
     second = read(path, "dsa", experiment=1, mean=MEAN, std=STD)
     assert torch.allclose(second.images, 1 - IMAGES[ORDER], atol=1e-6)
-    with pytest.raises(ValueError, match="2ipc.pt.*it holds 2 experiments, counted from 0; got experiment=2"):
+    with pytest.raises(
+        ValueError, match="2ipc.pt.*it holds 2 experiments, counted from 0; got experiment=2"
+    ):
         read(path, "dsa", experiment=2)
 
 
 def test_unclipped_sets_are_kept_as_they_are(tmp_path):
     wild = normalised(IMAGES) * 4
-    for path in (save_dsa(tmp_path / "res_DM_CIFAR10_ConvNet_2ipc.pt", [[wild, LABELS]]), save_mtt(tmp_path, wild)):
+    for path in (
+        save_dsa(tmp_path / "res_DM_CIFAR10_ConvNet_2ipc.pt", [[wild, LABELS]]),
+        save_mtt(tmp_path, wild),
+    ):
         read_set = read(path)
-        assert torch.equal(read_set.images, wild[ORDER]) and not read_set.bounded and read_set.whitening is None
-        assert read_set.method == ("mtt" if "best" in path.name else "dm") and read_set.info["outside"] > 0.3
+        assert (
+            torch.equal(read_set.images, wild[ORDER])
+            and not read_set.bounded
+            and read_set.whitening is None
+        )
+        assert (
+            read_set.method == ("mtt" if "best" in path.name else "dm")
+            and read_set.info["outside"] > 0.3
+        )
 
 
 def test_numpy_numbers_of_an_older_numpy_are_read(tmp_path):
     path = save_dsa(tmp_path / "d.pt", [[normalised(IMAGES), LABELS]])
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "old.pt", "w") as new:
         for name in old.namelist():
-            new.writestr(name, old.read(name).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
-    assert (tmp_path / "old.pt").read_bytes() != path.read_bytes() and b"numpy.core" in (tmp_path / "old.pt").read_bytes()
+            new.writestr(
+                name, old.read(name).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+            )
+    assert (tmp_path / "old.pt").read_bytes() != path.read_bytes() and b"numpy.core" in (
+        tmp_path / "old.pt"
+    ).read_bytes()
     assert read(tmp_path / "old.pt", "dsa").ipc == 2
 
 
@@ -170,10 +257,17 @@ def test_labels_beside_images(tmp_path):
     assert torch.allclose(read_set.images, IMAGES[ORDER], atol=1e-6) and read_set.method == "mtt"
     assert torch.equal(read(tmp_path).images, read_set.images)  # the folder that holds it
     torch.save(IMAGES, tmp_path / "labels_best.pt")  # a broken upload
-    with pytest.raises(ValueError, match=r"labels .labels_best.pt. must be whole numbers .N. or float .N, K., got torch.float32 .20, 3"):
+    with pytest.raises(
+        ValueError,
+        match=r"labels .labels_best.pt. must be whole numbers .N. or float .N, K., got "
+        r"torch.float32 "
+        r".20, 3",
+    ):
         read(tmp_path)
     (tmp_path / "labels_best.pt").unlink()
-    with pytest.raises(FileNotFoundError, match="labels_best.pt, which holds the labels of images_best.pt"):
+    with pytest.raises(
+        FileNotFoundError, match="labels_best.pt, which holds the labels of images_best.pt"
+    ):
         read(tmp_path / "images_best.pt", "mtt")
     (tmp_path / "images_best.pt").rename(tmp_path / "best.pt")
     with pytest.raises(ValueError, match="labels are looked for beside"):
@@ -183,7 +277,10 @@ def test_labels_beside_images(tmp_path):
 def test_a_folder_of_several_sets_asks_for_one(tmp_path):
     save_mtt(tmp_path, normalised(IMAGES))
     torch.save([IMAGES, LABELS], tmp_path / "data.pt")
-    with pytest.raises(ValueError, match="must hold the images of one set, .* holds data.pt, images_best.pt; give one"):
+    with pytest.raises(
+        ValueError,
+        match="must hold the images of one set, .* holds data.pt, images_best.pt; give one",
+    ):
         read(tmp_path)
 
 
@@ -193,35 +290,64 @@ def test_what_mtt_s_logger_saved_to_look_at_is_not_taken_for_the_set(tmp_path):
     torch.save(LABELS, tmp_path / "labels_5000.pt")
     with pytest.raises(ValueError, match="un-whitened; give images_5000.pt"):
         read(tmp_path / "images_zca_5000.pt")
-    assert read(tmp_path).info["source"] == "images_5000.pt" and read(tmp_path).whitening == "pixels"
+    assert (
+        read(tmp_path).info["source"] == "images_5000.pt" and read(tmp_path).whitening == "pixels"
+    )
 
 
 def test_whitened_sets_are_told_by_their_pixels_or_their_name(tmp_path):
     white = whitened_images()
     for given in (None, True):
         read_set = read(save_mtt(tmp_path, white), whitened=given)
-        assert torch.equal(read_set.images, white[ORDER]) and read_set.whitening == "pixels" and not read_set.bounded
+        assert (
+            torch.equal(read_set.images, white[ORDER])
+            and read_set.whitening == "pixels"
+            and not read_set.bounded
+        )
     assert read(tmp_path, whitened=False).whitening is None
     named = save_kip(tmp_path / "ConvNet_ssize100_zca_nol_ckpt1000.npz", normalised(IMAGES), LABELS)
     assert read(named).whitening == "standardised" and read(named, whitened=False).whitening is None
-    assert read(save_kip(tmp_path / "ConvNet_nozca_nol.npz", normalised(IMAGES), LABELS)).whitening is None
+    assert (
+        read(save_kip(tmp_path / "ConvNet_nozca_nol.npz", normalised(IMAGES), LABELS)).whitening
+        is None
+    )
 
 
 def test_real_data_names_the_classes_of_a_whitened_set(tmp_path):
     real = real_data()
     read_set = read(save_mtt(tmp_path, whitened_images()), whitened=real)
-    assert read_set.classes == real.classes and (read_set.mean, read_set.std) == (real.mean, real.std) and read_set.whitening == "pixels"
+    assert (
+        read_set.classes == real.classes
+        and (read_set.mean, read_set.std) == (real.mean, real.std)
+        and read_set.whitening == "pixels"
+    )
     with pytest.raises(ValueError, match="whitened must be data of images like these"):
-        read(tmp_path, whitened=replace(real, train_images=real.train_images[..., :8, :8], test_images=real.test_images[..., :8, :8]))
+        read(
+            tmp_path,
+            whitened=replace(
+                real,
+                train_images=real.train_images[..., :8, :8],
+                test_images=real.test_images[..., :8, :8],
+            ),
+        )
 
 
 @pytest.mark.parametrize("names", [("images", "labels"), ("x", "y")])
 @pytest.mark.parametrize("labels", [LABELS, ONE_HOT, ONE_HOT + 0.1])
 @pytest.mark.parametrize("last", [True, False])
 def test_archives_of_kernel_methods(tmp_path, names, labels, last):
-    path = save_kip(tmp_path / "kip.npz", normalised(IMAGES) if last else normalised(IMAGES).permute(0, 3, 1, 2), labels, names)
+    path = save_kip(
+        tmp_path / "kip.npz",
+        normalised(IMAGES) if last else normalised(IMAGES).permute(0, 3, 1, 2),
+        labels,
+        names,
+    )
     read_set = read(path)  # channels last as KIP's, or first as RFAD's
-    assert torch.allclose(read_set.images, IMAGES[ORDER], atol=1e-6) and torch.equal(read_set.labels, LABELS[ORDER]) and read_set.method == "kip"
+    assert (
+        torch.allclose(read_set.images, IMAGES[ORDER], atol=1e-6)
+        and torch.equal(read_set.labels, LABELS[ORDER])
+        and read_set.method == "kip"
+    )
 
 
 def test_bare_arrays_side_by_side(tmp_path):
@@ -233,9 +359,14 @@ def test_bare_arrays_side_by_side(tmp_path):
     assert torch.allclose(read_set.images, 9 * normalised(IMAGES)[order], atol=1e-5)
 
 
-@pytest.mark.parametrize("values, kind", [
-    (lambda: LOGITS, "logits"), (lambda: LOGITS.softmax(1), ""), (lambda: ONE_HOT + 0.3 * torch.rand(20, 10), "centred"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values, kind",
+    [
+        (lambda: LOGITS, "logits"),
+        (lambda: LOGITS.softmax(1), ""),
+        (lambda: ONE_HOT + 0.3 * torch.rand(20, 10), "centred"),
+    ],
+)
 def test_soft_labels(tmp_path, values, kind):
     torch.manual_seed(0)
     values = values()
@@ -266,22 +397,39 @@ def test_code_in_a_file_is_not_run(tmp_path, method, how):
     else:
         path.write_bytes(pickle.dumps(Evil(trace), protocol=2 if how == "plain" else 4))
     torch.save(LABELS, tmp_path / "labels.pt")
-    said = "images.pt .*holds more than tensors; nothing in it" if how == "newer" else "images.pt holds more than tensors; what it holds is not run"
+    said = (
+        "images.pt .*holds more than tensors; nothing in it"
+        if how == "newer"
+        else ("images.pt holds more than tensors; what it holds is not run")
+    )
     with pytest.raises(ValueError, match=said):
         read(path, method)
     assert not trace.exists()
-    pickle.loads(pickle.dumps(Evil(trace)))  # noqa: S301
+    pickle.loads(pickle.dumps(Evil(trace)))
     assert trace.exists(), "a trap that does not close tests nothing"
 
 
 def test_objects_in_an_archive_are_refused(tmp_path):
-    np.savez(tmp_path / "k.npz", images=np.array([Evil(tmp_path / "trace")], dtype=object), labels=LABELS.numpy())
+    np.savez(
+        tmp_path / "k.npz",
+        images=np.array([Evil(tmp_path / "trace")], dtype=object),
+        labels=LABELS.numpy(),
+    )
     with pytest.raises(ValueError, match="k.npz holds more than tensors"):
         read(tmp_path / "k.npz", "kip")
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize("method, name", [("idc", "images.pt"), ("dsa", "images.pt"), ("mtt", "images.pt"), ("kip", "images.pt"), ("kip", "k.npz")])
+@pytest.mark.parametrize(
+    "method, name",
+    [
+        ("idc", "images.pt"),
+        ("dsa", "images.pt"),
+        ("mtt", "images.pt"),
+        ("kip", "images.pt"),
+        ("kip", "k.npz"),
+    ],
+)
 def test_missing_cut_and_garbage_files(tmp_path, method, name):
     path = tmp_path / name
     with pytest.raises(FileNotFoundError, match=f"no file at .*{name}"):
@@ -294,7 +442,14 @@ def test_missing_cut_and_garbage_files(tmp_path, method, name):
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 0xFF
-    for damaged in (b"", whole[:40], whole[: len(whole) // 2], whole[:-1], b"\x00" * 500, b"no torch file " * 50):
+    for damaged in (
+        b"",
+        whole[:40],
+        whole[: len(whole) // 2],
+        whole[:-1],
+        b"\x00" * 500,
+        b"no torch file " * 50,
+    ):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=f"{name} is damaged"):
             read(path, method)
@@ -304,61 +459,95 @@ def test_missing_cut_and_garbage_files(tmp_path, method, name):
             read(path, method)
 
 
-@pytest.mark.parametrize("images, labels, match", [
-    (IMAGES * float("nan"), LABELS, "images holds 8640 NaN"),
-    ((IMAGES * 255).to(torch.uint8), LABELS, "images must be a plain float tensor, got torch.uint8"),
-    (IMAGES[0], LABELS, "images must have four dimensions"),
-    (IMAGES[:0], LABELS[:0], "none of them 0"),
-    (IMAGES[..., :8], LABELS, "images must be square images"),
-    pytest.param(IMAGES.to_sparse(), LABELS, "plain tensor", marks=pytest.mark.filterwarnings("ignore:Validating sparse")),
-    (IMAGES.to("meta"), LABELS, "plain tensor"),
-    ("images", LABELS, "got str"),
-    (IMAGES, LABELS[:-1], r"labels must have shape \[20\], one label an image, got \[19\]"),
-    (IMAGES, LABELS.float(), r"labels .data.pt. must be whole numbers.*got torch.float32 \[20\]"),
-    (IMAGES, LABELS.tolist(), "labels .data.pt. must be a plain tensor, got list"),
-    (IMAGES, LABELS.view(2, 10), "must be whole numbers"),
-    (IMAGES, LABELS - 1, "must lie in 0..8, got -1..8"),
-    (IMAGES, LABELS * 10**15, "must lie in 0..19"),
-    (IMAGES, LABELS.clamp(max=8), r"as many images in each class; counts are \[2, 2, 2, 2, 2, 2, 2, 2, 4\]"),
-    (IMAGES, LABELS.clamp(min=1), r"counts are \[0, 4"),
-    (IMAGES, ONE_HOT * 0, "single out a class in every row"),
-    (IMAGES, ONE_HOT * float("inf"), "labels .data.pt. holds"),
-    (IMAGES, LOGITS[:, :7], "must be given"),
-])
+@pytest.mark.parametrize(
+    "images, labels, match",
+    [
+        (IMAGES * float("nan"), LABELS, "images holds 8640 NaN"),
+        (
+            (IMAGES * 255).to(torch.uint8),
+            LABELS,
+            "images must be a plain float tensor, got torch.uint8",
+        ),
+        (IMAGES[0], LABELS, "images must have four dimensions"),
+        (IMAGES[:0], LABELS[:0], "none of them 0"),
+        (IMAGES[..., :8], LABELS, "images must be square images"),
+        pytest.param(
+            IMAGES.to_sparse(),
+            LABELS,
+            "plain tensor",
+            marks=pytest.mark.filterwarnings("ignore:Validating sparse"),
+        ),
+        (IMAGES.to("meta"), LABELS, "plain tensor"),
+        ("images", LABELS, "got str"),
+        (IMAGES, LABELS[:-1], r"labels must have shape \[20\], one label an image, got \[19\]"),
+        (
+            IMAGES,
+            LABELS.float(),
+            r"labels .data.pt. must be whole numbers.*got torch.float32 \[20\]",
+        ),
+        (IMAGES, LABELS.tolist(), "labels .data.pt. must be a plain tensor, got list"),
+        (IMAGES, LABELS.view(2, 10), "must be whole numbers"),
+        (IMAGES, LABELS - 1, "must lie in 0..8, got -1..8"),
+        (IMAGES, LABELS * 10**15, "must lie in 0..19"),
+        (
+            IMAGES,
+            LABELS.clamp(max=8),
+            (r"as many images in each class; counts are \[2, 2, 2, 2, 2, 2, 2, 2, " r"4\]"),
+        ),
+        (IMAGES, LABELS.clamp(min=1), r"counts are \[0, 4"),
+        (IMAGES, ONE_HOT * 0, "single out a class in every row"),
+        (IMAGES, ONE_HOT * float("inf"), "labels .data.pt. holds"),
+        (IMAGES, LOGITS[:, :7], "must be given"),
+    ],
+)
 def test_what_does_not_fit_is_refused_by_name(tmp_path, images, labels, match):
     torch.save([images, labels], tmp_path / "data.pt")
     with pytest.raises(ValueError, match=f"data.pt holds no set that can be read: .*{match}"):
         read(tmp_path / "data.pt", dataset="flowers" if "given" in match else "cifar10")
 
 
-@pytest.mark.parametrize("held, match", [
-    (IMAGES, "it holds Tensor alone; labels are looked for beside"),
-    ([IMAGES, LABELS, 1], r"must hold a pair \[images, labels\], got list of 3"),
-    ({"data": [[IMAGES]]}, "must hold a pair.*got list of 1"),
-    ({"images": IMAGES}, r"must hold images and labels .*got dict of \['images'\]"),
-    ({"data": IMAGES}, "'data' must list .*got Tensor"),
-    ({"data": []}, "holds 0 experiments"),
-    ({"images": IMAGES, "labels": LABELS, "yoco": "{"}, "header is no valid one"),
-])
+@pytest.mark.parametrize(
+    "held, match",
+    [
+        (IMAGES, "it holds Tensor alone; labels are looked for beside"),
+        ([IMAGES, LABELS, 1], r"must hold a pair \[images, labels\], got list of 3"),
+        ({"data": [[IMAGES]]}, "must hold a pair.*got list of 1"),
+        ({"images": IMAGES}, r"must hold images and labels .*got dict of \['images'\]"),
+        ({"data": IMAGES}, "'data' must list .*got Tensor"),
+        ({"data": []}, "holds 0 experiments"),
+        ({"images": IMAGES, "labels": LABELS, "yoco": "{"}, "header is no valid one"),
+    ],
+)
 def test_another_layout_is_refused(tmp_path, held, match):
     torch.save(held, tmp_path / "data.pt")
     with pytest.raises(ValueError, match=f"data.pt.*{match}"):
         read(tmp_path / "data.pt")
 
 
-@pytest.mark.parametrize("options, error, match", [
-    ({"method": "idcc"}, ValueError, "did you mean 'idc'"),
-    ({"factor": 13}, ValueError, "factor must be between 1 and 12"),
-    ({"mean": MEAN}, ValueError, "mean and std go together"),
-    ({"mean": (0.5,), "std": (0.5,)}, ValueError, "mean must hold 3 values"),
-    ({"mean": (0.5,) * 3, "std": (0.0,) * 3}, ValueError, "std.0. must be between"),
-    ({"classes": "abc"}, ValueError, "classes must be a sequence of names"),
-    ({"classes": tuple("abcdefghijk"), "dataset": "cifar10"}, ValueError, "as many images in each class"),
-    ({"experiment": 1}, ValueError, "experiment=1 chooses among those of a dict"),
-    ({"experiment": -1}, ValueError, "experiment must be at least 0"),
-    ({"dataset": 3}, TypeError, "dataset must be a name"),
-    ({"whitened": "yes"}, TypeError, "whitened must be True, False, None .unknown. or the real data"),
-])
+@pytest.mark.parametrize(
+    "options, error, match",
+    [
+        ({"method": "idcc"}, ValueError, "did you mean 'idc'"),
+        ({"factor": 13}, ValueError, "factor must be between 1 and 12"),
+        ({"mean": MEAN}, ValueError, "mean and std go together"),
+        ({"mean": (0.5,), "std": (0.5,)}, ValueError, "mean must hold 3 values"),
+        ({"mean": (0.5,) * 3, "std": (0.0,) * 3}, ValueError, "std.0. must be between"),
+        ({"classes": "abc"}, ValueError, "classes must be a sequence of names"),
+        (
+            {"classes": tuple("abcdefghijk"), "dataset": "cifar10"},
+            ValueError,
+            ("as many images in each class"),
+        ),
+        ({"experiment": 1}, ValueError, "experiment=1 chooses among those of a dict"),
+        ({"experiment": -1}, ValueError, "experiment must be at least 0"),
+        ({"dataset": 3}, TypeError, "dataset must be a name"),
+        (
+            {"whitened": "yes"},
+            TypeError,
+            "whitened must be True, False, None .unknown. or the real data",
+        ),
+    ],
+)
 def test_bad_arguments(tmp_path, options, error, match):
     torch.save([IMAGES, LABELS], tmp_path / "data.pt")
     with pytest.raises(error, match=match):

@@ -13,7 +13,9 @@ def drawn(seed):
     return [torch.randn(shape, generator=source) for shape in SHAPES]
 
 
-@pytest.mark.parametrize("momentum, weight_decay", [(0.9, 5e-4), (0.5, 0.0), (0.0, 5e-4), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    "momentum, weight_decay", [(0.9, 5e-4), (0.5, 0.0), (0.0, 5e-4), (0.0, 0.0)]
+)
 def test_steps_have_the_bits_of_torch_s(momentum, weight_decay):
     ours, theirs = ([torch.nn.Parameter(values) for values in drawn(0)] for _ in range(2))
     own = MomentumSGD(iter(ours), 0.1, momentum, weight_decay)
@@ -34,4 +36,8 @@ def test_gradients_are_forgotten_and_none_moves_nothing():
     parameter.sum().backward()
     own.zero_grad()
     own.step()
-    assert parameter.grad is None and torch.equal(parameter, torch.ones(3)) and not own.momenta[0].any()
+    assert (
+        parameter.grad is None
+        and torch.equal(parameter, torch.ones(3))
+        and not own.momenta[0].any()
+    )

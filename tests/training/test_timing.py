@@ -32,7 +32,11 @@ def test_passes_become_seconds_over_networks_and_jobs():
     speed, asked = fixed(1000.0)
     assert timing.seconds({SMALL: PASSES}, speed=speed) == 100
     assert timing.seconds({SMALL: PASSES, LARGE: PASSES}, 2, speed) == (100 + 400) / 2
-    assert asked[0] == (SMALL, torch.get_num_threads(), 0.0) and asked[-1] == (LARGE, 1, timing.PATIENCE)
+    assert asked[0] == (SMALL, torch.get_num_threads(), 0.0) and asked[-1] == (
+        LARGE,
+        1,
+        timing.PATIENCE,
+    )
 
 
 def test_short_work_is_not_measured(capsys):
@@ -74,7 +78,9 @@ def test_measuring_touches_no_random_state_and_no_threads_and_is_done_once(monke
 def long_work(monkeypatch):
     """Any work is long: what each place says of its own."""
     said = []
-    monkeypatch.setattr(timing, "say", lambda work, jobs=1, budget=None: said.append((dict(work), jobs, budget)))
+    monkeypatch.setattr(
+        timing, "say", lambda work, jobs=1, budget=None: said.append((dict(work), jobs, budget))
+    )
     return said
 
 
@@ -89,7 +95,16 @@ def test_trainings_say_their_passes(toy, long_work):
 
 
 def test_condensing_says_its_passes_and_its_budget(toy, tmp_path, long_work):
-    short = {"method": "idc", "ipc": 1, "preset": "smoke", "outer_loops": 1, "inner_loops": 2, "width": 8, "precision": "float32", "device": "cpu"}
+    short = {
+        "method": "idc",
+        "ipc": 1,
+        "preset": "smoke",
+        "outer_loops": 1,
+        "inner_loops": 2,
+        "width": 8,
+        "precision": "float32",
+        "device": "cpu",
+    }
     checkpoint = tmp_path / "checkpoint.safetensors"
     condense.condense(toy, **short, checkpoint=checkpoint, time_budget=60)
     work = condense.settings_for("smoke", toy.size, 1, {}).work(len(toy.classes), 4)
@@ -101,11 +116,22 @@ def test_condensing_says_its_passes_and_its_budget(toy, tmp_path, long_work):
 
 def test_condensing_counts_what_is_trained_beside_its_steps(toy, tmp_path, long_work):
     count = len(toy.train_images)
-    tiny = {"ipc": 1, "preset": "smoke", "width": 8, "precision": "float32", "device": "cpu", "time_budget": 0}
+    tiny = {
+        "ipc": 1,
+        "preset": "smoke",
+        "width": 8,
+        "precision": "float32",
+        "device": "cpu",
+        "time_budget": 0,
+    }
     loops = {"outer_loops": 3, "inner_loops": 2}
     for method, own, images in (
         ("idc", {**loops, "pretrain_epochs": 2}, 3 * 2 * count),
-        ("dream", {**loops, "pretrain_epochs": 1, "renew_every": 2}, 3 * count + 6 // 2 * count // 3),
+        (
+            "dream",
+            {**loops, "pretrain_epochs": 1, "renew_every": 2},
+            3 * count + 6 // 2 * count // 3,
+        ),
         ("dsa", loops, 0),
         ("mtt", {"iterations": 2, "experts": 3, "buffer_images": 10}, 3 * 16 * 10),
         ("ncfm", {"iterations": 2, "pool_networks": 3, "pool_epochs": 2}, 3 * 2 * count),
@@ -113,12 +139,21 @@ def test_condensing_counts_what_is_trained_beside_its_steps(toy, tmp_path, long_
         settings = condense.METHODS[method].settings_for("smoke", toy.size, 1, own)
         condense.condense(toy, method, **tiny, **own)
         (work, *_) = long_work.pop()
-        steps = settings.steps * settings.work(len(toy.classes), condense.factor_of(method, toy.size) ** 2)
+        steps = settings.steps * settings.work(
+            len(toy.classes), condense.factor_of(method, toy.size) ** 2
+        )
         assert work == {SMALL: steps + images}, method
 
 
 def test_experts_that_are_there_are_not_counted(toy, tmp_path, long_work):
-    options = {"ipc": 1, "preset": "smoke", "width": 8, "precision": "float32", "device": "cpu", "expert_folder": tmp_path}
+    options = {
+        "ipc": 1,
+        "preset": "smoke",
+        "width": 8,
+        "precision": "float32",
+        "device": "cpu",
+        "expert_folder": tmp_path,
+    }
     options |= {"iterations": 1, "pool_networks": 2, "pool_epochs": 1}
     for _ in range(2):
         condense.condense(toy, "ncfm", **options)
@@ -128,7 +163,17 @@ def test_experts_that_are_there_are_not_counted(toy, tmp_path, long_work):
 
 def test_kip_says_its_kernels(toy, long_work):
     for kernel in ("fc", "conv"):
-        condense.condense(toy, "kip", ipc=2, preset="smoke", iterations=3, kernel=kernel, real_batch=5, device="cpu", time_budget=0)
+        condense.condense(
+            toy,
+            "kip",
+            ipc=2,
+            preset="smoke",
+            iterations=3,
+            kernel=kernel,
+            real_batch=5,
+            device="cpu",
+            time_budget=0,
+        )
         [(unit, pairs)] = long_work.pop()[0].items()
         assert pairs == 3 * 6 * (6 + 5) and unit == kip.Pair(kernel, 3, toy.channels, toy.size, CPU)
 
@@ -152,7 +197,9 @@ def test_kernels_are_measured_in_ever_larger_runs(monkeypatch, kernel):
 
 def test_comparing_condensations_says_its_budgets(toy, toy_set, long_work, capsys, monkeypatch):
     monkeypatch.setattr(study, "evaluate_many", lambda *_, **__: pytest.fail("not reached"))
-    monkeypatch.setattr(condense, "condense", lambda *_, **__: (_ for _ in ()).throw(InterruptedError))
+    monkeypatch.setattr(
+        condense, "condense", lambda *_, **__: (_ for _ in ()).throw(InterruptedError)
+    )
     with pytest.raises(InterruptedError):
         study.condensations(toy, ["idc", "dsa", "mtt"], 120.0, ipc=2, ready={"idc": toy_set})
     assert capsys.readouterr().out == "about 4 min on this machine\n"
@@ -160,8 +207,12 @@ def test_comparing_condensations_says_its_budgets(toy, toy_set, long_work, capsy
 
 def test_recordings_say_their_passes(toy_set, tmp_path, long_work):
     options = {"epochs": 3, "model": "convnet", "width": 8, "precision": "float32"}
-    workflow.get_all_dynamics(tmp_path, toy_set, "toy", [0, 1], until=2, jobs=1, progress=False, **options)
+    workflow.get_all_dynamics(
+        tmp_path, toy_set, "toy", [0, 1], until=2, jobs=1, progress=False, **options
+    )
     [(work, jobs, _)] = long_work
     assert list(work.values()) == [2 * 2 * len(toy_set.formed_labels)] and jobs == 1
-    workflow.get_all_dynamics(tmp_path, toy_set, "toy", [0, 1], until=2, jobs=1, progress=False, **options)
+    workflow.get_all_dynamics(
+        tmp_path, toy_set, "toy", [0, 1], until=2, jobs=1, progress=False, **options
+    )
     assert len(long_work) == 1, "nothing is recorded the second time"

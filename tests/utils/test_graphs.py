@@ -1,4 +1,6 @@
-"""CUDA graphs, with a stand-in for CUDA that records a function and runs it again on the same tensors."""
+"""CUDA graphs, with a stand-in for CUDA that records a function and runs it again on the same
+tensors.
+"""
 
 import contextlib
 import types
@@ -13,7 +15,9 @@ CPU = torch.device("cpu")
 
 
 class Graph:
-    """Replays what was recorded: runs it again, and writes the results where the recording left them."""
+    """Replays what was recorded: runs it again, and writes the results where the recording left
+    them.
+    """
 
     made: list = []
 
@@ -49,7 +53,11 @@ def cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("graph", "stream", "device"):
         monkeypatch.setattr(torch.cuda, name, lambda *_, **__: contextlib.nullcontext())
-    for name, stand_in in {"CUDAGraph": Graph, "Stream": lambda device: stream, "current_stream": lambda: stream}.items():
+    for name, stand_in in {
+        "CUDAGraph": Graph,
+        "Stream": lambda device: stream,
+        "current_stream": lambda: stream,
+    }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *size, device=None: empty(*size))
@@ -60,7 +68,9 @@ def moved(values, rate, *, source):
 
 
 def test_a_recorded_function_gives_what_the_plain_one_gives(cuda):
-    """Numbers and tensors are read anew, results belong to the caller, and generators go on from where they are."""
+    """Numbers and tensors are read anew, results belong to the caller, and generators go on from
+    where they are.
+    """
     fast, source, same = graphs.captured(moved, GPU), seeds.generator(0), seeds.generator(0)
     values, kept = torch.ones(3), []
     for number in range(8):

@@ -23,8 +23,14 @@ def test_kmeans_is_as_good_as_scikit_learn_s():
 def test_lloyd_s_iterations_are_scikit_learn_s_from_the_same_start(monkeypatch):
     start = POINTS[::30]
     monkeypatch.setattr(kmeans, "_spread_start", lambda *_: start)
-    theirs = KMeans(7, init=start.numpy(), n_init=1, max_iter=kmeans.ITERATIONS, tol=0).fit(POINTS.numpy()).cluster_centers_
-    assert torch.allclose(kmeans.kmeans(POINTS, 7, seeds.generator(0)), torch.from_numpy(theirs), atol=1e-4)
+    theirs = (
+        KMeans(7, init=start.numpy(), n_init=1, max_iter=kmeans.ITERATIONS, tol=0)
+        .fit(POINTS.numpy())
+        .cluster_centers_
+    )
+    assert torch.allclose(
+        kmeans.kmeans(POINTS, 7, seeds.generator(0)), torch.from_numpy(theirs), atol=1e-4
+    )
 
 
 def test_a_cluster_that_loses_its_points_keeps_its_centre(monkeypatch):
@@ -42,12 +48,27 @@ def test_representatives_are_one_of_each_cluster_and_the_nearest_to_its_centre()
 
 
 def test_duplicates_and_as_many_clusters_as_points():
-    assert sorted(kmeans.representatives(torch.ones(5, 3), 5, seeds.generator(0)).tolist()) == [0, 1, 2, 3, 4]
-    assert sorted(kmeans.representatives(POINTS[:6], 6, seeds.generator(0)).tolist()) == [0, 1, 2, 3, 4, 5]
+    assert sorted(kmeans.representatives(torch.ones(5, 3), 5, seeds.generator(0)).tolist()) == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert sorted(kmeans.representatives(POINTS[:6], 6, seeds.generator(0)).tolist()) == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
     with pytest.raises(ValueError, match="clusters must be between 1 and 5, got 6"):
         kmeans.kmeans(torch.ones(5, 3), 6, seeds.generator(0))
 
 
 def test_seed_gives_the_clusters():
-    first, again, other = (kmeans.representatives(POINTS, 20, seeds.generator(seed)).tolist() for seed in (1, 1, 2))
+    first, again, other = (
+        kmeans.representatives(POINTS, 20, seeds.generator(seed)).tolist() for seed in (1, 1, 2)
+    )
     assert first == again != other

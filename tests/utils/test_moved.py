@@ -1,4 +1,6 @@
-"""Import paths of version 0.1: they answer with the modules that have taken their place, and warn."""
+"""Import paths of version 0.1: they answer with the modules that have taken their place, and
+warn.
+"""
 
 import importlib
 import pickle
@@ -29,10 +31,14 @@ def test_import(old):
 
 
 def test_attribute():
-    with pytest.warns(DeprecationWarning, match="yoco.tables is yoco.experiments.tables now") as told:
+    with pytest.warns(
+        DeprecationWarning, match="yoco.tables is yoco.experiments.tables now"
+    ) as told:
         tables = yoco.tables
     assert tables is importlib.import_module("yoco.experiments.tables")
-    assert [warning.filename for warning in told] == [__file__], "the warning names the line that asks"
+    assert [warning.filename for warning in told] == [__file__], (
+        "the warning names the line that asks"
+    )
 
 
 def test_from_imports():
@@ -41,7 +47,10 @@ def test_from_imports():
     assert [warning.filename for warning in told] == [__file__]
     with pytest.warns(DeprecationWarning):
         from yoco import published
-    assert pivot.__module__ == "yoco.experiments.tables" and published.__name__ == "yoco.sets.published"
+    assert (
+        pivot.__module__ == "yoco.experiments.tables"
+        and published.__name__ == "yoco.sets.published"
+    )
 
 
 def test_pickles():

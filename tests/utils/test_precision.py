@@ -20,14 +20,21 @@ def other(monkeypatch):
 
 def test_the_environment_overrides_auto_alone(other, monkeypatch):
     assert device.choose_precision("auto", CPU) == other
-    assert [device.choose_precision(named, CPU) for named in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+    assert [device.choose_precision(named, CPU) for named in ("float32", "bfloat16")] == [
+        "float32",
+        "bfloat16",
+    ]
     monkeypatch.setenv("YOCO_PRECISION", "auto")
     assert device.choose_precision("auto", CPU) != other
 
 
 def test_a_bad_variable_is_named(monkeypatch):
     monkeypatch.setenv("YOCO_PRECISION", "bfloat")
-    with pytest.raises(ValueError, match=r"YOCO_PRECISION='bfloat' is unknown \(did you mean 'bfloat16'\?\); allowed: auto, float32, bfloat16"):
+    with pytest.raises(
+        ValueError,
+        match=r"YOCO_PRECISION='bfloat' is unknown \(did you mean 'bfloat16'\?\); allowed: auto, "
+        r"float32, bfloat16",
+    ):
         device.choose_precision("auto", CPU)
     assert device.choose_precision("float32", CPU) == "float32"
 
@@ -36,5 +43,7 @@ def test_workers_follow_it(toy, toy_set, other):
     options = {"seeds": (0, 1), "width": 4, "device": "cpu", "jobs": 2, "progress": False}
     recorded = dict(dynamics.record_many(toy_set, epochs=2, **options))
     assert {found.info["precision"] for found in recorded.values()} == {other}
-    table = evaluate.evaluate_many({"one": (toy.train_images[:6], toy.train_labels[:6])}, toy, epochs=1, **options)
+    table = evaluate.evaluate_many(
+        {"one": (toy.train_images[:6], toy.train_labels[:6])}, toy, epochs=1, **options
+    )
     assert set(table["precision"]) == {other}

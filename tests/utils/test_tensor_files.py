@@ -19,7 +19,15 @@ from yoco.experiments import study
 from yoco.training import resumable
 from yoco.utils import locks, tensor_files
 
-KIP = {"ipc": 2, "preset": "smoke", "iterations": 12, "kernel": "fc", "real_batch": 12, "precision": "float32", "progress": False}
+KIP = {
+    "ipc": 2,
+    "preset": "smoke",
+    "iterations": 12,
+    "kernel": "fc",
+    "real_batch": 12,
+    "precision": "float32",
+    "progress": False,
+}
 
 
 @pytest.fixture
@@ -31,7 +39,11 @@ def every_step(monkeypatch):
 def meanwhile(monkeypatch, number, act):
     """Have `act` happen before step `number` of KIP."""
     step = kip.KernelInducingPoints.step
-    monkeypatch.setattr(kip.KernelInducingPoints, "step", lambda self, n: (act() if n == number else None, step(self, n))[1])
+    monkeypatch.setattr(
+        kip.KernelInducingPoints,
+        "step",
+        lambda self, n: (act() if n == number else None, step(self, n))[1],
+    )
 
 
 def steps_in(checkpoint):
@@ -43,13 +55,19 @@ def test_a_full_disk_is_said_and_the_last_checkpoint_stays(toy, tmp_path, monkey
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     meanwhile(monkeypatch, 5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1])))
     try:
-        with pytest.raises(OSError, match="cannot write .*c.safetensors: .*what was there before is untouched"):
+        with pytest.raises(
+            OSError, match="cannot write .*c.safetensors: .*what was there before is untouched"
+        ):
             condense.condense(toy, "kip", checkpoint=tmp_path / "c.safetensors", **KIP)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert steps_in(tmp_path / "c.safetensors") == 5 and [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
+    assert steps_in(tmp_path / "c.safetensors") == 5 and [p.name for p in tmp_path.iterdir()] == [
+        "c.safetensors"
+    ]
     monkeypatch.undo()
-    assert condense.condense(toy, "kip", checkpoint=tmp_path / "c.safetensors", **KIP).info["finished"]
+    assert condense.condense(toy, "kip", checkpoint=tmp_path / "c.safetensors", **KIP).info[
+        "finished"
+    ]
 
 
 def test_a_folder_that_becomes_read_only_is_said(toy, monkeypatch, every_step):
@@ -61,10 +79,15 @@ def test_a_folder_that_becomes_read_only_is_said(toy, monkeypatch, every_step):
         os.seteuid(65534)
     try:
         (outer / "run").mkdir()
-        with pytest.raises(PermissionError, match="cannot write .*c.safetensors: Permission denied"):
+        with pytest.raises(
+            PermissionError, match="cannot write .*c.safetensors: Permission denied"
+        ):
             condense.condense(toy, "kip", checkpoint=outer / "run/c.safetensors", **KIP)
         assert steps_in(outer / "run/c.safetensors") == 3
-        with pytest.raises(PermissionError, match="cannot write .*d.safetensors"), locks.hold(outer / "run/d.safetensors"):
+        with (
+            pytest.raises(PermissionError, match="cannot write .*d.safetensors"),
+            locks.hold(outer / "run/d.safetensors"),
+        ):
             pass
     finally:
         os.seteuid(os.getuid())
@@ -75,7 +98,9 @@ def test_a_folder_that_becomes_read_only_is_said(toy, monkeypatch, every_step):
 def test_a_folder_that_vanishes_is_said(toy, tmp_path, monkeypatch, every_step):
     place = tmp_path / "run"
     meanwhile(monkeypatch, 4, lambda: shutil.rmtree(place))
-    with pytest.raises(FileNotFoundError, match="cannot write .*run/c.safetensors: No such file or directory"):
+    with pytest.raises(
+        FileNotFoundError, match="cannot write .*run/c.safetensors: No such file or directory"
+    ):
         condense.condense(toy, "kip", checkpoint=place / "c.safetensors", **KIP)
     assert not place.exists()
 
@@ -97,7 +122,12 @@ def held():
     started = []
 
     def hold(*paths):
-        process = subprocess.Popen([sys.executable, "-c", HOLD, *paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, *paths],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         started.append(process)
         assert process.stdout.readline() == "held\n"
         return process.pid
@@ -109,20 +139,52 @@ def held():
 
 
 def test_a_second_run_is_refused_naming_the_first(toy, toy_set, toy_dynamics, tmp_path, held):
-    paths = {name: tmp_path / name for name in ("c.safetensors", "d.safetensors", "results.csv", "condensed.safetensors", "dynamics")}
+    paths = {
+        name: tmp_path / name
+        for name in (
+            "c.safetensors",
+            "d.safetensors",
+            "results.csv",
+            "condensed.safetensors",
+            "dynamics",
+        )
+    }
     paths["expert"] = tmp_path / "expert-000.unfinished.safetensors"
     number = held(*paths.values())
     exact = {"precision": "float32", "progress": False}
     calls = {
         "c.safetensors": lambda path: condense.condense(toy, "kip", checkpoint=path, **KIP),
-        "d.safetensors": lambda path: dynamics.record(toy_set, epochs=2, seed=0, width=4, checkpoint=path, **exact),
-        "results.csv": lambda path: study.run(toy_set, toy, [toy_dynamics], methods=["yoco"], ipc_to=[1], epochs=1, width=4, results=path, **exact),
-        "condensed.safetensors": lambda path: workflow.get_condensed(tmp_path, "toy", lambda: toy, method="kip", **KIP),
-        "dynamics": lambda path: workflow.get_dynamics(tmp_path, toy_set, "toy", 0, epochs=2, width=4, **exact),
-        "expert": lambda path: mtt_experts.train_experts(toy, tmp_path, mtt_experts.ExpertSettings(epochs=2, width=4), count=1, **exact),
+        "d.safetensors": lambda path: dynamics.record(
+            toy_set, epochs=2, seed=0, width=4, checkpoint=path, **exact
+        ),
+        "results.csv": lambda path: study.run(
+            toy_set,
+            toy,
+            [toy_dynamics],
+            methods=["yoco"],
+            ipc_to=[1],
+            epochs=1,
+            width=4,
+            results=path,
+            **exact,
+        ),
+        "condensed.safetensors": lambda path: workflow.get_condensed(
+            tmp_path, "toy", lambda: toy, method="kip", **KIP
+        ),
+        "dynamics": lambda path: workflow.get_dynamics(
+            tmp_path, toy_set, "toy", 0, epochs=2, width=4, **exact
+        ),
+        "expert": lambda path: mtt_experts.train_experts(
+            toy, tmp_path, mtt_experts.ExpertSettings(epochs=2, width=4), count=1, **exact
+        ),
     }
     for name, call in calls.items():
-        with pytest.raises(BlockingIOError, match=f"{paths[name].name} is being worked on by process {number} on .* since .*wait for it"):
+        with pytest.raises(
+            BlockingIOError,
+            match=f"{paths[name].name} is being worked on by process {number} on .* since .*wait "
+            "for "
+            "it",
+        ):
             call(paths[name])
 
 
@@ -133,27 +195,53 @@ def test_a_lock_is_free_once_its_process_is_killed_or_done(tmp_path, held):
         pass
     os.kill(pid, 9)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    with locks.hold(path), pytest.raises(BlockingIOError, match=f"process {os.getpid()} on"), locks.hold(path):
+    with (
+        locks.hold(path),
+        pytest.raises(BlockingIOError, match=f"process {os.getpid()} on"),
+        locks.hold(path),
+    ):
         pass
     assert not list(tmp_path.iterdir())
 
 
-def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_state(toy, tmp_path, monkeypatch, every_step):
+def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_state(
+    toy, tmp_path, monkeypatch, every_step
+):
     real = kip.KernelInducingPoints.step
-    for bad, match in ((float("nan"), "loss is nan at step 11"), (float("inf"), "loss is inf at step 11"), (1e9, "exploded to 1e\\+09 at step 11")):
-        monkeypatch.setattr(kip.KernelInducingPoints, "step", lambda self, n, bad=bad: bad if n == 11 else real(self, n))
+    for bad, match in (
+        (float("nan"), "loss is nan at step 11"),
+        (float("inf"), ("loss is inf at step 11")),
+        (1e9, ("exploded to 1e\\+09 at step 11")),
+    ):
+        monkeypatch.setattr(
+            kip.KernelInducingPoints,
+            "step",
+            lambda self, n, bad=bad: bad if n == 11 else real(self, n),
+        )
         with pytest.raises(FloatingPointError, match=f"{match}.*settings: .*'method': 'kip'"):
             condense.condense(toy, "kip", checkpoint=tmp_path / "c.safetensors", **KIP)
         assert steps_in(tmp_path / "c.safetensors") == 11
     monkeypatch.setattr(kip.KernelInducingPoints, "step", real)
-    assert condense.condense(toy, "kip", checkpoint=tmp_path / "c.safetensors", **KIP).info["steps"] == 12
+    assert (
+        condense.condense(toy, "kip", checkpoint=tmp_path / "c.safetensors", **KIP).info["steps"]
+        == 12
+    )
 
 
 def test_training_that_diverges_says_the_epoch(toy_set, toy, tmp_path):
     from yoco.training.network import Optimiser
 
-    options = {"epochs": 4, "width": 4, "optimiser": Optimiser(lr=1e30), "precision": "float32", "progress": False, "seed": 0}
-    with pytest.raises(FloatingPointError, match="weights are not finite after epoch 2 .seed 0, Protocol"):
+    options = {
+        "epochs": 4,
+        "width": 4,
+        "optimiser": Optimiser(lr=1e30),
+        "precision": "float32",
+        "progress": False,
+        "seed": 0,
+    }
+    with pytest.raises(
+        FloatingPointError, match="weights are not finite after epoch 2 .seed 0, Protocol"
+    ):
         dynamics.record(toy_set, checkpoint=tmp_path / "d.safetensors", **options)
 
 
@@ -161,8 +249,12 @@ def test_a_checkpoint_of_other_shapes_is_refused(toy, tmp_path):
     path = tmp_path / "c.safetensors"
     condense.condense(toy, "kip", checkpoint=path, time_budget=0.0, **KIP)
     tensors, info = tensor_files.load_tensors(path, "checkpoint")
-    tensor_files.save_tensors(path, "checkpoint", {**tensors, "generator": torch.zeros(3, dtype=torch.uint8)}, info)
-    with pytest.raises(ValueError, match="c.safetensors is damaged: its state does not fit these settings"):
+    tensor_files.save_tensors(
+        path, "checkpoint", {**tensors, "generator": torch.zeros(3, dtype=torch.uint8)}, info
+    )
+    with pytest.raises(
+        ValueError, match="c.safetensors is damaged: its state does not fit these settings"
+    ):
         condense.condense(toy, "kip", checkpoint=path, **KIP)
 
 
@@ -175,17 +267,39 @@ def test_files_have_the_permissions_of_the_user_s_umask(tmp_path):
 
 
 def test_a_run_s_recording_that_was_broken_off_goes_on(toy_set, tmp_path, monkeypatch, every_step):
-    """Also where the paper's settings are asked for by None, and with a recording by other arguments in between."""
-    arguments = {"epochs": 6, "width": 4, "top_k": None, "windows": None, "precision": "float32", "jobs": 1, "progress": False}
-    whole = dynamics.record(toy_set, seed=0, **{name: value for name, value in arguments.items() if name != "jobs"})
+    """Also where the paper's settings are asked for by None, and with a recording by other
+    arguments in between.
+    """
+    arguments = {
+        "epochs": 6,
+        "width": 4,
+        "top_k": None,
+        "windows": None,
+        "precision": "float32",
+        "jobs": 1,
+        "progress": False,
+    }
+    whole = dynamics.record(
+        toy_set, seed=0, **{name: value for name, value in arguments.items() if name != "jobs"}
+    )
     step, epochs = recorder._Recording.step, []
-    monkeypatch.setattr(recorder._Recording, "step", lambda self, n: pytest.fail("killed") if n == 4 else step(self, n))
+    monkeypatch.setattr(
+        recorder._Recording,
+        "step",
+        lambda self, n: pytest.fail("killed") if n == 4 else step(self, n),
+    )
     with pytest.raises(pytest.fail.Exception):
         workflow.get_dynamics(tmp_path, toy_set, "toy", 0, **arguments)
-    monkeypatch.setattr(recorder._Recording, "step", lambda self, n: (epochs.append(n), step(self, n))[1])
+    monkeypatch.setattr(
+        recorder._Recording, "step", lambda self, n: (epochs.append(n), step(self, n))[1]
+    )
     workflow.get_dynamics(tmp_path, toy_set, "toy", 0, **{**arguments, "epochs": 2})
     (tmp_path / "dynamics.safetensors").unlink()
     assert epochs == [0, 1]
     rest = workflow.get_dynamics(tmp_path, toy_set, "toy", 0, **arguments)
-    assert epochs == [0, 1, 4, 5] and torch.equal(rest.logits, whole.logits) and torch.equal(rest.features, whole.features)
+    assert (
+        epochs == [0, 1, 4, 5]
+        and torch.equal(rest.logits, whole.logits)
+        and torch.equal(rest.features, whole.features)
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["dynamics.safetensors"]

@@ -25,13 +25,36 @@ def author_s(tmp_path):
 
 def test_04_prunes_a_published_set_by_its_path(author_s, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("YOCO_RUNS", str(tmp_path / "runs"))
-    few = ["-p", "epochs", "2", "-p", "dynamics", "1", "-p", "ipc_to", "1", "-p", "methods", "random,yoco"]
+    few = [
+        "-p",
+        "epochs",
+        "2",
+        "-p",
+        "dynamics",
+        "1",
+        "-p",
+        "ipc_to",
+        "1",
+        "-p",
+        "methods",
+        "random,yoco",
+    ]
     assert cli.main(["study", "-p", "set_path", str(author_s), *few]) == 0
     run = tmp_path / "runs/digits"
     table, kept = pd.read_csv(run / "table2.csv"), CondensedSet.load(run / "condensed.safetensors")
-    assert set(table.method) == {"random", "yoco"} and set(table.condensation) == {"datm"}, "no dream beside it"
-    assert kept.soft and not kept.bounded and kept.classes == data.load("digits").classes and kept.info["dataset"] == "digits"
-    assert "images_best.pt: images with labels_best.pt beside them, taken for datm's" in capsys.readouterr().out
+    assert set(table.method) == {"random", "yoco"} and set(table.condensation) == {"datm"}, (
+        "no dream beside it"
+    )
+    assert (
+        kept.soft
+        and not kept.bounded
+        and kept.classes == data.load("digits").classes
+        and kept.info["dataset"] == "digits"
+    )
+    assert (
+        "images_best.pt: images with labels_best.pt beside them, taken for datm's"
+        in capsys.readouterr().out
+    )
     first = table.accuracy.tolist()
     assert cli.main(["study", "-p", "set_path", str(author_s), *few]) == 0
     assert pd.read_csv(run / "table2.csv").accuracy.tolist() == first
@@ -42,13 +65,24 @@ def test_04_prunes_a_published_set_by_its_path(author_s, tmp_path, monkeypatch, 
 
 def test_a_set_of_yoco_s_own(toy_set, toy, tmp_path):
     path = toy_set.save(tmp_path / "mine.safetensors")
-    assert given_set.take(tmp_path / "run/condensed.safetensors", path, toy).fingerprint == toy_set.fingerprint
-    assert workflow.get_condensed(tmp_path / "run", "toy", lambda: toy, path=str(path), ipc=99).ipc == 5
+    assert (
+        given_set.take(tmp_path / "run/condensed.safetensors", path, toy).fingerprint
+        == toy_set.fingerprint
+    )
+    assert (
+        workflow.get_condensed(tmp_path / "run", "toy", lambda: toy, path=str(path), ipc=99).ipc
+        == 5
+    )
 
 
 def test_a_set_that_does_not_fit_the_data_is_refused_before_it_is_kept(toy_set, tmp_path):
     path = toy_set.save(tmp_path / "mine.safetensors")
-    with pytest.raises(ValueError, match=r"set_path=.*mine.safetensors' holds a set of .channels, size, classes. .3, 16, 3., toy has .3, 8, 3."):
+    with pytest.raises(
+        ValueError,
+        match=r"set_path=.*mine.safetensors' holds a set of .channels, size, classes. .3, 16, 3., "
+        r"toy "
+        r"has .3, 8, 3.",
+    ):
         given_set.take(tmp_path / "kept.safetensors", path, make_data(size=8))
     assert not (tmp_path / "kept.safetensors").exists()
     with pytest.raises(FileNotFoundError, match="no file at"):
@@ -57,10 +91,16 @@ def test_a_set_that_does_not_fit_the_data_is_refused_before_it_is_kept(toy_set, 
 
 def test_statistics_are_the_authors_or_those_of_the_data(tmp_path):
     real = make_data(channels=3)
-    torch.save([real.train_images[:: 24 // 2].float() / 255, real.train_labels[:: 24 // 2]], tmp_path / "data.pt")
+    torch.save(
+        [real.train_images[:: 24 // 2].float() / 255, real.train_labels[:: 24 // 2]],
+        tmp_path / "data.pt",
+    )
     assert given_set.take(tmp_path / "a.safetensors", tmp_path / "data.pt", real).mean == real.mean
     named = replace(real, name="folder:cifar10")
-    assert given_set.take(tmp_path / "b.safetensors", tmp_path / "data.pt", named).mean == data.CIFAR_MEAN
+    assert (
+        given_set.take(tmp_path / "b.safetensors", tmp_path / "data.pt", named).mean
+        == data.CIFAR_MEAN
+    )
 
 
 def test_only_the_run_s_own_set_is_read_from_the_path():

@@ -6,7 +6,9 @@ from yoco.workflow import parameters
 
 
 def namespace(notebook="04_pruning", injected="", **values):
-    defaults = {name: field.default for name, field in parameters.NOTEBOOKS[notebook].model_fields.items()}
+    defaults = {
+        name: field.default for name, field in parameters.NOTEBOOKS[notebook].model_fields.items()
+    }
     return {**defaults, **values, "In": ["", "dataset = 'digits'", injected, "check(...)"]}
 
 
@@ -15,15 +17,29 @@ def test_defaults_are_valid_and_scale_follows_the_dataset():
         parameters.check(name, namespace(name))
     assert parameters.validated("01_condensation", {}).scale == "smoke"
     assert parameters.validated("01_condensation", {"dataset": "cifar10"}).scale == "laptop"
-    assert parameters.validated("01_condensation", {"dataset": "cifar10", "preset": "paper"}).training(32)["epochs"] == 1000
+    assert (
+        parameters.validated("01_condensation", {"dataset": "cifar10", "preset": "paper"}).training(
+            32
+        )["epochs"]
+        == 1000
+    )
     assert parameters.validated("01_condensation", {"dataset": "imagenet10"}).training(224) == {
-        "epochs": 200, "protocol": "even", "augmentation": "dsa", "model": "resnet10ap", "width": None, "batch_size": 64, "precision": "auto",
+        "epochs": 200,
+        "protocol": "even",
+        "augmentation": "dsa",
+        "model": "resnet10ap",
+        "width": None,
+        "batch_size": 64,
+        "precision": "auto",
     }
 
 
 def test_a_misspelt_papermill_parameter_is_an_error_that_suggests():
-    injected = '# Parameters\nipcto = [1]\nseed = 3\n'
-    with pytest.raises(ValueError, match="parameter='ipcto' is unknown .did you mean 'ipc_to'.*allowed: dataset, root"):
+    injected = "# Parameters\nipcto = [1]\nseed = 3\n"
+    with pytest.raises(
+        ValueError,
+        match="parameter='ipcto' is unknown .did you mean 'ipc_to'.*allowed: dataset, root",
+    ):
         parameters.check("04_pruning", namespace(injected=injected, ipcto=[1], seed=3))
 
 
@@ -31,16 +47,19 @@ def test_other_names_of_a_session_are_none_of_our_business():
     assert parameters.check("04_pruning", namespace(my_own_variable=1)).seed == 0
 
 
-@pytest.mark.parametrize("values, match", [
-    ({"seed": "abc"}, "seed='abc': Input should be a valid integer"),
-    ({"ipc": 0}, "ipc=0: Input should be greater than or equal to 1"),
-    ({"model": "resnet10"}, "model='resnet10' has batch norm.*allowed: convnet, resnet10ap"),
-    ({"preset": "huge"}, "preset='huge' is unknown; allowed: paper, laptop, smoke"),
-    ({"methods": ["yocco"]}, "04_pruning: methods='yocco' is unknown .did you mean 'yoco'"),
-    ({"ipc_to": []}, "ipc_to=..: List should have at least 1 item"),
-    ({"time_budget": -1}, "time_budget=-1"),
-    ({"seed": 1.5, "ipc": None}, "seed=1.5.*ipc=None"),
-])
+@pytest.mark.parametrize(
+    "values, match",
+    [
+        ({"seed": "abc"}, "seed='abc': Input should be a valid integer"),
+        ({"ipc": 0}, "ipc=0: Input should be greater than or equal to 1"),
+        ({"model": "resnet10"}, "model='resnet10' has batch norm.*allowed: convnet, resnet10ap"),
+        ({"preset": "huge"}, "preset='huge' is unknown; allowed: paper, laptop, smoke"),
+        ({"methods": ["yocco"]}, "04_pruning: methods='yocco' is unknown .did you mean 'yoco'"),
+        ({"ipc_to": []}, "ipc_to=..: List should have at least 1 item"),
+        ({"time_budget": -1}, "time_budget=-1"),
+        ({"seed": 1.5, "ipc": None}, "seed=1.5.*ipc=None"),
+    ],
+)
 def test_wrong_values_say_what_is_allowed(values, match):
     with pytest.raises(ValueError, match=match) as error:
         parameters.check("04_pruning", namespace(**values))
@@ -48,27 +67,57 @@ def test_wrong_values_say_what_is_allowed(values, match):
 
 
 def test_defaults_that_the_preset_decides_and_those_that_are_all_there_is():
-    smoke, laptop = parameters.validated("04_pruning", {}), parameters.validated("04_pruning", {"dataset": "cifar10", "ipc_to": None})
-    assert (smoke.ipc_to, smoke.dynamics, laptop.ipc_to, laptop.dynamics) == ([1, 2], 2, [1, 2, 5], 3)
-    assert smoke.methods == compared() and parameters.validated("05_ablations", {}).compare == list(CONDENSATIONS)
+    smoke, laptop = (
+        parameters.validated("04_pruning", {}),
+        parameters.validated("04_pruning", {"dataset": "cifar10", "ipc_to": None}),
+    )
+    assert (smoke.ipc_to, smoke.dynamics, laptop.ipc_to, laptop.dynamics) == (
+        [1, 2],
+        2,
+        [1, 2, 5],
+        3,
+    )
+    assert smoke.methods == compared() and parameters.validated("05_ablations", {}).compare == list(
+        CONDENSATIONS
+    )
     told = {row.name: row for row in parameters.described()["04_pruning"]}
     assert told["ipc_to"] == ("ipc_to", "whole numbers", "1, 2, 5; 1, 2 in smoke", "budgets, IPC_T")
-    assert told["methods"].default == "all" and told["methods"].meaning == f"pruning methods; allowed: {', '.join(METHODS)}"
+    assert told["methods"].default == "all" and told["methods"].meaning == (
+        f"pruning methods; allowed: {', '.join(METHODS)}"
+    )
     assert all(row.meaning and row.type for rows in parameters.described().values() for row in rows)
 
 
 def test_command_line_text_becomes_typed():
-    chosen = parameters.validated("04_pruning", {"ipc_to": "1, 2,5", "seed": "3", "methods": "yoco,random", "time_budget": "1.5"})
-    assert (chosen.ipc_to, chosen.seed, chosen.methods, chosen.time_budget) == ([1, 2, 5], 3, ["yoco", "random"], 1.5)
+    chosen = parameters.validated(
+        "04_pruning",
+        {"ipc_to": "1, 2,5", "seed": "3", "methods": "yoco,random", "time_budget": "1.5"},
+    )
+    assert (chosen.ipc_to, chosen.seed, chosen.methods, chosen.time_budget) == (
+        [1, 2, 5],
+        3,
+        ["yoco", "random"],
+        1.5,
+    )
     assert parameters.validated("04_pruning", {"ipc_to": 2}).ipc_to == [2]
-    nested = [parameters.validated("01_condensation", {"nested": given}).nested for given in ("True", True, "1, 2", 1, "1", None)]
+    nested = [
+        parameters.validated("01_condensation", {"nested": given}).nested
+        for given in ("True", True, "1, 2", 1, "1", None)
+    ]
     assert nested == [True, True, [1, 2], [1], [1], None] and nested[3] is not True
 
 
 def test_epochs_at_each_budget():
-    chosen = parameters.validated("04_pruning", {"epochs": "7", "epochs_to": "1000,300", "ipc_to": "1,5", "seed": 2, "seeds": 2})
+    chosen = parameters.validated(
+        "04_pruning",
+        {"epochs": "7", "epochs_to": "1000,300", "ipc_to": "1,5", "seed": 2, "seeds": 2},
+    )
     schedule = chosen.schedule(32)
-    assert schedule["epochs"] == {1: 1000, 5: 300} and list(schedule["seeds"]) == [2, 3] and chosen.recording(32)["epochs"] == 7
+    assert (
+        schedule["epochs"] == {1: 1000, 5: 300}
+        and list(schedule["seeds"]) == [2, 3]
+        and chosen.recording(32)["epochs"] == 7
+    )
     assert parameters.validated("04_pruning", {"epochs": 7}).schedule(32)["epochs"] == 7
     with pytest.raises(ValueError, match="epochs_to must hold as many numbers as ipc_to, 2, got 1"):
         parameters.validated("04_pruning", {"epochs_to": [4]})
@@ -76,20 +125,49 @@ def test_epochs_at_each_budget():
 
 
 def test_settings_for_another_method_are_those_it_has():
-    chosen = parameters.validated("05_ablations", {"outer_loops": 3, "factor": 4, "width": 8, "time_budget": 5, "ipc": 2})
+    chosen = parameters.validated(
+        "05_ablations", {"outer_loops": 3, "factor": 4, "width": 8, "time_budget": 5, "ipc": 2}
+    )
     common = {"preset": "smoke", "ipc": 2, "seed": 0, "precision": "auto", "time_budget": 5}
-    assert chosen.condensation() == {**common, "method": "idc", "factor": 4, "outer_loops": 3, "width": 8}
+    assert chosen.condensation() == {
+        **common,
+        "method": "idc",
+        "factor": 4,
+        "outer_loops": 3,
+        "width": 8,
+    }
     assert chosen.condensation("dsa") == {**common, "method": "dsa", "outer_loops": 3, "width": 8}
-    fast = parameters.validated("01_condensation", {"method": "ncfm", "pool_epochs": 2, "iterations": 3, "nested": "1,2"})
-    assert fast.condensation()["nested"] == [1, 2] and "nested" not in fast.condensation("idc") and "nested" not in fast.packing()
-    assert fast.packing()["pool_epochs"] == 2 and "pool_epochs" not in fast.condensation("mtt") and fast.condensation("kip")["iterations"] == 3
-    assert chosen.condensation("mtt") == {**common, "method": "mtt", "width": 8} and chosen.condensation("kip") == {**common, "method": "kip"}
+    fast = parameters.validated(
+        "01_condensation", {"method": "ncfm", "pool_epochs": 2, "iterations": 3, "nested": "1,2"}
+    )
+    assert (
+        fast.condensation()["nested"] == [1, 2]
+        and "nested" not in fast.condensation("idc")
+        and "nested" not in fast.packing()
+    )
+    assert (
+        fast.packing()["pool_epochs"] == 2
+        and "pool_epochs" not in fast.condensation("mtt")
+        and fast.condensation("kip")["iterations"] == 3
+    )
+    assert chosen.condensation("mtt") == {
+        **common,
+        "method": "mtt",
+        "width": 8,
+    } and chosen.condensation("kip") == {**common, "method": "kip"}
 
 
 def test_early_dynamics_hold_what_the_ablations_and_the_paper_s_settings_read():
-    chosen = parameters.validated("05_ablations", {"top_k": "2", "within": "60,300", "epochs": 1000})
+    chosen = parameters.validated(
+        "05_ablations", {"top_k": "2", "within": "60,300", "epochs": 1000}
+    )
     early = chosen.early(32, "clean")
-    assert (early["until"], early["top_k"], early["windows"], early["record_on"]) == (300, 10, [10, 50, 60, 100, 200, 300], "clean")
+    assert (early["until"], early["top_k"], early["windows"], early["record_on"]) == (
+        300,
+        10,
+        [10, 50, 60, 100, 200, 300],
+        "clean",
+    )
     assert parameters.validated("05_ablations", {"epochs": 20}).early(32)["until"] == 20
 
 

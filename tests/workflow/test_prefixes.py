@@ -15,7 +15,8 @@ def digits():
 
 
 def chosen(**values):
-    short = {"ipc_to": [1], "dynamics": 1, "prefix_epochs": 1, "dynamics_epochs": 20}  # the zoo's dynamics have 20 epochs
+    # the zoo's dynamics have 20 epochs
+    short = {"ipc_to": [1], "dynamics": 1, "prefix_epochs": 1, "dynamics_epochs": 20}
     return parameters.validated("04_pruning", {**short, **values})
 
 
@@ -28,21 +29,31 @@ def test_the_sets_are_the_run_s_own_or_the_zoo_s(digits, tmp_path, capsys):
     both = {"flat": flat.fingerprint, "nested": nested.fingerprint}
     beside = prefixes.get_sets(tmp_path / "idc", idc, digits, chosen())
     assert fingerprints(beside) == both and list(beside) == ["flat", "nested"]
-    assert [folder.name for folder, _ in beside.values()] == ["ncfm", "nested"] and "from the zoo: ncfm" in capsys.readouterr().out
+    assert [folder.name for folder, _ in beside.values()] == ["ncfm", "nested"] and (
+        "from the zoo: ncfm"
+    ) in capsys.readouterr().out
     for own, kind in ((flat, "flat"), (nested, "nested")):
         found = prefixes.get_sets(tmp_path / kind, own, digits, chosen(method="ncfm"))
         assert fingerprints(found) == both and found[kind] == (tmp_path / kind, own)
 
 
 def test_without_a_nested_set_there_is_nothing_to_compare(toy, toy_set, tmp_path):
-    assert prefixes.get_sets(tmp_path, toy_set, toy, chosen()) == {} and not list(tmp_path.iterdir())
+    assert prefixes.get_sets(tmp_path, toy_set, toy, chosen()) == {} and not list(
+        tmp_path.iterdir()
+    )
 
 
 def test_results_tell_yoco_s_choices_from_prefixes_and_are_kept(digits, tmp_path, monkeypatch):
     idc = zoo.load("digits-idc-ipc10")
     table = prefixes.get_results(tmp_path, idc, digits, chosen())
-    assert table["method"].tolist() == ["YOCO, flat", "YOCO, nested", "Prefix, nested"] and table["accuracy"].between(0, 100).all()
-    assert pd.read_csv(tmp_path / "prefixes.csv").fingerprint.tolist() == table.fingerprint.tolist() and table.fingerprint.is_unique
+    assert (
+        table["method"].tolist() == ["YOCO, flat", "YOCO, nested", "Prefix, nested"]
+        and table["accuracy"].between(0, 100).all()
+    )
+    assert (
+        pd.read_csv(tmp_path / "prefixes.csv").fingerprint.tolist() == table.fingerprint.tolist()
+        and table.fingerprint.is_unique
+    )
     monkeypatch.setattr(recordings, "record_many", lambda *a, **k: pytest.fail("recorded again"))
     monkeypatch.setattr(study, "accuracies", lambda *a, **k: pytest.fail("trained again"))
     assert prefixes.get_results(tmp_path, idc, digits, chosen()).equals(table)
@@ -50,7 +61,11 @@ def test_results_tell_yoco_s_choices_from_prefixes_and_are_kept(digits, tmp_path
 
 def test_the_zoo_s_nested_set_is_ranked_as_it_is():
     nested = zoo.load("digits-nested-ipc10")
-    assert nested.method == "ncfm" and nested.info["nested"] == [1, 2, 3, 5, 7, 10] and nested.info["finished"]
+    assert (
+        nested.method == "ncfm"
+        and nested.info["nested"] == [1, 2, 3, 5, 7, 10]
+        and nested.info["finished"]
+    )
     images, labels = prune.prune(nested, None, "prefix", 2).subset(nested)
     ranked = nested.rank().take(ipc=2)
     assert torch.equal(ranked[1], labels) and (ranked[0] - images).abs().max() < 1e-6
@@ -59,5 +74,7 @@ def test_the_zoo_s_nested_set_is_ranked_as_it_is():
 def test_a_study_of_a_nested_set_has_a_row_for_its_prefixes(digits, tmp_path):
     few = chosen(method="ncfm", methods=["random"], also=[], epochs=1)
     for name, methods in (("nested", ["random", "prefix"]), ("ncfm", ["random"])):
-        results = workflow.get_results(tmp_path / name, zoo.load(f"digits-{name}-ipc10"), digits, few)
+        results = workflow.get_results(
+            tmp_path / name, zoo.load(f"digits-{name}-ipc10"), digits, few
+        )
         assert results["method"].tolist() == methods

@@ -1,4 +1,6 @@
-"""Sweeps: a grid of notebooks, each point in a folder of its own; what is finished is not run again."""
+"""Sweeps: a grid of notebooks, each point in a folder of its own; what is finished is not run
+again.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +15,8 @@ from yoco.utils import device
 from yoco.workflow import sweep
 
 PARAMETERS = 'seed = 0\nmethod = "idc"\nipc_to = [1]\nrun_dir = None'
-# what it does is in its log; `$OUT/once`: the first point kills the process that runs it; `$OUT/bad`: seed 1 fails
+# what it does is in its log; `$OUT/once`: the first point kills the process that runs it;
+# `$OUT/bad`: seed 1 fails
 WORK = """
 import os, pathlib, signal, time
 run = pathlib.Path(run_dir)
@@ -47,22 +50,49 @@ def log(out: Path) -> list[str]:
     return sorted((out / "log").read_text().splitlines())
 
 
-def test_a_failed_point_leaves_the_others_and_is_all_that_the_next_start_runs(notebook, tmp_path, capsys):
+def test_a_failed_point_leaves_the_others_and_is_all_that_the_next_start_runs(
+    notebook, tmp_path, capsys
+):
     out = tmp_path / "out"
     out.mkdir()
     (out / "bad").touch()
-    command = ["sweep", str(notebook), "-p", "seed", "1,0", "-p", "ipc_to", "2,5", "--out", str(out), "--jobs", "1"]
+    command = [
+        "sweep",
+        str(notebook),
+        "-p",
+        "seed",
+        "1,0",
+        "-p",
+        "ipc_to",
+        "2,5",
+        "--out",
+        str(out),
+        "--jobs",
+        "1",
+    ]
     assert cli.main(command) == 1
     assert "yoco: failed: seed=1: ValueError: the last of which counts" in capsys.readouterr().err
     table = pd.read_csv(out / "sweep.csv")
     assert table.seed.tolist() == [1, 0, 0] and table.status.tolist() == ["failed", "done", "done"]
-    assert table.error[0] == "ValueError: the last of which counts" and "table_method" not in table.columns
-    assert table.method.tolist()[1:] == ["yoco", "random"] and ",yoco,2,0.5\n" in (out / "sweep.csv").read_text()
+    assert (
+        table.error[0] == "ValueError: the last of which counts"
+        and "table_method" not in table.columns
+    )
+    assert (
+        table.method.tolist()[1:] == ["yoco", "random"]
+        and ",yoco,2,0.5\n" in (out / "sweep.csv").read_text()
+    )
     (out / "bad").unlink()
     assert cli.main(command) == 0 and cli.main(command) == 0
-    assert [line.split()[0] for line in log(out)] == ["0", "1", "1"], "a finished point is not run again"
+    assert [line.split()[0] for line in log(out)] == ["0", "1", "1"], (
+        "a finished point is not run again"
+    )
     table = pd.read_csv(out / "sweep.csv")
-    assert set(table.status) == {"done"} and table["mean"].tolist() == [1.5, 0.25, 0.5, 0.25] and table.seconds.min() > 0
+    assert (
+        set(table.status) == {"done"}
+        and table["mean"].tolist() == [1.5, 0.25, 0.5, 0.25]
+        and table.seconds.min() > 0
+    )
     folders = [path for path in out.iterdir() if path.is_dir()]
     assert sorted(path.name.split("-")[0] for path in folders) == ["seed=0", "seed=1"]
     assert all((path / "04_pruning.ipynb").is_file() for path in folders)
@@ -74,13 +104,21 @@ def test_a_failed_point_leaves_the_others_and_is_all_that_the_next_start_runs(no
 
 
 @pytest.mark.slow
-def test_points_run_side_by_side_with_a_thread_each_and_one_whose_process_is_killed_runs_again(notebook, tmp_path, monkeypatch):
+def test_points_run_side_by_side_with_a_thread_each_and_one_whose_process_is_killed_runs_again(
+    notebook, tmp_path, monkeypatch
+):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     out = tmp_path / "out"
     out.mkdir()
     (out / "once").touch()
-    table = sweep.run(sweep.points([notebook], [("seed", "0,1"), ("method", "dream")], out), out, jobs=2)
-    assert table.status.tolist() == ["done"] * 4 and table["mean"].tolist() == [0.5, 0.25, 1.5, 0.25] and list(table.columns[:1]) == ["seed"]
+    table = sweep.run(
+        sweep.points([notebook], [("seed", "0,1"), ("method", "dream")], out), out, jobs=2
+    )
+    assert (
+        table.status.tolist() == ["done"] * 4
+        and table["mean"].tolist() == [0.5, 0.25, 1.5, 0.25]
+        and list(table.columns[:1]) == ["seed"]
+    )
     assert log(out) == ["0 dream [1] 1", "0 dream [1] 1", "1 dream [1] 1"]
 
 
@@ -89,37 +127,82 @@ def test_a_swept_parameter_keeps_its_name_beside_the_table_s_columns(tmp_path):
     grid[0].folder.mkdir()
     (grid[0].folder / "table.csv").write_text("method,ipc_to\nyoco,1\n")
     table = sweep._write(grid, [sweep.Outcome("done", 2.0), sweep.Outcome()], tmp_path)
-    assert table.method.tolist() == ["idc", "dream"] and table.table_method[0] == "yoco" and table.status[1] == "pending"
+    assert (
+        table.method.tolist() == ["idc", "dream"]
+        and table.table_method[0] == "yoco"
+        and table.status[1] == "pending"
+    )
 
 
 def test_commas_part_values_and_semicolons_lists():
-    given = [("seed", "0, 1"), ("ipc_to", "1,2,5"), ("methods", "yoco,random;yoco;"), ("dataset", "folder:/a,b;"), ("also", "")]
+    given = [
+        ("seed", "0, 1"),
+        ("ipc_to", "1,2,5"),
+        ("methods", "yoco,random;yoco;"),
+        ("dataset", "folder:/a,b;"),
+        ("also", ""),
+    ]
     assert sweep.choices(["04_pruning"], given) == {
-        "seed": ["0", "1"], "ipc_to": ["1,2,5"], "methods": ["yoco,random", "yoco"], "dataset": ["folder:/a,b"], "also": [""],
+        "seed": ["0", "1"],
+        "ipc_to": ["1,2,5"],
+        "methods": ["yoco,random", "yoco"],
+        "dataset": ["folder:/a,b"],
+        "also": [""],
     }
-    grid = sweep.points([Path("x/01_condensation.ipynb"), Path("x/04_pruning.ipynb")], [("ipc_to", "1,2;3"), ("width", "none,8")], Path("/out"))
-    assert [str(point) for point in grid] == ["ipc_to=1,2, width=none", "ipc_to=1,2, width=8", "ipc_to=3, width=none", "ipc_to=3, width=8"]
+    grid = sweep.points(
+        [Path("x/01_condensation.ipynb"), Path("x/04_pruning.ipynb")],
+        [("ipc_to", "1,2;3"), ("width", "none,8")],
+        Path("/out"),
+    )
+    assert [str(point) for point in grid] == [
+        "ipc_to=1,2, width=none",
+        "ipc_to=1,2, width=8",
+        "ipc_to=3, width=none",
+        "ipc_to=3, width=8",
+    ]
     first, second = grid[0].notebooks.values()
-    assert first == {"width": None, "run_dir": str(grid[0].folder)} and second == {**first, "ipc_to": [1, 2]}
-    assert grid[1].folder.name.startswith("ipc_to=1-2,width=8-") and len({point.folder for point in grid}) == 4
+    assert first == {"width": None, "run_dir": str(grid[0].folder)} and second == {
+        **first,
+        "ipc_to": [1, 2],
+    }
+    assert (
+        grid[1].folder.name.startswith("ipc_to=1-2,width=8-")
+        and len({point.folder for point in grid}) == 4
+    )
 
 
-@pytest.mark.parametrize("arguments, error", [
-    (["04", "-p", "sed", "1,2"], "parameter='sed' is unknown (did you mean 'seed'?)"),
-    (["04", "-p", "seed", "1,many"], "seed='many'"),
-    (["04", "-p", "seed", "1,1"], "points of the grid must all differ"),
-    (["04", "-p", "seed", "1", "-p", "seed", "2"], "parameters must all differ, got 'seed' more than once"),
-    (["04", "-p", "run_dir", "x"], "parameter run_dir: each point of a sweep has a folder of its own"),
-    (["04", "-p", "ipc_to", "1,2;2,2"], "they must all differ, got 2 more than once"),
-    (["04_prunig.ipynb"], "notebook='04_prunig' is unknown (did you mean '04_pruning'?)"),
-    (["04", "--folder", "nowhere"], "no notebook at 04 or nowhere/04_pruning.ipynb"),
-    (["04", "--jobs", "0"], "jobs must be at least 1, got 0"),
-    (["04", "--backend", "dask"], "--backend dask is gone; on a cluster, call yoco.workflow.sweep.run"),
-])
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        (["04", "-p", "sed", "1,2"], "parameter='sed' is unknown (did you mean 'seed'?)"),
+        (["04", "-p", "seed", "1,many"], "seed='many'"),
+        (["04", "-p", "seed", "1,1"], "points of the grid must all differ"),
+        (
+            ["04", "-p", "seed", "1", "-p", "seed", "2"],
+            ("parameters must all differ, got 'seed' more than once"),
+        ),
+        (
+            ["04", "-p", "run_dir", "x"],
+            ("parameter run_dir: each point of a sweep has a folder of its own"),
+        ),
+        (["04", "-p", "ipc_to", "1,2;2,2"], "they must all differ, got 2 more than once"),
+        (["04_prunig.ipynb"], "notebook='04_prunig' is unknown (did you mean '04_pruning'?)"),
+        (["04", "--folder", "nowhere"], "no notebook at 04 or nowhere/04_pruning.ipynb"),
+        (["04", "--jobs", "0"], "jobs must be at least 1, got 0"),
+        (
+            ["04", "--backend", "dask"],
+            ("--backend dask is gone; on a cluster, call yoco.workflow.sweep.run"),
+        ),
+    ],
+)
 def test_bad_sweeps_are_one_line_and_status_2_before_any_work(arguments, error, tmp_path, capsys):
     assert cli.main(["sweep", *arguments, "--out", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
-    assert error in captured.err and len(captured.err.splitlines()) == 1 and not (tmp_path / "out").exists()
+    assert (
+        error in captured.err
+        and len(captured.err.splitlines()) == 1
+        and not (tmp_path / "out").exists()
+    )
 
 
 def test_a_kernel_sees_its_worker_s_gpu(monkeypatch):

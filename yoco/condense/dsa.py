@@ -1,4 +1,6 @@
-"""DSA: gradient matching of every layer by the cosine of its rows, under one siamese augmentation a step (design §6)."""
+"""DSA: gradient matching of every layer by the cosine of its rows, under one siamese augmentation a
+step (design §6).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +18,19 @@ from yoco.training import timing
 from yoco.utils import checks
 
 OUTER = 1000  # fresh networks, in the published code
-LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # ipc: image steps a network, epochs after each
+# ipc: image steps a network, epochs after each
+LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 IMAGE_LR = 0.1  # on normalised images
 
 
 @dataclass(frozen=True)
 class DsaSettings(MatchingSettings):
-    """Settings of DSA. image_lr is of normalised images: a pixel in 0..1 moves by image_lr · std² · its gradient."""
+    """Settings of DSA. image_lr is of normalised images: a pixel in 0..1 moves by image_lr · std² ·
+    its gradient.
+    """
 
-    network_epochs: int = 50  # on the condensed images, after each image step but the network's last
+    # on the condensed images, after each image step but the network's last
+    network_epochs: int = 50
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,18 +41,34 @@ class DsaSettings(MatchingSettings):
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> DsaSettings:
-    """DSA's preset for images of side `size`; the loops of the nearest IPC that the authors give settings for.
+    """DSA's preset for images of side `size`; the loops of the nearest IPC that the authors give
+    settings for.
 
     Raises ValueError at an unknown preset, setting or value.
     """
     checks.one_of("preset", preset, PRESETS)
     inner, epochs = LOOPS[min(LOOPS, key=lambda given: abs(given - ipc))]
-    shared: dict[str, Any] = {"model": default_model(size), "distance": "cosine", "image_lr": IMAGE_LR}
+    shared: dict[str, Any] = {
+        "model": default_model(size),
+        "distance": "cosine",
+        "image_lr": IMAGE_LR,
+    }
     shared |= {"network_momentum": 0.0, "network_weight_decay": 0.0}  # plain SGD
     if preset == "paper":
-        shared |= {"outer_loops": OUTER, "inner_loops": inner, "network_epochs": epochs, "real_batch": 256, "network_batch": 256}
+        shared |= {
+            "outer_loops": OUTER,
+            "inner_loops": inner,
+            "network_epochs": epochs,
+            "real_batch": 256,
+            "network_batch": 256,
+        }
     elif preset == "laptop":
-        shared |= {"outer_loops": 60, "inner_loops": min(inner, 10), "network_epochs": min(epochs, 10), "network_batch": 256}
+        shared |= {
+            "outer_loops": 60,
+            "inner_loops": min(inner, 10),
+            "network_epochs": min(epochs, 10),
+            "network_batch": 256,
+        }
     else:
         width = smoke_width(overrides, shared["model"])
         shared |= {"outer_loops": 6, "inner_loops": 10, "network_epochs": 5, "width": width}
@@ -54,7 +76,9 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 
 
 class SiameseMatching(GradientMatching):
-    """Steps of DSA: all layers' weights are matched, and the network is trained on the condensed images themselves."""
+    """Steps of DSA: all layers' weights are matched, and the network is trained on the condensed
+    images themselves.
+    """
 
     settings: DsaSettings
     matching = augment.Augmentation(augment.OPERATIONS, shared=True, single=True)
@@ -76,7 +100,9 @@ class SiameseMatching(GradientMatching):
         if self.last:  # a fresh network comes next
             return
         images = self._normalise(formation.form(self.images, self.factor))
-        labels = torch.arange(len(self.members), device=self.device).repeat_interleave(len(images) // len(self.members))
+        labels = torch.arange(len(self.members), device=self.device).repeat_interleave(
+            len(images) // len(self.members)
+        )
         for _ in range(self.settings.network_epochs):
             self._train_network(images, labels, cutmix=0)
 

@@ -1,4 +1,6 @@
-"""The experts that one condensation follows: trained before its first step, divided over the ranks, shared by runs in a folder."""
+"""The experts that one condensation follows: trained before its first step, divided over the ranks,
+shared by runs in a folder.
+"""
 
 import functools
 from collections.abc import Collection
@@ -17,9 +19,9 @@ from yoco.training import timing
 class Pool:
     """`count` experts of one method.
 
-    folder: keeps them (see `train_experts`); None trains them for this run alone. seed: theirs, apart from the run's, so that
-    runs share a folder. ranks: of several, each trains its part of the experts if there is a folder. options: device,
-    precision and compiled of `train_experts`.
+    folder: keeps them (see `train_experts`); None trains them for this run alone. seed: theirs,
+    apart from the run's, so that runs share a folder. ranks: of several, each trains its part of
+    the experts if there is a folder. options: device, precision and compiled of `train_experts`.
     """
 
     def __init__(
@@ -34,13 +36,24 @@ class Pool:
         ranks: Ranks = ALONE,
         **options: Any,
     ) -> None:
-        self.data, self.folder, self.settings, self.count, self.seed, self.ranks = data, folder, settings, count, seed, ranks
+        self.data, self.folder, self.settings, self.count, self.seed, self.ranks = (
+            data,
+            folder,
+            settings,
+            count,
+            seed,
+            ranks,
+        )
         self.options = {**options, "progress": progress and ranks.first}
 
     def work(self) -> dict[timing.Unit, int]:
         """Images that the missing experts will train on, all epochs together."""
         unit = unit_of(self.settings, self.data, self.options["precision"], self.options["device"])
-        return {unit: missing(self.folder, self.count) * self.settings.epochs * self.settings.taken(self.data)}
+        return {
+            unit: missing(self.folder, self.count)
+            * self.settings.epochs
+            * self.settings.taken(self.data)
+        }
 
     @functools.cached_property
     def experts(self) -> Experts:
@@ -48,7 +61,9 @@ class Pool:
         return self._trained(None)
 
     def ready(self, time_budget: float | None) -> bool:
-        """Train the missing experts; False if `time_budget` seconds were over before the last one was finished, on any rank."""
+        """Train the missing experts; False if `time_budget` seconds were over before the last one
+        was finished, on any rank.
+        """
         if self.ranks.size > 1 and self.folder is not None:
             own = self.ranks.part(self.count)
             if not self._all_have(self._trained(time_budget, own), len(own)):
@@ -65,5 +80,10 @@ class Pool:
         return bool(self.ranks.sum(torch.tensor(int(len(trained) == wanted))) == self.ranks.size)
 
     def _trained(self, time_budget: float | None, only: Collection[int] | None = None) -> Experts:
-        shared: dict[str, Any] = {"count": self.count, "seed": self.seed, "time_budget": time_budget, "only": only}
+        shared: dict[str, Any] = {
+            "count": self.count,
+            "seed": self.seed,
+            "time_budget": time_budget,
+            "only": only,
+        }
         return train_experts(self.data, self.folder, self.settings, **shared, **self.options)

@@ -1,4 +1,6 @@
-"""IDC: condensation by gradient matching with multi-formation (appendix B.1.2; design §5 and §6)."""
+"""IDC: condensation by gradient matching with multi-formation (appendix B.1.2; design §5 and
+§6).
+"""
 
 import math
 from collections.abc import Mapping
@@ -21,16 +23,20 @@ from yoco.utils import seeds
 
 
 class GradientMatching(Condensing):
-    """Steps of IDC: an image step that matches every class's gradient, then a network step on real images.
+    """Steps of IDC: an image step that matches every class's gradient, then a network step on real
+    images.
 
     Every `inner_loops` steps a fresh network takes over.
-    DREAM and DSA differ from it in the class attributes, `choose_start`, `real_batch`, the network's training and `pixel_lr`.
+    DREAM and DSA differ from it in the class attributes, `choose_start`, `real_batch`, the
+    network's training and `pixel_lr`.
 
-    ranks: of several, each matches its own classes. All of them draw for every class, so that their generators stay in step,
-    and train the network, which has rank 0's weights before each image step.
+    ranks: of several, each matches its own classes. All of them draw for every class, so that their
+    generators stay in step, and train the network, which has rank 0's weights before each image
+    step.
     """
 
-    matching = augment.Augmentation(augment.MATCHING, shared=True)  # of the real and the synthetic half, alike
+    # of the real and the synthetic half, alike
+    matching = augment.Augmentation(augment.MATCHING, shared=True)
     training = augment.Augmentation(augment.NETWORK)  # of the network's own images
     matched = staticmethod(convolution_weights)
 
@@ -51,7 +57,9 @@ class GradientMatching(Condensing):
         self.velocity = torch.zeros_like(self.images)
         self.own_source = seeds.for_device(source, device)
         self._take_network(self._new_network())
-        self.matcher = GradientMatcher(self.model, settings.distance, self.matched, precision=precision, compiled=compiled)
+        self.matcher = GradientMatcher(
+            self.model, settings.distance, self.matched, precision=precision, compiled=compiled
+        )
 
     def further_work(self) -> dict[timing.Unit, int]:
         """The epochs of each fresh network before it is matched."""
@@ -63,7 +71,8 @@ class GradientMatching(Condensing):
         if number % self.settings.inner_loops == 0:
             self._take_network(self._new_network())
             self.prepare_network()
-        self.ranks.like_first(list(self.model.parameters()))  # they may round differently, on GPUs above all
+        # they may round differently, on GPUs above all
+        self.ranks.like_first(list(self.model.parameters()))
         loss, gradient = self.image_gradient()
         self._move_images(gradient)
         self.update_network()
@@ -79,7 +88,9 @@ class GradientMatching(Condensing):
         self._train_on_real(self.settings.network_images)
 
     def image_gradient(self) -> tuple[float, Tensor]:
-        """The mean over classes of the distance D, and the gradient of each class's D with respect to its images."""
+        """The mean over classes of the distance D, and the gradient of each class's D with respect
+        to its images.
+        """
         gradient = torch.zeros_like(self.images)
         distances = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
         for label in range(len(self.members)):
@@ -88,14 +99,20 @@ class GradientMatching(Condensing):
             real = self.real_batch(label)
             if label in self.own:
                 own = slice(label * self.ipc, (label + 1) * self.ipc)
-                distances[label], gradient[own] = self._matched(label, self.images[own], chosen, real, draw)
+                distances[label], gradient[own] = self._matched(
+                    label, self.images[own], chosen, real, draw
+                )
         distances, gradient = self.ranks.sum(distances), self.ranks.sum(gradient)
-        total = distances.sum().masked_fill(~torch.isfinite(gradient).all(), math.nan)  # at NaN the loop stops, and keeps the last checkpoint
+        # at NaN the loop stops, and keeps the last checkpoint
+        total = distances.sum().masked_fill(~torch.isfinite(gradient).all(), math.nan)
         return total.item() / len(self.members), gradient
 
-    def _matched(self, label: int, images: Tensor, chosen: Tensor | slice, real: Tensor, draw: augment.Draw) -> tuple[Tensor, Tensor]:
-        """Distance D of a class between real images by index and the `chosen` cells of its condensed images, and its gradient
-        with respect to these images, [ipc, C, S, S]."""
+    def _matched(
+        self, label: int, images: Tensor, chosen: Tensor | slice, real: Tensor, draw: augment.Draw
+    ) -> tuple[Tensor, Tensor]:
+        """Distance D of a class between real images by index and the `chosen` cells of its
+        condensed images, and its gradient with respect to these images, [ipc, C, S, S].
+        """
         images = images.detach().requires_grad_()
         seen = self.matching.apply(self.real[real], draw)
         formed = formation.upsampled(formation.cells(images, self.factor)[chosen], self.data.size)
@@ -104,13 +121,18 @@ class GradientMatching(Condensing):
         return distance.detach(), torch.autograd.grad(distance, images)[0]
 
     def _move_images(self, gradient: Tensor) -> None:
-        """Momentum SGD for all classes at once; the published code steps after each class (design §5, image step)."""
+        """Momentum SGD for all classes at once; the published code steps after each class (design
+        §5, image step).
+        """
         self.velocity = self.settings.image_momentum * self.velocity + gradient
         self.images = (self.images - self.pixel_lr * self.velocity).clamp(0, 1)
 
     def rules(self) -> dict[str, Any]:
         """The network's layout, and which part of a class takes part in a step if it is not all."""
-        return {**models.layout(self.settings.model, *models.shape_of(self.data)), **({} if self.whole else {"synthetic": "cells"})}
+        return {
+            **models.layout(self.settings.model, *models.shape_of(self.data)),
+            **({} if self.whole else {"synthetic": "cells"}),
+        }
 
     @property
     def pixel_lr(self) -> float | Tensor:
@@ -126,7 +148,9 @@ class GradientMatching(Condensing):
         """Which cells of a class take part in a step: all, or `synthetic_batch` random ones."""
         if self.whole:
             return slice(None)
-        return seeds.choice(self.ipc * self.factor**2, self.settings.synthetic_batch, self.source).to(self.device)
+        return seeds.choice(
+            self.ipc * self.factor**2, self.settings.synthetic_batch, self.source
+        ).to(self.device)
 
     def real_batch(self, label: int) -> Tensor:
         """Indices of the real images of a class that are matched: random ones."""
@@ -143,10 +167,14 @@ class GradientMatching(Condensing):
         s = self.settings
         self.model = model.to(self.device)
         optimiser = train.Optimiser(s.network_lr, s.network_momentum, s.network_weight_decay)
-        self.network_step = train.Step(self.model, optimiser.build(self.model), self.precision, self.compiled)
+        self.network_step = train.Step(
+            self.model, optimiser.build(self.model), self.precision, self.compiled
+        )
 
     def _train_on_real(self, count: int) -> None:
-        """Train the network on `count` random real images, each augmented by a draw of its own, with CutMix."""
+        """Train the network on `count` random real images, each augmented by a draw of its own,
+        with CutMix.
+        """
         if not count:
             return
         chosen = seeds.choice(len(self.real), count, self.source)
@@ -154,12 +182,20 @@ class GradientMatching(Condensing):
 
     def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: Any) -> None:
         """One epoch on normalised images; options: of `network.epoch`."""
-        shared: dict[str, Any] = {"classes": len(self.members), "augmentation": self.training, "batch_size": self.settings.network_batch}
+        shared: dict[str, Any] = {
+            "classes": len(self.members),
+            "augmentation": self.training,
+            "batch_size": self.settings.network_batch,
+        }
         train.epoch(self.network_step, images, labels, self.own_source, **shared, **options)
 
     def state(self) -> dict[str, Tensor]:
         """Images, their velocity, the network, its momentum, and the states of the generators."""
-        own = {"images": self.images, "velocity": self.velocity, **seeds.states(self.source, self.own_source)}
+        own = {
+            "images": self.images,
+            "velocity": self.velocity,
+            **seeds.states(self.source, self.own_source),
+        }
         return own | train.network_state(self.network_step)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -172,4 +208,6 @@ class GradientMatching(Condensing):
 
 LOSS = "distance of gradients"
 UNENDING = {"outer_loops": 10**6}
-CONDENSER = Condenser("idc", settings_for, GradientMatching, multi=True, loss=LOSS, unending=UNENDING)
+CONDENSER = Condenser(
+    "idc", settings_for, GradientMatching, multi=True, loss=LOSS, unending=UNENDING
+)

@@ -1,7 +1,8 @@
-"""KIP: condensation by kernel ridge regression under a neural tangent kernel (Nguyen et al., ICLR 2021 and NeurIPS 2021).
+"""KIP: condensation by kernel ridge regression under a neural tangent kernel (Nguyen et al., ICLR
+2021 and NeurIPS 2021).
 
-The synthetic set is what the regression is fitted on, the real images are what it has to predict; images, and labels on
-demand, move down the gradient of the squared error.
+The synthetic set is what the regression is fitted on, the real images are what it has to predict;
+images, and labels on demand, move down the gradient of the squared error.
 """
 
 import math
@@ -26,7 +27,9 @@ from yoco.utils import checks, seeds
 from yoco.utils import device as devices
 
 KERNELS = ("fc", "conv", "auto")
-AFFORDABLE = 1e10  # covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15 minutes of a core
+# covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15
+# minutes of a core
+AFFORDABLE = 1e10
 MOST_MEASURED = 512  # images whose kernel is timed at once
 GPU_FACTOR = 100  # as many times more on a GPU: a guess, none was at hand
 
@@ -37,7 +40,9 @@ class KipSettings(Settings):
 
     kernel: str = "conv"  # "fc" | "conv" | "auto": conv where a run of it is affordable, else fc
     depth: int = 3  # hidden layers
-    lr: float = 0.04  # Adam's, on normalised images (a pixel in 0..1 moves by lr times its channel's std), and on labels
+    # Adam's, on normalised images (a pixel in 0..1 moves by lr times its channel's std), and on
+    # labels
+    lr: float = 0.04
     ridge: float = 1e-6  # times the mean of the synthetic kernel's diagonal
     real_batch: int = 5000  # real images predicted in a step
     learn_labels: bool = False  # move the labels too
@@ -56,15 +61,18 @@ class KipSettings(Settings):
         return self.iterations
 
     def work(self, classes: int, formed: int) -> int:
-        """Images that go through a network in one step: none, so that there is nothing to compile."""
+        """Images that go through a network in one step: none, so that there is nothing to
+        compile.
+        """
         return 0
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> KipSettings:
-    """The preset for images of side `size`, with single values overridden; the same for every `ipc`.
+    """The preset for images of side `size`, with single values overridden; the same for every
+    `ipc`.
 
-    Raises ValueError or TypeError at an unknown preset, setting or value, and where the convolutional kernel is asked
-    for and does not fit images of this side.
+    Raises ValueError or TypeError at an unknown preset, setting or value, and where the
+    convolutional kernel is asked for and does not fit images of this side.
     """
     checks.one_of("preset", preset, PRESETS)
     base = KipSettings()
@@ -80,7 +88,9 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images whose kernel is computed and differentiated, as `timing` counts the work of KIP."""
+    """Two images whose kernel is computed and differentiated, as `timing` counts the work of
+    KIP.
+    """
 
     kernel: str
     depth: int
@@ -90,18 +100,30 @@ class Pair:
 
     @property
     def pixels(self) -> int:
-        return kip_kernels.conv_entries(self.size, self.depth) if self.kernel == "conv" else self.size**2
+        return (
+            kip_kernels.conv_entries(self.size, self.depth)
+            if self.kernel == "conv"
+            else self.size**2
+        )
 
     def per_second(self, threads: int, patience: float) -> float:
-        """Of random images, ever more at once until a run of them takes a good part of `patience` seconds."""
+        """Of random images, ever more at once until a run of them takes a good part of `patience`
+        seconds.
+        """
         before, count, source = torch.get_num_threads(), 2, seeds.generator(0)
         torch.set_num_threads(threads)
         try:
             while True:
                 shape = count, self.channels, self.size, self.size
-                images = torch.rand(shape, dtype=torch.float64, generator=source).to(self.device).requires_grad_()
+                images = (
+                    torch.rand(shape, dtype=torch.float64, generator=source)
+                    .to(self.device)
+                    .requires_grad_()
+                )
                 began = time.monotonic()
-                (gradient,) = torch.autograd.grad(kernel_of(self.kernel)(images, images.detach(), self.depth).sum(), images)
+                (gradient,) = torch.autograd.grad(
+                    kernel_of(self.kernel)(images, images.detach(), self.depth).sum(), images
+                )
                 gradient.sum().item()  # waits for a GPU
                 taken = time.monotonic() - began
                 if taken >= patience / 4 or count >= MOST_MEASURED:
@@ -117,23 +139,32 @@ def kernel_of(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:
 
 
 def ridge_regression(among: Tensor, towards: Tensor, labels: Tensor, ridge: float) -> Tensor:
-    """Predictions K_ts (K_ss + r I)⁻¹ y, r = ridge times the mean of K_ss's diagonal. Differentiable.
+    """Predictions K_ts (K_ss + r I)⁻¹ y, r = ridge times the mean of K_ss's diagonal.
 
-    among: K_ss [N, N]; towards: K_ts [M, N]; labels: y [N, K]. Returns [M, K]; NaN or infinite where the system is singular.
+    Differentiable.
+
+    among: K_ss [N, N]; towards: K_ts [M, N]; labels: y [N, K]. Returns [M, K]; NaN or infinite
+    where the system is singular.
     """
-    shift = ridge * among.diagonal().mean() * torch.eye(len(among), dtype=among.dtype, device=among.device)
+    shift = (
+        ridge
+        * among.diagonal().mean()
+        * torch.eye(len(among), dtype=among.dtype, device=among.device)
+    )
     weights, _ = torch.linalg.solve_ex(among + shift, labels)
     return towards @ weights
 
 
 class KernelInducingPoints(Condensing):
-    """Steps of KIP: predict a batch of random real images from the synthetic set, and move the set by Adam.
+    """Steps of KIP: predict a batch of random real images from the synthetic set, and move the set
+    by Adam.
 
-    Targets are one-hot minus 1/K. labels: float32 [classes * ipc * factor², K], of the formed images. kernel: "fc" or "conv",
-    what `auto` came to.
+    Targets are one-hot minus 1/K. labels: float32 [classes * ipc * factor², K], of the formed
+    images. kernel: "fc" or "conv", what `auto` came to.
 
-    `precision` and `compiled` are the other methods': the kernel is float64 whatever they say, since float32 rounds the
-    ridge away. A device without float64 leaves the work to the CPU. ranks: of several, each predicts its part of the batch.
+    `precision` and `compiled` are the other methods': the kernel is float64 whatever they say,
+    since float32 rounds the ridge away. A device without float64 leaves the work to the CPU. ranks:
+    of several, each predicts its part of the batch.
     """
 
     def __init__(
@@ -151,8 +182,12 @@ class KernelInducingPoints(Condensing):
         device = device if devices.is_gpu(device) else torch.device("cpu")
         super().__init__(data, ipc, factor, settings, source, device, precision, compiled, ranks)
         count = len(data.classes) * ipc * factor**2
-        self.kernel = _chosen_kernel(settings, data.size, count * (count + settings.real_batch), self.device)
-        self.classes = torch.arange(len(data.classes), device=self.device).repeat_interleave(ipc * factor**2)
+        self.kernel = _chosen_kernel(
+            settings, data.size, count * (count + settings.real_batch), self.device
+        )
+        self.classes = torch.arange(len(data.classes), device=self.device).repeat_interleave(
+            ipc * factor**2
+        )
         self.labels = self._targets(self.classes)
         self.train_labels = data.train_labels.to(self.device)
         self.scale = self.images.new_tensor(data.std).view(1, -1, 1, 1)
@@ -162,13 +197,18 @@ class KernelInducingPoints(Condensing):
     def further_work(self) -> dict[timing.Unit, int]:
         """The kernel of every two formed images, and of each with each real one, in every step."""
         pairs = len(self.classes) * (len(self.classes) + self.settings.real_batch)
-        unit = Pair(self.kernel, self.settings.depth, self.data.channels, self.data.size, self.device)
+        unit = Pair(
+            self.kernel, self.settings.depth, self.data.channels, self.data.size, self.device
+        )
         return {unit: self.settings.steps * pairs}
 
     def step(self, number: int) -> float:
-        """One step of Adam, the number + 1'th. Returns half the mean squared error of the batch, before the step.
+        """One step of Adam, the number + 1'th.
 
-        A loss, or NaN for a gradient, that is not finite leaves everything where it was; the loop stops at it.
+        Returns half the mean squared error of the batch, before the step.
+
+        A loss, or NaN for a gradient, that is not finite leaves everything where it was; the loop
+        stops at it.
         """
         chosen = seeds.choice(len(self.real), self.settings.real_batch, self.source).to(self.device)
         loss, of_images, of_labels = map(self.ranks.sum, self._share(chosen))
@@ -180,28 +220,45 @@ class KernelInducingPoints(Condensing):
         return loss.item()
 
     def _move(self, of_images: Tensor, of_labels: Tensor) -> None:
-        """Adam's step on normalised images, whose gradient is std times the pixels', and on the labels if they are learned."""
+        """Adam's step on normalised images, whose gradient is std times the pixels', and on the
+        labels if they are learned.
+        """
         images, labels = self.moved.values()
         images.copy_(self.images / self.scale)
-        images.grad, labels.grad = of_images * self.scale, of_labels if self.settings.learn_labels else None
+        images.grad, labels.grad = (
+            of_images * self.scale,
+            of_labels if self.settings.learn_labels else None,
+        )
         self.optimizer.step()
         self.images = (images * self.scale).clamp(0, 1)
 
     def _share(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What this rank's part of the real images has of the batch's loss, and of its gradients by images and labels."""
+        """What this rank's part of the real images has of the batch's loss, and of its gradients by
+        images and labels.
+        """
         own = chosen[self.ranks.rows]
         images, labels = self.images.clone().requires_grad_(), self.labels.clone().requires_grad_()
         if not len(own):
-            return torch.zeros((), dtype=torch.float64, device=self.device), torch.zeros_like(images), torch.zeros_like(labels)
+            return (
+                torch.zeros((), dtype=torch.float64, device=self.device),
+                torch.zeros_like(images),
+                torch.zeros_like(labels),
+            )
         predicted = self.predict(images, labels, self.real.bytes(own))
-        loss = 0.5 * F.mse_loss(predicted, self._targets(self.train_labels[own]).double()) * (len(own) / len(chosen))
+        loss = (
+            0.5
+            * F.mse_loss(predicted, self._targets(self.train_labels[own]).double())
+            * (len(own) / len(chosen))
+        )
         of_images, of_labels = torch.autograd.grad(loss, (images, labels))
         return loss.detach(), of_images, of_labels
 
     def predict(self, images: Tensor, labels: Tensor, real: Tensor) -> Tensor:
-        """What the regression fitted on condensed images [N, C, S, S] and labels of their formed images says of real ones.
+        """What the regression fitted on condensed images [N, C, S, S] and labels of their formed
+        images says of real ones.
 
-        real: uint8, or floats in 0..1, [M, C, S, S]. Returns float64 [M, K], of which argmax is the class.
+        real: uint8, or floats in 0..1, [M, C, S, S]. Returns float64 [M, K], of which argmax is the
+        class.
         """
         formed = self._inputs(formation.form(images, self.factor))
         kernel = kernel_of(self.kernel)
@@ -210,35 +267,50 @@ class KernelInducingPoints(Condensing):
         return ridge_regression(among, towards, labels.double(), self.settings.ridge)
 
     def learned_labels(self) -> tuple[Tensor, Tensor]:
-        """Labels of the formed images as they are now, float32 [N, K], and their argmax, int64 [N], on the CPU.
+        """Labels of the formed images as they are now, float32 [N, K], and their argmax, int64 [N],
+        on the CPU.
 
-        The condensed set keeps its order, class after class, whatever argmax says; see `changed_classes`.
+        The condensed set keeps its order, class after class, whatever argmax says; see
+        `changed_classes`.
         """
         return self.labels.to("cpu", copy=True), self.labels.argmax(1).cpu()
 
     @property
     def changed_classes(self) -> int:
-        """Formed images whose learned label now points at another class than the one that they are kept under."""
+        """Formed images whose learned label now points at another class than the one that they are
+        kept under.
+        """
         return int((self.labels.argmax(1) != self.classes).sum())
 
     def outcome(self) -> dict[str, Any]:
-        """What was decided and learned beside the images: the kernel, and the learned labels' changed classes."""
+        """What was decided and learned beside the images: the kernel, and the learned labels'
+        changed classes.
+        """
         return {"kernel": self.kernel, "changed_classes": self.changed_classes}
 
     def state(self) -> dict[str, Tensor]:
         """Images, labels, what Adam keeps of both, and the state of the generator."""
-        adam = {f"adam.{name}.{part}": held for name, of in self.moved.items() for part, held in self.optimizer.state[of].items()}
+        adam = {
+            f"adam.{name}.{part}": held
+            for name, of in self.moved.items()
+            for part, held in self.optimizer.state[of].items()
+        }
         return {**super().state(), "labels": self.labels, **adam}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave. Raises KeyError at a state of version 0.1, which held Adam's moments otherwise."""
+        """Go back to what `state` gave.
+
+        Raises KeyError at a state of version 0.1, which held Adam's moments otherwise.
+        """
         if "moments.images" in state:
             raise KeyError("Adam's moments are those of version 0.1")
         super().restore(state)
         self.labels.copy_(state["labels"])
         for name, of in self.moved.items():
             parts = [key for key in state if key.startswith(f"adam.{name}.")]
-            self.optimizer.state[of] = {key.rsplit(".", 1)[1]: state[key].to(self.device) for key in parts}
+            self.optimizer.state[of] = {
+                key.rsplit(".", 1)[1]: state[key].to(self.device) for key in parts
+            }
 
     def _inputs(self, images: Tensor) -> Tensor:
         return normalise(images, self.data.mean, self.data.std).double()
@@ -261,4 +333,10 @@ def _chosen_kernel(settings: KipSettings, size: int, pairs: int, device: torch.d
 
 # one step of a convolutional kernel can take hours
 UNENDING = {"iterations": 10**6, "kernel": "auto"}
-CONDENSER = Condenser("kip", settings_for, KernelInducingPoints, loss="squared error of the regression", unending=UNENDING)
+CONDENSER = Condenser(
+    "kip",
+    settings_for,
+    KernelInducingPoints,
+    loss="squared error of the regression",
+    unending=UNENDING,
+)

@@ -1,8 +1,10 @@
-"""Neural tangent kernels of infinitely wide ReLU networks, computed analytically: fully connected and convolutional.
+"""Neural tangent kernels of infinitely wide ReLU networks, computed analytically: fully connected
+and convolutional.
 
-Sources: Jacot et al. 2018 (the kernel), Cho & Saul 2009 (arc-cosine kernels), Arora et al. 2019 and Novak et al. 2019
-(convolutions and pooling); the networks are those of KIP (Nguyen et al., ICLR 2021 and NeurIPS 2021), in the NTK
-parametrisation: weights of standard deviation sqrt(2) / sqrt(fan-in), biases of 0.1.
+Sources: Jacot et al. 2018 (the kernel), Cho & Saul 2009 (arc-cosine kernels), Arora et al. 2019 and
+Novak et al. 2019 (convolutions and pooling); the networks are those of KIP (Nguyen et al., ICLR
+2021 and NeurIPS 2021), in the NTK parametrisation: weights of standard deviation sqrt(2) /
+sqrt(fan-in), biases of 0.1.
 """
 
 import math
@@ -16,25 +18,30 @@ from torch.utils.checkpoint import checkpoint
 from yoco.utils import checks
 
 WEIGHT, BIAS = 2.0, 0.01  # variances: of a weight times its fan-in, and of a bias
-PAIR_BYTES = 2**30  # the most that one pair of the convolutional kernel may take, and a block of pairs on a GPU
+# the most that one pair of the convolutional kernel may take, and a block of pairs on a GPU
+PAIR_BYTES = 2**30
 CPU_BLOCK_BYTES = 2**26  # a block on a CPU: larger ones are slower there
-LIVE_TENSORS = 22  # of the first layer's size, in float64, at the peak of a block's backward pass (measured)
-ROUNDING = 64  # units in the last place within which a cosine counts as 1: there the angle is rounding
+# of the first layer's size, in float64, at the peak of a block's backward pass (measured)
+LIVE_TENSORS = 22
+# units in the last place within which a cosine counts as 1: there the angle is rounding
+ROUNDING = 64
 
 
 def fc_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
     """NTK of a fully connected ReLU network with `depth` hidden layers and a linear readout.
 
-    x: floating point [N, ...], y: [M, ...], of one dtype and shape per item (flattened). Returns [N, M] of that dtype,
-    differentiable in x and y (once; where inputs coincide, with the subgradient 0 of the angle between them).
-    Raises TypeError or ValueError at other input or a depth below 1.
+    x: floating point [N, ...], y: [M, ...], of one dtype and shape per item (flattened). Returns
+    [N, M] of that dtype, differentiable in x and y (once; where inputs coincide, with the
+    subgradient 0 of the angle between them). Raises TypeError or ValueError at other input or a
+    depth below 1.
     """
     _check_inputs(x, y, depth)
     x, y = x.flatten(1), y.flatten(1)
     covariance = WEIGHT / x.shape[1] * (x @ y.T) + BIAS
     of_x, of_y = (WEIGHT * values.square().mean(1) + BIAS for values in (x, y))
     ntk = covariance
-    for layer in range(depth):  # a ReLU halves a variance and the weights double it: only the bias adds
+    # a ReLU halves a variance and the weights double it: only the bias adds
+    for layer in range(depth):
         variances = (of_x + layer * BIAS)[:, None] * (of_y + layer * BIAS)
         activation, slope = _Rectify.apply(covariance, variances)
         covariance = WEIGHT * activation + BIAS
@@ -43,21 +50,24 @@ def fc_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
 
 
 def conv_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
-    """NTK of the infinitely wide ConvNet: depth × (3×3 convolution, zero padding, ReLU, average pool 2), flatten, readout.
+    """NTK of the infinitely wide ConvNet: depth × (3×3 convolution, zero padding, ReLU, average
+    pool 2), flatten, readout.
 
-    x: floating point [N, C, S, S], y: [M, C, S, S], of one dtype. Returns [N, M] of that dtype, differentiable in x and y
-    as `fc_kernel` is. No normalisation layers, unlike the finite ConvNet.
+    x: floating point [N, C, S, S], y: [M, C, S, S], of one dtype. Returns [N, M] of that dtype,
+    differentiable in x and y as `fc_kernel` is. No normalisation layers, unlike the finite ConvNet.
 
-    Pixel h of x meets only the pixels h' of y that the readout can see together with it, |h - h'| < 2**depth each way:
-    S² (2**(depth+1) - 1)² covariances a pair (`conv_entries`). Pairs go in blocks, recomputed for the backward pass, so
-    memory grows with the images and not with the pairs.
+    Pixel h of x meets only the pixels h' of y that the readout can see together with it, |h - h'| <
+    2**depth each way: S² (2**(depth+1) - 1)² covariances a pair (`conv_entries`). Pairs go in
+    blocks, recomputed for the backward pass, so memory grows with the images and not with the
+    pairs.
 
-    Cost at depth 3, float64, one CPU core: 1,000 pairs take 0.8, 1.2, 5.0 s at S = 8, 16, 32, and 1.6, 4.7, 22 s with the
-    backward pass (`python -m benchmarks.kernels`); a block stays near 64 MiB up to S = 32. On a CPU that is for a few
-    thousand pairs a step at 16 × 16, a few hundred at 32 × 32; larger images run, up to S = 164, but belong on a GPU.
+    Cost at depth 3, float64, one CPU core: 1,000 pairs take 0.8, 1.2, 5.0 s at S = 8, 16, 32, and
+    1.6, 4.7, 22 s with the backward pass (`python -m benchmarks.kernels`); a block stays near 64
+    MiB up to S = 32. On a CPU that is for a few thousand pairs a step at 16 × 16, a few hundred at
+    32 × 32; larger images run, up to S = 164, but belong on a GPU.
 
-    Raises TypeError or ValueError, before any work, at other input, where 2**depth exceeds S, or where a single pair
-    takes more than PAIR_BYTES.
+    Raises TypeError or ValueError, before any work, at other input, where 2**depth exceeds S, or
+    where a single pair takes more than PAIR_BYTES.
     """
     _check_inputs(x, y, depth)
     rows, columns = _block_shape(x, depth)
@@ -68,23 +78,32 @@ def conv_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
         blocks = []
         for j in range(0, len(y), columns):
             column_variances = [values[j : j + columns] for values in of_y]
-            blocks.append(_checkpointed(_pairs, row, y[j : j + columns], row_variances, column_variances))
+            blocks.append(
+                _checkpointed(_pairs, row, y[j : j + columns], row_variances, column_variances)
+            )
         lines.append(torch.cat(blocks, 1))
     return torch.cat(lines)
 
 
 def conv_entries(size: int, depth: int) -> int:
-    """Covariances of a pair of size×size images at the first, largest, layer of `conv_kernel`: its cost, up to a factor.
+    """Covariances of a pair of size×size images at the first, largest, layer of `conv_kernel`: its
+    cost, up to a factor.
 
-    Raises ValueError where `depth` poolings leave nothing of the image, or one pair takes more than PAIR_BYTES.
+    Raises ValueError where `depth` poolings leave nothing of the image, or one pair takes more than
+    PAIR_BYTES.
     """
     if 2 ** checks.whole("depth", depth, 1) > size:
-        raise ValueError(f"depth must be at most {int(math.log2(size))} for images of side {size}, which each layer halves, got {depth}")
+        raise ValueError(
+            f"depth must be at most {int(math.log2(size))} for images of side {size}, which each "
+            f"layer halves, got {depth}"
+        )
     entries = size**2 * (2 ** (depth + 1) - 1) ** 2
     if _bytes(entries) > PAIR_BYTES:
         raise ValueError(
-            f"the convolutional kernel of depth {depth} takes {_bytes(entries) / 2**20:,.0f} MiB for one pair of images of side {size}, "
-            f"allowed: {PAIR_BYTES / 2**20:,.0f}; shrink the images, or take the fully connected kernel"
+            f"the convolutional kernel of depth {depth} takes {_bytes(entries) / 2**20:,.0f} MiB "
+            f"for one pair of images of side {size}, "
+            f"allowed: {PAIR_BYTES / 2**20:,.0f}; shrink the images, or take the fully connected "
+            "kernel"
         )
     return entries
 
@@ -97,9 +116,15 @@ def _check_inputs(x: Tensor, y: Tensor, depth: int) -> None:
     checks.whole("depth", depth, 1)
     for name, values in (("x", x), ("y", y)):
         if not isinstance(values, Tensor) or not values.is_floating_point():
-            raise TypeError(f"{name} must be a floating point tensor, got {getattr(values, 'dtype', type(values).__name__)}")
+            raise TypeError(
+                f"{name} must be a floating point tensor, got "
+                f"{getattr(values, 'dtype', type(values).__name__)}"
+            )
     if x.dtype != y.dtype or x.shape[1:] != y.shape[1:] or x.ndim < 2 or 0 in (*x.shape, *y.shape):
-        raise ValueError(f"x and y must be non-empty, of one dtype and shape per item, got {x.dtype} {list(x.shape)} and {y.dtype} {list(y.shape)}")
+        raise ValueError(
+            f"x and y must be non-empty, of one dtype and shape per item, got {x.dtype} "
+            f"{list(x.shape)} and {y.dtype} {list(y.shape)}"
+        )
 
 
 def _block_shape(x: Tensor, depth: int) -> tuple[int, int]:
@@ -118,7 +143,9 @@ def _checkpointed(function, *arguments):
 
 
 def _variances(x: Tensor, depth: int, count: int) -> list[Tensor]:
-    """Variance of each pixel before each ReLU: `depth` maps [N, s, s], the side s halving; `count` images at a time."""
+    """Variance of each pixel before each ReLU: `depth` maps [N, s, s], the side s halving; `count`
+    images at a time.
+    """
     blocks = [_checkpointed(_variance_maps, part, depth) for part in x.split(count)]
     return [torch.cat(maps) for maps in zip(*blocks)]
 
@@ -131,43 +158,65 @@ def _variance_maps(x: Tensor, depth: int) -> list[Tensor]:
         middle = covariance.shape[-3] // 2
         maps.append(covariance[..., middle, middle, :, :])
         if layer < depth - 1:
-            activation, _ = _Rectify.apply(covariance, _variance_products(maps[-1], maps[-1], middle))
+            activation, _ = _Rectify.apply(
+                covariance, _variance_products(maps[-1], maps[-1], middle)
+            )
             covariance = _pooled(activation)
     return maps
 
 
 def _pairs(x: Tensor, y: Tensor, of_x: list[Tensor], of_y: list[Tensor]) -> Tensor:
-    """The kernel of every image of x with every one of y, given their variance maps, all at once: [N, M]."""
+    """The kernel of every image of x with every one of y, given their variance maps, all at once:
+    [N, M].
+    """
     covariance = _products(x[:, None], y[None], 2 ** len(of_x) - 1)
     ntk: Tensor | None = None
     for x_map, y_map in zip(of_x, of_y):
         covariance = WEIGHT * _Box.apply(covariance) + BIAS
         ntk = covariance if ntk is None else covariance + WEIGHT * _Box.apply(ntk)
         reach = covariance.shape[-3] // 2
-        activation, slope = _Rectify.apply(covariance, _variance_products(x_map[:, None], y_map[None], reach))
+        activation, slope = _Rectify.apply(
+            covariance, _variance_products(x_map[:, None], y_map[None], reach)
+        )
         covariance, ntk = _pooled(activation), _pooled(ntk * slope)
     return WEIGHT * (covariance if ntk is None else covariance + ntk).mean((-4, -3, -2, -1)) + BIAS
 
 
 def _band(y: Tensor, reach: int, outside: float) -> Tensor:
-    """[..., S, S] -> [..., D, D, S, S], D = 2 reach + 1: entry (d, e, h, w) is pixel (h + d - reach, w + e - reach) of y."""
+    """[..., S, S] -> [..., D, D, S, S], D = 2 reach + 1: entry (d, e, h, w) is pixel (h + d -
+    reach, w + e - reach) of y.
+    """
     size = y.shape[-1]
-    return F.pad(y, (reach, reach, reach, reach), value=outside).unfold(-2, size, 1).unfold(-2, size, 1)
+    return (
+        F.pad(y, (reach, reach, reach, reach), value=outside)
+        .unfold(-2, size, 1)
+        .unfold(-2, size, 1)
+    )
 
 
 def _products(x: Tensor, y: Tensor, reach: int) -> Tensor:
-    """Pixels of x [..., C, S, S] times those of y near them, averaged over channels: [..., D, D, S, S]."""
+    """Pixels of x [..., C, S, S] times those of y near them, averaged over channels: [..., D, D, S,
+    S].
+    """
     near = _band(y, reach, 0.0)
-    return sum(a[..., None, None, :, :] * b for a, b in zip(x.unbind(-3), near.unbind(-5))) / x.shape[-3]  # type: ignore[return-value]  # there is at least one channel
+    return (
+        sum(a[..., None, None, :, :] * b for a, b in zip(x.unbind(-3), near.unbind(-5)))  # type: ignore[return-value]  # there is at least one channel
+        / x.shape[-3]
+    )
 
 
 def _variance_products(x_map: Tensor, y_map: Tensor, reach: int) -> Tensor:
-    """As `_products`, of variance maps [..., s, s]. Outside y it is 1, so that nothing is divided by 0; `_pooled` drops it."""
+    """As `_products`, of variance maps [..., s, s].
+
+    Outside y it is 1, so that nothing is divided by 0; `_pooled` drops it.
+    """
     return x_map[..., None, None, :, :] * _band(y_map, reach, 1.0)
 
 
 def _pooled(values: Tensor) -> Tensor:
-    """Average pool 2 of both images: [..., 2E+1, 2E+1, s, s] -> [..., E, E, s // 2, s // 2], 0 where the second pixel is outside."""
+    """Average pool 2 of both images: [..., 2E+1, 2E+1, s, s] -> [..., E, E, s // 2, s // 2], 0
+    where the second pixel is outside.
+    """
     across = _HalfPool.apply(values).transpose(-4, -3).transpose(-2, -1)
     pooled = _HalfPool.apply(across).transpose(-4, -3).transpose(-2, -1)
     inside = _band(pooled.new_ones(pooled.shape[-2:]), pooled.shape[-3] // 2, 0.0)
@@ -175,10 +224,12 @@ def _pooled(values: Tensor) -> Tensor:
 
 
 class _Rectify(Function):
-    """Covariance k of two Gaussians, product p of their variances -> E[relu relu], E[relu' relu'] (Cho & Saul 2009).
+    """Covariance k of two Gaussians, product p of their variances -> E[relu relu], E[relu' relu']
+    (Cho & Saul 2009).
 
-    With s = sqrt(p - k²) and the angle t = atan2(s, k): (s + (π - t) k) / 2π and (π - t) / 2π. The second has slope
-    1 / (2π s) in k, which is infinite between identical inputs; there it counts as 0.
+    With s = sqrt(p - k²) and the angle t = atan2(s, k): (s + (π - t) k) / 2π and (π - t) / 2π. The
+    second has slope 1 / (2π s) in k, which is infinite between identical inputs; there it counts as
+    0.
     """
 
     @staticmethod
@@ -200,7 +251,10 @@ class _Rectify(Function):
 
 
 class _Box(Function):
-    """Mean over the 3×3 neighbourhood in the last two dimensions, 0 beyond the edge. It is its own adjoint."""
+    """Mean over the 3×3 neighbourhood in the last two dimensions, 0 beyond the edge.
+
+    It is its own adjoint.
+    """
 
     @staticmethod
     def forward(ctx, values):
@@ -225,7 +279,8 @@ def _box(values: Tensor) -> Tensor:
 class _HalfPool(Function):
     """Average pool 2 along the rows of both images: [..., 2E+1, D, s, w] -> [..., E, D, s // 2, w].
 
-    Rows h and h' of one pooled pair lie 2e, 2e + 1 (h even, h' odd) or 2e - 1 (h odd, h' even) apart.
+    Rows h and h' of one pooled pair lie 2e, 2e + 1 (h even, h' odd) or 2e - 1 (h odd, h' even)
+    apart.
     """
 
     @staticmethod
@@ -247,4 +302,6 @@ def _pool_slices(size: int) -> list[tuple]:
     even, odd = slice(0, size // 2 * 2, 2), slice(1, size // 2 * 2, 2)
     same, more, less = slice(1, -1, 2), slice(2, None, 2), slice(0, -1, 2)
     every = slice(None)
-    return [(..., d, every, h, every) for d, h in ((same, even), (same, odd), (more, even), (less, odd))]
+    return [
+        (..., d, every, h, every) for d, h in ((same, even), (same, odd), (more, even), (less, odd))
+    ]

@@ -5,18 +5,31 @@ from yoco.condense.base import Condenser
 from yoco.utils import checks
 
 METHODS: dict[str, Condenser] = {
-    method.name: method for method in (idc.CONDENSER, dream.CONDENSER, dsa.CONDENSER, mtt.CONDENSER, kip.CONDENSER, ncfm.CONDENSER)
+    method.name: method
+    for method in (
+        idc.CONDENSER,
+        dream.CONDENSER,
+        dsa.CONDENSER,
+        mtt.CONDENSER,
+        kip.CONDENSER,
+        ncfm.CONDENSER,
+    )
 }
 
 
 def register(condenser: Condenser) -> Condenser:
     """Make a method known everywhere. Returns it. Raises ValueError if its name is taken."""
     if condenser.name in METHODS:
-        raise ValueError(f"method={condenser.name!r} is registered already; registered: {', '.join(METHODS)}")
+        raise ValueError(
+            f"method={condenser.name!r} is registered already; registered: {', '.join(METHODS)}"
+        )
     METHODS[condenser.name] = condenser
     return condenser
 
 
 def factor_of(method: str, size: int) -> int:
-    """The paper's factor of a method for images of side `size`. Raises ValueError at an unknown method."""
+    """The paper's factor of a method for images of side `size`.
+
+    Raises ValueError at an unknown method.
+    """
     return METHODS[checks.one_of("method", method, METHODS)].factor(size)

@@ -29,12 +29,16 @@ PUBLISHED = {  # CIFAR-10 without whitening, by ipc
     50: {"student_steps": 30, "max_start_epoch": 40, "student_lr_lr": 1e-5, "student_lr": 1e-3},
 }
 
+
 @dataclass(frozen=True)
 class TrajectorySettings(Settings):
-    """Settings of MTT. The defaults are the published ones for CIFAR-10 at ipc 10, without whitening.
+    """Settings of MTT.
 
-    image_lr is the published one, for normalised images: a channel of the images in 0..1 takes image_lr · std².
-    Raises TypeError or ValueError at a value out of range, or where the experts are too short for the latest target.
+    The defaults are the published ones for CIFAR-10 at ipc 10, without whitening.
+
+    image_lr is the published one, for normalised images: a channel of the images in 0..1 takes
+    image_lr · std². Raises TypeError or ValueError at a value out of range, or where the experts
+    are too short for the latest target.
     """
 
     model: str = "convnet"  # of the experts and the student
@@ -51,14 +55,23 @@ class TrajectorySettings(Settings):
     student_lr_momentum: float = 0.5
     experts: int = 100
     buffer_epochs: int = 50  # of each expert
-    buffer_images: int | None = None  # real images of each expert at most, a random subset of its own; None: all
+    # real images of each expert at most, a random subset of its own; None: all
+    buffer_images: int | None = None
     buffer_lr: float = 0.01
     buffer_momentum: float = 0.0
     buffer_batch: int = 256
     buffer_seed: int = 0  # apart from the run's seed, so that runs share a buffer
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "student_steps", "expert_epochs", "max_start_epoch", "experts", "buffer_epochs", "buffer_batch"):
+        for name in (
+            "iterations",
+            "student_steps",
+            "expert_epochs",
+            "max_start_epoch",
+            "experts",
+            "buffer_epochs",
+            "buffer_batch",
+        ):
             checks.whole(name, getattr(self, name), 1)
         for name in ("synthetic_batch", "buffer_images"):
             if getattr(self, name) is not None:
@@ -71,8 +84,12 @@ class TrajectorySettings(Settings):
             checks.real(name, getattr(self, name), 0, 1)
         latest = self.max_start_epoch - 1 + self.expert_epochs
         if latest > self.buffer_epochs:
-            wanted = f"max_start_epoch={self.max_start_epoch} and expert_epochs={self.expert_epochs}"
-            raise ValueError(f"buffer_epochs must be at least {latest} for {wanted}, got {self.buffer_epochs}")
+            wanted = (
+                f"max_start_epoch={self.max_start_epoch} and expert_epochs={self.expert_epochs}"
+            )
+            raise ValueError(
+                f"buffer_epochs must be at least {latest} for {wanted}, got {self.buffer_epochs}"
+            )
         object.__setattr__(self, "model", self.buffer.model)  # checked, as text
 
     @property
@@ -82,42 +99,74 @@ class TrajectorySettings(Settings):
     @property
     def buffer(self) -> ExpertSettings:
         """How the experts are trained."""
-        network: dict[str, Any] = {"model": self.model, "width": self.width, "lr": self.buffer_lr, "momentum": self.buffer_momentum}
-        return ExpertSettings(self.buffer_epochs, images=self.buffer_images, batch_size=self.buffer_batch, **network)
+        network: dict[str, Any] = {
+            "model": self.model,
+            "width": self.width,
+            "lr": self.buffer_lr,
+            "momentum": self.buffer_momentum,
+        }
+        return ExpertSettings(
+            self.buffer_epochs, images=self.buffer_images, batch_size=self.buffer_batch, **network
+        )
 
     def work(self, classes: int, formed: int) -> int:
-        """Images that go through a network in one step, about: whether compiling pays hangs on it."""
+        """Images that go through a network in one step, about: whether compiling pays hangs on
+        it.
+        """
         batch = min(classes * formed, self.synthetic_batch or classes * formed)
         return 4 * self.student_steps * batch  # forwards, and twice differentiated on the way back
 
 
-def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> TrajectorySettings:
+def settings_for(
+    preset: str, size: int, ipc: int, overrides: Mapping[str, Any]
+) -> TrajectorySettings:
     """The preset for images of side `size`, with single values overridden.
 
-    `paper` takes the published row (ipc 1, 10 or 50) whose ratio to `ipc` is nearest to 1; `laptop` and `smoke` are for
-    few iterations on few, short experts. Raises ValueError at an unknown preset, setting or value.
+    `paper` takes the published row (ipc 1, 10 or 50) whose ratio to `ipc` is nearest to 1; `laptop`
+    and `smoke` are for few iterations on few, short experts. Raises ValueError at an unknown
+    preset, setting or value.
     """
     checks.one_of("preset", preset, PRESETS)
     values: dict[str, Any] = {"model": default_model(size)}
     if preset == "paper":
         values |= PUBLISHED[min(PUBLISHED, key=lambda row: abs(math.log(ipc / row)))]
     elif preset == "laptop":
-        values |= {"iterations": 200, "student_steps": 10, "max_start_epoch": 10, "synthetic_batch": 100, "student_lr": 2e-2}
+        values |= {
+            "iterations": 200,
+            "student_steps": 10,
+            "max_start_epoch": 10,
+            "synthetic_batch": 100,
+            "student_lr": 2e-2,
+        }
         values |= {"experts": 5, "buffer_epochs": 20, "buffer_images": 10_000, "buffer_batch": 64}
     else:
         values |= {"width": smoke_width(overrides, values["model"])}
-        values |= {"iterations": 30, "student_steps": 10, "max_start_epoch": 12, "synthetic_batch": 50, "image_lr": 300.0, "student_lr": 2e-2}
-        values |= {"experts": 2, "buffer_epochs": 16, "buffer_images": 2_000, "buffer_batch": 128, "buffer_lr": 0.02}
+        values |= {
+            "iterations": 30,
+            "student_steps": 10,
+            "max_start_epoch": 12,
+            "synthetic_batch": 50,
+            "image_lr": 300.0,
+            "student_lr": 2e-2,
+        }
+        values |= {
+            "experts": 2,
+            "buffer_epochs": 16,
+            "buffer_images": 2_000,
+            "buffer_batch": 128,
+            "buffer_lr": 0.02,
+        }
     return overridden(TrajectorySettings(), {**values, **overrides})
 
 
 class TrajectoryMatching(Condensing):
-    """Steps of MTT: a student starts where an expert was, trains on the images, and is drawn to where the expert went.
+    """Steps of MTT: a student starts where an expert was, trains on the images, and is drawn to
+    where the expert went.
 
     rate: the student's learning rate, float32 scalar, learned.
-    experts: the folder that keeps the experts (see `train_experts`); None trains them for this run alone. What is not
-    there is trained before the first step. ranks: of several, each trains its part of the experts, where there is a folder,
-    and takes its part of each batch of the student.
+    experts: the folder that keeps the experts (see `train_experts`); None trains them for this run
+    alone. What is not there is trained before the first step. ranks: of several, each trains its
+    part of the experts, where there is a folder, and takes its part of each batch of the student.
     """
 
     def __init__(
@@ -135,10 +184,25 @@ class TrajectoryMatching(Condensing):
         ranks: Ranks = ALONE,
     ) -> None:
         super().__init__(data, ipc, factor, settings, source, device, precision, compiled, ranks)
-        where: dict[str, Any] = {"device": device, "precision": precision, "compiled": compiled, "progress": progress}
-        self.pool = Pool(data, experts, settings.buffer, settings.experts, settings.buffer_seed, ranks=ranks, **where)
+        where: dict[str, Any] = {
+            "device": device,
+            "precision": precision,
+            "compiled": compiled,
+            "progress": progress,
+        }
+        self.pool = Pool(
+            data,
+            experts,
+            settings.buffer,
+            settings.experts,
+            settings.buffer_seed,
+            ranks=ranks,
+            **where,
+        )
         self.velocity = torch.zeros_like(self.images)
-        self.labels = torch.arange(len(data.classes), device=device).repeat_interleave(ipc * factor**2)
+        self.labels = torch.arange(len(data.classes), device=device).repeat_interleave(
+            ipc * factor**2
+        )
         self.rate = torch.tensor(settings.student_lr, device=device)
         self.rate_velocity = torch.zeros_like(self.rate)
         self.image_lr = settings.image_lr * self.images.new_tensor(data.std).view(1, -1, 1, 1) ** 2
@@ -149,13 +213,20 @@ class TrajectoryMatching(Condensing):
         return self.pool.work()
 
     def prepare(self, time_budget: float | None) -> bool:
-        """Train the experts that are not there; False where the time was over before the last one, on any rank."""
+        """Train the experts that are not there; False where the time was over before the last one,
+        on any rank.
+        """
         return self.pool.ready(time_budget)
 
     def step(self, number: int) -> float:
-        """One image step, and one of the student's learning rate. Returns the distance, or NaN where a gradient is not finite."""
+        """One image step, and one of the student's learning rate.
+
+        Returns the distance, or NaN where a gradient is not finite.
+        """
         distance, by_images, by_rate = self.gradients()
-        loss = distance.masked_fill(~(by_images.isfinite().all() & by_rate.isfinite()), math.nan).item()
+        loss = distance.masked_fill(
+            ~(by_images.isfinite().all() & by_rate.isfinite()), math.nan
+        ).item()
         if math.isnan(loss):
             return loss  # the loop stops at it, and keeps the last good checkpoint
         s = self.settings
@@ -166,12 +237,20 @@ class TrajectoryMatching(Condensing):
         return loss
 
     def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The distance for one draw of expert, start, batches and augmentation; its gradients by the images and the rate."""
+        """The distance for one draw of expert, start, batches and augmentation; its gradients by
+        the images and the rate.
+        """
         start, target = self._trajectory()
         images = self.images.detach().requires_grad_()
         formed = normalise(formation.form(images, self.factor), self.data.mean, self.data.std)
         loss, by_formed, by_rate = distance_gradients(
-            self.student, start, target, self.rate, formed.detach(), self.labels, self._batches(len(formed))
+            self.student,
+            start,
+            target,
+            self.rate,
+            formed.detach(),
+            self.labels,
+            self._batches(len(formed)),
         )
         return loss, torch.autograd.grad(formed, images, by_formed)[0], by_rate
 
@@ -182,25 +261,42 @@ class TrajectoryMatching(Condensing):
         return start.to(self.device), target.to(self.device)
 
     def _batches(self, count: int) -> list[Batch]:
-        """One batch a student step, pass after pass over the formed images, each pass in an order of its own."""
+        """One batch a student step, pass after pass over the formed images, each pass in an order
+        of its own.
+        """
         size = min(count, self.settings.synthetic_batch or count)
         parts: list[Tensor] = []
         while len(parts) < self.settings.student_steps:
             parts += training.batches(count, size, self.source)
         parts = parts[: self.settings.student_steps]
-        return [(part.to(self.device), AUGMENTATION.draw(len(part), self.data.size, self.source)) for part in parts]
+        return [
+            (part.to(self.device), AUGMENTATION.draw(len(part), self.data.size, self.source))
+            for part in parts
+        ]
 
     def rules(self) -> dict[str, Any]:
-        """The network's layout, and that the start epoch is below `max_start_epoch`, which version 0.1 included."""
-        return {**models.layout(self.settings.model, *models.shape_of(self.data)), "start_epoch": "below max_start_epoch"}
+        """The network's layout, and that the start epoch is below `max_start_epoch`, which version
+        0.1 included.
+        """
+        return {
+            **models.layout(self.settings.model, *models.shape_of(self.data)),
+            "start_epoch": "below max_start_epoch",
+        }
 
     def outcome(self) -> dict[str, Any]:
         """The student's learning rate, as learned."""
         return {"student_lr": self.rate.item()}
 
     def state(self) -> dict[str, Tensor]:
-        """Images and rate, their velocities, and the state of the generator; the experts are not in it."""
-        return {**super().state(), "velocity": self.velocity, "rate": self.rate, "rate_velocity": self.rate_velocity}
+        """Images and rate, their velocities, and the state of the generator; the experts are not in
+        it.
+        """
+        return {
+            **super().state(),
+            "velocity": self.velocity,
+            "rate": self.rate,
+            "rate_velocity": self.rate_velocity,
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
@@ -210,4 +306,11 @@ class TrajectoryMatching(Condensing):
 
 
 LOSS = "distance from the expert's weights (share of its way)"
-CONDENSER = Condenser("mtt", settings_for, TrajectoryMatching, loss=LOSS, unending={"iterations": 10**6}, experts="experts")
+CONDENSER = Condenser(
+    "mtt",
+    settings_for,
+    TrajectoryMatching,
+    loss=LOSS,
+    unending={"iterations": 10**6},
+    experts="experts",
+)

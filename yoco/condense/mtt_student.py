@@ -1,4 +1,6 @@
-"""The student of trajectory matching: its unrolled steps, differentiated by a hand-written adjoint (design §6)."""
+"""The student of trajectory matching: its unrolled steps, differentiated by a hand-written adjoint
+(design §6).
+"""
 
 from collections.abc import Sequence
 
@@ -12,19 +14,32 @@ from yoco.condense.mtt_experts import AUGMENTATION
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.utils import device as devices
 
-Batch = tuple[Tensor, augment.Draw]  # indices int64 [n] into the formed images, none twice, and their augmentation
+# indices int64 [n] into the formed images, none twice, and their augmentation
+Batch = tuple[Tensor, augment.Draw]
 
 
 class Student:
-    """Gradients of networks of one architecture, whose parameters are one flat vector in named_parameters order.
+    """Gradients of networks of one architecture, whose parameters are one flat vector in
+    named_parameters order.
 
-    skeleton: a network of that architecture (its own weights are not read). precision: "float32", or "bfloat16" for the
-    convolutions; gradients come in the vector's type. compiled: through torch.compile, as in `matching`. ranks: of several,
-    each takes its part of every batch.
+    skeleton: a network of that architecture (its own weights are not read). precision: "float32",
+    or "bfloat16" for the convolutions; gradients come in the vector's type. compiled: through
+    torch.compile, as in `matching`. ranks: of several, each takes its part of every batch.
     """
 
-    def __init__(self, skeleton: nn.Module, precision: str = "float32", compiled: bool = False, ranks: Ranks = ALONE) -> None:
-        self.skeleton, self.precision, self.compiled, self.ranks = skeleton, precision, compiled, ranks
+    def __init__(
+        self,
+        skeleton: nn.Module,
+        precision: str = "float32",
+        compiled: bool = False,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.skeleton, self.precision, self.compiled, self.ranks = (
+            skeleton,
+            precision,
+            compiled,
+            ranks,
+        )
         self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
         self._gradient, self._slope = self._gradient_of, self._slope_of
         if compiled:
@@ -32,14 +47,24 @@ class Student:
             self._slope = devices.compiled(self._slope_of)
 
     def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Gradient [P] at `theta` [P] of the mean cross-entropy of normalised images [n, C, S, S] with labels int64 [n]."""
+        """Gradient [P] at `theta` [P] of the mean cross-entropy of normalised images [n, C, S, S]
+        with labels int64 [n].
+        """
         images, labels, share = self._own(images, labels)
-        return self.ranks.sum(share * self._gradient(theta, images, labels) if share else torch.zeros_like(theta))
+        return self.ranks.sum(
+            share * self._gradient(theta, images, labels) if share else torch.zeros_like(theta)
+        )
 
     def slope(self, theta: Tensor, direction: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """⟨gradient, direction⟩, a scalar that is differentiable in `theta` and in the images; of several ranks, this one's summand."""
+        """⟨gradient, direction⟩, a scalar that is differentiable in `theta` and in the images; of
+        several ranks, this one's summand.
+        """
         own, labels, share = self._own(images, labels)
-        return share * self._slope(theta, direction, own, labels) if share else 0 * (theta.sum() + images.sum())
+        return (
+            share * self._slope(theta, direction, own, labels)
+            if share
+            else 0 * (theta.sum() + images.sum())
+        )
 
     def _own(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
         """This rank's part of a batch, laid out for the network, and which share of it that is."""
@@ -50,7 +75,9 @@ class Student:
     def _gradient_of(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         def loss(theta: Tensor) -> Tensor:
             parts = theta.split([shape.numel() for shape in self.shapes.values()])
-            parameters = {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts)}
+            parameters = {
+                name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts)
+            }
             with devices.autocast(images.device, self.precision):
                 logits = functional_call(self.skeleton, parameters, (images,))
             return F.cross_entropy(logits.to(theta.dtype), labels)
@@ -62,14 +89,22 @@ class Student:
 
 
 def distance_gradients(
-    student: Student, start: Tensor, target: Tensor, rate: Tensor, images: Tensor, labels: Tensor, batches: Sequence[Batch]
+    student: Student,
+    start: Tensor,
+    target: Tensor,
+    rate: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    batches: Sequence[Batch],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """‖θ_N − target‖² / ‖start − target‖² after a plain SGD step on each of the N batches, and its gradients.
+    """‖θ_N − target‖² / ‖start − target‖² after a plain SGD step on each of the N batches, and its
+    gradients.
 
-    start, target: [P]; rate: the SGD's learning rate, a scalar; images: normalised, [n, C, S, S]; labels: int64 [n].
-    Returns the distance (1 where the student stands still, 0 where it arrives) and its exact gradients with respect to
-    the images, [n, C, S, S], and the rate. The unrolled graph is not kept: only each θ is, and the way back goes through
-    one step at a time, λ being the gradient with respect to the θ after it.
+    start, target: [P]; rate: the SGD's learning rate, a scalar; images: normalised, [n, C, S, S];
+    labels: int64 [n]. Returns the distance (1 where the student stands still, 0 where it arrives)
+    and its exact gradients with respect to the images, [n, C, S, S], and the rate. The unrolled
+    graph is not kept: only each θ is, and the way back goes through one step at a time, λ being the
+    gradient with respect to the θ after it.
     """
     thetas = [start]
     with torch.no_grad():
@@ -81,7 +116,10 @@ def distance_gradients(
     by_theta = 2 * gap / scale  # λ
     by_images, by_rate = torch.zeros_like(images), torch.zeros_like(rate)
     for index, draw in reversed(batches):
-        theta, leaf = thetas.pop().detach().requires_grad_(), images[index].detach().requires_grad_()
+        theta, leaf = (
+            thetas.pop().detach().requires_grad_(),
+            images[index].detach().requires_grad_(),
+        )
         slope = student.slope(theta, by_theta, AUGMENTATION.apply(leaf, draw), labels[index])
         curvature, mixed = torch.autograd.grad(slope, (theta, leaf))
         by_images[index] -= rate * mixed

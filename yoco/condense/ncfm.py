@@ -1,4 +1,6 @@
-"""NCFM: condensation by matching the distribution of features through their characteristic function (design §5)."""
+"""NCFM: condensation by matching the distribution of features through their characteristic function
+(design §5).
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,16 +31,17 @@ from yoco.utils.foreign import Features
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
 Number = float | Tensor
-TOGETHER_CPU, TOGETHER = 80, 4096  # formed images that pass a network at once: on a CPU, as many as its cache holds
+# formed images that pass a network at once: on a CPU, as many as its cache holds
+TOGETHER_CPU, TOGETHER = 80, 4096
 
 
 @dataclass(frozen=True)
 class NcfmSettings(Settings):
     """Settings of NCFM. The defaults are the published ones for CIFAR-10 at ipc 10.
 
-    The published code steps class after class, and halves the learning rate when the loss stalls; here all classes step at
-    once, and the rate stays for the first half of the run and then falls by a cosine to `final_lr`.
-    Raises TypeError or ValueError at a value out of range.
+    The published code steps class after class, and halves the learning rate when the loss stalls;
+    here all classes step at once, and the rate stays for the first half of the run and then falls
+    by a cosine to `final_lr`. Raises TypeError or ValueError at a value out of range.
     """
 
     model: str = "convnet"  # of the pool
@@ -46,15 +49,18 @@ class NcfmSettings(Settings):
     iterations: int = 20_000  # image steps
     real_batch: int = 1024  # real images per class and step
     frequencies: int = 4096
-    sampler: int = 0  # Gaussians of the learned mixture that frequencies are drawn from; 0: standard normal
+    # Gaussians of the learned mixture that frequencies are drawn from; 0: standard normal
+    sampler: int = 0
     image_lr: float = 0.001
     final_lr: float = 0.0001
     calibration: float = 1.0  # weight of the cross-entropy under a trained network
     calibrate_every: int = 1  # steps
-    prefix_power: float = 0.0  # of a nested set: a prefix of k cells weighs k ** -prefix_power; 0: all weigh the same
+    # of a nested set: a prefix of k cells weighs k ** -prefix_power; 0: all weigh the same
+    prefix_power: float = 0.0
     pool_networks: int = 20
     pool_epochs: int = 60
-    pool_images: int | None = None  # real images of each network at most, a random subset of its own; None: all
+    # real images of each network at most, a random subset of its own; None: all
+    pool_images: int | None = None
     pool_lr: float = 0.04
     pool_batch: int = 256
     pool_seed: int = 0  # apart from the run's seed, so that runs share a pool
@@ -79,11 +85,18 @@ class NcfmSettings(Settings):
     @property
     def pool(self) -> PairSettings:
         """How the networks are trained."""
-        network: dict[str, Any] = {"model": self.model, "width": self.width, "lr": self.pool_lr, "batch_size": self.pool_batch}
+        network: dict[str, Any] = {
+            "model": self.model,
+            "width": self.width,
+            "lr": self.pool_lr,
+            "batch_size": self.pool_batch,
+        }
         return PairSettings(epochs=self.pool_epochs, images=self.pool_images, **network)
 
     def work(self, classes: int, formed: int) -> int:
-        """Images that go through a network in one step, about: whether compiling pays hangs on it."""
+        """Images that go through a network in one step, about: whether compiling pays hangs on
+        it.
+        """
         return classes * (self.real_batch + 4 * formed)
 
     def lr_at(self, number: int) -> float:
@@ -95,7 +108,8 @@ class NcfmSettings(Settings):
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> NcfmSettings:
     """The preset for images of side `size`, with single values overridden.
 
-    `laptop` and `smoke` take fewer and larger steps. Raises ValueError at an unknown preset, setting or value.
+    `laptop` and `smoke` take fewer and larger steps. Raises ValueError at an unknown preset,
+    setting or value.
     """
     checks.one_of("preset", preset, PRESETS)
     values: dict[str, Any] = {"model": default_model(size)}
@@ -105,18 +119,26 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
         values |= {"iterations": 2500, "real_batch": 64, "frequencies": 1024, "prefix_power": 1.0}
         values |= {"pool_networks": 3, "pool_epochs": 12}
     elif preset == "smoke":
-        values |= {"width": smoke_width(overrides, values["model"]), "iterations": 80, "real_batch": 16, "frequencies": 128}
+        values |= {
+            "width": smoke_width(overrides, values["model"]),
+            "iterations": 80,
+            "real_batch": 16,
+            "frequencies": 128,
+        }
         values |= {"image_lr": 0.03, "final_lr": 0.003}
         values |= {"pool_networks": 2, "pool_epochs": 3, "pool_batch": 64}
     return overridden(NcfmSettings(), {**values, **overrides})
 
 
 class CharacteristicMatching(Condensing):
-    """Steps of NCFM: each takes a network between its random and its trained weights, and moves the images by Adam.
+    """Steps of NCFM: each takes a network between its random and its trained weights, and moves the
+    images by Adam.
 
-    On a CUDA device draws come from a generator there, whose state is part of `state()` as well. experts: the folder that keeps the
-    pool's networks (see `train_experts`); None trains them for this run alone. prefixes: numbers of formed images per class, of
-    which the first so many are matched as a set of their own; () matches all alone. ranks: of several, each matches its own classes.
+    On a CUDA device draws come from a generator there, whose state is part of `state()` as well.
+    experts: the folder that keeps the pool's networks (see `train_experts`); None trains them for
+    this run alone. prefixes: numbers of formed images per class, of which the first so many are
+    matched as a set of their own; () matches all alone. ranks: of several, each matches its own
+    classes.
 
     On a CUDA device that holds the real images, a step is one CUDA graph (see `graphs.captured`).
     """
@@ -137,8 +159,21 @@ class CharacteristicMatching(Condensing):
         ranks: Ranks = ALONE,
     ) -> None:
         super().__init__(data, ipc, factor, settings, source, device, precision, compiled, ranks)
-        where: dict[str, Any] = {"device": device, "precision": precision, "compiled": compiled, "progress": progress}
-        self.pool = Pool(data, experts, settings.pool, settings.pool_networks, settings.pool_seed, ranks=ranks, **where)
+        where: dict[str, Any] = {
+            "device": device,
+            "precision": precision,
+            "compiled": compiled,
+            "progress": progress,
+        }
+        self.pool = Pool(
+            data,
+            experts,
+            settings.pool,
+            settings.pool_networks,
+            settings.pool_seed,
+            ranks=ranks,
+            **where,
+        )
         self.mean, self.square = torch.zeros_like(self.images), torch.zeros_like(self.images)
         formed = ipc * factor**2
         self.averages = prefix_averages(prefixes or [formed], formed).to(device)
@@ -150,85 +185,154 @@ class CharacteristicMatching(Condensing):
         head = models.head_of(settings.model, *models.shape_of(data))
         self.network = Network(network_of(settings, data, 0).to(device), precision, compiled, head)
         width = self.network.width
-        self.sampler = Mixture(width, settings.sampler, source, device) if settings.sampler else Normal(width)
+        self.sampler = (
+            Mixture(width, settings.sampler, source, device) if settings.sampler else Normal(width)
+        )
         drawn = DeviceDraws if devices.is_gpu(device) else HostDraws
-        self.draws = drawn(self.pool, self.members, data.size, settings.real_batch, settings.frequencies, self.sampler, device)
+        self.draws = drawn(
+            self.pool,
+            self.members,
+            data.size,
+            settings.real_batch,
+            settings.frequencies,
+            self.sampler,
+            device,
+        )
         self.own_source = seeds.for_device(source, device)
         recordable = ranks.size == 1 and self.real.pixels.device == self.images.device
         self._advance = graphs.captured(self._advanced, device) if recordable else self._advanced
 
     def rules(self) -> dict[str, Any]:
         """Which network an own one is; checkpoints of the package's hold no layout."""
-        return models.layout(self.settings.model, *models.shape_of(self.data)) if models.own(self.settings.model) else {}
+        return (
+            models.layout(self.settings.model, *models.shape_of(self.data))
+            if models.own(self.settings.model)
+            else {}
+        )
 
     def further_work(self) -> dict[timing.Unit, int]:
         """The epochs of the pool's missing networks."""
         return self.pool.work()
 
     def prepare(self, time_budget: float | None) -> bool:
-        """Train the networks that are not there; False if the time was over before the last one, on any rank."""
+        """Train the networks that are not there; False if the time was over before the last one, on
+        any rank.
+        """
         return self.pool.ready(time_budget)
 
     def step(self, number: int) -> float:
-        """One image step. Returns the loss, averaged over the classes, or NaN for a gradient that is not finite."""
+        """One image step.
+
+        Returns the loss, averaged over the classes, or NaN for a gradient that is not finite.
+        """
         corrections = [1 - beta ** (number + 1) for beta in BETAS]
-        now: dict[str, Any] = {"source": self.own_source, "calibrated": number % self.settings.calibrate_every == 0}
-        total, *moved = self._advance(self.images, self.mean, self.square, self.settings.lr_at(number), *corrections, **now)
-        loss = total.item() / len(self.data.classes)  # the one moment when the host waits for the device
+        now: dict[str, Any] = {
+            "source": self.own_source,
+            "calibrated": number % self.settings.calibrate_every == 0,
+        }
+        total, *moved = self._advance(
+            self.images, self.mean, self.square, self.settings.lr_at(number), *corrections, **now
+        )
+        # the one moment when the host waits for the device
+        loss = total.item() / len(self.data.classes)
         if math.isfinite(loss):  # else the loop stops, and keeps the last good checkpoint
             self.images, self.mean, self.square = moved
         return loss
 
     def _advanced(
-        self, images: Tensor, mean: Tensor, square: Tensor, lr: Number, *corrections: Number, source: Generator, calibrated: bool
+        self,
+        images: Tensor,
+        mean: Tensor,
+        square: Tensor,
+        lr: Number,
+        *corrections: Number,
+        source: Generator,
+        calibrated: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The sum of the classes' losses, NaN for a gradient that is not finite, and the images and Adam's moments after a step."""
+        """The sum of the classes' losses, NaN for a gradient that is not finite, and the images and
+        Adam's moments after a step.
+        """
         draws = self.draws.next(source)
         losses, gradient, slope = self.gradients(images, draws, calibrated)
         self.sampler.ascend(draws.frequencies, slope)
         total = losses.sum().masked_fill(~torch.isfinite(gradient).all(), math.nan)
         return total, *adam(images, mean, square, gradient, lr, corrections)
 
-    def gradients(self, images: Tensor, draws: Draws, calibrated: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Each class's loss, float32 [K], and the gradients of the sum: of the images, and of the frequencies if they are learned.
+    def gradients(
+        self, images: Tensor, draws: Draws, calibrated: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Each class's loss, float32 [K], and the gradients of the sum: of the images, and of the
+        frequencies if they are learned.
 
         calibrated: whether the cross-entropy under trained weights is part of the loss.
         """
         frequencies = draws.frequencies.detach().requires_grad_(draws.frequencies.requires_grad)
-        losses, gradient, slope = torch.zeros(len(self.data.classes), device=self.device), torch.zeros_like(images), torch.zeros_like(frequencies)
+        losses, gradient, slope = (
+            torch.zeros(len(self.data.classes), device=self.device),
+            torch.zeros_like(images),
+            torch.zeros_like(frequencies),
+        )
         for group in self.groups:
-            chosen = (group.view(-1, 1) * self.ipc + torch.arange(self.ipc, device=self.device)).flatten()
+            chosen = (
+                group.view(-1, 1) * self.ipc + torch.arange(self.ipc, device=self.device)
+            ).flatten()
             own = images[chosen].requires_grad_()
             target = self._target(group, draws, frequencies)
-            synthetic = _seen(normalise(formation.form(own, self.factor), *self.statistics), group, draws)
-            loss = distance(target, self._characteristic(draws.between, synthetic, group, frequencies, self.averages)) @ self.weights
+            synthetic = _seen(
+                normalise(formation.form(own, self.factor), *self.statistics), group, draws
+            )
+            loss = (
+                distance(
+                    target,
+                    self._characteristic(
+                        draws.between, synthetic, group, frequencies, self.averages
+                    ),
+                )
+                @ self.weights
+            )
             if calibrated:
-                loss = loss + self.settings.calibration * self._calibration(draws.trained, synthetic, group)
+                loss = loss + self.settings.calibration * self._calibration(
+                    draws.trained, synthetic, group
+                )
             learned = [frequencies] if frequencies.requires_grad else []
             losses[group] = loss.detach()
             gradient[chosen], *slopes = torch.autograd.grad(loss.sum(), [own, *learned])
             for part in slopes:
                 slope += part
-        return self.ranks.sum(losses), self.ranks.sum(gradient), self.ranks.sum(slope) if frequencies.requires_grad else slope
+        return (
+            self.ranks.sum(losses),
+            self.ranks.sum(gradient),
+            self.ranks.sum(slope) if frequencies.requires_grad else slope,
+        )
 
     def _target(self, group: Tensor, draws: Draws, frequencies: Tensor) -> Tensor:
         """The characteristic functions of the real images of a group of classes."""
         with torch.no_grad():
-            features = self.network.features(draws.between, _seen(self.real[draws.real[group].flatten()], group, draws))
-        return characteristic(features.unflatten(0, (len(group), -1)), frequencies, self.real_average)
+            features = self.network.features(
+                draws.between, _seen(self.real[draws.real[group].flatten()], group, draws)
+            )
+        return characteristic(
+            features.unflatten(0, (len(group), -1)), frequencies, self.real_average
+        )
 
-    def _characteristic(self, weights: Tensor, images: Tensor, group: Tensor, frequencies: Tensor, averages: Tensor) -> Tensor:
+    def _characteristic(
+        self, weights: Tensor, images: Tensor, group: Tensor, frequencies: Tensor, averages: Tensor
+    ) -> Tensor:
         features = self.network.features(weights, images)
         return characteristic(features.unflatten(0, (len(group), -1)), frequencies, averages)
 
     def _calibration(self, weights: Tensor, images: Tensor, group: Tensor) -> Tensor:
-        """The mean cross-entropy of each class's images under trained weights, [classes of the group]."""
+        """The mean cross-entropy of each class's images under trained weights, [classes of the
+        group].
+        """
         labels = group.view(-1, 1).expand(-1, len(images) // len(group)).flatten()
         logits = self.network.logits(weights, images)
         return F.cross_entropy(logits, labels, reduction="none").view(len(group), -1).mean(1)
 
     def state(self) -> dict[str, Tensor]:
-        """Images, Adam's moments, the sampler's parameters, and the states of the generators; the pool is not in it."""
+        """Images, Adam's moments, the sampler's parameters, and the states of the generators; the
+        pool is not in it.
+        """
         own = {"images": self.images, "mean": self.mean, "square": self.square}
         return own | self.sampler.state() | seeds.states(self.source, self.own_source)
 
@@ -241,17 +345,25 @@ class CharacteristicMatching(Condensing):
 
 
 def _seen(images: Tensor, group: Tensor, draws: Draws) -> Tensor:
-    """Normalised images of a group of classes, as many of each, augmented by the draw of their class."""
+    """Normalised images of a group of classes, as many of each, augmented by the draw of their
+    class.
+    """
     classes = group.view(-1, 1).expand(-1, len(images) // len(group)).flatten()
     return AUGMENTATION.apply(images, draws.augmentation.of(classes))
 
 
 def adam(
-    images: Tensor, mean: Tensor, square: Tensor, gradient: Tensor, lr: Number, corrections: Sequence[Number]
+    images: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    gradient: Tensor,
+    lr: Number,
+    corrections: Sequence[Number],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Adam's step on pixels, back into 0..1; the images and the moments after it.
 
-    corrections: 1 - β**n of either moment at the nth step. Numbers may be scalar tensors, which a CUDA graph reads anew.
+    corrections: 1 - β**n of either moment at the nth step. Numbers may be scalar tensors, which a
+    CUDA graph reads anew.
     """
     mean, square = torch.lerp(gradient, mean, BETAS[0]), torch.lerp(gradient**2, square, BETAS[1])
     first, second = mean / corrections[0], square / corrections[1]
@@ -259,16 +371,18 @@ def adam(
 
 
 class Network:
-    """Features and logits of networks of one architecture, whose weights are one flat vector [P] in named_parameters order.
+    """Features and logits of networks of one architecture, whose weights are one flat vector [P] in
+    named_parameters order.
 
-    skeleton: a network of that architecture (its own weights are not read). head: the layer that makes logits of its features.
-    width: D of these.
+    skeleton: a network of that architecture (its own weights are not read). head: the layer that
+    makes logits of its features. width: D of these.
     """
 
     def __init__(self, skeleton: Any, precision: str, compiled: bool, head: str = "head") -> None:
         self.skeleton, self.precision, self.head = skeleton.requires_grad_(False), precision, head
         self.features_of_skeleton = Features(skeleton, head)
-        self.compiled = compiled and not self.features_of_skeleton.hooked  # a hook is no part of a graph
+        # a hook is no part of a graph
+        self.compiled = compiled and not self.features_of_skeleton.hooked
         self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
         self.width = skeleton.get_submodule(head).in_features
         self._features = devices.compiled(self._features_of) if self.compiled else self._features_of
@@ -281,7 +395,11 @@ class Network:
     def logits(self, weights: Tensor, images: Tensor) -> Tensor:
         """Logits float32 [N, K]."""
         named = self._named(weights)
-        return F.linear(self.features(weights, images).float(), named[f"{self.head}.weight"], named.get(f"{self.head}.bias"))
+        return F.linear(
+            self.features(weights, images).float(),
+            named[f"{self.head}.weight"],
+            named.get(f"{self.head}.bias"),
+        )
 
     def _named(self, weights: Tensor) -> dict[str, Tensor]:
         parts = weights.split([shape.numel() for shape in self.shapes.values()])
@@ -302,5 +420,12 @@ def _groups(classes: Sequence[int], size: int) -> list[Tensor]:
 
 LOSS = "distance of the characteristic functions, and calibration"
 CONDENSER = Condenser(
-    "ncfm", settings_for, CharacteristicMatching, multi=True, loss=LOSS, unending={"iterations": 10**6}, experts="networks", nests=True
+    "ncfm",
+    settings_for,
+    CharacteristicMatching,
+    multi=True,
+    loss=LOSS,
+    unending={"iterations": 10**6},
+    experts="networks",
+    nests=True,
 )

@@ -1,4 +1,6 @@
-"""What one step of NCFM draws: the networks, the augmentation, the real images and the frequencies."""
+"""What one step of NCFM draws: the networks, the augmentation, the real images and the
+frequencies.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -12,7 +14,8 @@ from yoco.condense.expert_pool import Pool
 from yoco.condense.ncfm_frequencies import Normal
 from yoco.utils import seeds
 
-AUGMENTATION = augment.Augmentation(augment.MATCHING)  # a draw per class, for its real and synthetic images alike
+# a draw per class, for its real and synthetic images alike
+AUGMENTATION = augment.Augmentation(augment.MATCHING)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,14 @@ class HostDraws:
     """
 
     def __init__(
-        self, pool: Pool, members: Sequence[Tensor], size: int, real_batch: int, frequencies: int, sampler: Normal, device: torch.device
+        self,
+        pool: Pool,
+        members: Sequence[Tensor],
+        size: int,
+        real_batch: int,
+        frequencies: int,
+        sampler: Normal,
+        device: torch.device,
     ) -> None:
         self.pool, self.members, self.size, self.device = pool, members, size, device
         self.real_batch, self.frequencies, self.sampler = real_batch, frequencies, sampler
@@ -51,11 +61,19 @@ class HostDraws:
         augmentation = AUGMENTATION.draw(len(self.members), self.size, source)
         real = self.real(source)
         frequencies = self.sampler.draw(self.frequencies, source)
-        return Draws(between, trained, augmentation.to(self.device), real.to(self.device), frequencies.to(self.device))
+        return Draws(
+            between,
+            trained,
+            augmentation.to(self.device),
+            real.to(self.device),
+            frequencies.to(self.device),
+        )
 
     def weights(self, source: Generator) -> tuple[Tensor, Tensor]:
         """Draw weights between a network's first and last, and those of a trained network."""
-        number, other = (int(torch.randint(self.pool.count, (1,), generator=source)) for _ in range(2))
+        number, other = (
+            int(torch.randint(self.pool.count, (1,), generator=source)) for _ in range(2)
+        )
         first, last = self.pool.experts.pair(number, 0, 1)
         between = torch.lerp(first, last, torch.rand(1, generator=source))
         return between.to(self.device), self.pool.experts.pair(other, 0, 1)[1].to(self.device)
@@ -71,12 +89,16 @@ class HostDraws:
 
 
 class DeviceDraws(HostDraws):
-    """Draw the same on the device itself, so that nothing waits for the host: `next` can be part of a CUDA graph."""
+    """Draw the same on the device itself, so that nothing waits for the host: `next` can be part of
+    a CUDA graph.
+    """
 
     @functools.cached_property
     def pairs(self) -> Tensor:
         """First and last weights of every network, float32 [networks, 2, P]."""
-        pairs = [torch.stack(self.pool.experts.pair(number, 0, 1)) for number in range(self.pool.count)]
+        pairs = [
+            torch.stack(self.pool.experts.pair(number, 0, 1)) for number in range(self.pool.count)
+        ]
         return torch.stack(pairs).to(self.device)
 
     @functools.cached_property
@@ -92,11 +114,17 @@ class DeviceDraws(HostDraws):
     def weights(self, source: Generator) -> tuple[Tensor, Tensor]:
         number = torch.randint(self.pool.count, (2,), generator=source, device=source.device)
         (first, last), (_, trained) = self.pairs[number].unbind()
-        return torch.lerp(first, last, torch.rand(1, generator=source, device=source.device)), trained
+        return torch.lerp(
+            first, last, torch.rand(1, generator=source, device=source.device)
+        ), trained
 
     def real(self, source: Generator) -> Tensor:
         classes, most = self.padded.shape
-        places = (torch.rand(classes, self.real_batch, generator=source, device=source.device) * self.sizes).long()  # with repetitions
+        # with repetitions
+        places = (
+            torch.rand(classes, self.real_batch, generator=source, device=source.device)
+            * self.sizes
+        ).long()
         if most >= self.real_batch:
             keys = torch.rand(classes, most, generator=source, device=source.device)
             absent = torch.arange(most, device=self.device) >= self.sizes

@@ -1,4 +1,6 @@
-"""The frequencies of NCFM: standard normal, or from a mixture of Gaussians trained to make the loss large (design §5)."""
+"""The frequencies of NCFM: standard normal, or from a mixture of Gaussians trained to make the loss
+large (design §5).
+"""
 
 from collections.abc import Mapping
 
@@ -31,11 +33,13 @@ class Normal:
 
 
 class Mixture(Normal):
-    """Draw frequencies from a mixture of Gaussians of equal weights, trained by Adam to make the loss as large as it can.
+    """Draw frequencies from a mixture of Gaussians of equal weights, trained by Adam to make the
+    loss as large as it can.
 
-    This is the sampling network ψ of NCFM's paper. Means lie in -1..1 and standard deviations in 1/2..2, as tanh(raw) and
-    2**tanh(raw): without bounds the largest loss is the noise of two small samples, at frequencies that tell nothing of the
-    images (the published network ends in tanh for the same reason). At raw = 0 this is the standard normal.
+    This is the sampling network ψ of NCFM's paper. Means lie in -1..1 and standard deviations in
+    1/2..2, as tanh(raw) and 2**tanh(raw): without bounds the largest loss is the noise of two small
+    samples, at frequencies that tell nothing of the images (the published network ends in tanh for
+    the same reason). At raw = 0 this is the standard normal.
 
     Args:
         width: dimensions D of a feature.
@@ -44,33 +48,47 @@ class Mixture(Normal):
         device: holds the parameters.
     """
 
-    def __init__(self, width: int, components: int, source: Generator, device: torch.device) -> None:
+    def __init__(
+        self, width: int, components: int, source: Generator, device: torch.device
+    ) -> None:
         super().__init__(width)
-        self.raw = SPREAD * torch.randn(2, components, width, generator=source).to(device)  # of means and deviations
+        # of means and deviations
+        self.raw = SPREAD * torch.randn(2, components, width, generator=source).to(device)
         self.mean, self.square = torch.zeros_like(self.raw), torch.zeros_like(self.raw)
         self.steps = torch.zeros((), device=device)
 
     def draw(self, count: int, source: Generator) -> Tensor:
         """Draw `count` frequencies, float32 [count, width], differentiable in the parameters."""
         self.raw.requires_grad_()
-        component = torch.randint(self.raw.shape[1], (count,), generator=source, device=source.device).to(self.raw.device)
+        component = torch.randint(
+            self.raw.shape[1], (count,), generator=source, device=source.device
+        ).to(self.raw.device)
         means, exponents = self.raw.tanh().unbind()
         noise = super().draw(count, source).to(self.raw.device)
         return means[component] + noise * torch.exp2(exponents)[component]
 
     @torch.no_grad()
     def ascend(self, frequencies: Tensor, gradient: Tensor) -> None:
-        """Take a step of Adam that raises the loss, whose gradient at `frequencies`, drawn just now, is `gradient`."""
+        """Take a step of Adam that raises the loss, whose gradient at `frequencies`, drawn just
+        now, is `gradient`.
+        """
         (slope,) = torch.autograd.grad(frequencies, self.raw, gradient)
         self.steps += 1
         for moment, values, beta in zip((self.mean, self.square), (slope, slope**2), BETAS):
             moment.copy_(torch.lerp(values, moment, beta))
-        mean, square = (moment / (1 - beta**self.steps) for moment, beta in zip((self.mean, self.square), BETAS))
+        mean, square = (
+            moment / (1 - beta**self.steps) for moment, beta in zip((self.mean, self.square), BETAS)
+        )
         self.raw += RATE * mean / (square.sqrt() + EPSILON)
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of the parameters, and of Adam's moments and number of steps."""
-        values = {"raw": self.raw.detach(), "mean": self.mean, "square": self.square, "steps": self.steps}
+        values = {
+            "raw": self.raw.detach(),
+            "mean": self.mean,
+            "square": self.square,
+            "steps": self.steps,
+        }
         return {f"sampler.{name}": tensor.clone() for name, tensor in values.items()}
 
     @torch.no_grad()

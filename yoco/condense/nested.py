@@ -8,10 +8,11 @@ STEPS = (1, 2, 3, 5, 7)  # of each power of ten
 
 
 def budgets(nested: bool | Sequence[int], ipc: int) -> list[int]:
-    """The budgets IPC_T of a nested set's prefixes, in ascending order; all of `ipc` is always among them.
+    """The budgets IPC_T of a nested set's prefixes, in ascending order; all of `ipc` is always
+    among them.
 
-    nested: a list of budgets, or True for 1, 2, 3, 5, 7, 10, 20, 30, 50, … Raises TypeError or ValueError at anything else,
-    and at a budget above ipc.
+    nested: a list of budgets, or True for 1, 2, 3, 5, 7, 10, 20, 30, 50, … Raises TypeError or
+    ValueError at anything else, and at a budget above ipc.
     """
     if nested is True:
         chosen = [step * 10**power for power in range(len(str(ipc))) for step in STEPS]

@@ -12,11 +12,14 @@ from torch import Tensor
 from yoco.data import decode
 from yoco.utils import checks
 
-TEST = ("test", "validation", "valid", "val")  # splits of a Hugging Face dataset that are tested on, the first that is there
+# splits of a Hugging Face dataset that are tested on, the first that is there
+TEST = ("test", "validation", "valid", "val")
 
 
 class Split(NamedTuple):
-    """images: uint8 [N, C, S, S]; labels: int64 [N]; classes: their names, if the source tells them."""
+    """images: uint8 [N, C, S, S]; labels: int64 [N]; classes: their names, if the source tells
+    them.
+    """
 
     images: Tensor
     labels: Tensor
@@ -25,7 +28,11 @@ class Split(NamedTuple):
 
 def is_dataset(value: object) -> bool:
     """Whether `value` is a dataset of (image, label) pairs or of rows, and no array or list."""
-    return hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, (Tensor, np.ndarray, list, tuple, str, dict))
+    return (
+        hasattr(value, "__getitem__")
+        and hasattr(value, "__len__")
+        and not isinstance(value, (Tensor, np.ndarray, list, tuple, str, dict))
+    )
 
 
 def split(name: str, images: object, labels: object, size: int | None = None) -> Split:
@@ -33,8 +40,9 @@ def split(name: str, images: object, labels: object, size: int | None = None) ->
 
     Args:
         name: of the split, for errors.
-        images: NumPy or torch, uint8 or float in 0..1 (stored as uint8: off by 1/510 at most), [N, H, W], [N, H, W, C] or
-            [N, C, H, W] with C of 1 or 3; a list of such images or of PIL's; or a dataset, torchvision's or Hugging Face's.
+        images: NumPy or torch, uint8 or float in 0..1 (stored as uint8: off by 1/510 at most), [N,
+            H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3; a list of such images or of PIL's;
+            or a dataset, torchvision's or Hugging Face's.
         labels: whole numbers [N]; None: those of the dataset.
         size: side that images are resized and cropped to; None: they are square and alike.
 
@@ -44,8 +52,13 @@ def split(name: str, images: object, labels: object, size: int | None = None) ->
     classes = None
     if is_dataset(images):
         if labels is not None:
-            raise TypeError(f"{name}_labels must be None for a dataset, which has its own, got {type(labels).__name__}")
-        images, labels, classes = _of_rows(name, images) if hasattr(images, "column_names") else _of_pairs(name, images)
+            raise TypeError(
+                f"{name}_labels must be None for a dataset, which has its own, got "
+                f"{type(labels).__name__}"
+            )
+        images, labels, classes = (
+            _of_rows(name, images) if hasattr(images, "column_names") else _of_pairs(name, images)
+        )
     pixels = _pixels(f"{name}_images", images, size)
     return Split(pixels, _labels(f"{name}_labels", labels, len(pixels)), classes)
 
@@ -54,9 +67,16 @@ def _of_pairs(name: str, dataset: Any) -> tuple[list[Any], list[Any], tuple[str,
     """A torch dataset: items (image, label)."""
     items = [dataset[number] for number in range(len(dataset))]
     if not items or not all(isinstance(item, (tuple, list)) and len(item) == 2 for item in items):
-        raise TypeError(f"{name}: a dataset must hold (image, label) pairs, at least one, got {checks.shown(items[:1])}")
+        raise TypeError(
+            f"{name}: a dataset must hold (image, label) pairs, at least one, got "
+            f"{checks.shown(items[:1])}"
+        )
     classes = getattr(dataset, "classes", None)
-    return [image for image, _ in items], [label for _, label in items], None if classes is None else tuple(map(str, classes))
+    return (
+        [image for image, _ in items],
+        [label for _, label in items],
+        None if classes is None else tuple(map(str, classes)),
+    )
 
 
 def _of_rows(name: str, dataset: Any) -> tuple[list[Any], list[Any], tuple[str, ...] | None]:
@@ -66,27 +86,44 @@ def _of_rows(name: str, dataset: Any) -> tuple[list[Any], list[Any], tuple[str, 
     label = next((column for column in ("label", "labels", "fine_label") if column in kinds), None)
     label = label or next((column for column, kind in kinds.items() if kind == "ClassLabel"), None)
     if image is None or label is None:
-        raise ValueError(f"{name}: a dataset must have a column of images and one of labels, got {kinds}")
+        raise ValueError(
+            f"{name}: a dataset must have a column of images and one of labels, got {kinds}"
+        )
     names = getattr(dataset.features[label], "names", None)
     rows = [dataset[number] for number in range(len(dataset))]
-    return [row[image] for row in rows], [row[label] for row in rows], None if names is None else tuple(names)
+    return (
+        [row[image] for row in rows],
+        [row[label] for row in rows],
+        None if names is None else tuple(names),
+    )
 
 
 def _pixels(name: str, images: Any, size: int | None) -> Tensor:
     if isinstance(images, (list, tuple)):
         images = _stacked(name, images, size)
     if not isinstance(images, (Tensor, np.ndarray)):
-        raise TypeError(f"{name} must be a NumPy array, a tensor, a list of images or a dataset, got {checks.shown(images)}")
-    values = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images.detach().cpu())
+        raise TypeError(
+            f"{name} must be a NumPy array, a tensor, a list of images or a dataset, got "
+            f"{checks.shown(images)}"
+        )
+    values = torch.as_tensor(
+        np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images.detach().cpu()
+    )
     if values.ndim == 3:
         values = values.unsqueeze(1)
     if values.ndim != 4 or 0 in values.shape or not {values.shape[1], values.shape[3]} & {1, 3}:
-        raise ValueError(f"{name} must have shape [N, H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3, got {list(values.shape)}")
+        raise ValueError(
+            f"{name} must have shape [N, H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3, "
+            f"got {list(values.shape)}"
+        )
     values = _bytes(name, values if values.shape[1] in (1, 3) else values.permute(0, 3, 1, 2))
     if size is not None and list(values.shape[2:]) != [size, size]:
         values = torch.stack([_array(decode.cropped(_picture(image), size)) for image in values])
     if values.shape[2] != values.shape[3]:
-        raise ValueError(f"{name} are {values.shape[3]}x{values.shape[2]}, not square; pass size= to resize and crop")
+        raise ValueError(
+            f"{name} are {values.shape[3]}x{values.shape[2]}, not square; pass size= to resize "
+            "and crop"
+        )
     return values.contiguous()
 
 
@@ -97,7 +134,10 @@ def _bytes(name: str, values: Tensor) -> Tensor:
         raise TypeError(f"{name} must be uint8, or floating point in 0..1, got {values.dtype}")
     low, high = checks.finite(name, values).min().item(), values.max().item()
     if low < 0 or high > 1:
-        raise ValueError(f"{name} must lie in 0..1 if they are floats, got {low:.3g}..{high:.3g}; un-normalise them, or divide by the largest value")
+        raise ValueError(
+            f"{name} must lie in 0..1 if they are floats, got {low:.3g}..{high:.3g}; un-normalise "
+            "them, or divide by the largest value"
+        )
     return (values.float() * 255).round().to(torch.uint8)
 
 
@@ -111,7 +151,10 @@ def _stacked(name: str, images: Sequence[Any], size: int | None) -> Tensor:
         images = [_array(decode.cropped(image.convert(mode), size)) for image in plain]
     parts = [torch.as_tensor(np.asarray(image)) for image in images]
     if shapes := {tuple(part.shape) for part in parts} - {tuple(parts[0].shape)}:
-        raise ValueError(f"{name} must be alike, got shapes {list(parts[0].shape)} and {list(shapes.pop())}; pass size= with PIL images")
+        raise ValueError(
+            f"{name} must be alike, got shapes {list(parts[0].shape)} and {list(shapes.pop())}; "
+            "pass size= with PIL images"
+        )
     return torch.stack(parts)
 
 
@@ -127,7 +170,9 @@ def _array(image: Image.Image) -> Tensor:
 
 def _labels(name: str, labels: Any, count: int) -> Tensor:
     try:
-        values = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels).cpu()
+        values = torch.as_tensor(
+            np.asarray(labels) if not isinstance(labels, Tensor) else labels
+        ).cpu()
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be whole numbers [N], got {checks.shown(labels)}") from error
     if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
@@ -148,10 +193,18 @@ def hugging_face(name: str) -> tuple[Any, Any | None]:
     try:
         import datasets
     except ImportError as error:
-        raise ModuleNotFoundError(f"dataset hf:{name} needs the package datasets: pip install datasets") from error
-    saved = any((Path(name).expanduser() / file).is_file() for file in ("dataset_dict.json", "state.json"))
+        raise ModuleNotFoundError(
+            f"dataset hf:{name} needs the package datasets: pip install datasets"
+        ) from error
+    saved = any(
+        (Path(name).expanduser() / file).is_file() for file in ("dataset_dict.json", "state.json")
+    )
     try:
-        found = datasets.load_from_disk(str(Path(name).expanduser())) if saved else datasets.load_dataset(name)
+        found = (
+            datasets.load_from_disk(str(Path(name).expanduser()))
+            if saved
+            else datasets.load_dataset(name)
+        )
     except Exception as error:  # the hub, a server, a script: nearly anything
         raise ValueError(f"dataset hf:{name} cannot be loaded: {error}") from error
     splits = dict(found) if hasattr(found, "keys") else {"train": found}

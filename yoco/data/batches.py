@@ -13,10 +13,12 @@ from yoco.utils import device as devices
 
 @dataclass(frozen=True, eq=False)
 class RealImages:
-    """Images that are normalised as they are indexed: what `network.epoch` takes in the place of a tensor of floats.
+    """Images that are normalised as they are indexed: what `network.epoch` takes in the place of a
+    tensor of floats.
 
-    pixels: uint8 [N, C, S, S], on `device` or not: what is indexed is on it either way, with the same bits. mean, std: per
-    channel, tensors on `device` where no copy should wait. chosen: int64 [n], which of them this is, in this order; None: all.
+    pixels: uint8 [N, C, S, S], on `device` or not: what is indexed is on it either way, with the
+    same bits. mean, std: per channel, tensors on `device` where no copy should wait. chosen: int64
+    [n], which of them this is, in this order; None: all.
     """
 
     pixels: Tensor
@@ -27,7 +29,9 @@ class RealImages:
 
     @classmethod
     def training(cls, data: ImageData, device: torch.device) -> "RealImages":
-        """The training images, held by `device` where they leave it half of its free memory, else left where they are."""
+        """The training images, held by `device` where they leave it half of its free memory, else
+        left where they are.
+        """
         mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
         return cls(devices.resident(data.train_images, device), mean, std, device)
 

@@ -1,4 +1,6 @@
-"""Image files to blocks of pixels, over threads: a block at a time is in memory, whatever all of them come to."""
+"""Image files to blocks of pixels, over threads: a block at a time is in memory, whatever all of
+them come to.
+"""
 
 import hashlib
 import json
@@ -21,8 +23,10 @@ BLOCK = 2**23  # bytes that a thread decodes at a time
 
 
 class Source(NamedTuple):
-    """Image files of one split. names: paths under `root`, in order; size: the side that they are resized and cropped to,
-    None for their own, which must be square and the same for all; limit: how many of a class were taken at most."""
+    """Image files of one split. names: paths under `root`, in order; size: the side that they are
+    resized and cropped to, None for their own, which must be square and the same for all; limit:
+    how many of a class were taken at most.
+    """
 
     root: Path
     names: Sequence[str]
@@ -32,11 +36,15 @@ class Source(NamedTuple):
     @property
     def place(self) -> str:
         """A name for this folder, size and limit, whatever the files in it."""
-        where = hashlib.sha256(json.dumps([os.path.abspath(self.root), self.size, self.limit]).encode()).hexdigest()
+        where = hashlib.sha256(
+            json.dumps([os.path.abspath(self.root), self.size, self.limit]).encode()
+        ).hexdigest()
         return f"{self.root.parent.name[:40]}-{self.root.name[:40]}-{where[:8]}"
 
     def key(self) -> str:
-        """32 hexadecimal digits of what decides the pixels: name, size and time of change of each file, and the decoder."""
+        """32 hexadecimal digits of what decides the pixels: name, size and time of change of each
+        file, and the decoder.
+        """
         rule = hashlib.sha256(json.dumps([RULE, PIL.__version__, self.size]).encode())
         for name in self.names:
             stat = os.stat(self.root / name)
@@ -45,16 +53,24 @@ class Source(NamedTuple):
 
 
 def histogram(images: Tensor) -> Tensor:
-    """How often each value is in each channel of uint8 images [N, C, H, W]: int64 [C, 256], a block at a time."""
+    """How often each value is in each channel of uint8 images [N, C, H, W]: int64 [C, 256], a block
+    at a time.
+    """
     counts = torch.zeros(images.shape[1], 256, dtype=torch.long)
     for part in images.split(max(1, BLOCK // images[0].numel())):
-        for channel, count in zip(part.cpu().numpy().swapaxes(0, 1), counts):  # Pillow counts a byte in a nanosecond, torch in twenty
-            count += torch.tensor(Image.fromarray(channel.reshape(-1, images.shape[-1])).histogram())
+        # Pillow counts a byte in a nanosecond, torch in twenty
+        for channel, count in zip(part.cpu().numpy().swapaxes(0, 1), counts):
+            count += torch.tensor(
+                Image.fromarray(channel.reshape(-1, images.shape[-1])).histogram()
+            )
     return counts
 
 
 def shape_of(source: Source) -> tuple[int, int, int, int]:
-    """[N, 3, S, S], as the first image says. Raises ValueError if it cannot be read, or is not square and not to be made so."""
+    """[N, 3, S, S], as the first image says.
+
+    Raises ValueError if it cannot be read, or is not square and not to be made so.
+    """
     if source.size is not None:
         return len(source.names), 3, source.size, source.size
     height, width = read_image(first := source.root / source.names[0], None).shape[1:]
@@ -81,7 +97,10 @@ def decode(source: Source, out: np.ndarray, title: str, progress: bool) -> Tenso
     counts = torch.zeros(3, 256, dtype=torch.long)
     step = max(1, BLOCK // out[0].size)
     block = lambda first: _block(source, out, slice(first, first + step))
-    with tqdm(total=len(out), desc=title, unit="image", disable=not progress) as bar, ThreadPoolExecutor(loky.cpu_count()) as threads:
+    with (
+        tqdm(total=len(out), desc=title, unit="image", disable=not progress) as bar,
+        ThreadPoolExecutor(loky.cpu_count()) as threads,
+    ):
         for part in threads.map(block, range(0, len(out), step)):
             counts += part
             bar.update(int(part[0].sum()) // out[0, 0].size)
@@ -94,13 +113,18 @@ def _block(source: Source, out: np.ndarray, part: slice) -> Tensor:
         image = read_image(source.root / name, source.size)
         if image.shape != place.shape:
             side = f"{place.shape[1]}x{place.shape[2]}"
-            raise ValueError(f"{source.root / name} is {image.shape[2]}x{image.shape[1]}, {source.names[0]} is {side}; pass size= to make them alike")
+            raise ValueError(
+                f"{source.root / name} is {image.shape[2]}x{image.shape[1]}, {source.names[0]} is "
+                f"{side}; pass size= to make them alike"
+            )
         place[:] = image
     return histogram(torch.from_numpy(out[part]))
 
 
 def read_image(path: Path, size: int | None) -> np.ndarray:
-    """One image as uint8 [3, H, W], as `upright` and `cropped` make it; of several frames the first."""
+    """One image as uint8 [3, H, W], as `upright` and `cropped` make it; of several frames the
+    first.
+    """
     try:
         with Image.open(path) as file:
             image = upright(file).convert("RGB")
@@ -110,10 +134,12 @@ def read_image(path: Path, size: int | None) -> np.ndarray:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An image of 8 bits without transparency: rotated as its EXIF says, its values scaled by their range, composed on white.
+    """An image of 8 bits without transparency: rotated as its EXIF says, its values scaled by their
+    range, composed on white.
 
-    16-bit values run from 0 to 65535. Others (32-bit, float) are scaled by the least of 1 (float), 255 and 65535 that none
-    exceeds, or, if some are negative or larger than that, from their lowest to their highest. Raises ValueError at NaN.
+    16-bit values run from 0 to 65535. Others (32-bit, float) are scaled by the least of 1 (float),
+    255 and 65535 that none exceeds, or, if some are negative or larger than that, from their lowest
+    to their highest. Raises ValueError at NaN.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -129,7 +155,8 @@ def _of_eight_bits(image: Image.Image) -> Image.Image:
     if not np.isfinite(values).all():
         raise ValueError("it holds NaN or infinite values")
     low, high = values.min(), values.max()
-    if image.mode.startswith("I;16") or image.format == "PNG":  # of which older versions of Pillow make 32 bits
+    # of which older versions of Pillow make 32 bits
+    if image.mode.startswith("I;16") or image.format == "PNG":
         ranges = [65535]
     else:
         ranges = [1, 255, 65535] if image.mode == "F" else [255, 65535]
@@ -139,10 +166,14 @@ def _of_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def cropped(image: Image.Image, size: int | None) -> Image.Image:
-    """An image of side `size`: the shorter side resized to it and the middle cut out; None: as it is."""
+    """An image of side `size`: the shorter side resized to it and the middle cut out; None: as it
+    is.
+    """
     if size is None or image.size == (size, size):
         return image
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    return image.resize((width, height), Image.Resampling.BILINEAR).crop(
+        (left, top, left + size, top + size)
+    )

@@ -1,4 +1,6 @@
-"""Folders of images: which files are read, of which split and class; what is skipped is counted and told once."""
+"""Folders of images: which files are read, of which split and class; what is skipped is counted and
+told once.
+"""
 
 import os
 import warnings
@@ -11,14 +13,33 @@ import torch
 
 from yoco.utils import checks, seeds
 
-ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-TRAIN, TEST = ("train",), ("test", "val", "valid", "validation")  # folder names of the two splits, the first that is there
-JUNK = ("__macosx", "thumbs.db", "desktop.ini")  # what systems leave, in lower case; so are all names that begin with a dot
-WANTED = "wanted: train/ and test/ (or val/, valid/), a folder per class in each, or folders of classes alone"
+ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".ppm",
+    ".pgm",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".gif",
+)
+# folder names of the two splits, the first that is there
+TRAIN, TEST = ("train",), ("test", "val", "valid", "validation")
+# what systems leave, in lower case; so are all names that begin with a dot
+JUNK = ("__macosx", "thumbs.db", "desktop.ini")
+WANTED = (
+    "wanted: train/ and test/ (or val/, valid/), a folder per class in each, or folders of "
+    "classes alone"
+)
 
 
 class Listed(NamedTuple):
-    """Files of one split: paths under `root`, as text (a million Paths would be a gigabyte), and their labels, class after class."""
+    """Files of one split: paths under `root`, as text (a million Paths would be a gigabyte), and
+    their labels, class after class.
+    """
 
     root: Path
     names: list[str]
@@ -40,7 +61,9 @@ class Walk:
     def classes(self, folder: Path) -> list[str]:
         """Names of the folders in `folder`, sorted."""
         found = self._entries(folder)
-        self.skipped["files outside of the classes' folders"] += sum(not entry.is_dir() for entry in found)
+        self.skipped["files outside of the classes' folders"] += sum(
+            not entry.is_dir() for entry in found
+        )
         return sorted(entry.name for entry in found if entry.is_dir())
 
     def images(self, root: Path, folder: str) -> list[str]:
@@ -48,7 +71,8 @@ class Walk:
         found, todo, seen = [], [folder], set()
         while todo:
             inside = todo.pop()
-            if (real := os.path.realpath(root / inside)) in seen:  # a link into a folder that holds it
+            # a link into a folder that holds it
+            if (real := os.path.realpath(root / inside)) in seen:
                 continue
             seen.add(real)
             for entry in self._entries(root / inside):
@@ -64,11 +88,19 @@ class Walk:
 
     def _entries(self, folder: Path) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
-            plain = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in JUNK]
+            plain = [
+                entry
+                for entry in entries
+                if not entry.name.startswith(".") and entry.name.lower() not in JUNK
+            ]
         return [entry for entry in plain if self._stays(entry)]
 
     def _stays(self, entry: os.DirEntry) -> bool:
-        if self.follow_links or not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(self.top):
+        if (
+            self.follow_links
+            or not entry.is_symlink()
+            or Path(entry.path).resolve().is_relative_to(self.top)
+        ):
             return True
         self.skipped["links that leave the folder (follow_links=True follows them)"] += 1
         return False
@@ -76,19 +108,28 @@ class Walk:
     def say(self) -> None:
         """Warn once of all that was skipped."""
         if told := [f"{count} {what}" for what, count in sorted(self.skipped.items()) if count]:
-            warnings.warn(checks.printable(f"{self.top.name}: skipped {'; '.join(told)}"), stacklevel=4)
+            warnings.warn(
+                checks.printable(f"{self.top.name}: skipped {'; '.join(told)}"), stacklevel=4
+            )
 
 
 def listed(
-    path: Path, classes: Sequence[str], limit: int | None, *, test_share: float | None = None, follow_links: bool = False
+    path: Path,
+    classes: Sequence[str],
+    limit: int | None,
+    *,
+    test_share: float | None = None,
+    follow_links: bool = False,
 ) -> tuple[Listed, Listed, list[str]]:
     """List the images of a folder's two splits.
 
     Args:
-        path: the folder that holds train/ and one of `TEST`, or with `test_share` only one of train/ and the classes' folders.
+        path: the folder that holds train/ and one of `TEST`, or with `test_share` only one of
+            train/ and the classes' folders.
         classes: folders to take, in that order; empty: all of the training split, sorted.
         limit: images per class at most, the first ones.
-        test_share: share of each class that is drawn, always alike, as test images if the folder has no test split.
+        test_share: share of each class that is drawn, always alike, as test images if the folder
+            has no test split.
         follow_links: whether links may leave the folder.
 
     Returns:
@@ -112,11 +153,16 @@ def listed(
     whole = _of_classes(walk, train, names)
     if test is not None:
         only = set(walk.classes(test)) - set(names)
-        walk.skipped["classes of the test split that the training split lacks"] += 0 if classes else len(only)
+        walk.skipped["classes of the test split that the training split lacks"] += (
+            0 if classes else len(only)
+        )
         first, second = whole, _of_classes(walk, test, names)
     elif test_share is not None:
         first, second = _shared_out(whole, test_share)
-        how = f"{test_share:.0%} of each class, {len(second.names)} images, were drawn as test images (seed 0)"
+        how = (
+            f"{test_share:.0%} of each class, {len(second.names)} images, were drawn as test "
+            "images (seed 0)"
+        )
         print(f"{checks.printable(path.name)} has no test split: {how}")
     walk.say()
     return _limited(first, limit), _limited(second, limit), names
@@ -126,7 +172,9 @@ def _split(path: Path, names: Collection[str], walk: Walk) -> Path | None:
     """The first of these folders that is there."""
     found = next((path / name for name in names if (path / name).is_dir()), None)
     if found and not walk.follow_links and not found.resolve().is_relative_to(walk.top):
-        raise FileNotFoundError(f"{found} is a link that leaves the folder; follow_links=True follows it")
+        raise FileNotFoundError(
+            f"{found} is a link that leaves the folder; follow_links=True follows it"
+        )
     return found
 
 
@@ -137,7 +185,10 @@ def _classes(walk: Walk, folder: Path, wanted: Sequence[str]) -> list[str]:
     names = list(wanted or found)
     if len(names) < 2:
         told = "; ".join(f"{count} {what}" for what, count in walk.skipped.items() if count)
-        raise ValueError(f"{folder}: at least 2 class folders are needed, got {len(names)}{told and f'; skipped {told}'}")
+        raise ValueError(
+            f"{folder}: at least 2 class folders are needed, got "
+            f"{len(names)}{told and f'; skipped {told}'}"
+        )
     return names
 
 
@@ -158,7 +209,9 @@ def _of_classes(walk: Walk, folder: Path, classes: Sequence[str]) -> Listed:
 def _shared_out(whole: Listed, share: float) -> tuple[Listed, Listed]:
     """Training and test images, see `seeds.drawn_of_each`."""
     drawn = seeds.drawn_of_each(torch.tensor(whole.labels), share, seeds.generator(0, stream=5))
-    first, second = (_chosen(whole, torch.nonzero(drawn == value).flatten().tolist()) for value in (False, True))
+    first, second = (
+        _chosen(whole, torch.nonzero(drawn == value).flatten().tolist()) for value in (False, True)
+    )
     return first, second
 
 
@@ -179,7 +232,8 @@ def _limited(split: Listed, limit: int | None) -> Listed:
 
 
 def tiny_imagenet(root: Path) -> tuple[Listed, Listed, list[str]]:
-    """The splits of Tiny-ImageNet as its authors' archive has them: classes of validation images are in a text file.
+    """The splits of Tiny-ImageNet as its authors' archive has them: classes of validation images
+    are in a text file.
 
     Args:
         root: the folder tiny-imagenet-200, or the one that holds it.
@@ -187,12 +241,32 @@ def tiny_imagenet(root: Path) -> tuple[Listed, Listed, list[str]]:
     Raises:
         FileNotFoundError: if it is not there, or a file is missing; it says where the archive is.
     """
-    folder = next((path for path in (root, root / "tiny-imagenet-200") if (path / "val" / "val_annotations.txt").is_file()), None)
+    folder = next(
+        (
+            path
+            for path in (root, root / "tiny-imagenet-200")
+            if (path / "val" / "val_annotations.txt").is_file()
+        ),
+        None,
+    )
     if folder is None:
-        raise FileNotFoundError(f"no tiny-imagenet-200 in {root}: unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip there")
+        raise FileNotFoundError(
+            f"no tiny-imagenet-200 in {root}: unpack "
+            "http://cs231n.stanford.edu/tiny-imagenet-200.zip there"
+        )
     walk = Walk(folder)
     names = _classes(walk, folder / "train", ())
-    rows = [line.split("\t")[:2] for line in (folder / "val" / "val_annotations.txt").read_text().splitlines() if line.strip()]
+    rows = [
+        line.split("\t")[:2]
+        for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()
+        if line.strip()
+    ]
     number = {name: label for label, name in enumerate(names)}
-    val = sorted((number[name], os.path.join("images", file)) for file, name in rows if name in number)
-    return _of_classes(walk, folder / "train", names), Listed(folder / "val", [file for _, file in val], [label for label, _ in val]), names
+    val = sorted(
+        (number[name], os.path.join("images", file)) for file, name in rows if name in number
+    )
+    return (
+        _of_classes(walk, folder / "train", names),
+        Listed(folder / "val", [file for _, file in val], [label for label, _ in val]),
+        names,
+    )

@@ -1,4 +1,6 @@
-"""From bytes to what networks train on: floats in 0..1, minus the mean and over the standard deviation of each channel."""
+"""From bytes to what networks train on: floats in 0..1, minus the mean and over the standard
+deviation of each channel.
+"""
 
 from collections.abc import Sequence
 
@@ -8,24 +10,40 @@ from torch import Tensor
 from yoco.data import decode
 
 
-def normalise(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
-    """Float images [N, C, H, W] in 0..1 -> (images - mean) / std, per channel. On a GPU, tensors that are there spare a copy."""
-    mean, std = (torch.as_tensor(values, dtype=images.dtype, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
+def normalise(
+    images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor
+) -> Tensor:
+    """Float images [N, C, H, W] in 0..1 -> (images - mean) / std, per channel.
+
+    On a GPU, tensors that are there spare a copy.
+    """
+    mean, std = (
+        torch.as_tensor(values, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+        for values in (mean, std)
+    )
     return (images - mean) / std
 
 
-CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the published code's, for both CIFARs
+# the published code's, for both CIFARs
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# by which the authors' code of condensation methods normalises; IDC and DREAM take CIFAR-10's for CIFAR-100 too
+# by which the authors' code of condensation methods normalises; IDC and DREAM take CIFAR-10's for
+# CIFAR-100 too
 STATISTICS = {
-    "cifar10": (CIFAR_MEAN, CIFAR_STD), "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "imagenet": (IMAGENET_MEAN, IMAGENET_STD), "tinyimagenet": (IMAGENET_MEAN, IMAGENET_STD), "mnist": ((0.1307,), (0.3081,)),
-    "fashionmnist": ((0.2861,), (0.3530,)), "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-}  # fmt: skip
+    "cifar10": (CIFAR_MEAN, CIFAR_STD),
+    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "tinyimagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashionmnist": ((0.2861,), (0.3530,)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+}
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images [N, C, H, W], in 0..1 (a constant channel counts as std 1)."""
+    """Mean and standard deviation per channel of uint8 images [N, C, H, W], in 0..1 (a constant
+    channel counts as std 1).
+    """
     return statistics_of(decode.histogram(images))
 
 

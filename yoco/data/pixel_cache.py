@@ -1,4 +1,6 @@
-"""Image files decoded once to a file of pixels that every process of a machine maps: data larger than memory."""
+"""Image files decoded once to a file of pixels that every process of a machine maps: data larger
+than memory.
+"""
 
 import contextlib
 import errno
@@ -22,13 +24,17 @@ from yoco.data import decode
 from yoco.utils import checks, locks, tensor_files
 
 MAPPED_FROM = "mapped_from"  # attribute of a tensor that lies in a cache file: the file's path
-KEPT = 24 * 3600.0  # seconds after its last use that an outdated cache stays: whatever still runs finds it
+# seconds after its last use that an outdated cache stays: whatever still runs finds it
+KEPT = 24 * 3600.0
 ELSEWHERE = "YOCO_CACHE=FOLDER or cache=FOLDER takes another place, cache=False memory"
-NO_RESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE, which Python names from 3.13 on
+# mmap.MAP_NORESERVE, which Python names from 3.13 on
+NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 
 
 class Pixels(NamedTuple):
-    """images: uint8 [N, 3, S, S]; counts: int64 [3, 256], how often each value is in each channel."""
+    """images: uint8 [N, 3, S, S]; counts: int64 [3, 256], how often each value is in each
+    channel.
+    """
 
     images: Tensor
     counts: Tensor
@@ -36,18 +42,27 @@ class Pixels(NamedTuple):
 
 def default_folder() -> Path:
     """Where caches are: $YOCO_CACHE, or ~/.cache/yoco/pixels."""
-    return Path(os.environ.get("YOCO_CACHE") or Path.home() / ".cache" / "yoco" / "pixels").expanduser()
+    return Path(
+        os.environ.get("YOCO_CACHE") or Path.home() / ".cache" / "yoco" / "pixels"
+    ).expanduser()
 
 
-def read(source: decode.Source, cache: str | Path | bool = True, *, title: str = "reading", progress: bool = True) -> Pixels:
+def read(
+    source: decode.Source,
+    cache: str | Path | bool = True,
+    *,
+    title: str = "reading",
+    progress: bool = True,
+) -> Pixels:
     """Return the pixels of `source`, decoded once into a file that every process maps.
 
-    The file is read on demand. Writing to the tensor changes this process's copy, never the file. While one process
-    decodes, others wait for it.
+    The file is read on demand. Writing to the tensor changes this process's copy, never the file.
+    While one process decodes, others wait for it.
 
     Args:
         source: the image files.
-        cache: a folder; True: `default_folder()`, or memory with a warning if that is not writable; False: memory.
+        cache: a folder; True: `default_folder()`, or memory with a warning if that is not writable;
+            False: memory.
         title: of the progress bar.
         progress: whether to show it.
 
@@ -64,7 +79,8 @@ def read(source: decode.Source, cache: str | Path | bool = True, *, title: str =
         found = _open(path)
         if found is None and _writable(folder, cache is not True):
             with locks.hold(path, wait=True):
-                found = _open(path) or _made(path, source, title, progress)  # another process may have decoded meanwhile
+                # another process may have decoded meanwhile
+                found = _open(path) or _made(path, source, title, progress)
         if found is not None:
             return found
     images = np.empty(decode.shape_of(source), np.uint8)
@@ -73,14 +89,24 @@ def read(source: decode.Source, cache: str | Path | bool = True, *, title: str =
 
 
 def _writable(folder: Path, demanded: bool) -> bool:
-    """Whether caches can be made in `folder`, which is made; where not, an OSError if it is demanded or full, else a warning."""
+    """Whether caches can be made in `folder`, which is made; where not, an OSError if it is
+    demanded or full, else a warning.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         if demanded or error.errno == errno.ENOSPC:
-            raise type(error)(error.errno, f"cannot write to the cache {folder}: {error.strerror}; {ELSEWHERE}") from error
-        warnings.warn(f"the cache {folder} cannot be written to ({error.strerror}): images are held in memory; {ELSEWHERE}", stacklevel=5)
+            raise type(error)(
+                error.errno, (f"cannot write to the cache {folder}: {error.strerror}; {ELSEWHERE}")
+            ) from error
+        warnings.warn(
+            (
+                f"the cache {folder} cannot be written to ({error.strerror}): images are held in "
+                f"memory; {ELSEWHERE}"
+            ),
+            stacklevel=5,
+        )
         return False
     return True
 
@@ -96,7 +122,8 @@ def _made(path: Path, source: decode.Source, title: str, progress: bool) -> Pixe
 
     def write(part: Path) -> None:
         pages = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-        if hasattr(os, "posix_fallocate"):  # a full disk is an error here; in a mapped page it would kill the process
+        # a full disk is an error here; in a mapped page it would kill the process
+        if hasattr(os, "posix_fallocate"):
             with open(part, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
         found.append(decode.decode(source, np.asarray(pages), title, progress))
@@ -105,21 +132,27 @@ def _made(path: Path, source: decode.Source, title: str, progress: bool) -> Pixe
     note = path.with_suffix(".json")
     note.unlink(missing_ok=True)
     tensor_files.write_whole(path, write)
-    tensor_files.write_text(note, json.dumps({"written": path.stat().st_mtime_ns, "counts": found[0].tolist()}))
+    tensor_files.write_text(
+        note, json.dumps({"written": path.stat().st_mtime_ns, "counts": found[0].tolist()})
+    )
     _drop_outdated(path, source.place)
     return Pixels(_mapped(path), found[0])
 
 
 def _open(path: Path) -> Pixels | None:
-    """The cache at `path`; None if it is missing, incomplete, or was changed after it was written."""
+    """The cache at `path`; None if it is missing, incomplete, or was changed after it was
+    written.
+    """
     note = path.with_suffix(".json")
     try:
         record = json.loads(note.read_text(encoding="utf-8"))
         found = Pixels(_mapped(path), torch.tensor(record["counts"]))
-        of_each = [found.images[:, 0].numel()] * 3  # pixels per channel, as the counts must add up to
+        # pixels per channel, as the counts must add up to
+        of_each = [found.images[:, 0].numel()] * 3
         if record["written"] != path.stat().st_mtime_ns or found.counts.sum(1).tolist() != of_each:
             return None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):  # missing, truncated, or not ours
+    # missing, truncated, or not ours
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
     with contextlib.suppress(OSError):  # a cache that is read-only
         os.utime(note)  # when it was last used
@@ -127,12 +160,21 @@ def _open(path: Path) -> Pixels | None:
 
 
 def _drop_outdated(path: Path, place: str) -> None:
-    """Remove earlier caches of the same folder and size (those of an earlier format end in .u8), unless used within a day."""
+    """Remove earlier caches of the same folder and size (those of an earlier format end in .u8),
+    unless used within a day.
+    """
     mine = glob.escape(place)
-    for other in (*path.parent.glob(f"{mine}-*.npy"), *path.parent.glob(f"{mine}-*.u8"), *path.parent.glob(f".{mine}-*.part")):
+    for other in (
+        *path.parent.glob(f"{mine}-*.npy"),
+        *path.parent.glob(f"{mine}-*.u8"),
+        *path.parent.glob(f".{mine}-*.part"),
+    ):
         note = other.with_suffix(".json")
         with contextlib.suppress(OSError):
-            if other != path and time.time() - (note if note.exists() else other).stat().st_mtime > KEPT:
+            if (
+                other != path
+                and time.time() - (note if note.exists() else other).stat().st_mtime > KEPT
+            ):
                 note.unlink(missing_ok=True)
                 other.unlink()
 
@@ -140,18 +182,28 @@ def _drop_outdated(path: Path, place: str) -> None:
 def _mapped(path: Path) -> Tensor:
     """The .npy file as a tensor [N, 3, S, S] over private pages, copied on write.
 
-    NumPy's own copy-on-write mode reserves memory for the whole file, which Linux refuses for a file larger than memory.
+    NumPy's own copy-on-write mode reserves memory for the whole file, which Linux refuses for a
+    file larger than memory.
     """
     layout = np.lib.format.open_memmap(path, "r")
     with open(path, "rb") as file:
-        pages = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | NO_RESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    images = torch.frombuffer(pages, dtype=torch.uint8, count=layout.size, offset=layout.offset).view(*layout.shape)
+        pages = mmap.mmap(
+            file.fileno(),
+            0,
+            flags=mmap.MAP_PRIVATE | NO_RESERVE,
+            prot=mmap.PROT_READ | mmap.PROT_WRITE,
+        )
+    images = torch.frombuffer(
+        pages, dtype=torch.uint8, count=layout.size, offset=layout.offset
+    ).view(*layout.shape)
     setattr(images, MAPPED_FROM, path)
     return images
 
 
 def as_array(images: Tensor) -> np.ndarray:
-    """`images` on the CPU as an array: a read-only map of their file, if they have one and were not written to."""
+    """`images` on the CPU as an array: a read-only map of their file, if they have one and were not
+    written to.
+    """
     path = getattr(images, MAPPED_FROM, None)
     return images.numpy() if path is None or images._version else _array(str(path))
 
@@ -163,7 +215,9 @@ def _array(path: str) -> "_Mapped":
 
 
 class _Mapped(np.memmap):
-    """An array over a whole file, which is pickled as the file's path; its slices are pickled by value."""
+    """An array over a whole file, which is pickled as the file's path; its slices are pickled by
+    value.
+    """
 
     path: str | None = None
 

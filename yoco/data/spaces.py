@@ -1,4 +1,6 @@
-"""The spaces that networks train in: pixels in 0..1, normalised, are the usual one; unbounded sets hold images of another."""
+"""The spaces that networks train in: pixels in 0..1, normalised, are the usual one; unbounded sets
+hold images of another.
+"""
 
 import functools
 from typing import NamedTuple
@@ -53,12 +55,14 @@ class Whitening(NamedTuple):
 
 @functools.lru_cache(maxsize=2)
 def whitening_of(data: ImageData, recipe: str) -> Whitening:
-    """Compute the ZCA transform of the training images of `data` once; CIFAR's takes half a minute of one core.
+    """Compute the ZCA transform of the training images of `data` once; CIFAR's takes half a minute
+    of one core.
 
     Args:
         data: real images.
-        recipe: "pixels" whitens images in 0..1 and adds 0.1 to each eigenvalue of their covariance, as MTT's code does;
-            "standardised" whitens (images - mean) / std and adds 0.1 of the mean eigenvalue, as KIP's does.
+        recipe: "pixels" whitens images in 0..1 and adds 0.1 to each eigenvalue of their covariance,
+            as MTT's code does; "standardised" whitens (images - mean) / std and adds 0.1 of the
+            mean eigenvalue, as KIP's does.
 
     Raises:
         ValueError: if the recipe is unknown.
@@ -68,9 +72,13 @@ def whitening_of(data: ImageData, recipe: str) -> Whitening:
     shift, scale = ((0.0,) * channels, (1.0,) * channels) if plain else (data.mean, data.std)
     raw = Whitening(torch.zeros(1), torch.eye(1), shift, scale)
     width, count = data.train_images[0].numel(), len(data.train_images)
-    total, square = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
+    total, square = (
+        torch.zeros(width, dtype=torch.float64),
+        torch.zeros(width, width, dtype=torch.float64),
+    )
     for part in data.train_images.split(BLOCK):
-        flat = raw._flat(part) - 0.5 * plain  # near 0, so that sums of squares in float32 are exact enough
+        # near 0, so that sums of squares in float32 are exact enough
+        flat = raw._flat(part) - 0.5 * plain
         total += flat.double().sum(0)
         square += (flat.T @ flat).double()
     mean = total / count

@@ -1,4 +1,6 @@
-"""Dynamics: what one training run showed of each formed image, epoch by epoch, from which every score is computed."""
+"""Dynamics: what one training run showed of each formed image, epoch by epoch, from which every
+score is computed.
+"""
 
 import lazy_loader
 

@@ -1,4 +1,6 @@
-"""`Dynamics`: what one training run showed of each formed image, epoch by epoch; its file, and what LBPE reads by default."""
+"""`Dynamics`: what one training run showed of each formed image, epoch by epoch; its file, and what
+LBPE reads by default.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,9 @@ from yoco.utils import checks, tensor_files
 
 KIND = "dynamics"
 EARLY = 10  # epochs that EL2N reads
-SHORT = 30  # runs of so many epochs at most keep the logits of all of them, which answers every question about LBPE
+# runs of so many epochs at most keep the logits of all of them, which answers every question about
+# LBPE
+SHORT = 30
 CUTMIX = 0.5  # probability while recording, whatever the augmentation: the published code's
 # paper settings of LBPE (design §5): top_k and within, by what the set is
 LBPE_FORMED = {"small": (10, 100), "large": (10, 200)}  # CIFAR-10; CIFAR-100 and ImageNet-10
@@ -24,13 +28,16 @@ LBPE_OWN = {"dream": (10, 200)}  # formed sets of a method that the published co
 
 
 def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
-    """The (top_k, within) for a set: what its method declares (`condense.Condenser.lbpe`), or the paper's: by method if the set is
-    single-formation or DREAM's, else by classes and size."""
+    """The (top_k, within) for a set: what its method declares (`condense.Condenser.lbpe`), or the
+    paper's: by method if the set is single-formation or DREAM's, else by classes and size.
+    """
     if "lbpe" in condensed.info:
         top_k, within = condensed.info["lbpe"]
         return top_k, within
     own = LBPE_SINGLE if condensed.factor == 1 else LBPE_OWN
-    by_size = LBPE_FORMED["large" if len(condensed.classes) >= 100 or condensed.size >= 64 else "small"]
+    by_size = LBPE_FORMED[
+        "large" if len(condensed.classes) >= 100 or condensed.size >= 64 else "small"
+    ]
     return own.get(condensed.method, by_size)
 
 
@@ -38,10 +45,11 @@ def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
 class Dynamics:
     """What one training run showed of N formed images of K classes over E epochs.
 
-    logits: float [E_kept, N, K], of the epochs `kept` (int64 [E_kept], ascending) that a score can use; correct: bool
-    [E, N]; aum: float [N], mean margin over the epochs; labels: int64 [N]; final_logits float [N, K] and features float
-    [N, D]: of the trained network on the unaugmented images (None if the run stopped before the schedule's end);
-    info: the set's fingerprint, settings, seed, top_k, windows. Raises ValueError or TypeError if these do not fit each other.
+    logits: float [E_kept, N, K], of the epochs `kept` (int64 [E_kept], ascending) that a score can
+    use; correct: bool [E, N]; aum: float [N], mean margin over the epochs; labels: int64 [N];
+    final_logits float [N, K] and features float [N, D]: of the trained network on the unaugmented
+    images (None if the run stopped before the schedule's end); info: the set's fingerprint,
+    settings, seed, top_k, windows. Raises ValueError or TypeError if these do not fit each other.
     """
 
     logits: Tensor
@@ -70,52 +78,92 @@ class Dynamics:
 
     @property
     def training(self) -> dict[str, str]:
-        """The fields of `Protocol` that the trainings of a study must share, here "last_batch" and "augmentation"; none if the
-        info does not tell how they were recorded."""
-        return {name: self.info.get(name, before) for name, before in train.BEFORE.items()} if "epochs" in self.info else {}
+        """The fields of `Protocol` that the trainings of a study must share, here "last_batch" and
+        "augmentation"; none if the info does not tell how they were recorded.
+        """
+        return (
+            {name: self.info.get(name, before) for name, before in train.BEFORE.items()}
+            if "epochs" in self.info
+            else {}
+        )
 
     def label_probability(self, indices: Sequence[int]) -> Tensor:
-        """Probability of the own label of some images in the epochs that were kept, float [E_kept, n] in 0..1.
+        """Probability of the own label of some images in the epochs that were kept, float [E_kept,
+        n] in 0..1.
 
         indices: in 0..N-1, none needed. Raises TypeError or ValueError at others.
         """
         numbers = torch.as_tensor(indices).tolist()
-        chosen = torch.tensor([checks.whole("indices", number, 0, len(self.labels) - 1) for number in numbers], dtype=torch.long)
+        chosen = torch.tensor(
+            [checks.whole("indices", number, 0, len(self.labels) - 1) for number in numbers],
+            dtype=torch.long,
+        )
         return self.logits[:, chosen].softmax(-1)[:, torch.arange(len(chosen)), self.labels[chosen]]
 
     def of(self, condensed: CondensedSet) -> bool:
-        """Whether these were recorded on that set: the same labels, and the same images where the set is named."""
-        return torch.equal(self.labels, condensed.formed_labels) and self.info.get("set") in (None, condensed.fingerprint)
+        """Whether these were recorded on that set: the same labels, and the same images where the
+        set is named.
+        """
+        return torch.equal(self.labels, condensed.formed_labels) and self.info.get("set") in (
+            None,
+            condensed.fingerprint,
+        )
 
     def early_logits(self, epochs: int = EARLY) -> Tensor:
-        """Logits of the first `epochs` epochs, or of as many as there are. Raises ValueError if they were not kept."""
+        """Logits of the first `epochs` epochs, or of as many as there are.
+
+        Raises ValueError if they were not kept.
+        """
         wanted = torch.arange(min(checks.whole("epochs", epochs, 1), len(self.correct)))
         return self._rows(wanted, f"the first {epochs} epochs", "early")
 
     def top_logits(self, top_k: int, within: int) -> Tensor:
-        """Logits of the `top_k` most accurate epochs among the first `within`. Raises ValueError if they were not kept."""
-        return self._rows(top_epochs(self.accuracy, top_k, within), f"the best {top_k} of the first {within} epochs", "top_k or windows")
+        """Logits of the `top_k` most accurate epochs among the first `within`.
+
+        Raises ValueError if they were not kept.
+        """
+        return self._rows(
+            top_epochs(self.accuracy, top_k, within),
+            (f"the best {top_k} of the first {within} epochs"),
+            "top_k or windows",
+        )
 
     def _rows(self, wanted: Tensor, what: str, setting: str) -> Tensor:
         rows = torch.searchsorted(self.kept, wanted).clamp(max=len(self.kept) - 1)
         if not torch.equal(self.kept[rows], wanted):
-            raise ValueError(f"logits of {what} were not kept; record again with another {setting} (kept were: {dict(self.info)})")
+            raise ValueError(
+                f"logits of {what} were not kept; record again with another {setting} (kept were: "
+                f"{dict(self.info)})"
+            )
         return self.logits[rows]
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write one safetensors file, whole or not at all. dtype: of logits and features; float16 halves the file."""
+        """Write one safetensors file, whole or not at all. dtype: of logits and features; float16
+        halves the file.
+        """
         names = ("logits", "kept", "correct", "aum", "labels", "final_logits", "features")
         tensors: dict[str, Tensor | None] = {name: getattr(self, name) for name in names}
         present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        small: dict[str, Tensor] = {name: present[name].to(dtype) for name in ("logits", "final_logits", "features") if name in present}
-        small["correct"] = torch.from_numpy(np.packbits(self.correct.numpy(), axis=1))  # an eighth of a long run's
+        small: dict[str, Tensor] = {
+            name: present[name].to(dtype)
+            for name in ("logits", "final_logits", "features")
+            if name in present
+        }
+        # an eighth of a long run's
+        small["correct"] = torch.from_numpy(np.packbits(self.correct.numpy(), axis=1))
         return tensor_files.save_tensors(path, KIND, {**present, **small}, dict(self.info))
 
     @classmethod
     def load(cls, path: str | Path) -> "Dynamics":
-        """Read a file of `save`. Raises FileNotFoundError, or ValueError if the file is damaged or does not fit."""
+        """Read a file of `save`.
+
+        Raises FileNotFoundError, or ValueError if the file is damaged or does not fit.
+        """
         tensors, info = tensor_files.load_tensors(path, KIND)
-        wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        wide = {
+            name: tensor.float() if tensor.is_floating_point() else tensor
+            for name, tensor in tensors.items()
+        }
         try:
             if wide["correct"].dtype == torch.uint8:  # bool in the first files
                 wide["correct"] = _unpacked(wide["correct"], len(wide["labels"]))
@@ -126,31 +174,59 @@ class Dynamics:
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3:
-            raise ValueError(f"logits must have shape [E_kept, N, K], got {list(self.logits.shape)}")
+            raise ValueError(
+                f"logits must have shape [E_kept, N, K], got {list(self.logits.shape)}"
+            )
         epochs, count, classes = self.logits.shape
         checks.labels("labels", self.labels, count, classes)
-        if self.correct.dtype != torch.bool or self.correct.ndim != 2 or self.correct.shape[1] != count:
-            raise ValueError(f"correct must be bool [E, {count}], got {self.correct.dtype} {list(self.correct.shape)}")
+        if (
+            self.correct.dtype != torch.bool
+            or self.correct.ndim != 2
+            or self.correct.shape[1] != count
+        ):
+            raise ValueError(
+                f"correct must be bool [E, {count}], got {self.correct.dtype} "
+                f"{list(self.correct.shape)}"
+            )
         if list(self.kept.shape) != [epochs] or list(self.aum.shape) != [count]:
-            raise ValueError(f"kept and aum must have shapes [{epochs}] and [{count}], got {list(self.kept.shape)} and {list(self.aum.shape)}")
-        if self.kept.dtype != torch.int64 or (self.kept.diff() <= 0).any() or (epochs and not 0 <= self.kept[0] <= self.kept[-1] < len(self.correct)):
-            raise ValueError(f"kept must be int64, ascending, within 0..{len(self.correct) - 1}, got {self.kept.dtype} {self.kept.tolist()[:20]}")
+            raise ValueError(
+                f"kept and aum must have shapes [{epochs}] and [{count}], got "
+                f"{list(self.kept.shape)} and {list(self.aum.shape)}"
+            )
+        if (
+            self.kept.dtype != torch.int64
+            or (self.kept.diff() <= 0).any()
+            or (epochs and not 0 <= self.kept[0] <= self.kept[-1] < len(self.correct))
+        ):
+            raise ValueError(
+                f"kept must be int64, ascending, within 0..{len(self.correct) - 1}, got "
+                f"{self.kept.dtype} {self.kept.tolist()[:20]}"
+            )
         if self.final_logits is not None and list(self.final_logits.shape) != [count, classes]:
-            raise ValueError(f"final_logits must have shape [{count}, {classes}], got {list(self.final_logits.shape)}")
+            raise ValueError(
+                f"final_logits must have shape [{count}, {classes}], got "
+                f"{list(self.final_logits.shape)}"
+            )
         if self.features is not None and (self.features.ndim != 2 or len(self.features) != count):
-            raise ValueError(f"features must have shape [{count}, D], got {list(self.features.shape)}")
+            raise ValueError(
+                f"features must have shape [{count}, D], got {list(self.features.shape)}"
+            )
 
 
 def _unpacked(bits: Tensor, count: int) -> Tensor:
     if bits.ndim != 2 or bits.shape[1] != -(-count // 8):
-        raise ValueError(f"correct must be uint8 [E, {-(-count // 8)}], 8 images a byte, got {list(bits.shape)}")
+        raise ValueError(
+            f"correct must be uint8 [E, {-(-count // 8)}], 8 images a byte, got {list(bits.shape)}"
+        )
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=count)).bool()
 
 
 def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
-    """The `top_k` epochs of highest training accuracy [E] among the first `within`; ties: the earlier. Ascending, int64.
+    """The `top_k` epochs of highest training accuracy [E] among the first `within`; ties: the
+    earlier. Ascending, int64.
 
-    Where there are fewer epochs, all of them. Raises TypeError or ValueError unless both are whole numbers, at least 1.
+    Where there are fewer epochs, all of them. Raises TypeError or ValueError unless both are whole
+    numbers, at least 1.
     """
     checks.whole("top_k", top_k, 1)
     checks.whole("within", within, 1)
@@ -159,12 +235,17 @@ def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logit of the label minus the largest other logit, [..., N] from logits [..., N, K] and labels [N].
+    """Logit of the label minus the largest other logit, [..., N] from logits [..., N, K] and labels
+    [N].
 
-    Raises ValueError where K is 1: there is no other logit, and a margin of infinity would order nothing.
+    Raises ValueError where K is 1: there is no other logit, and a margin of infinity would order
+    nothing.
     """
     if logits.shape[-1] < 2:
-        raise ValueError(f"logits must be of at least 2 classes, since a margin is over another class's logit, got {list(logits.shape)}")
+        raise ValueError(
+            "logits must be of at least 2 classes, since a margin is over another class's logit, "
+            f"got {list(logits.shape)}"
+        )
     own = labels.expand(logits.shape[:-1]).unsqueeze(-1)
     others = logits.scatter(-1, own, float("-inf")).amax(-1)
     return logits.gather(-1, own).squeeze(-1) - others

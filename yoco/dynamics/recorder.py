@@ -1,4 +1,6 @@
-"""Train once on the formed images, and record what each of them showed: enough for every score, in bounded memory."""
+"""Train once on the formed images, and record what each of them showed: enough for every score, in
+bounded memory.
+"""
 
 import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,13 +27,17 @@ from yoco.utils.foreign import Factory, Features
 
 
 class Recorder:
-    """Takes the logits of every epoch; keeps running sums, and the logits of the epochs that a score can use.
+    """Takes the logits of every epoch; keeps running sums, and the logits of the epochs that a
+    score can use.
 
-    Those are the first `early`, and for each window the `top_k` most accurate epochs among its first. An epoch that a
-    window has no use for now it never will have, so what is held stays below early + top_k × windows epochs.
+    Those are the first `early`, and for each window the `top_k` most accurate epochs among its
+    first. An epoch that a window has no use for now it never will have, so what is held stays below
+    early + top_k × windows epochs.
     """
 
-    def __init__(self, labels: Tensor, classes: int, *, top_k: int, windows: Sequence[int], early: int) -> None:
+    def __init__(
+        self, labels: Tensor, classes: int, *, top_k: int, windows: Sequence[int], early: int
+    ) -> None:
         self.labels, self.classes = labels, classes
         self.top_k, self.windows, self.early = top_k, windows, early
         self.held: dict[int, Tensor] = {}
@@ -47,10 +53,16 @@ class Recorder:
         self.held = {epoch: held for epoch, held in self.held.items() if epoch in useful}
 
     def _useful(self) -> list[int]:
-        """The epochs to hold. Each window's best are among those held, so the work does not grow with the epochs before."""
+        """The epochs to hold.
+
+        Each window's best are among those held, so the work does not grow with the epochs before.
+        """
         held = sorted(self.held)
         accuracy = torch.stack([self.correct[epoch].float().mean() for epoch in held])
-        best = [top_epochs(accuracy, self.top_k, bisect.bisect_left(held, window)).tolist() for window in self.windows]
+        best = [
+            top_epochs(accuracy, self.top_k, bisect.bisect_left(held, window)).tolist()
+            for window in self.windows
+        ]
         return [*range(self.early), *(held[position] for position in sum(best, []))]
 
     @property
@@ -70,7 +82,12 @@ class Recorder:
         """All that was recorded so far, as tensors; empty before the first epoch."""
         if not self.correct:
             return {}
-        return {"held.epochs": self.kept, "held.logits": self.logits(), "correct": torch.stack(self.correct), "margins": self.margins}
+        return {
+            "held.epochs": self.kept,
+            "held.logits": self.logits(),
+            "correct": torch.stack(self.correct),
+            "margins": self.margins,
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
@@ -92,7 +109,11 @@ class _Recording(resumable.Stepper):
     def step(self, number: int) -> float:
         """Epoch `number`. Returns the mean cross-entropy of what was recorded in it."""
         self.run.epoch(self._see)
-        logits = self.seen.clone().cpu() if self.record_on == "augmented" else self.embed(self.run.network.eval())
+        logits = (
+            self.seen.clone().cpu()
+            if self.record_on == "augmented"
+            else self.embed(self.run.network.eval())
+        )
         self.recorder.add(logits)
         return F.cross_entropy(logits, self.recorder.labels).item()
 
@@ -100,18 +121,30 @@ class _Recording(resumable.Stepper):
         self.seen[index] = logits
 
     def embed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """What a network, or a part of it, makes of the unaugmented images, float32 [N, …] on the CPU."""
+        """What a network, or a part of it, makes of the unaugmented images, float32 [N, …] on the
+        CPU.
+        """
         run = self.run
-        return training.outputs(function, lambda part: run.images[part], len(run.images), run.protocol.precision).cpu()
+        return training.outputs(
+            function, lambda part: run.images[part], len(run.images), run.protocol.precision
+        ).cpu()
 
     def state(self) -> dict[str, Tensor]:
         """The training's, and all that was recorded."""
-        return self.run.state() | {f"recorder.{name}": tensor for name, tensor in self.recorder.state().items()}
+        return self.run.state() | {
+            f"recorder.{name}": tensor for name, tensor in self.recorder.state().items()
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
         self.run.restore(state)
-        self.recorder.restore({name.removeprefix("recorder."): tensor for name, tensor in state.items() if name.startswith("recorder.")})
+        self.recorder.restore(
+            {
+                name.removeprefix("recorder."): tensor
+                for name, tensor in state.items()
+                if name.startswith("recorder.")
+            }
+        )
 
 
 def record(
@@ -130,24 +163,30 @@ def record(
     progress: bool = True,
     **options: Any,
 ) -> Dynamics:
-    """Train a network on the formed images for `epochs` epochs and record every image, once an epoch.
+    """Train a network on the formed images for `epochs` epochs and record every image, once an
+    epoch.
 
-    until: stop after that many epochs of the schedule (enough for LBPE and EL2N; the learning rate first drops after
-    2/3 of `epochs`). record_on: "augmented" records the network in training, on the augmented and mixed batch that it
-    trains on, against the original labels, as the paper does; "clean" the unaugmented images after each epoch.
-    top_k, windows: LBPE can be asked for these later (None: the paper's, see `lbpe_settings`); early: EL2N for so many
-    epochs. A run of at most `SHORT` epochs can be asked for any. checkpoint: a file to resume from if it exists, written every
-    minute; an interrupted recording resumes to a bit-identical result. options: fields of `network.Protocol`, and `protocol`, "even" or "paper".
-    model: as of `models.named`; a recording to the end of the schedule needs its features (see `models.head_of`).
-    Raises ValueError or TypeError at bad arguments before any work, FloatingPointError if the training diverges,
-    and for the checkpoint as `resumable.run`.
+    until: stop after that many epochs of the schedule (enough for LBPE and EL2N; the learning rate
+    first drops after 2/3 of `epochs`). record_on: "augmented" records the network in training, on
+    the augmented and mixed batch that it trains on, against the original labels, as the paper does;
+    "clean" the unaugmented images after each epoch. top_k, windows: LBPE can be asked for these
+    later (None: the paper's, see `lbpe_settings`); early: EL2N for so many epochs. A run of at most
+    `SHORT` epochs can be asked for any. checkpoint: a file to resume from if it exists, written
+    every minute; an interrupted recording resumes to a bit-identical result. options: fields of
+    `network.Protocol`, and `protocol`, "even" or "paper". model: as of `models.named`; a recording
+    to the end of the schedule needs its features (see `models.head_of`). Raises ValueError or
+    TypeError at bad arguments before any work, FloatingPointError if the training diverges, and for
+    the checkpoint as `resumable.run`.
     """
     checks.instance("condensed", condensed, CondensedSet)
     checks.one_of("record_on", record_on, RECORD_ON)
     seed = checks.seed("seed", seed)
     paper_k, paper_window = lbpe_settings(condensed)
     top_k = checks.whole("top_k", paper_k if top_k is None else top_k, 1)
-    windows = [checks.whole("windows", w, 1) for w in checks.sequence("windows", [paper_window] if windows is None else windows)]
+    windows = [
+        checks.whole("windows", w, 1)
+        for w in checks.sequence("windows", [paper_window] if windows is None else windows)
+    ]
     early = checks.whole("early", early, 1)
     where = devices.choose(device)
     epochs = checks.whole("epochs", epochs, 1)
@@ -161,23 +200,55 @@ def record(
     images, labels = condensed.form()
     protocol = protocol.resolved(where, steps * len(images), condensed.size)
     info = {
-        "set": condensed.fingerprint, "epochs": epochs, "until": until, "seed": seed, "model": protocol.model,
-        "width": protocol.width, "record_on": record_on, "top_k": top_k, "windows": list(windows), "early": early,
-        "precision": protocol.precision, "compiled": protocol.compiled,
-        "batch_size": protocol.batch_size, **{name: getattr(protocol, name) for name in training.BEFORE}, **models.layout(protocol.model, *shape),
+        "set": condensed.fingerprint,
+        "epochs": epochs,
+        "until": until,
+        "seed": seed,
+        "model": protocol.model,
+        "width": protocol.width,
+        "record_on": record_on,
+        "top_k": top_k,
+        "windows": list(windows),
+        "early": early,
+        "precision": protocol.precision,
+        "compiled": protocol.compiled,
+        "batch_size": protocol.batch_size,
+        **{name: getattr(protocol, name) for name in training.BEFORE},
+        **models.layout(protocol.model, *shape),
     }
     shown = condensed.normalise(images).to(where), labels.to(where), len(condensed.classes)
-    run = training.Run(*shown, protocol, seed, mean=condensed.mean, std=condensed.std, recorded=True)
+    run = training.Run(
+        *shown, protocol, seed, mean=condensed.mean, std=condensed.std, recorded=True
+    )
     kept = steps if steps <= SHORT else early
-    recorder = Recorder(condensed.formed_labels, len(condensed.classes), top_k=top_k, windows=windows, early=kept)
+    recorder = Recorder(
+        condensed.formed_labels, len(condensed.classes), top_k=top_k, windows=windows, early=kept
+    )
     recording = _Recording(run, recorder, record_on)
     identity = {**info, "protocol": repr(replace(protocol, compiled=None))}
-    resumable.run(recording, steps, identity, checkpoint=checkpoint, progress=progress, description=f"dynamics, seed {seed}", unit="epoch")
+    resumable.run(
+        recording,
+        steps,
+        identity,
+        checkpoint=checkpoint,
+        progress=progress,
+        description=f"dynamics, seed {seed}",
+        unit="epoch",
+    )
     final = features = None
     if head is not None:
         features = recording.embed(Features(run.network.eval(), head))
         final = run.network.get_submodule(head)(features.to(where)).detach().cpu()
-    return Dynamics(recorder.logits(), recorder.kept, torch.stack(recorder.correct), recorder.aum(), condensed.formed_labels, final, features, info)
+    return Dynamics(
+        recorder.logits(),
+        recorder.kept,
+        torch.stack(recorder.correct),
+        recorder.aum(),
+        condensed.formed_labels,
+        final,
+        features,
+        info,
+    )
 
 
 @pool.without_backend
@@ -193,25 +264,34 @@ def record_many(
     progress: bool = True,
     **options: Any,
 ) -> Iterator[tuple[int, Dynamics]]:
-    """Yield (seed, `record(condensed, seed=seed, **options)`) for each of `seeds` as it finishes, in any order.
+    """Yield (seed, `record(condensed, seed=seed, **options)`) for each of `seeds` as it finishes,
+    in any order.
 
-    only: the seeds that are still to be recorded, with the numbers that recording all of them gives. checkpoints: of each
-    of those, see `record`; the caller removes them once what comes is kept. jobs, executor: as many at once, and
-    where, as of `evaluate.accuracies`. Raises as `record` and `pool.run`.
+    only: the seeds that are still to be recorded, with the numbers that recording all of them
+    gives. checkpoints: of each of those, see `record`; the caller removes them once what comes is
+    kept. jobs, executor: as many at once, and where, as of `evaluate.accuracies`. Raises as
+    `record` and `pool.run`.
     """
     where = devices.choose(device)
     jobs = pool.jobs_for(jobs, where, len(seeds), executor)
     alone = jobs == 1 and executor is None
     todo = list(seeds if only is None else only)
-    precision = devices.choose_precision(options.get("precision", "auto"), where)  # here: a worker may have another environment
+    # here: a worker may have another environment
+    precision = devices.choose_precision(options.get("precision", "auto"), where)
     shared = {**options, "precision": precision, "progress": progress and alone}
-    calls = [(seed, where, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo]
+    calls = [
+        (seed, where, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo
+    ]
     names = [f"the recording of seed {seed}" for seed in todo]
     with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or alone) as bar:
-        for position, recorded in pool.run(_record, calls, jobs, shared=(condensed,), executor=executor, names=names):
+        for position, recorded in pool.run(
+            _record, calls, jobs, shared=(condensed,), executor=executor, names=names
+        ):
             bar.update()
             yield todo[position], recorded
 
 
-def _record(condensed: CondensedSet, seed: int, device: torch.device, options: Mapping[str, Any]) -> Dynamics:
+def _record(
+    condensed: CondensedSet, seed: int, device: torch.device, options: Mapping[str, Any]
+) -> Dynamics:
     return record(condensed, seed=seed, device=device, **options)

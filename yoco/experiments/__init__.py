@@ -1,7 +1,8 @@
-"""Experiments: grids of prunings that are trained and tested (`study`), their file and tables, and the paper's questions.
+"""Experiments: grids of prunings that are trained and tested (`study`), their file and tables, and
+the paper's questions.
 
-`ablations` takes parts of YOCO away, `noise` and `corruption` ask who keeps damaged images, `lemma1` checks the paper's lemma, `paper`
-holds the published numbers.
+`ablations` takes parts of YOCO away, `noise` and `corruption` ask who keeps damaged images,
+`lemma1` checks the paper's lemma, `paper` holds the published numbers.
 """
 
 import lazy_loader

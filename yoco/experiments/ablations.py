@@ -1,4 +1,6 @@
-"""What each part of YOCO does: the trainings that take one part away each, and how far rankings agree between training runs."""
+"""What each part of YOCO does: the trainings that take one part away each, and how far rankings
+agree between training runs.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +18,34 @@ from yoco.utils.lazy import pd
 Variant = dict[str, Any]
 TOP_K, WITHIN = (1, 3, 10, 30), (10, 50, 100, 200)
 # LBPE of probabilities, as the paper's formula has it, and of raw logits
-OUTPUTS: list[Variant] = [{"method": "yoco", "output": output} for output in ("probabilities", "logits")]
+OUTPUTS: list[Variant] = [
+    {"method": "yoco", "output": output} for output in ("probabilities", "logits")
+]
 # the two rules apart and together: neither, balance, low LBPE, both
-TWO_RULES: list[Variant] = [{"method": method, "balanced": balanced} for method, balanced in product(("random", "yoco"), (False, True))]
+TWO_RULES: list[Variant] = [
+    {"method": method, "balanced": balanced}
+    for method, balanced in product(("random", "yoco"), (False, True))
+]
 
 
 def epochs_read(top_k: Sequence[int] = TOP_K, within: Sequence[int] = WITHIN) -> list[Variant]:
-    """LBPE from the `top_k` most accurate epochs among the first `within`, for each pair of them."""
+    """LBPE from the `top_k` most accurate epochs among the first `within`, for each pair of
+    them.
+    """
     return [{"method": "yoco", "top_k": k, "within": w} for k, w in product(top_k, within)]
 
 
 def rules(methods: Sequence[str] | None = None) -> list[Variant]:
-    """Either end of each method's score (None: of all methods), balanced and not. Random's ends are two draws: what the draw alone does."""
+    """Either end of each method's score (None: of all methods), balanced and not.
+
+    Random's ends are two draws: what the draw alone does.
+    """
     methods = prune.compared() if methods is None else methods
-    return [{"method": method, "keep": keep, "balanced": balanced} for method in methods for keep, balanced in product(prune.KEEP, (False, True))]
+    return [
+        {"method": method, "keep": keep, "balanced": balanced}
+        for method in methods
+        for keep, balanced in product(prune.KEEP, (False, True))
+    ]
 
 
 def plan(
@@ -47,24 +63,52 @@ def plan(
 ) -> list[Cell]:
     """Every training of every ablation, named in the label "ablation".
 
-    whole: complete runs. early: runs with the logits of all epochs that top_k and within read; clean: the same, seen on
-    unaugmented images. others: sets and early runs by condensation method. options: of `study.grid`; width is that of
-    `model`, other networks have their own.
+    whole: complete runs. early: runs with the logits of all epochs that top_k and within read;
+    clean: the same, seen on unaugmented images. others: sets and early runs by condensation method.
+    options: of `study.grid`; width is that of `model`, other networks have their own.
     """
     methods = tuple(prune.METHODS if methods is None else methods)
-    networks, main = [named(network) for network in networks], named(options.get("model", "convnet"))
-    own = {network: options if network == main else {**options, "model": network, "width": None} for network in networks}
-    by_early = [{"method": name} for name in prune.METHODS if prune.METHODS[name].needs == "early" and name in methods]
+    networks, main = (
+        [named(network) for network in networks],
+        named(options.get("model", "convnet")),
+    )
+    own = {
+        network: options if network == main else {**options, "model": network, "width": None}
+        for network in networks
+    }
+    by_early = [
+        {"method": name}
+        for name in prune.METHODS
+        if prune.METHODS[name].needs == "early" and name in methods
+    ]
     parts = [
         grid(condensed, early, OUTPUTS, labels={"ablation": "output"}, **options),
-        grid(condensed, early, epochs_read(top_k, within), labels={"ablation": "epochs_read"}, **options),
+        grid(
+            condensed,
+            early,
+            epochs_read(top_k, within),
+            labels={"ablation": "epochs_read"},
+            **options,
+        ),
         grid(condensed, whole, rules(methods), labels={"ablation": "rules"}, **options),
         *(
-            grid(condensed, recorded, by_early or OUTPUTS[:1], labels={"ablation": "record_on", "record_on": record_on}, **options)
+            grid(
+                condensed,
+                recorded,
+                by_early or OUTPUTS[:1],
+                labels={"ablation": "record_on", "record_on": record_on},
+                **options,
+            )
             for record_on, recorded in (("augmented", early), ("clean", clean))
         ),
-        *(grid(*other, TWO_RULES, labels={"ablation": "condensation"}, **options) for other in others.values()),
-        *(grid(condensed, early, TWO_RULES, labels={"ablation": "network"}, **own[network]) for network in networks),
+        *(
+            grid(*other, TWO_RULES, labels={"ablation": "condensation"}, **options)
+            for other in others.values()
+        ),
+        *(
+            grid(condensed, early, TWO_RULES, labels={"ablation": "network"}, **own[network])
+            for network in networks
+        ),
     ]
     return [cell for part in parts for cell in part]
 
@@ -77,7 +121,9 @@ def labelled(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> pd.DataFrame:
-    """Spearman correlation of each score between every two training runs: columns score, first, second, spearman."""
+    """Spearman correlation of each score between every two training runs: columns score, first,
+    second, spearman.
+    """
     tables = [prune.score_table(condensed, recorded) for recorded in dynamics]
     names = prune.score_names(tables[0])
     rows = [
@@ -88,10 +134,20 @@ def agreement(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> pd.DataF
     return pd.DataFrame(rows, columns=["score", "first", "second", "spearman"])
 
 
-def overlap(condensed: CondensedSet, dynamics: Sequence[Dynamics], ipc_to: Sequence[int]) -> pd.DataFrame:
-    """Share of what a method keeps under one training run that it keeps under another: method, ipc_to, first, second, shared (0..1)."""
+def overlap(
+    condensed: CondensedSet, dynamics: Sequence[Dynamics], ipc_to: Sequence[int]
+) -> pd.DataFrame:
+    """Share of what a method keeps under one training run that it keeps under another: method,
+    ipc_to, first, second, shared (0..1).
+    """
     rows = []
     for name, budget in product(prune.compared(), ipc_to):
-        kept = [set(prune.prune(condensed, recorded, name, budget, seed=n).indices.tolist()) for n, recorded in enumerate(dynamics)]
-        rows += [(name, budget, a, b, len(kept[a] & kept[b]) / len(kept[a])) for a, b in combinations(range(len(kept)), 2)]
+        kept = [
+            set(prune.prune(condensed, recorded, name, budget, seed=n).indices.tolist())
+            for n, recorded in enumerate(dynamics)
+        ]
+        rows += [
+            (name, budget, a, b, len(kept[a] & kept[b]) / len(kept[a]))
+            for a, b in combinations(range(len(kept)), 2)
+        ]
     return pd.DataFrame(rows, columns=["method", "ipc_to", "first", "second", "shared"])

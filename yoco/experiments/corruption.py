@@ -1,4 +1,6 @@
-"""Damage with a record of it: wrong labels, and images that are blurred, noisy or covered, in real data and in condensed sets."""
+"""Damage with a record of it: wrong labels, and images that are blurred, noisy or covered, in real
+data and in condensed sets.
+"""
 
 from dataclasses import replace
 
@@ -21,35 +23,54 @@ GREY = 0.5
 BLOCK = 4096  # images that are damaged at once
 
 
-def damage_data(data: ImageData, kind: str, percent: int, seed: int = 0) -> tuple[ImageData, Tensor]:
-    """Damage `percent` of every class's training images. Returns the data, and which images it was, bool [N].
+def damage_data(
+    data: ImageData, kind: str, percent: int, seed: int = 0
+) -> tuple[ImageData, Tensor]:
+    """Damage `percent` of every class's training images.
 
-    kind: "symmetric" (a label becomes any other with equal chance), "class_dependent" (class k becomes k + 1, the last
-    class 0), "blur" (Gaussian, standard deviation an eighth of the side), "noise" (Gaussian, standard deviation 0.3 of
-    values in 0..1, then clamped), "occlusion" (a grey square of half the side, at random). percent in 0..100, rounded to
-    whole images. The test images stay as they are; the training images are copied into memory where any are spoiled.
-    Raises TypeError or ValueError at bad arguments, and where a class has no image left.
+    Returns the data, and which images it was, bool [N].
+
+    kind: "symmetric" (a label becomes any other with equal chance), "class_dependent" (class k
+    becomes k + 1, the last class 0), "blur" (Gaussian, standard deviation an eighth of the side),
+    "noise" (Gaussian, standard deviation 0.3 of values in 0..1, then clamped), "occlusion" (a grey
+    square of half the side, at random). percent in 0..100, rounded to whole images. The test images
+    stay as they are; the training images are copied into memory where any are spoiled. Raises
+    TypeError or ValueError at bad arguments, and where a class has no image left.
     """
     checks.instance("data", data, ImageData)
     source = _checked_source(kind, percent, seed)
     damaged = _chosen(data.train_labels, percent, source)
     if kind in LABEL_KINDS:
-        return replace(data, train_labels=_wrong(data.train_labels, damaged, kind, len(data.classes), source)), damaged
+        return replace(
+            data, train_labels=_wrong(data.train_labels, damaged, kind, len(data.classes), source)
+        ), damaged
     images = data.train_images.clone()
     for block in torch.nonzero(damaged).flatten().split(BLOCK):
-        images[block] = (_spoiled(to_floats(images[block]), kind, source) * 255).round().to(torch.uint8)
+        images[block] = (
+            (_spoiled(to_floats(images[block]), kind, source) * 255).round().to(torch.uint8)
+        )
     return replace(data, train_images=images), damaged
 
 
-def damage_set(condensed: CondensedSet, kind: str, percent: int, seed: int = 0) -> tuple[CondensedSet, Tensor]:
-    """Damage `percent` of every class's cells. Returns the set, and which formed images it was, bool [N * factor²].
+def damage_set(
+    condensed: CondensedSet, kind: str, percent: int, seed: int = 0
+) -> tuple[CondensedSet, Tensor]:
+    """Damage `percent` of every class's cells.
 
-    kind, percent: as of `damage_data`. A set has as many cells of each class, so that cells get a wrong label by changing
-    places: as many leave a class as come into it, and all others stay where they are. Raises TypeError or ValueError at
-    bad arguments.
+    Returns the set, and which formed images it was, bool [N * factor²].
+
+    kind, percent: as of `damage_data`. A set has as many cells of each class, so that cells get a
+    wrong label by changing places: as many leave a class as come into it, and all others stay where
+    they are. Raises TypeError or ValueError at bad arguments.
     """
-    if not checks.instance("condensed", condensed, CondensedSet).bounded and kind not in LABEL_KINDS:
-        raise ValueError(f"kind={kind!r} damages images in 0..1, this set is unbounded; allowed: {', '.join(LABEL_KINDS)}")
+    if (
+        not checks.instance("condensed", condensed, CondensedSet).bounded
+        and kind not in LABEL_KINDS
+    ):
+        raise ValueError(
+            f"kind={kind!r} damages images in 0..1, this set is unbounded; allowed: "
+            f"{', '.join(LABEL_KINDS)}"
+        )
     source = _checked_source(kind, percent, seed)
     labels = condensed.formed_labels
     damaged = _chosen(labels, percent, source)
@@ -57,7 +78,8 @@ def damage_set(condensed: CondensedSet, kind: str, percent: int, seed: int = 0) 
     if kind in LABEL_KINDS:
         places = torch.nonzero(damaged).flatten()
         wrong = _wrong(labels, damaged, kind, len(condensed.classes), source)[places]
-        cells[places] = cells[places[wrong.argsort(stable=True)]]  # places are in order of their class
+        # places are in order of their class
+        cells[places] = cells[places[wrong.argsort(stable=True)]]
     else:
         cells[damaged] = _spoiled(cells[damaged], kind, source)
     images = formation.pack(cells, condensed.factor, condensed.size)
@@ -76,13 +98,18 @@ def _chosen(labels: Tensor, percent: int, source: Generator) -> Tensor:
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         members = torch.nonzero(labels == label).flatten()
-        chosen[members[seeds.choice(len(members), round(len(members) * percent / 100), source)]] = True
+        chosen[members[seeds.choice(len(members), round(len(members) * percent / 100), source)]] = (
+            True
+        )
     return chosen
 
 
 def _wrong(labels: Tensor, damaged: Tensor, kind: str, classes: int, source: Generator) -> Tensor:
-    """The labels, those of the damaged images wrong. As many of a class become others as others become it, where every class
-    has as many damaged images."""
+    """The labels, those of the damaged images wrong.
+
+    As many of a class become others as others become it, where every class has as many damaged
+    images.
+    """
     wrong = labels.clone()
     if kind == "class_dependent":
         wrong[damaged] = (labels[damaged] + 1) % classes

@@ -7,7 +7,8 @@ from yoco.utils.lazy import pd
 
 
 def table2() -> pd.DataFrame:
-    """Table 2 (appendix B.2): dataset, ipc_from, accuracy_at_ipc_from, ipc_to, method, accuracy_mean, accuracy_std (in %).
+    """Table 2 (appendix B.2): dataset, ipc_from, accuracy_at_ipc_from, ipc_to, method,
+    accuracy_mean, accuracy_std (in %).
 
     Methods "idc" and "dream" are sets condensed so and pruned at random.
     """
@@ -15,13 +16,17 @@ def table2() -> pd.DataFrame:
 
 
 def beside(dataset: str | None, ipc_from: int) -> pd.DataFrame | None:
-    """Table 2's rows for one dataset and IPC_F with columns method, ipc_to, mean, std; None if the paper has none.
+    """Table 2's rows for one dataset and IPC_F with columns method, ipc_to, mean, std; None if the
+    paper has none.
 
-    Random selection from the IDC set, the paper's column "idc", is called "random" as in `prune.METHODS`.
+    Random selection from the IDC set, the paper's column "idc", is called "random" as in
+    `prune.METHODS`.
     """
     table = table2()
     rows = table[(table.dataset == dataset) & (table.ipc_from == ipc_from)]
     if rows.empty:
         return None
-    renamed = rows.replace({"method": {"idc": "random"}}).rename(columns={"accuracy_mean": "mean", "accuracy_std": "std"})
+    renamed = rows.replace({"method": {"idc": "random"}}).rename(
+        columns={"accuracy_mean": "mean", "accuracy_std": "std"}
+    )
     return renamed[["method", "ipc_to", "mean", "std"]].reset_index(drop=True)

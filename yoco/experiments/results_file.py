@@ -1,4 +1,6 @@
-"""The file of a study's results: one row per finished training, appended when it is finished, each with a checksum."""
+"""The file of a study's results: one row per finished training, appended when it is finished, each
+with a checksum.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ from yoco.training.network import BEFORE
 from yoco.utils import tensor_files
 from yoco.utils.lazy import pd
 
-CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "seed", "epochs"]  # what a cell of a grid is
-SETTINGS = ["preset", "model", "width", *BEFORE, "precision"]  # of the condensation; of the training
+# what a cell of a grid is
+CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "seed", "epochs"]
+# of the condensation; of the training
+SETTINGS = ["preset", "model", "width", *BEFORE, "precision"]
 COLUMNS = [*CELL, "fingerprint", *SETTINGS, "accuracy"]
 CHECK = "check"  # of a row in a file of results: a checksum of what it says
 
@@ -25,8 +29,9 @@ def read_results(results: str | Path | None) -> dict[str, dict[str, Any]]:
     """Read the rows of a results file.
 
     Args:
-        results: a CSV file; a missing one, or None, has no rows. A last line that was not written to its end (the process
-            was killed while appending it) is dropped with a warning. Files of version 0.1 lack the columns in `BEFORE`.
+        results: a CSV file; a missing one, or None, has no rows. A last line that was not written
+            to its end (the process was killed while appending it) is dropped with a warning. Files
+            of version 0.1 lack the columns in `BEFORE`.
 
     Returns:
         The rows by fingerprint.
@@ -41,15 +46,34 @@ def read_results(results: str | Path | None) -> dict[str, dict[str, Any]]:
         columns = [name for name in COLUMNS if name in text.columns or name not in BEFORE]
         if missing := set(columns) - set(text.columns):
             raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
-        if CHECK not in text.columns and set(columns) & set(BEFORE):  # which came after the checksums
-            raise ValueError(f"it lacks the column {CHECK} that it was written with, which tells whether a number was altered")
-        if CHECK in text.columns and (altered := [n for n, row in enumerate(text.to_dict("records"), 1) if row[CHECK] != _check(row, columns)]):
-            raise ValueError(f"row {altered[0]} was altered since it was written; remove the row, and it is trained again")
-        text = text.assign(**{name: before for name, before in BEFORE.items() if name not in text.columns})
-        table = text[COLUMNS].astype({"ipc_to": int, "dynamics": int, "seed": int, "epochs": int, "accuracy": float})
+        # which came after the checksums
+        if CHECK not in text.columns and set(columns) & set(BEFORE):
+            raise ValueError(
+                f"it lacks the column {CHECK} that it was written with, which tells whether a "
+                "number was altered"
+            )
+        if CHECK in text.columns and (
+            altered := [
+                n
+                for n, row in enumerate(text.to_dict("records"), 1)
+                if row[CHECK] != _check(row, columns)
+            ]
+        ):
+            raise ValueError(
+                f"row {altered[0]} was altered since it was written; remove the row, and it is "
+                "trained again"
+            )
+        text = text.assign(
+            **{name: before for name, before in BEFORE.items() if name not in text.columns}
+        )
+        table = text[COLUMNS].astype(
+            {"ipc_to": int, "dynamics": int, "seed": int, "epochs": int, "accuracy": float}
+        )
         table["balanced"] = table["balanced"].map({"True": True, "False": False})
         if not table["accuracy"].between(0, 100).all() or table["balanced"].isna().any():
-            raise ValueError("accuracy must lie in 0..100 and balanced be True or False in every row")
+            raise ValueError(
+                "accuracy must lie in 0..100 and balanced be True or False in every row"
+            )
     except ValueError as error:
         raise ValueError(f"{results} is no table of results: {error}") from error
     return {row["fingerprint"]: row for row in table.to_dict("records")}
@@ -62,7 +86,14 @@ def _complete(results: Path) -> str:
     if not newline:
         return written.decode()
     if torn:
-        warnings.warn(f"the last line of {results} was not written to its end and is dropped; its training is done again", stacklevel=3)
+        warnings.warn(
+            (
+                f"the last line of {results} was not written to its end and is dropped; its "
+                "training "
+                "is done again"
+            ),
+            stacklevel=3,
+        )
     return complete.decode() + "\n"
 
 
@@ -72,7 +103,10 @@ def write_results(results: str | Path, rows: Iterable[Mapping[str, Any]]) -> Non
 
 
 def append_result(results: str | Path, row: Mapping[str, Any]) -> None:
-    """Append a row in one write, and have the disk hold it. Raises OSError that names the file if that fails."""
+    """Append a row in one write, and have the disk hold it.
+
+    Raises OSError that names the file if that fails.
+    """
     try:
         with open(results, "ab") as file:
             file.write(_lines([row]).encode())
@@ -84,7 +118,9 @@ def append_result(results: str | Path, row: Mapping[str, Any]) -> None:
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as CSV, each with its checksum."""
-    texts = [{name: "" if row[name] is None else str(row[name]) for name in COLUMNS} for row in rows]
+    texts = [
+        {name: "" if row[name] is None else str(row[name]) for name in COLUMNS} for row in rows
+    ]
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerows([*text.values(), _check(text, COLUMNS)] for text in texts)

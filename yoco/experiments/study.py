@@ -1,4 +1,6 @@
-"""Grids of (method × IPC_T × dynamics × seed) to one tidy table; every finished training is on disk and is skipped on the next start."""
+"""Grids of (method × IPC_T × dynamics × seed) to one tidy table; every finished training is on disk
+and is skipped on the next start.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,27 @@ from yoco.utils import checks, locks
 from yoco.utils import device as devices
 from yoco.utils.lazy import pd
 
-COMPARED = ["method", "factor", "steps", "seconds", "subset", "seed", *BEFORE, "precision", "accuracy"]  # of condensation methods
+# of condensation methods
+COMPARED = [
+    "method",
+    "factor",
+    "steps",
+    "seconds",
+    "subset",
+    "seed",
+    *BEFORE,
+    "precision",
+    "accuracy",
+]
 COMPILE_SECONDS = 300  # of condensing, that compiling may take its minute of
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One training of a grid: a selection of a condensed set, the number of the dynamics behind it, a seed, and how it is
-    done. labels: further columns of its row, the options of `prune` that made the selection among them."""
+    """One training of a grid: a selection of a condensed set, the number of the dynamics behind it,
+    a seed, and how it is done. labels: further columns of its row, the options of `prune` that made
+    the selection among them.
+    """
 
     condensed: CondensedSet
     selection: Selection
@@ -46,10 +61,16 @@ class Cell:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of what decides its accuracy: the set, what stays of it, the protocol, the seed."""
+        """16 hexadecimal digits of what decides its accuracy: the set, what stays of it, the
+        protocol, the seed.
+        """
         digest = hashlib.sha256(self.condensed.fingerprint.encode())
         digest.update(self.selection.indices.numpy().tobytes())
-        protocol = {name: value for name, value in asdict(self.protocol).items() if (name, value) not in BEFORE.items()}
+        protocol = {
+            name: value
+            for name, value in asdict(self.protocol).items()
+            if (name, value) not in BEFORE.items()
+        }
         protocol |= models.layout(self.protocol.model, *models.shape_of(self.condensed))
         digest.update(repr((sorted(protocol.items()), self.seed)).encode())
         return digest.hexdigest()[:16]
@@ -57,9 +78,29 @@ class Cell:
     def row(self, precision: str) -> dict[str, Any]:
         """Its columns, but for the accuracy."""
         s, p = self.selection, self.protocol
-        values = (self.condensed.method, s.method, s.keep, s.balanced, s.ipc_to, self.dynamics, self.seed, p.epochs, self.fingerprint)
-        settings = (self.condensed.info.get("preset", ""), p.model, str(p.width or ""), *(getattr(p, name) for name in BEFORE), precision)
-        return {**dict(zip(COLUMNS, (*values, *settings))), "accuracy": None, **{k: v for k, v in self.labels.items() if k not in COLUMNS}}
+        values = (
+            self.condensed.method,
+            s.method,
+            s.keep,
+            s.balanced,
+            s.ipc_to,
+            self.dynamics,
+            self.seed,
+            p.epochs,
+            self.fingerprint,
+        )
+        settings = (
+            self.condensed.info.get("preset", ""),
+            p.model,
+            str(p.width or ""),
+            *(getattr(p, name) for name in BEFORE),
+            precision,
+        )
+        return {
+            **dict(zip(COLUMNS, (*values, *settings))),
+            "accuracy": None,
+            **{k: v for k, v in self.labels.items() if k not in COLUMNS},
+        }
 
 
 def grid(
@@ -75,11 +116,13 @@ def grid(
 ) -> list[Cell]:
     """The cells of variants × budgets × dynamics × seeds, seeds changing fastest.
 
-    dynamics: None for one that no variant needs; its number seeds what is drawn in its selections (random, SSP, CCS), so
-    that "random" is averaged over as many draws. variants: arguments of `prune`, say {"method": "yoco", "balanced":
-    False}. epochs: of every training, or of those at each budget. labels: further columns of every row. options: fields
-    of `network.Protocol`, and `protocol`, "even" or "paper" (see `Protocol.of`). Raises ValueError or TypeError at bad
-    arguments, and if dynamics were recorded with another last_batch or augmentation than the trainings have.
+    dynamics: None for one that no variant needs; its number seeds what is drawn in its selections
+    (random, SSP, CCS), so that "random" is averaged over as many draws. variants: arguments of
+    `prune`, say {"method": "yoco", "balanced": False}. epochs: of every training, or of those at
+    each budget. labels: further columns of every row. options: fields of `network.Protocol`, and
+    `protocol`, "even" or "paper" (see `Protocol.of`). Raises ValueError or TypeError at bad
+    arguments, and if dynamics were recorded with another last_batch or augmentation than the
+    trainings have.
     """
     if not dynamics or not seeds or not variants:
         raise ValueError("dynamics, seeds and variants must hold at least one each")
@@ -101,13 +144,25 @@ def grid(
 
 
 def check_recorded_alike(dynamics: Sequence[Dynamics | None], protocol: Protocol) -> None:
-    """Raise ValueError if any dynamics were recorded with another last_batch or augmentation than the trainings that follow have."""
+    """Raise ValueError if any dynamics were recorded with another last_batch or augmentation than
+    the trainings that follow have.
+    """
     for number, recorded in enumerate(dynamics):
         for name, value in (recorded.training if recorded is not None else {}).items():
             if value != getattr(protocol, name):
-                told = f"dynamics[{number}] were recorded with {name}={value!r}, the trainings have {getattr(protocol, name)!r}"
-                named = [f"protocol={key!r}" for key, fields in PROTOCOLS.items() if fields.get(name) == value]
-                raise ValueError(f"{told}; record them again, or train with {(named or [f'{name}={value!r}'])[0]}")
+                told = (
+                    f"dynamics[{number}] were recorded with {name}={value!r}, the trainings have "
+                    f"{getattr(protocol, name)!r}"
+                )
+                named = [
+                    f"protocol={key!r}"
+                    for key, fields in PROTOCOLS.items()
+                    if fields.get(name) == value
+                ]
+                raise ValueError(
+                    f"{told}; record them again, or train with "
+                    f"{(named or [f'{name}={value!r}'])[0]}"
+                )
 
 
 @pool.without_backend
@@ -121,31 +176,53 @@ def train(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train and test every cell, equal ones once. Returns a row a cell, in order, with `COLUMNS` and its labels.
+    """Train and test every cell, equal ones once.
 
-    results: a CSV file that finished trainings are read from, by their fingerprint, whatever grid they were made for, and
-    appended to, one by one, and sorted at the end; each row has a checksum there. jobs, executor: trainings at once, and where, see
-    `evaluate.accuracies` and `pool.run`. Raises ValueError if the file is no such table, or a row was altered,
-    BlockingIOError if another run works on it, and as `evaluate.evaluate` and `pool.run`.
+    Returns a row a cell, in order, with `COLUMNS` and its labels.
+
+    results: a CSV file that finished trainings are read from, by their fingerprint, whatever grid
+    they were made for, and appended to, one by one, and sorted at the end; each row has a checksum
+    there. jobs, executor: trainings at once, and where, see `evaluate.accuracies` and `pool.run`.
+    Raises ValueError if the file is no such table, or a row was altered, BlockingIOError if another
+    run works on it, and as `evaluate.evaluate` and `pool.run`.
     """
     with locks.hold(results):
-        return _train(cells, data, results, device, {"jobs": jobs, "executor": executor, "progress": progress})
+        return _train(
+            cells, data, results, device, {"jobs": jobs, "executor": executor, "progress": progress}
+        )
 
 
-def _train(cells: Sequence[Cell], data: ImageData, results: str | Path | None, device: str | torch.device, how: Mapping[str, Any]) -> pd.DataFrame:
-    precision = {word: devices.choose_precision(word, devices.choose(device)) for word in {cell.protocol.precision for cell in cells}}
+def _train(
+    cells: Sequence[Cell],
+    data: ImageData,
+    results: str | Path | None,
+    device: str | torch.device,
+    how: Mapping[str, Any],
+) -> pd.DataFrame:
+    precision = {
+        word: devices.choose_precision(word, devices.choose(device))
+        for word in {cell.protocol.precision for cell in cells}
+    }
     rows = [cell.row(precision[cell.protocol.precision]) for cell in cells]
-    different = {row["fingerprint"]: number for number, row in reversed(list(enumerate(rows)))}  # the first of equal ones
+    # the first of equal ones
+    different = {row["fingerprint"]: number for number, row in reversed(list(enumerate(rows)))}
     done = read_results(results)
     names = sorted(different, key=different.__getitem__)
     missing = [position for position, name in enumerate(names) if name not in done]
     work = _trainings([cells[different[name]] for name in names])
-    said = [", ".join(f"{column}={rows[different[name]][column]}" for column in CELL) for name in names]
+    said = [
+        ", ".join(f"{column}={rows[different[name]][column]}" for column in CELL) for name in names
+    ]
     if missing and results is not None:
-        write_results(results, done.values())  # in today's format, without what a killed process left
-    for position, accuracy in accuracies(work, data, only=missing, names=said, device=device, **how) if missing else ():
+        # in today's format, without what a killed process left
+        write_results(results, done.values())
+    for position, accuracy in (
+        accuracies(work, data, only=missing, names=said, device=device, **how) if missing else ()
+    ):
         row = rows[different[names[position]]]
-        done[names[position]] = {name: row[name] for name in COLUMNS} | {"accuracy": round(accuracy, 4)}
+        done[names[position]] = {name: row[name] for name in COLUMNS} | {
+            "accuracy": round(accuracy, 4)
+        }
         if results is not None:
             append_result(results, done[names[position]])
     if missing and results is not None:
@@ -157,7 +234,16 @@ def _train(cells: Sequence[Cell], data: ImageData, results: str | Path | None, d
 def _trainings(cells: Sequence[Cell]) -> list[Training]:
     formed = {cell.condensed: cell.condensed.form() for cell in cells}  # once a set
     parts = [(cell, *formed[cell.condensed]) for cell in cells]
-    return [Training(images[c.selection.indices], labels[c.selection.indices], c.seed, c.protocol, c.condensed.space) for c, images, labels in parts]
+    return [
+        Training(
+            images[c.selection.indices],
+            labels[c.selection.indices],
+            c.seed,
+            c.protocol,
+            c.condensed.space,
+        )
+        for c, images, labels in parts
+    ]
 
 
 @pool.without_backend
@@ -174,23 +260,42 @@ def run(
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """Prune by each method to each budget under each training dynamics, train and test under each seed.
+    """Prune by each method to each budget under each training dynamics, train and test under each
+    seed.
 
     methods: names in `prune.METHODS` (None: `prune.compared` on the set).
-    options: ipc_to, seeds, epochs and fields of `network.Protocol`, as of `grid`; results, jobs, executor: as of `train`. Returns a
-    DataFrame with columns condensation, method, keep, balanced, ipc_to, dynamics, seed, epochs, fingerprint (of
-    what stays and how it is trained on), preset (of the set), model, width (empty: the model's own), last_batch ("even"
-    or "small"), augmentation ("dsa" or "imagenet"), precision, accuracy (%); the grid's cells only, in the grid's order.
+    options: ipc_to, seeds, epochs and fields of `network.Protocol`, as of `grid`; results, jobs,
+    executor: as of `train`. Returns a DataFrame with columns condensation, method, keep, balanced,
+    ipc_to, dynamics, seed, epochs, fingerprint (of what stays and how it is trained on), preset (of
+    the set), model, width (empty: the model's own), last_batch ("even" or "small"), augmentation
+    ("dsa" or "imagenet"), precision, accuracy (%); the grid's cells only, in the grid's order.
     Raises ValueError or TypeError at bad arguments before any training.
     """
-    cells = grid(condensed, dynamics, [{"method": method} for method in (compared(condensed) if methods is None else methods)], **options)
-    return train(cells, data, results=results, device=device, jobs=jobs, executor=executor, progress=progress)
+    cells = grid(
+        condensed,
+        dynamics,
+        [{"method": method} for method in (compared(condensed) if methods is None else methods)],
+        **options,
+    )
+    return train(
+        cells, data, results=results, device=device, jobs=jobs, executor=executor, progress=progress
+    )
 
 
-def selections(condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], **options: Any) -> list[Selection]:
-    """What every method that these dynamics allow keeps at every budget; options: of `prune`, each to the methods that read it."""
-    allowed = [name for name in compared(condensed) if dynamics.complete or METHODS[name].needs != "full"]
-    return [prune(condensed, dynamics, name, budget, **options_for(name, options)) for name in allowed for budget in ipc_to]
+def selections(
+    condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], **options: Any
+) -> list[Selection]:
+    """What every method that these dynamics allow keeps at every budget; options: of `prune`, each
+    to the methods that read it.
+    """
+    allowed = [
+        name for name in compared(condensed) if dynamics.complete or METHODS[name].needs != "full"
+    ]
+    return [
+        prune(condensed, dynamics, name, budget, **options_for(name, options))
+        for name in allowed
+        for budget in ipc_to
+    ]
 
 
 def condensations(
@@ -209,39 +314,78 @@ def condensations(
     known: Mapping[str, pd.DataFrame] | None = None,
     **training: Any,
 ) -> tuple[pd.DataFrame, dict[str, CondensedSet]]:
-    """Condense by each method for as many seconds, and train and test on each start and each result.
+    """Condense by each method for as many seconds, and train and test on each start and each
+    result.
 
-    ready: sets by method that are there already, of this ipc, preset and seed; the others are condensed. known: by method,
-    what `evaluate_many` gave for "start" and "condensed", which are not trained on again if it has all of `seeds`. Methods
-    that start from the same images share the trainings on them.
+    ready: sets by method that are there already, of this ipc, preset and seed; the others are
+    condensed. known: by method, what `evaluate_many` gave for "start" and "condensed", which are
+    not trained on again if it has all of `seeds`. Methods that start from the same images share the
+    trainings on them.
 
-    A method's schedule goes on until the time is over, MTT's experts included in it; each takes its own factor. training:
-    epochs, and fields of `network.Protocol`. Returns a table with columns method, factor, steps, seconds, subset ("start" or
-    "condensed"), seed, last_batch, augmentation, precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
+    A method's schedule goes on until the time is over, MTT's experts included in it; each takes its
+    own factor. training: epochs, and fields of `network.Protocol`. Returns a table with columns
+    method, factor, steps, seconds, subset ("start" or "condensed"), seed, last_batch, augmentation,
+    precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
     """
     made = dict(ready or {})
     if progress:
         timing.announce(seconds * sum(method not in made for method in methods))
-    known = {method: table for method, table in (known or {}).items() if method in methods and set(seeds) <= set(table.seed)}
-    common: dict[str, Any] = {"ipc": ipc, "preset": preset, "seed": seed, "device": device, "precision": precision}
+    known = {
+        method: table
+        for method, table in (known or {}).items()
+        if method in methods and set(seeds) <= set(table.seed)
+    }
+    common: dict[str, Any] = {
+        "ipc": ipc,
+        "preset": preset,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+    }
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
         if method not in made:
-            options: dict[str, Any] = {"time_budget": seconds, "progress": False, "compiled": None if seconds >= COMPILE_SECONDS else False}
-            made[method] = condense.condense(data, method, **common, **options, **condense.METHODS[method].unending)
+            options: dict[str, Any] = {
+                "time_budget": seconds,
+                "progress": False,
+                "compiled": None if seconds >= COMPILE_SECONDS else False,
+            }
+            made[method] = condense.condense(
+                data, method, **common, **options, **condense.METHODS[method].unending
+            )
     own = [method for method in methods if method not in known]
     starts = {method: condense.start_set(data, method, **common) for method in methods}
     trained_by = {starts[method].fingerprint: method for method in (*reversed(own), *known)}
-    twins = {method: other for method in own if (other := trained_by[starts[method].fingerprint]) != method}
+    twins = {
+        method: other
+        for method in own
+        if (other := trained_by[starts[method].fingerprint]) != method
+    }
     subsets = {(method, "start"): starts[method].form() for method in own if method not in twins}
     subsets |= {(method, "condensed"): made[method].form() for method in own}
-    tables = [table[table.seed.isin(seeds)].assign(method=method) for method, table in known.items()]
+    tables = [
+        table[table.seed.isin(seeds)].assign(method=method) for method, table in known.items()
+    ]
     if subsets:
-        trained = evaluate_many(subsets, data, seeds=seeds, device=device, progress=progress, precision=precision, **training)
+        trained = evaluate_many(
+            subsets,
+            data,
+            seeds=seeds,
+            device=device,
+            progress=progress,
+            precision=precision,
+            **training,
+        )
         tables.append(trained.assign(method=trained.subset.str[0], subset=trained.subset.str[1]))
     results = pd.concat(tables)
-    shared = [results[(results.method == other) & (results.subset == "start")].assign(method=method) for method, other in twins.items()]
+    shared = [
+        results[(results.method == other) & (results.subset == "start")].assign(method=method)
+        for method, other in twins.items()
+    ]
     results = pd.concat([*shared, results])
-    told = pd.DataFrame([(m, made[m].factor, made[m].info["steps"], made[m].info["seconds"]) for m in methods], columns=COMPARED[:4])
+    told = pd.DataFrame(
+        [(m, made[m].factor, made[m].info["steps"], made[m].info["seconds"]) for m in methods],
+        columns=COMPARED[:4],
+    )
     return told.merge(results, on="method")[COMPARED], {method: made[method] for method in methods}
 
 
@@ -257,32 +401,59 @@ def by_bytes(
     progress: bool = True,
     **training: Any,
 ) -> pd.DataFrame:
-    """Accuracy of balanced choices of each method (None: of all) against their bytes, stored as uint8 cells (of an unbounded set as float32 alone).
+    """Accuracy of balanced choices of each method (None: of all) against their bytes, stored as
+    uint8 cells (of an unbounded set as float32 alone).
 
-    A method whose choices nest has them as prefixes of one file, `ranked-<method>.safetensors` in `folder`; SSP and CCS
-    choose anew for each budget, and their cells are rounded to bytes alike. methods: as of `run`. ipc_to: budgets (None: IPC 1, 2, 5 and all).
-    YOCO's prefixes are also taken as float32, four times the bytes. training: of `evaluate_many`. Returns a table with
-    columns method, stored, per_class (cells), bytes (of cells), seed, last_batch, augmentation, precision, accuracy (%).
+    A method whose choices nest has them as prefixes of one file, `ranked-<method>.safetensors` in
+    `folder`; SSP and CCS choose anew for each budget, and their cells are rounded to bytes alike.
+    methods: as of `run`. ipc_to: budgets (None: IPC 1, 2, 5 and all). YOCO's prefixes are also
+    taken as float32, four times the bytes. training: of `evaluate_many`. Returns a table with
+    columns method, stored, per_class (cells), bytes (of cells), seed, last_batch, augmentation,
+    precision, accuracy (%).
     """
     budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
-    cell_bytes = formation.cell_size(condensed.size, condensed.factor) ** 2 * condensed.channels * len(condensed.classes)
+    cell_bytes = (
+        formation.cell_size(condensed.size, condensed.factor) ** 2
+        * condensed.channels
+        * len(condensed.classes)
+    )
     subsets = {}
     for method in compared(condensed) if methods is None else methods:
-        for stored, width, ipc, subset in _stored(condensed, dynamics, method, budgets, Path(folder)):
-            subsets[method, stored, ipc * condensed.factor**2, ipc * condensed.factor**2 * cell_bytes * width] = subset
-    table = evaluate_many(subsets, data, seeds=seeds, progress=progress, space=condensed.space, **training)
-    names = pd.DataFrame(table.pop("subset").tolist(), columns=["method", "stored", "per_class", "bytes"])
+        for stored, width, ipc, subset in _stored(
+            condensed, dynamics, method, budgets, Path(folder)
+        ):
+            subsets[
+                method,
+                stored,
+                ipc * condensed.factor**2,
+                ipc * condensed.factor**2 * cell_bytes * width,
+            ] = subset
+    table = evaluate_many(
+        subsets, data, seeds=seeds, progress=progress, space=condensed.space, **training
+    )
+    names = pd.DataFrame(
+        table.pop("subset").tolist(), columns=["method", "stored", "per_class", "bytes"]
+    )
     return pd.concat([names, table], axis=1)
 
 
 def _stored(
     condensed: CondensedSet, dynamics: Dynamics, method: str, budgets: Sequence[int], folder: Path
 ) -> Iterator[tuple[str, int, int, tuple[torch.Tensor, torch.Tensor]]]:
-    """What a method keeps at each budget as it comes back from bytes: (stored as, bytes a value, ipc, images and labels)."""
+    """What a method keeps at each budget as it comes back from bytes: (stored as, bytes a value,
+    ipc, images and labels).
+    """
     stored = ("uint8", 1) if condensed.bounded else ("float32", 4)
     if not METHODS[method].nests:
-        rounded = replace(condensed, images=(condensed.images * 255).round() / 255) if condensed.bounded else condensed
-        yield from ((*stored, ipc, prune(condensed, dynamics, method, ipc, balanced=True).subset(rounded)) for ipc in budgets)
+        rounded = (
+            replace(condensed, images=(condensed.images * 255).round() / 255)
+            if condensed.bounded
+            else condensed
+        )
+        yield from (
+            (*stored, ipc, prune(condensed, dynamics, method, ipc, balanced=True).subset(rounded))
+            for ipc in budgets
+        )
         return
     exact = condensed.rank(dynamics, method)
     file = RankedSet.open(exact.save(folder / f"ranked-{method}.safetensors"))

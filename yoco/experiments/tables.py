@@ -16,13 +16,17 @@ from yoco.utils.lazy import pd
 
 
 def title_of(method: str) -> str:
-    """The title for readers of a method or a score; condensation methods have their names in capitals."""
+    """The title for readers of a method or a score; condensation methods have their names in
+    capitals.
+    """
     named = METHODS.get(method) or SCORES.get(method)
     return named.title if named else method.upper() if method in CONDENSATIONS else method
 
 
 def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.DataFrame:
-    """Formed images that stay in each class: columns method, ipc_to, balanced, class, kept; a row for each."""
+    """Formed images that stay in each class: columns method, ipc_to, balanced, class, kept; a row
+    for each.
+    """
     rows = [
         (s.method, s.ipc_to, s.balanced, name, count)
         for s in kept
@@ -32,22 +36,31 @@ def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.Data
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation (of a sample) and number of runs of each method and budget: method, ipc_to, mean, std, n,
-    precision (where runs differ in it: each, joined by "+")."""
+    """Mean, standard deviation (of a sample) and number of runs of each method and budget: method,
+    ipc_to, mean, std, n, precision (where runs differ in it: each, joined by "+").
+    """
     grouped = results.groupby(["method", "ipc_to"], sort=False)
     accuracy = grouped["accuracy"].agg(mean="mean", std="std", n="count")
-    return accuracy.assign(precision=grouped["precision"].agg(lambda used: "+".join(sorted(set(used))))).reset_index()
+    return accuracy.assign(
+        precision=grouped["precision"].agg(lambda used: "+".join(sorted(set(used))))
+    ).reset_index()
 
 
 def pivot(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of IPC_T × methods, each cell "mean ± std" in %; `table` has columns method, ipc_to, mean, std."""
+    """A table of IPC_T × methods, each cell "mean ± std" in %; `table` has columns method, ipc_to,
+    mean, std.
+    """
     cells = table.assign(cell=[_cell(m, s) for m, s in zip(table["mean"], table["std"])])
     wide = cells.pivot(index="ipc_to", columns="method", values="cell")
     return wide[list(dict.fromkeys(table.method))].rename_axis(index="IPC_T", columns="method")
 
 
-def spread(results: pd.DataFrame, index: str | list[str], columns: str, y: str = "accuracy") -> pd.DataFrame:
-    """Column `y` over a grid of other columns, each cell "mean ± std" (of a sample), in order of appearance."""
+def spread(
+    results: pd.DataFrame, index: str | list[str], columns: str, y: str = "accuracy"
+) -> pd.DataFrame:
+    """Column `y` over a grid of other columns, each cell "mean ± std" (of a sample), in order of
+    appearance.
+    """
     keys = [*([index] if isinstance(index, str) else index), columns]
     grouped = results.groupby(keys, sort=False)[y].agg(["mean", "std"])
     cells = pd.Series([_cell(*row) for row in grouped.itertuples(index=False)], grouped.index)
@@ -61,66 +74,119 @@ def _cell(mean: float, std: float = float("nan"), kind: str = ".2f") -> str:
 
 
 def with_sets_as_columns(results: pd.DataFrame, main: str) -> pd.DataFrame:
-    """Rows of `study.run` on several condensed sets, with Table 2's columns for methods: random picks from a set that was
-    not condensed by `main` are called by that set's condensation ("dream"), and come after those from `main`'s."""
+    """Rows of `study.run` on several condensed sets, with Table 2's columns for methods: random
+    picks from a set that was not condensed by `main` are called by that set's condensation
+    ("dream"), and come after those from `main`'s.
+    """
     other = results.condensation != main
     named = results.assign(method=results["method"].where(~other, results["condensation"]))
-    order = [*named.method[~other & (named.method == "random")].unique(), *named.method[other].unique(), *named.method[~other].unique()]
-    return named.sort_values("method", key=lambda method: method.map({name: order.index(name) for name in order}), kind="stable")
+    order = [
+        *named.method[~other & (named.method == "random")].unique(),
+        *named.method[other].unique(),
+        *named.method[~other].unique(),
+    ]
+    return named.sort_values(
+        "method",
+        key=lambda method: method.map({name: order.index(name) for name in order}),
+        kind="stable",
+    )
 
 
 def table2(comparison: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
-    """Ours, the paper's and the difference, a row a method: `comparison` of `beside_paper`, `spread` of `summary`."""
+    """Ours, the paper's and the difference, a row a method: `comparison` of `beside_paper`,
+    `spread` of `summary`.
+    """
     cells: dict[str, dict[str, str]] = {}
-    for row in comparison.merge(spread[["method", "ipc_to", "std"]], on=["method", "ipc_to"]).itertuples():
+    for row in comparison.merge(
+        spread[["method", "ipc_to", "std"]], on=["method", "ipc_to"]
+    ).itertuples():
         shown = (_cell(row.ours, row.std), _cell(row.paper), _cell(row.difference, kind="+.2f"))
-        named = {f"IPC {row.ipc_to}, {what}": cell for what, cell in zip(("ours", "paper", "difference"), shown)}
+        named = {
+            f"IPC {row.ipc_to}, {what}": cell
+            for what, cell in zip(("ours", "paper", "difference"), shown)
+        }
         cells.setdefault(title_of(row.method), {}).update(named)
     return pd.DataFrame(cells).T.rename_axis(index="method")
 
 
 def beside_paper(results: pd.DataFrame, condensed: CondensedSet) -> pd.DataFrame | None:
-    """Ours beside Table 2: method, ipc_to, precision, ours, paper, difference (these in %); None if the paper has no such rows.
+    """Ours beside Table 2: method, ipc_to, precision, ours, paper, difference (these in %); None if
+    the paper has no such rows.
 
     Raises ValueError if the set does not say its dataset.
     """
     if "dataset" not in condensed.info:
-        raise ValueError("condensed.info has no 'dataset', which says the rows of Table 2 to compare with")
-    published = paper.beside(ccs_cutoffs.dataset_of(condensed.info["dataset"], len(condensed.classes)), condensed.ipc)
+        raise ValueError(
+            "condensed.info has no 'dataset', which says the rows of Table 2 to compare with"
+        )
+    published = paper.beside(
+        ccs_cutoffs.dataset_of(condensed.info["dataset"], len(condensed.classes)), condensed.ipc
+    )
     if published is None:
         return None
-    ours = summary(results)[["method", "ipc_to", "precision", "mean"]].rename(columns={"mean": "ours"})
-    both = ours.merge(published.rename(columns={"mean": "paper"})[["method", "ipc_to", "paper"]], on=["method", "ipc_to"], how="left")
+    ours = summary(results)[["method", "ipc_to", "precision", "mean"]].rename(
+        columns={"mean": "ours"}
+    )
+    both = ours.merge(
+        published.rename(columns={"mean": "paper"})[["method", "ipc_to", "paper"]],
+        on=["method", "ipc_to"],
+        how="left",
+    )
     return both.assign(difference=both.ours - both.paper)
 
 
 def order_as_paper(comparison: pd.DataFrame) -> pd.DataFrame:
-    """How far the methods' order is the paper's: ipc_to, spearman (1: the same), n methods; `comparison` of `beside_paper`."""
+    """How far the methods' order is the paper's: ipc_to, spearman (1: the same), n methods;
+    `comparison` of `beside_paper`.
+    """
     both = comparison.dropna(subset=["ours", "paper"]).groupby("ipc_to", sort=False)
-    rows = [(budget, part["ours"].corr(part["paper"], method="spearman"), len(part)) for budget, part in both]
+    rows = [
+        (budget, part["ours"].corr(part["paper"], method="spearman"), len(part))
+        for budget, part in both
+    ]
     return pd.DataFrame(rows, columns=["ipc_to", "spearman", "n"])
 
 
 def paired(results: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
-    """YOCO minus each other method, paired over dynamics and seeds: ipc_to, method, mean, std (in %), wins, n, p.
+    """YOCO minus each other method, paired over dynamics and seeds: ipc_to, method, mean, std (in
+    %), wins, n, p.
 
-    p: of a one-sided paired t-test, that the mean difference is above 0 (NaN for a single pair). Several seeds of one
-    dynamics share a selection, so that with them p is too small.
+    p: of a one-sided paired t-test, that the mean difference is above 0 (NaN for a single pair).
+    Several seeds of one dynamics share a selection, so that with them p is too small.
     """
     checks.one_of("against", against, set(results.method))
-    wide = results.pivot_table(index=["ipc_to", "dynamics", "seed"], columns="method", values="accuracy", sort=False)
+    wide = results.pivot_table(
+        index=["ipc_to", "dynamics", "seed"], columns="method", values="accuracy", sort=False
+    )
     gaps = wide[[against]].values - wide.drop(columns=against)
-    long = gaps.melt(ignore_index=False, var_name="method", value_name="gap").reset_index().dropna(subset="gap")
+    long = (
+        gaps.melt(ignore_index=False, var_name="method", value_name="gap")
+        .reset_index()
+        .dropna(subset="gap")
+    )
     grouped = long.groupby(["ipc_to", "method"], sort=False)["gap"]
-    return grouped.agg(mean="mean", std="std", wins=lambda gap: int((gap > 0).sum()), n="count", p=_p_value).reset_index()
+    return grouped.agg(
+        mean="mean", std="std", wins=lambda gap: int((gap > 0).sum()), n="count", p=_p_value
+    ).reset_index()
 
 
 def rule_effects(results: pd.DataFrame) -> pd.DataFrame:
-    """What each rule gains, in points of accuracy: columns ipc_to, method, easy (over hard, averaged over balanced and not)
-    and balanced (over unbalanced, averaged over easy and hard). results: of `study.train` on `ablations.rules`."""
-    means = results.groupby(["ipc_to", "method", "keep", "balanced"], sort=False)["accuracy"].mean().unstack(["keep", "balanced"])
-    keep, balanced = means.T.groupby(level="keep").mean().T, means.T.groupby(level="balanced").mean().T
-    return pd.DataFrame({"easy": keep["easy"] - keep["hard"], "balanced": balanced[True] - balanced[False]}).reset_index()
+    """What each rule gains, in points of accuracy: columns ipc_to, method, easy (over hard,
+    averaged over balanced and not) and balanced (over unbalanced, averaged over easy and hard).
+    results: of `study.train` on `ablations.rules`.
+    """
+    means = (
+        results.groupby(["ipc_to", "method", "keep", "balanced"], sort=False)["accuracy"]
+        .mean()
+        .unstack(["keep", "balanced"])
+    )
+    keep, balanced = (
+        means.T.groupby(level="keep").mean().T,
+        means.T.groupby(level="balanced").mean().T,
+    )
+    return pd.DataFrame(
+        {"easy": keep["easy"] - keep["hard"], "balanced": balanced[True] - balanced[False]}
+    ).reset_index()
 
 
 def _p_value(gaps: pd.Series) -> float:
@@ -132,12 +198,17 @@ def _p_value(gaps: pd.Series) -> float:
 
 
 def verdict(gaps: pd.DataFrame, against: str = "YOCO") -> str:
-    """A sentence for each budget of `paired`: its smallest lead over another method, and in how many pairs it is ahead."""
+    """A sentence for each budget of `paired`: its smallest lead over another method, and in how
+    many pairs it is ahead.
+    """
     smallest = gaps.loc[gaps.groupby("ipc_to", sort=False)["mean"].idxmin()]
     return "\n".join(
-        f"IPC {row.ipc_to}: {against}'s smallest lead is {_cell(row.mean, row.std, '+.2f')} points, over {title_of(row.method)} "
+        f"IPC {row.ipc_to}: {against}'s smallest lead is {_cell(row.mean, row.std, '+.2f')} "
+        f"points, over {title_of(row.method)} "
         f"(ahead in {row.wins} of {row.n} pairs, p = {row.p:.3g})"
-        for row in smallest[["ipc_to", "method", "mean", "std", "wins", "n", "p"]].itertuples(index=False)
+        for row in smallest[["ipc_to", "method", "mean", "std", "wins", "n", "p"]].itertuples(
+            index=False
+        )
     )
 
 
@@ -146,5 +217,8 @@ def markdown(table: pd.DataFrame) -> str:
     shown = table.reset_index()
     names = [f"IPC {name}" if isinstance(name, int) else str(name) for name in shown.columns]
     rows = [names, ["---"] * shown.shape[1]]
-    rows += [[f"{value:.2f}" if isinstance(value, float) else str(value) for value in row] for row in shown.itertuples(index=False)]
+    rows += [
+        [f"{value:.2f}" if isinstance(value, float) else str(value) for value in row]
+        for row in shown.itertuples(index=False)
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

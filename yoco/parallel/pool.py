@@ -1,4 +1,6 @@
-"""Independent calls side by side through `concurrent.futures`: in processes of this machine, or in whatever executor the caller has."""
+"""Independent calls side by side through `concurrent.futures`: in processes of this machine, or in
+whatever executor the caller has.
+"""
 
 import contextlib
 import functools
@@ -28,17 +30,33 @@ Call = tuple[Any, ...]
 TRIES = 3  # of a call whose process dies, before that is an error
 IDLE_SECONDS = 60  # that a process waits for another study before it ends
 AHEAD = 256  # calls that the caller's executor holds at most
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")}
-INSTEAD = "pass executor=, a concurrent.futures.Executor (of a Dask cluster: client.get_executor()), or neither for processes of this machine"
+ONE_THREAD = {
+    name: "1"
+    for name in (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+    )
+}
+INSTEAD = (
+    "pass executor=, a concurrent.futures.Executor (of a Dask cluster: client.get_executor()), or "
+    "neither for processes of this machine"
+)
 
 
 def default_jobs(device: torch.device, count: int) -> int:
-    """Processes for `count` trainings: as many as there are cores on a CPU, where small trainings leave a second thread
-    half idle; one a GPU elsewhere."""
-    return max(1, min(torch.get_num_threads() if device.type == "cpu" else devices.count(device), count))
+    """Processes for `count` trainings: as many as there are cores on a CPU, where small trainings
+    leave a second thread half idle; one a GPU elsewhere.
+    """
+    return max(
+        1, min(torch.get_num_threads() if device.type == "cpu" else devices.count(device), count)
+    )
 
 
-def jobs_for(jobs: int | None, device: torch.device, count: int, executor: Executor | None = None) -> int:
+def jobs_for(
+    jobs: int | None, device: torch.device, count: int, executor: Executor | None = None
+) -> int:
     """`jobs`, or for None the `default_jobs` of `count` calls.
 
     Raises:
@@ -46,19 +64,28 @@ def jobs_for(jobs: int | None, device: torch.device, count: int, executor: Execu
         ValueError: if `jobs` is less than 1.
     """
     if not isinstance(executor, Executor | None):
-        raise TypeError(f"executor must be a concurrent.futures.Executor or None, got {checks.shown(executor)}; {INSTEAD}")
+        raise TypeError(
+            "executor must be a concurrent.futures.Executor or None, got "
+            f"{checks.shown(executor)}; {INSTEAD}"
+        )
     return default_jobs(device, count) if jobs is None else checks.whole("jobs", jobs, 1)
 
 
 def without_backend(function: Callable[..., Result]) -> Callable[..., Result]:
-    """`function`, which had an argument `backend` in version 0.1: "loky" warns, another one is a TypeError that says what to pass."""
+    """`function`, which had an argument `backend` in version 0.1: "loky" warns, another one is a
+    TypeError that says what to pass.
+    """
 
     @functools.wraps(function)
     def checked(*arguments: Any, backend: str | None = None, **options: Any) -> Result:
         if backend not in (None, "loky"):
             raise TypeError(f"{function.__name__} takes no backend={backend!r} any more: {INSTEAD}")
         if backend is not None:
-            warnings.warn("backend='loky' is what happens without it; leave it out", DeprecationWarning, stacklevel=2)
+            warnings.warn(
+                "backend='loky' is what happens without it; leave it out",
+                DeprecationWarning,
+                stacklevel=2,
+            )
         return function(*arguments, **options)
 
     return checked
@@ -76,40 +103,52 @@ def run(
 ) -> Iterator[tuple[int, Result]]:
     """Yield (number, function(*shared, *call)) for each of `calls` as it finishes, in any order.
 
-    A result depends neither on `jobs` nor on the executor, but for this: a single job without an executor runs in this
-    process with all of its threads, others with one thread each, and sums over threads round otherwise.
+    A result depends neither on `jobs` nor on the executor, but for this: a single job without an
+    executor runs in this process with all of its threads, others with one thread each, and sums
+    over threads round otherwise.
 
     Args:
         function: what is called; other processes import it by its name.
-        calls: the arguments of each call. Without an executor, a GPU among them that has no number becomes that of the process.
+        calls: the arguments of each call. Without an executor, a GPU among them that has no number
+            becomes that of the process.
         jobs: processes of this machine, at least 1.
         shared: first arguments of all calls, large ones: they travel to each process once.
         executor: does the calls instead of processes of this machine.
         names: of the calls, for errors.
-        lost: gives the result of a call that cannot be had, from its number and the error (None: the error is raised).
+        lost: gives the result of a call that cannot be had, from its number and the error (None:
+            the error is raised).
 
     Raises:
-        ChildProcessError: if the process of a call died `TRIES` times, or the executor gave a call up.
+        ChildProcessError: if the process of a call died `TRIES` times, or the executor gave a call
+            up.
         Exception: what a call raises, with the traceback there as a note.
     """
     checks.whole("jobs", jobs, 1)
     if jobs == 1 and executor is None:
         yield from ((number, function(*shared, *call)) for number, call in enumerate(calls))
         return
-    places = [_Process(number) for number in range(min(jobs, len(calls)))] if executor is None else [_Guest(executor)] * AHEAD
+    places = (
+        [_Process(number) for number in range(min(jobs, len(calls)))]
+        if executor is None
+        else [_Guest(executor)] * AHEAD
+    )
     with _Work(function, calls, shared, places) as work:
         for number, outcome in work.outcomes():
             if isinstance(outcome, _Raised):
                 raise outcome.error
             if isinstance(outcome, _Lost):
                 if lost is None:
-                    raise ChildProcessError(f"{names[number] if names else f'call {number}'}: {outcome.why}") from outcome.error
+                    raise ChildProcessError(
+                        f"{names[number] if names else f'call {number}'}: {outcome.why}"
+                    ) from outcome.error
                 outcome = lost(number, ChildProcessError(outcome.why))
             yield number, outcome
 
 
 class _Process:
-    """A process of this machine, in a pool of its own: one that dies in a pool of several ends what the others are at."""
+    """A process of this machine, in a pool of its own: one that dies in a pool of several ends what
+    the others are at.
+    """
 
     resting: dict[int, loky.ProcessPoolExecutor] = {}  # by number, for the next study
 
@@ -119,7 +158,9 @@ class _Process:
 
     @staticmethod
     def _new() -> loky.ProcessPoolExecutor:
-        return loky.ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=ONE_THREAD, initializer=_begin, initargs=(os.getpid(),))
+        return loky.ProcessPoolExecutor(
+            1, timeout=IDLE_SECONDS, env=ONE_THREAD, initializer=_begin, initargs=(os.getpid(),)
+        )
 
     def submit(self, function: Callable[..., Any], *call: Any) -> Future:
         try:
@@ -135,7 +176,11 @@ class _Process:
 
     def own(self, argument: Any) -> Any:
         """The argument of a call as this place takes it: its own GPU for any GPU."""
-        return devices.for_worker(argument, self.number) if isinstance(argument, torch.device) else argument
+        return (
+            devices.for_worker(argument, self.number)
+            if isinstance(argument, torch.device)
+            else argument
+        )
 
     def stop(self, future: Future) -> None:
         """Leave a call unfinished."""
@@ -187,11 +232,21 @@ class _Running(NamedTuple):
 
 
 class _Work:
-    """Calls on their way through places that take one at a time. Left early, it stops those that have begun."""
+    """Calls on their way through places that take one at a time.
 
-    def __init__(self, function: Callable[..., Any], calls: Sequence[Call], shared: Call, places: Sequence[_Process | _Guest]) -> None:
+    Left early, it stops those that have begun.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        calls: Sequence[Call],
+        shared: Call,
+        places: Sequence[_Process | _Guest],
+    ) -> None:
         self.function, self.calls, self.shared, self.key = function, calls, shared, uuid.uuid4().hex
-        self.waiting = list(range(len(calls)))  # a heap: what is first in line begins first, also if it comes back
+        # a heap: what is first in line begins first, also if it comes back
+        self.waiting = list(range(len(calls)))
         self.free, self.submissions = deque(places), itertools.count()
         self.running: dict[Future, _Running] = {}
         self.deaths: Counter[int] = Counter()
@@ -225,7 +280,14 @@ class _Work:
 
     def _begin(self, number: int, place: _Process | _Guest, carries: bool) -> None:
         arguments = tuple(map(place.own, self.calls[number]))
-        future = place.submit(_call, self.function, self.key, next(self.submissions), self.shared if carries else None, arguments)
+        future = place.submit(
+            _call,
+            self.function,
+            self.key,
+            next(self.submissions),
+            self.shared if carries else None,
+            arguments,
+        )
         self.running[future] = _Running(number, place, carries)
         place.fresh = False
 
@@ -247,14 +309,18 @@ class _Work:
         if not call.place.renew():
             return _Lost(error, f"its worker process died: {error}")
         if self.deaths[call.number] == TRIES:
-            why = f"its worker process died at every try, last by {type(error).__name__}: was it killed, or out of memory?"
+            why = (
+                f"its worker process died at every try, last by {type(error).__name__}: was it "
+                "killed, or out of memory?"
+            )
             return _Lost(error, why)
         heappush(self.waiting, call.number)
         return None
 
     def _send(self, lacking: _Lacking, call: _Running) -> None:
-        """Make a call again with what the calls share, unless as many such calls are under way as there are processes
-        without it: then the call waits until another one has ended."""
+        """Make a call again with what the calls share, unless as many such calls are under way as
+        there are processes without it: then the call waits until another one has ended.
+        """
         self.lacking.add(lacking.process)
         if sum(other.carries for other in self.running.values()) < len(self.lacking):
             self._begin(call.number, call.place, carries=True)
@@ -263,24 +329,33 @@ class _Work:
             self.held_back.append(call.place)
 
 
-_alone = threading.Lock()  # held by the call that is going on: another thread's would draw from the same global generator
-_held: dict[str, Call] = {}  # what calls share, by their work's key: of the work that this process has begun, and was last sent
+# held by the call that is going on: another thread's would draw from the same global generator
+_alone = threading.Lock()
+# what calls share, by their work's key: of the work that this process has begun, and was last sent
+_held: dict[str, Call] = {}
 
 
 def _begin(parent: int) -> None:
-    """In a new process: leave Ctrl-C to the parent, which ends its workers, and end with the parent, however that ends."""
+    """In a new process: leave Ctrl-C to the parent, which ends its workers, and end with the
+    parent, however that ends.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    while os.getppid() == parent:  # Windows keeps the number of a parent that is gone: there, IDLE_SECONDS decide
+    # Windows keeps the number of a parent that is gone: there, IDLE_SECONDS decide
+    while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
-def _call(function: Callable[..., Any], key: str, submission: int, shared: Call | None, call: Call) -> Any:
-    """In a worker: the result, with one thread. submission: one of a kind, since Dask takes equal arguments for the same task."""
+def _call(
+    function: Callable[..., Any], key: str, submission: int, shared: Call | None, call: Call
+) -> Any:
+    """In a worker: the result, with one thread. submission: one of a kind, since Dask takes equal
+    arguments for the same task.
+    """
     if shared:
         _held.clear()
         _held[key] = shared

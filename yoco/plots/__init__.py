@@ -1,6 +1,8 @@
-"""Figures: each function takes data, draws on `ax` (or a new figure), and returns the Axes, or the Figure if it holds several.
+"""Figures: each function takes data, draws on `ax` (or a new figure), and returns the Axes, or the
+Figure if it holds several.
 
-`charts` draws numbers, `images` draws images, `figures` puts several together, `style` says how they look.
+`charts` draws numbers, `images` draws images, `figures` puts several together, `style` says how
+they look.
 """
 
 import lazy_loader

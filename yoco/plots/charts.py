@@ -1,5 +1,7 @@
-"""Charts of numbers: losses, scores over images and epochs, accuracies. Each draws on `ax` (or a new figure) and returns the Axes,
-or the Figure where it holds several."""
+"""Charts of numbers: losses, scores over images and epochs, accuracies.
+
+Each draws on `ax` (or a new figure) and returns the Axes, or the Figure where it holds several.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def score_label(score: str) -> str:
 
 
 def _dots(ax: Axes, **options: Any) -> None:
-    """seaborn's stripplot, jittered by a generator of its own: the global random state stays as it is."""
+    """Seaborn's stripplot, jittered by a generator of its own: the global random state stays as it
+    is.
+    """
     before, source, drawn = len(ax.collections), np.random.default_rng(0), np.random.get_state()
     sns.stripplot(**options, jitter=False, ax=ax)
     np.random.set_state(drawn)  # seaborn draws jitter of width 0
@@ -39,8 +43,9 @@ def _dots(ax: Axes, **options: Any) -> None:
 
 
 def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
-    """The loss over the steps of a condensation; its running mean over one network's life, where it trains networks in turn.
-    Returns the Axes."""
+    """The loss over the steps of a condensation; its running mean over one network's life, where it
+    trains networks in turn. Returns the Axes.
+    """
     ax = ax or style.axes(7, 3)
     every, loss = condensed.info["loss_every"], pd.Series(condensed.info["loss"])
     steps = (np.arange(len(loss)) + 1) * every
@@ -48,20 +53,39 @@ def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
     method = CONDENSATIONS.get(condensed.method)  # none if it is registered no more
     life = condensed.info["settings"].get("inner_loops")
     if life:
-        ax.plot(steps, loss.rolling(max(1, round(life / every)), min_periods=1).mean(), lw=style.scaled(2), label="mean over a network's life")
+        ax.plot(
+            steps,
+            loss.rolling(max(1, round(life / every)), min_periods=1).mean(),
+            lw=style.scaled(2),
+            label="mean over a network's life",
+        )
         ax.legend(frameon=False)
     ax.set(xlabel="image step", ylabel=method.loss if method else "loss", ylim=(0, None))
     return ax
 
 
 def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
-    """The distribution of each score over the formed images, and per class below. `table` from `prune.score_table`."""
+    """The distribution of each score over the formed images, and per class below.
+
+    `table` from `prune.score_table`.
+    """
     table = table.assign(**{"class": table["class"].map(style.literal)})
     figure, axes = style.subplots(2, len(scores), min(11, 3 * len(scores)), 6, squeeze=False)
     for column, score in enumerate(scores):
         counts = bool((table[score] % 1 == 0).all())
-        sns.histplot(table, x=score, bins="auto" if counts else 30, discrete=counts, ax=axes[0, column])
-        sns.violinplot(table, x=score, y="class", color="#56B4E9", cut=0, density_norm="width", linewidth=style.scaled(0.8), ax=axes[1, column])
+        sns.histplot(
+            table, x=score, bins="auto" if counts else 30, discrete=counts, ax=axes[0, column]
+        )
+        sns.violinplot(
+            table,
+            x=score,
+            y="class",
+            color="#56B4E9",
+            cut=0,
+            density_norm="width",
+            linewidth=style.scaled(0.8),
+            ax=axes[1, column],
+        )
         axes[0, column].set(xlabel="", ylabel="formed images" if column == 0 else "")
         axes[1, column].set(xlabel=score_label(score).replace(" (", "\n("), ylabel="")
         if column:
@@ -69,29 +93,49 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
     return figure
 
 
-def rank_correlations(table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | None = None) -> Axes:
-    """Spearman correlation of the scores, those whose low end is hard turned round. Returns the Axes."""
+def rank_correlations(
+    table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | None = None
+) -> Axes:
+    """Spearman correlation of the scores, those whose low end is hard turned round.
+
+    Returns the Axes.
+    """
     ax = ax or style.axes(6.2, 5)
     low = [name for name in scores if name in SCORES and SCORES[name].direction == "low"]
-    named = table[list(scores)].assign(**{name: -table[name] for name in low}).rename(columns={name: f"−{name}" for name in low})
-    options = {"annot": True, "fmt": ".2f", "square": True, "cbar_kws": {"label": "Spearman correlation"}}
+    named = (
+        table[list(scores)]
+        .assign(**{name: -table[name] for name in low})
+        .rename(columns={name: f"−{name}" for name in low})
+    )
+    options = {
+        "annot": True,
+        "fmt": ".2f",
+        "square": True,
+        "cbar_kws": {"label": "Spearman correlation"},
+    }
     sns.heatmap(named.corr("spearman"), vmin=-1, vmax=1, cmap="vlag", ax=ax, **options)
     ax.tick_params(axis="x", rotation=30)
     ax.tick_params(axis="y", rotation=0)
     return ax
 
 
-def trajectories(probability: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None) -> Axes:
-    """Probability of the own label over the epochs: [E, n] in 0..1, at `epochs` [E], a line for each of `names` [n] (a single
-    line needs none). Returns the Axes."""
+def trajectories(
+    probability: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None
+) -> Axes:
+    """Probability of the own label over the epochs: [E, n] in 0..1, at `epochs` [E], a line for
+    each of `names` [n] (a single line needs none). Returns the Axes.
+    """
     ax = _over_epochs(probability, epochs, names, ax)
     ax.set(ylabel="probability\nof the label", ylim=(-0.03, 1.03))
     return ax
 
 
-def margins(margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None) -> Axes:
-    """Margin over the epochs, as `trajectories`: logit of the label minus the largest other, below 0 where the network is
-    wrong. Returns the Axes."""
+def margins(
+    margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None
+) -> Axes:
+    """Margin over the epochs, as `trajectories`: logit of the label minus the largest other, below
+    0 where the network is wrong. Returns the Axes.
+    """
     ax = _over_epochs(margin, epochs, names, ax)
     ax.axhline(0, color="0.4", lw=style.scaled(1))
     ax.set_ylabel("margin\n(logits)")
@@ -101,8 +145,18 @@ def margins(margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Ax
 def _over_epochs(values: Tensor, epochs: Tensor, names: Sequence[str], ax: Axes | None) -> Axes:
     ax = ax or style.axes(7, 3)
     for number, line in enumerate(values.T):
-        options: dict[str, Any] = {"marker": style.MARKERS[number % len(style.MARKERS)], "ls": ("-", "--", ":", "-.")[number % 4]}
-        ax.plot(epochs, line, ms=style.scaled(5), lw=style.scaled(0.8), label=names[number] if names else None, **options)
+        options: dict[str, Any] = {
+            "marker": style.MARKERS[number % len(style.MARKERS)],
+            "ls": ("-", "--", ":", "-.")[number % 4],
+        }
+        ax.plot(
+            epochs,
+            line,
+            ms=style.scaled(5),
+            lw=style.scaled(0.8),
+            label=names[number] if names else None,
+            **options,
+        )
     ax.set_xlabel("epoch (a mark at each whose logits were kept)")
     if names:
         ax.legend(frameon=False, fontsize="small")
@@ -110,23 +164,42 @@ def _over_epochs(values: Tensor, epochs: Tensor, names: Sequence[str], ax: Axes 
 
 
 def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
-    """When one image was right and when wrong, bool [E], a light or a dark stripe an epoch, with a mark at each epoch by which it
-    was forgotten (right before, wrong now). Returns the Axes."""
+    """When one image was right and when wrong, bool [E], a light or a dark stripe an epoch, with a
+    mark at each epoch by which it was forgotten (right before, wrong now). Returns the Axes.
+    """
     ax = ax or style.axes(7, 1)
-    ax.imshow(correct[None].numpy(), aspect="auto", cmap="gray", vmin=-0.6, vmax=1.1, extent=(0.5, len(correct) + 0.5, 0, 1), interpolation="nearest")
+    ax.imshow(
+        correct[None].numpy(),
+        aspect="auto",
+        cmap="gray",
+        vmin=-0.6,
+        vmax=1.1,
+        extent=(0.5, len(correct) + 0.5, 0, 1),
+        interpolation="nearest",
+    )
     at = (correct[:-1] & ~correct[1:]).nonzero().flatten() + 2  # epochs are counted from 1
     ax.plot(at, [1.25] * len(at), "v", ms=style.scaled(3), color=style.DROPPED, clip_on=False)
     ax.grid(False)
-    ax.set(xlabel=f"epoch (light: right, dark: wrong, ▾: forgotten, {len(at)}×)", yticks=[], xlim=(0.5, len(correct) + 0.5))
+    ax.set(
+        xlabel=f"epoch (light: right, dark: wrong, ▾: forgotten, {len(at)}×)",
+        yticks=[],
+        xlim=(0.5, len(correct) + 0.5),
+    )
     return ax
 
 
 def class_balance(balance: pd.DataFrame, even: int) -> Figure:
-    """Bars of what each method keeps of each class at one budget (rows of `tables.class_balance`); `even`: a balanced share,
-    in formed images."""
-    methods, balance = list(dict.fromkeys(balance.method)), balance.assign(**{"class": balance["class"].map(style.literal)})
+    """Bars of what each method keeps of each class at one budget (rows of `tables.class_balance`);
+    `even`: a balanced share, in formed images.
+    """
+    methods, balance = (
+        list(dict.fromkeys(balance.method)),
+        balance.assign(**{"class": balance["class"].map(style.literal)}),
+    )
     rows = -(-len(methods) // 4)
-    figure, axes = style.subplots(rows, 4, 11, 2.2 * rows + 0.6, sharex=True, sharey=True, squeeze=False)
+    figure, axes = style.subplots(
+        rows, 4, 11, 2.2 * rows + 0.6, sharex=True, sharey=True, squeeze=False
+    )
     for ax, method in zip(axes.flat, methods):
         sns.barplot(balance[balance.method == method], x="class", y="kept", color=style.KEPT, ax=ax)
         ax.axhline(even, color=style.DROPPED, lw=style.scaled(1.5), ls="--")
@@ -139,7 +212,10 @@ def class_balance(balance: pd.DataFrame, even: int) -> Figure:
 
 
 def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Accuracy of each subset over its seeds; `table` as `evaluate_many` returns it. Returns the Axes."""
+    """Accuracy of each subset over its seeds; `table` as `evaluate_many` returns it.
+
+    Returns the Axes.
+    """
     ax = ax or style.axes(4, 3)
     sns.barplot(table, x="subset", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
     _dots(ax, data=table, x="subset", y="accuracy", color="black", size=style.scaled(4))
@@ -148,7 +224,10 @@ def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Accuracy of condensation methods beside their starts; `table` of `study.condensations`. Returns the Axes."""
+    """Accuracy of condensation methods beside their starts; `table` of `study.condensations`.
+
+    Returns the Axes.
+    """
     ax = ax or style.axes(6, 3)
     sns.barplot(table, x="method", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
     ax.set(xlabel="", ylabel="test accuracy (%)", ylim=(max(0, table.accuracy.min() - 10), None))
@@ -157,18 +236,28 @@ def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """How uneven each method's classes are, against the budget: columns method, ipc_to, missing. Returns the Axes."""
+    """How uneven each method's classes are, against the budget: columns method, ipc_to, missing.
+
+    Returns the Axes.
+    """
     ax = ax or style.axes(6, 3.5)
     for method, look in style.looks(table.method).items():
         rows = table[table.method == method]
         ax.plot(rows.ipc_to, rows.missing, label=title_of(method), **look)
-    ax.set(xlabel="IPC_T (images a class)", ylabel="classes left without\nany image", xticks=sorted(table.ipc_to.unique()))
+    ax.set(
+        xlabel="IPC_T (images a class)",
+        ylabel="classes left without\nany image",
+        xticks=sorted(table.ipc_to.unique()),
+    )
     ax.legend(frameon=False, fontsize="x-small", ncols=2)
     return ax
 
 
-def accuracy_by_budget(summary: pd.DataFrame, published: pd.DataFrame | None = None, *, ax: Axes | None = None) -> Axes:
-    """Accuracy of each method against the budget with standard deviations; the paper's in outline, where it has them.
+def accuracy_by_budget(
+    summary: pd.DataFrame, published: pd.DataFrame | None = None, *, ax: Axes | None = None
+) -> Axes:
+    """Accuracy of each method against the budget with standard deviations; the paper's in outline,
+    where it has them.
 
     summary: of `tables.summary`; published: of `paper.beside`. Returns the Axes.
     """
@@ -177,77 +266,176 @@ def accuracy_by_budget(summary: pd.DataFrame, published: pd.DataFrame | None = N
     for offset, (method, look) in enumerate(found.items()):
         rows = summary[summary.method == method]
         aside = (offset - len(found) / 2) * 0.03
-        ax.errorbar(rows.ipc_to + aside, rows["mean"], rows["std"].fillna(0), capsize=2, label=title_of(method), **look)
+        ax.errorbar(
+            rows.ipc_to + aside,
+            rows["mean"],
+            rows["std"].fillna(0),
+            capsize=2,
+            label=title_of(method),
+            **look,
+        )
         if published is not None:
             theirs = published[published.method == method]
-            ax.plot(theirs.ipc_to + aside, theirs["mean"], look["marker"], mfc="none", mec=look["color"], ms=style.scaled(9))
+            ax.plot(
+                theirs.ipc_to + aside,
+                theirs["mean"],
+                look["marker"],
+                mfc="none",
+                mec=look["color"],
+                ms=style.scaled(9),
+            )
     if published is not None:
         ax.plot([], [], "o", mfc="none", mec="black", ms=style.scaled(9), label="paper")
-    ax.set(xlabel="IPC_T (images a class)", ylabel="test accuracy (%)", xticks=sorted(summary.ipc_to.unique()))
+    ax.set(
+        xlabel="IPC_T (images a class)",
+        ylabel="test accuracy (%)",
+        xticks=sorted(summary.ipc_to.unique()),
+    )
     ax.legend(frameon=False, fontsize="small", ncols=2)
     return ax
 
 
 def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Accuracy of each method's prefixes against their bytes, log scale; float32 cells dashed. `table` of `study.by_bytes`. Returns the Axes."""
+    """Accuracy of each method's prefixes against their bytes, log scale; float32 cells dashed.
+
+    `table` of `study.by_bytes`. Returns the Axes.
+    """
     ax = ax or style.axes(7, 4)
     for method, look in style.looks(table["method"]).items():
         for stored, rows in table[table["method"] == method].groupby("stored", sort=False):
             accuracy = rows.groupby("bytes")["accuracy"].agg(["mean", "std"])
-            name, line = (title_of(method), "-") if stored == "uint8" else (f"{title_of(method)}, {stored}", "--")
-            ax.errorbar(accuracy.index, accuracy["mean"], accuracy["std"].fillna(0), capsize=2, ls=line, label=name, **look)
+            name, line = (
+                (title_of(method), "-")
+                if stored == "uint8"
+                else ((f"{title_of(method)}, {stored}"), "--")
+            )
+            ax.errorbar(
+                accuracy.index,
+                accuracy["mean"],
+                accuracy["std"].fillna(0),
+                capsize=2,
+                ls=line,
+                label=name,
+                **look,
+            )
     ax.set(xscale="log", xlabel="bytes of cells (log scale)", ylabel="test accuracy (%)")
     ax.legend(frameon=False, fontsize="small", ncols=2)
     return ax
 
 
 def bars(
-    table: pd.DataFrame, x: str, hue: str | None = None, *, y: str = "accuracy", label: str = "test accuracy (%)", ax: Axes | None = None
+    table: pd.DataFrame,
+    x: str,
+    hue: str | None = None,
+    *,
+    y: str = "accuracy",
+    label: str = "test accuracy (%)",
+    ax: Axes | None = None,
 ) -> Axes:
-    """Means of column `y` by column `x` (and `hue`), standard deviations as whiskers, each run as a dot. Returns the Axes.
+    """Means of column `y` by column `x` (and `hue`), standard deviations as whiskers, each run as a
+    dot. Returns the Axes.
 
     Names of pruning methods are shown by their titles.
     """
     least = 3.5 if hue is None else 6  # a legend of two columns takes so much
     ax = ax or style.axes(max(least, min(11, 2 + 1.1 * table[x].nunique())), 3.2)
-    shown = table.assign(**{name: table[name].map(lambda value: title_of(str(value))) for name in (x, hue) if name})
+    shown = table.assign(
+        **{name: table[name].map(lambda value: title_of(str(value))) for name in (x, hue) if name}
+    )
     options = {"data": shown, "x": x, "y": y}
-    sns.barplot(**options, hue=hue, errorbar="sd", capsize=0.15, err_kws={"lw": style.scaled(1.2)}, ax=ax)
-    _dots(ax, **options, hue=hue or x, dodge=hue is not None, palette="dark:black", size=style.scaled(2.5), legend=False)
+    sns.barplot(
+        **options, hue=hue, errorbar="sd", capsize=0.15, err_kws={"lw": style.scaled(1.2)}, ax=ax
+    )
+    _dots(
+        ax,
+        **options,
+        hue=hue or x,
+        dodge=hue is not None,
+        palette="dark:black",
+        size=style.scaled(2.5),
+        legend=False,
+    )
     ax.set(xlabel="", ylabel=label)
     if hue is not None:
-        ax.legend(title=None, frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+        ax.legend(
+            title=None,
+            frameon=False,
+            fontsize="small",
+            ncols=2,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+        )
     return ax
 
 
-def by_damage(table: pd.DataFrame, y: str = "accuracy", label: str = "test accuracy (%)", *, chance: bool = False) -> Figure:
-    """Means of column `y` against the percent of images that are damaged, a panel a kind of damage, a line a rule; each starts
-    from the rows without damage. table: rows of one place and budget of `noise.compare`. chance: also what blind choice gives, as
-    much of the damage as there is. Returns the Figure."""
+def by_damage(
+    table: pd.DataFrame,
+    y: str = "accuracy",
+    label: str = "test accuracy (%)",
+    *,
+    chance: bool = False,
+) -> Figure:
+    """Means of column `y` against the percent of images that are damaged, a panel a kind of damage,
+    a line a rule; each starts from the rows without damage. table: rows of one place and budget of
+    `noise.compare`. chance: also what blind choice gives, as much of the damage as there is.
+    Returns the Figure.
+    """
     kinds = [kind for kind in table["kind"].unique() if kind != CLEAN]
-    figure, axes = style.subplots(-(-(len(kinds) + 1) // 3), 3, 10, 3 * -(-(len(kinds) + 1) // 3), sharey=True, squeeze=False)
+    figure, axes = style.subplots(
+        -(-(len(kinds) + 1) // 3), 3, 10, 3 * -(-(len(kinds) + 1) // 3), sharey=True, squeeze=False
+    )
     for ax, kind in zip(axes.flat, kinds):
         part = table[table["kind"].isin([CLEAN, kind])]
         for rule, look in style.looks(part["method"]).items():
             means = part[part["method"] == rule].groupby("percent")[y].mean().dropna()
             ax.plot(means.index, means, label=title_of(rule), **look)
         if chance:
-            ax.plot([0, part["percent"].max()], [0, part["percent"].max()], ls="--", color="0.4", lw=style.scaled(1.5), label="as much as there is")
-        ax.set(title=kind.replace("_", "-"), xlabel="damaged (%)", xticks=sorted(part["percent"].unique()))
+            ax.plot(
+                [0, part["percent"].max()],
+                [0, part["percent"].max()],
+                ls="--",
+                color="0.4",
+                lw=style.scaled(1.5),
+                label="as much as there is",
+            )
+        ax.set(
+            title=kind.replace("_", "-"),
+            xlabel="damaged (%)",
+            xticks=sorted(part["percent"].unique()),
+        )
     for ax in axes[:, 0]:
         ax.set_ylabel(label)
     for ax in axes.flat[len(kinds) :]:
         ax.axis("off")
-    axes.flat[len(kinds)].legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, fontsize="small", loc="center", ncols=2)
+    axes.flat[len(kinds)].legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        frameon=False,
+        fontsize="small",
+        loc="center",
+        ncols=2,
+    )
     return figure
 
 
 def heat(
-    table: pd.DataFrame, index: str, columns: str, *, y: str = "accuracy", label: str = "test accuracy (%)", digits: int = 1, ax: Axes | None = None
+    table: pd.DataFrame,
+    index: str,
+    columns: str,
+    *,
+    y: str = "accuracy",
+    label: str = "test accuracy (%)",
+    digits: int = 1,
+    ax: Axes | None = None,
 ) -> Axes:
-    """Means of column `y` over a grid of two columns, the numbers in the squares with so many digits. Returns the Axes."""
+    """Means of column `y` over a grid of two columns, the numbers in the squares with so many
+    digits. Returns the Axes.
+    """
     means = table.pivot_table(index=index, columns=columns, values=y, sort=False)
     names = max(len(str(name)) for name in means.index)
-    ax = ax or style.axes(max(5, 0.9 * means.shape[1] + 0.1 * names + 1.3), max(3.2, 0.35 * means.shape[0] + 1.2))
-    sns.heatmap(means, annot=True, fmt=f".{digits}f", cmap="cividis", cbar_kws={"label": label}, ax=ax)
+    ax = ax or style.axes(
+        max(5, 0.9 * means.shape[1] + 0.1 * names + 1.3), max(3.2, 0.35 * means.shape[0] + 1.2)
+    )
+    sns.heatmap(
+        means, annot=True, fmt=f".{digits}f", cmap="cividis", cbar_kws={"label": label}, ax=ax
+    )
     return ax

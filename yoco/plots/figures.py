@@ -1,6 +1,8 @@
-"""Figures: each function takes data, draws on `ax` (or a new figure), and returns the Axes, or the Figure where it holds several.
+"""Figures: each function takes data, draws on `ax` (or a new figure), and returns the Axes, or the
+Figure where it holds several.
 
-`charts.py` has those of numbers, `images.py` those of images, and this file those that put both, or several, together.
+`charts.py` has those of numbers, `images.py` those of images, and this file those that put both, or
+several, together.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def panels(count: int, width: float = 2.2) -> tuple[Figure, Sequence[Axes]]:
 
 
 def multi_formation(images: Tensor, factor: int) -> Figure:
-    """Fig. 1 of the appendix, drawn from factor² real images [factor², C, S, S] in 0..1: pack, store, split, restore."""
+    """Fig. 1 of the appendix, drawn from factor² real images [factor², C, S, S] in 0..1: pack,
+    store, split, restore.
+    """
     size = images.shape[-1]
     condensed = formation.pack(images, factor, size)
     stages = [
@@ -54,20 +58,26 @@ def multi_formation(images: Tensor, factor: int) -> Figure:
     for ax, (title, values) in zip(axes, stages):
         count = 1 if len(values) == 1 else factor
         show(ax, tiled(values, count, 0 if count == 1 else max(1, values.shape[-1] // 8)))
-        ax.set_title(f"{title}\n{len(values)} of {values.shape[-1]}×{values.shape[-1]}", fontsize="small")
+        ax.set_title(
+            f"{title}\n{len(values)} of {values.shape[-1]}×{values.shape[-1]}", fontsize="small"
+        )
     return figure
 
 
 def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: int = 5) -> Figure:
     """The uncondensed start and the condensed set, side by side."""
     figure, axes = style.subplots(1, 2, 1.1 * per_class + 2.5, 0.55 * len(condensed.classes) + 0.5)
-    for ax, shown, title in zip(axes, (start, condensed), ("start: packed real images", "condensed")):
+    for ax, shown, title in zip(
+        axes, (start, condensed), ("start: packed real images", "condensed")
+    ):
         condensed_set(shown, per_class, title=title, ax=ax)
     return figure
 
 
 def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
-    """The `count` easiest (left) and hardest (right) formed images of every class; score [N], high is hard."""
+    """The `count` easiest (left) and hardest (right) formed images of every class; score [N], high
+    is hard.
+    """
     formed, labels = condensed.pictures(condensed.form()[0]), condensed.formed_labels
     figure, axes = style.subplots(1, 2, 1.2 * count + 2, 0.6 * len(condensed.classes) + 0.5)
     for ax, title, hard in zip(axes, ("easiest", "hardest"), (False, True)):
@@ -82,27 +92,41 @@ def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
 
 
 def progress(condensed: CondensedSet, per_class: int = 5) -> Figure:
-    """How a condensation stands: its images, `per_class` of each class at most, and its loss so far (`.info` of the set)."""
+    """How a condensation stands: its images, `per_class` of each class at most, and its loss so far
+    (`.info` of the set).
+    """
     figure, (left, right) = style.subplots(1, 2, 9.5, 4, width_ratios=(1, 1.4))
-    condensed_set(condensed, per_class, title=f"step {condensed.info['steps']} of {condensed.info['planned_steps']}", ax=left)
+    condensed_set(
+        condensed,
+        per_class,
+        title=f"step {condensed.info['steps']} of {condensed.info['planned_steps']}",
+        ax=left,
+    )
     loss_curve(condensed, ax=right)
     return figure
 
 
-def kept_by_method(condensed: CondensedSet, selections: Sequence[Selection], per_class: int = 10) -> Figure:
-    """Every method's choice at once, a panel each: kept cells framed, dropped ones faded, a row a class.
+def kept_by_method(
+    condensed: CondensedSet, selections: Sequence[Selection], per_class: int = 10
+) -> Figure:
+    """Every method's choice at once, a panel each: kept cells framed, dropped ones faded, a row a
+    class.
 
     selections: of several methods, all of this set. Returns the Figure.
     """
     columns = min(4, len(selections))
     rows, shown = -(-len(selections) // columns), min(per_class, condensed.ipc)
     height = 11 / columns * len(condensed.classes) / shown + 0.3
-    budgets = " and ".join(str(budget) for budget in sorted({selection.ipc_to for selection in selections}))
+    budgets = " and ".join(
+        str(budget) for budget in sorted({selection.ipc_to for selection in selections})
+    )
     figure, axes = style.subplots(rows, columns, 11, rows * height + 0.3, squeeze=False)
     for ax, selection in zip(axes.flat, selections):
         empty = int((selection.per_class_counts == 0).sum())
         lost = f": {empty} {'class' if empty == 1 else 'classes'} lost" if empty else ""
-        kept_and_dropped(condensed, selection, per_class, title=title_of(selection.method) + lost, ax=ax)
+        kept_and_dropped(
+            condensed, selection, per_class, title=title_of(selection.method) + lost, ax=ax
+        )
         for text in ax.texts if ax not in axes[:, 0] else ():
             text.set_visible(False)
     for ax in axes.flat[len(selections) :]:
@@ -112,23 +136,35 @@ def kept_by_method(condensed: CondensedSet, selections: Sequence[Selection], per
 
 
 def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> Figure:
-    """One formed image and its course over the training run: probability of its label and margin at the epochs of which
-    logits were kept, and at every epoch whether it was right, with the epochs at which it was forgotten.
+    """One formed image and its course over the training run: probability of its label and margin at
+    the epochs of which logits were kept, and at every epoch whether it was right, with the epochs
+    at which it was forgotten.
 
-    index: of a formed image, 0..N-1. Returns the Figure. Raises ValueError or TypeError at an index that is none, or
-    dynamics of another set.
+    index: of a formed image, 0..N-1. Returns the Figure. Raises ValueError or TypeError at an index
+    that is none, or dynamics of another set.
     """
     checks.whole("index", index, 0, len(condensed.formed_labels) - 1)
     if not dynamics.of(condensed):
-        raise ValueError(f"dynamics were recorded on another set ({dict(dynamics.info)}) than this one ({condensed.fingerprint})")
+        raise ValueError(
+            f"dynamics were recorded on another set ({dict(dynamics.info)}) than this one "
+            f"({condensed.fingerprint})"
+        )
     figure = style.figure(7, 4.6)
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 2.2), height_ratios=(4, 4, 1.2))
     picture = figure.add_subplot(grid[:, 0])
     image, cell = divmod(index, condensed.factor**2)
     row, column = divmod(cell, condensed.factor)
-    show(picture, condensed.pictures(formation.form(condensed.images[image : image + 1], condensed.factor))[cell])
+    show(
+        picture,
+        condensed.pictures(formation.form(condensed.images[image : image + 1], condensed.factor))[
+            cell
+        ],
+    )
     name = style.literal(condensed.classes[condensed.formed_labels[index]])
-    picture.set_title(f"{name}\nformed image {index}:\ncondensed image {image},\nrow {row}, column {column}", fontsize="small")
+    picture.set_title(
+        (f"{name}\nformed image {index}:\ncondensed image {image},\nrow {row}, column {column}"),
+        fontsize="small",
+    )
     top, middle, bottom = (figure.add_subplot(grid[number, 1]) for number in range(3))
     epochs = dynamics.kept + 1
     trajectories(dynamics.label_probability([index]), epochs, ax=top)
@@ -141,13 +177,21 @@ def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> Figure:
 
 
 def two_scores(
-    condensed: CondensedSet, table: pd.DataFrame, x: str = "lbpe", y: str = "aum", *, label: int | None = None, count: int = 3, ax: Axes | None = None
+    condensed: CondensedSet,
+    table: pd.DataFrame,
+    x: str = "lbpe",
+    y: str = "aum",
+    *,
+    label: int | None = None,
+    count: int = 3,
+    ax: Axes | None = None,
 ) -> Axes:
-    """Two scores of the formed images against each other, with `count` images at each corner: lowest and highest in both, and
-    where the two differ most by rank.
+    """Two scores of the formed images against each other, with `count` images at each corner:
+    lowest and highest in both, and where the two differ most by rank.
 
-    table: of `prune.score_table`, whose columns x and y name; label: a class to pick out, its points filled and the corner
-    images its own (None: all). Returns the Axes. Raises ValueError or TypeError at an unknown score or class.
+    table: of `prune.score_table`, whose columns x and y name; label: a class to pick out, its
+    points filled and the corner images its own (None: all). Returns the Axes. Raises ValueError or
+    TypeError at an unknown score or class.
     """
     for name, value in (("x", x), ("y", y)):
         checks.one_of(name, value, score_names(table))
@@ -156,19 +200,28 @@ def two_scores(
     ax = ax or style.axes(7, 5)
     chosen = table if label is None else table[table["label"] == label]
     named = "all classes" if label is None else style.literal(condensed.classes[label])
-    hollow: dict[str, Any] = {"facecolors": "none", "edgecolors": "0.75", "linewidths": style.scaled(0.8), "label": "other classes"}
+    hollow: dict[str, Any] = {
+        "facecolors": "none",
+        "edgecolors": "0.75",
+        "linewidths": style.scaled(0.8),
+        "label": "other classes",
+    }
     ax.scatter(table[x], table[y], s=style.scaled(3.5) ** 2, **hollow)
     ax.scatter(chosen[x], chosen[y], s=style.scaled(3.8) ** 2, color=KEPT, marker="o", label=named)
     ax.margins(0.22)
     ax.set(xlabel=charts.score_label(x), ylabel=charts.score_label(y))
     _corners(ax, condensed, chosen[["index", x, y]], count)
     if label is not None:
-        ax.legend(frameon=False, fontsize="small", loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.12))
+        ax.legend(
+            frameon=False, fontsize="small", loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.12)
+        )
     return ax
 
 
 def _corners(ax: Axes, condensed: CondensedSet, points: pd.DataFrame, count: int) -> None:
-    """In each corner of `ax` the images that lie farthest towards it by rank, joined to their points (index, x, y)."""
+    """In each corner of `ax` the images that lie farthest towards it by rank, joined to their
+    points (index, x, y).
+    """
     from matplotlib.patches import ConnectionPatch
 
     formed = condensed.pictures(condensed.form()[0])
@@ -177,11 +230,26 @@ def _corners(ax: Axes, condensed: CondensedSet, points: pd.DataFrame, count: int
     for right in (-1, 1):
         for up in (-1, 1):
             towards = right * rank.iloc[:, 0] + up * rank.iloc[:, 1]
-            far = points.loc[towards.sort_values(ascending=False, kind="stable").index[:count]].sort_values(points.columns[1])
+            far = points.loc[
+                towards.sort_values(ascending=False, kind="stable").index[:count]
+            ].sort_values(points.columns[1])
             for place, (index, a, b) in enumerate(far.itertuples(index=False)):
-                left = 0.01 + place * side * 1.1 if right < 0 else 0.99 - (len(far) - place) * side * 1.1 + side * 0.1
+                left = (
+                    0.01 + place * side * 1.1
+                    if right < 0
+                    else 0.99 - (len(far) - place) * side * 1.1 + side * 0.1
+                )
                 box = ax.inset_axes((left, 0.01 if up < 0 else 0.99 - side * 1.4, side, side * 1.4))
                 show(box, formed[int(index)])
                 corner = (0.5, 1 if up < 0 else 0)
-                line = ConnectionPatch(corner, (a, b), "axes fraction", "data", axesA=box, axesB=ax, lw=style.scaled(0.6), color=DROPPED)
+                line = ConnectionPatch(
+                    corner,
+                    (a, b),
+                    "axes fraction",
+                    "data",
+                    axesA=box,
+                    axesB=ax,
+                    lw=style.scaled(0.6),
+                    color=DROPPED,
+                )
                 ax.add_artist(line).set_in_layout(False)

@@ -1,4 +1,7 @@
-"""Pruning: which formed images stay. `methods` declares the rules, `select` applies them, `ranking` orders the images once and for all."""
+"""Pruning: which formed images stay.
+
+`methods` declares the rules, `select` applies them, `ranking` orders the images once and for all.
+"""
 
 import lazy_loader
 

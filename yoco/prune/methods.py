@@ -1,4 +1,6 @@
-"""The pruning methods: how a score, or a rule of its own, becomes a selection; YOCO's two rules and those they are compared with."""
+"""The pruning methods: how a score, or a rule of its own, becomes a selection; YOCO's two rules and
+those they are compared with.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,10 @@ COMMON = ("keep", "balanced", "seed")  # options of every method
 
 @dataclass(frozen=True)
 class Wanted:
-    """What every method is asked for: `per_class` formed images a class (or that times the classes, in all), those of IPC
-    `ipc_to`; the end that stays; whether classes are balanced; the seed of what is drawn."""
+    """What every method is asked for: `per_class` formed images a class (or that times the classes,
+    in all), those of IPC `ipc_to`; the end that stays; whether classes are balanced; the seed of
+    what is drawn.
+    """
 
     ipc_to: int
     per_class: int
@@ -43,9 +47,10 @@ class Method:
         keep: the end that stays unless another is asked for, "easy" or "hard".
         balanced: as many of each class, unless the contrary is asked for.
         needs: of the training run: "none", "early" or "full" (appendix, Table 1).
-        rule: (condensed, dynamics, wanted: Wanted, **options) -> int64 indices of the formed images that stay. Its keyword-only
-            parameters are the method's options.
-        nests: whether the balanced choice of any budget is the first part, in each class, of that of a larger one.
+        rule: (condensed, dynamics, wanted: Wanted, **options) -> int64 indices of the formed images
+            that stay. Its keyword-only parameters are the method's options.
+        nests: whether the balanced choice of any budget is the first part, in each class, of that
+            of a larger one.
         score: that it goes by, if it goes by one alone; the options are the score's.
         nested: whether it means something on nested sets alone, and is compared on those.
     """
@@ -72,26 +77,51 @@ class Method:
         return self.score.options if self.score else scores.options_of(self.rule)
 
 
-def by_score(score: Score, name: str | None = None, title: str | None = None, *, keep: str = "hard", balanced: bool = False) -> Method:
-    """The method that keeps one end of a score, called as the score is unless it has a name and a title of its own."""
+def by_score(
+    score: Score,
+    name: str | None = None,
+    title: str | None = None,
+    *,
+    keep: str = "hard",
+    balanced: bool = False,
+) -> Method:
+    """The method that keeps one end of a score, called as the score is unless it has a name and a
+    title of its own.
+    """
 
-    def rule(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted, **options: Any) -> Tensor:
+    def rule(
+        condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted, **options: Any
+    ) -> Tensor:
         hardness = score.hardness(condensed, dynamics, **options)
-        return select(hardness, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced)
+        return select(
+            hardness,
+            condensed.formed_labels,
+            wanted.per_class,
+            keep=wanted.keep,
+            balanced=wanted.balanced,
+        )
 
-    return Method(name or score.name, title or score.title, keep, balanced, score.needs, rule, True, score)
+    return Method(
+        name or score.name, title or score.title, keep, balanced, score.needs, rule, True, score
+    )
 
 
 def _by_chance(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted) -> Tensor:
-    drawn = torch.rand(len(condensed.formed_labels), generator=seeds.generator(wanted.seed, stream=3))
-    return select(drawn, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced)
+    drawn = torch.rand(
+        len(condensed.formed_labels), generator=seeds.generator(wanted.seed, stream=3)
+    )
+    return select(
+        drawn, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced
+    )
 
 
 def _by_place(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted) -> Tensor:
     """The first of each class: a nested set is condensed to be good from the front."""
     classes = len(condensed.classes)
     place = torch.arange(len(condensed.formed_labels) // classes).repeat(classes)
-    return select(place, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced)
+    return select(
+        place, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced
+    )
 
 
 def _by_prototypes(condensed: CondensedSet, dynamics: Dynamics, wanted: Wanted) -> Tensor:
@@ -103,10 +133,13 @@ def _by_prototypes(condensed: CondensedSet, dynamics: Dynamics, wanted: Wanted) 
     return in_groups(condensed.formed_labels, wanted.per_class, wanted.balanced, pick)
 
 
-def _by_strata(condensed: CondensedSet, dynamics: Dynamics, wanted: Wanted, *, hard_cutoff: float | None = None) -> Tensor:
+def _by_strata(
+    condensed: CondensedSet, dynamics: Dynamics, wanted: Wanted, *, hard_cutoff: float | None = None
+) -> Tensor:
     """hard_cutoff: None for the paper's, of its dataset that is most like this one."""
     hard_cutoff = paper_cutoff(condensed, wanted.ipc_to) if hard_cutoff is None else hard_cutoff
-    score = scores.EL2N.hardness(condensed, dynamics) * (1 if wanted.keep == "easy" else -1)  # "hard" drops the easiest share
+    # "hard" drops the easiest share
+    score = scores.EL2N.hardness(condensed, dynamics) * (1 if wanted.keep == "easy" else -1)
 
     def pick(members: Tensor, n: int) -> Tensor:
         return stratified(score[members], n, hard_cutoff=hard_cutoff, seed=wanted.seed)
@@ -115,21 +148,32 @@ def _by_strata(condensed: CondensedSet, dynamics: Dynamics, wanted: Wanted, *, h
 
 
 def paper_cutoff(condensed: CondensedSet, ipc_to: int) -> float:
-    """The share of hardest images that CCS drops, by the paper's table: of this dataset, or of the one most like it."""
+    """The share of hardest images that CCS drops, by the paper's table: of this dataset, or of the
+    one most like it.
+    """
     classes = len(condensed.classes)
-    dataset = ccs_cutoffs.dataset_of(str(condensed.info.get("dataset", "")), classes) or ccs_cutoffs.most_like(classes, condensed.size)
+    dataset = ccs_cutoffs.dataset_of(
+        str(condensed.info.get("dataset", "")), classes
+    ) or ccs_cutoffs.most_like(classes, condensed.size)
     return ccs_cutoffs.hard_cutoff(dataset, condensed.ipc, ipc_to)
 
 
 class _Methods(Mapping[str, Method]):
-    """The methods that are registered, then one for each score (`scores.register`) that none of them goes by."""
+    """The methods that are registered, then one for each score (`scores.register`) that none of
+    them goes by.
+    """
 
     def __init__(self) -> None:
         self.registered: dict[str, Method] = {}
 
     def _all(self) -> dict[str, Method]:
-        taken = {*self.registered, *(method.score.name for method in self.registered.values() if method.score)}
-        return self.registered | {name: by_score(score) for name, score in SCORES.items() if name not in taken}
+        taken = {
+            *self.registered,
+            *(method.score.name for method in self.registered.values() if method.score),
+        }
+        return self.registered | {
+            name: by_score(score) for name, score in SCORES.items() if name not in taken
+        }
 
     def __getitem__(self, name: str) -> Method:
         return self._all()[name]
@@ -147,7 +191,9 @@ METHODS = _Methods()
 def register(method: Method) -> Method:
     """Add a method to `METHODS`. Returns it. Raises ValueError if there is one of that name."""
     if checks.instance("method", method, Method).name in METHODS:
-        raise ValueError(f"method={method.name!r} is registered already; registered: {', '.join(METHODS)}")
+        raise ValueError(
+            f"method={method.name!r} is registered already; registered: {', '.join(METHODS)}"
+        )
     METHODS.registered[method.name] = method
     return method
 
@@ -168,11 +214,21 @@ METHODS.registered |= {
 }
 
 
-def compared(condensed: CondensedSet | None = None, methods: Sequence[str] | None = None) -> list[str]:
-    """The methods to compare on a set: `methods` (None: all for any set), and those for nested sets if it is one."""
-    chosen = [name for name, method in METHODS.items() if not method.nested] if methods is None else [*methods]
+def compared(
+    condensed: CondensedSet | None = None, methods: Sequence[str] | None = None
+) -> list[str]:
+    """The methods to compare on a set: `methods` (None: all for any set), and those for nested sets
+    if it is one.
+    """
+    chosen = (
+        [name for name, method in METHODS.items() if not method.nested]
+        if methods is None
+        else [*methods]
+    )
     nested = condensed is not None and condensed.info.get("nested")
-    return chosen + [name for name, method in METHODS.items() if nested and method.nested and name not in chosen]
+    return chosen + [
+        name for name, method in METHODS.items() if nested and method.nested and name not in chosen
+    ]
 
 
 def prune(
@@ -186,51 +242,87 @@ def prune(
     seed: int = 0,
     **options: Any,
 ) -> Selection:
-    """Prune a condensed set to `ipc_to` images a class: ipc_to * factor² formed images each, or as many in all if not balanced.
+    """Prune a condensed set to `ipc_to` images a class: ipc_to * factor² formed images each, or as
+    many in all if not balanced.
 
     Args:
         condensed: the set.
         dynamics: a training run on it; None will do for "random" and "prefix".
         method: a name in `METHODS`.
         ipc_to: IPC_T, 1 to the set's.
-        keep: "easy" or "hard", None for the method's own end. For "random" either end of a random order; for "ssp" "hard"
-            keeps the images farthest from the centres; for "ccs" it drops the easiest share.
+        keep: "easy" or "hard", None for the method's own end. For "random" either end of a random
+            order; for "ssp" "hard" keeps the images farthest from the centres; for "ccs" it drops
+            the easiest share.
         balanced: as many of each class; None for what the method does.
         seed: of random, SSP and CCS.
-        **options: those that the method reads (`METHODS[method].options`): top_k, within, output and average of "yoco" (see
-            `scores.lbpe`), hard_cutoff of "ccs"; None, or left out, for the paper's.
+        **options: those that the method reads (`METHODS[method].options`): top_k, within, output
+            and average of "yoco" (see `scores.lbpe`), hard_cutoff of "ccs"; None, or left out, for
+            the paper's.
 
     Raises:
-        ValueError: at an unknown method, ipc_to out of range, dynamics of another set, or dynamics that lack what the method needs.
+        ValueError: at an unknown method, ipc_to out of range, dynamics of another set, or dynamics
+            that lack what the method needs.
         TypeError: at an option that the method does not read, and at values of another type.
     """
     wanted = _wanted(condensed, method, ipc_to, keep, balanced, seed)
-    return selection_of(condensed, _chosen(condensed, dynamics, method, wanted, options), method, wanted)
+    return selection_of(
+        condensed, _chosen(condensed, dynamics, method, wanted, options), method, wanted
+    )
 
 
-def _wanted(condensed: CondensedSet, method: str, ipc_to: int, keep: str | None, balanced: bool | None, seed: int) -> Wanted:
+def _wanted(
+    condensed: CondensedSet,
+    method: str,
+    ipc_to: int,
+    keep: str | None,
+    balanced: bool | None,
+    seed: int,
+) -> Wanted:
     """What is asked for, with the method's own end and balance filled in. Raises as `prune`."""
     chosen = METHODS[checks.one_of("method", method, METHODS)]
-    ipc_to = checks.whole("ipc_to", ipc_to, 1, checks.instance("condensed", condensed, CondensedSet).ipc)
+    ipc_to = checks.whole(
+        "ipc_to", ipc_to, 1, checks.instance("condensed", condensed, CondensedSet).ipc
+    )
     keep = checks.one_of("keep", chosen.keep if keep is None else keep, KEEP)
     balanced = checks.flag("balanced", chosen.balanced if balanced is None else balanced)
     return Wanted(ipc_to, ipc_to * condensed.factor**2, keep, balanced, checks.seed("seed", seed))
 
 
-def _chosen(condensed: CondensedSet, dynamics: Dynamics | None, method: str, wanted: Wanted, options: Mapping[str, Any]) -> Tensor:
+def _chosen(
+    condensed: CondensedSet,
+    dynamics: Dynamics | None,
+    method: str,
+    wanted: Wanted,
+    options: Mapping[str, Any],
+) -> Tensor:
     """The formed images that a method's rule keeps. Raises as `prune`."""
     scores.check_options(f"method={method!r}", options, METHODS[method].options)
     scores.check_dynamics(condensed, dynamics, METHODS[method].needs, f"method={method!r}")
     return METHODS[method].rule(condensed, dynamics, wanted, **options)
 
 
-def selection_of(condensed: CondensedSet, indices: Tensor, method: str, wanted: Wanted) -> Selection:
+def selection_of(
+    condensed: CondensedSet, indices: Tensor, method: str, wanted: Wanted
+) -> Selection:
     """The `Selection` of some formed images."""
     counts = torch.bincount(condensed.formed_labels[indices], minlength=len(condensed.classes))
-    return Selection(indices, counts, method, wanted.ipc_to, wanted.keep, wanted.balanced, wanted.seed)
+    return Selection(
+        indices, counts, method, wanted.ipc_to, wanted.keep, wanted.balanced, wanted.seed
+    )
 
 
 def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a method reads, for a call that goes to several methods. Raises TypeError at one that none reads."""
-    scores.check_options("any method", dict(options), tuple({*COMMON, *(name for each in METHODS.values() for name in each.options)}))
-    return {name: value for name, value in options.items() if name in (*COMMON, *METHODS[method].options)}
+    """Those of the options that a method reads, for a call that goes to several methods.
+
+    Raises TypeError at one that none reads.
+    """
+    scores.check_options(
+        "any method",
+        dict(options),
+        tuple({*COMMON, *(name for each in METHODS.values() for name in each.options)}),
+    )
+    return {
+        name: value
+        for name, value in options.items()
+        if name in (*COMMON, *METHODS[method].options)
+    }

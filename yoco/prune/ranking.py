@@ -18,29 +18,46 @@ from yoco.utils.lazy import pd
 
 
 def ranking(
-    condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", *, keep: str | None = None, seed: int = 0, **options: Any
+    condensed: CondensedSet,
+    dynamics: Dynamics,
+    method: str = "yoco",
+    *,
+    keep: str | None = None,
+    seed: int = 0,
+    **options: Any,
 ) -> Tensor:
-    """Formed images of every class, best first: int64 [K, n], of which the first k columns are the balanced choice of any k.
+    """Formed images of every class, best first: int64 [K, n], of which the first k columns are the
+    balanced choice of any k.
 
-    n is the size of the smallest class: with soft labels others may be larger. options: as of `prune`, but balanced. Raises as
-    `prune`, and ValueError for a method that chooses anew for every budget.
+    n is the size of the smallest class: with soft labels others may be larger. options: as of
+    `prune`, but balanced. Raises as `prune`, and ValueError for a method that chooses anew for
+    every budget.
     """
     checks.one_of("method", method, METHODS)
     if not METHODS[method].nests:
         allowed = ", ".join(name for name, each in METHODS.items() if each.nests)
-        raise ValueError(f"method={method!r} chooses anew for every budget, so that its choices do not nest; allowed: {allowed}")
+        raise ValueError(
+            f"method={method!r} chooses anew for every budget, so that its choices do not nest; "
+            f"allowed: {allowed}"
+        )
     smallest = torch.bincount(condensed.formed_labels, minlength=len(condensed.classes)).min()
-    wanted = replace(_wanted(condensed, method, condensed.ipc, keep, True, seed), per_class=int(smallest))
+    wanted = replace(
+        _wanted(condensed, method, condensed.ipc, keep, True, seed), per_class=int(smallest)
+    )
     return _chosen(condensed, dynamics, method, wanted, options).view(len(condensed.classes), -1)
 
 
 def score_table(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> pd.DataFrame:
-    """Every score of every formed image: a DataFrame with columns index, label, class, and one for each of `scores.SCORES`,
-    in its own direction. Scores that the dynamics cannot give are left out. options: of the scores that read them."""
+    """Every score of every formed image: a DataFrame with columns index, label, class, and one for
+    each of `scores.SCORES`, in its own direction. Scores that the dynamics cannot give are left
+    out. options: of the scores that read them.
+    """
     labels = condensed.formed_labels
     names = [condensed.classes[k] for k in labels.tolist()]
     table = pd.DataFrame({"index": range(len(labels)), "label": labels.numpy(), "class": names})
-    scores.check_options("any score", options, tuple({name for score in SCORES.values() for name in score.options}))
+    scores.check_options(
+        "any score", options, tuple({name for score in SCORES.values() for name in score.options})
+    )
     for name, score in SCORES.items():
         if score.needs != "full" or dynamics.complete:
             own = {option: value for option, value in options.items() if option in score.options}

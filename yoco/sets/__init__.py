@@ -1,5 +1,5 @@
-"""Sets of condensed images: `CondensedSet`, what condensation makes; `RankedSet`, of which any prefix is a good subset; and the files
-that other authors publish (`published`).
+"""Sets of condensed images: `CondensedSet`, what condensation makes; `RankedSet`, of which any
+prefix is a good subset; and the files that other authors publish (`published`).
 """
 
 import lazy_loader

@@ -1,4 +1,6 @@
-"""`CondensedSet`: the value that condensation makes and everything after passes on, its file, and the ways from and to others'."""
+"""`CondensedSet`: the value that condensation makes and everything after passes on, its file, and
+the ways from and to others'.
+"""
 
 import functools
 import hashlib
@@ -27,18 +29,23 @@ class CondensedSet:
     """Condensed images of one dataset, class after class.
 
     Args:
-        images: float [N, C, S, S], N = classes × IPC, held as float32 on the CPU, apart from any graph; in 0..1 if
-            `bounded`, else any finite values, in the space that networks train on.
-        labels: int64 [N], as many images of each class; or soft targets, float [N, K], each row non-negative with sum 1. An
-            image is then of the class of its largest target, and classes may differ in size. Ascending by class.
+        images: float [N, C, S, S], N = classes × IPC, held as float32 on the CPU, apart from any
+            graph; in 0..1 if `bounded`, else any finite values, in the space that networks train
+            on.
+        labels: int64 [N], as many images of each class; or soft targets, float [N, K], each row
+            non-negative with sum 1. An image is then of the class of its largest target, and
+            classes may differ in size. Ascending by class.
         factor: cells along a side.
         classes: at least two names, all different.
         mean, std: per channel in 0..1 (std above 0), of the real training images.
-        method: what made it: a name in `condense.METHODS`, "real" for packed real images, or the authors' method.
+        method: what made it: a name in `condense.METHODS`, "real" for packed real images, or the
+            authors' method.
         info: settings, seed, precision, dataset, loss history and time.
-        bounded: False if the images are what networks train on: they are not normalised again, and never clipped.
-        whitening: of an unbounded set, a name in `spaces.RECIPES` if the space is that of ZCA-whitened images; real
-            images are then whitened by the training images of the data that the set meets.
+        bounded: False if the images are what networks train on: they are not normalised again, and
+            never clipped.
+        whitening: of an unbounded set, a name in `spaces.RECIPES` if the space is that of
+            ZCA-whitened images; real images are then whitened by the training images of the data
+            that the set meets.
 
     Raises:
         TypeError, ValueError: if these do not fit each other.
@@ -57,27 +64,45 @@ class CondensedSet:
 
     def __post_init__(self) -> None:
         checks.float_images("images", self.images)
-        (checks.images if checks.flag("bounded", self.bounded) else checks.finite)("images", self.images)
+        (checks.images if checks.flag("bounded", self.bounded) else checks.finite)(
+            "images", self.images
+        )
         if self.whitening is not None:
             checks.one_of("whitening", self.whitening, spaces.RECIPES)
             if self.bounded:
-                raise ValueError(f"whitening={self.whitening!r} is of sets with bounded=False: whitened images leave 0..1")
+                raise ValueError(
+                    f"whitening={self.whitening!r} is of sets with bounded=False: whitened images "
+                    "leave 0..1"
+                )
         classes = checks.class_names("classes", self.classes)
         checks.targets("labels", self.labels, len(self.images), len(classes))
         formation.cell_size(self.size, self.factor)
         self._check_order(len(classes))
         labels = self.labels.detach().cpu()
-        held = {"images": self.images.detach().to("cpu", torch.float32), "labels": labels, "factor": int(self.factor), "classes": classes}
-        for name, value in {**held, **checks.statistics(self.mean, self.std, self.channels)}.items():
+        held = {
+            "images": self.images.detach().to("cpu", torch.float32),
+            "labels": labels,
+            "factor": int(self.factor),
+            "classes": classes,
+        }
+        for name, value in {
+            **held,
+            **checks.statistics(self.mean, self.std, self.channels),
+        }.items():
             object.__setattr__(self, name, value)  # frozen from here on
 
     def _check_order(self, classes: int) -> None:
-        """Raise ValueError unless images are sorted by class, as many of each, or on average if labels are soft."""
+        """Raise ValueError unless images are sorted by class, as many of each, or on average if
+        labels are soft.
+        """
         labels = hard(self.labels)
         counts = torch.bincount(labels, minlength=classes)
         uneven = len(labels) % classes if self.soft else (counts != counts[0]).any()
         if uneven or (labels.diff() < 0).any():
-            raise ValueError(f"labels must be sorted, with as many images in each class; counts are {counts.tolist()}")
+            raise ValueError(
+                "labels must be sorted, with as many images in each class; counts are "
+                f"{counts.tolist()}"
+            )
 
     @property
     def soft(self) -> bool:
@@ -99,25 +124,33 @@ class CondensedSet:
         return self.images.shape[2]
 
     def form(self) -> tuple[Tensor, Tensor]:
-        """Formed images, float [N*factor², C, S, S] (in 0..1 if bounded), and their labels, int64 [N*factor²] or soft [N*factor², K]."""
+        """Formed images, float [N*factor², C, S, S] (in 0..1 if bounded), and their labels, int64
+        [N*factor²] or soft [N*factor², K].
+        """
         return formation.form(self.images, self.factor), self.formed_targets
 
     @property
     def formed_labels(self) -> Tensor:
-        """Classes of the formed images, int64 [N*factor²]; of soft labels the class of the largest target."""
+        """Classes of the formed images, int64 [N*factor²]; of soft labels the class of the largest
+        target.
+        """
         return hard(self.formed_targets)
 
     @property
     def formed_targets(self) -> Tensor:
-        """Labels of the formed images as the set holds them: int64 [N*factor²], or soft, float [N*factor², K]."""
+        """Labels of the formed images as the set holds them: int64 [N*factor²], or soft, float
+        [N*factor², K].
+        """
         return self.labels.repeat_interleave(self.factor**2, dim=0)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change with images, factor, soft labels, and the space of unbounded images; dynamics name
-        their set by it."""
+        """Twelve hexadecimal digits that change with images, factor, soft labels, and the space of
+        unbounded images; dynamics name their set by it.
+        """
         digest = hashlib.sha256(self.images.float().contiguous().numpy().tobytes())
-        digest.update(self.factor.to_bytes(max(1, (self.factor.bit_length() + 7) // 8)))  # one byte up to 255
+        # one byte up to 255
+        digest.update(self.factor.to_bytes(max(1, (self.factor.bit_length() + 7) // 8)))
         if self.soft:
             digest.update(self.labels.float().contiguous().numpy().tobytes())
         if not self.bounded:
@@ -134,18 +167,30 @@ class CondensedSet:
         return torch.nonzero(hard(self.labels) == label).flatten()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Images of this set -> what networks train on: (images - mean) / std, or as they are if the set is unbounded."""
+        """Images of this set -> what networks train on: (images - mean) / std, or as they are if
+        the set is unbounded.
+        """
         return normalise(images, self.mean, self.std) if self.bounded else images
 
     def pictures(self, images: Tensor) -> Tensor:
-        """Images of this set -> what is shown of them, in 0..1: un-normalised if the set is unbounded, and clipped."""
+        """Images of this set -> what is shown of them, in 0..1: un-normalised if the set is
+        unbounded, and clipped.
+        """
         if self.bounded:
             return images
-        return (images * images.new_tensor(self.std).view(1, -1, 1, 1) + images.new_tensor(self.mean).view(1, -1, 1, 1)).clamp(0, 1)
+        return (
+            images * images.new_tensor(self.std).view(1, -1, 1, 1)
+            + images.new_tensor(self.mean).view(1, -1, 1, 1)
+        ).clamp(0, 1)
 
     def save(self, path: str | Path) -> Path:
-        """Write one safetensors file, whole or not at all; images stay float32. Returns the path."""
-        values = {name: getattr(self, name) for name in ("factor", "classes", "mean", "std", "method")}
+        """Write one safetensors file, whole or not at all; images stay float32.
+
+        Returns the path.
+        """
+        values = {
+            name: getattr(self, name) for name in ("factor", "classes", "mean", "std", "method")
+        }
         if not self.bounded:
             values |= {"bounded": False, "whitening": self.whitening}
         tensors = {"images": self.images.float(), "labels": self.labels}
@@ -153,12 +198,25 @@ class CondensedSet:
 
     @classmethod
     def load(cls, path: str | Path) -> "CondensedSet":
-        """Read a file of `save`. Raises FileNotFoundError, or ValueError if the file is damaged or does not fit."""
+        """Read a file of `save`.
+
+        Raises FileNotFoundError, or ValueError if the file is damaged or does not fit.
+        """
         tensors, values = tensor_files.load_tensors(path, KIND)
         try:
-            sequences: dict[str, Any] = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
+            sequences: dict[str, Any] = {
+                name: tuple(values[name]) for name in ("classes", "mean", "std")
+            }
             space = {name: values[name] for name in ("bounded", "whitening") if name in values}
-            return cls(tensors["images"], tensors["labels"], values["factor"], method=values["method"], info=values["info"], **sequences, **space)
+            return cls(
+                tensors["images"],
+                tensors["labels"],
+                values["factor"],
+                method=values["method"],
+                info=values["info"],
+                **sequences,
+                **space,
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no valid condensed set: {error}") from error
 
@@ -178,37 +236,50 @@ class CondensedSet:
     ) -> "CondensedSet":
         """Read a set as its authors publish it, and print in one line what it was taken for.
 
-        Layouts: a pair of images and labels in .pt (IDC, DREAM); a dict whose "data" lists such pairs (DC, DSA, DM);
-        images*.pt with labels*.pt beside it (MTT, DATM); .npz, or images.npy with labels.npy beside it (KIP, RFAD); a folder
-        or an archive of `export`. Nothing is unpickled but tensors, numbers and text.
+        Layouts: a pair of images and labels in .pt (IDC, DREAM); a dict whose "data" lists such
+        pairs (DC, DSA, DM); images*.pt with labels*.pt beside it (MTT, DATM); .npz, or images.npy
+        with labels.npy beside it (KIP, RFAD); a folder or an archive of `export`. Nothing is
+        unpickled but tensors, numbers and text.
 
         Args:
             path: the file, or a folder that holds one set.
-            method: what made it, for instance "dsa"; "auto" reads it from the layout and the file's name.
+            method: what made it, for instance "dsa"; "auto" reads it from the layout and the file's
+                name.
             factor: cells along a side of its images; None: 1, or as exported.
-            mean, std: per channel in 0..1, that the authors normalised by. None: by `dataset`, which the names of DC's files
-                tell; else CIFAR's for 10 or 100 classes of colour images below 64 pixels, ImageNet's from 64 pixels on.
+            mean, std: per channel in 0..1, that the authors normalised by. None: by `dataset`,
+                which the names of DC's files tell; else CIFAR's for 10 or 100 classes of colour
+                images below 64 pixels, ImageNet's from 64 pixels on.
             classes: names; None: "0", "1", …
             dataset: its name, for the statistics; noted in info, where CCS looks for its cutoff.
             experiment: which of the pairs of a dict, from 0.
-            whitened: the real data that the set is of, of which classes, mean and std are taken, if it is ZCA-whitened; or
-                True; False: it is not; None: if the file's name says "zca", or neighbouring pixels do not correlate. The
-                transform is computed from the training images of the data that the set is tested on.
+            whitened: the real data that the set is of, of which classes, mean and std are taken, if
+                it is ZCA-whitened; or True; False: it is not; None: if the file's name says "zca",
+                or neighbouring pixels do not correlate. The transform is computed from the training
+                images of the data that the set is tested on.
 
         Returns:
-            A set in 0..1 if all its values are, un-normalised if need be; else `bounded=False`, as the authors train on it.
-            Float labels [N, K] become soft targets: as they are if they are distributions, plus 1/K if they are centred,
-            else their softmax.
+            A set in 0..1 if all its values are, un-normalised if need be; else `bounded=False`, as
+                the authors train on it.
+            Float labels [N, K] become soft targets: as they are if they are distributions, plus 1/K
+            if they are centred, else their softmax.
 
         Raises:
-            FileNotFoundError, TypeError, ValueError: if arguments are bad; the file is damaged or holds more than
-                tensors; its images are neither in 0..1 nor normalised; or images, labels and classes do not fit.
+            FileNotFoundError, TypeError, ValueError: if arguments are bad; the file is damaged or
+                holds more than tensors; its images are neither in 0..1 nor normalised; or images,
+                labels and classes do not fit.
         """
         published.check_arguments(method, mean, std, dataset, experiment, whitened)
         path = checks.path("path", path)
         if (path / exported.EXACT).is_file():
             return cls.load(path / exported.EXACT)
-        given: dict[str, Any] = {"mean": mean, "std": std, "classes": classes, "dataset": dataset, "experiment": experiment, "whitened": whitened}
+        given: dict[str, Any] = {
+            "mean": mean,
+            "std": std,
+            "classes": classes,
+            "dataset": dataset,
+            "experiment": experiment,
+            "whitened": whitened,
+        }
         try:
             fields, says = published.read(path, method, **given)
             made = cls(**{**fields, "factor": factor or fields["factor"] or 1})
@@ -222,8 +293,9 @@ class CondensedSet:
 
         Args:
             path: the folder ("images") or the file to write.
-            format: "images": <class>/<n>.png of 8 bits a value, a picture per condensed image, with set.safetensors beside
-                them, which holds the exact values; "pt": a dict of tensors and text for torch.load; "npz": the same arrays.
+            format: "images": <class>/<n>.png of 8 bits a value, a picture per condensed image, with
+                set.safetensors beside them, which holds the exact values; "pt": a dict of tensors
+                and text for torch.load; "npz": the same arrays.
 
         Returns:
             The path.
@@ -235,40 +307,80 @@ class CondensedSet:
         return exported.write(self, path, format)
 
     def as_dataset(self) -> Dataset:
-        """A torch `Dataset` of the formed images, (image float32 [C, S, S], label), with `classes`, `mean` and `std`; images are as in `form`."""
+        """A torch `Dataset` of the formed images, (image float32 [C, S, S], label), with `classes`,
+        `mean` and `std`; images are as in `form`.
+        """
         return exported.Formed(self)
 
     def rank(self, dynamics: Any = None, method: str = "yoco", **options: Any) -> RankedSet:
-        """Order the formed images so that the first k of every class are the method's balanced choice, for every k at once.
+        """Order the formed images so that the first k of every class are the method's balanced
+        choice, for every k at once.
 
-        dynamics: `Dynamics` of this set, or None for a nested set (`condense(nested=...)`), which is ranked as it is; method:
-        a name in `prune.METHODS` that goes by a score; options: of `prune.prune`, but balanced. Raises as `prune.prune`, and
-        ValueError at "ssp" and "ccs", which choose anew for every budget, and if dynamics are missing for any other set.
+        dynamics: `Dynamics` of this set, or None for a nested set (`condense(nested=...)`), which
+        is ranked as it is; method: a name in `prune.METHODS` that goes by a score; options: of
+        `prune.prune`, but balanced. Raises as `prune.prune`, and ValueError at "ssp" and "ccs",
+        which choose anew for every budget, and if dynamics are missing for any other set.
         """
-        order, how = self._nested_order() if dynamics is None else self._order_by(dynamics, method, options)
-        cells = formation.cells(self.images.float(), self.factor)[order].transpose(0, 1).contiguous()
-        made = {name: self.info.get(name) for name in ("dataset", "preset", "steps", "seed", "precision")}
+        order, how = (
+            self._nested_order() if dynamics is None else self._order_by(dynamics, method, options)
+        )
+        cells = (
+            formation.cells(self.images.float(), self.factor)[order].transpose(0, 1).contiguous()
+        )
+        made = {
+            name: self.info.get(name)
+            for name in ("dataset", "preset", "steps", "seed", "precision")
+        }
         info = {**how, "set": self.fingerprint, **made}
         targets = self.formed_targets[order].transpose(0, 1).contiguous() if self.soft else None
-        space: dict[str, Any] = {"targets": targets, "bounded": self.bounded, "whitening": self.whitening}
-        return RankedSet(cells, self.factor, self.size, self.classes, self.mean, self.std, self.method, info, **space)
+        space: dict[str, Any] = {
+            "targets": targets,
+            "bounded": self.bounded,
+            "whitening": self.whitening,
+        }
+        return RankedSet(
+            cells,
+            self.factor,
+            self.size,
+            self.classes,
+            self.mean,
+            self.std,
+            self.method,
+            info,
+            **space,
+        )
 
-    def _order_by(self, dynamics: Any, method: str, options: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """The formed images of each class, best first, int64 [classes, n], and what info says of it."""
-        import yoco  # the one call up the layers, by the public package: pruning is made of what this file makes
+    def _order_by(
+        self, dynamics: Any, method: str, options: Mapping[str, Any]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """The formed images of each class, best first, int64 [classes, n], and what info says of
+        it.
+        """
+        # the one call up the layers, by the public package: pruning is made of what this file makes
+        import yoco
 
         order = yoco.prune.ranking(self, dynamics, method, **options)
         keep = options.get("keep") or yoco.prune.METHODS[method].keep
-        return order, {"ranked_by": method, "keep": keep, "options": dict(options), "dynamics": dict(dynamics.info)}
+        return order, {
+            "ranked_by": method,
+            "keep": keep,
+            "options": dict(options),
+            "dynamics": dict(dynamics.info),
+        }
 
     def _nested_order(self) -> tuple[Tensor, dict[str, Any]]:
         """The same of a nested set: the order that the formed images are in."""
         if not self.info.get("nested"):
-            raise ValueError("dynamics of this set are needed, got None: only a set condensed with nested= is ranked without them")
+            raise ValueError(
+                "dynamics of this set are needed, got None: only a set condensed with nested= is "
+                "ranked without them"
+            )
         order = torch.arange(len(self.formed_labels)).view(len(self.classes), -1)
         return order, {"ranked_by": "nested", "budgets": self.info["nested"]}
 
 
 def hard(labels: Tensor) -> Tensor:
-    """Classes int64 [N] of labels int64 [N], or of soft targets [N, K]: the class of the largest (ties: the lower)."""
+    """Classes int64 [N] of labels int64 [N], or of soft targets [N, K]: the class of the largest
+    (ties: the lower).
+    """
     return labels.argmax(1) if labels.ndim == 2 else labels

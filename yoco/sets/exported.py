@@ -1,4 +1,5 @@
-"""Condensed sets for other programs: folders of pictures, torch files, NumPy archives, a torch `Dataset`.
+"""Condensed sets for other programs: folders of pictures, torch files, NumPy archives, a torch
+`Dataset`.
 
 `CondensedSet` is built on this file, so that sets are annotated as Any here.
 """
@@ -31,7 +32,9 @@ def write(condensed: Any, path: str | Path, format: str) -> Path:
     header = json.dumps({MARK: 1, **held, "info": dict(condensed.info)})
     tensors = {"images": condensed.images, "labels": condensed.labels}
     if format == "pt":
-        return tensor_files.write_whole(path, lambda part: torch.save({**tensors, MARK: header}, part))
+        return tensor_files.write_whole(
+            path, lambda part: torch.save({**tensors, MARK: header}, part)
+        )
     arrays = {**{name: tensor.numpy() for name, tensor in tensors.items()}, MARK: np.array(header)}
 
     def save(part: Path) -> None:
@@ -42,10 +45,16 @@ def write(condensed: Any, path: str | Path, format: str) -> Path:
 
 
 def fields(header: object) -> dict[str, Any]:
-    """What a header of `write` says of a set, but for images and labels. Raises ValueError if it is none."""
+    """What a header of `write` says of a set, but for images and labels.
+
+    Raises ValueError if it is none.
+    """
     try:
         held = json.loads(str(header))
-        return {name: tuple(held[name]) if isinstance(held[name], list) else held[name] for name in FIELDS}
+        return {
+            name: tuple(held[name]) if isinstance(held[name], list) else held[name]
+            for name in FIELDS
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its {MARK} header is no valid one: {error!r}") from error
 
@@ -64,7 +73,9 @@ def _write_images(condensed: Any, folder: Path) -> Path:
 
 
 def folder_names(classes: tuple[str, ...]) -> list[str]:
-    """Names for the folders of the classes: their own if they are safe and differ in more than case, else numbered."""
+    """Names for the folders of the classes: their own if they are safe and differ in more than
+    case, else numbered.
+    """
     safe = [re.sub(r"[^\w .-]", "_", name).strip(" .")[:100] for name in classes]
     if all(safe) and len({name.lower() for name in safe}) == len(safe):
         return safe
@@ -74,7 +85,8 @@ def folder_names(classes: tuple[str, ...]) -> list[str]:
 class Formed(Dataset):
     """The formed images of a set, for a `DataLoader`.
 
-    Items are (image, label): float32 [C, S, S] as in `CondensedSet.form`, and an int or a soft target [K].
+    Items are (image, label): float32 [C, S, S] as in `CondensedSet.form`, and an int or a soft
+    target [K].
     """
 
     def __init__(self, condensed: Any) -> None:

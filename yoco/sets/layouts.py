@@ -1,4 +1,6 @@
-"""Layouts of files that hold condensed sets: the images and the labels in them, with nothing run and nothing judged."""
+"""Layouts of files that hold condensed sets: the images and the labels in them, with nothing run
+and nothing judged.
+"""
 
 import re
 from collections.abc import Mapping
@@ -11,21 +13,29 @@ from torch.serialization import safe_globals
 
 from yoco.sets import exported
 
-_MORE = ("unsupported global", "unrecognized function", "allowlisted", "object arrays")  # what refusals of torch and numpy say
+# what refusals of torch and numpy say
+_MORE = ("unsupported global", "unrecognized function", "allowlisted", "object arrays")
 
 
 class _Number:
-    """Stands in for a numpy number of a DSA file, an accuracy that nothing needs: numpy's own code can be crashed by a file."""
+    """Stands in for a numpy number of a DSA file, an accuracy that nothing needs: numpy's own code
+    can be crashed by a file.
+    """
 
     def __init__(self, *_: object) -> None: ...
     def __setstate__(self, _: object) -> None: ...
 
 
-_NUMBERS: list[Any] = [(_Number, name) for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")]
+_NUMBERS: list[Any] = [
+    (_Number, name)
+    for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+]
 
 
 class Held(NamedTuple):
-    """What a file holds: images, labels and where they are, the layout in words, and the method whose layout it is."""
+    """What a file holds: images, labels and where they are, the layout in words, and the method
+    whose layout it is.
+    """
 
     images: object
     labels: object
@@ -38,15 +48,26 @@ class Held(NamedTuple):
 def images_of(path: Path) -> Path:
     """The file of images: `path`, or the only one in the folder."""
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix in (".pt", ".npz", ".npy") and not re.match(r"lr|.*labels", file.name.lower()))
+        found = sorted(
+            file
+            for file in path.iterdir()
+            if file.suffix in (".pt", ".npz", ".npy")
+            and not re.match(r"lr|.*labels", file.name.lower())
+        )
         found = [file for file in found if _whitened_twin(file) is None]
         if len(found) != 1:
-            raise ValueError(f"a folder must hold the images of one set, {path} holds {', '.join(file.name for file in found) or 'none'}; give one")
+            raise ValueError(
+                f"a folder must hold the images of one set, {path} holds "
+                f"{', '.join(file.name for file in found) or 'none'}; give one"
+            )
         return found[0]
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}")
     if twin := _whitened_twin(path):
-        raise ValueError(f"{path.name} is what the authors' code saved beside {twin.name} to look at, un-whitened; give {twin.name}")
+        raise ValueError(
+            f"{path.name} is what the authors' code saved beside {twin.name} to look at, "
+            f"un-whitened; give {twin.name}"
+        )
     return path
 
 
@@ -64,27 +85,50 @@ def read(path: Path, experiment: int) -> Held:
         experiment: which pair of a dict, from 0.
 
     Raises:
-        FileNotFoundError, ValueError: if labels are missing, the file is damaged, or it is of no known layout.
+        FileNotFoundError, ValueError: if labels are missing, the file is damaged, or it is of no
+            known layout.
     """
     held = _arrays(path) if path.suffix in (".npz", ".npy") else _tensors(path)
     if isinstance(held, Mapping) and "data" in held:
-        return Held(*_experiment(held["data"], experiment), path.name, f"DSA's layout, set {experiment}", "dsa")
+        return Held(
+            *_experiment(held["data"], experiment),
+            path.name,
+            (f"DSA's layout, set {experiment}"),
+            "dsa",
+        )
     if experiment:
-        raise ValueError(f"experiment={experiment} chooses among those of a dict with 'data', this is {_describe(held)}")
+        raise ValueError(
+            f"experiment={experiment} chooses among those of a dict with 'data', this is "
+            f"{_describe(held)}"
+        )
     if isinstance(held, Mapping):
-        images, labels = (next((held[name] for name in names if name in held), None) for names in (("images", "x"), ("labels", "y")))
+        images, labels = (
+            next((held[name] for name in names if name in held), None)
+            for names in (("images", "x"), ("labels", "y"))
+        )
         if images is None or labels is None:
-            raise ValueError(f"it must hold images and labels (or x and y), or 'data', got {_describe(held)}")
+            raise ValueError(
+                f"it must hold images and labels (or x and y), or 'data', got {_describe(held)}"
+            )
         return Held(images, labels, path.name, "named arrays", "kip", held.get(exported.MARK))
     if isinstance(held, (tuple, list)):
         return Held(*_pair(held), path.name, "a pair [images, labels]", "idc")
     beside = path.with_name(path.name.replace("images", "labels"))
     if beside == path:
-        raise ValueError(f"it holds {_describe(held)} alone; labels are looked for beside a file of images*, in labels*")
+        raise ValueError(
+            f"it holds {_describe(held)} alone; labels are looked for beside a file of images*, "
+            "in labels*"
+        )
     if not beside.is_file():
         raise FileNotFoundError(f"no file at {beside}, which holds the labels of {path.name}")
     labels = _arrays(beside) if beside.suffix == ".npy" else _tensors(beside)
-    return Held(held, labels, beside.name, f"images with {beside.name} beside them", "kip" if path.suffix == ".npy" else "mtt")
+    return Held(
+        held,
+        labels,
+        beside.name,
+        f"images with {beside.name} beside them",
+        "kip" if path.suffix == ".npy" else "mtt",
+    )
 
 
 def _tensors(path: Path) -> Any:
@@ -103,23 +147,37 @@ def _arrays(path: Path) -> Any:
         if isinstance(held, np.ndarray):
             return torch.from_numpy(held)
         with held as archive:
-            read = {name: archive[name] for name in ("images", "labels", "x", "y", exported.MARK) if name in archive.files}
-        return {name: str(array) if array.dtype.kind == "U" else torch.from_numpy(array) for name, array in read.items()}
+            read = {
+                name: archive[name]
+                for name in ("images", "labels", "x", "y", exported.MARK)
+                if name in archive.files
+            }
+        return {
+            name: str(array) if array.dtype.kind == "U" else torch.from_numpy(array)
+            for name, array in read.items()
+        }
     except Exception as error:  # so does a damaged archive
         raise _refusal(path, error) from error
 
 
 def _refusal(path: Path, error: Exception) -> ValueError:
     if any(word in str(error).lower() for word in _MORE):
-        return ValueError(f"{path} holds more than tensors; what it holds is not run, and the file not read")
-    return ValueError(f"{path} is damaged, cut short, or holds more than tensors; nothing in it was run ({type(error).__name__})")
+        return ValueError(
+            f"{path} holds more than tensors; what it holds is not run, and the file not read"
+        )
+    return ValueError(
+        f"{path} is damaged, cut short, or holds more than tensors; nothing in it was run "
+        f"({type(error).__name__})"
+    )
 
 
 def _experiment(data: object, number: int) -> tuple[object, object]:
     if not isinstance(data, (tuple, list)):
         raise ValueError(f"'data' must list [images, labels] pairs, got {_describe(data)}")
     if number >= len(data):
-        raise ValueError(f"it holds {len(data)} experiments, counted from 0; got experiment={number}")
+        raise ValueError(
+            f"it holds {len(data)} experiments, counted from 0; got experiment={number}"
+        )
     return _pair(data[number])
 
 
@@ -130,5 +188,11 @@ def _pair(held: object) -> tuple[object, object]:
 
 
 def _describe(held: object) -> str:
-    of = sorted(map(str, held))[:8] if isinstance(held, Mapping) else len(held) if isinstance(held, (tuple, list)) else None
+    of = (
+        sorted(map(str, held))[:8]
+        if isinstance(held, Mapping)
+        else len(held)
+        if isinstance(held, (tuple, list))
+        else None
+    )
     return type(held).__name__ + (f" of {of}" if of is not None else "")

@@ -1,4 +1,6 @@
-"""`RankedSet`: cells lying best first, of which every prefix is a good balanced subset; a file of it is read by the prefix."""
+"""`RankedSet`: cells lying best first, of which every prefix is a good balanced subset; a file of
+it is read by the prefix.
+"""
 
 import math
 from collections.abc import Mapping
@@ -14,15 +16,18 @@ from yoco.data.spaces import Space
 from yoco.utils import checks, tensor_files
 
 KIND = "ranked"
-DTYPES = {"U8": torch.uint8, "F32": torch.float32}  # safetensors' names of what cells can be stored as
+# safetensors' names of what cells can be stored as
+DTYPES = {"U8": torch.uint8, "F32": torch.float32}
 FIELDS = ("factor", "size", "classes", "mean", "std", "method")
 
 
 @dataclass(frozen=True)
 class StoredCells:
-    """Cells in a safetensors file, of which slicing reads the ranks that are asked for and no others.
+    """Cells in a safetensors file, of which slicing reads the ranks that are asked for and no
+    others.
 
-    shape: [ranks, classes, C, side, side]; written: what the header says of them (None in a file from before checksums).
+    shape: [ranks, classes, C, side, side]; written: what the header says of them (None in a file
+    from before checksums).
     """
 
     path: Path
@@ -31,7 +36,10 @@ class StoredCells:
     written: Mapping[str, Any] | None = None
 
     def __getitem__(self, prefix: slice) -> Tensor:
-        """The first ranks, as in `cells[:k]`. Raises ValueError if the file has changed; all ranks are checked by their checksum."""
+        """The first ranks, as in `cells[:k]`.
+
+        Raises ValueError if the file has changed; all ranks are checked by their checksum.
+        """
         with tensor_files.open_tensors(self.path) as file:
             cells = file.get_slice("cells")[prefix]
         if cells.shape[1:] != self.shape[1:] or cells.dtype != self.dtype:
@@ -45,9 +53,10 @@ class StoredCells:
 class RankedSet:
     """Formed images of a condensed set, best first within each class; `CondensedSet.rank` makes it.
 
-    cells: float32 or uint8 [ranks, classes, C, side, side], in memory or in a file: rank r holds the r-th best cell
-    of every class, in 0..1 if bounded; factor, size: cells along a condensed image's side, and its side in pixels; classes, mean, std, method:
-    those of the set; info: what it is ranked by, the set's fingerprint and dataset; targets: soft labels of the cells, float
+    cells: float32 or uint8 [ranks, classes, C, side, side], in memory or in a file: rank r holds
+    the r-th best cell of every class, in 0..1 if bounded; factor, size: cells along a condensed
+    image's side, and its side in pixels; classes, mean, std, method: those of the set; info: what
+    it is ranked by, the set's fingerprint and dataset; targets: soft labels of the cells, float
     [ranks, classes, K], None if every cell is of one class; bounded, whitening: those of the set.
     Raises ValueError or TypeError if these do not fit each other.
     """
@@ -73,13 +82,21 @@ class RankedSet:
             checks.tensor("cells", self.cells, "[ranks, classes, C, side, side]")
         shape = list(self.cells.shape)
         if len(shape) != 5 or 0 in shape or shape[1] != len(classes) or shape[3:] != [side, side]:
-            raise ValueError(f"cells must have shape [ranks, {len(classes)}, C, {side}, {side}], none of them 0, got {shape}")
+            raise ValueError(
+                f"cells must have shape [ranks, {len(classes)}, C, {side}, {side}], none of them "
+                f"0, got {shape}"
+            )
         if self.cells.dtype not in DTYPES.values():
             raise TypeError(f"cells must be uint8 or float32, got {self.cells.dtype}")
         if self.targets is not None:
             targets = checks.floats("targets", self.targets, "ranks", "classes", "K")
             checks.targets("targets", targets.flatten(0, 1), shape[0] * shape[1], len(classes))
-        held = {"factor": int(self.factor), "size": int(self.size), "classes": classes, **checks.statistics(self.mean, self.std, shape[2])}
+        held = {
+            "factor": int(self.factor),
+            "size": int(self.size),
+            "classes": classes,
+            **checks.statistics(self.mean, self.std, shape[2]),
+        }
         for name, value in held.items():
             object.__setattr__(self, name, value)  # frozen from here on
 
@@ -90,20 +107,38 @@ class RankedSet:
 
     @property
     def rank_bytes(self) -> int:
-        """Bytes of one cell of every class as they are held: 4 a value in memory and in a float32 file, 1 in a uint8 file."""
+        """Bytes of one cell of every class as they are held: 4 a value in memory and in a float32
+        file, 1 in a uint8 file.
+        """
         return math.prod(self.cells.shape[1:]) * self.cells.dtype.itemsize
 
-    def take(self, *, per_class: int | None = None, ipc: int | None = None, bytes: int | None = None) -> tuple[Tensor, Tensor]:
-        """The best cells, formed: images float32 [classes*k, C, size, size] and labels int64 or soft [classes*k, K], class after class, best first.
+    def take(
+        self, *, per_class: int | None = None, ipc: int | None = None, bytes: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The best cells, formed: images float32 [classes*k, C, size, size] and labels int64 or
+        soft [classes*k, K], class after class, best first.
 
-        Give one of per_class (k), ipc (k = ipc · factor²) and bytes (as many whole ranks as fit in so many bytes of cell
-        data, see `rank_bytes`; all where all fit). Of a file only those ranks are read. Raises ValueError or TypeError where
-        not exactly one is given, at more than there is or less than one rank, and where the file is damaged.
+        Give one of per_class (k), ipc (k = ipc · factor²) and bytes (as many whole ranks as fit in
+        so many bytes of cell data, see `rank_bytes`; all where all fit). Of a file only those ranks
+        are read. Raises ValueError or TypeError where not exactly one is given, at more than there
+        is or less than one rank, and where the file is damaged.
         """
-        k = self._count({name: value for name, value in (("per_class", per_class), ("ipc", ipc), ("bytes", bytes)) if value is not None})
+        k = self._count(
+            {
+                name: value
+                for name, value in (("per_class", per_class), ("ipc", ipc), ("bytes", bytes))
+                if value is not None
+            }
+        )
         classes, channels = len(self.classes), self.cells.shape[2]
-        cells = self._floats(k).transpose(0, 1).reshape(classes * k, channels, *self.cells.shape[3:])
-        labels = torch.arange(classes).repeat_interleave(k) if self.targets is None else self.targets[:k].transpose(0, 1).flatten(0, 1)
+        cells = (
+            self._floats(k).transpose(0, 1).reshape(classes * k, channels, *self.cells.shape[3:])
+        )
+        labels = (
+            torch.arange(classes).repeat_interleave(k)
+            if self.targets is None
+            else self.targets[:k].transpose(0, 1).flatten(0, 1)
+        )
         return formation.upsampled(cells, self.size), labels
 
     @property
@@ -113,7 +148,10 @@ class RankedSet:
 
     def _count(self, given: Mapping[str, int]) -> int:
         if len(given) != 1:
-            raise ValueError(f"take needs exactly one of per_class, ipc and bytes, got {', '.join(given) or 'none'}")
+            raise ValueError(
+                "take needs exactly one of per_class, ipc and bytes, got "
+                f"{', '.join(given) or 'none'}"
+            )
         [(name, value)] = given.items()
         if name == "bytes":
             return min(checks.whole("bytes", value, self.rank_bytes) // self.rank_bytes, self.ranks)
@@ -131,39 +169,67 @@ class RankedSet:
     def save(self, path: str | Path, dtype: torch.dtype | None = None) -> Path:
         """Write one safetensors file, whole or not at all: cells rank after rank. Returns the path.
 
-        dtype: uint8 (round(x · 255), off by 1/510 at most) or float32 (four times as large, exact); None: uint8, or float32 if
-        unbounded. Raises ValueError at another dtype or uint8 of unbounded cells, OSError if it cannot be written.
+        dtype: uint8 (round(x · 255), off by 1/510 at most) or float32 (four times as large, exact);
+        None: uint8, or float32 if unbounded. Raises ValueError at another dtype or uint8 of
+        unbounded cells, OSError if it cannot be written.
         """
         dtype = dtype or (torch.uint8 if self.bounded else torch.float32)
         if dtype not in DTYPES.values():
             raise ValueError(f"dtype must be torch.uint8 or torch.float32, got {dtype}")
         if dtype == torch.uint8 and not self.bounded:
-            raise ValueError("dtype=torch.uint8 holds cells in 0..1, these are unbounded; allowed: torch.float32")
+            raise ValueError(
+                "dtype=torch.uint8 holds cells in 0..1, these are unbounded; allowed: torch.float32"
+            )
         cells = self._floats(self.ranks)
         if dtype == torch.uint8:
             cells = (cells * 255).round().to(torch.uint8)
         values = {name: getattr(self, name) for name in FIELDS}
         tensors = {"cells": cells} | ({} if self.targets is None else {"targets": self.targets})
         space = {} if self.bounded else {"bounded": False, "whitening": self.whitening}
-        return tensor_files.save_tensors(path, KIND, tensors, {**values, "info": dict(self.info), **space})
+        return tensor_files.save_tensors(
+            path, KIND, tensors, {**values, "info": dict(self.info), **space}
+        )
 
     @classmethod
     def open(cls, path: str | Path) -> "RankedSet":
-        """Read the header of a file of `save`, and no cell. Raises FileNotFoundError, or ValueError if the file is
-        damaged, cut short, of another kind or version, or does not fit."""
+        """Read the header of a file of `save`, and no cell.
+
+        Raises FileNotFoundError, or ValueError if the file is damaged, cut short, of another kind
+        or version, or does not fit.
+        """
         path = Path(path)
         with tensor_files.open_tensors(path) as file:
             values, written = tensor_files.read_header(path, file.metadata() or {}, KIND)
             stored = file.get_slice("cells") if "cells" in set(file.keys()) else None
-            targets = file.get_tensor("targets") if "targets" in set(file.keys()) else None  # small beside the cells
+            # small beside the cells
+            targets = file.get_tensor("targets") if "targets" in set(file.keys()) else None
         try:
             if stored is None or stored.get_dtype() not in DTYPES:
-                raise ValueError(f"cells must be stored as {' or '.join(DTYPES)}, got {stored and stored.get_dtype()}")
-            cells = StoredCells(path, tuple(stored.get_shape()), DTYPES[stored.get_dtype()], written and written["cells"])
-            sequences: dict[str, Any] = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
+                raise ValueError(
+                    f"cells must be stored as {' or '.join(DTYPES)}, got "
+                    f"{stored and stored.get_dtype()}"
+                )
+            cells = StoredCells(
+                path,
+                tuple(stored.get_shape()),
+                DTYPES[stored.get_dtype()],
+                written and written["cells"],
+            )
+            sequences: dict[str, Any] = {
+                name: tuple(values[name]) for name in ("classes", "mean", "std")
+            }
             space = {name: values[name] for name in ("bounded", "whitening") if name in values}
             if targets is not None:
                 tensor_files.check_tensor(path, "targets", targets, (written or {})["targets"])
-            return cls(cells, values["factor"], values["size"], method=values["method"], info=values["info"], targets=targets, **sequences, **space)
+            return cls(
+                cells,
+                values["factor"],
+                values["size"],
+                method=values["method"],
+                info=values["info"],
+                targets=targets,
+                **sequences,
+                **space,
+            )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no valid ranked set: {error}") from error

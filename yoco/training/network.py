@@ -1,4 +1,6 @@
-"""Training a network on images that are in memory: the step, the epoch, and the paper's schedule (design §6)."""
+"""Training a network on images that are in memory: the step, the epoch, and the paper's schedule
+(design §6).
+"""
 
 import functools
 import weakref
@@ -17,9 +19,12 @@ from yoco.training.sgd import MomentumSGD
 from yoco.utils import checks, device, graphs, seeds
 
 LAST_BATCHES = ("even", "small")
-PROTOCOLS = {"even": {"last_batch": "even"}, "paper": {"last_batch": "small"}}  # ours, and the published way
-AUGMENTATIONS: dict[str, dict[str, Any]] = {"dsa": {}, "imagenet": {"cutmix": 1.0}}  # and what else of a protocol each sets
-BEFORE = {"last_batch": "small", "augmentation": "dsa"}  # what every training had before these could be chosen
+# ours, and the published way
+PROTOCOLS = {"even": {"last_batch": "even"}, "paper": {"last_batch": "small"}}
+# and what else of a protocol each sets
+AUGMENTATIONS: dict[str, dict[str, Any]] = {"dsa": {}, "imagenet": {"cutmix": 1.0}}
+# what every training had before these could be chosen
+BEFORE = {"last_batch": "small", "augmentation": "dsa"}
 LR_DROP = 0.2  # the learning rate is multiplied by it after 2/3 and after 5/6 of the epochs
 
 
@@ -35,7 +40,9 @@ class Optimiser:
         return MomentumSGD(model.parameters(), self.lr, self.momentum, self.weight_decay)
 
 
-def loss_and_logits(model: nn.Module, images: Tensor, targets: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+def loss_and_logits(
+    model: nn.Module, images: Tensor, targets: Tensor, precision: str
+) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy against soft targets [N, K], and the logits [N, K], both float32."""
     with device.autocast(images.device, precision):
         logits = model(images)
@@ -45,7 +52,9 @@ def loss_and_logits(model: nn.Module, images: Tensor, targets: Tensor, precision
 
 @functools.cache
 def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
-    """One compiled function for all networks: their weights are its inputs, so a fresh network compiles nothing anew."""
+    """One compiled function for all networks: their weights are its inputs, so a fresh network
+    compiles nothing anew.
+    """
     return device.compiled(loss_and_logits)
 
 
@@ -70,39 +79,55 @@ class Step:
 
     @functools.cached_property
     def learn(self) -> Callable[..., Tensor]:
-        """Augment, mix and learn from a batch: (images, labels, source=, classes=, augmentation=, cutmix=) -> logits from before the step.
+        """Augment, mix and learn from a batch: (images, labels, source=, classes=, augmentation=,
+        cutmix=) -> logits from before the step.
 
         On a GPU it is a CUDA graph for each size of batch.
         """
-        itself = cast(Step, weakref.proxy(self))  # no cycle: graphs hold much memory, and go with their network
+        # no cycle: graphs hold much memory, and go with their network
+        itself = cast(Step, weakref.proxy(self))
         learn = functools.partial(_learn, itself)
         return graphs.captured(learn, next(self.model.parameters()).device)
 
 
 def _learn(
-    step: Step, images: Tensor, labels: Tensor, *, source: Generator, classes: int, augmentation: augment.Augmentation, cutmix: float
+    step: Step,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    source: Generator,
+    classes: int,
+    augmentation: augment.Augmentation,
+    cutmix: float,
 ) -> Tensor:
     return step(*augment.cutmix(augmentation(images, source), labels, classes, source, cutmix))
 
 
-def batches(count: int, batch_size: int, source: Generator, last_batch: str = "even") -> Sequence[Tensor]:
+def batches(
+    count: int, batch_size: int, source: Generator, last_batch: str = "even"
+) -> Sequence[Tensor]:
     """Split a random order of 0..count-1 into batches.
 
-    A small last batch takes a step at the full learning rate, which costs accuracy: 65 images train to 21.5 % in batches of
-    64 and 1, and to 42.5 % in batches of 33 and 32 (CIFAR-10, 200 epochs; design §5).
+    A small last batch takes a step at the full learning rate, which costs accuracy: 65 images train
+    to 21.5 % in batches of 64 and 1, and to 42.5 % in batches of 33 and 32 (CIFAR-10, 200 epochs;
+    design §5).
 
     Args:
         count: images, at least 1.
         batch_size: images per batch at most, at least 1.
         source: the generator that the order is drawn from.
-        last_batch: "even" splits into ceil(count / batch_size) batches whose sizes differ by one at most; "small" fills
-            every batch but the last, as the published loaders do.
+        last_batch: "even" splits into ceil(count / batch_size) batches whose sizes differ by one at
+            most; "small" fills every batch but the last, as the published loaders do.
 
     Returns:
         The batches, int64 [n] each on the generator's device; every index is in exactly one.
     """
     order = torch.randperm(count, generator=source, device=source.device)
-    return order.split(batch_size) if last_batch == "small" else order.tensor_split(-(-count // batch_size))
+    return (
+        order.split(batch_size)
+        if last_batch == "small"
+        else order.tensor_split(-(-count // batch_size))
+    )
 
 
 def epoch(
@@ -118,10 +143,12 @@ def epoch(
     cutmix: float = 0.5,
     seen: Callable[[Tensor, Tensor], None] | None = None,
 ) -> None:
-    """One pass over normalised images [N, C, S, S], each batch augmented and mixed by CutMix with probability `cutmix`.
+    """One pass over normalised images [N, C, S, S], each batch augmented and mixed by CutMix with
+    probability `cutmix`.
 
-    source: on the CPU, or on the images' device, so that nothing waits for the host. last_batch: as in `batches`. seen: called
-    with the indices of each batch and its logits [n, K], both on the images' device.
+    source: on the CPU, or on the images' device, so that nothing waits for the host. last_batch: as
+    in `batches`. seen: called with the indices of each batch and its logits [n, K], both on the
+    images' device.
     """
     step.model.train()
     how = {"source": source, "classes": classes, "augmentation": augmentation, "cutmix": cutmix}
@@ -134,7 +161,9 @@ def epoch(
 
 @dataclass(frozen=True)
 class Protocol:
-    """The paper's way to train a network on a condensed set, for evaluation and dynamics; it takes 1000 epochs."""
+    """The paper's way to train a network on a condensed set, for evaluation and dynamics; it takes
+    1000 epochs.
+    """
 
     epochs: int = 1000
     model: str = "convnet"  # or a factory, or its path: see `models.named`
@@ -163,36 +192,49 @@ class Protocol:
 
     @classmethod
     def of(cls, protocol: str = "even", **fields: Any) -> "Protocol":
-        """A protocol by name: "even" splits batches evenly, "paper" leaves a small last batch as the published code does.
+        """A protocol by name: "even" splits batches evenly, "paper" leaves a small last batch as
+        the published code does.
 
-        fields: of `Protocol`; they override the named protocol's. augmentation="imagenet" sets cutmix=1 unless that is given.
-        Raises ValueError if the name is unknown.
+        fields: of `Protocol`; they override the named protocol's. augmentation="imagenet" sets
+        cutmix=1 unless that is given. Raises ValueError if the name is unknown.
         """
         named = PROTOCOLS[checks.one_of("protocol", protocol, PROTOCOLS)]
-        augmented = AUGMENTATIONS[checks.one_of("augmentation", fields.get("augmentation", "dsa"), AUGMENTATIONS)]
+        augmented = AUGMENTATIONS[
+            checks.one_of("augmentation", fields.get("augmentation", "dsa"), AUGMENTATIONS)
+        ]
         return cls(**{**named, **augmented, **fields})
 
     def pays_to_compile(self, where: torch.device, images: int, size: int) -> bool:
-        """Whether `images` images of side `size` through this network, in one process, pay for compiling its step or its test."""
-        return self.model not in models.SLOW_TO_COMPILE and device.worth_compiling(where, images, size)
+        """Whether `images` images of side `size` through this network, in one process, pay for
+        compiling its step or its test.
+        """
+        return self.model not in models.SLOW_TO_COMPILE and device.worth_compiling(
+            where, images, size
+        )
 
     def resolved(self, where: torch.device, images: int, size: int) -> "Protocol":
-        """With precision and compilation decided for a device and a training on `images` images of side `size`, epochs counted in."""
+        """With precision and compilation decided for a device and a training on `images` images of
+        side `size`, epochs counted in.
+        """
         compiled = self.compiled
         if compiled is None:
             compiled = self.pays_to_compile(where, images, size)
-        return replace(self, precision=device.choose_precision(self.precision, where), compiled=compiled)
+        return replace(
+            self, precision=device.choose_precision(self.precision, where), compiled=compiled
+        )
 
 
-def augmentation_of(name: str, mean: Sequence[float] | None, std: Sequence[float] | None, recorded: bool) -> Callable[[Tensor, Generator], Tensor]:
+def augmentation_of(
+    name: str, mean: Sequence[float] | None, std: Sequence[float] | None, recorded: bool
+) -> Callable[[Tensor, Generator], Tensor]:
     """How the batches of a training are augmented.
 
     Args:
-        name: "dsa": colour, one of crop, scale and rotate, and flip; "imagenet": as the published code trains on ImageNet-10,
-            see `Photographic`.
+        name: "dsa": colour, one of crop, scale and rotate, and flip; "imagenet": as the published
+            code trains on ImageNet-10, see `Photographic`.
         mean, std: by which the images are normalised; "imagenet" needs them.
-        recorded: whether dynamics are recorded, for which the published code applies the operations of "dsa" after those of
-            "imagenet".
+        recorded: whether dynamics are recorded, for which the published code applies the operations
+            of "dsa" after those of "imagenet".
 
     Returns:
         (normalised images, generator) -> augmented images.
@@ -204,16 +246,24 @@ def augmentation_of(name: str, mean: Sequence[float] | None, std: Sequence[float
     if name == "dsa":
         return operations
     if mean is None or std is None:
-        raise ValueError(f"augmentation={name!r} needs the mean and std by which the images are normalised, got {mean} and {std}")
+        raise ValueError(
+            f"augmentation={name!r} needs the mean and std by which the images are normalised, "
+            f"got {mean} and {std}"
+        )
     photographic = Photographic(tuple(mean), tuple(std))
-    return (lambda images, source: operations(photographic(images, source), source)) if recorded else photographic
+    return (
+        (lambda images, source: operations(photographic(images, source), source))
+        if recorded
+        else photographic
+    )
 
 
 class Run:
     """One training by a resolved `protocol`, epoch after epoch, that can be left and gone on with.
 
-    images: normalised, float [N, C, S, S]; labels: int64 [N] or soft targets [N, K]; mean, std, recorded: as of `augmentation_of`. The learning rate
-    drops to a fifth after 2/3 and again after 5/6 of the epochs. network: in training; epochs: how many are done.
+    images: normalised, float [N, C, S, S]; labels: int64 [N] or soft targets [N, K]; mean, std,
+    recorded: as of `augmentation_of`. The learning rate drops to a fifth after 2/3 and again after
+    5/6 of the epochs. network: in training; epochs: how many are done.
     """
 
     def __init__(
@@ -229,26 +279,51 @@ class Run:
         recorded: bool = False,
     ) -> None:
         device.keep_memory(images.device)
-        self.images, self.labels, self.classes, self.protocol, self.seed = images, labels, classes, protocol, seed
+        self.images, self.labels, self.classes, self.protocol, self.seed = (
+            images,
+            labels,
+            classes,
+            protocol,
+            seed,
+        )
         self.source = seeds.generator(seed, stream=1)
         shape = (images.shape[1], classes, images.shape[2])
-        network = models.build_seeded(seeds.draw_seed(self.source), protocol.model, *shape, width=protocol.width)
+        network = models.build_seeded(
+            seeds.draw_seed(self.source), protocol.model, *shape, width=protocol.width
+        )
         self.network = network.to(images.device)
-        self.step = Step(self.network, protocol.optimiser.build(self.network), protocol.precision, bool(protocol.compiled))
+        self.step = Step(
+            self.network,
+            protocol.optimiser.build(self.network),
+            protocol.precision,
+            bool(protocol.compiled),
+        )
         self.augmentation = augmentation_of(protocol.augmentation, mean, std, recorded)
         self.own_source = seeds.for_device(self.source, images.device)
         self.epochs = 0
 
     def epoch(self, seen: Callable[[Tensor, Tensor], None] | None = None) -> None:
-        """Train for an epoch; seen: as in `epoch`. Raises FloatingPointError if the weights leave the finite numbers."""
+        """Train for an epoch; seen: as in `epoch`.
+
+        Raises FloatingPointError if the weights leave the finite numbers.
+        """
         self.step.optimizer.lr = self._learning_rate()
         p = self.protocol
-        shared: dict[str, Any] = {"classes": self.classes, "augmentation": self.augmentation, "cutmix": p.cutmix}
+        shared: dict[str, Any] = {
+            "classes": self.classes,
+            "augmentation": self.augmentation,
+            "cutmix": p.cutmix,
+        }
         shared |= {"batch_size": p.batch_size, "last_batch": p.last_batch}
         epoch(self.step, self.images, self.labels, self.own_source, seen=seen, **shared)
         self.epochs += 1
-        if not torch.stack([torch.isfinite(parameter).all() for parameter in self.network.parameters()]).all():
-            raise FloatingPointError(f"training diverged: weights are not finite after epoch {self.epochs} (seed {self.seed}, {p})")
+        if not torch.stack(
+            [torch.isfinite(parameter).all() for parameter in self.network.parameters()]
+        ).all():
+            raise FloatingPointError(
+                f"training diverged: weights are not finite after epoch {self.epochs} (seed "
+                f"{self.seed}, {p})"
+            )
 
     def _learning_rate(self) -> float:
         lr = self.protocol.optimiser.lr
@@ -257,8 +332,14 @@ class Run:
         return lr
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next epoch depends on: the network, its momentum, the generators' states, the epochs done."""
-        return {**network_state(self.step), **seeds.states(self.source, self.own_source), "epochs": torch.tensor(self.epochs)}
+        """All that the next epoch depends on: the network, its momentum, the generators' states,
+        the epochs done.
+        """
+        return {
+            **network_state(self.step),
+            **seeds.states(self.source, self.own_source),
+            "epochs": torch.tensor(self.epochs),
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
@@ -268,7 +349,9 @@ class Run:
 
 
 def network_state(step: Step) -> dict[str, Tensor]:
-    """Weights and buffers of a step's network as "network.NAME", its momentum as "momentum.NAME"."""
+    """Weights and buffers of a step's network as "network.NAME", its momentum as
+    "momentum.NAME".
+    """
     weights = {f"network.{name}": tensor for name, tensor in step.model.state_dict().items()}
     return weights | {f"momentum.{name}": momentum for name, momentum in _named_momenta(step)}
 
@@ -280,17 +363,38 @@ def _named_momenta(step: Step) -> list[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
-    """Give a step's network and optimiser what `network_state` took. Raises RuntimeError if it is of another network."""
-    step.model.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")})
+    """Give a step's network and optimiser what `network_state` took.
+
+    Raises RuntimeError if it is of another network.
+    """
+    step.model.load_state_dict(
+        {
+            name.removeprefix("network."): tensor
+            for name, tensor in state.items()
+            if name.startswith("network.")
+        }
+    )
     for name, momentum in _named_momenta(step):
-        stored = state.get(f"momentum.{name}", torch.zeros_like(momentum))  # a file from before the first step may lack it
+        # a file from before the first step may lack it
+        stored = state.get(f"momentum.{name}", torch.zeros_like(momentum))
         if stored.shape != momentum.shape:
-            raise RuntimeError(f"momentum of {name} has shape {list(stored.shape)}, its weights {list(momentum.shape)}")
+            raise RuntimeError(
+                f"momentum of {name} has shape {list(stored.shape)}, its weights "
+                f"{list(momentum.shape)}"
+            )
         momentum.copy_(stored)
 
 
-def fit(images: Tensor, labels: Tensor, classes: int, protocol: Protocol, seed: int, **normalisation: Any) -> nn.Module:
-    """Train a fresh network by a resolved `protocol` on normalised images [N, C, S, S] with labels int64 [N] or soft [N, K]; returns it.
+def fit(
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    protocol: Protocol,
+    seed: int,
+    **normalisation: Any,
+) -> nn.Module:
+    """Train a fresh network by a resolved `protocol` on normalised images [N, C, S, S] with labels
+    int64 [N] or soft [N, K]; returns it.
 
     normalisation: mean and std, as of `Run`. Raises as `Run` and `Run.epoch`.
     """
@@ -312,11 +416,19 @@ def _compiled_output() -> Callable[..., Tensor]:
 
 @torch.no_grad()
 def outputs(
-    function: Callable[[Tensor], Tensor], images: Callable[[slice], Tensor], count: int, precision: str, *, compiled: bool = False, batch: int = 500
+    function: Callable[[Tensor], Tensor],
+    images: Callable[[slice], Tensor],
+    count: int,
+    precision: str,
+    *,
+    compiled: bool = False,
+    batch: int = 500,
 ) -> Tensor:
-    """`function` (a network, or its features) of `count` images in batches, in order; float32 [count, …].
+    """`function` (a network, or its features) of `count` images in batches, in order; float32
+    [count, …].
 
-    images: gives the normalised images of a slice, so that a whole test set need not be held as floats.
+    images: gives the normalised images of a slice, so that a whole test set need not be held as
+    floats.
     """
     parts = []
     for start in range(0, count, batch):

@@ -1,4 +1,6 @@
-"""The augmentation of ImageNet trainings: a random part of the photograph, flip, colour jitter, and noise along colours' principal axes."""
+"""The augmentation of ImageNet trainings: a random part of the photograph, flip, colour jitter, and
+noise along colours' principal axes.
+"""
 
 import math
 from collections.abc import Sequence
@@ -17,8 +19,10 @@ TRIES = 10  # at a box that lies inside; after them it is the whole image
 JITTER = 0.4  # brightness, contrast and saturation are multiplied by 1 ± as much
 GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in luminance
 LIGHT = 0.1  # standard deviation along each axis, times its eigenvalue
-EIGENVALUES = (0.2175, 0.0188, 0.0045)  # of the colours of ImageNet's pixels in 0..1, as AlexNet has them
-AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))  # their eigenvectors, in columns
+# of the colours of ImageNet's pixels in 0..1, as AlexNet has them
+EIGENVALUES = (0.2175, 0.0188, 0.0045)
+# their eigenvectors, in columns
+AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,11 @@ class Draw:
 
 @dataclass(frozen=True)
 class Photographic:
-    """Augment normalised colour images, each by a draw of its own, as IDC's code does in trainings on ImageNet-10.
+    """Augment normalised colour images, each by a draw of its own, as IDC's code does in trainings
+    on ImageNet-10.
 
-    mean, std: of the normalisation, for 3 channels; colours are changed in 0..1, where nothing is clipped. Raises ValueError
-    at another number of channels.
+    mean, std: of the normalisation, for 3 channels; colours are changed in 0..1, where nothing is
+    clipped. Raises ValueError at another number of channels.
     """
 
     mean: tuple[float, ...]
@@ -47,7 +52,10 @@ class Photographic:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
-                raise ValueError(f"augmentation='imagenet' takes images of 3 channels, got {name} of {len(getattr(self, name))}")
+                raise ValueError(
+                    f"augmentation='imagenet' takes images of 3 channels, got {name} of "
+                    f"{len(getattr(self, name))}"
+                )
 
     def draw(self, count: int, size: int, source: Generator) -> Draw:
         """Draw the parameters for `count` images of side `size`, each at least 1."""
@@ -56,17 +64,27 @@ class Photographic:
         how: dict[str, Any] = {"generator": source, "device": source.device}
         box = boxes(torch.rand(2, count, TRIES, **how), torch.rand(2, count, **how), size)
         flip = torch.rand(count, 1, 1, 1, **how) < 0.5
-        brightness, contrast, saturation = 1 + JITTER * (2 * torch.rand(3, count, 1, 1, 1, **how) - 1)
+        brightness, contrast, saturation = 1 + JITTER * (
+            2 * torch.rand(3, count, 1, 1, 1, **how) - 1
+        )
         alpha = LIGHT * torch.randn(count, 3, **how)
         light = (alpha * constant(EIGENVALUES, alpha)) @ constant(sum(AXES, ()), alpha).view(3, 3).T
         return Draw(box, flip, brightness, contrast, saturation, light.view(count, 3, 1, 1))
 
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
-        """Augment normalised images, float [N, 3, S, S], by `draw`. Raises TypeError or ValueError at other images, or as many draws."""
+        """Augment normalised images, float [N, 3, S, S], by `draw`.
+
+        Raises TypeError or ValueError at other images, or as many draws.
+        """
         images = checks.wide(checks.float_images("images", images))
         if images.shape[1] != 3 or len(draw.box) != len(images):
-            raise ValueError(f"images must have shape [{len(draw.box)}, 3, S, S], as many as were drawn for, got {list(images.shape)}")
-        moved = {name: values.to(images.device, non_blocking=True) for name, values in vars(draw).items()}
+            raise ValueError(
+                f"images must have shape [{len(draw.box)}, 3, S, S], as many as were drawn for, "
+                f"got {list(images.shape)}"
+            )
+        moved = {
+            name: values.to(images.device, non_blocking=True) for name, values in vars(draw).items()
+        }
         images = resized_crop(images, moved.pop("box"))
         images = torch.where(moved.pop("flip"), images.flip(3), images)
         mean, std = (constant(values, images).view(1, 3, 1, 1) for values in (self.mean, self.std))
@@ -78,19 +96,24 @@ class Photographic:
 
 
 def constant(values: Sequence[float], like: Tensor) -> Tensor:
-    """`values` in the type and on the device of `like`, made there: a copy from the host could not be part of a CUDA graph."""
+    """`values` in the type and on the device of `like`, made there: a copy from the host could not
+    be part of a CUDA graph.
+    """
     return torch.stack([like.new_full((), value) for value in values])
 
 
 def boxes(shape: Tensor, place: Tensor, size: int) -> Tensor:
-    """Boxes of half of the image or more, whose sides have a ratio of at most 4/3, as torchvision's RandomResizedCrop draws them.
+    """Boxes of half of the image or more, whose sides have a ratio of at most 4/3, as torchvision's
+    RandomResizedCrop draws them.
 
-    shape: uniform in 0..1 [2, n, TRIES], area and ratio of each try; place: uniform in 0..1 [2, n]. Returns int64 [n, 4]: top,
-    left, height, width of the first try that fits into an image of side `size`, or the whole image if none does.
+    shape: uniform in 0..1 [2, n, TRIES], area and ratio of each try; place: uniform in 0..1 [2, n].
+    Returns int64 [n, 4]: top, left, height, width of the first try that fits into an image of side
+    `size`, or the whole image if none does.
     """
     area = size**2 * (LEAST_AREA + (1 - LEAST_AREA) * shape[0])
     ratio = ((2 * shape[1] - 1) * math.log(MOST_RATIO)).exp()  # as often wide as high
-    sides = torch.stack(((area / ratio).sqrt(), (area * ratio).sqrt())).round()  # [2, n, TRIES]: heights, widths
+    # [2, n, TRIES]: heights, widths
+    sides = torch.stack(((area / ratio).sqrt(), (area * ratio).sqrt())).round()
     fits = (sides <= size).all(0)
     first = fits.int().argmax(1).expand(2, -1).unsqueeze(-1)
     sides = torch.where(fits.any(1), sides.gather(2, first).squeeze(-1), size)
@@ -99,25 +122,35 @@ def boxes(shape: Tensor, place: Tensor, size: int) -> Tensor:
 
 
 def resized_crop(images: Tensor, box: Tensor) -> Tensor:
-    """The part of each image [N, C, S, S] in its box (int64 [N, 4]: top, left, height, width), enlarged to S × S bilinearly."""
+    """The part of each image [N, C, S, S] in its box (int64 [N, 4]: top, left, height, width),
+    enlarged to S × S bilinearly.
+    """
     size = images.shape[-1]
     span = torch.arange(size, device=images.device) + 0.5
-    rows, columns = (_positions(span, start, side) for start, side in zip(box[:, :2].T, box[:, 2:].T))
+    rows, columns = (
+        _positions(span, start, side) for start, side in zip(box[:, :2].T, box[:, 2:].T)
+    )
     grid = torch.stack(torch.broadcast_tensors(columns.unsqueeze(1), rows.unsqueeze(2)), -1)
     grid = grid * (2 / max(size - 1, 1)) - 1
     return F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=True)
 
 
 def _positions(span: Tensor, start: Tensor, side: Tensor) -> Tensor:
-    """Where the pixels of an enlarged part lie in the image, float [N, S]; its edge repeats, what lies beyond it does not come in."""
+    """Where the pixels of an enlarged part lie in the image, float [N, S]; its edge repeats, what
+    lies beyond it does not come in.
+    """
     start, side = start.view(-1, 1), side.view(-1, 1)
     return start + (span * side / len(span) - 0.5).clamp(min=0).minimum(side - 1)
 
 
-def coloured(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, light: Tensor) -> Tensor:
-    """Images [N, 3, S, S] in 0..1 with saturation about the luminance, contrast about its mean, brightness, and light.
+def coloured(
+    images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, light: Tensor
+) -> Tensor:
+    """Images [N, 3, S, S] in 0..1 with saturation about the luminance, contrast about its mean,
+    brightness, and light.
 
-    The published code jitters in a random order; without clipping the three commute, so that the order need not be drawn.
+    The published code jitters in a random order; without clipping the three commute, so that the
+    order need not be drawn.
     """
     grey = (images * constant(GREY, images).view(1, 3, 1, 1)).sum(1, keepdim=True)
     mean = grey.mean((2, 3), keepdim=True)

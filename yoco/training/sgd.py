@@ -11,12 +11,19 @@ from yoco.utils.device import is_gpu
 class MomentumSGD:
     """Steps as `torch.optim.SGD(..., foreach=True)` takes them, to the bit.
 
-    That class imports torch._dynamo when it is made, which takes 1.2 s of CPU in each process that trains. parameters: those
-    that are trained, in order; lr: may be set before any step; momenta: one per parameter, in the same order, 0 at the start.
-    On a GPU the learning rate is a tensor there, which a CUDA graph of the step reads anew.
+    That class imports torch._dynamo when it is made, which takes 1.2 s of CPU in each process that
+    trains. parameters: those that are trained, in order; lr: may be set before any step; momenta:
+    one per parameter, in the same order, 0 at the start. On a GPU the learning rate is a tensor
+    there, which a CUDA graph of the step reads anew.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
         self.parameters = list(parameters)
         gpu = next((p.device for p in self.parameters if is_gpu(p.device)), None)
         self._lr = lr if gpu is None else torch.full((), lr, device=gpu)
@@ -43,12 +50,16 @@ class MomentumSGD:
     @torch.no_grad()
     def step(self) -> None:
         """Move each parameter that has a gradient."""
-        moved = [(p, p.grad, m) for p, m in zip(self.parameters, self.momenta) if p.grad is not None]
+        moved = [
+            (p, p.grad, m) for p, m in zip(self.parameters, self.momenta) if p.grad is not None
+        ]
         if not moved:
             return
         parameters, gradients, momenta = map(list, zip(*moved))
         torch._foreach_mul_(momenta, self.momentum)
-        torch._foreach_add_(momenta, torch._foreach_add(gradients, parameters, alpha=self.weight_decay))
+        torch._foreach_add_(
+            momenta, torch._foreach_add(gradients, parameters, alpha=self.weight_decay)
+        )
         if isinstance(self._lr, Tensor):
             torch._foreach_sub_(parameters, torch._foreach_mul(momenta, self._lr))
         else:

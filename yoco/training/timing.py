@@ -1,4 +1,6 @@
-"""How long planned work takes on the machine at hand, said before it begins: from its speed, measured in a second or two."""
+"""How long planned work takes on the machine at hand, said before it begins: from its speed,
+measured in a second or two.
+"""
 
 import functools
 import time
@@ -13,24 +15,32 @@ from yoco.training import network as training
 from yoco.utils import device, seeds
 
 WORTH_SAYING = 30.0  # seconds: work that takes less starts without a word
-LEAST_PIXELS = 1_000_000  # that go through a network in training; fewer take less than that on any machine
+# that go through a network in training; fewer take less than that on any machine
+LEAST_PIXELS = 1_000_000
 PATIENCE = 1.0  # seconds of measuring
-BATCH_PIXELS = 64 * 64**2  # of a measured batch, so that a step of large images on a slow processor takes a second at most
+# of a measured batch, so that a step of large images on a slow processor takes a second at most
+BATCH_PIXELS = 64 * 64**2
 
 
 class Unit(Protocol):
-    """One piece of work of many equal ones, hashable. pixels: what it costs, to an order of magnitude."""
+    """One piece of work of many equal ones, hashable. pixels: what it costs, to an order of
+    magnitude.
+    """
 
     @property
     def pixels(self) -> int: ...
 
     def per_second(self, threads: int, patience: float) -> float:
-        """How many are done in a second by a process of so many threads, measured for about `patience` seconds; 0: once."""
+        """How many are done in a second by a process of so many threads, measured for about
+        `patience` seconds; 0: once.
+        """
 
 
 @dataclass(frozen=True)
 class Network:
-    """An image that a network trains on: all that its speed depends on. precision: "float32" or "bfloat16"."""
+    """An image that a network trains on: all that its speed depends on. precision: "float32" or
+    "bfloat16".
+    """
 
     model: str
     width: int | None
@@ -41,9 +51,26 @@ class Network:
     device: torch.device
 
     @classmethod
-    def of(cls, protocol: training.Protocol, channels: int, classes: int, size: int, where: torch.device) -> "Network":
-        """The network that `protocol` trains on images [N, channels, size, size] of so many classes."""
-        return cls(protocol.model, protocol.width, channels, classes, size, device.choose_precision(protocol.precision, where), where)
+    def of(
+        cls,
+        protocol: training.Protocol,
+        channels: int,
+        classes: int,
+        size: int,
+        where: torch.device,
+    ) -> "Network":
+        """The network that `protocol` trains on images [N, channels, size, size] of so many
+        classes.
+        """
+        return cls(
+            protocol.model,
+            protocol.width,
+            channels,
+            classes,
+            size,
+            device.choose_precision(protocol.precision, where),
+            where,
+        )
 
     @property
     def pixels(self) -> int:
@@ -59,7 +86,8 @@ Work = TypeVar("Work", bound=Unit)
 
 @functools.cache
 def images_per_second(network: Network, threads: int, patience: float) -> float:
-    """Images per second of eager training steps on random images, augmentation included; no random state is touched.
+    """Images per second of eager training steps on random images, augmentation included; no random
+    state is touched.
 
     Args:
         network: what is trained.
@@ -69,9 +97,18 @@ def images_per_second(network: Network, threads: int, patience: float) -> float:
     n, source, before = network, seeds.generator(0), torch.get_num_threads()
     batch = max(1, min(64, BATCH_PIXELS // n.size**2))
     images = torch.rand(batch, n.channels, n.size, n.size, generator=source).to(n.device)
-    model = models.build_seeded(0, n.model, n.channels, n.classes, n.size, width=n.width).to(n.device)
-    step, labels = training.Step(model, training.Optimiser().build(model), n.precision), torch.zeros(batch, dtype=torch.long, device=n.device)
-    options: dict[str, Any] = {"classes": n.classes, "augmentation": augment.Augmentation(augment.EVALUATION), "batch_size": batch}
+    model = models.build_seeded(0, n.model, n.channels, n.classes, n.size, width=n.width).to(
+        n.device
+    )
+    step, labels = (
+        training.Step(model, training.Optimiser().build(model), n.precision),
+        torch.zeros(batch, dtype=torch.long, device=n.device),
+    )
+    options: dict[str, Any] = {
+        "classes": n.classes,
+        "augmentation": augment.Augmentation(augment.EVALUATION),
+        "batch_size": batch,
+    }
     torch.set_num_threads(threads)
     try:
         training.epoch(step, images, labels, source, **options)  # a first step takes longer
@@ -90,10 +127,12 @@ def _measured(unit: Unit, threads: int, patience: float) -> float:
 
 
 def seconds(work: Mapping[Work, int], jobs: int = 1, speed: Speed = _measured) -> float:
-    """Seconds that work takes on this machine, `jobs` pieces at a time; a crude bound if that is below `WORTH_SAYING`.
+    """Seconds that work takes on this machine, `jobs` pieces at a time; a crude bound if that is
+    below `WORTH_SAYING`.
 
     Args:
-        work: how many of each unit: images that go through a network, all epochs of all trainings together.
+        work: how many of each unit: images that go through a network, all epochs of all trainings
+            together.
         jobs: pieces at once, each in a process of one thread; a single one has all threads.
         speed: measures units per second; as `Unit.per_second`.
     """
@@ -101,24 +140,42 @@ def seconds(work: Mapping[Work, int], jobs: int = 1, speed: Speed = _measured) -
         return 0.0
     threads, total = torch.get_num_threads() if jobs == 1 else 1, 0.0
     for patience in (0.0, PATIENCE):  # a single step tells whether measuring is worth its time
-        total = sum(count / speed(unit, threads, patience) for unit, count in work.items() if count) / jobs
+        total = (
+            sum(count / speed(unit, threads, patience) for unit, count in work.items() if count)
+            / jobs
+        )
         if total < WORTH_SAYING:
             break
     return total
 
 
-def say(work: Mapping[Work, int], jobs: int = 1, budget: float | None = None, speed: Speed = _measured) -> None:
-    """Print how long `work` will take, see `seconds`, if it is long. budget: seconds after which it is stopped."""
+def say(
+    work: Mapping[Work, int], jobs: int = 1, budget: float | None = None, speed: Speed = _measured
+) -> None:
+    """Print how long `work` will take, see `seconds`, if it is long. budget: seconds after which it
+    is stopped.
+    """
     if budget is not None and budget < WORTH_SAYING:
         return
     announce(seconds(work, jobs, speed), jobs, budget)
 
 
 def announce(taken: float, jobs: int = 1, budget: float | None = None) -> None:
-    """Print that work takes so many seconds, if it is long. budget: seconds after which it is stopped."""
+    """Print that work takes so many seconds, if it is long. budget: seconds after which it is
+    stopped.
+    """
     if taken >= WORTH_SAYING:
-        stops = f"; this call stops after {spelt(budget)}" if budget is not None and budget < taken else ""
-        print(f"about {spelt(taken)} on this machine" + (f" ({jobs} at a time)" if jobs > 1 else "") + stops, flush=True)
+        stops = (
+            f"; this call stops after {spelt(budget)}"
+            if budget is not None and budget < taken
+            else ""
+        )
+        print(
+            f"about {spelt(taken)} on this machine"
+            + (f" ({jobs} at a time)" if jobs > 1 else "")
+            + stops,
+            flush=True,
+        )
 
 
 def spelt(taken: float) -> str:

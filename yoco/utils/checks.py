@@ -1,4 +1,6 @@
-"""Checks of arguments at the public edge: each error names the argument, what came and what is allowed."""
+"""Checks of arguments at the public edge: each error names the argument, what came and what is
+allowed.
+"""
 
 import math
 import os
@@ -29,16 +31,21 @@ def shown(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters and others that cannot be shown escaped, so that it changes no terminal and no line."""
+    """`text` with control characters and others that cannot be shown escaped, so that it changes no
+    terminal and no line.
+    """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
-    """`value` if it is one of `allowed`, else an error that lists them: TypeError if it is no string, else ValueError,
-    which suggests the nearest."""
+    """`value` if it is one of `allowed`, else an error that lists them: TypeError if it is no
+    string, else ValueError, which suggests the nearest.
+    """
     allowed = list(allowed)
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, got {shown(value)}; allowed: {', '.join(allowed)}")
+        raise TypeError(
+            f"{name} must be a string, got {shown(value)}; allowed: {', '.join(allowed)}"
+        )
     if value in allowed:
         return value
     near = get_close_matches(value[:200], allowed, n=1)
@@ -47,18 +54,24 @@ def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
 
 
 def whole(name: str, value: object, low: int, high: int | None = None) -> int:
-    """`value` as an int in low..high; TypeError for another type, ValueError out of range. numpy's integers are whole numbers."""
+    """`value` as an int in low..high; TypeError for another type, ValueError out of range. numpy's
+    integers are whole numbers.
+    """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {shown(value)}")
     value = int(value)
     if value < low or (high is not None and value > high):
         allowed = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise ValueError(f"{name} must be {allowed}, got {shown(value).removesuffix(' of type int')}")
+        raise ValueError(
+            f"{name} must be {allowed}, got {shown(value).removesuffix(' of type int')}"
+        )
     return value
 
 
 def real(name: str, value: object, low: float, high: float = math.inf) -> float:
-    """`value` as a finite float in low..high; TypeError for another type, ValueError out of range, at NaN and at infinity."""
+    """`value` as a finite float in low..high; TypeError for another type, ValueError out of range,
+    at NaN and at infinity.
+    """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
@@ -96,7 +109,9 @@ def instance(name: str, value: object, kind: type[Kind]) -> Kind:
 
 
 def path(name: str, value: object) -> Path:
-    """`value` as a path, ~ filled in; TypeError for another type, ValueError at a null character, or a home that is not known."""
+    """`value` as a path, ~ filled in; TypeError for another type, ValueError at a null character,
+    or a home that is not known.
+    """
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name} must be a path, got {shown(value)}")
     if "\0" in os.fsdecode(value):
@@ -104,11 +119,15 @@ def path(name: str, value: object) -> Path:
     try:
         return Path(value).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{name}={str(value)!r} starts in a home that is not known: {error}") from error
+        raise ValueError(
+            f"{name}={str(value)!r} starts in a home that is not known: {error}"
+        ) from error
 
 
 def sequence(name: str, values: object) -> list[Any]:
-    """`values` as a list of at least one; TypeError if it is no sequence (text is none), ValueError if it is empty."""
+    """`values` as a list of at least one; TypeError if it is no sequence (text is none), ValueError
+    if it is empty.
+    """
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a sequence, got {shown(values)}")
     listed = list(values)
@@ -143,21 +162,34 @@ def per_channel(name: str, values: object, channels: int, low: float) -> tuple[f
 
 
 def statistics(mean: object, std: object, channels: int) -> dict[str, tuple[float, ...]]:
-    """mean (0..1) and std (above 0, at most 1) as tuples of floats, one a channel, by name. Raises TypeError or ValueError."""
-    return {"mean": per_channel("mean", mean, channels, 0), "std": per_channel("std", std, channels, LEAST_STD)}
+    """Mean (0..1) and std (above 0, at most 1) as tuples of floats, one a channel, by name.
+
+    Raises TypeError or ValueError.
+    """
+    return {
+        "mean": per_channel("mean", mean, channels, 0),
+        "std": per_channel("std", std, channels, LEAST_STD),
+    }
 
 
 def tensor(name: str, values: object, what: str) -> Tensor:
-    """`values` if it is a dense tensor that holds numbers; TypeError if it is no tensor, ValueError if sparse or "meta"."""
+    """`values` if it is a dense tensor that holds numbers; TypeError if it is no tensor, ValueError
+    if sparse or "meta".
+    """
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a tensor {what}, got {type(values).__name__}")
     if values.device.type == "meta" or values.layout != torch.strided:
-        raise ValueError(f"{name} must be dense, on a device that holds its values, got {values.layout} on {values.device}")
+        raise ValueError(
+            f"{name} must be dense, on a device that holds its values, got {values.layout} on "
+            f"{values.device}"
+        )
     return values
 
 
 def floats(name: str, values: object, *dimensions: str) -> Tensor:
-    """`values` if it is a floating point tensor with these dimensions ("E", "N", "K"), none of them 0. Its values are not read."""
+    """`values` if it is a floating point tensor with these dimensions ("E", "N", "K"), none of them
+    0. Its values are not read.
+    """
     what = f"[{', '.join(dimensions)}]"
     found = tensor(name, values, what)
     if found.dtype not in FLOATS:
@@ -168,7 +200,9 @@ def floats(name: str, values: object, *dimensions: str) -> Tensor:
 
 
 def wide(values: Tensor) -> Tensor:
-    """Half precision as float32, which torch computes all in and sums do not overflow; other floats as they are."""
+    """Half precision as float32, which torch computes all in and sums do not overflow; other floats
+    as they are.
+    """
     return values.float() if values.dtype.itemsize < 4 else values
 
 
@@ -181,16 +215,24 @@ def finite(name: str, values: Tensor) -> Tensor:
 
 
 def square(name: str, values: object) -> Tensor:
-    """`values` if it is a batch of square images [N, C, S, S], none of them 0, of any type. Its values are not read."""
+    """`values` if it is a batch of square images [N, C, S, S], none of them 0, of any type.
+
+    Its values are not read.
+    """
     found = tensor(name, values, "[N, C, S, S]")
     shape = found.shape
     if len(shape) != 4 or shape[2] != shape[3] or 0 in shape:
-        raise ValueError(f"{name} must be square images [N, C, S, S], none of them 0, got {list(shape)}")
+        raise ValueError(
+            f"{name} must be square images [N, C, S, S], none of them 0, got {list(shape)}"
+        )
     return found
 
 
 def float_images(name: str, values: object) -> Tensor:
-    """`values` if it is a batch of square images [N, C, S, S] in floating point. Its values are not read."""
+    """`values` if it is a batch of square images [N, C, S, S] in floating point.
+
+    Its values are not read.
+    """
     return floats(name, square(name, values), "N", "C", "S", "S")
 
 
@@ -211,21 +253,33 @@ def images(name: str, values: object) -> Tensor:
 def labels(name: str, values: object, count: int, classes: int | None = None) -> Tensor:
     """`values` if it is int64 [count] with every label in 0..classes-1 (None: any)."""
     if not isinstance(values, Tensor) or values.dtype != torch.int64:
-        raise TypeError(f"{name} must be an int64 tensor, got {getattr(values, 'dtype', type(values).__name__)}")
+        raise TypeError(
+            f"{name} must be an int64 tensor, got {getattr(values, 'dtype', type(values).__name__)}"
+        )
     if list(tensor(name, values, "[N]").shape) != [count]:
-        raise ValueError(f"{name} must have shape [{count}], one label an image, got {list(values.shape)}")
+        raise ValueError(
+            f"{name} must have shape [{count}], one label an image, got {list(values.shape)}"
+        )
     if classes is not None and count and (values.min() < 0 or values.max() >= classes):
         raise ValueError(f"{name} must lie in 0..{classes - 1}, got {values.min()}..{values.max()}")
     return values
 
 
 def targets(name: str, values: object, count: int, classes: int) -> Tensor:
-    """`values` if they are labels (see `labels`) or soft targets: float [count, classes], rows non-negative with sum 1."""
+    """`values` if they are labels (see `labels`) or soft targets: float [count, classes], rows
+    non-negative with sum 1.
+    """
     if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim != 2:
         return labels(name, values, count, classes)
     if list(finite(name, floats(name, values, "N", "K")).shape) != [count, classes]:
-        raise ValueError(f"{name} must have shape [{count}] or [{count}, {classes}], one row per image, got {list(values.shape)}")
+        raise ValueError(
+            f"{name} must have shape [{count}] or [{count}, {classes}], one row per image, got "
+            f"{list(values.shape)}"
+        )
     if values.min() < 0 or (values.sum(1) - 1).abs().max() > 1e-3:
         low, worst = values.min().item(), (values.sum(1) - 1).abs().max().item()
-        raise ValueError(f"{name} must be soft targets, rows non-negative with sum 1; the lowest is {low:.3g}, a sum is off by {worst:.3g}")
+        raise ValueError(
+            f"{name} must be soft targets, rows non-negative with sum 1; the lowest is {low:.3g}, "
+            f"a sum is off by {worst:.3g}"
+        )
     return values

@@ -1,4 +1,6 @@
-"""What a network is like that the package does not know: found by building it once and showing it two images."""
+"""What a network is like that the package does not know: found by building it once and showing it
+two images.
+"""
 
 import functools
 import hashlib
@@ -16,8 +18,9 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Examined(NamedTuple):
-    """weights: digest of the names and shapes of its weights; head: its last linear layer, by name, if its output is the network's;
-    batch_norm: one with running statistics, by name."""
+    """weights: digest of the names and shapes of its weights; head: its last linear layer, by name,
+    if its output is the network's; batch_norm: one with running statistics, by name.
+    """
 
     weights: str
     head: str | None
@@ -26,12 +29,14 @@ class Examined(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def examined(name: str, factory: Factory, channels: int, classes: int, size: int) -> Examined:
-    """Build a network and show it two images, as it is in training; torch's global generator stays as it was.
+    """Build a network and show it two images, as it is in training; torch's global generator stays
+    as it was.
 
     Args:
         name: of the network, for errors.
         factory: (channels, classes, size) -> nn.Module.
-        channels, classes, size: of the images [N, channels, size, size], and of the logits [N, classes].
+        channels, classes, size: of the images [N, channels, size, size], and of the logits [N,
+            classes].
 
     Raises:
         ValueError: if it cannot be built so, or does not take such images.
@@ -39,7 +44,9 @@ def examined(name: str, factory: Factory, channels: int, classes: int, size: int
     """
     told = f"{channels}x{size}x{size} images of {classes} classes"
     with seeds.torch_seeded(0):
-        network = _tried(f"model={name!r} cannot be built for {told}", lambda: factory(channels, classes, size))
+        network = _tried(
+            f"model={name!r} cannot be built for {told}", lambda: factory(channels, classes, size)
+        )
         if not isinstance(network, nn.Module):
             raise TypeError(f"model={name!r} must give an nn.Module, got {checks.shown(network)}")
         if not any(parameter.requires_grad for parameter in network.parameters()):
@@ -47,15 +54,27 @@ def examined(name: str, factory: Factory, channels: int, classes: int, size: int
         seen: list[tuple[str, Tensor]] = []  # linear layers and their inputs, as they are called
         for layer, module in network.named_modules():
             if isinstance(module, nn.Linear):
-                module.register_forward_pre_hook(lambda _, inputs, layer=layer: seen.append((layer, inputs[0])))
+                module.register_forward_pre_hook(
+                    lambda _, inputs, layer=layer: seen.append((layer, inputs[0]))
+                )
         images = torch.rand(2, channels, size, size)
         logits = _tried(f"model={name!r} does not take {told}", lambda: network(images))
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):
         got = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise TypeError(f"model={name!r} must give logits of shape [N, {classes}], got {got} for two images")
+        raise TypeError(
+            f"model={name!r} must give logits of shape [N, {classes}], got {got} for two images"
+        )
     shapes = [(key, list(tensor.shape)) for key, tensor in network.state_dict().items()]
-    norms = [key for key, module in network.named_modules() if isinstance(module, BATCH_NORMS) and module.running_mean is not None]
-    return Examined(hashlib.sha256(repr(shapes).encode()).hexdigest()[:16], _head(network, seen, logits), next(iter(norms), None))
+    norms = [
+        key
+        for key, module in network.named_modules()
+        if isinstance(module, BATCH_NORMS) and module.running_mean is not None
+    ]
+    return Examined(
+        hashlib.sha256(repr(shapes).encode()).hexdigest()[:16],
+        _head(network, seen, logits),
+        next(iter(norms), None),
+    )
 
 
 def _tried(told: str, function: Callable[[], Any]) -> Any:
@@ -71,23 +90,30 @@ def _head(network: nn.Module, seen: list[tuple[str, Tensor]], logits: Tensor) ->
     if not seen or features.ndim != 2:
         return None
     again = network.get_submodule(layer)(features)
-    return layer if again.shape == logits.shape and torch.allclose(again, logits, atol=1e-5) else None
+    return (
+        layer if again.shape == logits.shape and torch.allclose(again, logits, atol=1e-5) else None
+    )
 
 
 class Features(nn.Module):
-    """The features [N, D] of a network as a module: what its method `features` gives, or else the input of its layer `head`."""
+    """The features [N, D] of a network as a module: what its method `features` gives, or else the
+    input of its layer `head`.
+    """
 
     def __init__(self, network: nn.Module, head: str) -> None:
         super().__init__()
         self.network, self.head = network, head
-        self.hooked = not inspect.ismethod(getattr(network, "features", None))  # torchvision has modules of that name
+        # torchvision has modules of that name
+        self.hooked = not inspect.ismethod(getattr(network, "features", None))
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.hooked:
             features: Any = self.network.features
             return features(images)
         taken: list[Tensor] = []
-        handle = self.network.get_submodule(self.head).register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+        handle = self.network.get_submodule(self.head).register_forward_pre_hook(
+            lambda _, inputs: taken.append(inputs[0])
+        )
         try:
             self.network(images)
         finally:

@@ -1,4 +1,6 @@
-"""CUDA graphs: a function is recorded once for each shape of its inputs and then replayed, instead of launching kernel after kernel."""
+"""CUDA graphs: a function is recorded once for each shape of its inputs and then replayed, instead
+of launching kernel after kernel.
+"""
 
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -10,26 +12,33 @@ from torch.utils import _pytree as pytree
 
 from yoco.utils.device import is_gpu
 
-WARM_UP = 3  # calls before the recording: libraries allocate and choose their kernels in the first ones
+# calls before the recording: libraries allocate and choose their kernels in the first ones
+WARM_UP = 3
 Input = Tensor | float
 
 
 def captured(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
     """Return `function`, recorded as CUDA graphs if `device` is a GPU; elsewhere `function` itself.
 
-    The first calls run as they are, the next is recorded, and all later ones replay the recording, one graph for each
-    combination of the inputs' shapes and the options. `YOCO_GRAPHS=0` switches this off.
+    The first calls run as they are, the next is recorded, and all later ones replay the recording,
+    one graph for each combination of the inputs' shapes and the options. `YOCO_GRAPHS=0` switches
+    this off.
 
     Args:
-        function: takes tensors and numbers by position and hashable options by name, and returns tensors (or a tuple of them).
-            It must read no value on the host and draw only from generators that are among the options. Tensors that it
-            changes or reads beside its inputs must stay where they are in memory. A number reaches it as a scalar tensor.
+        function: takes tensors and numbers by position and hashable options by name, and returns
+            tensors (or a tuple of them). It must read no value on the host and draw only from
+            generators that are among the options. Tensors that it changes or reads beside its
+            inputs must stay where they are in memory. A number reaches it as a scalar tensor.
         device: of all of these tensors.
 
     Returns:
         A function of the same arguments, whose results belong to the caller.
     """
-    if not is_gpu(device) or not torch.cuda.is_available() or os.environ.get("YOCO_GRAPHS", "1") == "0":
+    if (
+        not is_gpu(device)
+        or not torch.cuda.is_available()
+        or os.environ.get("YOCO_GRAPHS", "1") == "0"
+    ):
         return function
     return _Captured(function, device)
 
@@ -55,27 +64,38 @@ def _signature(value: Input) -> Hashable:
 
 
 class _Recording:
-    """A function with inputs of one signature: warmed up, then recorded in a graph that reads them from its own memory."""
+    """A function with inputs of one signature: warmed up, then recorded in a graph that reads them
+    from its own memory.
+    """
 
-    def __init__(self, owner: _Captured, inputs: Sequence[Input], options: Mapping[str, Hashable]) -> None:
+    def __init__(
+        self, owner: _Captured, inputs: Sequence[Input], options: Mapping[str, Hashable]
+    ) -> None:
         self.function, self.stream, self.options = owner.function, owner.stream, options
-        self.inputs = [torch.empty_like(i) if isinstance(i, Tensor) else torch.empty((), device=owner.device) for i in inputs]
+        self.inputs = [
+            torch.empty_like(i) if isinstance(i, Tensor) else torch.empty((), device=owner.device)
+            for i in inputs
+        ]
         self.calls = 0
         self.graph: Any = None  # a CUDAGraph from the first replay on
 
     def __call__(self, inputs: Sequence[Input]) -> Any:
         for own, given in zip(self.inputs, inputs):
-            own.copy_(given) if isinstance(given, Tensor) else own.fill_(given)  # neither waits for the device
+            # neither waits for the device
+            own.copy_(given) if isinstance(given, Tensor) else own.fill_(given)
         self.calls += 1
         if self.calls <= WARM_UP:
             return self._warm_up()
         if self.graph is None:
             self._record()
         self.graph.replay()
-        return pytree.tree_map_only(Tensor, Tensor.clone, self.outputs)  # the next replay overwrites these
+        # the next replay overwrites these
+        return pytree.tree_map_only(Tensor, Tensor.clone, self.outputs)
 
     def _warm_up(self) -> Any:
-        """Run the function on the stream of the recording; each stream waits for what the other has been given so far."""
+        """Run the function on the stream of the recording; each stream waits for what the other has
+        been given so far.
+        """
         current = torch.cuda.current_stream()
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
@@ -85,12 +105,17 @@ class _Recording:
 
     def _record(self) -> None:
         graph = torch.cuda.CUDAGraph()
-        for generator in (option for option in self.options.values() if isinstance(option, Generator)):
+        for generator in (
+            option for option in self.options.values() if isinstance(option, Generator)
+        ):
             graph.register_generator_state(generator)
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.outputs = self.function(*self.inputs, **self.options)
         except RuntimeError as error:
-            error.add_note("this function could not be recorded as a CUDA graph; YOCO_GRAPHS=0 in the environment runs without graphs")
+            error.add_note(
+                "this function could not be recorded as a CUDA graph; YOCO_GRAPHS=0 in the "
+                "environment runs without graphs"
+            )
             raise
         self.graph = graph

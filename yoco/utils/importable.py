@@ -1,4 +1,6 @@
-"""Python objects by their importable path, "package.module:name": the user's own, in every process alike."""
+"""Python objects by their importable path, "package.module:name": the user's own, in every process
+alike.
+"""
 
 import functools
 import importlib
@@ -18,13 +20,16 @@ def find(argument: str, path: str) -> Any:
         path: "package.module:name", where name may have dots.
 
     Raises:
-        ValueError: if the path has another form, its module cannot be imported, or has no such name.
+        ValueError: if the path has another form, its module cannot be imported, or has no such
+            name.
     """
     if not SHAPE.fullmatch(path):
         raise ValueError(f"{argument}={path!r} must have the form 'package.module:name'")
     module, _, name = path.partition(":")
     if module == "__main__":
-        raise ValueError(f"{argument}={path!r}: other processes cannot import __main__; move it into a module")
+        raise ValueError(
+            f"{argument}={path!r}: other processes cannot import __main__; move it into a module"
+        )
     if not {"", os.getcwd()} & set(sys.path):  # the script `yoco` does not look there
         sys.path.append(os.getcwd())
     try:
@@ -32,11 +37,15 @@ def find(argument: str, path: str) -> Any:
     except AttributeError as error:
         raise ValueError(f"{argument}={path!r}: {error}") from error
     except Exception as error:  # whatever the module does when it is imported
-        raise ValueError(f"{argument}={path!r}: {module} cannot be imported ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"{argument}={path!r}: {module} cannot be imported ({type(error).__name__}: {error})"
+        ) from error
 
 
 def path_of(thing: Any) -> tuple[str, bool]:
-    """The path of a function or class, and whether other processes can import it: a lambda, or what a notebook defines, they cannot."""
+    """The path of a function or class, and whether other processes can import it: a lambda, or what
+    a notebook defines, they cannot.
+    """
     path = f"{thing.__module__}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
     try:
         return path, find("path", path) is thing

@@ -1,4 +1,5 @@
-"""Libraries that take long to import, as modules that are imported when they are first used: `from yoco.utils.lazy import pd`.
+"""Libraries that take long to import, as modules that are imported when they are first used: `from
+yoco.utils.lazy import pd`.
 
 A file that names them in annotations needs `from __future__ import annotations`.
 """

@@ -1,4 +1,6 @@
-"""One run at a time on one file: a lock that names who holds it, and that a killed process lets go."""
+"""One run at a time on one file: a lock that names who holds it, and that a killed process lets
+go.
+"""
 
 import contextlib
 import os
@@ -16,12 +18,13 @@ from yoco.utils import tensor_files
 
 @contextlib.contextmanager
 def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
-    """Inside, no other process or thread holds the lock on `path`, which need not exist; its leftover temporary files are
-    removed. None is work that is kept nowhere, and locks nothing.
+    """Inside, no other process or thread holds the lock on `path`, which need not exist; its
+    leftover temporary files are removed. None is work that is kept nowhere, and locks nothing.
 
-    The operating system lets the lock go when its process ends, however it ends. wait: for whoever holds it, with a
-    warning that names them. Raises BlockingIOError at once where somebody else holds it and it is not to be waited for,
-    naming them; OSError if the folder cannot be made or written to.
+    The operating system lets the lock go when its process ends, however it ends. wait: for whoever
+    holds it, with a warning that names them. Raises BlockingIOError at once where somebody else
+    holds it and it is not to be waited for, naming them; OSError if the folder cannot be made or
+    written to.
     """
     if path is None:
         yield
@@ -34,7 +37,10 @@ def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _acquire(lock, path, _said(holder) if wait else None)
     except Timeout:
-        raise BlockingIOError(f"{path} is being worked on by {_said(holder)}: wait for it, stop it, or choose another folder") from None
+        raise BlockingIOError(
+            f"{path} is being worked on by {_said(holder)}: wait for it, stop it, or choose "
+            "another folder"
+        ) from None
     except OSError as error:
         raise type(error)(error.errno, f"cannot write {path}: {error.strerror}") from error
     try:
@@ -45,7 +51,8 @@ def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # a folder that is gone has no holder either
             holder.unlink(missing_ok=True)
-            place.unlink(missing_ok=True)  # while it is held: whoever waits for it sees that, and makes another
+            # while it is held: whoever waits for it sees that, and makes another
+            place.unlink(missing_ok=True)
         lock.release()
 
 
@@ -62,7 +69,10 @@ def _acquire(lock: FileLock, path: Path, holder: str | None) -> None:
 
 def _self() -> str:
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S} ({command})"
+    return (
+        f"process {os.getpid()} on {socket.gethostname()} since "
+        f"{datetime.now():%Y-%m-%d %H:%M:%S} ({command})"
+    )
 
 
 def _said(holder: Path) -> str:

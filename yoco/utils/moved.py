@@ -1,4 +1,6 @@
-"""Import paths of version 0.1 that moved: they answer for one version more, as the very modules that have taken their place."""
+"""Import paths of version 0.1 that moved: they answer for one version more, as the very modules
+that have taken their place.
+"""
 
 import importlib
 import sys
@@ -37,7 +39,9 @@ KEPT = {"yoco.study"}  # short names that stay (design §4)
 class Finder(MetaPathFinder, Loader):
     """Finds what no other finder does: `import yoco.tables` gives `yoco.experiments.tables`."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """A spec for an old path, loaded by `exec_module`."""
         return ModuleSpec(name, self) if name in MODULES else None
 
@@ -61,4 +65,8 @@ def attribute(old: str) -> ModuleType:
 
 def _warn(old: str, stacklevel: int = 3) -> None:
     if old not in KEPT:
-        warnings.warn(f"{old} is {MODULES[old]} now; the old path goes with the next version", DeprecationWarning, stacklevel)
+        warnings.warn(
+            f"{old} is {MODULES[old]} now; the old path goes with the next version",
+            DeprecationWarning,
+            stacklevel,
+        )

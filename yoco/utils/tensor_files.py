@@ -1,4 +1,6 @@
-"""Files that are whole or absent: a temporary file, then a rename; tensors in safetensors with a JSON header and checksums."""
+"""Files that are whole or absent: a temporary file, then a rename; tensors in safetensors with a
+JSON header and checksums.
+"""
 
 import contextlib
 import hashlib
@@ -18,10 +20,14 @@ FORMAT_VERSION = 2
 UNSUMMED = "1"  # the version before checksums: still read, every other check made
 
 
-def write_whole(path: str | Path, write: Callable[[Path], object], *, make_folder: bool = True) -> Path:
-    """Have `write` fill a temporary file beside `path`, then rename it; missing folders are made unless make_folder is False.
+def write_whole(
+    path: str | Path, write: Callable[[Path], object], *, make_folder: bool = True
+) -> Path:
+    """Have `write` fill a temporary file beside `path`, then rename it; missing folders are made
+    unless make_folder is False.
 
-    Raises OSError that names `path` where there is no room, no permission or no folder; what was at `path` before stays.
+    Raises OSError that names `path` where there is no room, no permission or no folder; what was at
+    `path` before stays.
     """
     path = Path(path)
     try:
@@ -38,16 +44,21 @@ def write_whole(path: str | Path, write: Callable[[Path], object], *, make_folde
         part.chmod(0o666 & ~_umask())
         part.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise OSError(f"cannot write {path}: {error}; what was there before is untouched") from error
+        raise OSError(
+            f"cannot write {path}: {error}; what was there before is untouched"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # the file is in its place; some file systems flush no folders
+    # the file is in its place; some file systems flush no folders
+    with contextlib.suppress(OSError):
         _flush(path.parent)
     return path
 
 
 def _flush(path: Path) -> None:
-    """Have the disk hold a file's bytes, or a folder's names, before going on: a rename alone does not outlast a power cut."""
+    """Have the disk hold a file's bytes, or a folder's names, before going on: a rename alone does
+    not outlast a power cut.
+    """
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
@@ -62,7 +73,10 @@ def _umask() -> int:
 
 
 def sweep(path: Path) -> None:
-    """Remove the temporary files of `path` that a killed process left. Only for whoever holds the lock on it."""
+    """Remove the temporary files of `path` that a killed process left.
+
+    Only for whoever holds the lock on it.
+    """
     for left in path.parent.glob(f".{path.name}.*.part"):
         left.unlink(missing_ok=True)
 
@@ -72,26 +86,48 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], info: Mapping[str, Any], *, make_folder: bool = True) -> Path:
-    """Write named tensors and JSON-able `info` as one safetensors file of this `kind` ("condensed", "dynamics", …).
+def save_tensors(
+    path: str | Path,
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    info: Mapping[str, Any],
+    *,
+    make_folder: bool = True,
+) -> Path:
+    """Write named tensors and JSON-able `info` as one safetensors file of this `kind` ("condensed",
+    "dynamics", …).
 
-    Each tensor has a checksum in the header, and the header has one. Raises OSError as `write_whole`.
+    Each tensor has a checksum in the header, and the header has one. Raises OSError as
+    `write_whole`.
     """
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    texts = {"info": json.dumps(info), "sums": json.dumps({name: _entry(tensor) for name, tensor in flat.items()})}
+    texts = {
+        "info": json.dumps(info),
+        "sums": json.dumps({name: _entry(tensor) for name, tensor in flat.items()}),
+    }
     header = {"yoco": kind, "version": str(FORMAT_VERSION), **texts}
     header["checksum"] = _header_sum(header)
-    return write_whole(path, lambda part: safetensors.torch.save_file(flat, part, header), make_folder=make_folder)
+    return write_whole(
+        path, lambda part: safetensors.torch.save_file(flat, part, header), make_folder=make_folder
+    )
 
 
 def _entry(tensor: Tensor, by_row: bool = False) -> dict[str, Any]:
-    """What a header says of a tensor: dtype, shape, and the checksum of all of it (in older files, of each row)."""
-    return {"dtype": str(tensor.dtype), "shape": list(tensor.shape), "sums": [checksum(row) for row in tensor] if by_row else checksum(tensor)}
+    """What a header says of a tensor: dtype, shape, and the checksum of all of it (in older files,
+    of each row).
+    """
+    return {
+        "dtype": str(tensor.dtype),
+        "shape": list(tensor.shape),
+        "sums": [checksum(row) for row in tensor] if by_row else checksum(tensor),
+    }
 
 
 def checksum(tensor: Tensor) -> str:
     """16 hexadecimal digits of the SHA-256 of a CPU tensor's bytes."""
-    return hashlib.sha256(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()[:16]
+    return hashlib.sha256(
+        tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    ).hexdigest()[:16]
 
 
 def _header_sum(header: Mapping[str, str]) -> str:
@@ -102,13 +138,15 @@ def _header_sum(header: Mapping[str, str]) -> str:
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote. Returns tensors and info.
 
-    Raises FileNotFoundError if there is no file; ValueError if it is cut short, altered, no safetensors file, of
-    another kind or version, or holds NaN or Inf.
+    Raises FileNotFoundError if there is no file; ValueError if it is cut short, altered, no
+    safetensors file, of another kind or version, or holds NaN or Inf.
     """
     with open_tensors(path) as file:
         info, sums = read_header(path, file.metadata() or {}, kind)
         if sums is not None and set(sums) != set(file.keys()):
-            raise ValueError(f"{path} is damaged: it holds {sorted(file.keys())}, its header says {sorted(sums)}")
+            raise ValueError(
+                f"{path} is damaged: it holds {sorted(file.keys())}, its header says {sorted(sums)}"
+            )
         tensors = {name: _tensor(path, file, name) for name in sorted(file.keys())}
     for name, tensor in tensors.items():
         if sums is not None:
@@ -121,11 +159,16 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
 def check_tensor(path: str | Path, name: str, tensor: Tensor, written: Mapping[str, Any]) -> None:
     """Raise ValueError unless a tensor is what the header says was `written` (see `_entry`)."""
     if _entry(tensor, isinstance(written["sums"], list)) != written:
-        raise ValueError(f"{path} is damaged: {name} does not have the checksum that it was written with")
+        raise ValueError(
+            f"{path} is damaged: {name} does not have the checksum that it was written with"
+        )
 
 
 def open_tensors(path: str | Path) -> Any:
-    """The safetensors file at `path`, open. Raises FileNotFoundError, or ValueError if it is none."""
+    """The safetensors file at `path`, open.
+
+    Raises FileNotFoundError, or ValueError if it is none.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file at {path}")
     try:
@@ -141,8 +184,11 @@ def _tensor(path: str | Path, file: Any, name: str) -> Tensor:
         raise ValueError(f"{path} is damaged: {name} cannot be read ({error})") from error
 
 
-def read_header(path: str | Path, header: Mapping[str, str], kind: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """info, and what the header says of every tensor (see `_entry`; None in a file from before checksums).
+def read_header(
+    path: str | Path, header: Mapping[str, str], kind: str
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """info, and what the header says of every tensor (see `_entry`; None in a file from before
+    checksums).
 
     Raises ValueError unless the header is whole, and of a yoco file of this kind and version.
     """
@@ -154,7 +200,9 @@ def read_header(path: str | Path, header: Mapping[str, str], kind: str) -> tuple
     if version != str(FORMAT_VERSION):
         raise ValueError(f"{path} has format version {version}, this yoco reads {FORMAT_VERSION}")
     if not {"info", "sums"} <= set(header) or header.get("checksum") != _header_sum(header):
-        raise ValueError(f"{path} is damaged: its header does not have the checksum that it was written with")
+        raise ValueError(
+            f"{path} is damaged: its header does not have the checksum that it was written with"
+        )
     return _json(path, header, "info"), _json(path, header, "sums")
 
 

@@ -1,7 +1,9 @@
-"""The work of the notebooks and the command line: typed parameters, the folder that a run keeps its files in, sweeps.
+"""The work of the notebooks and the command line: typed parameters, the folder that a run keeps its
+files in, sweeps.
 
-`run_folder` is the folder; each step that fills it is one file (`condensation`, `recordings`, `comparison`, `pruning`, `ablations`,
-`noise`): what an earlier run left is used, the rest is made. `parameters` declares what a notebook can be asked for.
+`run_folder` is the folder; each step that fills it is one file (`condensation`, `recordings`,
+`comparison`, `pruning`, `ablations`, `noise`): what an earlier run left is used, the rest is made.
+`parameters` declares what a notebook can be asked for.
 """
 
 import lazy_loader

@@ -18,18 +18,24 @@ from yoco.workflow.recordings import DYNAMICS, EARLY, get_all_dynamics
 from yoco.workflow.run_folder import RESULTS
 
 
-def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Ablations) -> pd.DataFrame:
-    """The trainings of 05 in the run's folder: dynamics and other methods' sets made if missing, finished cells of
-    results.csv kept. Its rows go to ablations.csv. chosen: the parameters of 05 (`parameters.Ablations`).
+def get_ablations(
+    run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Ablations
+) -> pd.DataFrame:
+    """The trainings of 05 in the run's folder: dynamics and other methods' sets made if missing,
+    finished cells of results.csv kept. Its rows go to ablations.csv. chosen: the parameters of 05
+    (`parameters.Ablations`).
 
-    Returns the rows of `study.train` with the columns ablation, output, top_k, within, record_on, and those of
-    `ablations.labelled`.
+    Returns the rows of `study.train` with the columns ablation, output, top_k, within, record_on,
+    and those of `ablations.labelled`.
     """
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
-    dynamics = functools.partial(get_all_dynamics, dataset=chosen.dataset, seeds=numbers, first=chosen.seed)
+    dynamics = functools.partial(
+        get_all_dynamics, dataset=chosen.dataset, seeds=numbers, first=chosen.seed
+    )
     whole = dynamics(run, condensed, **chosen.recording(data.size))
     short = chosen.early(data.size)
-    seen = DYNAMICS if short["until"] == short["epochs"] <= SHORT else EARLY["augmented"]  # whole runs so short answer it all
+    # whole runs so short answer it all
+    seen = DYNAMICS if short["until"] == short["epochs"] <= SHORT else EARLY["augmented"]
     short |= {"until": None} if seen == DYNAMICS else {}
     early = dynamics(run, condensed, kind=seen, **short)
     clean = dynamics(run, condensed, kind=EARLY["clean"], **chosen.early(data.size, "clean"))
@@ -37,8 +43,17 @@ def get_ablations(run: Path, condensed: CondensedSet, data: ImageData, chosen: p
     for method in chosen.compare:
         inside, other = get_beside(run, chosen, method, data)
         others[method] = other, dynamics(inside, other, kind=seen, **short)
-    parts: dict[str, Any] = {"methods": chosen.methods, "top_k": chosen.top_k, "within": chosen.within, "networks": chosen.networks}
-    cells = ablations.plan(condensed, whole, early, clean, others, **parts, **chosen.schedule(data.size))
-    table = ablations.labelled(study.train(cells, data, results=run / RESULTS)).astype({"top_k": "Int64", "within": "Int64"})
+    parts: dict[str, Any] = {
+        "methods": chosen.methods,
+        "top_k": chosen.top_k,
+        "within": chosen.within,
+        "networks": chosen.networks,
+    }
+    cells = ablations.plan(
+        condensed, whole, early, clean, others, **parts, **chosen.schedule(data.size)
+    )
+    table = ablations.labelled(study.train(cells, data, results=run / RESULTS)).astype(
+        {"top_k": "Int64", "within": "Int64"}
+    )
     tensor_files.write_text(run / "ablations.csv", table.to_csv(index=False))
     return table

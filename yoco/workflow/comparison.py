@@ -13,33 +13,54 @@ from yoco.workflow.condensation import describe, get_condensed
 from yoco.workflow.run_folder import CONDENSED, folder
 
 
-def get_beside(run: Path, chosen: parameters.Parameters, method: str, data: ImageData) -> tuple[Path, CondensedSet]:
-    """The set that another method condensed from the same data, and its folder, a run of its own inside the run's.
+def get_beside(
+    run: Path, chosen: parameters.Parameters, method: str, data: ImageData
+) -> tuple[Path, CondensedSet]:
+    """The set that another method condensed from the same data, and its folder, a run of its own
+    inside the run's.
 
-    Where it is not there, the zoo's of that dataset and preset, or one condensed now. chosen: parameters of a notebook.
+    Where it is not there, the zoo's of that dataset and preset, or one condensed now. chosen:
+    parameters of a notebook.
     """
     if method == chosen.method:
         return run, get_condensed(run, chosen.dataset, lambda: data, **chosen.condensation())
     inside = folder(str(run / method), chosen.dataset)
     take_from_zoo(inside, chosen, method, data)
-    return inside, get_condensed(inside, chosen.dataset, lambda: data, **chosen.condensation(method))
+    return inside, get_condensed(
+        inside, chosen.dataset, lambda: data, **chosen.condensation(method)
+    )
 
 
-def ready_sets(run: Path, chosen: parameters.Parameters, methods: Sequence[str], data: ImageData) -> dict[str, CondensedSet]:
-    """Those of the methods' sets that need no condensing, by method: they are in the run's folder, or ship with the zoo."""
-    there = {method: run if method == chosen.method else folder(str(run / method), chosen.dataset) for method in methods}
+def ready_sets(
+    run: Path, chosen: parameters.Parameters, methods: Sequence[str], data: ImageData
+) -> dict[str, CondensedSet]:
+    """Those of the methods' sets that need no condensing, by method: they are in the run's folder,
+    or ship with the zoo.
+    """
+    there = {
+        method: run if method == chosen.method else folder(str(run / method), chosen.dataset)
+        for method in methods
+    }
     for method, inside in there.items():
         take_from_zoo(inside, chosen, method, data)
     ready = [method for method, inside in there.items() if (inside / CONDENSED).exists()]
     return {method: get_beside(run, chosen, method, data)[1] for method in ready}
 
 
-def take_from_zoo(inside: Path, chosen: parameters.Parameters, method: str, data: ImageData) -> None:
-    """Put the zoo's set of a dataset, method (or "nested") and preset into a folder that has none, if there is one."""
+def take_from_zoo(
+    inside: Path, chosen: parameters.Parameters, method: str, data: ImageData
+) -> None:
+    """Put the zoo's set of a dataset, method (or "nested") and preset into a folder that has none,
+    if there is one.
+    """
     name = f"{data.name}-{method}-ipc{chosen.ipc}"
     if (inside / CONDENSED).exists() or name not in zoo.names():
         return
     shipped = zoo.load(name)
-    if shipped.info["dataset"] == data.name and shipped.info["preset"] == chosen.scale and chosen.size is None:
+    if (
+        shipped.info["dataset"] == data.name
+        and shipped.info["preset"] == chosen.scale
+        and chosen.size is None
+    ):
         print(f"from the zoo: {describe(shipped)}")
         shipped.save(inside / CONDENSED)

@@ -34,15 +34,17 @@ def get_condensed(
     path: str | None = None,
     **arguments: Any,
 ) -> CondensedSet:
-    """The run's condensed set; if it is missing, the zoo's ("zoo:NAME", or one made by the same arguments), or one condensed now; saved.
+    """The run's condensed set; if it is missing, the zoo's ("zoo:NAME", or one made by the same
+    arguments), or one condensed now; saved.
 
-    data: gives the real images, where they are needed. go_on: for the step that condenses: a set of the run is condensed, and
-    one that was stopped before its end condensed on, from the checkpoint beside it, unless time_budget is 0. start: a set to
-    condense further, by the name that `load_set` takes. path: of a set to be taken instead, see `given_set.take`. arguments: of
-    `condense`. Raises ValueError if the folder holds a
-    set of another dataset than asked for (with go_on, also by another method, or of another IPC, factor or start), as
-    `load_set`, BlockingIOError if another process makes it at this moment. Under torchrun the first process prints, locks
-    and saves; all must see the folder, and return the same set (see `condense`).
+    data: gives the real images, where they are needed. go_on: for the step that condenses: a set of
+    the run is condensed, and one that was stopped before its end condensed on, from the checkpoint
+    beside it, unless time_budget is 0. start: a set to condense further, by the name that
+    `load_set` takes. path: of a set to be taken instead, see `given_set.take`. arguments: of
+    `condense`. Raises ValueError if the folder holds a set of another dataset than asked for (with
+    go_on, also by another method, or of another IPC, factor or start), as `load_set`,
+    BlockingIOError if another process makes it at this moment. Under torchrun the first process
+    prints, locks and saves; all must see the folder, and return the same set (see `condense`).
     """
     if path is not None:
         return given_set.take(run / CONDENSED, project() / checks.path("set_path", path), data())
@@ -82,7 +84,9 @@ def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | N
 
 
 def get_start(chosen: Any, data: ImageData) -> CondensedSet:
-    """What the run's condensation starts from: the set that its parameters name, or packed real images."""
+    """What the run's condensation starts from: the set that its parameters name, or packed real
+    images.
+    """
     return start_set(data, **chosen.packing()) if chosen.start is None else load_set(chosen.start)
 
 
@@ -94,25 +98,52 @@ def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
 
 
 def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[str, Any]) -> None:
-    there: dict[str, Any] = {"dataset": found.info.get("dataset"), "method": found.method, "ipc": found.ipc, "factor": found.factor}
-    asked = there | {name: arguments[name] for name in ("method", "ipc", "factor") if name in arguments}
+    there: dict[str, Any] = {
+        "dataset": found.info.get("dataset"),
+        "method": found.method,
+        "ipc": found.ipc,
+        "factor": found.factor,
+    }
+    asked = there | {
+        name: arguments[name] for name in ("method", "ipc", "factor") if name in arguments
+    }
     if "nested" in arguments:
-        there["nested"], asked["nested"] = found.info.get("nested"), budgets(arguments["nested"], arguments["ipc"])
+        there["nested"], asked["nested"] = (
+            found.info.get("nested"),
+            budgets(arguments["nested"], arguments["ipc"]),
+        )
     if "start" in arguments:
         there["start"], asked["start"] = found.info.get("start"), arguments["start"].fingerprint
     if not dataset.startswith(ZOO):
         asked["dataset"] = name_of(dataset)
     if asked != there:
-        raise ValueError(f"{path} holds {there}, asked for was {asked}: choose another run_dir, or remove that file")
+        raise ValueError(
+            f"{path} holds {there}, asked for was {asked}: choose another run_dir, or remove that "
+            "file"
+        )
 
 
 def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any]) -> bool:
-    """Whether `condense(data, **arguments)` made the set, to its end; the precision is not looked at."""
+    """Whether `condense(data, **arguments)` made the set, to its end; the precision is not looked
+    at.
+    """
     named = ("method", "ipc", "factor", "preset", "seed")
-    settings = {name: value for name, value in arguments.items() if name not in (*named, "precision", "time_budget", "nested", "start")}
-    wanted = {"factor": condensed.factor} | {name: arguments[name] for name in named if name in arguments}
-    wanted |= {"settings": METHODS[wanted["method"]].settings_for(wanted["preset"], data.size, wanted["ipc"], settings).record()}
-    wanted |= {"nested": budgets(arguments["nested"], wanted["ipc"]) if "nested" in arguments else None}
+    settings = {
+        name: value
+        for name, value in arguments.items()
+        if name not in (*named, "precision", "time_budget", "nested", "start")
+    }
+    wanted = {"factor": condensed.factor} | {
+        name: arguments[name] for name in named if name in arguments
+    }
+    wanted |= {
+        "settings": METHODS[wanted["method"]]
+        .settings_for(wanted["preset"], data.size, wanted["ipc"], settings)
+        .record()
+    }
+    wanted |= {
+        "nested": budgets(arguments["nested"], wanted["ipc"]) if "nested" in arguments else None
+    }
     wanted |= {"start": arguments["start"].fingerprint if "start" in arguments else None}
     wanted |= {"dataset": data.name, "images": len(data.train_images), "finished": True}
     return all(condensed.info.get(name) == value for name, value in wanted.items())
@@ -121,7 +152,14 @@ def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any])
 def describe(condensed: CondensedSet) -> str:
     """One line: method, dataset, budget, and whether it is finished."""
     info = condensed.info
-    steps = f", {info['steps']} of {info['planned_steps']} steps ({info['preset']})" if "steps" in info else ""
-    shape = f"{condensed.ipc} images a class, factor {condensed.factor}, {condensed.size}x{condensed.size}"
+    steps = (
+        f", {info['steps']} of {info['planned_steps']} steps ({info['preset']})"
+        if "steps" in info
+        else ""
+    )
+    shape = (
+        f"{condensed.ipc} images a class, factor {condensed.factor}, "
+        f"{condensed.size}x{condensed.size}"
+    )
     nested = " (nested)" if info.get("nested") else ""
     return f"{condensed.method}{nested} of {info.get('dataset', 'unknown data')}, {shape}{steps}"

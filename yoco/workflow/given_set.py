@@ -13,19 +13,27 @@ def take(kept: Path, path: Path, data: ImageData) -> CondensedSet:
 
     Args:
         kept: where the run keeps its set.
-        path: of `CondensedSet.save`, or of an author's set (see `CondensedSet.from_published`). That set takes its classes
-            from `data`, and its mean and std too if the authors' for such data are not known.
+        path: of `CondensedSet.save`, or of an author's set (see `CondensedSet.from_published`).
+            That set takes its classes from `data`, and its mean and std too if the authors' for
+            such data are not known.
         data: the real images that it will be tested on.
 
     Raises:
-        FileNotFoundError, ValueError: if it cannot be read, does not fit `data`, or the run holds another set.
+        FileNotFoundError, ValueError: if it cannot be read, does not fit `data`, or the run holds
+            another set.
     """
     made = CondensedSet.load(path) if path.suffix == ".safetensors" else _published(path, data)
     found, wanted = ((x.channels, x.size, len(x.classes)) for x in (made, data))
     if found != wanted:
-        raise ValueError(f"set_path={str(path)!r} holds a set of (channels, size, classes) {found}, {data.name} has {wanted}")
+        raise ValueError(
+            f"set_path={str(path)!r} holds a set of (channels, size, classes) {found}, "
+            f"{data.name} has {wanted}"
+        )
     if kept.exists() and CondensedSet.load(kept).fingerprint != made.fingerprint:
-        raise ValueError(f"{kept} holds another set than set_path={str(path)!r}: choose another run_dir, or remove that file")
+        raise ValueError(
+            f"{kept} holds another set than set_path={str(path)!r}: choose another run_dir, or "
+            "remove that file"
+        )
     made.save(kept)
     return made
 

@@ -19,30 +19,53 @@ from yoco.workflow.recordings import get_all_dynamics
 from yoco.workflow.run_folder import RESULTS, folder
 
 
-def get_noise(run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Noise) -> tuple[list[noise.Case], pd.DataFrame]:
-    """The damaged sets of 06 with their dynamics, and what every rule keeps of them, in the run's folder: sets and dynamics
-    made if missing, each case in a folder of its own inside noise/, finished trainings of results.csv kept. The rows go to
-    noise.csv, how well each score tells the damaged images to noise_detection.csv. chosen: the parameters of 06 (`parameters.Noise`).
+def get_noise(
+    run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Noise
+) -> tuple[list[noise.Case], pd.DataFrame]:
+    """The damaged sets of 06 with their dynamics, and what every rule keeps of them, in the run's
+    folder: sets and dynamics made if missing, each case in a folder of its own inside noise/,
+    finished trainings of results.csv kept. The rows go to noise.csv, how well each score tells the
+    damaged images to noise_detection.csv. chosen: the parameters of 06 (`parameters.Noise`).
     """
     for budget in chosen.ipc_to:  # before anything is recorded
         checks.whole("ipc_to", budget, 1, condensed.ipc)
-    shapes = [("formed", *shape) for shape in chosen.formed_damage()] + [("real", *shape) for shape in chosen.real_damage()]
+    shapes = [("formed", *shape) for shape in chosen.formed_damage()] + [
+        ("real", *shape) for shape in chosen.real_damage()
+    ]
     cases = [_case(run, condensed, data, chosen, *shape) for shape in shapes]
     parts: dict[str, Any] = {"rules": [*chosen.methods, *noise.REPAIRS], "results": run / RESULTS}
     table = noise.compare(cases, data, **parts, **chosen.comparison(condensed.size))
     tensor_files.write_text(run / "noise.csv", table.to_csv(index=False))
-    tensor_files.write_text(run / "noise_detection.csv", pd.concat(map(noise.detection, cases)).to_csv(index=False))
+    tensor_files.write_text(
+        run / "noise_detection.csv", pd.concat(map(noise.detection, cases)).to_csv(index=False)
+    )
     return cases, table
 
 
-def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Noise, place: str, kind: str, percent: int) -> noise.Case:
-    """One damaged set and its dynamics. The same kind, percent and seed damage the same images. A set condensed from clean images
-    is the run's own if that was made by the same settings, and so are its dynamics."""
+def _case(
+    run: Path,
+    condensed: CondensedSet,
+    data: ImageData,
+    chosen: parameters.Noise,
+    place: str,
+    kind: str,
+    percent: int,
+) -> noise.Case:
+    """One damaged set and its dynamics.
+
+    The same kind, percent and seed damage the same images. A set condensed from clean images is the
+    run's own if that was made by the same settings, and so are its dynamics.
+    """
     clean = kind == noise.CLEAN
-    arguments = {name: value for name, value in chosen.condensation().items() if name != "start"}  # the cells are known of real images alone
+    # the cells are known of real images alone
+    arguments = {name: value for name, value in chosen.condensation().items() if name != "start"}
     own = clean and (place == "formed" or made_by(condensed, data, arguments))
-    inside = run if own else folder(str(run / "noise" / f"{place}-{kind}-{percent}"), chosen.dataset)
-    condensed_from = lambda real: get_condensed(inside, chosen.real_dataset, lambda: real, go_on=True, **arguments)
+    inside = (
+        run if own else folder(str(run / "noise" / f"{place}-{kind}-{percent}"), chosen.dataset)
+    )
+    condensed_from = lambda real: get_condensed(
+        inside, chosen.real_dataset, lambda: real, go_on=True, **arguments
+    )
     if clean:
         spoiled = condensed if own else condensed_from(data)
         damaged = torch.zeros(len(spoiled.formed_labels), dtype=torch.bool)
@@ -50,8 +73,13 @@ def _case(run: Path, condensed: CondensedSet, data: ImageData, chosen: parameter
         spoiled, damaged = corruption.damage_set(condensed, kind, percent, chosen.seed)
     else:
         real, which = corruption.damage_data(data, kind, percent, chosen.seed)
-        spoiled, damaged = condensed_from(real), which[start_set(real, **chosen.packing()).info["started_from"]]
+        spoiled, damaged = (
+            condensed_from(real),
+            which[start_set(real, **chosen.packing()).info["started_from"]],
+        )
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     dataset = chosen.dataset if own else chosen.real_dataset
-    dynamics = get_all_dynamics(inside, spoiled, dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
+    dynamics = get_all_dynamics(
+        inside, spoiled, dataset, numbers, chosen.seed, **chosen.recording(condensed.size)
+    )
     return noise.Case(place, kind, percent, spoiled, damaged, dynamics)

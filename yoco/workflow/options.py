@@ -1,6 +1,8 @@
-"""The parameters as options of the command line: `--ipc-to 1,2`, listed by `--help` with type, default and meaning.
+"""The parameters as options of the command line: `--ipc-to 1,2`, listed by `--help` with type,
+default and meaning.
 
-They are read from a file that `tools/generate.py` writes from the declarations in `params`, so that `--help` waits for no torch.
+They are read from a file that `tools/generate.py` writes from the declarations in `params`, so that
+`--help` waits for no torch.
 """
 
 import argparse
@@ -12,7 +14,14 @@ from importlib.resources import files
 from typing import Any, NamedTuple, NoReturn
 
 DECLARED = "parameters.json"  # beside this file
-VALUES = {"whole number": "N", "whole numbers": "N,N", "number": "X", "name": "NAME", "names": "NAME,NAME", "text": "TEXT"}
+VALUES = {
+    "whole number": "N",
+    "whole numbers": "N,N",
+    "number": "X",
+    "name": "NAME",
+    "names": "NAME,NAME",
+    "text": "TEXT",
+}
 
 
 class Described(NamedTuple):
@@ -25,23 +34,35 @@ class Described(NamedTuple):
 
 
 def declared() -> dict[str, list[Described]]:
-    """The parameters of every notebook, as they are declared; as they were when the file was written, unless `params` is imported."""
+    """The parameters of every notebook, as they are declared; as they were when the file was
+    written, unless `params` is imported.
+    """
     if live := sys.modules.get("yoco.workflow.parameters"):
         return live.described()
     text = files("yoco").joinpath(DECLARED).read_text(encoding="utf-8")
-    return {notebook: [Described(*row) for row in rows] for notebook, rows in json.loads(text).items()}
+    return {
+        notebook: [Described(*row) for row in rows] for notebook, rows in json.loads(text).items()
+    }
 
 
 class _Set(argparse.Action):
     """Adds a pair (name, value) to `parameters`, in the order of the command line."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option: str | None = None,
+    ) -> None:
         pair = tuple(values) if self.const is None else (self.const, values)
         namespace.parameters = [*namespace.parameters, pair]
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ValueErrors, whose options are not shortened, and may have _ for -."""
+    """A parser whose errors are ValueErrors, whose options are not shortened, and may have _ for
+    -.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -49,17 +70,47 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
-    def add_parameters(self, notebooks: Sequence[str] | None = None, only: Sequence[str] | None = None) -> None:
-        """Give the parser the parameters of some notebooks (None: of all), or those of them that `only` names, each as an
-        option, and as `-p NAME VALUE`."""
-        chosen = {name: rows for name, rows in declared().items() if notebooks is None or name in notebooks}
+    def add_parameters(
+        self, notebooks: Sequence[str] | None = None, only: Sequence[str] | None = None
+    ) -> None:
+        """Give the parser the parameters of some notebooks (None: of all), or those of them that
+        `only` names, each as an option, and as `-p NAME VALUE`.
+        """
+        chosen = {
+            name: rows
+            for name, rows in declared().items()
+            if notebooks is None or name in notebooks
+        }
         group = self.add_argument_group("parameters")
-        group.add_argument("-p", nargs=2, action=_Set, default=[], metavar=("NAME", "VALUE"), dest="parameters", help="set one by its name")
-        for name in dict.fromkeys(row.name for rows in chosen.values() for row in rows if only is None or row.name in only):
-            held = {notebook: row for notebook, rows in chosen.items() for row in rows if row.name == name}
+        group.add_argument(
+            "-p",
+            nargs=2,
+            action=_Set,
+            default=[],
+            metavar=("NAME", "VALUE"),
+            dest="parameters",
+            help="set one by its name",
+        )
+        for name in dict.fromkeys(
+            row.name for rows in chosen.values() for row in rows if only is None or row.name in only
+        ):
+            held = {
+                notebook: row
+                for notebook, rows in chosen.items()
+                for row in rows
+                if row.name == name
+            }
             kind = VALUES[next(iter(held.values())).type]
             told = _told(held, len(chosen)).replace("%", "%%")
-            group.add_argument(option(name), action=_Set, const=name, default=[], dest="parameters", metavar=kind, help=told)
+            group.add_argument(
+                option(name),
+                action=_Set,
+                const=name,
+                default=[],
+                dest="parameters",
+                metavar=kind,
+                help=told,
+            )
 
 
 def option(name: str) -> str:
@@ -69,23 +120,36 @@ def option(name: str) -> str:
 
 def plain(arguments: Sequence[str]) -> list[str]:
     """Arguments whose options' names have - for _."""
-    return [re.sub(r"^--[^=]*", lambda found: found[0].replace("_", "-"), argument) for argument in arguments]
+    return [
+        re.sub(r"^--[^=]*", lambda found: found[0].replace("_", "-"), argument)
+        for argument in arguments
+    ]
 
 
 def shared() -> list[str]:
     """Names of the parameters that every notebook has."""
     first, *others = declared().values()
-    return [row.name for row in first if all(row.name in {other.name for other in rows} for rows in others)]
+    return [
+        row.name
+        for row in first
+        if all(row.name in {other.name for other in rows} for rows in others)
+    ]
 
 
 def _told(held: Mapping[str, Described], count: int) -> str:
-    """What `--help` says of a parameter that the notebooks in `held`, of `count`, have: its meaning in the first of them, and
-    its default in each."""
+    """What `--help` says of a parameter that the notebooks in `held`, of `count`, have: its meaning
+    in the first of them, and its default in each.
+    """
     defaults: dict[str, list[str]] = {}
     for notebook, row in held.items():
         defaults.setdefault(row.default, []).append(notebook.split("_")[0])
     several = len(defaults) > 1
-    places = "" if several or len(held) == count else f"; in {', '.join(next(iter(defaults.values())))}"
-    by_notebook = " | ".join(f"{value} in {', '.join(numbers)}" if several else value for value, numbers in defaults.items())
+    places = (
+        "" if several or len(held) == count else f"; in {', '.join(next(iter(defaults.values())))}"
+    )
+    by_notebook = " | ".join(
+        f"{value} in {', '.join(numbers)}" if several else value
+        for value, numbers in defaults.items()
+    )
     first = next(iter(held.values()))
     return f"{first.meaning} [{first.type}; default: {by_notebook}{places}]"

@@ -1,4 +1,6 @@
-"""The types of the notebooks' parameters: what each may be, how text from a command line becomes it, and what readers are told."""
+"""The types of the notebooks' parameters: what each may be, how text from a command line becomes
+it, and what readers are told.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,7 +26,9 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """What readers are told of a type: a word for it, and the names that it allows, if it does allow names."""
+    """What readers are told of a type: a word for it, and the names that it allows, if it does
+    allow names.
+    """
 
     word: str
     allowed: Iterable[str] = ()
@@ -35,7 +39,7 @@ def _zoo_name(name: str) -> str:
 
 
 def _split(value: Any) -> Any:
-    """"1,2,5" from a command line, or a single value, as a list."""
+    """ "1,2,5" from a command line, or a single value, as a list."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, (int, float)) else value
@@ -70,7 +74,10 @@ def _different(values: list[Any]) -> list[Any]:
 
 
 Kind = TypeVar("Kind")
-Several = Annotated[list[Kind], Field(min_length=1), BeforeValidator(_split), AfterValidator(_different)]  # at least one
+# at least one
+Several = Annotated[
+    list[Kind], Field(min_length=1), BeforeValidator(_split), AfterValidator(_different)
+]
 if TYPE_CHECKING:
     Filled = Annotated[Kind, "what is not given is filled in before it is read"]
 else:
@@ -78,29 +85,54 @@ else:
 
 PATH = "package.module:name"  # of the user's own
 Text = Annotated[str, Told("text")]
-Seed = Annotated[int, Field(ge=0, le=checks.MOST_SEED), BeforeValidator(_number), Told("whole number")]
+Seed = Annotated[
+    int, Field(ge=0, le=checks.MOST_SEED), BeforeValidator(_number), Told("whole number")
+]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_number), Told("whole number")]
-Side = Annotated[int, Field(ge=LEAST_SIZE, le=MOST_SIZE), BeforeValidator(_number), Told("whole number")]
+Side = Annotated[
+    int, Field(ge=LEAST_SIZE, le=MOST_SIZE), BeforeValidator(_number), Told("whole number")
+]
 Percent = Annotated[int, Field(ge=1, le=90), BeforeValidator(_number)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number), Told("number")]
+Seconds = Annotated[
+    float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number), Told("number")
+]
 Counts = Annotated[list[Count], Field(min_length=1), BeforeValidator(_split), Told("whole numbers")]
 DifferentCounts = Annotated[Counts, AfterValidator(_different)]
 Percents = Annotated[Several[Percent], Told("whole numbers")]
-Nested = Annotated[Literal[True] | DifferentCounts, BeforeValidator(_true_or_split), Told("whole numbers")]
+Nested = Annotated[
+    Literal[True] | DifferentCounts, BeforeValidator(_true_or_split), Told("whole numbers")
+]
 Dataset = Annotated[str, AfterValidator(check_name), Told("text")]
-DatasetOrZoo = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else check_name(name)), Told("text")]
-Start = Annotated[str, AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else name), Told("text")]  # else a file
+DatasetOrZoo = Annotated[
+    str,
+    AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else check_name(name)),
+    Told("text"),
+]
+# else a file
+Start = Annotated[
+    str,
+    AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else name),
+    Told("text"),
+]
 Models = Annotated[Several[Annotated[str, AfterValidator(named)]], Told("names", (*MODELS, PATH))]
 Condenser = Annotated[str, _among(CONDENSATIONS), Told("name", CONDENSATIONS)]
 Condensers = Annotated[Several[Condenser], Told("names", CONDENSATIONS)]
-OptionalCondensers = Annotated[list[Condenser], BeforeValidator(_split), AfterValidator(_different), Told("names", CONDENSATIONS)]
+OptionalCondensers = Annotated[
+    list[Condenser],
+    BeforeValidator(_split),
+    AfterValidator(_different),
+    Told("names", CONDENSATIONS),
+]
 Methods = Annotated[Several[Annotated[str, _among(METHODS)]], Told("names", METHODS)]
-DamageKinds = Annotated[Several[Annotated[str, _among(corruption.KINDS)]], Told("names", corruption.KINDS)]
+DamageKinds = Annotated[
+    Several[Annotated[str, _among(corruption.KINDS)]], Told("names", corruption.KINDS)
+]
 Preset = Annotated[str, _among(SCALES), Told("name", SCALES)]
 Protocol = Annotated[str, _among(PROTOCOLS), Told("name", PROTOCOLS)]
 Augmentation = Annotated[str, _among(AUGMENTATIONS), Told("name", AUGMENTATIONS)]
 Precision = Annotated[str, _among(PRECISIONS), Told("name", PRECISIONS)]
-Model = Annotated[str, AfterValidator(check_matchable), Told("name", (*MATCHABLE, PATH))]  # condensing uses it as well
+# condensing uses it as well
+Model = Annotated[str, AfterValidator(check_matchable), Told("name", (*MATCHABLE, PATH))]
 
 
 def by_preset(meaning: str, *, smoke: Any, otherwise: Any) -> Any:
@@ -117,7 +149,9 @@ def all_of(meaning: str, names: Callable[[], Iterable[str]]) -> Any:
 
 
 def fill(field: FieldInfo) -> Callable[[bool], Any] | None:
-    """What gives the value of a parameter that none is given for, from whether the preset is smoke."""
+    """What gives the value of a parameter that none is given for, from whether the preset is
+    smoke.
+    """
     return _extra(field).get("fill")
 
 
@@ -127,7 +161,8 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
 
 def told(field: FieldInfo) -> Told:
     """What readers are told of a parameter's type."""
-    inside = (_told(get_args(part)[1:]) for part in get_args(field.annotation))  # of Optional[Annotated[...]]
+    # of Optional[Annotated[...]]
+    inside = (_told(get_args(part)[1:]) for part in get_args(field.annotation))
     return _told(field.metadata) or next(filter(None, inside), Told("text"))
 
 
@@ -144,4 +179,10 @@ def described(name: str, field: FieldInfo) -> Described:
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
+    return (
+        ", ".join(map(str, value))
+        if isinstance(value, list)
+        else "none"
+        if value is None
+        else str(value)
+    )

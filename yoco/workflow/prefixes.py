@@ -1,4 +1,6 @@
-"""The nested set beside a run's own: where it is, and what its prefixes give beside YOCO's choices (design §5)."""
+"""The nested set beside a run's own: where it is, and what its prefixes give beside YOCO's choices
+(design §5).
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,14 @@ from yoco.workflow import comparison, recordings, run_folder
 from yoco.workflow.parameters import Pruning
 
 
-def get_sets(run: Path, condensed: CondensedSet, data: ImageData, chosen: Pruning) -> dict[str, tuple[Path, CondensedSet]]:
-    """A nested set of the run's dataset and a flat one by the same method, as far as they are there: nothing is condensed.
+def get_sets(
+    run: Path, condensed: CondensedSet, data: ImageData, chosen: Pruning
+) -> dict[str, tuple[Path, CondensedSet]]:
+    """A nested set of the run's dataset and a flat one by the same method, as far as they are
+    there: nothing is condensed.
 
-    Each is the run's own set if that is of its kind, else one in a folder inside the run's, else the zoo's.
+    Each is the run's own set if that is of its kind, else one in a folder inside the run's, else
+    the zoo's.
 
     Args:
         run: the run's folder.
@@ -33,7 +39,11 @@ def get_sets(run: Path, condensed: CondensedSet, data: ImageData, chosen: Prunin
     if nested is None:
         return {}
     method = nested[1].method
-    flat = own if nested is not own and condensed.method == method else _inside(run / method, chosen, data)
+    flat = (
+        own
+        if nested is not own and condensed.method == method
+        else _inside(run / method, chosen, data)
+    )
     return {"nested": nested} if flat is None else {"flat": flat, "nested": nested}
 
 
@@ -44,24 +54,33 @@ def _inside(folder: Path, chosen: Pruning, data: ImageData) -> tuple[Path, Conde
     return (folder, CondensedSet.load(path)) if path.exists() else None
 
 
-def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: Pruning) -> pd.DataFrame:
+def get_results(
+    run: Path, condensed: CondensedSet, data: ImageData, chosen: Pruning
+) -> pd.DataFrame:
     """Train on YOCO's choice of each of `get_sets`, and on the prefixes of the nested one.
 
-    Dynamics are recorded if missing; finished trainings of the run's results.csv are kept. The rows go to prefixes.csv.
+    Dynamics are recorded if missing; finished trainings of the run's results.csv are kept. The rows
+    go to prefixes.csv.
 
     Args:
         run: as of `get_sets`, like the others; a nested set must be there.
 
     Returns:
-        The rows of `study.run`, whose method tells the set as well: "YOCO, flat", "YOCO, nested", "Prefix, nested".
+        The rows of `study.run`, whose method tells the set as well: "YOCO, flat", "YOCO, nested",
+            "Prefix, nested".
     """
     numbers, parts = range(chosen.seed, chosen.seed + chosen.dynamics), []
     longer = {"epochs": chosen.prefix_epochs} if chosen.prefix_epochs else {}
     for kind, (folder, found) in get_sets(run, condensed, data, chosen).items():
-        dynamics = recordings.get_all_dynamics(folder, found, chosen.dataset, numbers, chosen.seed, **chosen.recording(found.size))
+        dynamics = recordings.get_all_dynamics(
+            folder, found, chosen.dataset, numbers, chosen.seed, **chosen.recording(found.size)
+        )
         options = {"results": run / run_folder.RESULTS, **chosen.schedule(found.size), **longer}
         rows = study.run(found, data, dynamics, methods=compared(found, ["yoco"]), **options)
-        parts.append(rows.assign(method=[f"{METHODS[name].title}, {kind}" for name in rows["method"]]))
-    table = pd.concat(parts).drop_duplicates(["method", "fingerprint"], ignore_index=True)  # prefixes are the same under all dynamics
+        parts.append(
+            rows.assign(method=[f"{METHODS[name].title}, {kind}" for name in rows["method"]])
+        )
+    # prefixes are the same under all dynamics
+    table = pd.concat(parts).drop_duplicates(["method", "fingerprint"], ignore_index=True)
     tensor_files.write_text(run / "prefixes.csv", table.to_csv(index=False))
     return table

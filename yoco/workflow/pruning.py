@@ -16,18 +16,26 @@ from yoco.workflow.recordings import get_all_dynamics
 from yoco.workflow.run_folder import RESULTS, TABLE, TABLE2
 
 
-def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Pruning) -> pd.DataFrame:
-    """The study of 04 in the run's folder: dynamics recorded if missing, finished cells of results.csv kept.
+def get_results(
+    run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Pruning
+) -> pd.DataFrame:
+    """The study of 04 in the run's folder: dynamics recorded if missing, finished cells of
+    results.csv kept.
 
-    Its rows go to table2.csv, its summary to table.csv. chosen: the parameters of 04 (`parameters.Pruning`). Returns the
-    rows of `study.run`, and those of the further condensations' sets pruned at random.
+    Its rows go to table2.csv, its summary to table.csv. chosen: the parameters of 04
+    (`parameters.Pruning`). Returns the rows of `study.run`, and those of the further condensations'
+    sets pruned at random.
     """
     for budget in chosen.ipc_to:  # before anything is recorded
         checks.whole("ipc_to", budget, 1, condensed.ipc)
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
-    dynamics = get_all_dynamics(run, condensed, chosen.dataset, numbers, chosen.seed, **chosen.recording(condensed.size))
+    dynamics = get_all_dynamics(
+        run, condensed, chosen.dataset, numbers, chosen.seed, **chosen.recording(condensed.size)
+    )
     options = {"results": run / RESULTS, **chosen.schedule(condensed.size)}
-    parts = [study.run(condensed, data, dynamics, methods=compared(condensed, chosen.methods), **options)]
+    parts = [
+        study.run(condensed, data, dynamics, methods=compared(condensed, chosen.methods), **options)
+    ]
     for method in () if chosen.set_path else chosen.also:
         if method == condensed.method:  # its column is there already
             continue
@@ -35,5 +43,8 @@ def get_results(run: Path, condensed: CondensedSet, data: ImageData, chosen: par
         parts.append(study.run(other, data, [None] * len(dynamics), methods=["random"], **options))
     results = pd.concat(parts, ignore_index=True)
     tensor_files.write_text(run / TABLE2, results.to_csv(index=False))
-    tensor_files.write_text(run / TABLE, tables.summary(tables.with_sets_as_columns(results, condensed.method)).to_csv(index=False))
+    tensor_files.write_text(
+        run / TABLE,
+        tables.summary(tables.with_sets_as_columns(results, condensed.method)).to_csv(index=False),
+    )
     return results

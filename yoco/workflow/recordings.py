@@ -19,8 +19,10 @@ from yoco.utils import locks
 from yoco.zoo import PREFIX as ZOO
 
 DYNAMICS = "dynamics"  # stem of the files of whole runs
-TOLD = ("epochs", "until", "model", "width", "batch_size", *BEFORE)  # of the info of dynamics: what shipped ones must share
-EARLY = {"augmented": "early", "clean": "early-clean"}  # files of dynamics that stop early, by what they were recorded on
+# of the info of dynamics: what shipped ones must share
+TOLD = ("epochs", "until", "model", "width", "batch_size", *BEFORE)
+# files of dynamics that stop early, by what they were recorded on
+EARLY = {"augmented": "early", "clean": "early-clean"}
 
 
 def dynamics_file(run: Path, seed: int, first: int = 0, kind: str = DYNAMICS) -> Path:
@@ -28,13 +30,19 @@ def dynamics_file(run: Path, seed: int, first: int = 0, kind: str = DYNAMICS) ->
     return run / (f"{kind}.safetensors" if seed == first else f"{kind}-{seed}.safetensors")
 
 
-def get_dynamics(run: Path, condensed: CondensedSet, dataset: str, seed: int, first: int = 0, **arguments: Any) -> Dynamics:
-    """The run's dynamics of a seed, to look at; if missing, those that ship with the zoo, or recorded now and saved.
+def get_dynamics(
+    run: Path, condensed: CondensedSet, dataset: str, seed: int, first: int = 0, **arguments: Any
+) -> Dynamics:
+    """The run's dynamics of a seed, to look at; if missing, those that ship with the zoo, or
+    recorded now and saved.
 
-    dataset: of a set of the zoo ("zoo:NAME") shipped dynamics are taken also if they have another kind of last batch than asked
-    for; they are then not saved, since the trainings of a study could not follow them.
+    dataset: of a set of the zoo ("zoo:NAME") shipped dynamics are taken also if they have another
+    kind of last batch than asked for; they are then not saved, since the trainings of a study could
+    not follow them.
     """
-    return get_all_dynamics(run, condensed, dataset, [seed], first, any_last_batch=dataset.startswith(ZOO), **arguments)[0]
+    return get_all_dynamics(
+        run, condensed, dataset, [seed], first, any_last_batch=dataset.startswith(ZOO), **arguments
+    )[0]
 
 
 def get_all_dynamics(
@@ -48,70 +56,122 @@ def get_all_dynamics(
     any_last_batch: bool = False,
     **arguments: Any,
 ) -> list[Dynamics]:
-    """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side, each saved as it finishes.
+    """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side,
+    each saved as it finishes.
 
-    kind: the stem of their files; another than "dynamics" is recorded anew if it was recorded by other arguments.
-    any_last_batch: take shipped ones with another kind of last batch than asked for.
+    kind: the stem of their files; another than "dynamics" is recorded anew if it was recorded by
+    other arguments. any_last_batch: take shipped ones with another kind of last batch than asked
+    for.
     """
     own = kind == DYNAMICS
     wanted = _told(arguments)
     network = _own_network(condensed, arguments)
     paths = {seed: dynamics_file(run, seed, first, kind) for seed in seeds}
-    found: dict[int, Any] = {seed: _found_dynamics(path, condensed, network if own else wanted | network) for seed, path in paths.items()}
+    found: dict[int, Any] = {
+        seed: _found_dynamics(path, condensed, network if own else wanted | network)
+        for seed, path in paths.items()
+    }
     if own:
-        found |= {seed: _shipped_dynamics(paths[seed], condensed, seed, wanted, any_last_batch) for seed in seeds if found[seed] is None}
+        found |= {
+            seed: _shipped_dynamics(paths[seed], condensed, seed, wanted, any_last_batch)
+            for seed in seeds
+            if found[seed] is None
+        }
     missing = [seed for seed in seeds if found[seed] is None]
     if missing:
         names = ", ".join(paths[seed].name for seed in missing)
-        print(f"recording {arguments.get('until') or arguments['epochs']} epochs of dynamics now, for {names}")
+        print(
+            f"recording {arguments.get('until') or arguments['epochs']} epochs of dynamics now, "
+            f"for {names}"
+        )
         _say_how_long(condensed, len(missing), len(seeds), **arguments)
-        checkpoints = {seed: _unfinished(path, condensed, arguments) for seed, path in paths.items()}
+        checkpoints = {
+            seed: _unfinished(path, condensed, arguments) for seed, path in paths.items()
+        }
         with locks.hold(run / kind):
-            for seed, made in record_many(condensed, seeds=seeds, only=missing, checkpoints=checkpoints, **arguments):
+            for seed, made in record_many(
+                condensed, seeds=seeds, only=missing, checkpoints=checkpoints, **arguments
+            ):
                 made.save(paths[seed])
                 checkpoints[seed].unlink(missing_ok=True)
                 found[seed] = made
     return [found[seed] for seed in seeds]
 
 
-def _say_how_long(condensed: CondensedSet, missing: int, count: int, *, epochs: int, until: int | None = None, **arguments: Any) -> None:
+def _say_how_long(
+    condensed: CondensedSet,
+    missing: int,
+    count: int,
+    *,
+    epochs: int,
+    until: int | None = None,
+    **arguments: Any,
+) -> None:
     """Before `missing` of `count` recordings, see `timing`; arguments: of `record_many`."""
     where = devices.choose(arguments.get("device", "auto"))
     named = {name: arguments[name] for name in ("model", "width", "precision") if name in arguments}
-    network = timing.Network.of(Protocol(epochs, **named), condensed.images.shape[1], len(condensed.classes), condensed.size, where)
+    network = timing.Network.of(
+        Protocol(epochs, **named),
+        condensed.images.shape[1],
+        len(condensed.classes),
+        condensed.size,
+        where,
+    )
     jobs = pool.jobs_for(arguments.get("jobs"), where, count)
-    timing.say({network: missing * (until or epochs) * len(condensed.formed_labels)}, min(jobs, missing))
+    timing.say(
+        {network: missing * (until or epochs) * len(condensed.formed_labels)}, min(jobs, missing)
+    )
 
 
 def _unfinished(path: Path, condensed: CondensedSet, arguments: dict[str, Any]) -> Path:
-    """Where the recording that will be `path` is kept while it is made. Its name tells the set and the arguments, so that a
-    recording of others neither goes on from it nor writes over it."""
-    of = hashlib.sha256(repr((condensed.fingerprint, sorted(arguments.items()))).encode()).hexdigest()[:8]
+    """Where the recording that will be `path` is kept while it is made.
+
+    Its name tells the set and the arguments, so that a recording of others neither goes on from it
+    nor writes over it.
+    """
+    of = hashlib.sha256(
+        repr((condensed.fingerprint, sorted(arguments.items()))).encode()
+    ).hexdigest()[:8]
     return path.with_name(f"{path.stem}.unfinished-{of}.safetensors")
 
 
 def _found_dynamics(path: Path, condensed: CondensedSet, wanted: dict[str, Any]) -> Dynamics | None:
-    """The dynamics at `path`, if they are of this set and were recorded with the arguments `wanted`."""
+    """The dynamics at `path`, if they are of this set and were recorded with the arguments
+    `wanted`.
+    """
     if not path.exists():
         return None
     found = Dynamics.load(path)
     if found.of(condensed) and _as_asked(found, wanted):
         print(f"found {path.name}: {len(found.correct)} epochs")
         return found
-    print(f"{path.name} is of another set, this one's past perhaps, or of other settings: recording anew")
+    print(
+        f"{path.name} is of another set, this one's past perhaps, or of other settings: recording "
+        "anew"
+    )
     return None
 
 
 def _told(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `record` as the info of dynamics has them; "auto" precision is resolved there."""
-    told = {name: value for name, value in arguments.items() if name not in ("precision", "protocol")}
+    """Arguments of `record` as the info of dynamics has them; "auto" precision is resolved
+    there.
+    """
+    told = {
+        name: value for name, value in arguments.items() if name not in ("precision", "protocol")
+    }
     return BEFORE | told | PROTOCOLS[arguments.get("protocol", "even")]
 
 
 def _own_network(condensed: CondensedSet, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Of the info of dynamics, what a network of the user's own must share: another one may have its name."""
+    """Of the info of dynamics, what a network of the user's own must share: another one may have
+    its name.
+    """
     model = models.named(arguments.get("model", "convnet"))
-    return {"model": model, **models.layout(model, *models.shape_of(condensed))} if models.own(model) else {}
+    return (
+        {"model": model, **models.layout(model, *models.shape_of(condensed))}
+        if models.own(model)
+        else {}
+    )
 
 
 def _as_asked(found: Dynamics, asked: dict[str, Any]) -> bool:
@@ -120,8 +180,12 @@ def _as_asked(found: Dynamics, asked: dict[str, Any]) -> bool:
     return all(told.get(name) == value for name, value in asked.items())
 
 
-def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, wanted: dict[str, Any], any_last_batch: bool) -> Dynamics | None:
-    """The zoo's dynamics of a set under a seed, if they were recorded as `wanted`, saved at `path`; see `get_all_dynamics`."""
+def _shipped_dynamics(
+    path: Path, condensed: CondensedSet, seed: int, wanted: dict[str, Any], any_last_batch: bool
+) -> Dynamics | None:
+    """The zoo's dynamics of a set under a seed, if they were recorded as `wanted`, saved at `path`;
+    see `get_all_dynamics`.
+    """
     shipped = zoo.dynamics_of(condensed, seed)
     if shipped is None:
         return None
@@ -131,7 +195,10 @@ def _shipped_dynamics(path: Path, condensed: CondensedSet, seed: int, wanted: di
     if set(differ) - ({"last_batch"} if any_last_batch else set()):
         print(f"the zoo's dynamics of seed {seed} were recorded with {how}: own ones are recorded")
         return None
-    print(f"from the zoo: dynamics of {len(shipped.correct)} epochs" + (f", recorded with {how}" if differ else ""))
+    print(
+        f"from the zoo: dynamics of {len(shipped.correct)} epochs"
+        + (f", recorded with {how}" if differ else "")
+    )
     if not differ:
         shipped.save(path)
     return shipped

@@ -9,11 +9,18 @@ from yoco import zoo
 from yoco.sets.condensed_set import CondensedSet
 from yoco.zoo import PREFIX as ZOO
 
-CONDENSED, RESULTS, TABLE, TABLE2 = "condensed.safetensors", "results.csv", "table.csv", "table2.csv"
+CONDENSED, RESULTS, TABLE, TABLE2 = (
+    "condensed.safetensors",
+    "results.csv",
+    "table.csv",
+    "table2.csv",
+)
 
 
 def project() -> Path:
-    """The folder that relative paths start from: the one that holds notebooks/, seen from there, else the working folder."""
+    """The folder that relative paths start from: the one that holds notebooks/, seen from there,
+    else the working folder.
+    """
     here = Path.cwd()
     return here.parent if here.name == "notebooks" else here
 
@@ -24,7 +31,8 @@ def home() -> Path:
 
 
 def folder(run_dir: str | None, dataset: str) -> Path:
-    """The run's folder, made if missing: `run_dir`, or one named after the dataset in runs/ (or in $YOCO_RUNS).
+    """The run's folder, made if missing: `run_dir`, or one named after the dataset in runs/ (or in
+    $YOCO_RUNS).
 
     Raises OSError if it cannot be made.
     """
@@ -35,5 +43,12 @@ def folder(run_dir: str | None, dataset: str) -> Path:
 
 
 def load_set(name: str) -> CondensedSet:
-    """A condensed set by name: "zoo:NAME", or a file, whose relative path starts from the project. Raises as `zoo.load` and `CondensedSet.load`."""
-    return zoo.load(name.removeprefix(ZOO)) if name.startswith(ZOO) else CondensedSet.load(project() / Path(name).expanduser())
+    """A condensed set by name: "zoo:NAME", or a file, whose relative path starts from the project.
+
+    Raises as `zoo.load` and `CondensedSet.load`.
+    """
+    return (
+        zoo.load(name.removeprefix(ZOO))
+        if name.startswith(ZOO)
+        else CondensedSet.load(project() / Path(name).expanduser())
+    )

@@ -1,4 +1,6 @@
-"""Notebooks over a grid of parameters: an executed notebook a point, several at once, and one table; what is finished stays."""
+"""Notebooks over a grid of parameters: an executed notebook a point, several at once, and one
+table; what is finished stays.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,16 @@ from yoco.workflow import parameters as params
 from yoco.workflow import run_folder
 
 TABLE = "sweep.csv"
-LISTS = ("names", "whole numbers")  # types of parameters, as `parameter_types.told` has them, in which commas are part of a value
+# types of parameters, as `parameter_types.told` has them, in which commas are part of a value
+LISTS = ("names", "whole numbers")
 NAME_LENGTH = 120  # of a point's folder, at most: file systems take 255 bytes
 ORPHAN_SECONDS = 5  # after which the kernel of a process that was killed has ended as well
 
 
 class Outcome(NamedTuple):
-    """What became of a point: "done", "failed", or "pending" where it was not tried; the seconds of its notebooks; the last
-    line of its error."""
+    """What became of a point: "done", "failed", or "pending" where it was not tried; the seconds of
+    its notebooks; the last line of its error.
+    """
 
     status: str = "pending"
     seconds: float | None = None
@@ -42,18 +46,27 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a grid: its values as they were given, its run's folder, and the typed parameters of each notebook."""
+    """One point of a grid: its values as they were given, its run's folder, and the typed
+    parameters of each notebook.
+    """
 
     values: Mapping[str, str]
     folder: Path
     notebooks: Mapping[Path, Mapping[str, Any]]
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.values.items()) or "the one point"
+        return (
+            ", ".join(f"{name}={value}" for name, value in self.values.items()) or "the one point"
+        )
 
     def finished(self) -> Outcome | None:
-        """Its outcome, where its executed notebooks are all there, whole, without an error and of these parameters; else None."""
-        found = [_finished(self.folder / notebook.name, dict(typed)) for notebook, typed in self.notebooks.items()]
+        """Its outcome, where its executed notebooks are all there, whole, without an error and of
+        these parameters; else None.
+        """
+        found = [
+            _finished(self.folder / notebook.name, dict(typed))
+            for notebook, typed in self.notebooks.items()
+        ]
         taken = [seconds for seconds in found if seconds is not None]
         return Outcome("done", round(sum(taken), 1)) if len(taken) == len(found) else None
 
@@ -61,16 +74,23 @@ class Point:
 def choices(notebooks: Sequence[str], given: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     """The values of each parameter, by name, from pairs like ("seed", "0,1").
 
-    Commas separate values, but not of a parameter that is a list itself, nor where there is a semicolon: then only
-    semicolons do. Raises ValueError if a parameter is unknown, stands there twice, or belongs to the sweep.
+    Commas separate values, but not of a parameter that is a list itself, nor where there is a
+    semicolon: then only semicolons do. Raises ValueError if a parameter is unknown, stands there
+    twice, or belongs to the sweep.
     """
-    models = [params.NOTEBOOKS[checks.one_of("notebook", name, params.NOTEBOOKS)].model_fields for name in notebooks]
+    models = [
+        params.NOTEBOOKS[checks.one_of("notebook", name, params.NOTEBOOKS)].model_fields
+        for name in notebooks
+    ]
     known = {name: field for of_one in reversed(models) for name, field in of_one.items()}
     for name, _ in given:
         checks.one_of("parameter", name, sorted(known))
     names = checks.different("parameters", [name for name, _ in given])
     if "run_dir" in names:
-        raise ValueError("parameter run_dir: each point of a sweep has a folder of its own; choose where these lie with --out")
+        raise ValueError(
+            "parameter run_dir: each point of a sweep has a folder of its own; choose where these "
+            "lie with --out"
+        )
     return {name: _separate(text, types.told(known[name]).word in LISTS) for name, text in given}
 
 
@@ -81,7 +101,8 @@ def _separate(text: str, is_list: bool) -> list[str]:
 
 
 def points(notebooks: Sequence[Path], given: Sequence[tuple[str, str]], out: Path) -> list[Point]:
-    """The points of the grid, the last parameter changing fastest, each with a folder inside `out` that its values name.
+    """The points of the grid, the last parameter changing fastest, each with a folder inside `out`
+    that its values name.
 
     Raises ValueError if a value is not allowed, or two points are the same.
     """
@@ -91,10 +112,20 @@ def points(notebooks: Sequence[Path], given: Sequence[tuple[str, str]], out: Pat
     for values in product(*grid.values()):
         chosen = dict(zip(grid, values))
         typed = {notebook: _typed(notebook.stem, chosen) for notebook in notebooks}
-        digest = hashlib.sha256(json.dumps(list(typed.values()), sort_keys=True).encode()).hexdigest()[:8]
-        name = ",".join(f"{name}={re.sub(r'[^a-zA-Z0-9.+-]+', '-', chosen[name])}" for name in swept)
+        digest = hashlib.sha256(
+            json.dumps(list(typed.values()), sort_keys=True).encode()
+        ).hexdigest()[:8]
+        name = ",".join(
+            f"{name}={re.sub(r'[^a-zA-Z0-9.+-]+', '-', chosen[name])}" for name in swept
+        )
         folder = out / f"{name[:NAME_LENGTH]}{'-' if name else ''}{digest}"
-        made.append(Point({name: chosen[name] for name in swept}, folder, {path: {**of, "run_dir": str(folder)} for path, of in typed.items()}))
+        made.append(
+            Point(
+                {name: chosen[name] for name in swept},
+                folder,
+                {path: {**of, "run_dir": str(folder)} for path, of in typed.items()},
+            )
+        )
     checks.different("points of the grid", [point.folder.name for point in made])
     return made
 
@@ -102,28 +133,39 @@ def points(notebooks: Sequence[Path], given: Sequence[tuple[str, str]], out: Pat
 def _typed(notebook: str, values: Mapping[str, str]) -> dict[str, Any]:
     """Those of the values that a notebook takes, checked and typed; "none" is None."""
     known = params.NOTEBOOKS[notebook].model_fields
-    own = {name: None if text.lower() == "none" else text for name, text in values.items() if name in known}
+    own = {
+        name: None if text.lower() == "none" else text
+        for name, text in values.items()
+        if name in known
+    }
     return params.validated(notebook, own).model_dump(include=set(own))
 
 
 @pool.without_backend
-def run(grid: Sequence[Point], out: Path, *, jobs: int | None = None, executor: Executor | None = None) -> pd.DataFrame:
-    """Send each point's notebooks through papermill, in processes side by side; finished points are not run again.
+def run(
+    grid: Sequence[Point], out: Path, *, jobs: int | None = None, executor: Executor | None = None
+) -> pd.DataFrame:
+    """Send each point's notebooks through papermill, in processes side by side; finished points are
+    not run again.
 
-    The table goes to `out`/sweep.csv, anew after each point: the swept values, status, seconds, error (see `Outcome`), and
-    beside them the rows of the table.csv of the point's run, where it has one. A column of that which is also swept
-    becomes table_NAME. A point that fails leaves the others alone, and goes on from its run's own files the next time.
+    The table goes to `out`/sweep.csv, anew after each point: the swept values, status, seconds,
+    error (see `Outcome`), and beside them the rows of the table.csv of the point's run, where it
+    has one. A column of that which is also swept becomes table_NAME. A point that fails leaves the
+    others alone, and goes on from its run's own files the next time.
 
-    jobs, executor: points at once, of one thread each, and where, see `pool`; one point at a time here has all threads. If
-    the executor is a cluster's, `out` must be on a disk that all its machines share. Returns the table. Raises BlockingIOError if another
-    sweep works on `out`.
+    jobs, executor: points at once, of one thread each, and where, see `pool`; one point at a time
+    here has all threads. If the executor is a cluster's, `out` must be on a disk that all its
+    machines share. Returns the table. Raises BlockingIOError if another sweep works on `out`.
     """
     device = devices.choose()
     jobs = pool.jobs_for(jobs, device, len(grid), executor)
     with locks.hold(out / TABLE):
         outcomes = [point.finished() or Outcome() for point in grid]
         left = [number for number, outcome in enumerate(outcomes) if outcome.status != "done"]
-        print(f"{len(grid)} points, {len(grid) - len(left)} of them finished before; {out / TABLE}", flush=True)
+        print(
+            f"{len(grid)} points, {len(grid) - len(left)} of them finished before; {out / TABLE}",
+            flush=True,
+        )
         table = _write(grid, outcomes, out)
         one_thread = jobs > 1 or executor is not None
         calls = [(grid[number], device, one_thread, Path.cwd()) for number in left]
@@ -143,10 +185,15 @@ def _write(grid: Sequence[Point], outcomes: Sequence[Outcome], out: Path) -> pd.
     for point, outcome in zip(grid, outcomes):
         own = {**point.values, **outcome._asdict()}
         path = point.folder / run_folder.TABLE
-        rows = pd.read_csv(path) if outcome.status == "done" and path.exists() else pd.DataFrame(index=[0])
+        rows = (
+            pd.read_csv(path)
+            if outcome.status == "done" and path.exists()
+            else pd.DataFrame(index=[0])
+        )
         rows = rows.rename(columns={name: f"table_{name}" for name in own})
         parts.append(pd.DataFrame([own] * len(rows)).join(rows))
-    table = pd.concat(parts, ignore_index=True).convert_dtypes()  # whole numbers stay so beside rows without any
+    # whole numbers stay so beside rows without any
+    table = pd.concat(parts, ignore_index=True).convert_dtypes()
     tensor_files.write_text(out / TABLE, table.to_csv(index=False))
     return table
 
@@ -162,11 +209,15 @@ def _run_point(point: Point, device: torch.device, one_thread: bool, cwd: Path) 
                     _patiently(notebook, point.folder / notebook.name, dict(typed), cwd)
     except Exception as error:
         return Outcome("failed", round(time.monotonic() - began, 1), _last_line(error))
-    return point.finished() or Outcome("failed", round(time.monotonic() - began, 1), "an executed notebook is not whole")
+    return point.finished() or Outcome(
+        "failed", round(time.monotonic() - began, 1), ("an executed notebook is not whole")
+    )
 
 
 def _patiently(notebook: Path, output: Path, typed: dict[str, Any], cwd: Path) -> None:
-    """`execute`; once again where a kernel whose process was killed a moment ago still held the run's files."""
+    """`execute`; once again where a kernel whose process was killed a moment ago still held the
+    run's files.
+    """
     try:
         execute(notebook, output, typed, cwd, progress_bar=False)
     except Exception as error:
@@ -177,7 +228,10 @@ def _patiently(notebook: Path, output: Path, typed: dict[str, Any], cwd: Path) -
 
 
 def _last_line(error: Exception) -> str:
-    name, value = getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error))
+    name, value = (
+        getattr(error, "ename", type(error).__name__),
+        str(getattr(error, "evalue", error)),
+    )
     return f"{name}: {(value.strip().splitlines() or [''])[-1]}"
 
 
@@ -194,29 +248,50 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _finished(path: Path, typed: dict[str, Any]) -> float | None:
-    """The seconds that the executed notebook at `path` took, where it is whole, without an error and of these parameters."""
+    """The seconds that the executed notebook at `path` took, where it is whole, without an error
+    and of these parameters.
+    """
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         made = notebook["metadata"]["papermill"]
-        states = {cell["metadata"]["papermill"]["status"] for cell in notebook["cells"] if cell["cell_type"] == "code"}
-        whole = states == {"completed"} and not made["exception"] and made["parameters"] == json.loads(json.dumps(typed))
+        states = {
+            cell["metadata"]["papermill"]["status"]
+            for cell in notebook["cells"]
+            if cell["cell_type"] == "code"
+        }
+        whole = (
+            states == {"completed"}
+            and not made["exception"]
+            and made["parameters"] == json.loads(json.dumps(typed))
+        )
         return float(made["duration"]) if whole else None
     except (OSError, ValueError, KeyError, TypeError):  # it is not there, or none of papermill's
         return None
 
 
-def execute(notebook: Path, output: Path, parameters: dict[str, Any], cwd: Path | None = None, **options: Any) -> None:
-    """Run a notebook; what it ran to, an error included, takes the place of `output` whole. A killed run leaves the last one.
+def execute(
+    notebook: Path,
+    output: Path,
+    parameters: dict[str, Any],
+    cwd: Path | None = None,
+    **options: Any,
+) -> None:
+    """Run a notebook; what it ran to, an error included, takes the place of `output` whole.
 
-    cwd: where it runs (None: here). options: of papermill. Raises PapermillExecutionError, or BlockingIOError where
-    another process runs it.
+    A killed run leaves the last one.
+
+    cwd: where it runs (None: here). options: of papermill. Raises PapermillExecutionError, or
+    BlockingIOError where another process runs it.
     """
     import papermill
 
     with locks.hold(output):
-        part = output.with_name(f".{output.stem}.running.ipynb")  # the next run takes its place where this one is killed
+        # the next run takes its place where this one is killed
+        part = output.with_name(f".{output.stem}.running.ipynb")
         try:
-            papermill.execute_notebook(notebook, part, parameters, kernel_name="python3", cwd=cwd, **options)
+            papermill.execute_notebook(
+                notebook, part, parameters, kernel_name="python3", cwd=cwd, **options
+            )
         finally:
             if part.exists():
                 part.replace(output)
