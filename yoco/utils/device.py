@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import getpass
+import logging
 import os
 import platform
 import shutil
@@ -24,6 +25,7 @@ WORTH = 25_000
 # the same for a step of condensation, differentiated twice, which compiles for up to a minute
 WORTH_TWICE = 300_000
 MOST_COMPILED = 256  # networks and shapes that one function is compiled for in a process
+TOOLS = "torch.utils.cpp_extension"  # torch's logger of compilers
 Function = TypeVar("Function", bound=Callable)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
@@ -208,6 +210,7 @@ def compiled(function: Function) -> Function:
     Where torch cannot compile it, it runs as it is written from then on, with a warning.
     """
     separate_cache()
+    _no_cuda_warning()
     fast = torch._dynamo.config.patch(recompile_limit=MOST_COMPILED)(
         torch.compile(function, dynamic=False)
     )
@@ -233,6 +236,14 @@ def compiled(function: Function) -> Function:
         return function(*arguments)
 
     return cast(Function, functools.wraps(function)(either))
+
+
+def _no_cuda_warning() -> None:
+    """Silence what torch logs, here and in its compile workers, if CUDA is installed but no GPU."""
+    logging.getLogger(TOOLS).setLevel(logging.ERROR)
+    logs = os.environ.get("TORCH_LOGS", "")
+    if TOOLS not in logs:
+        os.environ["TORCH_LOGS"] = ",".join(filter(None, [logs, f"-{TOOLS}"]))
 
 
 def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from yoco.utils import locks
@@ -39,8 +40,7 @@ def execute(
         papermill.PapermillExecutionError: if a cell fails.
         BlockingIOError: if another process runs it into the same `output`.
     """
-    import papermill
-
+    papermill = _papermill()
     # it warns of every parameter that the cell does not show; ours are checked
     logging.getLogger("papermill").setLevel(logging.ERROR)
     options: dict[str, Any] = {"extra_arguments": QUIET, "store_widget_state": False}
@@ -76,8 +76,8 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
             line of its error.
         KeyboardInterrupt: if the user stopped it.
     """
+    papermill = _papermill()
     import nbclient.exceptions
-    import papermill
 
     with Progress(notebook, sys.stdout) as progress:
         try:
@@ -94,7 +94,24 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
                 f"the kernel of {notebook.stem} died in the section {progress.title!r}; it may "
                 "have run out of memory"
             ) from None
-    print(f"{notebook.stem}: {progress.seconds:.0f} s -> {output}", flush=True)
+    here = Path.cwd()
+    shown = output.relative_to(here) if output.is_relative_to(here) else output
+    print(f"{notebook.stem}: {progress.seconds:.0f} s -> {shown}", flush=True)
+
+
+def _papermill() -> ModuleType:
+    """The papermill package, imported without two seconds for a grammar that it never uses.
+
+    jsonschema's optional check of IRIs builds that grammar when it is imported.
+    """
+    absent = "rfc3987_syntax" not in sys.modules
+    if absent:
+        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # ImportError, caught there
+    import papermill
+
+    if absent:
+        del sys.modules["rfc3987_syntax"]
+    return papermill
 
 
 def last_line(error: Exception) -> str:
