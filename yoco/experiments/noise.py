@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from yoco import prune, scores
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.dynamics.dynamics import Dynamics
 from yoco.experiments import study
 from yoco.experiments.study import Cell

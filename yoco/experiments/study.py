@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from yoco import condense, formation, models
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.dynamics.dynamics import Dynamics
 from yoco.evaluate import Training, accuracies, evaluate_many
 from yoco.experiments.results_file import CELL, COLUMNS, append_result, read_results, write_results
