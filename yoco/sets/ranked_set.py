@@ -258,13 +258,13 @@ def _by_score(
     # the one call up the layers, by the public package: pruning is made of what these files make
     import yoco
 
-    how = {
+    order = yoco.prune.ranking(condensed, dynamics, method, **options)
+    return order, {
         "ranked_by": method,
         "keep": options.get("keep") or yoco.prune.METHODS[method].keep,
         "options": dict(options),
         "dynamics": dict(dynamics.info),
     }
-    return yoco.prune.ranking(condensed, dynamics, method, **options), how
 
 
 def _nested(condensed: Any) -> tuple[Tensor, dict[str, Any]]:
