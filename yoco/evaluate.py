@@ -21,7 +21,7 @@ from yoco.data.spaces import Space
 from yoco.parallel import pool
 from yoco.training import network as train
 from yoco.training import timing
-from yoco.training.network import Protocol
+from yoco.training.protocol import BEFORE, Protocol
 from yoco.utils import checks
 from yoco.utils import device as devices
 from yoco.utils.foreign import Factory
@@ -72,7 +72,7 @@ def evaluate(
 
     images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n],
     or soft targets [n, K]. space: of images that are not in 0..1 but what networks train on,
-    `condensed.space` of an unbounded set. options: fields of `network.Protocol`, and `protocol`,
+    `condensed.space` of an unbounded set. options: fields of `protocol.Protocol`, and `protocol`,
     "even" or "paper" (see `Protocol.of`). model: a name, a factory (channels, classes, size) ->
     nn.Module, or its path. Augmented by colour, and one of crop, scale and rotate, and flip, a draw
     an image, with CutMix; or as the published code does on ImageNet-10 (augmentation="imagenet",
@@ -182,7 +182,7 @@ def evaluate_many(
         )
     )
     precision = devices.choose_precision(protocol.precision, devices.choose(device))
-    told = {name: getattr(protocol, name) for name in train.BEFORE}
+    told = {name: getattr(protocol, name) for name in BEFORE}
     rows = [
         {"subset": name, "seed": seed, **told, "precision": precision, "accuracy": results[number]}
         for number, (name, seed) in enumerate(wanted)

@@ -15,7 +15,7 @@ from yoco.data.image_data import ImageData
 from yoco.evaluate import evaluate_many
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import timing
-from yoco.training.network import BEFORE
+from yoco.training.protocol import BEFORE
 from yoco.utils.lazy import pd
 
 # of condensation methods
@@ -58,7 +58,7 @@ def condensations(
     trainings on them.
 
     A method's schedule goes on until the time is over, MTT's experts included in it; each takes its
-    own factor. training: epochs, and fields of `network.Protocol`. Returns a table with columns
+    own factor. training: epochs, and fields of `protocol.Protocol`. Returns a table with columns
     method, factor, steps, seconds, subset ("start" or "condensed"), seed, last_batch, augmentation,
     precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
     """

@@ -12,7 +12,7 @@ from yoco.experiments.results_file import COLUMNS
 from yoco.prune.methods import prune
 from yoco.prune.select import Selection
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training.network import BEFORE, PROTOCOLS, Protocol
+from yoco.training.protocol import BEFORE, PROTOCOLS, Protocol
 from yoco.utils import checks
 
 
@@ -90,7 +90,7 @@ def grid(
     dynamics: None for one that no variant needs; its number seeds what is drawn in its selections
     (random, SSP, CCS), so that "random" is averaged over as many draws. variants: arguments of
     `prune`, say {"method": "yoco", "balanced": False}. epochs: of every training, or of those at
-    each budget. labels: further columns of every row. options: fields of `network.Protocol`, and
+    each budget. labels: further columns of every row. options: fields of `protocol.Protocol`, and
     `protocol`, "even" or "paper" (see `Protocol.of`). Raises ValueError or TypeError at bad
     arguments, and if dynamics were recorded with another last_batch or augmentation than the
     trainings have.

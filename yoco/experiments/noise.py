@@ -24,7 +24,7 @@ from yoco.prune.methods import METHODS
 from yoco.prune.select import Selection
 from yoco.scores import EL2N, LBPE, SCORES
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training.network import Protocol
+from yoco.training.protocol import Protocol
 from yoco.utils import checks
 from yoco.utils.lazy import pd
 
@@ -167,7 +167,7 @@ def compare(
 
     ipc_to: budgets; trained_to: those of them that are trained at. seed: the first of the
     trainings' seeds, of which each run of a case has `seeds` of its own, the same for every rule.
-    results, executor: as of `study.train`; options: fields of `network.Protocol`. Returns a table
+    results, executor: as of `study.train`; options: fields of `protocol.Protocol`. Returns a table
     with columns place, kind, percent, method (the rule), ipc_to, dynamics, seed, kept, damaged,
     precision, recall (see `kept`), accuracy (%), fingerprint, epochs, and the precision of the
     arithmetic as `arithmetic`; the last four are missing where nothing was trained. Raises as

@@ -46,7 +46,7 @@ def run(
     seed.
 
     methods: names in `prune.METHODS` (None: `prune.compared` on the set).
-    options: ipc_to, seeds, epochs and fields of `network.Protocol`, as of `grid`; results, jobs,
+    options: ipc_to, seeds, epochs and fields of `protocol.Protocol`, as of `grid`; results, jobs,
     executor: as of `train`. Returns a DataFrame with columns condensation, method, keep, balanced,
     ipc_to, dynamics, seed, epochs, fingerprint (of what stays and how it is trained on), preset (of
     the set), model, width (empty: the model's own), last_batch ("even" or "small"), augmentation

@@ -1,5 +1,5 @@
-"""Training one network: steps, epochs and schedules (`network`), in a loop that can be interrupted
-and resumed (`resumable`).
+"""Training one network by a `protocol`: steps and epochs (`network`), in a loop that can be
+interrupted and resumed (`resumable`).
 """
 
 import lazy_loader
