@@ -78,7 +78,7 @@ def test_what_trains_differently_has_another_fingerprint(wild, toy_set):
             ValueError,
             ("labels must be soft targets, rows non-negative with sum 1"),
         ),
-        ({"labels": torch.tensor([[2.0, -1.0, 0.0]] * 15)}, ValueError, "the lowest is -1"),
+        ({"labels": torch.tensor([[2.0, -1.0, 0.0]] * 15)}, ValueError, "the lowest value is -1"),
         (
             {"labels": torch.full((15, 4), 0.25)},
             ValueError,
