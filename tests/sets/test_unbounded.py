@@ -221,7 +221,7 @@ def test_pruning_balances_the_argmax_classes(wild, recorded):
     assert torch.allclose(scores.LBPE.read(wild, recorded), wanted)
     for method in prune.METHODS:
         assert len(prune.prune(wild, recorded, method, 1).indices) == 12
-    with pytest.raises(ValueError, match="a class that has 16"):
+    with pytest.raises(ValueError, match="a class, which has only 16"):
         prune.prune(wild, recorded, "yoco", 5)
 
 

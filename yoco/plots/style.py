@@ -187,7 +187,7 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     """
     known = [name for name, method in METHODS.items() if not method.nested]
     others = [name for name in dict.fromkeys(methods) if name not in METHODS]
-    # the last method but others takes YOCO's colour, which is free as YOCO is black
+    # the colour of YOCO's position is free, as YOCO is black
     colours = [*PALETTE, PALETTE[known.index(OURS)], "#5B2C83", "#117733"]
     found = {}
     for name in dict.fromkeys(methods):
