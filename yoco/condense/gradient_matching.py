@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call
 
 from yoco.utils import checks, device
+from yoco.utils.gradients import gradients
 
 Gradients = tuple[Tensor, ...]
 EPSILON = 1e-6  # in the denominator of the cosine
@@ -113,7 +114,7 @@ class GradientMatcher:
                 )
             return F.cross_entropy(logits.float(), labels)
 
-        return grad(loss)(weights)
+        return gradients(loss, weights)
 
     def _distance_to(
         self,

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call
 
 from yoco import augment
 from yoco.condense.mtt_experts import AUGMENTATION
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.utils import device as devices
+from yoco.utils.gradients import gradients
 
 # indices int64 [n] into the formed images, all different, and their augmentation
 Batch = tuple[Tensor, augment.Draw]
@@ -79,8 +80,8 @@ class Student:
         return own, labels[self.ranks.rows], len(own) / count
 
     def _gradient_of(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        def loss(theta: Tensor) -> Tensor:
-            parts = theta.split([shape.numel() for shape in self.shapes.values()])
+        def loss(at: tuple[Tensor, ...]) -> Tensor:
+            parts = at[0].split([shape.numel() for shape in self.shapes.values()])
             parameters = {
                 name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts)
             }
@@ -88,7 +89,7 @@ class Student:
                 logits = functional_call(self.skeleton, parameters, (images,))
             return F.cross_entropy(logits.to(theta.dtype), labels)
 
-        return grad(loss)(theta)
+        return gradients(loss, (theta,))[0]
 
     def _slope_of(self, theta: Tensor, direction: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         return (self._gradient_of(theta, images, labels) * direction).sum()
