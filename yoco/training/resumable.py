@@ -87,7 +87,7 @@ def run(
     seconds and as rarely as keeps it to `LOOK_SHARE` of the time, and at the end. ranks: of
     several, the first has the checkpoint, the lock on it, the bar, the clock and `look`; all go on
     from what it reads, and stop where it says so.
-    Raises ValueError if the checkpoint is damaged or of other settings, BlockingIOError if another
+    Raises ValueError if the checkpoint is corrupted or of other settings, BlockingIOError if another
     run works on it, FloatingPointError at a loss that is NaN, infinite or has exploded, which
     leaves the last good checkpoint, OSError where it cannot be written, and LostRank where another
     rank is gone.
@@ -207,7 +207,7 @@ def _resume(
         return losses.tolist(), seconds.item()
     except (KeyError, IndexError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"checkpoint {checkpoint} is damaged: its state does not fit these settings ({error})"
+            f"checkpoint {checkpoint} is corrupted: its state does not fit these settings ({error})"
         ) from error
 
 
@@ -231,7 +231,7 @@ def _found(identity: Mapping[str, Any], checkpoint: str | Path | None) -> dict[s
         )
     if "loop.losses" not in state or not isinstance(info.get("seconds"), float):
         raise ValueError(
-            f"checkpoint {checkpoint} is damaged: it does not say which steps it is after"
+            f"checkpoint {checkpoint} is corrupted: it does not say which steps it is after"
         )
     return {**state, "loop.seconds": torch.tensor(info["seconds"], dtype=torch.float64)}
 
