@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from yoco import models
 from yoco.data import pixel_cache, spaces
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, to_floats
 from yoco.data.spaces import Space
 from yoco.parallel import pool

@@ -405,7 +405,8 @@ def test_a_cut_or_foreign_expert_file_is_refused_with_a_sentence(toy, tmp_path):
     # the last parameter after the last epoch: NaN
     path.write_bytes(whole[:-4] + b"\x00\x00\xc0\x7f")
     with pytest.raises(
-        ValueError, match="expert-000.safetensors is corrupted: parameters does not have the"
+        ValueError,
+        match="expert-000.safetensors is corrupted: parameters does not have the checksum",
     ):
         stored.pair(0, 3, 1)
     path.unlink()

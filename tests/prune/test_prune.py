@@ -27,7 +27,9 @@ def test_select_ties_keep_the_lower_index():
 
 def test_select_limits():
     assert sorted(select(SCORE, LABELS, 3, keep="easy", balanced=True).tolist()) == list(range(6))
-    with pytest.raises(ValueError, match="asks for 4 images of a class, which has only 3"):
+    with pytest.raises(
+        ValueError, match="per_class=4 asks for 4 images of a class, which has only 3"
+    ):
         select(SCORE, LABELS, 4, keep="easy", balanced=True)
     with pytest.raises(ValueError, match="keep='best' is unknown.*easy, hard"):
         select(SCORE, LABELS, 1, keep="best", balanced=True)

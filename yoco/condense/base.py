@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from yoco import formation
 from yoco.data.batches import RealImages
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import to_floats
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.sets.condensed_set import CondensedSet

@@ -12,7 +12,7 @@ import torch
 
 from yoco.condense.mtt_experts import Experts, ExpertSettings, missing, train_experts
 from yoco.condense.presets import unit_of
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import timing
 

@@ -12,7 +12,7 @@ from yoco.condense.base import Condenser, Condensing
 from yoco.condense.gradient_matching import GradientMatcher, convolution_weights
 from yoco.condense.presets import IdcSettings, network_of, settings_for, unit_of
 from yoco.data.batches import RealImages
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import network as train

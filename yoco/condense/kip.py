@@ -19,7 +19,7 @@ from yoco import formation
 from yoco.condense import kip_kernels
 from yoco.condense.base import Condenser, Condensing, Settings
 from yoco.condense.presets import PRESETS, overridden
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, to_floats
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import timing

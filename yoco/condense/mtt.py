@@ -15,7 +15,7 @@ from yoco.condense.expert_pool import Pool
 from yoco.condense.mtt_experts import AUGMENTATION, ExpertSettings
 from yoco.condense.mtt_student import Batch, Student, distance_gradients
 from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import network as training

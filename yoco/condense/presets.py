@@ -13,7 +13,7 @@ from torch import nn
 from yoco import models
 from yoco.condense.base import LARGE, Settings
 from yoco.condense.gradient_matching import DISTANCES
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.training import timing
 from yoco.utils import checks
 
