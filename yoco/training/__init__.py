@@ -1,5 +1,6 @@
-"""Training one network: steps, epochs and schedules (`network`), in a loop that can be interrupted
-and resumed (`resumable`).
+"""Training one network: steps, epochs and schedules (`network`).
+
+The loop that can be interrupted and resumed is in `resumable`.
 """
 
 import lazy_loader
