@@ -318,7 +318,7 @@ def test_what_needs_pixels_in_0_to_1_says_so(wild, toy):
     with pytest.raises(ValueError, match="start must hold images in 0..1 with one class each"):
         condense.condense(toy, "idc", ipc=5, factor=2, preset="smoke", start=wild, progress=False)
     with pytest.raises(
-        ValueError, match="kind='blur' damages images in 0..1, this set is unbounded"
+        ValueError, match="kind='blur' damages images in 0..1, but this set is unbounded"
     ):
         corruption.damage_set(wild, "blur", 10)
     spoiled, damaged = corruption.damage_set(wild, "symmetric", 20)
