@@ -191,7 +191,7 @@ def test_images_of_another_normalisation_are_read_once_it_is_given(tmp_path):
     ):
         read(path)
     with pytest.raises(
-        ValueError, match="10ipc.pt.*got -0.*mean 3.*a mean of 1.*un-normalised. Give mean= and std="
+        ValueError, match="10ipc.pt.*got -0.*mean 3.*a mean of 1.*un-normalised. Give mean="
     ):
         read(path, dataset="mnist")
     assert torch.allclose(
