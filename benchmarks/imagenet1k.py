@@ -1,10 +1,9 @@
-"""The plan to ImageNet-1K: `benchmarks.scale` on 1, 8, 64 and 512 GPUs, as a table, a figure, and
-what docs/imagenet1k.md says.
+"""The plan for ImageNet-1K: `benchmarks.scale` on 1, 8, 64 and 512 GPUs.
 
     # figures/bench/imagenet1k.csv and .png, from costs.csv and work.csv there; part of `make bench`
     python -m benchmarks.imagenet1k
 
-It prints the page's tables and sentences, which a test holds against the files.
+It prints the tables and sentences of docs/imagenet1k.md; a test compares the page with the files.
 """
 
 import argparse
@@ -30,13 +29,14 @@ from benchmarks.scale import (
 )
 from yoco.utils import tensor_files
 
-USED = (0.05, 0.15, 0.30)  # shares of a GPU's peak
+USED = (0.05, 0.15, 0.30)  # shares of a GPU's peak speed
 
 
 def simulated(job: Job, work: Work, machine: Machine = MACHINE) -> pd.DataFrame:
-    """All plans on all of `GPUS`, at the three shares of a GPU's speed. efficiency: the share of
-    the GPUs' time in which they do what has to be done once: each class matched, each network
-    trained.
+    """Return all plans on all of `GPUS`, at the three shares of a GPU's peak speed.
+
+    efficiency: the share of the GPUs' time spent on what has to be done once: each class matched,
+    each network trained.
     """
     rows = []
     for used in USED:
@@ -49,7 +49,7 @@ def simulated(job: Job, work: Work, machine: Machine = MACHINE) -> pd.DataFrame:
 
 
 def known_work(folder: Path = Path("figures/bench")) -> Work:
-    """What costs.csv and work.csv say."""
+    """Return the contents of costs.csv and work.csv."""
     counted = pd.read_csv(folder / "work.csv").query("classes == 1000").iloc[0]
     measured = pd.read_csv(folder / "costs.csv")
     largest = measured.loc[measured.state_bytes.idxmax()]
@@ -70,8 +70,9 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cost_table(costs: pd.DataFrame) -> str:
-    """What the page shows of costs.csv: a class and an image in processor seconds, the state, and
-    the memory.
+    """Return the page's table of costs.csv.
+
+    It has CPU seconds per class and image, the state, and the memory.
     """
     columns = (
         "network",
@@ -102,9 +103,7 @@ def cost_table(costs: pd.DataFrame) -> str:
 
 
 def work_table(work: pd.DataFrame) -> str:
-    """What the page shows of work.csv: operations of an image in GFLOP, and the processor seconds
-    beside them.
-    """
+    """Return the page's table of work.csv: GFLOP per image beside CPU seconds."""
     columns = (
         "network",
         "side",
@@ -135,8 +134,9 @@ def work_table(work: pd.DataFrame) -> str:
 
 
 def table(found: pd.DataFrame) -> str:
-    """What the page shows of imagenet1k.csv: days at the middle speed (and the range), efficiency,
-    the largest terms.
+    """Return the page's table of imagenet1k.csv.
+
+    It has days at the middle speed (and the range), efficiency, and the largest terms.
     """
     columns = (
         "plan",
@@ -175,7 +175,7 @@ def _days(days: float) -> str:
 
 
 def assumptions(machine: Machine = MACHINE) -> str:
-    """The fields of `Machine` and their values."""
+    """Return the fields of `Machine` and their values."""
     return markdown(
         ("assumed", "value"),
         [(f"`{name}`", f"{getattr(machine, name):g}") for name in Machine.__dataclass_fields__],
@@ -185,7 +185,7 @@ def assumptions(machine: Machine = MACHINE) -> str:
 def facts(
     found: pd.DataFrame, work: Work, costs: pd.DataFrame, job: Job = JOB, machine: Machine = MACHINE
 ) -> str:
-    """What breaks, in the order in which it does, as the page says it."""
+    """Return what breaks, in the order in which it does, in the words of the page."""
     middle = found[found.used == machine.used]
     first, last = (
         middle[middle.plan == plan.name].set_index("gpus").to_dict("index")
