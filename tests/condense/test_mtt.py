@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from tests.conftest import make_data
 from yoco import augment, formation, models
-from yoco.condense import mtt, mtt_experts, mtt_student
+from yoco.condense import expert_settings, expert_training, mtt, mtt_student
 from yoco.condense.mtt_experts import Experts, ExpertSettings, train_experts
 from yoco.data.normalise import normalise
 from yoco.training import resumable
@@ -86,7 +86,7 @@ def unaugmented(parts):
         (
             part,
             dataclasses.replace(
-                mtt_experts.AUGMENTATION.draw(len(part), 16, source), operations=()
+                expert_settings.AUGMENTATION.draw(len(part), 16, source), operations=()
             ),
         )
         for part in parts
@@ -164,8 +164,9 @@ def test_the_distance_is_0_on_arrival_and_1_standing_still():
     )
     batches, rate = unaugmented([torch.arange(4)] * 2), torch.tensor(0.1, dtype=torch.float64)
     student, arrived = mtt_student.Student(model), start
-    for _ in batches:
-        arrived = arrived - rate * student.gradient(arrived, images, labels)
+    with torch.no_grad():  # as the student walks
+        for _ in batches:
+            arrived = arrived - rate * student.gradient(arrived, images, labels)
     assert (
         mtt_student.distance_gradients(student, start, arrived, rate, images, labels, batches)[0]
         == 0
@@ -305,7 +306,7 @@ def test_experts_learn_the_classes(toy):
 def test_an_expert_trains_on_a_subset_of_its_own(toy):
     few = dataclasses.replace(BUFFER, images=20)
     subsets = [
-        mtt_experts._Training(
+        expert_training.ExpertTraining(
             toy, few, {"seed": 0, "number": n, "precision": "float32"}, CPU, False, int
         ).images.chosen
         for n in (0, 1)
@@ -318,9 +319,9 @@ def test_an_expert_that_was_stopped_ends_as_if_it_was_not(toy, tmp_path, monkeyp
     settings = dataclasses.replace(BUFFER, momentum=momentum)
     whole = trained(toy, None, settings).trajectories[0]
     monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
-    step = mtt_experts._Training.step
+    step = expert_training.ExpertTraining.step
     monkeypatch.setattr(
-        mtt_experts._Training,
+        expert_training.ExpertTraining,
         "step",
         lambda self, number: pytest.fail("killed") if number == 2 else step(self, number),
     )
@@ -329,7 +330,7 @@ def test_an_expert_that_was_stopped_ends_as_if_it_was_not(toy, tmp_path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["expert-000.unfinished.safetensors"]
     epochs = []
     monkeypatch.setattr(
-        mtt_experts._Training,
+        expert_training.ExpertTraining,
         "step",
         lambda self, number: epochs.append(number) or step(self, number),
     )
@@ -340,9 +341,9 @@ def test_an_expert_that_was_stopped_ends_as_if_it_was_not(toy, tmp_path, monkeyp
 
 def test_finished_experts_are_not_trained_again_and_more_are_added(toy, tmp_path, monkeypatch):
     first, _ = trained(toy, tmp_path, count=1).pair(0, 4, 0)
-    step, numbers = mtt_experts._Training.step, []
+    step, numbers = expert_training.ExpertTraining.step, []
     monkeypatch.setattr(
-        mtt_experts._Training,
+        expert_training.ExpertTraining,
         "step",
         lambda self, number: numbers.append(number) or step(self, number),
     )
@@ -369,7 +370,7 @@ def test_a_time_budget_gives_the_finished_experts_and_the_rest_later(toy, tmp_pa
 def test_experts_of_other_settings_are_refused_before_training(toy, tmp_path, monkeypatch):
     trained(toy, tmp_path)
     monkeypatch.setattr(
-        mtt_experts._Training, "step", lambda *_: pytest.fail("an epoch was trained")
+        expert_training.ExpertTraining, "step", lambda *_: pytest.fail("an epoch was trained")
     )
     with pytest.raises(
         ValueError,
@@ -394,17 +395,18 @@ def test_a_cut_or_foreign_expert_file_is_refused_with_a_sentence(toy, tmp_path):
     path = stored.trajectories[0]
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
-    with pytest.raises(ValueError, match="expert-000.safetensors is damaged or cut short"):
+    with pytest.raises(ValueError, match="expert-000.safetensors is corrupted or truncated"):
         trained(toy, tmp_path)
-    with pytest.raises(ValueError, match="expert-000.safetensors is damaged or cut short"):
+    with pytest.raises(ValueError, match="expert-000.safetensors is corrupted or truncated"):
         stored.pair(0, 0, 1)
     path.write_bytes(whole.replace(b'"yoco":"expert"', b'"yoco":"xxpert"'))
-    with pytest.raises(ValueError, match="expert-000.safetensors is no yoco expert file"):
+    with pytest.raises(ValueError, match="expert-000.safetensors is not a yoco expert file"):
         trained(toy, tmp_path)
     # the last parameter after the last epoch: NaN
     path.write_bytes(whole[:-4] + b"\x00\x00\xc0\x7f")
     with pytest.raises(
-        ValueError, match="expert-000.safetensors is damaged: parameters does not have the checksum"
+        ValueError,
+        match="expert-000.safetensors is corrupted: parameters does not have the checksum",
     ):
         stored.pair(0, 3, 1)
     path.unlink()
@@ -450,7 +452,7 @@ def test_an_expert_that_diverges_is_said(toy, monkeypatch):
         trained(toy, None, dataclasses.replace(BUFFER, lr=1e30))
     # after the last batch: no loss saw them
     monkeypatch.setattr(
-        mtt_experts._Training, "_parameters", lambda self: torch.tensor([1.0, torch.inf])
+        expert_training.ExpertTraining, "_parameters", lambda self: torch.tensor([1.0, torch.inf])
     )
     with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
         trained(toy, None)

@@ -131,8 +131,8 @@ def test_all_that_is_skipped_is_counted_in_one_warning(tmp_path):
     for part in (
         "pictures: skipped",
         "2 files ending in .txt",
-        "1 files outside of the classes' folders",
-        ("1 entries that are no regular files"),
+        "1 files outside the classes' folders",
+        ("1 entries that are not regular files"),
         "2 links that leave the folder (follow_links=True follows them)",
         ("1 classes of the test split that the training split lacks"),
     ):
@@ -203,7 +203,7 @@ def test_a_test_split_alone_and_a_class_of_one_image(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no folder train; wanted"):
         load(tmp_path / "x")
     write_folder(tmp_path / "y", ("train",), count=1)
-    with pytest.raises(ValueError, match="class 0 has one image, which cannot be spared"):
+    with pytest.raises(ValueError, match="class 0 has only one image, which cannot be spared"):
         load(tmp_path / "y")
 
 

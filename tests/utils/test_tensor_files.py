@@ -229,7 +229,7 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_state(
 
 
 def test_training_that_diverges_says_the_epoch(toy_set, toy, tmp_path):
-    from yoco.training.network import Optimiser
+    from yoco.training.protocol import Optimiser
 
     options = {
         "epochs": 4,
@@ -253,7 +253,7 @@ def test_a_checkpoint_of_other_shapes_is_refused(toy, tmp_path):
         path, "checkpoint", {**tensors, "generator": torch.zeros(3, dtype=torch.uint8)}, info
     )
     with pytest.raises(
-        ValueError, match="c.safetensors is damaged: its state does not fit these settings"
+        ValueError, match="c.safetensors is corrupted: its state does not fit these settings"
     ):
         condense.condense(toy, "kip", checkpoint=path, **KIP)
 
