@@ -36,7 +36,7 @@ def options_file() -> str:
 
 
 def cell(notebook: str) -> str:
-    """The parameter cell of a notebook: one line per shown parameter, typed as papermill reads it."""
+    """The parameter cell of a notebook: typed as papermill reads it, one line each."""
     told, model = parameters.described()[notebook], parameters.NOTEBOOKS[notebook]
     shown = [row for name in model.shown for row in told if row.name == name]
     lines = "\n".join(_line(row, model.model_fields[row.name].default) for row in shown)
