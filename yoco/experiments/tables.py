@@ -262,19 +262,14 @@ class Readable:
 def readable(table: pd.DataFrame, best: str | None = None) -> Readable:
     """Return a table for readers: cells do not wrap, and the best value is bold.
 
+    A table of more than `MOST_COLUMNS` columns is transposed if it has fewer rows than columns.
+
     Args:
         table: cells "mean ± std", numbers or words; its index becomes the first columns.
         best: "row" or "column", whose highest value is bold; None for no bold.
-
-    Raises:
-        ValueError: if the table has more than `MOST_COLUMNS` columns beside its index: nobody
-            reads those. A heat map (`plots.heat`) shows more.
     """
-    if table.shape[1] > MOST_COLUMNS:
-        raise ValueError(
-            f"table must have at most {MOST_COLUMNS} columns, got {table.shape[1]}; plots.heat "
-            "draws more"
-        )
+    if table.shape[1] > MOST_COLUMNS and table.shape[0] < table.shape[1]:
+        table, best = table.T, {"row": "column", "column": "row"}.get(best or "")
     cells = table.map(lambda value: _cell(value) if isinstance(value, float) else str(value))
     if best is not None:
         axis = {"row": 1, "column": 0}[checks.one_of("best", best, ("row", "column"))]
