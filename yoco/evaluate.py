@@ -31,7 +31,7 @@ Subset = tuple[Tensor, Tensor]
 
 
 class TestSet(NamedTuple):
-    """What a training needs of the real data, as arrays.
+    """What a training needs from the real data, as arrays.
 
     An array over a memory-mapped file is sent to workers by the file's name.
     """

@@ -280,7 +280,7 @@ class Score:
         title: short title for readers.
         unit: axis label: the name and the unit.
         direction: the end that is hard, "high" or "low".
-        needs: what it needs of the training run: "none", "early" (the first epochs) or "full".
+        needs: what it needs from the training run: "none", "early" (the first epochs) or "full".
         function: (condensed, dynamics, **options) -> float [N], in the score's own direction. Its
             keyword-only parameters are the options of the score and of the pruning methods that use
             it.

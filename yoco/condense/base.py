@@ -49,7 +49,7 @@ def members_of(data: ImageData) -> list[Tensor]:
 def packed(data: ImageData, chosen: Tensor, factor: int, mode: str = PACKING) -> Tensor:
     """Shrink training images, given by index, to cells: float [n / factor², C, S, S] in 0..1.
 
-    mode: of `formation.pack`.
+    mode: as for `formation.pack`.
     """
     # in parts: all real images as floats would take factor² times the memory of the result
     parts = chosen.split(PACKED * factor**2)
@@ -66,7 +66,7 @@ def real_set(
 ) -> CondensedSet:
     """Return packed random real images, the start of every method but DREAM with the same seed.
 
-    See `start_set` for DREAM. packing: mode of `formation.pack`. Raises ValueError if a class has
+    See `start_set` for DREAM. packing: the mode for `formation.pack`. Raises ValueError if a class has
     fewer than ipc * factor² images.
     """
     data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)

@@ -85,7 +85,7 @@ class GradientMatching(Condensing):
         self._train_on_real(self.settings.network_images)
 
     def image_gradient(self) -> tuple[float, Tensor]:
-        """Return the mean of D over the classes, and each class's gradient of D in its images."""
+        """Return the mean of D over the classes, and the gradient of each class's D."""
         gradient = torch.zeros_like(self.images)
         distances = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
         for label in range(len(self.members)):
@@ -105,10 +105,10 @@ class GradientMatching(Condensing):
     def _matched(
         self, label: int, images: Tensor, chosen: Tensor | slice, real: Tensor, draw: augment.Draw
     ) -> tuple[Tensor, Tensor]:
-        """Return the distance D of a class and its gradient in the class's images, [ipc, C, S, S].
+        """Return the distance D of a class and its gradient, [ipc, C, S, S].
 
         D is between real images, given by index, and the `chosen` cells of the class's condensed
-        images.
+        images, with respect to which the gradient is taken.
         """
         images = images.detach().requires_grad_()
         seen = self.matching.apply(self.real[real], draw)
@@ -177,7 +177,7 @@ class GradientMatching(Condensing):
         self._train_network(self.real.of(chosen), self.train_labels[chosen.to(self.device)])
 
     def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: Any) -> None:
-        """Train for one epoch on normalised images; options: of `network.epoch`."""
+        """Train for one epoch on normalised images; options: as for `network.epoch`."""
         shared: dict[str, Any] = {
             "classes": len(self.members),
             "augmentation": self.training,

@@ -31,7 +31,7 @@ KERNELS = ("fc", "conv", "auto")
 # minutes on one core
 AFFORDABLE = 1e10
 MOST_MEASURED = 512  # images whose kernel is timed at once, at most
-GPU_FACTOR = 100  # so many times more on a GPU: a guess, not measured
+GPU_FACTOR = 100  # the same factor more on a GPU: a guess, not measured
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class KernelInducingPoints(Condensing):
         self.images = (images * self.scale).clamp(0, 1)
 
     def _share(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return this rank's share of the batch loss and of its gradients in images and labels."""
+        """Return this rank's share of the batch loss and its gradients (images, labels)."""
         own = chosen[self.ranks.rows]
         images, labels = self.images.clone().requires_grad_(), self.labels.clone().requires_grad_()
         if not len(own):

@@ -242,9 +242,10 @@ class TrajectoryMatching(Condensing):
         return loss
 
     def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the distance for one draw, and its gradients in the images and the rate.
+        """Return the distance for one draw, and its gradients.
 
-        Expert, start, batches and augmentation are drawn.
+        Expert, start, batches and augmentation are drawn. The gradients are with respect to the
+        images and the rate.
         """
         start, target = self._trajectory()
         images = self.images.detach().requires_grad_()

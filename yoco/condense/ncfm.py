@@ -209,7 +209,7 @@ class CharacteristicMatching(Condensing):
         self._advance = graphs.captured(self._advanced, device) if recordable else self._advanced
 
     def rules(self) -> dict[str, Any]:
-        """Return the layout of a network of the user's own; for the package's networks nothing."""
+        """Return the layout of the user's own network; nothing for the package's networks."""
         return (
             models.layout(self.settings.model, *models.shape_of(self.data))
             if models.own(self.settings.model)
@@ -268,8 +268,8 @@ class CharacteristicMatching(Condensing):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return each class's loss, float32 [K], and the gradients of their sum.
 
-        They are in the images, and in the frequencies if these are learned (else 0). calibrated:
-        whether the loss includes the cross-entropy under trained weights.
+        The gradients are with respect to the images, and to the frequencies if these are learned
+        (else 0). calibrated: whether the loss includes the cross-entropy under trained weights.
         """
         frequencies = draws.frequencies.detach().requires_grad_(draws.frequencies.requires_grad)
         losses, gradient, slope = (
@@ -349,7 +349,7 @@ class CharacteristicMatching(Condensing):
 
 
 def _seen(images: Tensor, group: Tensor, draws: Draws) -> Tensor:
-    """Augment normalised images of a group of classes, as many of each, by their class's draw."""
+    """Augment normalised images of a group of classes, equally many of each, by class."""
     classes = group.view(-1, 1).expand(-1, len(images) // len(group)).flatten()
     return AUGMENTATION.apply(images, draws.augmentation.of(classes))
 

@@ -72,7 +72,7 @@ class Mixture(Normal):
     def ascend(self, frequencies: Tensor, gradient: Tensor) -> None:
         """Take a step of Adam that raises the loss.
 
-        frequencies: the last ones drawn. gradient: of the loss in these frequencies.
+        frequencies: the last ones drawn. gradient: of the loss with respect to them.
         """
         (slope,) = torch.autograd.grad(frequencies, self.raw, gradient)
         self.steps += 1

@@ -1,4 +1,4 @@
-"""Image files to pixels, over threads; each holds only one block in memory at a time."""
+"""Decodes image files with threads; each holds only one block in memory at a time."""
 
 import hashlib
 import json

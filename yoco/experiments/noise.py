@@ -219,7 +219,7 @@ def compare(
 def gains(table: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
     """Return every rule's accuracy minus that of the rule `against`, paired over runs and seeds.
 
-    Columns: place, kind, percent, ipc_to, method, mean, std (sample, in points), n. table: of
+    Columns: place, kind, percent, ipc_to, method, mean, std (sample, in points), n. table: from
     `compare`. Raises ValueError if it lacks the rule.
     """
     checks.one_of("against", against, set(table["method"]))

@@ -87,7 +87,7 @@ def train(
     """Train and test every cell, equal ones once.
 
     Args:
-        cells: of `grid`.
+        cells: from `grid`.
         data: the real data to test on.
         results: a CSV file of finished trainings. Those that it holds are not repeated, whatever
             grid they were made for; new ones are appended one by one, and rows are sorted at the
@@ -154,7 +154,7 @@ def selections(
 ) -> list[Selection]:
     """Return what every method that these dynamics allow keeps at every budget.
 
-    options: of `prune`; each goes to the methods that read it.
+    options: options of `prune`; each goes to the methods that read it.
     """
     allowed = [
         name for name in compared(condensed) if dynamics.complete or METHODS[name].needs != "full"

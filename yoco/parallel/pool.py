@@ -47,9 +47,9 @@ INSTEAD = (
 
 
 def default_jobs(device: torch.device, count: int) -> int:
-    """Return the number of processes for `count` trainings: one per core, or one per GPU.
+    """Return the number of processes for `count` trainings: one per core or GPU, at most `count`.
 
-    Small trainings leave a second thread on a CPU half idle.
+    Small trainings would leave a second thread on a CPU half idle.
     """
     return max(
         1, min(torch.get_num_threads() if device.type == "cpu" else devices.count(device), count)
@@ -113,11 +113,11 @@ def run(
     Args:
         function: what is called; other processes import it by name.
         calls: the arguments of each call. Without an executor, a GPU without an index among them
-            becomes that of the process.
+            is replaced by the process's own.
         jobs: processes of this machine, at least 1.
         shared: first arguments of all calls, possibly large: they are sent to each process once.
         executor: does the calls instead of processes of this machine.
-        names: of the calls, for errors.
+        names: names of the calls, for errors.
         lost: returns the result for a call that is lost, from its number and the error (None: the
             error is raised).
 

@@ -239,7 +239,7 @@ def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the accuracy of condensation methods beside that of their starts.
 
-    `table` of `study.condensations`. Returns the Axes.
+    `table` comes from `study.condensations`. Returns the Axes.
     """
     ax = ax or style.axes(6, 3)
     sns.barplot(table, x="method", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
@@ -249,7 +249,7 @@ def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Plot how uneven each method's classes are, against the budget.
+    """Plot how many classes each method leaves without images, against the budget.
 
     `table` has the columns method, ipc_to, missing. Returns the Axes.
     """
@@ -274,8 +274,8 @@ def accuracy_by_budget(
     The paper's values are drawn in outline if it has them.
 
     Args:
-        summary: of `tables.summary`.
-        published: of `paper.beside`.
+        summary: from `tables.summary`.
+        published: from `paper.beside`.
         ax: Axes to draw on (None: a new figure).
 
     Returns:
@@ -318,7 +318,7 @@ def accuracy_by_budget(
 def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Plot each method's accuracy against the bytes of its prefixes on a log scale.
 
-    Lines of float32 cells are dashed. `table` of `study.by_bytes`. Returns the Axes.
+    Lines of float32 cells are dashed. `table` comes from `study.by_bytes`. Returns the Axes.
     """
     ax = ax or style.axes(7, 4)
     for method, look in style.looks(table["method"]).items():

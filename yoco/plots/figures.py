@@ -199,7 +199,7 @@ def two_scores(
 
     Args:
         condensed: the set.
-        table: of `prune.score_table`.
+        table: from `prune.score_table`.
         x, y: columns of the table.
         label: class whose points are filled and whose images stand in the corners (None: all
             classes).

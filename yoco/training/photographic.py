@@ -106,7 +106,7 @@ def constant(values: Sequence[float], like: Tensor) -> Tensor:
 def boxes(shape: Tensor, place: Tensor, size: int) -> Tensor:
     """Return boxes with at least half of the image's area and side ratios up to 4/3.
 
-    They are drawn like torchvision's RandomResizedCrop draws them.
+    They are drawn as in torchvision's RandomResizedCrop.
 
     Args:
         shape: uniform in 0..1 [2, n, TRIES]: area and ratio of each try.

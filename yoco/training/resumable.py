@@ -81,7 +81,7 @@ def run(
         checkpoint: a file that is read first if it exists, and written every minute and at the end
             (an interruption loses at most a minute).
         time_budget: seconds after which this call stops, including what `prepare` takes.
-        progress, description, unit: of the progress bar.
+        progress, description, unit: settings of the progress bar.
         look: called with the losses so far and at the end; at most every `LOOK_EVERY` seconds and
             for at most `LOOK_SHARE` of the time.
         ranks: with several, rank 0 owns the checkpoint, its lock, the bar, the clock and `look`;
