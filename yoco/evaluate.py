@@ -179,10 +179,10 @@ def evaluate_many(
 
     Returns:
         A table in order of work, with columns subset, seed, last_batch, augmentation, precision,
-        accuracy (%).
+            accuracy (%).
 
     Raises:
-        As `evaluate`, before any training.
+        TypeError, ValueError: as `evaluate`, before any training.
     """
     for images, labels in checked_subsets(subsets).values():
         check_subset(images, labels, data, space)

@@ -213,8 +213,8 @@ def browse(
     The slider moves along the ranks and turns the pages. The selected image is shown large, with
     its course over the epochs.
 
-    table: from `prune.score_table`. Raises ValueError if the score is unknown or the dynamics are of
-    another set.
+    table: from `prune.score_table`. Raises ValueError if the score is unknown or the dynamics are
+    of another set.
     """
     names = score_names(table)
     by_class = _classes(condensed)

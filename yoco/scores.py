@@ -94,7 +94,7 @@ def lbpe(
 
     Returns:
         float [N], from probabilities in 0..√2; higher is harder. With one class (K = 1), p is 1 and
-        every score 0.
+            every score 0.
 
     Raises:
         TypeError, ValueError: if shapes are bad, there is no epoch or image, labels are out of
@@ -185,7 +185,7 @@ def forgetting(correct: Tensor) -> Tensor:
 
     Returns:
         float [N] in 0..E/2; higher is harder. An image that was never right has 0, and so has every
-        image if E is 1.
+            image if E is 1.
 
     Raises:
         TypeError, ValueError: for any other array.
@@ -229,7 +229,7 @@ def ssp(features: Tensor, n: int, *, seed: int = 0, farthest: bool = False) -> T
 
     Returns:
         int64 indices [n], all different, in the order of the clusters; ties: the lower index. A
-        cluster left empty by duplicates takes the nearest image that is still free.
+            cluster left empty by duplicates takes the nearest image that is still free.
 
     Raises:
         TypeError, ValueError: if features, n or the seed (0..2**32-1) are bad, or squared distances

@@ -66,8 +66,8 @@ def real_set(
 ) -> CondensedSet:
     """Return packed random real images, the start of every method but DREAM with the same seed.
 
-    See `start_set` for DREAM. packing: the mode for `formation.pack`. Raises ValueError if a class has
-    fewer than ipc * factor² images.
+    See `start_set` for DREAM. packing: the mode for `formation.pack`. Raises ValueError if a class
+    has fewer than ipc * factor² images.
     """
     data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
     images = packed(data, start_choice(data, ipc, factor, seeds.generator(seed)), factor, packing)

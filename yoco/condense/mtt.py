@@ -164,13 +164,12 @@ class TrajectoryMatching(Condensing):
     A student starts from weights that an expert had, trains on the synthetic images, and is pulled
     to where the expert went. Missing experts are trained before the first step. With several ranks,
     each trains its part of the experts, if there is a folder, and takes its part of each student
-    batch.
+    batch. Arguments that are not listed are those of `Condensing`.
 
     Args:
         experts: the folder that keeps the experts (see `train_experts`); None trains them for this
             run only.
         progress: show a progress bar for the experts.
-        Others: as `Condensing`.
 
     Attributes:
         rate: the student's learned learning rate, float32 scalar.

@@ -119,7 +119,7 @@ def distance_gradients(
 
     Returns:
         The distance (1 if the student does not move, 0 if it reaches the target) and its exact
-        gradients with respect to the images, [n, C, S, S], and the rate.
+            gradients with respect to the images, [n, C, S, S], and the rate.
     """
     thetas = [start]
     with torch.no_grad():

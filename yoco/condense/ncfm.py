@@ -138,7 +138,7 @@ class CharacteristicMatching(Condensing):
     The network's weights are between its initial and its trained ones. On a CUDA device, draws come
     from a generator there, whose state is part of `state()` as well. If that device also holds the
     real images, a step is one CUDA graph (see `graphs.captured`). With several ranks, each matches
-    its own classes.
+    its own classes. Arguments that are not listed are those of `Condensing`.
 
     Args:
         experts: the folder that keeps the pool's networks (see `train_experts`); None trains them
@@ -146,7 +146,6 @@ class CharacteristicMatching(Condensing):
         prefixes: numbers of formed images per class; each such prefix is matched as a set of its
             own. () matches the whole set only.
         progress: show a progress bar for the pool.
-        Others: as `Condensing`.
     """
 
     def __init__(

@@ -86,7 +86,7 @@ def load(
 
     Returns:
         The images. Rotated, transparent and deeper files are read as `decode.upright` describes.
-        Hidden files are skipped; all other files that are not read are counted in one warning.
+            Hidden files are skipped; all other files that are not read are counted in one warning.
 
     Raises:
         ValueError: if the name is unknown, images have several sizes without `size`, there is only

@@ -47,7 +47,7 @@ def by_bytes(
 
     Returns:
         A table with columns method, stored, per_class (cells), bytes (of cells), seed, last_batch,
-        augmentation, precision, accuracy (%).
+            augmentation, precision, accuracy (%).
     """
     budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
     cell_bytes = (

@@ -55,9 +55,9 @@ def run(
 
     Returns:
         The cells of the grid, in its order, with columns condensation, method, keep, balanced,
-        ipc_to, dynamics, seed, epochs, fingerprint (of what is kept and how it is trained), preset
-        (of the set), model, width (empty: the model's own), last_batch ("even" or "small"),
-        augmentation ("dsa" or "imagenet"), precision, accuracy (%).
+            ipc_to, dynamics, seed, epochs, fingerprint (of what is kept and how it is trained),
+            preset (of the set), model, width (empty: the model's own), last_batch ("even" or
+            "small"), augmentation ("dsa" or "imagenet"), precision, accuracy (%).
 
     Raises:
         TypeError, ValueError: if an argument is bad, before any training.
@@ -102,7 +102,7 @@ def train(
     Raises:
         ValueError: if the file is not a valid results file, or a row was changed.
         BlockingIOError: if another run works on the file.
-        As `evaluate.evaluate` and `pool.run`.
+        Exception: as `evaluate.evaluate` and `pool.run`.
     """
     with locks.hold(results):
         return _train(

@@ -112,8 +112,8 @@ def run(
 
     Args:
         function: what is called; other processes import it by name.
-        calls: the arguments of each call. Without an executor, a GPU without an index among them
-            is replaced by the process's own.
+        calls: the arguments of each call. Without an executor, a GPU without an index among them is
+            replaced by the process's own.
         jobs: processes of this machine, at least 1.
         shared: first arguments of all calls, possibly large: they are sent to each process once.
         executor: does the calls instead of processes of this machine.

@@ -253,7 +253,8 @@ def prune(
 ) -> Selection:
     """Prune a condensed set to `ipc_to` images per class.
 
-    That is ipc_to * factor² formed images of each class, or the same number in total if not balanced.
+    That is ipc_to * factor² formed images of each class, or the same number in total if not
+    balanced.
 
     Args:
         condensed: the set.

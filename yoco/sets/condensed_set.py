@@ -254,9 +254,9 @@ class CondensedSet:
 
         Returns:
             A set in 0..1 if all its values are, un-normalised if necessary; else with
-            `bounded=False`, as the authors train on it.
+                `bounded=False`, as the authors train on it.
             Float labels [N, K] become soft targets: unchanged if they are distributions, plus 1/K
-            if they are centred, else their softmax.
+                if they are centred, else their softmax.
 
         Raises:
             FileNotFoundError, TypeError, ValueError: if an argument is bad, the file is corrupted

@@ -115,7 +115,7 @@ def boxes(shape: Tensor, place: Tensor, size: int) -> Tensor:
 
     Returns:
         int64 [n, 4]: top, left, height, width of the first try that fits into the image, or the
-        whole image if none does.
+            whole image if none does.
     """
     area = size**2 * (LEAST_AREA + (1 - LEAST_AREA) * shape[0])
     ratio = ((2 * shape[1] - 1) * math.log(MOST_RATIO)).exp()  # wide as often as high
