@@ -28,7 +28,7 @@ from yoco.data import ImageData
 from yoco.experiments.tables import title_of
 from yoco.plots import style
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training.network import Protocol
+from yoco.training.protocol import Protocol
 from yoco.utils import tensor_files
 
 LOOPS = Path("figures/cifar10/loops.csv")

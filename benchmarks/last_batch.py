@@ -24,7 +24,7 @@ from yoco.data import ImageData
 from yoco.experiments import tables
 from yoco.plots import style
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training.network import LAST_BATCHES, Protocol
+from yoco.training.protocol import LAST_BATCHES, Protocol
 from yoco.utils import device as devices
 from yoco.utils import tensor_files
 

@@ -10,7 +10,7 @@ from yoco import RankedSet, condense, dynamics, evaluate, prune
 from yoco.experiments import condensations, paper, results_file, study
 from yoco.prune import ccs_cutoffs
 from yoco.training import network as train
-from yoco.training import resumable
+from yoco.training import protocol, resumable
 
 FAST = {"width": 8, "precision": "float32", "progress": False, "jobs": 1}
 GRID = {"methods": ["random", "yoco"], "ipc_to": [1, 2], "seeds": [0, 1], "epochs": 2, **FAST}
@@ -88,7 +88,7 @@ def test_dynamics_of_another_last_batch_are_refused(toy, toy_set, two_dynamics):
         study.run(toy_set, toy, two_dynamics, protocol="paper", **GRID)
     old = replace(
         two_dynamics[0],
-        info={k: v for k, v in two_dynamics[0].info.items() if k not in train.BEFORE},
+        info={k: v for k, v in two_dynamics[0].info.items() if k not in protocol.BEFORE},
     )
     assert old.training == {"last_batch": "small", "augmentation": "dsa"}  # a file of version 0.1
     assert replace(old, info={}).training == {}  # made by hand
@@ -175,9 +175,9 @@ def test_rows_of_version_0_1_are_found_by_the_published_protocol_alone(toy, toy_
     }
     table = study.run(toy_set, toy, [None], **grid)
     rows = pd.read_csv(tmp_path / "r.csv", dtype=str, keep_default_na=False).drop(
-        columns=list(train.BEFORE)
+        columns=list(protocol.BEFORE)
     )
-    columns = [name for name in results_file.COLUMNS if name not in train.BEFORE]
+    columns = [name for name in results_file.COLUMNS if name not in protocol.BEFORE]
     rows["accuracy"] = "12.5"
     rows["check"] = [results_file._check(row, columns) for row in rows.to_dict("records")]
     rows.to_csv(tmp_path / "r.csv", index=False)

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from yoco import formation, models
 from yoco.condense.base import Condenser, Condensing, Settings
 from yoco.condense.expert_pool import Pool
-from yoco.condense.mtt_experts import PairSettings
+from yoco.condense.expert_settings import PairSettings
 from yoco.condense.ncfm_draws import AUGMENTATION, DeviceDraws, Draws, HostDraws
 from yoco.condense.ncfm_frequencies import Mixture, Normal
 from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_weights

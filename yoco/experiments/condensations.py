@@ -16,7 +16,7 @@ from yoco.data.image_data import ImageData
 from yoco.evaluate import evaluate_many
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import timing
-from yoco.training.network import BEFORE
+from yoco.training.protocol import BEFORE
 from yoco.utils.lazy import pd
 
 # columns of the comparison
@@ -65,7 +65,7 @@ def condensations(
         ready: existing sets by method, with this ipc, preset and seed; the others are condensed.
         known: by method, the result of `evaluate_many` for "start" and "condensed", which is used
             if it has all of `seeds`.
-        **training: epochs, and fields of `network.Protocol`.
+        **training: epochs, and fields of `protocol.Protocol`.
 
     Returns:
         A table with columns method, factor, steps, seconds, subset ("start" or "condensed"), seed,

@@ -12,7 +12,7 @@ from yoco.experiments.results_file import COLUMNS
 from yoco.prune.methods import prune
 from yoco.prune.select import Selection
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training.network import BEFORE, PROTOCOLS, Protocol
+from yoco.training.protocol import BEFORE, PROTOCOLS, Protocol
 from yoco.utils import checks
 
 
@@ -100,7 +100,7 @@ def grid(
         seeds: training seeds.
         epochs: for every training, or by budget.
         labels: further columns of every row.
-        **options: fields of `network.Protocol`, and `protocol`, "even" or "paper" (see
+        **options: fields of `protocol.Protocol`, and `protocol`, "even" or "paper" (see
             `Protocol.of`).
 
     Raises:

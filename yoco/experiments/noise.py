@@ -25,7 +25,7 @@ from yoco.prune.methods import METHODS
 from yoco.prune.select import Selection
 from yoco.scores import EL2N, LBPE, SCORES
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training.network import Protocol
+from yoco.training.protocol import Protocol
 from yoco.utils import checks
 from yoco.utils.lazy import pd
 
@@ -181,7 +181,7 @@ def compare(
         seed: the first training seed.
         seeds: training seeds per run of a case; each run has its own, the same for every rule.
         results, executor, progress: as in `study.train`.
-        **options: fields of `network.Protocol`.
+        **options: fields of `protocol.Protocol`.
 
     Returns:
         A table with columns place, kind, percent, method (the rule), ipc_to, dynamics, seed, kept,

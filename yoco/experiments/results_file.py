@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yoco.training.network import BEFORE
+from yoco.training.protocol import BEFORE
 from yoco.utils import tensor_files
 from yoco.utils.lazy import pd
 

@@ -51,7 +51,7 @@ def run(
         dynamics: training runs on the set, see `grid`.
         methods: names in `prune.METHODS` (None: `prune.compared` on the set).
         results, device, jobs, executor, progress: as in `train`.
-        **options: ipc_to, seeds, epochs and fields of `network.Protocol`, as in `grid`.
+        **options: ipc_to, seeds, epochs and fields of `protocol.Protocol`, as in `grid`.
 
     Returns:
         The cells of the grid, in its order, with columns condensation, method, keep, balanced,

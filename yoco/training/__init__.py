@@ -1,6 +1,6 @@
-"""Training one network: steps, epochs and schedules (`network`).
+"""Training one network by a `protocol`: steps, epochs and runs (`network`), and the resumable loop.
 
-The loop that can be interrupted and resumed is in `resumable`.
+`resumable` is the loop that all long work runs in.
 """
 
 import lazy_loader
