@@ -467,7 +467,7 @@ def test_early_dynamics_are_recorded_anew_for_other_epochs(toy_set, tmp_path, ca
     record(until=3, top_k=2, windows=[3])
     assert "found early-clean.safetensors: 3 epochs" in capsys.readouterr().out
     (longer,) = record(until=4, top_k=2, windows=[3, 4])
-    assert len(longer.correct) == 4 and "other settings: recording anew" in capsys.readouterr().out
+    assert len(longer.correct) == 4 and "other settings: recording again" in capsys.readouterr().out
     assert torch.equal(longer.correct[:3], first.correct)
 
 

@@ -151,7 +151,7 @@ def test_another_network_of_the_same_name_is_noticed(made, tones, tmp_path, monk
     ):
         condense.condense(tones, "ncfm", 1, 1, **options)
     recordings.get_dynamics(run, condensed, TONES, 0, **asked)
-    assert "recording anew" in capsys.readouterr().out
+    assert "recording again" in capsys.readouterr().out
     monkeypatch.undo()
     anew()
 
