@@ -34,13 +34,13 @@ class Normal:
 
 
 class Mixture(Normal):
-    """Draw frequencies from a mixture of equally weighted Gaussians that maximises the loss.
+    """Draw frequencies from a mixture of equally weighted Gaussians.
 
-    It is trained by Adam and stands for the sampling network ψ of NCFM's paper. Means lie in -1..1
-    and standard deviations in 1/2..2, as tanh(raw) and 2**tanh(raw). Without bounds, the loss is
-    largest at frequencies that show only the noise of two small samples and nothing of the images
-    (the published network ends in tanh for the same reason). At raw = 0 this is the standard
-    normal.
+    Adam trains it to maximise the loss, and it stands for the sampling network ψ of NCFM's paper.
+    Means lie in -1..1 and standard deviations in 1/2..2, as tanh(raw) and 2**tanh(raw). Without
+    bounds, the loss is largest at frequencies that show only the noise of two small samples and
+    nothing of the images (the published network ends in tanh for the same reason). At raw = 0 this
+    is the standard normal.
 
     Args:
         width: dimensions D of a feature.

@@ -69,7 +69,7 @@ def plan(
         clean: the same, recorded on unaugmented images.
         others: set and early runs by condensation method.
         methods: None: all.
-        top_k, within: of LBPE, in all pairs.
+        top_k, within: settings of LBPE, combined in all pairs.
         networks: trained in turn; width is for `model` only, other networks have their own.
         **options: options of `study.grid`.
     """

@@ -16,7 +16,7 @@ from yoco.utils.lazy import pd
 
 
 def title_of(method: str) -> str:
-    """Return the readers' title of a method or score; condensation methods are in capitals."""
+    """Return the title of a method or score for display; condensation methods are in capitals."""
     named = METHODS.get(method) or SCORES.get(method)
     return named.title if named else method.upper() if method in CONDENSATIONS else method
 

@@ -83,7 +83,7 @@ class Ranks:
         return slice(self.rank, None, self.size)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum of `values` over the ranks, identical to the bit on all of them.
+        """Return the sum of `values` over the ranks, bit-identical on all of them.
 
         `values` may be overwritten.
         """
@@ -91,7 +91,7 @@ class Ranks:
 
     @torch.no_grad()
     def like_first(self, tensors: Sequence[Tensor]) -> None:
-        """Give tensors of one dtype and device the values that they have on rank 0, to the bit."""
+        """Give tensors of one dtype and device the values that they have on rank 0."""
         if self.size > 1:
             flat = self._together(
                 dist.broadcast,

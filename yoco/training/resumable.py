@@ -51,7 +51,7 @@ class Stepper(ABC):
         """Restore what `state` returned."""
 
     def rules(self) -> dict[str, Any]:
-        """Return what a checkpoint must share besides the settings: changes since version 0.1."""
+        """Return what a checkpoint must share besides the settings, such as changes since 0.1."""
         return {}
 
     def outcome(self) -> dict[str, Any]:
