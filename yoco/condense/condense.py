@@ -1,4 +1,4 @@
-"""`condense`: a training set into a few synthetic images per class, by any method."""
+"""`condense`: from a training set to a few synthetic images per class, by any method."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -39,37 +39,53 @@ def condense(
     watch: Callable[[CondensedSet], None] | None = None,
     **settings: Any,
 ) -> CondensedSet:
-    """Condense `data` to `ipc` images a class, each holding factor × factor cells.
+    """Condense `data` to `ipc` images per class, each holding factor × factor cells.
 
-    With a progress bar, long work says first how long it will take on this machine, missing experts
+    With a progress bar, long work first says how long it will take on this machine, missing experts
     included (see `timing`).
 
-    method: a name in `METHODS`. factor: None is that of `start`, or the method's own (see
-    `factor_of`). preset: "paper" | "laptop" | "smoke"; `settings` override single values of it (see
-    the method's settings: `IdcSettings`, `DreamSettings`, `DsaSettings`, `TrajectorySettings`,
-    `KipSettings`, `NcfmSettings`).
-    start: a set to condense further, of the same classes, size, IPC and factor; None: packed real
-    images. nested: budgets (IPC_T) whose prefixes of each class are matched as sets of their own
-    (their weights: `NcfmSettings.prefix_power`), or True for 1, 2, 3, 5, 7, 10, 20, …; such a set
-    is ranked as it is (`CondensedSet.rank`). Methods: ncfm. checkpoint: a file to go on from if it
-    is there, and to keep the run in: stopping and going on gives the set that not stopping gives.
-    expert_folder: the folder of MTT's experts or NCFM's networks; missing ones are trained first
-    (None: "experts" or "networks" beside the checkpoint, or in memory without one). time_budget:
-    seconds after which this call stops and returns the set as it is (`.info["finished"]` is then
-    False). precision: of the convolutions, see `device.choose_precision`. compiled: None compiles
-    if the schedule is long enough to pay for it. watch: called with a copy of the set as it is,
-    every few seconds (see `resumable.run`) and at the end; `explore.Live()` is one that draws.
+    Under torchrun, all processes call this alike and work on one set: each takes its share of the
+    classes, on a GPU of its own (`device="auto"`) or the CPU. Only rank 0 touches the checkpoint,
+    shows progress and calls `watch`. All return the same set; on CPUs it is bit-identical to that
+    of a single process with as many threads. Any number of processes can resume a checkpoint.
 
-    Under torchrun all processes call this alike, and work on one set: each takes its share of the
-    classes, on a GPU of its own (`device="auto"`) or the CPU. The first alone touches the
-    checkpoint, shows progress and calls `watch`; all return the same set, on CPUs to the bit that
-    of one process with as many threads. A checkpoint is gone on from by any number of them.
+    Args:
+        data: the real data.
+        method: a name in `METHODS`.
+        ipc: condensed images per class.
+        factor: None for that of `start`, or else the method's own (see `factor_of`).
+        preset: "paper", "laptop" or "smoke".
+        start: a set to condense further, with the same classes, size, IPC and factor; None: packed
+            real images.
+        nested: budgets (IPC_T) whose prefixes of each class are matched as sets of their own (for
+            their weights see `NcfmSettings.prefix_power`), or True for 1, 2, 3, 5, 7, 10, 20, …;
+            such a set is ranked already (`CondensedSet.rank`). Only for ncfm.
+        seed: seed of the run.
+        checkpoint: a file that stores the run; if it exists, the run is resumed from it. An
+            interrupted run resumes to a bit-identical result.
+        expert_folder: folder of MTT's experts or NCFM's networks; missing ones are trained first
+            (None: "experts" or "networks" beside the checkpoint, or in memory without one).
+        time_budget: seconds after which this call stops and returns the current set (with
+            `.info["finished"]` False).
+        progress: show a progress bar.
+        device: "auto" or a device of torch.
+        precision: of the convolutions, see `device.choose_precision`.
+        compiled: None compiles if the schedule is long enough to pay for it.
+        watch: called with a copy of the current set every few seconds (see `resumable.run`) and at
+            the end; `explore.Live()` draws it.
+        **settings: override single values of the preset (see `IdcSettings`, `DreamSettings`,
+            `DsaSettings`, `TrajectorySettings`, `KipSettings`, `NcfmSettings`).
 
-    Returns a set whose `.info` holds the settings, the seed, the loss history and the time. Raises
-    ValueError or TypeError at bad arguments before any work, FloatingPointError if the loss leaves
-    the finite numbers or explodes, BlockingIOError if another run works on the checkpoint, OSError
-    if that cannot be written, `distributed.LostRank` (a ConnectionError) if another process of
-    torchrun's is gone, which leaves the last checkpoint.
+    Returns:
+        The set, whose `.info` holds the settings, the seed, the loss history and the time.
+
+    Raises:
+        TypeError, ValueError: if an argument is bad, before any work.
+        FloatingPointError: if the loss is not finite or explodes.
+        BlockingIOError: if another run works on the checkpoint.
+        OSError: if the checkpoint cannot be written.
+        distributed.LostRank: if another process of torchrun is gone (a ConnectionError); the last
+            checkpoint is kept.
     """
     time_budget = _checked_options(checkpoint, expert_folder, time_budget, progress, compiled)
     plan = planned(data, method, ipc, factor, preset, start, nested, seed, settings)
@@ -180,7 +196,7 @@ class _Work:
     def _announce(self, time_budget: float | None) -> None:
         """Say how long the work will take, missing experts included."""
         plan, own = self.plan, Counter[Any]()
-        if self.images:  # a kernel has no network whose images could be timed
+        if self.images:  # KIP has no network whose images could be timed
             own[unit_of(plan.settings, plan.data, self.precision, self.where)] = self.images
         work = Counter(self.stepper.further_work()) + own
         timing.say(
@@ -200,10 +216,9 @@ def start_set(
     precision: str = "auto",
     **settings: Any,
 ) -> CondensedSet:
-    """Where `condense` with these arguments starts: real images, packed and not yet condensed.
+    """Return the set from which `condense` with these arguments starts: packed real images.
 
-    Its `.info["started_from"]` holds the training image of each cell, by index. Raises as
-    `condense`.
+    Its `.info["started_from"]` holds the index of each cell's training image. Raises as `condense`.
     """
     ipc, factor, seed, chosen = checked(data, method, ipc, factor, preset, seed, settings)
     where = devices.choose(device)
@@ -229,7 +244,7 @@ def _checked_options(
     progress: bool,
     compiled: bool | None,
 ) -> float | None:
-    """The time budget, once these are known to be good."""
+    """Return the time budget after checking these options."""
     if time_budget is not None:
         time_budget = checks.real("time_budget", time_budget, 0)
     if compiled is not None:
@@ -244,8 +259,9 @@ def _checked_options(
 def _experts(
     method: str, given: str | Path | None, checkpoint: str | Path | None, progress: bool
 ) -> dict[str, Path | bool | None]:
-    """The stepper's arguments that say where its experts are, and whether their training shows a
-    bar, for a method that follows any.
+    """Return the stepper's arguments for its experts, if the method has any.
+
+    They say where the experts are, and whether their training shows a bar.
     """
     folder = METHODS[method].experts
     if not folder:

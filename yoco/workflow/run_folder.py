@@ -18,23 +18,24 @@ CONDENSED, RESULTS, TABLE, TABLE2 = (
 
 
 def project() -> Path:
-    """The folder that relative paths start from: the one that holds notebooks/, seen from there,
-    else the working folder.
+    """Return the folder that relative paths start from.
+
+    It is the working directory, or its parent in notebooks/.
     """
     here = Path.cwd()
     return here.parent if here.name == "notebooks" else here
 
 
 def home() -> Path:
-    """Where runs are that were given no folder: runs/, or $YOCO_RUNS."""
+    """Return the folder of runs without a folder of their own: runs/, or $YOCO_RUNS."""
     return Path(os.environ.get("YOCO_RUNS", project() / "runs"))
 
 
 def folder(run_dir: str | None, dataset: str) -> Path:
-    """The run's folder, made if missing: `run_dir`, or one named after the dataset in runs/ (or in
-    $YOCO_RUNS).
+    """Return the run's folder, created if missing.
 
-    Raises OSError if it cannot be made.
+    It is `run_dir`, or one named after the dataset in runs/ (or in $YOCO_RUNS). Raises OSError if
+    it cannot be created.
     """
     name = dataset.removeprefix("folder:").rstrip("/").split("/")[-1].replace(":", "-")
     path = home() / name if run_dir is None else project() / Path(run_dir).expanduser()
@@ -43,7 +44,7 @@ def folder(run_dir: str | None, dataset: str) -> Path:
 
 
 def load_set(name: str) -> CondensedSet:
-    """A condensed set by name: "zoo:NAME", or a file, whose relative path starts from the project.
+    """Return a condensed set by name: "zoo:NAME", or a file with a path relative to the project.
 
     Raises as `zoo.load` and `CondensedSet.load`.
     """
