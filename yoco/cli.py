@@ -107,6 +107,15 @@ def parser() -> Parser:
         "finds",
     )
     noise.set_defaults(command=run_noise, notebook="06_noise")
+    grid = _sweep_parser(commands)
+    for command in (run, condense, study, ablations, noise, grid):
+        notebook = command.get_default("notebook")
+        command.add_parameters(notebook and [notebook], shared() if command is condense else None)
+        command.set_defaults(parser=command)
+    return top
+
+
+def _sweep_parser(commands: Any) -> Parser:
     grid = commands.add_parser(
         "sweep",
         help="run notebooks for every combination of parameters, several at once, into one table",
@@ -130,11 +139,7 @@ def parser() -> Parser:
     grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores or GPUs)")
     grid.add_argument("--backend", help=argparse.SUPPRESS)  # of version 0.1
     grid.set_defaults(command=run_sweep)
-    for command in (run, condense, study, ablations, noise, grid):
-        notebook = command.get_default("notebook")
-        command.add_parameters(notebook and [notebook], shared() if command is condense else None)
-        command.set_defaults(parser=command)
-    return top
+    return grid
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:

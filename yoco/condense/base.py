@@ -144,20 +144,28 @@ class Condensing(resumable.Stepper):
         precision: str,
         compiled: bool,
         ranks: Ranks = ALONE,
+        **own: Any,
     ) -> None:
-        self.data, self.ipc, self.factor, self.settings, self.source = (
-            data,
-            ipc,
-            factor,
-            settings,
-            source,
-        )
-        self.device, self.precision, self.compiled = device, precision, compiled
+        self.data, self.ipc, self.factor = data, ipc, factor
+        self.settings, self.source = settings, source
+        self.device, self.precision, self.compiled = self.place(device), precision, compiled
         self.ranks, self.own = ranks, ranks.part(len(data.classes))
-        devices.keep_memory(device)
+        devices.keep_memory(self.device)
         self.members = members_of(data)
         self.started_from = self.choose_start()
-        self.images = packed(data, self.started_from, factor).to(device)
+        self.images = packed(data, self.started_from, factor).to(self.device)
+        self.begin(**own)
+
+    def begin(self, *_: Any, **own: Any) -> None:
+        """Make what the steps need besides the images.
+
+        A method overrides this with arguments of its own: those that `Condenser.experts` and
+        `Condenser.nests` add.
+        """
+
+    def place(self, device: torch.device) -> torch.device:
+        """Return where the method works, if that is not always `device`."""
+        return device
 
     @functools.cached_property
     def real(self) -> RealImages:

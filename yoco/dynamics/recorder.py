@@ -53,11 +53,7 @@ class Recorder:
         self.held = {epoch: held for epoch, held in self.held.items() if epoch in useful}
 
     def _useful(self) -> list[int]:
-        """Return the epochs to hold.
-
-        Each window's best are among those held, so the work does not grow with the number of
-        epochs.
-        """
+        """Return the epochs to hold; each window's best are among those held already."""
         held = sorted(self.held)
         accuracy = torch.stack([self.correct[epoch].float().mean() for epoch in held])
         best = [
@@ -129,11 +125,7 @@ class _Recording(resumable.Stepper):
         ).cpu()
 
     def dynamics(self, head: str | None, info: Mapping[str, Any]) -> Dynamics:
-        """Return what was recorded.
-
-        For a run to the end of the schedule this includes the outputs of the network with this
-        `head`.
-        """
+        """Return the dynamics; after a whole schedule, with features and final logits."""
         recorder, final, features = self.recorder, None, None
         if head is not None:
             network = self.run.network.eval()
@@ -187,31 +179,27 @@ def record(
     """Train a network on the formed images and record every image in each epoch.
 
     Runs of at most `SHORT` epochs keep all logits, so that any settings of LBPE and EL2N can be
-    used later. A recording to the end of the schedule needs the network's features (see
+    used later. A recording of the whole schedule needs the network's features (see
     `models.head_of`).
 
     Args:
-        condensed: the set.
-        epochs: epochs of the schedule.
-        seed: seed of the training.
+        condensed, epochs, seed: the set, the epochs of the schedule, and the seed of the training.
         model: a name or factory, see `models.named`.
-        until: stop after so many epochs of the schedule (enough for LBPE and EL2N; the learning
-            rate first drops after 2/3 of `epochs`).
+        until: stop after this epoch of the schedule (enough for LBPE and EL2N; the learning rate
+            first drops after 2/3 of `epochs`).
         record_on: "augmented" records the network in training, on the augmented and mixed batches
-            and against the original labels, as the paper does; "clean" records the unaugmented
-            images after each epoch.
+            and against the original labels, as the paper does; "clean" the unaugmented images after
+            each epoch.
         top_k, windows: settings that LBPE can use later (None: the paper's, see `lbpe_settings`).
         early: epochs that EL2N can use.
         checkpoint: a file to resume from if it exists, written every minute; an interrupted
             recording resumes to a bit-identical result.
-        device: "auto" or a device of torch.
-        progress: show a progress bar.
+        device, progress: where it runs, and whether it shows a bar.
         **options: fields of `protocol.Protocol`, and `protocol`, "even" or "paper".
 
     Raises:
         TypeError, ValueError: if an argument is bad, before any work.
-        FloatingPointError: if the training diverges.
-        For the checkpoint, as `resumable.run`.
+        FloatingPointError: if the training diverges; other errors as `resumable.run`.
     """
     asked = _asked(condensed, record_on, top_k, windows, early)
     seed = checks.seed("seed", seed)
@@ -322,15 +310,14 @@ def record_many(
     """Yield (seed, `record(condensed, seed=seed, **options)`) as each finishes, in any order.
 
     Args:
-        condensed: the set.
+        condensed, device, progress, options: as in `record`.
         seeds: all seeds.
         only: the seeds to record (None: all). Results do not change if only some are recorded.
         checkpoints: of the seeds, see `record`; the caller removes each once its result is stored.
-        device, progress, options: as in `record`.
         jobs, executor: recordings at once, and where, as in `evaluate.accuracies`.
 
     Raises:
-        As `record` and `pool.run`.
+        Exception: as `record` and `pool.run`.
     """
     where = devices.choose(device)
     jobs = pool.jobs_for(jobs, where, len(seeds), executor)

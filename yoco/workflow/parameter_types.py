@@ -38,7 +38,7 @@ def _zoo_name(name: str) -> str:
 
 
 def _split(value: Any) -> Any:
-    """Return "1,2,5" from a command line, or a single value, as a list."""
+    """Return a list: of "1,2,5" from a command line, or of a single value."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, (int, float)) else value
