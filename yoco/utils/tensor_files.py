@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from yoco.utils import owned
+
 FORMAT_VERSION = 2
 UNSUMMED = "1"  # the version before checksums: still read, every other check made
 
@@ -23,13 +27,23 @@ UNSUMMED = "1"  # the version before checksums: still read, every other check ma
 def write_whole(
     path: str | Path, write: Callable[[Path], object], *, make_folder: bool = True
 ) -> Path:
-    """Have `write` fill a temporary file beside `path`, then rename it; missing folders are made
-    unless make_folder is False.
+    """Have `write` fill a temporary file beside `path`, then rename it.
 
-    Raises OSError that names `path` where there is no room, no permission or no folder; what was at
-    `path` before stays.
+    Args:
+        path: the file; of a symbolic link, the file that it leads to is written. A file that is
+            replaced hands on its permissions.
+        write: fills the file at the path that it is given.
+        make_folder: whether missing folders are made.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: if there is no room, no permission or no folder; what was at `path` before stays.
+        FileExistsError: as `owned.replacing`.
     """
-    path = Path(path)
+    given, path = Path(path), target(path)
+    owned.replacing(path)
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +55,7 @@ def write_whole(
     try:
         write(part)
         _flush(part)
-        part.chmod(0o666 & ~_umask())
+        part.chmod(_mode(path))
         part.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise OSError(
@@ -52,7 +66,7 @@ def write_whole(
     # the file is in its place; some file systems flush no folders
     with contextlib.suppress(OSError):
         _flush(path.parent)
-    return path
+    return given
 
 
 def _flush(path: Path) -> None:
@@ -66,6 +80,19 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+def target(path: str | Path) -> Path:
+    """`path`, or the file that it leads to if it is a symbolic link."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+
+
+def _mode(path: Path) -> int:
+    """Permissions of the file at `path`; if there is none, those that the user's umask leaves."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return 0o666 & ~_umask()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -77,8 +104,11 @@ def sweep(path: Path) -> None:
 
     Only for whoever holds the lock on it.
     """
-    for left in path.parent.glob(f".{path.name}.*.part"):
-        left.unlink(missing_ok=True)
+    # eight characters of `tempfile`: with more, it is another file's
+    own = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part")
+    for left in path.parent.iterdir():
+        if own.fullmatch(left.name):
+            left.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:

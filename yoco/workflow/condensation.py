@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from yoco.condense.nested import budgets
 from yoco.data.datasets import ImageData, name_of
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks, locks
+from yoco.utils import checks, locks, owned
 from yoco.workflow import given_set
-from yoco.workflow.run_folder import CONDENSED, load_set, project
+from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, load_set, project
 from yoco.zoo import PREFIX as ZOO
 
 
@@ -46,9 +46,9 @@ def get_condensed(
     BlockingIOError if another process makes it at this moment. Under torchrun the first process
     prints, locks and saves; all must see the folder, and return the same set (see `condense`).
     """
+    kept, checkpoint = run / CONDENSED, run / CHECKPOINT
     if path is not None:
-        return given_set.take(run / CONDENSED, project() / checks.path("set_path", path), data())
-    kept, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
+        return given_set.take(kept, project() / checks.path("set_path", path), data())
     arguments |= {} if start is None else {"start": load_set(start)}
     with distributed.joined() as among, contextlib.ExitStack() as held:
         say = print if among.first else lambda _: None
@@ -60,20 +60,35 @@ def get_condensed(
             if not (go_on and unfinished) or arguments.get("time_budget") == 0:
                 return found
             say("its condensation was stopped before its end: going on from the checkpoint")
-        among.from_first(lambda: held.enter_context(locks.hold(kept)))
-        made = zoo.load(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) else None
-        if made is None:
-            real = among.after_first(data)
-            made = None if go_on or there or unfinished else _shipped_set(real, arguments)
-        if made is not None:
+        from_zoo = dataset.startswith(ZOO)
+        if from_zoo and unfinished:
+            raise ValueError(
+                f"{run} holds the unfinished condensation of another dataset ({checkpoint.name}), "
+                f"asked for was {dataset}: choose another run_dir, or remove that file"
+            )
+        # before anything is written: real images that cannot be loaded leave no folder
+        real = None if from_zoo else among.after_first(data)
+        among.from_first(lambda: held.enter_context(_writing(run, kept)))
+        made = zoo.load(dataset.removeprefix(ZOO)) if from_zoo else None
+        if real is not None and not (go_on or there or unfinished):
+            made = _shipped_set(real, arguments)
+        if made is not None or real is None:
             say(f"from the zoo: {describe(made)}")
-        else:
-            if not there:
-                say(f"no {kept.name} in the run's folder: condensing {dataset} now")
-            made = condense(real, checkpoint=checkpoint, **arguments)
-            say(f"made {kept.name}: {describe(made)}")
+            among.from_first(lambda: made.save(kept))
+            return made
+        if not there:
+            say(f"no {kept.name} in the run's folder: condensing {dataset} now")
+        made = condense(real, checkpoint=checkpoint, **arguments)
+        say(f"made {kept.name}: {describe(made)}")
         among.from_first(lambda: _keep(made, kept, checkpoint))
         return made
+
+
+@contextlib.contextmanager
+def _writing(run: Path, kept: Path) -> Iterator[None]:
+    """Hold the run's folder, made if missing, and the lock on its set."""
+    with owned.used(run), locks.hold(kept):
+        yield
 
 
 def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | None:
