@@ -89,9 +89,13 @@ def lab(tmp_path_factory):
 
 
 def _cleared(notebook: str) -> str:
-    """A notebook without outputs, numbers or the state of widgets: what is seen is of this run."""
+    """A notebook up to its last explorer, without outputs, numbers or the state of widgets: what is
+    seen is of this run.
+    """
     content = json.loads(notebook)
     content["metadata"].pop("widgets", None)
+    explorers = ["explore." in "".join(cell["source"]) for cell in content["cells"]]
+    del content["cells"][len(explorers) - explorers[::-1].index(True) :]
     for cell in content["cells"]:
         if cell["cell_type"] == "code":
             cell.update(outputs=[], execution_count=None)
@@ -138,7 +142,7 @@ def page(browser, lab, request, tmp_path):
         r"() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].every(p => "
         r"/^\[\d+\]:$/.test(p.textContent.trim()))"
     )
-    assert opened.locator(".jp-CodeCell .jp-InputArea-prompt").count() >= 10
+    assert opened.locator(".jp-CodeCell .jp-InputArea-prompt").count() >= 4
     assert opened.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0, (
         "a cell raised"
     )
@@ -219,6 +223,7 @@ def at_first(page, tmp_path, call: str, says: str):
     return widget, seen(page, tmp_path, f"{call.strip('(')}-before")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["03_class_balance"], indirect=True)
 def test_the_budget_is_moved_by_the_keyboard(page, tmp_path):
     widget, first = at_first(page, tmp_path, "explore.budgets(", "IPC_T 1: 4 of 40")

@@ -12,6 +12,7 @@ import torch
 
 from yoco import CondensedSet, cli, condense, data, workflow, zoo
 from yoco.condense import kip
+from yoco.utils import owned
 from yoco.workflow import condensation, options, parameters
 
 FAST = [

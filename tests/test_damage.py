@@ -235,6 +235,6 @@ def test_checksums_catch_what_every_other_check_lets_pass(written, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(whole)
     with pytest.raises(
         ValueError,
-        match="x.safetensors is damaged: .* does not have the checksum that it was written with",
+        match="x.safetensors is corrupted: .* does not have the checksum that it was written with",
     ):
         CondensedSet.load(tmp_path / "x.safetensors")

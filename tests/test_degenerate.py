@@ -78,7 +78,7 @@ def test_one_class_is_refused_where_it_means_nothing_and_scored_0_where_it_does(
     ):
         with pytest.raises(
             ValueError,
-            match=r"at least 2 classes, since a margin is over another class's logit, got \[3, 4, "
+            match=r"at least 2 classes, since a margin needs another class's logit, got \[3, 4, "
             r"1\]",
         ):
             call()

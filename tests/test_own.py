@@ -20,6 +20,7 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import foreign
 from yoco.workflow import parameters, recordings
 
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 PLAIN, TONES = "tests.own:plain", "tests.own:tones"
 QUICK = {"precision": "float32", "device": "cpu", "progress": False}
 TINY = {
@@ -297,35 +298,34 @@ def test_a_dataset_s_function_is_checked():
     ).networks == ["convnet", PLAIN]
 
 
-def test_the_command_line_takes_them_from_the_working_folder(tmp_path):
+def test_a_notebook_takes_them_from_the_working_folder(tmp_path):
     shutil.copy(own.__file__, tmp_path / "mine.py")
-    short = [
-        "--ipc",
-        "2",
-        "--outer-loops",
-        "1",
-        "--inner-loops",
-        "1",
-        "--epochs",
-        "1",
-        "--dynamics",
-        "1",
-        "--ipc-to",
-        "1",
-    ]
-    short += ["--methods", "random,yoco", "--preset", "smoke", "--also", ""]
+    given = {
+        "dataset": "mine:tones",
+        "model": "mine:plain",
+        "preset": "smoke",
+        "method": "idc",
+        "ipc": 2,
+        "outer_loops": 1,
+        "inner_loops": 1,
+        "epochs": 1,
+        "dynamics": 1,
+        "ipc_to": 1,
+        "methods": "random,yoco",
+        "also": "",
+    }
+    options = [text for name, value in given.items() for text in ("-p", name, str(value))]
     # as the script `yoco`: not from here
     command = (
         "import sys; sys.path.remove(''); from yoco import cli; sys.exit(cli.main(sys.argv[1:]))"
     )
-    given = ["study", "--dataset", "mine:tones", "--model", "mine:plain", *short]
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parent.parent),
         "YOCO_RUNS": str(tmp_path / "runs"),
     }
     done = subprocess.run(
-        [sys.executable, "-c", command, *given],
+        [sys.executable, "-c", command, "run", "04", "--folder", str(NOTEBOOKS), *options],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

@@ -111,7 +111,7 @@ def test_publish_writes_what_was_measured(toy_set, toy_dynamics, tmp_path, monke
         zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [], tmp_path)
     monkeypatch.undo()
     other = zoo.replace(toy_set, images=1 - toy_set.images)
-    with pytest.raises(ValueError, match="of another set"):
+    with pytest.raises(ValueError, match="must be of the set to publish"):
         zoo.publish("x", other, ACCURACIES, "", [toy_dynamics], tmp_path)
 
 

@@ -1,8 +1,7 @@
-"""yoco: condense a dataset once, then resize the result to any budget by two rules (You Only
-Condense Once).
+"""yoco: condense a dataset once, then resize the result to any budget (You Only Condense Once).
 
-Submodules are imported when they are first used, so that `import yoco` and the command line's help
-do not wait for torch.
+Submodules are imported on first use, so that `import yoco` and the command line's help do not wait
+for torch.
 """
 
 import lazy_loader
@@ -14,9 +13,7 @@ _exported, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for (PEP 562); those of version 0.1 that moved,
-    with a warning.
-    """
+    """Import a public name on first use (PEP 562); old names of version 0.1 give a warning."""
     if f"yoco.{name}" in moved.MODULES:
         return moved.attribute(f"yoco.{name}")
     if name in __all__:

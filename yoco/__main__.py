@@ -1,4 +1,4 @@
-"""`python -m yoco` and `yoco`: the notebooks' work from a shell."""
+"""`python -m yoco` and `yoco`: the command line."""
 
 import sys
 

@@ -1,5 +1,6 @@
-"""Differentiable augmentation of normalised images, zero-padded (appendix B.1.1): one draw a batch,
-or one an image; CutMix.
+"""Differentiable augmentation of normalised images (appendix B.1.1), and CutMix.
+
+Parameters are drawn per batch or per image; what moves in from outside the image is zero.
 """
 
 import functools
@@ -15,28 +16,28 @@ from torch import Generator, Tensor
 from yoco.utils import checks
 
 GEOMETRIC = ("crop", "scale", "rotate")  # one of them is drawn per batch
-OPERATIONS = ("color", *GEOMETRIC, "flip", "cutout")  # DSA and MTT: one of them all a batch
+OPERATIONS = ("color", *GEOMETRIC, "flip", "cutout")  # DSA and MTT: one of these six per batch
 CROP_SHARE = 0.125  # of the side, each way
 SCALE_RATIO = 1.2
 ROTATE_DEGREES = 15.0
 CUTOUT_SHARE = 0.5  # of the side
-OUTSIDE = -(10**6)  # centre of a cutout that lies in no image
+OUTSIDE = -(10**6)  # centre of a cutout that lies outside every image
 
-# updating images: one draw for the real and the synthetic half
+# updating images: one draw shared by the real and the synthetic half
 MATCHING = ("color", "crop", "cutout")
-NETWORK = ("color", "crop")  # updating the matching network: a draw an image
-# evaluation and dynamics: a draw an image
+NETWORK = ("color", "crop")  # updating the matching network: one draw per image
+# evaluation and dynamics: one draw per image
 EVALUATION = ("color", "crop", "flip", "scale", "rotate")
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for n images (or, where n is 1, for a whole batch alike)."""
+    """The parameters drawn for n images; with n = 1, for a whole batch."""
 
     brightness: Tensor  # [n, 1, 1, 1], added
     saturation: Tensor  # [n, 1, 1, 1], factor
     contrast: Tensor  # [n, 1, 1, 1], factor
-    operations: tuple[str, ...]  # what is applied
+    operations: tuple[str, ...]  # those to apply
     shift: Tensor  # int64 [n, 2]: rows, columns
     theta: Tensor  # [n, 2, 3], for affine_grid
     flip: Tensor  # bool [n, 1, 1, 1]
@@ -46,7 +47,7 @@ class Draw:
         return self._each(lambda values: values.to(device, non_blocking=True))
 
     def of(self, index: Tensor) -> "Draw":
-        """The draws with these numbers, int64 [m], which may repeat."""
+        """Return the draws with these numbers, int64 [m], which may repeat."""
         return self._each(lambda values: values[index])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Draw":
@@ -58,12 +59,17 @@ class Draw:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A strategy: colour, flip and cutout are applied whenever they are named; of crop, scale and
-    rotate one is drawn per batch.
+    """A strategy: colour, flip and cutout are always applied if named, other operations by a draw.
 
-    shared: one draw for the whole batch (siamese) in place of one per image. single: of all
-    operations one is drawn per batch, as DSA does. Raises TypeError or ValueError at an unknown
-    operation.
+    One of the named crop, scale and rotate is drawn per batch.
+
+    Attributes:
+        operations: names from `OPERATIONS`.
+        shared: draw once for the whole batch (siamese) instead of once per image.
+        single: draw one of all named operations per batch, as DSA does.
+
+    Raises:
+        TypeError, ValueError: if an operation is unknown or a value has another type.
     """
 
     operations: tuple[str, ...]
@@ -77,12 +83,12 @@ class Augmentation:
         checks.flag("single", self.single)
 
     def draw(self, count: int, size: int, source: Generator) -> Draw:
-        """Draw the parameters for `count` images of side `size` (one for them all if shared), each
-        at least 1.
+        """Draw the parameters for `count` images of side `size`, on the generator's device.
 
-        They are on the generator's device. Those from a GPU's generator name all operations, and
-        leave the images as they are in those that were not drawn: reading which one was drawn would
-        wait for the device.
+        With `shared`, one set of parameters serves all of the images. Draws from a GPU's generator
+        name all operations, with neutral parameters for those that were not drawn, because reading
+        which one was drawn would wait for the device. Raises TypeError or ValueError if count or
+        size is below 1.
         """
         checks.whole("count", count, 1)
         checks.whole("size", size, 1)
@@ -98,8 +104,9 @@ class Augmentation:
         return self.unread(drawn, count, size, source)
 
     def unread(self, drawn: Tensor, count: int, size: int, source: Generator) -> Draw:
-        """Draw the parameters as `draw` does, with the place in `exclusive` of the operation that
-        was drawn, int64 [1], not read.
+        """As `draw`, with the choice among `exclusive` given as a tensor, which is not read.
+
+        drawn: index of the operation that was drawn, int64 [1].
         """
         exclusive = self.exclusive
         stays = (
@@ -148,17 +155,15 @@ class Augmentation:
         )
 
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
-        """Augment normalised images, float [N, C, S, S], by `draw`; of half precision come float32.
+        """Augment normalised images, float [N, C, S, S], by `draw`. Differentiable in the images.
 
-        Differentiable in the images.
-
-        Raises TypeError or ValueError at other images, or a draw for another number of them.
+        Half-precision images come back as float32. Raises TypeError or ValueError for other images,
+        or a draw for another number of images.
         """
         images = checks.wide(checks.float_images("images", images))
         if len(draw.shift) not in (1, len(images)):
             raise ValueError(
-                f"draw must be for 1 or {len(images)} images, as many as there are, got one for "
-                f"{len(draw.shift)}"
+                f"draw must be for 1 image or for all {len(images)}, got one for {len(draw.shift)}"
             )
         draw = draw.to(images.device)
         if "color" in draw.operations:
@@ -181,9 +186,7 @@ class Augmentation:
 
 
 def _only(stays: Mapping[str, Tensor], draw: Draw) -> Draw:
-    """`draw` with the parameters of each operation in `stays` set to those that change nothing
-    unless its tensor, bool [1], is true.
-    """
+    """Return `draw`, neutral for each operation whose bool [1] in `stays` is false."""
     kept = functools.partial(_kept, stays)
     return replace(
         draw,
@@ -203,7 +206,7 @@ def _kept(
 
 
 def _affine_if(stays: Mapping[str, Tensor], operations: Sequence[str], u: Tensor) -> Tensor:
-    """As `_affine`, of the one of scale and rotate that stays, or neither."""
+    """As `_affine`, for the one of scale and rotate that stays, or neither."""
     theta = _affine((), u)
     for operation in ("scale", "rotate"):
         if operation in operations:
@@ -212,8 +215,9 @@ def _affine_if(stays: Mapping[str, Tensor], operations: Sequence[str], u: Tensor
 
 
 def _affine(operations: tuple[str, ...], u: Tensor) -> Tensor:
-    """U in 0..1 [n, 2] -> matrices [n, 2, 3] that scale each axis by 1/1.2..1.2, or turn by up to
-    15 degrees.
+    """Map u in 0..1 [n, 2] to matrices [n, 2, 3] that scale each axis by 1/1.2..1.2, or rotate.
+
+    The angle is at most 15 degrees either way.
     """
     theta = u.new_zeros(u.shape[0], 2, 3)
     if "rotate" in operations:
@@ -232,8 +236,9 @@ def _affine(operations: tuple[str, ...], u: Tensor) -> Tensor:
 
 
 def colour(images: Tensor, draw: Draw) -> Tensor:
-    """Brightness, then saturation about the per-pixel channel mean, then contrast about the image
-    mean (design §5).
+    """Change brightness, then saturation, then contrast.
+
+    Saturation is about the channel mean of each pixel, contrast about the mean of the image.
     """
     images = images + draw.brightness
     grey = images.mean(1, keepdim=True)
@@ -243,9 +248,7 @@ def colour(images: Tensor, draw: Draw) -> Tensor:
 
 
 def crop(images: Tensor, shift: Tensor) -> Tensor:
-    """Shift images [N, C, S, S] by whole pixels (int64 [N or 1, 2], rows and columns); zeros come
-    in.
-    """
+    """Shift images [N, C, S, S] by whole pixels (int64 [N or 1, 2]: rows, columns); pad with 0."""
     count, channels, size, _ = images.shape
     span = torch.arange(size, device=images.device)
     rows = (span + shift[:, :1] + 1).clamp(0, size + 1)  # [n, S] into the padded image
@@ -258,8 +261,9 @@ def crop(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def cutout_mask(centre: Tensor, size: int) -> Tensor:
-    """1 outside and 0 inside a square of half the side about `centre` (int64 [n, 2]), cut at the
-    border. Returns [n, S, S].
+    """Return a mask [n, S, S]: 0 in a square of half the side at `centre` (int64 [n, 2]), else 1.
+
+    The square is clipped at the border.
     """
     side = int(size * CUTOUT_SHARE + 0.5)
     span = torch.arange(size, device=centre.device)
@@ -271,13 +275,23 @@ def cutout_mask(centre: Tensor, size: int) -> Tensor:
 def cutmix(
     images: Tensor, labels: Tensor, classes: int, source: Generator, probability: float = 0.5
 ) -> tuple[Tensor, Tensor]:
-    """With `probability`, paste one box of a partner image into every image; area Beta(1, 1), the
-    same box for the batch.
+    """With `probability`, paste one box of a partner image into every image of the batch.
 
-    images: float [N, C, S, S]; labels: int64 [N] in 0..classes-1, or soft targets [N, classes],
-    which is the caller's to know: reading them here would wait for the device. Returns images and
-    soft labels [N, classes] that sum to 1. Raises TypeError or ValueError at other images or
-    labels, or a probability outside 0..1.
+    The box is the same for all images; its area is drawn from Beta(1, 1).
+
+    Args:
+        images: float [N, C, S, S].
+        labels: int64 [N], or soft targets [N, classes]. That labels lie in 0..classes-1 is not
+            checked, since reading them would wait for the device.
+        classes: number of classes.
+        source: generator of the draws.
+        probability: in 0..1.
+
+    Returns:
+        Images, and soft labels [N, classes] that sum to 1.
+
+    Raises:
+        TypeError, ValueError: for other images or labels, or a probability outside 0..1.
     """
     checks.float_images("images", images)
     soft = isinstance(labels, Tensor) and labels.ndim == 2
@@ -310,8 +324,9 @@ def cutmix(
 def cutmix_unread(
     images: Tensor, targets: Tensor, source: Generator, probability: float
 ) -> tuple[Tensor, Tensor]:
-    """As `cutmix`, with soft labels [N, classes] given, and by a mask: no draw is read on the host,
-    which would wait for the device.
+    """As `cutmix` for soft labels [N, classes], but with a mask instead of reading draws.
+
+    Reading a draw on the host would wait for the device.
     """
     size = images.shape[-1]
     how: dict[str, Any] = {"generator": source, "device": source.device}

@@ -1,4 +1,4 @@
-"""Train on a subset, test on real images: one run, or many (appendix B.1.2; design §6)."""
+"""Train on a subset, test on real images: one run or many (appendix B.1.2; design §6)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from yoco import models
 from yoco.data import pixel_cache, spaces
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, to_floats
 from yoco.data.spaces import Space
 from yoco.parallel import pool
@@ -31,8 +31,9 @@ Subset = tuple[Tensor, Tensor]
 
 
 class TestSet(NamedTuple):
-    """What a training needs of the real data, as arrays: one over a mapped file travels by the
-    file's name.
+    """What a training needs of the real data, as arrays.
+
+    An array over a memory-mapped file is sent to workers by the file's name.
     """
 
     images: np.ndarray
@@ -40,11 +41,11 @@ class TestSet(NamedTuple):
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    bounded: bool = True  # whether training images are pixels too, and are normalised alike
+    bounded: bool = True  # whether training images are pixels too, to be normalised likewise
 
     @classmethod
     def of(cls, data: ImageData, space: Space | None = None) -> TestSet:
-        """The test images of `data`, in the space of the training images."""
+        """Return the test images of `data`, in the space of the training images."""
         images, by = pixel_cache.as_array(data.test_images), space or data
         if space is not None and space.whitening is not None:
             images = spaces.whitening_of(data, space.whitening)(data.test_images).numpy()
@@ -66,18 +67,31 @@ def evaluate(
     space: Space | None = None,
     **options: Any,
 ) -> float:
-    """Train a fresh network on a subset, test it on all test images.
+    """Train a fresh network on a subset and test it on all test images.
 
-    Returns the accuracy of the last epoch in %.
+    Training images are augmented by colour, one of crop, scale and rotate, and flip, with one draw
+    per image, and by CutMix; or, with augmentation="imagenet", as in the published code for
+    ImageNet-10 (see `network.augmentation_of`).
 
-    images: float [n, C, S, S] in 0..1 (formed images) or uint8, one is enough; labels: int64 [n],
-    or soft targets [n, K]. space: of images that are not in 0..1 but what networks train on,
-    `condensed.space` of an unbounded set. options: fields of `network.Protocol`, and `protocol`,
-    "even" or "paper" (see `Protocol.of`). model: a name, a factory (channels, classes, size) ->
-    nn.Module, or its path. Augmented by colour, and one of crop, scale and rotate, and flip, a draw
-    an image, with CutMix; or as the published code does on ImageNet-10 (augmentation="imagenet",
-    see `network.augmentation_of`). Raises ValueError or TypeError if images or labels do not fit
-    `data`, FloatingPointError if training diverges.
+    Args:
+        images: at least one, [n, C, S, S], float in 0..1 (formed images) or uint8.
+        labels: int64 [n], or soft targets [n, K].
+        data: the real data whose test images are used.
+        epochs: epochs of training.
+        seed: seed of the training.
+        model: a name, a factory (channels, classes, size) -> nn.Module, or its path.
+        device: "auto" or a device of torch.
+        space: `condensed.space` of an unbounded set, whose images are not in 0..1 but in the space
+            that networks train on.
+        **options: fields of `network.Protocol`, and `protocol`, "even" or "paper" (see
+            `Protocol.of`).
+
+    Returns:
+        The accuracy of the last epoch in %.
+
+    Raises:
+        TypeError, ValueError: if images or labels do not fit `data`.
+        FloatingPointError: if training diverges.
     """
     check_subset(images, labels, data, space)
     checks.seed("seed", seed)
@@ -92,9 +106,7 @@ def evaluate(
 def check_subset(
     images: Tensor, labels: Tensor, data: ImageData, space: Space | None = None
 ) -> None:
-    """Raise TypeError or ValueError unless images and labels are a training set for `data`'s
-    classes and shape.
-    """
+    """Raise TypeError or ValueError unless images and labels fit `data`'s classes and shape."""
     if space is None:
         try:
             checks.images("images", images)
@@ -157,14 +169,20 @@ def evaluate_many(
     space: Space | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """`evaluate` each subset under each seed.
+    """`evaluate` each subset with each seed.
 
-    Returns a table in order of work, with columns subset, seed, last_batch, augmentation,
-    precision, accuracy (%).
+    Args:
+        subsets: name -> (images, labels), at least one, all of `space`.
+        data, epochs, model, space, options: see `evaluate`.
+        seeds: at least one.
+        device, jobs, executor, progress: see `accuracies`.
 
-    subsets: name -> (images, labels), at least one, all of `space` (see `evaluate`). jobs,
-    executor: trainings at once, and where, see `accuracies`. Raises as `evaluate`, before any
-    training.
+    Returns:
+        A table in order of work, with columns subset, seed, last_batch, augmentation, precision,
+        accuracy (%).
+
+    Raises:
+        As `evaluate`, before any training.
     """
     for images, labels in checked_subsets(subsets).values():
         check_subset(images, labels, data, space)
@@ -191,7 +209,10 @@ def evaluate_many(
 
 
 def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Subset]:
-    """`subsets` if it is a mapping of pairs, at least one. Raises TypeError or ValueError."""
+    """Return `subsets` if it is a mapping with at least one pair.
+
+    Raises TypeError or ValueError.
+    """
     checks.instance("subsets", subsets, Mapping)  # type: ignore[type-abstract]  # isinstance takes it
     for name in checks.sequence("subsets", subsets.keys()):
         if not isinstance(subsets[name], (tuple, list)) or len(subsets[name]) != 2:
@@ -203,8 +224,14 @@ def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Sub
 
 
 class Training(NamedTuple):
-    """One training of many: images float [n, C, S, S] in 0..1 or uint8, or of a `space` that is
-    told; labels int64 [n] or soft [n, K]; the seed, and how it is done.
+    """One training of many.
+
+    Attributes:
+        images: [n, C, S, S], float in 0..1 or uint8, or any floats of `space`.
+        labels: int64 [n] or soft [n, K].
+        seed: seed of the training.
+        protocol: how it is trained.
+        space: see `evaluate`.
     """
 
     images: Tensor
@@ -215,7 +242,7 @@ class Training(NamedTuple):
 
     @property
     def passes(self) -> int:
-        """Images that go through the network in training, all epochs together."""
+        """Images that go through the network in training, over all epochs."""
         return self.protocol.epochs * len(self.images)
 
 
@@ -233,16 +260,23 @@ def accuracies(
 ) -> Iterator[tuple[int, float]]:
     """Yield (number, accuracy in %) of each training in `work` as it finishes, in any order.
 
-    only: the numbers that are still to be done. How they are done (compiled, how many at once) is
-    decided by the whole of `work`, so that a study that was interrupted ends with the numbers of
-    one that was not. The progress bar counts images, trained on and tested, so that its estimate of
-    the time left holds for trainings of any length. With a bar, long work says first how long it
-    will take on this machine (see `timing`).
+    How the trainings are done (compiled, how many at once) is decided from the whole of `work`, so
+    that an interrupted study ends with the same numbers as an uninterrupted one. The progress bar
+    counts images, in training and in tests, so that its estimate of the time left holds for
+    trainings of any length. With a bar, long work first says how long it will take on this machine
+    (see `timing`).
 
-    jobs: trainings at once (None: as many as there are cores on a CPU, else GPUs). executor: does
-    them in place of processes of this machine; jobs is then how many workers it has, which decides
-    on compiling and the time told. names: of all of `work`, for the error if the process of a
-    training died at every try.
+    Args:
+        work: the trainings.
+        data: the real data whose test images are used.
+        only: numbers of the trainings that are still to be done (None: all).
+        names: names of all of `work`, for the error if the process of a training dies at every
+            attempt.
+        device: "auto" or a device of torch.
+        jobs: trainings at once (None: one per core on a CPU, else one per GPU). With an executor:
+            its number of workers, which decides on compiling and the time announced.
+        executor: does the trainings instead of processes of this machine.
+        progress: show a progress bar.
     """
     where = devices.choose(device)
     jobs = pool.jobs_for(jobs, where, len(work), executor)
@@ -253,9 +287,9 @@ def accuracies(
         model: _compiled([t for t in work if t.protocol.model == model], where, jobs, data)
         for model in {t.protocol.model for t in work}
     }
-    # a test has no way back
+    # a test has no backward pass
     cost = [training.passes + len(data.test_labels) // 3 for training in work]
-    # a long one last would keep one core waiting
+    # longest first: a long one at the end would leave other cores idle
     todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])
     calls = [_call(work[number], where, *compiled[work[number].protocol.model]) for number in todo]
     if progress:
@@ -282,7 +316,7 @@ def _passes(
     data: ImageData,
     where: torch.device,
 ) -> Counter[timing.Network]:
-    """Images that go through each network in the trainings `todo`."""
+    """Return the images that go through each network in the trainings `todo`."""
     passes: Counter[timing.Network] = Counter()
     for number in todo:
         passes[
@@ -296,8 +330,9 @@ def _passes(
 def _compiled(
     work: Sequence[Training], where: torch.device, jobs: int, data: ImageData
 ) -> tuple[bool, bool]:
-    """Whether compiling the training step of a network, and its test, pays in each process; all of
-    `work` is with that one.
+    """Return whether compiling the training step, and the test, pays in each process.
+
+    All of `work` uses the same network.
     """
     trained, tested = sum(training.passes for training in work), len(data.test_labels) * len(work)
     step, test = (
@@ -310,8 +345,9 @@ def _compiled(
 def _call(
     training: Training, where: torch.device, compiled: bool, compiled_test: bool
 ) -> tuple[Any, ...]:
-    """The arguments of `_accuracy` after the test sets; the protocol's own word on compiling counts
-    first.
+    """Return the arguments of `_accuracy` after the test sets.
+
+    If the protocol says whether to compile, that takes precedence.
     """
     images, labels, seed, protocol, space = training
     if protocol.compiled is not None:

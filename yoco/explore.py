@@ -1,9 +1,8 @@
-"""Widgets for a notebook (ipywidgets) over the figures of `plots`: browse a condensed set, move the
-budget, compare scores, watch it being made.
+"""Notebook widgets (ipywidgets) over the figures of `plots`.
 
-Each is worked by mouse or by keyboard (Tab from control to control, arrows along a slider, Enter on
-an image). Where no widget runs (papermill, GitHub's viewer) the figure stands in its place, as it
-was at first.
+They browse a condensed set, move the budget, compare scores and watch a condensation. Each works by
+mouse or keyboard (Tab from control to control, arrows along a slider, Enter on an image). If no
+widget can run (papermill, GitHub's viewer), the figure in its initial state takes its place.
 """
 
 import base64
@@ -29,16 +28,16 @@ from yoco.prune.ranking import score_names
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks
 
-COLUMNS, SHOWN = 10, 40  # images a row and a page of the browser
+COLUMNS, SHOWN = 10, 40  # images per row and per page of the browser
 SIDE = 44  # pixels of an image on the screen
-# pixels of a picture on the screen: all fit into 1280 × 800
+# widths in pixels of pictures on the screen: all fit into 1280 × 800
 WIDTHS = {"methods": 1100, "class": 700, "scores": 640, "sample": 520}
-ALL = -1  # in place of a class: all of them; None would be no choice
-DPI, WIDE_DPI = 80, 110  # of pictures; of those that are shown wider than they are drawn
+ALL = -1  # stands for all classes; None would mean that nothing is selected
+DPI, WIDE_DPI = 80, 110  # of pictures; of pictures shown wider than they are drawn
 
 
 class Explorer(widgets.VBox):
-    """Controls over a picture. In its place, where no widget runs, what `still` draws."""
+    """Controls over a picture; if no widget can run, the figure that `still` draws."""
 
     def __init__(self, children: Sequence[widgets.Widget], still: Callable[[], Figure]) -> None:
         super().__init__(children, layout=widgets.Layout(max_width="1180px"))
@@ -49,9 +48,9 @@ class Explorer(widgets.VBox):
 
 
 def png(figure: Figure, dpi: int = DPI) -> bytes:
-    """A figure as a PNG file, at its own size; it is closed."""
+    """Return a figure as a PNG file in its own size, and close the figure."""
     buffer = io.BytesIO()
-    # cut to what is drawn, it would change its size with every choice
+    # cropped to its content, it would change its size with every choice
     with plt.rc_context({"savefig.bbox": "standard"}):
         figure.savefig(buffer, format="png", dpi=dpi)
     plt.close(figure)
@@ -59,25 +58,25 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
 
 
 def _text(words: str) -> str:
-    """Words for a place where HTML stands."""
+    """Escape text for use in HTML."""
     return html.escape(checks.printable(words))
 
 
 class _Words(widgets.HTML):
-    """A line of text in which nothing is markup, class names least of all."""
+    """A line of plain text: nothing in it is markup, class names in particular."""
 
     def show(self, text: str) -> None:
         self.value = _text(text)
 
 
 class _Picture(widgets.HTML):
-    """A figure, with words for who cannot see it."""
+    """A figure with a text alternative."""
 
     def __init__(self) -> None:
         super().__init__(layout=widgets.Layout(max_width="100%", height="auto"))
 
     def show(self, file: bytes, width: int, says: str) -> None:
-        """width: pixels on the screen, or as many as there are."""
+        """width: pixels on the screen, or all there are if there are fewer."""
         self.value = (
             f'<img alt="{_text(says)}" src="{_data(file)}" style="width: {width}px; max-width: '
             '100%; height: auto">'
@@ -85,7 +84,7 @@ class _Picture(widgets.HTML):
 
 
 def _data(file: bytes) -> str:
-    """The data: URI of a PNG file."""
+    """Return the data: URI of a PNG file."""
     return f"data:image/png;base64,{base64.b64encode(file).decode()}"
 
 
@@ -120,12 +119,19 @@ def _follow(update: Callable[[], None], *controls: widgets.Widget) -> None:
 def budgets(
     condensed: CondensedSet, dynamics: Dynamics, *, ipc_to: int = 1, **options: object
 ) -> Explorer:
-    """A slider for the budget IPC_T; below it what each method keeps (framed) and drops (faded),
-    all at once: of every class, a panel a method, or of one class, a row a method.
+    """Return a slider for the budget IPC_T over what each method keeps (framed) and drops (faded).
 
-    ipc_to: where the slider starts; options: of `prune.prune` but the budget (balanced=True, say).
-    Methods that the dynamics do not allow are left out. Raises ValueError or TypeError at a bad
-    budget or dynamics of another set.
+    All methods are shown at once: with one panel per method for all classes, or with one row per
+    method for a single class. Methods that need more than the dynamics hold are left out.
+
+    Args:
+        condensed: the set.
+        dynamics: recorded on this set.
+        ipc_to: initial value of the slider.
+        **options: options of `prune.prune` except the budget, for example balanced=True.
+
+    Raises:
+        TypeError, ValueError: for a bad budget or dynamics of another set.
     """
     checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
     budget, by_class = _slider("IPC_T", condensed.ipc, ipc_to), _classes(condensed)
@@ -151,8 +157,8 @@ def budgets(
             or "none"
         )
         text = (
-            f"IPC_T {budget.value}: {cells} of {cell_count} formed images a class, or as many in "
-            f"all. Classes left without any: {without}."
+            f"IPC_T {budget.value}: {cells} of {cell_count} formed images per class, or as many in "
+            f"total. Classes left without any: {without}."
         )
         words.show(text)
         width = WIDTHS["methods" if by_class.value == ALL else "class"]
@@ -169,10 +175,11 @@ def budgets(
 def compare(
     condensed: CondensedSet, table: pd.DataFrame, x: str = "lbpe", y: str = "aum"
 ) -> Explorer:
-    """Two scores against each other, with the images at the extremes: choose the scores, and a
-    class to pick out.
+    """Return a plot of two scores against each other, with the images at the extremes.
 
-    table: of `prune.score_table`. Raises ValueError at an unknown score.
+    Controls choose the scores and a class to highlight.
+
+    table: of `prune.score_table`. Raises ValueError if a score is unknown.
     """
     names = score_names(table)
     across, up = (
@@ -201,13 +208,13 @@ def compare(
 def browse(
     condensed: CondensedSet, table: pd.DataFrame, dynamics: Dynamics, *, score: str = "lbpe"
 ) -> Explorer:
-    """A browser of the formed images by class, score and rank.
+    """Return a browser of the formed images by class, score and rank.
 
-    The slider goes along the ranks, and turns the page; an image that is pressed is shown large,
-    with its course over the epochs.
+    The slider moves along the ranks and turns the pages. The selected image is shown large, with
+    its course over the epochs.
 
-    table: of `prune.score_table`. Raises ValueError at an unknown score, or dynamics of another
-    set.
+    table: of `prune.score_table`. Raises ValueError if the score is unknown or the dynamics are of
+    another set.
     """
     names = score_names(table)
     by_class = _classes(condensed)
@@ -229,7 +236,7 @@ def browse(
 
     def update() -> None:
         rows = ranked()
-        rank.max = len(rows)  # moves the value with it where that is larger
+        rank.max = len(rows)  # also lowers a larger value
         first = (rank.value - 1) // SHOWN * SHOWN
         page.show(rows.iloc[first : first + SHOWN], by_score.value, first, rank.value)
         one = rows.iloc[rank.value - 1]
@@ -252,9 +259,9 @@ def browse(
 
 
 class _Page:
-    """A page of images that are buttons: Tab goes from one to the next, Enter chooses.
+    """A page of images that are buttons: Tab goes from one to the next, Enter selects.
 
-    The images are backgrounds in a style sheet.
+    The images are backgrounds defined in a style sheet.
     """
 
     pressed: Callable[[int], None]
@@ -278,8 +285,10 @@ class _Page:
         )
 
     def show(self, rows: pd.DataFrame, score: str, first: int, chosen: int) -> None:
-        """rows: of the score table, the images of this page; first: the rank before theirs; chosen:
-        the rank that is framed.
+        """Show one page.
+
+        rows: rows of the score table for the images of this page. first: number of ranks before
+        them. chosen: the rank to frame.
         """
         rules = [
             (
@@ -312,7 +321,7 @@ class _Page:
 
 
 def _uri(condensed: CondensedSet, index: int) -> str:
-    """A formed image as the data: URI of a PNG file."""
+    """Return a formed image as the data: URI of a PNG file."""
     image, cell = divmod(index, condensed.factor**2)
     formed = condensed.pictures(
         formation.form(condensed.images[image : image + 1], condensed.factor)
@@ -325,7 +334,7 @@ def _uri(condensed: CondensedSet, index: int) -> str:
 class Live:
     """What `condense(..., watch=Live())` draws while it works: the images and the loss.
 
-    The last picture stays in the notebook, and needs no widget.
+    The last picture stays in the notebook and needs no widget.
     """
 
     def __init__(self, per_class: int = 5) -> None:

@@ -1,5 +1,6 @@
-"""Multi-formation: condensed images hold factor x factor cells, each of which becomes one training
-image (appendix, Fig. 1).
+"""Multi-formation: a condensed image holds factor × factor cells (appendix, Fig. 1).
+
+Each cell becomes one training image, the formed image.
 """
 
 import torch.nn.functional as F
@@ -8,36 +9,48 @@ from torch import Tensor
 
 from yoco.utils import checks
 
-PADDING = 0.5  # mid-grey, for sizes that factor does not divide
+PADDING = 0.5  # mid-grey, for sizes that are not a multiple of factor
 MODES = ("nearest", "antialias")
 
 
 def cell_size(size: int, factor: int) -> int:
-    """Side of a cell in pixels: size / factor, rounded up.
+    """Return the side of a cell in pixels: size / factor, rounded up.
 
-    Raises TypeError if they are no whole numbers; ValueError if size is below 1, factor below 1 or
-    above size, or the last cells would be padding alone (factor 4 at size 5: cells of 2 pixels, of
-    which the fourth would begin at 6).
+    Raises:
+        TypeError: if size or factor is not a whole number.
+        ValueError: if size is below 1, factor is below 1 or above size, or the last cells would
+            hold only padding (size 5 at factor 4: cells of 2 pixels, so that the fourth would begin
+            at pixel 6).
     """
     checks.whole("size", size, 1)
     side = -(-size // checks.whole("factor", factor, 1, size))
     if (factor - 1) * side >= size:
         fewer, more = -(-size // side), -(-size // (side - 1))
         raise ValueError(
-            f"factor={factor} leaves the last cells of images of side {size} empty; allowed, the "
-            f"nearest: {fewer} and {more}"
+            f"factor={factor} leaves the last cells of images of side {size} empty; the nearest "
+            f"allowed factors: {fewer} and {more}"
         )
     return side
 
 
 def pack(images: Tensor, factor: int, size: int, mode: str = "nearest") -> Tensor:
-    """Shrink images to cells and lay factor² of them out in each condensed image, row after row.
+    """Shrink images to cells and lay out factor² of them in each condensed image, row by row.
 
-    images: float [N*factor², C, H, W] in 0..1. mode: "nearest" samples the nearest pixel, as the
-    published code does (sharper cells, which train to 2 points more: design §5), "antialias" is
-    bilinear with antialiasing. Returns [N, C, size, size]; if factor does not divide size, the last
-    row and column of cells are cut to fit. Raises TypeError or ValueError at other images, as
-    `cell_size`, at an unknown mode, and if the count is no multiple of factor².
+    Args:
+        images: float [N*factor², C, H, W] in 0..1.
+        factor: cells per side of a condensed image.
+        size: side of a condensed image in pixels. If factor does not divide it, the last row and
+            column of cells are cropped.
+        mode: "nearest" samples the nearest pixel, as the published code does (the cells are
+            sharper, and training on them gives 2 points more: design §5); "antialias" is bilinear
+            with antialiasing.
+
+    Returns:
+        Condensed images [N, C, size, size].
+
+    Raises:
+        TypeError, ValueError: if the images have another type or shape, their number is not a
+            multiple of factor², or mode is unknown; also as `cell_size`.
     """
     side = cell_size(size, factor)
     checks.one_of("mode", mode, MODES)
@@ -58,15 +71,15 @@ def _shrunk(images: Tensor, side: int, mode: str) -> Tensor:
     wide = F.interpolate(
         checks.wide(images), (side, side), mode="bilinear", align_corners=False, antialias=True
     )
-    return wide.clamp(0, 1).to(images.dtype)  # white rounds above 1
+    return wide.clamp(0, 1).to(images.dtype)  # rounding can lift white above 1
 
 
 def cells(images: Tensor, factor: int) -> Tensor:
-    """Cut condensed images, float [N, C, S, S], into cells [N*factor², C, side, side]; cell (r, c)
-    of image n is number n*factor² + r*factor + c.
+    """Cut condensed images, float [N, C, S, S], into cells [N*factor², C, side, side].
 
-    Where factor does not divide S the images are first padded below and right with 0.5. Raises
-    TypeError or ValueError at images of another type or shape, and as `cell_size`.
+    Cell (r, c) of image n is number n*factor² + r*factor + c. If factor does not divide S, the
+    images are first padded with 0.5 at the bottom and the right. Raises TypeError or ValueError for
+    another type or shape, and as `cell_size`.
     """
     checks.float_images("images", images)
     side = cell_size(images.shape[-1], factor)
@@ -79,17 +92,18 @@ def cells(images: Tensor, factor: int) -> Tensor:
 
 
 def form(images: Tensor, factor: int) -> Tensor:
-    """Condensed images [N, C, S, S] -> formed images [N*factor², C, S, S]: cells, each upsampled
-    bilinearly. Differentiable.
+    """Turn condensed images [N, C, S, S] into formed images [N*factor², C, S, S].
 
-    Formed image n*factor² + r*factor + c is cell (r, c) of condensed image n. Raises as `cells`.
+    Each cell is upsampled bilinearly; the operation is differentiable. Formed image n*factor² +
+    r*factor + c is cell (r, c) of condensed image n. Raises as `cells`.
     """
     return upsampled(cells(images, factor), images.shape[-1])
 
 
 def upsampled(cells: Tensor, size: int) -> Tensor:
-    """Cells [N, C, side, side] -> formed images [N, C, size, size], bilinearly; as they are where
-    they have that size.
+    """Upsample cells [N, C, side, side] bilinearly to formed images [N, C, size, size].
+
+    Cells that have that size already are returned unchanged.
     """
     if cells.shape[-1] == size:
         return cells

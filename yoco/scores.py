@@ -1,9 +1,9 @@
-"""The scores: pure functions, arrays in, one number per formed image out.
+"""The scores: pure functions from arrays to one number per formed image.
 
 N images, K classes, E epochs.
 
-At the end of the file they are registered, each as a `Score` that says how it is read from a
-training run, its unit and its direction.
+The end of the file registers each as a `Score`, which says how it is read from a training run, its
+unit and its direction.
 """
 
 import inspect
@@ -20,24 +20,26 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks
 from yoco.utils import kmeans as clusters
 
-DIRECTIONS = ("high", "low")  # of a score: the end that is hard
+DIRECTIONS = ("high", "low")  # the end of a score that is hard
 NEEDS = ("none", "early", "full")  # of a training run (appendix, Table 1)
 OUTPUTS = ("probabilities", "logits")
 AVERAGES = ("mean", "trimmed")
-TRIM = 0.2  # share of the epochs that the trimmed mean leaves out, at either end
+TRIM = 0.2  # share of the epochs that the trimmed mean leaves out at each end
 
 
 def _errors(logits: Tensor, labels: Tensor, output: str) -> Tensor:
-    """‖p - y‖₂ of every epoch and image, [E, N]; p: softmax of the logits, or the logits
-    themselves; y: one-hot or soft labels.
+    """Return ‖p - y‖₂ of every epoch and image, [E, N].
+
+    p: the softmax of the logits, or the logits themselves. y: one-hot or soft labels.
     """
     p = logits.softmax(-1) if output == "probabilities" else logits
     return (p - (labels if labels.ndim == 2 else F.one_hot(labels, logits.shape[-1]))).norm(dim=-1)
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Mean over the epochs, [N] of [E, N], summed epoch by epoch: torch's own mean rounds by an
-    image's place, and so would rank equal images.
+    """Return the mean over the epochs, [N] of [E, N], summed epoch by epoch.
+
+    torch's own mean rounds differently by an image's position and so would rank equal images.
     """
     total = sum(
         values.double().unbind(),
@@ -47,22 +49,23 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def _trimmed(values: Tensor) -> Tensor:
-    """Mean over the epochs but for each image's highest and lowest values, `TRIM` of them each, [N]
-    of [E, N].
+    """Return the mean over the epochs, [N] of [E, N], without the extremes of each image.
+
+    The share `TRIM` of its highest and of its lowest values is left out.
     """
     out = int(len(values) * TRIM)
     return _mean(values.sort(dim=0).values[out : len(values) - out])
 
 
 def _check(logits: Tensor, labels: Tensor, *, soft: bool = False) -> Tensor:
-    """The logits [E, N, K], in float32 at least. soft: labels may be soft targets."""
+    """Return the logits [E, N, K], in float32 or wider. soft: labels may be soft targets."""
     wide = _checked_floats("logits", logits, "E", "N", "K")
     (checks.targets if soft else checks.labels)("labels", labels, logits.shape[1], logits.shape[2])
     return wide
 
 
 def _checked_floats(name: str, values: Tensor, *dimensions: str) -> Tensor:
-    """Finite floats of this shape, none of it 0, in float32 at least."""
+    """Return finite floats of this shape without empty dimensions, in float32 or wider."""
     return checks.wide(checks.finite(name, checks.floats(name, values, *dimensions)))
 
 
@@ -75,16 +78,27 @@ def lbpe(
     output: str = "probabilities",
     average: str = "mean",
 ) -> Tensor:
-    """Logit-based prediction error: mean of ‖p - y‖₂, y the one-hot or soft label, over the `top_k`
-    epochs of highest training accuracy among the first `within` (design §5).
+    """Logit-based prediction error (design §5).
 
-    logits: float [E, N, K], epoch by epoch from the first; labels: int64 [N], or soft targets [N,
-    K], by whose argmax accuracy is counted. output: "probabilities" (p is the softmax) or "logits"
-    (the ablation). average: over the epochs, "mean" (the paper's) or "trimmed" (a robust one:
-    without the highest and the lowest fifth of each image's errors; the mean where there are fewer
-    than five epochs). Returns float [N]; from probabilities in 0..√2; high is hard. Where there are
-    fewer epochs than asked for, all are used; of one class alone (K = 1) p is 1, and so every score
-    0. Raises ValueError or TypeError at bad shapes, no epoch or image, labels out of range, or NaN.
+    The mean of ‖p - y‖₂ over the `top_k` epochs of highest training accuracy among the first
+    `within`; y is the one-hot or soft label.
+
+    Args:
+        logits: float [E, N, K], of all epochs from the first.
+        labels: int64 [N], or soft targets [N, K], whose argmax counts for the accuracy.
+        top_k, within: if there are fewer epochs than asked for, all are used.
+        output: "probabilities" (p is the softmax) or "logits" (the ablation).
+        average: "mean" over the epochs (the paper's) or "trimmed", a robust one without the highest
+            and the lowest fifth of each image's errors (the mean if there are fewer than five
+            epochs).
+
+    Returns:
+        float [N], from probabilities in 0..√2; higher is harder. With one class (K = 1), p is 1 and
+        every score 0.
+
+    Raises:
+        TypeError, ValueError: if shapes are bad, there is no epoch or image, labels are out of
+            range, or a value is NaN.
     """
     logits = _check(logits, labels, soft=True)
     checks.one_of("output", output, OUTPUTS)
@@ -97,14 +111,21 @@ def lbpe(
 
 
 def two_sided(errors: Tensor, labels: Tensor, *, cut: float = 0.05) -> Tensor:
-    """Mean rank within the class over several training runs, with those images last on whose
-    extremes all runs agree: every run has them among the easiest `cut` of their class, or every run
-    among the hardest. A repair of LBPE for noisy data.
+    """Mean rank within the class over several runs; images at a common extreme come last.
 
-    errors: float [R, N], a score of each of R runs, high is hard; labels: int64 [N]; cut in 0..0.5,
-    a share of a class (rounded down to whole images). Returns float [N]: the mean rank in 0..1,
-    plus 1 for the images that are cut; high is hard. Raises ValueError or TypeError at bad shapes,
-    labels, cut, or NaN.
+    The latter are those that every run has among the easiest `cut` of their class, or that every
+    run has among the hardest. This repairs LBPE for noisy data.
+
+    Args:
+        errors: float [R, N], a score from each of R runs; higher is harder.
+        labels: int64 [N].
+        cut: share of a class, in 0..0.5, rounded down to whole images.
+
+    Returns:
+        float [N]: the mean rank in 0..1, plus 1 for the images at an extreme; higher is harder.
+
+    Raises:
+        TypeError, ValueError: if shapes, labels or cut are bad, or a value is NaN.
     """
     _checked_floats("errors", errors, "R", "N")
     checks.labels("labels", labels, errors.shape[1])
@@ -120,11 +141,18 @@ def two_sided(errors: Tensor, labels: Tensor, *, cut: float = 0.05) -> Tensor:
 
 
 def el2n(logits: Tensor, labels: Tensor, *, epochs: int = 10) -> Tensor:
-    """Error L2 norm: mean of ‖softmax - y‖₂, y the one-hot or soft label, over the first `epochs`
-    epochs (appendix B.1.3).
+    """Error L2 norm: mean of ‖softmax - y‖₂ over the first `epochs` epochs (appendix B.1.3).
 
-    logits: float [E, N, K]; labels: int64 [N] or soft targets [N, K]. Returns float [N] in 0..√2 (0
-    for K = 1); high is hard. Raises as `lbpe`.
+    Args:
+        logits: float [E, N, K].
+        labels: int64 [N] or soft targets [N, K]; y is the one-hot or soft label.
+        epochs: at least 1.
+
+    Returns:
+        float [N] in 0..√2 (0 for K = 1); higher is harder.
+
+    Raises:
+        TypeError, ValueError: as `lbpe`.
     """
     logits = _check(logits, labels, soft=True)
     checks.whole("epochs", epochs, 1)
@@ -132,21 +160,35 @@ def el2n(logits: Tensor, labels: Tensor, *, epochs: int = 10) -> Tensor:
 
 
 def aum(logits: Tensor, labels: Tensor) -> Tensor:
-    """Area under the margin: mean over all epochs of the label's logit minus the largest other
-    (appendix B.1.3).
+    """Area under the margin: mean margin over all epochs (appendix B.1.3).
 
-    logits: float [E, N, K]; labels: int64 [N]. Returns float [N], any sign; LOW is hard. Raises as
-    `lbpe`, and ValueError for K = 1, where there is no other logit.
+    The margin is the label's logit minus the largest other logit.
+
+    Args:
+        logits: float [E, N, K].
+        labels: int64 [N].
+
+    Returns:
+        float [N] of any sign; LOWER is harder.
+
+    Raises:
+        TypeError, ValueError: as `lbpe`, and for K = 1, since there is no other logit.
     """
     return _mean(margin(_check(logits, labels), labels))
 
 
 def forgetting(correct: Tensor) -> Tensor:
-    """Number of epochs at which a sample goes from right to wrong (appendix B.1.3).
+    """Number of epochs at which an image goes from right to wrong (appendix B.1.3).
 
-    correct: bool [E, N], at least one epoch and image. Returns float [N] in 0..E/2; high is hard. A
-    sample that was never right has 0, and so has every sample of a single epoch. Raises TypeError
-    or ValueError at anything else.
+    Args:
+        correct: bool [E, N], with at least one epoch and image.
+
+    Returns:
+        float [N] in 0..E/2; higher is harder. An image that was never right has 0, and so has every
+        image if E is 1.
+
+    Raises:
+        TypeError, ValueError: for any other array.
     """
     checks.tensor("correct", correct, "[E, N]")
     if correct.ndim != 2 or correct.dtype != torch.bool:
@@ -159,10 +201,17 @@ def forgetting(correct: Tensor) -> Tensor:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy, in nats, of the trained network's softmax (appendix B.1.3).
+    """Entropy in nats of the trained network's softmax (appendix B.1.3).
 
-    logits: float [N, K]. Returns float [N] in 0..log K, 0 for K = 1; high is hard. Raises TypeError
-    or ValueError at another type or shape, no image, or NaN.
+    Args:
+        logits: float [N, K].
+
+    Returns:
+        float [N] in 0..log K (0 for K = 1); higher is harder.
+
+    Raises:
+        TypeError, ValueError: if the type or shape is another, there is no image, or a value is
+            NaN.
     """
     log_p = _checked_floats("logits", logits, "N", "K").log_softmax(-1)
     # 0 times minus infinity counts as 0
@@ -170,14 +219,21 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def ssp(features: Tensor, n: int, *, seed: int = 0, farthest: bool = False) -> Tensor:
-    """Self-supervised prototypes: k-means with n clusters; the image nearest to each centre stays
-    (appendix B.1.3).
+    """Self-supervised prototypes: keep the image nearest to each k-means centre (appendix B.1.3).
 
-    features: float [N, D], the trained network's embedding; n in 1..N. farthest: in each cluster
-    the image farthest from its centre stays instead (the hard end). Returns int64 indices [n], all
-    different, in order of the clusters; ties: the lower index. A cluster left empty by duplicates
-    takes the nearest image that is still free. Raises TypeError or ValueError at other features or
-    n, a seed outside 0..2**32-1, or features so large that their squares overflow.
+    Args:
+        features: float [N, D], the trained network's embedding.
+        n: number of clusters and of images to keep, 1..N.
+        seed: seed of k-means.
+        farthest: keep in each cluster the image farthest from its centre instead (the hard end).
+
+    Returns:
+        int64 indices [n], all different, in the order of the clusters; ties: the lower index. A
+        cluster left empty by duplicates takes the nearest image that is still free.
+
+    Raises:
+        TypeError, ValueError: if features, n or the seed (0..2**32-1) are bad, or squared distances
+            overflow.
     """
     from sklearn.cluster import KMeans
 
@@ -192,8 +248,9 @@ def ssp(features: Tensor, n: int, *, seed: int = 0, farthest: bool = False) -> T
 
 
 def _in_their_span(points: Tensor) -> Tensor:
-    """Coordinates with the same distances in at most N dimensions, [N, min(N, D)]: 400 images of
-    2,048 features cluster five times faster.
+    """Return coordinates with the same distances in at most N dimensions, [N, min(N, D)].
+
+    400 images of 2,048 features are clustered five times faster this way.
     """
     if points.shape[0] >= points.shape[1]:
         return points
@@ -205,7 +262,7 @@ def _kmeans(kmeans: type, points: Tensor, n: int, seed: int):
 
     from sklearn.exceptions import ConvergenceWarning
 
-    # fewer different points than clusters: `ssp` fills the empty ones
+    # it warns of fewer different points than clusters: `ssp` fills the empty ones
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return kmeans(n, random_state=seed, n_init=4).fit(points.numpy()).cluster_centers_
@@ -215,18 +272,18 @@ def _kmeans(kmeans: type, points: Tensor, n: int, seed: int):
 class Score:
     """One number per formed image, read from a training run.
 
-    Registering one (`register`) puts it into pruning, the score table, figures, notebooks and the
-    command line.
+    Registering a score (`register`) puts it into pruning, the score table, figures, notebooks and
+    the command line.
 
     Attributes:
-        name: of its column in `prune.score_table`.
-        title: for readers, short.
-        unit: what an axis says: the name and the unit.
+        name: its column in `prune.score_table`.
+        title: short title for readers.
+        unit: axis label: the name and the unit.
         direction: the end that is hard, "high" or "low".
-        needs: of the training run: "none", "early" (its first epochs) or "full".
+        needs: what it needs of the training run: "none", "early" (the first epochs) or "full".
         function: (condensed, dynamics, **options) -> float [N], in the score's own direction. Its
-            keyword-only parameters are the options of the score, and of the pruning methods that go
-            by it.
+            keyword-only parameters are the options of the score and of the pruning methods that use
+            it.
     """
 
     name: str
@@ -247,10 +304,10 @@ class Score:
         return options_of(self.function)
 
     def read(self, condensed: CondensedSet, dynamics: Dynamics | None, **options: Any) -> Tensor:
-        """The score of every formed image, float [N], in its own direction.
+        """Return the score of every formed image, float [N], in its own direction.
 
-        Raises ValueError or TypeError at an unknown or a bad option, dynamics of another set, and
-        dynamics that lack what it needs.
+        Raises TypeError or ValueError if an option is unknown or bad, or the dynamics are of
+        another set or lack what the score needs.
         """
         what = f"score={self.name!r}"
         check_dynamics(condensed, dynamics, self.needs, what)
@@ -259,13 +316,13 @@ class Score:
     def hardness(
         self, condensed: CondensedSet, dynamics: Dynamics | None, **options: Any
     ) -> Tensor:
-        """As `read`, but high is hard, as `prune.select` wants it."""
+        """As `read`, but higher is harder, as `prune.select` requires."""
         values = self.read(condensed, dynamics, **options)
         return values if self.direction == "high" else -values
 
 
 def options_of(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Names of a function's keyword-only parameters."""
+    """Return the names of a function's keyword-only parameters."""
     return tuple(
         p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY
     )
@@ -274,7 +331,7 @@ def options_of(function: Callable[..., Any]) -> tuple[str, ...]:
 def check_options(
     what: str, options: Mapping[str, Any], known: tuple[str, ...]
 ) -> Mapping[str, Any]:
-    """`options` if all their names are known, else a TypeError that says which `what` has."""
+    """Return `options` if all names are known, else raise a TypeError that lists the known ones."""
     for name in options:
         if name not in known:
             raise TypeError(
@@ -286,16 +343,17 @@ def check_options(
 def check_dynamics(
     condensed: CondensedSet, dynamics: Dynamics | None, needs: str, what: str
 ) -> None:
-    """Raise ValueError or TypeError if dynamics are of another set, or lack what `what` needs of a
-    training run.
+    """Raise ValueError or TypeError if dynamics are of another set or lack what `what` needs.
+
+    needs: "none", "early" or "full".
     """
     if dynamics is None:
         if needs != "none":
             raise ValueError(f"{what} needs dynamics, got None")
     elif not checks.instance("dynamics", dynamics, Dynamics).of(condensed):
         raise ValueError(
-            f"dynamics were recorded on another set ({dict(dynamics.info)}) than this one "
-            f"({condensed.fingerprint})"
+            f"dynamics must be of this set ({condensed.fingerprint}), but were recorded on another "
+            f"one ({dict(dynamics.info)})"
         )
     elif needs == "full" and not dynamics.complete:
         raise ValueError(
@@ -313,7 +371,7 @@ def _lbpe_of(
     output: str = "probabilities",
     average: str = "mean",
 ) -> Tensor:
-    """`lbpe`; top_k, within: None for the paper's."""
+    """`lbpe`, with the paper's top_k and within if they are None."""
     paper_k, paper_window = lbpe_settings(condensed)
     top_k = checks.whole("top_k", paper_k if top_k is None else top_k, 1)
     within = checks.whole("within", paper_window if within is None else within, 1)
@@ -328,11 +386,11 @@ def _lbpe_of(
     )
 
 
-SCORES: dict[str, Score] = {}  # those that are registered, by name
+SCORES: dict[str, Score] = {}  # the registered scores by name
 
 
 def register(score: Score) -> Score:
-    """Add a score to `SCORES`. Returns it. Raises ValueError if there is one of that name."""
+    """Add a score to `SCORES` and return it. Raises ValueError if the name is taken."""
     if checks.instance("score", score, Score).name in SCORES:
         raise ValueError(
             f"score={score.name!r} is registered already; registered: {', '.join(SCORES)}"

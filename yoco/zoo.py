@@ -14,29 +14,30 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks
 from yoco.utils.lazy import pd
 
-PREFIX = "zoo:"  # datasets so called are sets of the zoo: no real images, and nothing to condense
+PREFIX = "zoo:"  # dataset names with it are zoo sets: no real images, and nothing to condense
 _FOLDER = files("yoco").joinpath("zoo_files")
-MOST_BYTES = 2_000_000  # of a file that ships
+MOST_BYTES = 2_000_000  # limit of a shipped file
 _SET, _DYNAMICS, _ENDING = ".condensed.safetensors", ".dynamics", ".safetensors"
 
 
 def names() -> list[str]:
-    """Names of the sets, which start with the dataset."""
+    """Return the names of the sets, which start with the dataset."""
     return sorted(
         entry.name.removesuffix(_SET) for entry in _FOLDER.iterdir() if entry.name.endswith(_SET)
     )
 
 
 def load(name: str) -> CondensedSet:
-    """A set by name. Raises ValueError at an unknown name."""
+    """Return a set by name. Raises ValueError if the name is unknown."""
     checks.one_of("name", name, names())
     with as_file(_FOLDER.joinpath(name + _SET)) as path:
         return CondensedSet.load(path)
 
 
 def load_dynamics(name: str, seed: int = 0) -> Dynamics | None:
-    """The training run recorded on a set under a seed, in the settings that its `.info` has; None
-    if none ships.
+    """Return the training run recorded on a set with a seed, or None if none ships.
+
+    Its settings are in its `.info`.
     """
     checks.one_of("name", name, names())
     entry = _FOLDER.joinpath(_dynamics_file(name, seed))
@@ -47,8 +48,9 @@ def load_dynamics(name: str, seed: int = 0) -> Dynamics | None:
 
 
 def dynamics_of(condensed: CondensedSet, seed: int = 0) -> Dynamics | None:
-    """The training run that ships for this very set under a seed, whatever its name; None if there
-    is none.
+    """Return the training run that ships for this very set and seed, or None.
+
+    The set is recognised by its content, not by its name.
     """
     ships = (name for name in names() if _FOLDER.joinpath(_dynamics_file(name, seed)).is_file())
     found = (load_dynamics(name, seed) for name in ships)
@@ -69,16 +71,26 @@ def publish(
     dynamics: Sequence[Dynamics] = (),
     folder: Path | None = None,
 ) -> Path:
-    """Write a set into the package's zoo (or `folder`), with its accuracy as measured.
+    """Write a set into the package's zoo (or `folder`) with its measured accuracy.
 
     For the maintainers of yoco.
 
-    accuracies: of `evaluate_many`, with the rows "start" and "condensed"; evaluation: how it was
-    trained and tested. Returns the set's path. Raises ValueError if dynamics are of another set, or
-    a file would be 2 MB or larger.
+    Args:
+        name: name of the set, starting with the dataset.
+        condensed: the set.
+        accuracies: of `evaluate_many`, with the subsets "start" and "condensed".
+        evaluation: how these were trained and tested.
+        dynamics: recordings on this set to ship with it.
+        folder: None for the package's own.
+
+    Returns:
+        The set's path.
+
+    Raises:
+        ValueError: if dynamics are of another set, or a file would have 2 MB or more.
     """
     if not all(recorded.of(condensed) for recorded in dynamics):
-        raise ValueError("dynamics are of another set than the one to publish")
+        raise ValueError("dynamics must be of the set to publish, but are of another one")
     grouped = accuracies.groupby("subset")["accuracy"]
     info = {
         "accuracy": round(grouped.mean()["condensed"], 2),
@@ -105,8 +117,10 @@ def publish(
 
 
 def table() -> pd.DataFrame:
-    """A row for each set: name, method, dataset, classes, size, ipc, factor, preset, steps,
-    hours (of condensing), precision, start_accuracy, accuracy and accuracy_std (in %, of
+    """Return a table of the sets, one row each.
+
+    Columns: name, method, dataset, classes, size, ipc, factor, preset, steps, hours (of
+    condensing), precision, start_accuracy, accuracy and accuracy_std (in %, as described by
     `evaluation`).
     """
     rows = []

@@ -203,7 +203,7 @@ def test_a_test_split_alone_and_a_class_of_one_image(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no folder train; wanted"):
         load(tmp_path / "x")
     write_folder(tmp_path / "y", ("train",), count=1)
-    with pytest.raises(ValueError, match="class 0 has one image, which cannot be spared"):
+    with pytest.raises(ValueError, match="class 0 has only one image, which cannot be spared"):
         load(tmp_path / "y")
 
 

@@ -155,7 +155,7 @@ def test_save_and_load(toy_dynamics, tmp_path):
     assert half.logits.dtype == torch.float32 and torch.allclose(
         half.logits, toy_dynamics.logits, atol=0.02
     )
-    with pytest.raises(ValueError, match="no yoco condensed file"):
+    with pytest.raises(ValueError, match="not a yoco condensed file"):
         from yoco import CondensedSet
 
         CondensedSet.load(tmp_path / "d.safetensors")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from yoco import RankedSet, condense, dynamics, evaluate, prune
-from yoco.experiments import paper, results_file, study
+from yoco.experiments import condensations, paper, results_file, study
 from yoco.prune import ccs_cutoffs
 from yoco.training import network as train
 from yoco.training import resumable
@@ -304,7 +304,7 @@ def clock(monkeypatch):
 def test_condensations_are_given_the_same_time_and_their_own_start(toy, monkeypatch, clock):
     measured, original = [], evaluate.evaluate_many
     monkeypatch.setattr(
-        study,
+        condensations,
         "evaluate_many",
         lambda subsets, *rest, **options: (
             measured.append(subsets) or original(subsets, *rest, **options)
@@ -350,7 +350,7 @@ def test_sets_and_accuracies_that_are_there_are_taken_in_a_comparison(toy, toy_s
         and table.method.tolist() == ["dsa", "dsa", "idc", "idc"]
         and table.steps.tolist() == [9, 9, 7, 7]
     )
-    assert table.accuracy[2:].tolist() == [10.0, 20.0] and list(table.columns) == study.COMPARED
+    assert table.accuracy[2:].tolist() == [10.0, 20.0] and [*table] == condensations.COMPARED
     again, _ = study.condensations(
         toy,
         ["idc"],
@@ -372,7 +372,7 @@ def test_equal_starts_are_trained_on_once(toy, toy_set, monkeypatch):
     noted = lambda subsets, *rest, **options: (
         measured.append(list(subsets)) or original(subsets, *rest, **options)
     )
-    monkeypatch.setattr(study, "evaluate_many", noted)
+    monkeypatch.setattr(condensations, "evaluate_many", noted)
     methods = ["dsa", "mtt", "idc", "ncfm", "kip"]
     ready = {method: replace(toy_set, info={"steps": 1, "seconds": 1}) for method in methods}
     rows = {

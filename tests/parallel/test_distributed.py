@@ -171,7 +171,7 @@ def test_what_one_rank_refuses_all_refuse(together):
         and "seed: 0 on rank 0, 3 on rank 1" in second
     )
     first, second = (rank["error"] for rank in seen(together, "damaged"))
-    assert "damaged" in first and first == second
+    assert "corrupted" in first and first == second
 
 
 def test_experts_are_divided(together):

@@ -27,7 +27,9 @@ def test_select_ties_keep_the_lower_index():
 
 def test_select_limits():
     assert sorted(select(SCORE, LABELS, 3, keep="easy", balanced=True).tolist()) == list(range(6))
-    with pytest.raises(ValueError, match="per_class=4 asks for 4 images of a class that has 3"):
+    with pytest.raises(
+        ValueError, match="per_class=4 asks for 4 images of a class, which has only 3"
+    ):
         select(SCORE, LABELS, 4, keep="easy", balanced=True)
     with pytest.raises(ValueError, match="keep='best' is unknown.*easy, hard"):
         select(SCORE, LABELS, 1, keep="best", balanced=True)
@@ -239,7 +241,7 @@ def test_dynamics_of_another_set_or_of_a_stopped_run(toy_set, toy_dynamics):
         (replace(toy_dynamics, labels=toy_dynamics.labels.flip(0)), toy_set),
         (toy_dynamics, moved),
     ):
-        with pytest.raises(ValueError, match="dynamics were recorded on another set"):
+        with pytest.raises(ValueError, match="dynamics must be of this set"):
             prune.prune(condensed, dynamics_of_another, "yoco", 1)
     early = dynamics.record(toy_set, epochs=12, seed=0, until=5, width=8, progress=False)
     prune.prune(toy_set, early, "yoco", 1)

@@ -479,7 +479,7 @@ def test_missing_cut_and_garbage_files(tmp_path, method, name):
         ),
         (IMAGES.to("meta"), LABELS, "plain tensor"),
         ("images", LABELS, "got str"),
-        (IMAGES, LABELS[:-1], r"labels must have shape \[20\], one label an image, got \[19\]"),
+        (IMAGES, LABELS[:-1], r"labels must have shape \[20\], one label per image, got \[19\]"),
         (
             IMAGES,
             LABELS.float(),

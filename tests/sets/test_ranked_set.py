@@ -153,7 +153,7 @@ def test_a_prefix_needs_none_of_what_follows_it(toy_set, toy_dynamics, tmp_path,
         if ranks <= 8:
             assert torch.equal(opened.take(**request)[0], images)
     with pytest.raises(
-        ValueError, match="r.safetensors is damaged: cells does not have the checksum"
+        ValueError, match="r.safetensors is corrupted: cells does not have the checksum"
     ):
         opened.take(per_class=20)
 
@@ -188,12 +188,12 @@ def test_missing_and_cut_files(path, tmp_path):
     whole = path.read_bytes()
     for cut in (0, 4, 8, 100, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        with pytest.raises(ValueError, match="ranked.safetensors is damaged or cut short"):
+        with pytest.raises(ValueError, match="ranked.safetensors is corrupted or truncated"):
             RankedSet.open(path)
     path.write_bytes(whole)
     opened = RankedSet.open(path)
     path.write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match="ranked.safetensors is damaged or cut short"):
+    with pytest.raises(ValueError, match="ranked.safetensors is corrupted or truncated"):
         opened.take(per_class=1)
 
 
@@ -225,27 +225,27 @@ def told(**values):
 @pytest.mark.parametrize(
     "change, match",
     [
-        (lambda h: b"{" * 20, "damaged or cut short"),
-        (lambda h: b"[" * 200_000, "damaged or cut short"),
-        (lambda h: b"\xff\xfe", "damaged or cut short"),
-        (lambda h: b"[1]", "damaged or cut short"),
-        (lambda h: b"{}", "damaged or cut short"),
+        (lambda h: b"{" * 20, "corrupted or truncated"),
+        (lambda h: b"[" * 200_000, "corrupted or truncated"),
+        (lambda h: b"\xff\xfe", "corrupted or truncated"),
+        (lambda h: b"[1]", "corrupted or truncated"),
+        (lambda h: b"{}", "corrupted or truncated"),
         (
             lambda h: h["__metadata__"].update(yoco="condensed"),
-            ("no yoco ranked file .its kind: 'condensed'"),
+            ("not a yoco ranked file .its kind: 'condensed'"),
         ),
         (lambda h: h["__metadata__"].update(version="3"), "format version 3, this yoco reads 2"),
-        (lambda h: h.pop("cells") and None, "damaged or cut short"),
+        (lambda h: h.pop("cells") and None, "corrupted or truncated"),
         (entry(dtype="I8"), "stored as U8 or F32, got I8"),
         (lambda h: h.update(other=h.pop("cells")), "stored as U8 or F32, got None"),
-        (entry(data_offsets=[0, 11521]), "damaged or cut short"),
-        (entry(data_offsets=[64, 11584]), "damaged or cut short"),
-        (entry(data_offsets=[-1, 11519]), "damaged or cut short"),
-        (entry(data_offsets=[0]), "damaged or cut short"),
+        (entry(data_offsets=[0, 11521]), "corrupted or truncated"),
+        (entry(data_offsets=[64, 11584]), "corrupted or truncated"),
+        (entry(data_offsets=[-1, 11519]), "corrupted or truncated"),
+        (entry(data_offsets=[0]), "corrupted or truncated"),
         (entry(shape=[20, 3, 3, 64]), "cells must have shape"),
         (entry(shape=[20, 3, 3, 4, 16]), "cells must have shape"),
         (entry(shape=[60, 1, 3, 8, 8]), r"cells must have shape \[ranks, 3, C, 8, 8\]"),
-        (entry(shape=[0, 3, 3, 8, 8], data_offsets=[0, 0]), "damaged or cut short"),
+        (entry(shape=[0, 3, 3, 8, 8], data_offsets=[0, 0]), "corrupted or truncated"),
         (told(factor=3), r"cells must have shape \[ranks, 3, C, 6, 6\]"),
         (told(factor="2"), "factor must be a whole number"),
         (told(size=10**9), "cells must have shape"),
@@ -271,7 +271,7 @@ def test_bad_values_are_refused(tmp_path, bad, match):
     opened = RankedSet.open(path)
     assert len(opened.take(ipc=1)[0]) == 12  # the ranks before it are whole
     with pytest.raises(
-        ValueError, match="r.safetensors is damaged: cells does not have the checksum"
+        ValueError, match="r.safetensors is corrupted: cells does not have the checksum"
     ):
         opened.take(ipc=2)
     with pytest.raises(ValueError, match=f"r.safetensors: {match}"):

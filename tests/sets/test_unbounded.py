@@ -78,7 +78,7 @@ def test_what_trains_differently_has_another_fingerprint(wild, toy_set):
             ValueError,
             ("labels must be soft targets, rows non-negative with sum 1"),
         ),
-        ({"labels": torch.tensor([[2.0, -1.0, 0.0]] * 15)}, ValueError, "the lowest is -1"),
+        ({"labels": torch.tensor([[2.0, -1.0, 0.0]] * 15)}, ValueError, "the lowest value is -1"),
         (
             {"labels": torch.full((15, 4), 0.25)},
             ValueError,
@@ -221,7 +221,7 @@ def test_pruning_balances_the_argmax_classes(wild, recorded):
     assert torch.allclose(scores.LBPE.read(wild, recorded), wanted)
     for method in prune.METHODS:
         assert len(prune.prune(wild, recorded, method, 1).indices) == 12
-    with pytest.raises(ValueError, match="a class that has 16"):
+    with pytest.raises(ValueError, match="a class, which has only 16"):
         prune.prune(wild, recorded, "yoco", 5)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from yoco import condense, evaluate, workflow
 from yoco.condense import kip
-from yoco.experiments import study
+from yoco.experiments import condensations, study
 from yoco.training import network as training
 from yoco.training import timing
 
@@ -196,7 +196,7 @@ def test_kernels_are_measured_in_ever_larger_runs(monkeypatch, kernel):
 
 
 def test_comparing_condensations_says_its_budgets(toy, toy_set, long_work, capsys, monkeypatch):
-    monkeypatch.setattr(study, "evaluate_many", lambda *_, **__: pytest.fail("not reached"))
+    monkeypatch.setattr(condensations, "evaluate_many", lambda *_, **__: pytest.fail("not reached"))
     monkeypatch.setattr(
         condense, "condense", lambda *_, **__: (_ for _ in ()).throw(InterruptedError)
     )

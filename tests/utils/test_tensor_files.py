@@ -253,7 +253,7 @@ def test_a_checkpoint_of_other_shapes_is_refused(toy, tmp_path):
         path, "checkpoint", {**tensors, "generator": torch.zeros(3, dtype=torch.uint8)}, info
     )
     with pytest.raises(
-        ValueError, match="c.safetensors is damaged: its state does not fit these settings"
+        ValueError, match="c.safetensors is corrupted: its state does not fit these settings"
     ):
         condense.condense(toy, "kip", checkpoint=path, **KIP)
 

@@ -1,8 +1,8 @@
-"""Condensation: a training set into a few synthetic images per class.
+"""Condensation: from a training set to a few synthetic images per class.
 
-`base` is the contract that a method fulfils and `methods` lists them; each method is one file
-(`idc`, `dream`, `dsa`, `mtt`, `kip`, `ncfm`), with what only it needs in files that begin with its
-name. `presets` holds the sizes of a run.
+`base` is the contract of a method and `methods` lists the methods. Each is one file (`idc`,
+`dream`, `dsa`, `mtt`, `kip`, `ncfm`); files that only it needs begin with its name. `presets` holds
+the sizes of a run.
 """
 
 import lazy_loader

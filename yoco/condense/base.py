@@ -1,5 +1,6 @@
-"""What all condensation methods share: how one is declared, the packed real images that it starts
-from, the set that it makes.
+"""What all condensation methods share.
+
+How a method is declared, the packed real images that it starts from, and the set that it makes.
 """
 
 import functools
@@ -12,7 +13,7 @@ from torch import Generator, Tensor
 
 from yoco import formation
 from yoco.data.batches import RealImages
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import to_floats
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.sets.condensed_set import CondensedSet
@@ -20,15 +21,15 @@ from yoco.training import resumable
 from yoco.utils import device as devices
 from yoco.utils import seeds
 
-LARGE = 64  # images of this side or more take the ImageNet-10 settings
-PACKED = 100  # condensed images that are packed at a time
-PACKING = "nearest"  # how every method shrinks the real images that it starts from
+LARGE = 64  # images of at least this side take the ImageNet-10 settings
+PACKED = 100  # condensed images packed at a time
+PACKING = "nearest"  # how all methods shrink the real images that they start from
 
 
 def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
-    """The training images that condensation starts from: random ones, class after class.
+    """Return the random training images that condensation starts from, class by class.
 
-    Int64 [classes * ipc * factor²].
+    They are int64 [classes * ipc * factor²].
     """
     return torch.cat(
         [
@@ -39,17 +40,18 @@ def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> T
 
 
 def members_of(data: ImageData) -> list[Tensor]:
-    """Indices of each class's training images."""
+    """Return the indices of each class's training images."""
     return [
         torch.nonzero(data.train_labels == label).flatten() for label in range(len(data.classes))
     ]
 
 
 def packed(data: ImageData, chosen: Tensor, factor: int, mode: str = PACKING) -> Tensor:
-    """Training images by index, shrunk to cells (mode: of `formation.pack`): float [n / factor², C,
-    S, S] in 0..1.
+    """Shrink training images, given by index, to cells: float [n / factor², C, S, S] in 0..1.
+
+    mode: of `formation.pack`.
     """
-    # floats of all real images would be factor² times what is kept
+    # in parts: all real images as floats would take factor² times the memory of the result
     parts = chosen.split(PACKED * factor**2)
     return torch.cat(
         [
@@ -62,11 +64,10 @@ def packed(data: ImageData, chosen: Tensor, factor: int, mode: str = PACKING) ->
 def real_set(
     data: ImageData, ipc: int, factor: int, seed: int, packing: str = PACKING
 ) -> CondensedSet:
-    """Packed random real images: where every method but DREAM starts from under the same seed (see
-    `start_set`).
+    """Return packed random real images, the start of every method but DREAM with the same seed.
 
-    packing: mode of `formation.pack`. Raises ValueError if a class has fewer than ipc * factor²
-    images.
+    See `start_set` for DREAM. packing: mode of `formation.pack`. Raises ValueError if a class has
+    fewer than ipc * factor² images.
     """
     data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
     images = packed(data, start_choice(data, ipc, factor, seeds.generator(seed)), factor, packing)
@@ -78,7 +79,7 @@ def real_set(
 def condensed_from(
     images: Tensor, data: ImageData, ipc: int, factor: int, method: str, info: Mapping[str, object]
 ) -> CondensedSet:
-    """Images of `data`'s classes, class after class, as a CondensedSet."""
+    """Return images of `data`'s classes, ordered by class, as a CondensedSet."""
     labels = torch.arange(len(data.classes)).repeat_interleave(ipc)
     return CondensedSet(
         images.detach().cpu(), labels, factor, data.classes, data.mean, data.std, method, info
@@ -87,45 +88,48 @@ def condensed_from(
 
 @dataclass(frozen=True)
 class Settings:
-    """What a method is set by: a frozen dataclass, whose fields are what `condense` takes as
-    `**settings` and keeps in `.info`.
+    """Settings of a method: a frozen dataclass.
+
+    Its fields are what `condense` takes as `**settings` and stores in `.info`.
     """
 
     @property
     def steps(self) -> int:
-        """Image steps in all."""
+        """Image steps in total."""
         raise NotImplementedError
 
     def work(self, classes: int, formed: int) -> int:
-        """Images that go through a network in one step, about, with `formed` formed images a class:
-        whether compiling pays hangs on it.
+        """Return roughly the images that go through a network per step.
+
+        formed: formed images per class. The number decides whether compiling pays.
         """
         return 0
 
     def record(self) -> dict[str, Any]:
-        """The fields, as `.info` holds them."""
+        """Return the fields as `.info` stores them."""
         return asdict(self)
 
 
 class Condensing(resumable.Stepper):
-    """The steps of one condensation. A method overrides `step`, and what else it does otherwise.
+    """The steps of one condensation. A method overrides `step` and whatever else differs.
 
-    All draws come from `source`, a CPU generator: with the images and what `state` holds besides,
-    it decides every later step.
+    All draws come from `source`, a CPU generator. Together with the images and whatever else
+    `state` holds, it determines every later step.
 
     Args:
         data: the real images.
-        ipc: condensed images per class; factor: cells along a side of each.
+        ipc: condensed images per class.
+        factor: cells along a side of each.
         settings: the method's own.
         source: the run's generator.
         device, precision, compiled: where and how networks run; precision is "float32" or
             "bfloat16".
-        ranks: of several processes, each works on the classes in `own`.
+        ranks: with several processes, each works on the classes in `own`.
 
     Attributes:
-        images: the condensed images, class after class, float32 [classes * ipc, C, S, S] in 0..1
+        images: the condensed images, ordered by class, float32 [classes * ipc, C, S, S] in 0..1
             after every step.
-        started_from: the training images that they were, int64 [classes * ipc * factor²].
+        started_from: the training images that they were made from, int64 [classes * ipc * factor²].
         members: indices of each class's training images.
     """
 
@@ -161,35 +165,33 @@ class Condensing(resumable.Stepper):
         return RealImages.training(self.data, self.device)
 
     def choose_start(self) -> Tensor:
-        """The training images that the condensed ones start from, int64 [classes * ipc *
-        factor²].
-        """
+        """Return the training images to start from, int64 [classes * ipc * factor²]."""
         return start_choice(self.data, self.ipc, self.factor, self.source)
 
     def state(self) -> dict[str, Tensor]:
-        """Images, and the state of the generator."""
+        """Return the images and the generator's state."""
         return {"images": self.images, "generator": self.source.get_state()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
         self.images = state["images"].to(self.device)
         self.source.set_state(state["generator"])
 
 
 @dataclass(frozen=True)
 class Condenser:
-    """A condensation method: all that the package knows of it.
+    """A condensation method: all that the package knows about it.
 
     Args:
-        name: as `method=` and on the command line.
+        name: name for `method=` and the command line.
         settings_for: (preset, size, ipc, overrides) -> its settings, a `Settings`.
-        stepper: what takes its steps: `Condensing`, with the same arguments, and those that
-            `experts` and `nests` add.
-        multi: whether its sets are multi-formation in the paper (factor 2, or 3 for large images)
-            or hold one image each.
-        loss: what its loss is, along an axis.
-        unending: settings that have it go on until its time budget is over.
-        experts: the folder that keeps networks which it trains first; the stepper then takes
+        stepper: takes the steps: a `Condensing`, with the same arguments plus those that `experts`
+            and `nests` add.
+        multi: whether the paper makes its sets multi-formation (factor 2, or 3 for large images) or
+            with one image each.
+        loss: axis label of its loss.
+        unending: settings with which it runs until its time budget is over.
+        experts: folder that keeps the networks that it trains first; the stepper then takes
             `experts` (that folder, or None) and `progress`.
         nests: whether its steps can match prefixes; the stepper then takes `prefixes`, numbers of
             formed images per class.
@@ -208,7 +210,7 @@ class Condenser:
     lbpe: tuple[int, int] | None = None
 
     def factor(self, size: int) -> int:
-        """Its factor for images of side `size`."""
+        """Return its factor for images of side `size`."""
         if not self.multi:
             return 1
         return 3 if size >= LARGE else 2

@@ -13,7 +13,7 @@ from yoco.condense import nested as nesting
 from yoco.condense.base import PACKING, condensed_from
 from yoco.condense.methods import METHODS, factor_of
 from yoco.condense.presets import unit_of
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import resumable, timing

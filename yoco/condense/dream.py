@@ -1,5 +1,6 @@
-"""DREAM: IDC on representative real images, those nearest to the centres of a k-means of their
-class (design §6).
+"""DREAM: IDC on representative real images, chosen by k-means within each class (design §6).
+
+They are the images nearest to the cluster centres.
 """
 
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ from yoco.training import timing
 from yoco.utils import checks, kmeans, seeds
 from yoco.utils.foreign import Features
 
-REAL_BATCH = 128  # representatives of a class
-# images of a class that a renewal embeds: a few percent of the ten loops that it serves
+REAL_BATCH = 128  # representatives per class
+# images per class that a renewal embeds: a few percent of the cost of the ten loops it serves
 LAPTOP_POOL = 500
 
 
@@ -27,8 +28,8 @@ LAPTOP_POOL = 500
 class DreamSettings(IdcSettings):
     """Settings of DREAM: IDC's, and how the real images are chosen."""
 
-    renew_every: int = 10  # image steps between two choices of the real batches
-    # random images of a class that are clustered each time; None: all of them
+    renew_every: int = 10  # image steps from one choice of the real batches to the next
+    # random images of a class that are clustered each time; None: all
     pool: int | None = None
 
     def __post_init__(self) -> None:
@@ -39,10 +40,9 @@ class DreamSettings(IdcSettings):
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> DreamSettings:
-    """DREAM's preset: IDC's with twice the real images, but in `smoke`; in `laptop` and `smoke` a
-    pool.
+    """Return DREAM's preset: IDC's with twice the real images, except in `smoke`.
 
-    Raises ValueError at an unknown preset, setting or value.
+    `laptop` and `smoke` cluster a pool. Raises ValueError if a preset, setting or value is unknown.
     """
     base = idc_preset(preset, size, ipc, overrides)
     shared = {field.name: getattr(base, field.name) for field in fields(base)}
@@ -56,10 +56,10 @@ class RepresentativeMatching(GradientMatching):
     """Steps of DREAM.
 
     Every `renew_every` steps, the images of each class (or a pool of them) are embedded by the
-    network as it is then and clustered, as many clusters as the real batch; the image nearest to
-    each centre is in the batch.
+    current network and clustered into as many clusters as the real batch has images. The image
+    nearest to each centre joins the batch.
 
-    The start is chosen the same way, by the embedding of a network with random weights.
+    The start is chosen in the same way, with the embedding of a network with random weights.
     """
 
     settings: DreamSettings
@@ -72,8 +72,9 @@ class RepresentativeMatching(GradientMatching):
         return self._of_each_class(network, wanted).flatten()
 
     def further_work(self) -> dict[timing.Unit, int]:
-        """Also what is embedded to choose the real batches; an embedding has no way back, so three
-        count as one.
+        """Return IDC's, plus what is embedded to choose the real batches.
+
+        An embedding has no backward pass, so three count as one.
         """
         pools = sum(
             min(len(members), self.settings.pool or len(members)) for members in self.members
@@ -90,7 +91,7 @@ class RepresentativeMatching(GradientMatching):
         return super().step(number)
 
     def image_gradient(self) -> tuple[float, Tensor]:
-        if self.due:  # with the network that the step matches, a fresh one perhaps
+        if self.due:  # with the network that this step matches, which may be a fresh one
             most = min(
                 self.settings.real_batch,
                 *map(len, self.members),
@@ -104,9 +105,7 @@ class RepresentativeMatching(GradientMatching):
         return self.representatives[label]
 
     def _of_each_class(self, network: nn.Module, count: int) -> Tensor:
-        """Indices int64 [classes, count] of the images of each class that are nearest to as many
-        centres.
-        """
+        """Return, for each class, the images nearest to `count` centres: int64 [classes, count]."""
         chosen = torch.zeros(len(self.members), count, dtype=torch.long)
         for label, members in enumerate(self.members):
             pool = members[
@@ -116,12 +115,12 @@ class RepresentativeMatching(GradientMatching):
             ]
             if label in self.own:
                 chosen[label] = self._representatives(network, pool, count)
-            else:  # another rank's: what it draws is drawn here too
+            else:  # another rank's class: make the same draws
                 kmeans.pass_over(count, self.source)
         return self.ranks.sum(chosen)
 
     def _representatives(self, network: nn.Module, pool: Tensor, count: int) -> Tensor:
-        """Indices int64 [count] of the images of `pool` that are nearest to as many centres."""
+        """Return the images of `pool` nearest to `count` centres, int64 [count]."""
         features = Features(
             network, models.head_of(self.settings.model, *models.shape_of(self.data))
         )
@@ -129,7 +128,7 @@ class RepresentativeMatching(GradientMatching):
             embedded = training.outputs(
                 features, lambda part: self.real[pool[part]], len(pool), self.precision
             )
-        # a network that diverged: any images do, the loss will say so
+        # the network diverged: any images will do, and the loss will show it
         if not kmeans.measurable(embedded):
             embedded = torch.zeros_like(embedded)
         return pool[kmeans.representatives(embedded, count, self.source)]

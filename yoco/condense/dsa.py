@@ -1,5 +1,6 @@
-"""DSA: gradient matching of every layer by the cosine of its rows, under one siamese augmentation a
-step (design §6).
+"""DSA: gradient matching of every layer by row-wise cosine (design §6).
+
+Each step has one siamese augmentation.
 """
 
 from collections.abc import Mapping
@@ -18,18 +19,19 @@ from yoco.training import timing
 from yoco.utils import checks
 
 OUTER = 1000  # fresh networks, in the published code
-# ipc: image steps a network, epochs after each
+# by ipc: image steps per network, network epochs after each
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 IMAGE_LR = 0.1  # on normalised images
 
 
 @dataclass(frozen=True)
 class DsaSettings(MatchingSettings):
-    """Settings of DSA. image_lr is of normalised images: a pixel in 0..1 moves by image_lr · std² ·
-    its gradient.
+    """Settings of DSA.
+
+    image_lr is for normalised images: a pixel in 0..1 moves by image_lr · std² · its gradient.
     """
 
-    # on the condensed images, after each image step but the network's last
+    # on the condensed images, after each image step except a network's last
     network_epochs: int = 50
 
     def __post_init__(self) -> None:
@@ -41,10 +43,9 @@ class DsaSettings(MatchingSettings):
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> DsaSettings:
-    """DSA's preset for images of side `size`; the loops of the nearest IPC that the authors give
-    settings for.
+    """Return DSA's preset for images of side `size`, with the loops of the nearest published IPC.
 
-    Raises ValueError at an unknown preset, setting or value.
+    Raises ValueError if a preset, setting or value is unknown.
     """
     checks.one_of("preset", preset, PRESETS)
     inner, epochs = LOOPS[min(LOOPS, key=lambda given: abs(given - ipc))]
@@ -76,9 +77,7 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 
 
 class SiameseMatching(GradientMatching):
-    """Steps of DSA: all layers' weights are matched, and the network is trained on the condensed
-    images themselves.
-    """
+    """Steps of DSA: all layers are matched, and the network trains on the condensed images."""
 
     settings: DsaSettings
     matching = augment.Augmentation(augment.OPERATIONS, shared=True, single=True)
@@ -90,11 +89,11 @@ class SiameseMatching(GradientMatching):
         return super().step(number)
 
     def further_work(self) -> dict[timing.Unit, int]:
-        """None: the network is matched with random weights first."""
+        """Return none: the network is first matched with random weights."""
         return {}
 
     def prepare_network(self) -> None:
-        """The network is matched with random weights first."""
+        """Do nothing: the network is first matched with random weights."""
 
     def update_network(self) -> None:
         if self.last:  # a fresh network comes next

@@ -1,5 +1,6 @@
-"""The experts that one condensation follows: trained before its first step, divided over the ranks,
-shared by runs in a folder.
+"""The experts that one condensation follows.
+
+They are trained before its first step, divided over the ranks, and shared by runs through a folder.
 """
 
 import functools
@@ -11,7 +12,7 @@ import torch
 
 from yoco.condense.mtt_experts import Experts, ExpertSettings, missing, train_experts
 from yoco.condense.presets import unit_of
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import timing
 
@@ -19,9 +20,15 @@ from yoco.training import timing
 class Pool:
     """`count` experts of one method.
 
-    folder: keeps them (see `train_experts`); None trains them for this run alone. seed: theirs,
-    apart from the run's, so that runs share a folder. ranks: of several, each trains its part of
-    the experts if there is a folder. options: device, precision and compiled of `train_experts`.
+    Args:
+        data: the real images.
+        folder: keeps the experts (see `train_experts`); None trains them for this run only.
+        settings: how they are trained.
+        count: number of experts.
+        seed: their seed, independent of the run's, so that runs can share a folder.
+        progress: show a progress bar (on rank 0).
+        ranks: with several, each trains its part of the experts if there is a folder.
+        **options: device, precision and compiled of `train_experts`.
     """
 
     def __init__(
@@ -47,7 +54,7 @@ class Pool:
         self.options = {**options, "progress": progress and ranks.first}
 
     def work(self) -> dict[timing.Unit, int]:
-        """Images that the missing experts will train on, all epochs together."""
+        """Return the images that the missing experts will train on, over all epochs."""
         unit = unit_of(self.settings, self.data, self.options["precision"], self.options["device"])
         return {
             unit: missing(self.folder, self.count)
@@ -61,14 +68,12 @@ class Pool:
         return self._trained(None)
 
     def ready(self, time_budget: float | None) -> bool:
-        """Train the missing experts; False if `time_budget` seconds were over before the last one
-        was finished, on any rank.
-        """
+        """Train the missing experts; False if `time_budget` seconds were too few on any rank."""
         if self.ranks.size > 1 and self.folder is not None:
             own = self.ranks.part(self.count)
             if not self._all_have(self._trained(time_budget, own), len(own)):
                 return False
-            time_budget = None  # all are made: what is not in sight here has to be made here
+            time_budget = None  # all are made: any that this rank cannot see it has to make
         trained = self._trained(time_budget)
         complete = self._all_have(trained, self.count)
         if complete:

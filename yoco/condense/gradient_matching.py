@@ -1,5 +1,6 @@
-"""Gradient matching: the distance between the weight gradients of a real and of a synthetic batch,
-per class (design §5).
+"""Gradient matching: the distance, per class, between the gradients of two batches (design §5).
+
+One batch is real, the other synthetic; the gradients are those of a network's weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -7,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call
 
 from yoco.utils import checks, device
+from yoco.utils.gradients import gradients
 
 Gradients = tuple[Tensor, ...]
-EPSILON = 1e-6  # of the cosine
+EPSILON = 1e-6  # in the denominator of the cosine
 
 
 def squared_l2(real: Gradients, synthetic: Gradients) -> Tensor:
@@ -26,11 +28,10 @@ def l1(real: Gradients, synthetic: Gradients) -> Tensor:
 
 
 def row_cosine(real: Gradients, synthetic: Gradients) -> Tensor:
-    """1 - cosine of each output row (what leads to one channel, or one logit), summed over rows and
-    layers (DSA).
+    """1 - cosine of each output row, summed over rows and layers (DSA).
 
-    The published code adds `EPSILON` to the product of the norms, so that rows of tiny gradients
-    count as far apart.
+    A row holds the weights that lead to one channel or logit. The published code adds `EPSILON` to
+    the product of the norms, so that rows of tiny gradients count as far apart.
     """
     rows = ((r.flatten(1), s.flatten(1)) for r, s in zip(real, synthetic))
     return sum(
@@ -46,23 +47,28 @@ DISTANCES: dict[str, Callable[[Gradients, Gradients], Tensor]] = {
 
 
 def convolution_weights(model: nn.Module) -> list[str]:
-    """Names of the convolution weights: biases, norms and the last layer are left out (IDC)."""
+    """Return the names of the convolution weights; biases, norms, last layer are left out (IDC)."""
     return [name for name, parameter in model.named_parameters() if parameter.ndim == 4]
 
 
 def layer_weights(model: nn.Module) -> list[str]:
-    """Names of every layer's weights, the last layer's too: biases and norms are left out (DSA)."""
+    """Return the names of all layers' weights, the last layer's included (DSA).
+
+    Biases and norms are left out.
+    """
     return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
 
 
 class GradientMatcher:
-    """Matching gradients for networks of one architecture, whose parameters are passed in.
+    """Gradient matching for networks of one architecture, whose parameters are passed in.
 
-    skeleton: a network of that architecture (its own weights are not read). distance: a name in
-    `DISTANCES`. matched: gives the names of the parameters whose gradients are compared.
-    precision: "float32", or "bfloat16" for the convolutions. compiled: through torch.compile; the
-    inner gradient is inside of the compiled function, since double backward through a compiled
-    module is not supported.
+    Args:
+        skeleton: a network of that architecture; its own weights are not read.
+        distance: a name in `DISTANCES`.
+        matched: returns the names of the parameters whose gradients are compared.
+        precision: "float32", or "bfloat16" for the convolutions.
+        compiled: use torch.compile. The inner gradient is inside the compiled function, since
+            double backward through a compiled module is not supported.
     """
 
     def __init__(
@@ -79,8 +85,8 @@ class GradientMatcher:
         self.names = matched(skeleton)
         if not self.names:
             raise ValueError(
-                "model has no convolution, whose weights are matched; of another network, dsa "
-                "matches every layer"
+                "model must have a convolution, whose weights are matched, but has none; "
+                "method='dsa' matches every layer"
             )
         self.gradients: Callable[..., Gradients] = self._gradients
         self._matching: Callable[..., Tensor] = self._distance_to
@@ -89,15 +95,16 @@ class GradientMatcher:
             self._matching = device.compiled(self._distance_to)
 
     def split(self, model: nn.Module) -> tuple[Gradients, dict[str, Tensor]]:
-        """Parameters of `model`, detached: the matched ones in order, and the others by name."""
+        """Return `model`'s parameters, detached: the matched ones in order, the others by name."""
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         return tuple(parameters.pop(name) for name in self.names), parameters
 
     def _gradients(
         self, weights: Gradients, others: Mapping[str, Tensor], images: Tensor, labels: Tensor
     ) -> Gradients:
-        """Gradients of the mean cross-entropy of normalised `images` with respect to the matched
-        weights, float32.
+        """Return the gradients of the mean cross-entropy in the matched weights, float32.
+
+        images: normalised.
         """
 
         def loss(weights: Sequence[Tensor]) -> Tensor:
@@ -107,7 +114,7 @@ class GradientMatcher:
                 )
             return F.cross_entropy(logits.float(), labels)
 
-        return grad(loss)(weights)
+        return gradients(loss, weights)
 
     def _distance_to(
         self,
@@ -120,11 +127,10 @@ class GradientMatcher:
         return self.distance(real, self._gradients(weights, others, images, labels))
 
     def match(self, model: nn.Module, real: Tensor, synthetic: Tensor, label: int) -> Tensor:
-        """Distance D between the gradients of two batches of one class, differentiable in
-        `synthetic`.
+        """Return the distance D between the gradients of two batches of one class, a scalar >= 0.
 
-        real [n, C, S, S], synthetic [m, C, S, S]: normalised and augmented. Returns a scalar, at
-        least 0.
+        It is differentiable in `synthetic`. real [n, C, S, S] and synthetic [m, C, S, S] are
+        normalised and augmented.
         """
         weights, others = self.split(model)
         if self.compiled:

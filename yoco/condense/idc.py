@@ -1,6 +1,4 @@
-"""IDC: condensation by gradient matching with multi-formation (appendix B.1.2; design §5 and
-§6).
-"""
+"""IDC: condensation by gradient matching with multi-formation (appendix B.1.2; design §5, §6)."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +12,7 @@ from yoco.condense.base import Condenser, Condensing
 from yoco.condense.gradient_matching import GradientMatcher, convolution_weights
 from yoco.condense.presets import IdcSettings, network_of, settings_for, unit_of
 from yoco.data.batches import RealImages
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import network as train
@@ -23,21 +21,20 @@ from yoco.utils import seeds
 
 
 class GradientMatching(Condensing):
-    """Steps of IDC: an image step that matches every class's gradient, then a network step on real
-    images.
+    """Steps of IDC: an image step matches every class's gradient, then the network takes a step.
 
-    Every `inner_loops` steps a fresh network takes over.
-    DREAM and DSA differ from it in the class attributes, `choose_start`, `real_batch`, the
-    network's training and `pixel_lr`.
+    The network step is on real images. Every `inner_loops` steps a fresh network takes over. DREAM
+    and DSA differ in the class attributes, `choose_start`, `real_batch`, the network's training and
+    `pixel_lr`.
 
-    ranks: of several, each matches its own classes. All of them draw for every class, so that their
-    generators stay in step, and train the network, which has rank 0's weights before each image
-    step.
+    With several ranks, each matches its own classes. All of them make the draws of every class, so
+    that their generators stay in step, and train the network, which takes rank 0's weights before
+    each image step.
     """
 
-    # of the real and the synthetic half, alike
+    # shared by the real and the synthetic half
     matching = augment.Augmentation(augment.MATCHING, shared=True)
-    training = augment.Augmentation(augment.NETWORK)  # of the network's own images
+    training = augment.Augmentation(augment.NETWORK)  # of the images that train the network
     matched = staticmethod(convolution_weights)
 
     def __init__(
@@ -62,16 +59,16 @@ class GradientMatching(Condensing):
         )
 
     def further_work(self) -> dict[timing.Unit, int]:
-        """The epochs of each fresh network before it is matched."""
+        """Return the pretraining epochs of the fresh networks."""
         images = self.settings.outer_loops * self.settings.pretrain_epochs * len(self.real)
         return {unit_of(self.settings, self.data, self.precision, self.device): images}
 
     def step(self, number: int) -> float:
-        """One inner loop. Returns the distance D, averaged over the classes."""
+        """Take one inner loop. Returns the distance D, averaged over the classes."""
         if number % self.settings.inner_loops == 0:
             self._take_network(self._new_network())
             self.prepare_network()
-        # they may round differently, on GPUs above all
+        # ranks may round differently, on GPUs in particular
         self.ranks.like_first(list(self.model.parameters()))
         loss, gradient = self.image_gradient()
         self._move_images(gradient)
@@ -84,13 +81,11 @@ class GradientMatching(Condensing):
             self._train_on_real(len(self.real))
 
     def update_network(self) -> None:
-        """The network step that follows each image step."""
+        """Take the network step that follows each image step."""
         self._train_on_real(self.settings.network_images)
 
     def image_gradient(self) -> tuple[float, Tensor]:
-        """The mean over classes of the distance D, and the gradient of each class's D with respect
-        to its images.
-        """
+        """Return the mean of D over the classes, and each class's gradient of D in its images."""
         gradient = torch.zeros_like(self.images)
         distances = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
         for label in range(len(self.members)):
@@ -103,15 +98,17 @@ class GradientMatching(Condensing):
                     label, self.images[own], chosen, real, draw
                 )
         distances, gradient = self.ranks.sum(distances), self.ranks.sum(gradient)
-        # at NaN the loop stops, and keeps the last checkpoint
+        # at NaN the loop stops and keeps the last checkpoint
         total = distances.sum().masked_fill(~torch.isfinite(gradient).all(), math.nan)
         return total.item() / len(self.members), gradient
 
     def _matched(
         self, label: int, images: Tensor, chosen: Tensor | slice, real: Tensor, draw: augment.Draw
     ) -> tuple[Tensor, Tensor]:
-        """Distance D of a class between real images by index and the `chosen` cells of its
-        condensed images, and its gradient with respect to these images, [ipc, C, S, S].
+        """Return the distance D of a class and its gradient in the class's images, [ipc, C, S, S].
+
+        D is between real images, given by index, and the `chosen` cells of the class's condensed
+        images.
         """
         images = images.detach().requires_grad_()
         seen = self.matching.apply(self.real[real], draw)
@@ -121,14 +118,15 @@ class GradientMatching(Condensing):
         return distance.detach(), torch.autograd.grad(distance, images)[0]
 
     def _move_images(self, gradient: Tensor) -> None:
-        """Momentum SGD for all classes at once; the published code steps after each class (design
-        §5, image step).
+        """Momentum SGD on all classes at once (design §5, image step).
+
+        The published code takes a step after each class.
         """
         self.velocity = self.settings.image_momentum * self.velocity + gradient
         self.images = (self.images - self.pixel_lr * self.velocity).clamp(0, 1)
 
     def rules(self) -> dict[str, Any]:
-        """The network's layout, and which part of a class takes part in a step if it is not all."""
+        """Return the network's layout, and which part of a class a step uses if not all of it."""
         return {
             **models.layout(self.settings.model, *models.shape_of(self.data)),
             **({} if self.whole else {"synthetic": "cells"}),
@@ -136,16 +134,16 @@ class GradientMatching(Condensing):
 
     @property
     def pixel_lr(self) -> float | Tensor:
-        """What a step moves a pixel in 0..1 by, times its gradient."""
+        """The factor of a pixel's gradient in a step, for pixels in 0..1."""
         return self.settings.image_lr
 
     @property
     def whole(self) -> bool:
-        """Whether all cells of a class take part in every step."""
+        """Whether every step uses all cells of a class."""
         return self.ipc * self.factor**2 <= self.settings.synthetic_batch
 
     def synthetic_batch(self) -> Tensor | slice:
-        """Which cells of a class take part in a step: all, or `synthetic_batch` random ones."""
+        """Return which cells of a class a step uses: all, or `synthetic_batch` random ones."""
         if self.whole:
             return slice(None)
         return seeds.choice(
@@ -153,7 +151,7 @@ class GradientMatching(Condensing):
         ).to(self.device)
 
     def real_batch(self, label: int) -> Tensor:
-        """Indices of the real images of a class that are matched: random ones."""
+        """Return the indices of the real images of a class that are matched: random ones."""
         members = self.members[label]
         return members[seeds.choice(len(members), self.settings.real_batch, self.source)]
 
@@ -172,16 +170,14 @@ class GradientMatching(Condensing):
         )
 
     def _train_on_real(self, count: int) -> None:
-        """Train the network on `count` random real images, each augmented by a draw of its own,
-        with CutMix.
-        """
+        """Train the network on `count` random real images, augmented one by one, with CutMix."""
         if not count:
             return
         chosen = seeds.choice(len(self.real), count, self.source)
         self._train_network(self.real.of(chosen), self.train_labels[chosen.to(self.device)])
 
     def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: Any) -> None:
-        """One epoch on normalised images; options: of `network.epoch`."""
+        """Train for one epoch on normalised images; options: of `network.epoch`."""
         shared: dict[str, Any] = {
             "classes": len(self.members),
             "augmentation": self.training,
@@ -190,7 +186,7 @@ class GradientMatching(Condensing):
         train.epoch(self.network_step, images, labels, self.own_source, **shared, **options)
 
     def state(self) -> dict[str, Tensor]:
-        """Images, their velocity, the network, its momentum, and the states of the generators."""
+        """Return the images, their velocity, the network, its momentum and the generator states."""
         own = {
             "images": self.images,
             "velocity": self.velocity,
@@ -199,7 +195,7 @@ class GradientMatching(Condensing):
         return own | train.network_state(self.network_step)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
         self.images = state["images"].to(self.device)
         self.velocity = state["velocity"].to(self.device)
         seeds.restore(state, self.source, self.own_source)

@@ -1,8 +1,8 @@
-"""KIP: condensation by kernel ridge regression under a neural tangent kernel (Nguyen et al., ICLR
-2021 and NeurIPS 2021).
+"""KIP: condensation by kernel ridge regression under a neural tangent kernel.
 
-The synthetic set is what the regression is fitted on, the real images are what it has to predict;
-images, and labels on demand, move down the gradient of the squared error.
+Source: Nguyen et al., ICLR 2021 and NeurIPS 2021. The regression is fitted on the synthetic set and
+has to predict the real images. The images, and optionally the labels, move down the gradient of the
+squared error.
 """
 
 import math
@@ -19,7 +19,7 @@ from yoco import formation
 from yoco.condense import kip_kernels
 from yoco.condense.base import Condenser, Condensing, Settings
 from yoco.condense.presets import PRESETS, overridden
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, to_floats
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import timing
@@ -27,25 +27,25 @@ from yoco.utils import checks, seeds
 from yoco.utils import device as devices
 
 KERNELS = ("fc", "conv", "auto")
-# covariances of a whole run for which `auto` takes the convolutional kernel on a CPU: about 15
-# minutes of a core
+# covariances of a whole run up to which `auto` takes the convolutional kernel on a CPU: about 15
+# minutes on one core
 AFFORDABLE = 1e10
-MOST_MEASURED = 512  # images whose kernel is timed at once
-GPU_FACTOR = 100  # as many times more on a GPU: a guess, none was at hand
+MOST_MEASURED = 512  # images whose kernel is timed at once, at most
+GPU_FACTOR = 100  # so many times more on a GPU: a guess, not measured
 
 
 @dataclass(frozen=True)
 class KipSettings(Settings):
-    """Settings of KIP. The defaults are the paper's for CIFAR-10: many days of a GPU."""
+    """Settings of KIP. The defaults are the paper's for CIFAR-10: many days on a GPU."""
 
-    kernel: str = "conv"  # "fc" | "conv" | "auto": conv where a run of it is affordable, else fc
+    kernel: str = "conv"  # "fc" | "conv" | "auto": conv if a run with it is affordable, else fc
     depth: int = 3  # hidden layers
-    # Adam's, on normalised images (a pixel in 0..1 moves by lr times its channel's std), and on
+    # Adam's, for normalised images (a pixel in 0..1 moves by lr times its channel's std) and
     # labels
     lr: float = 0.04
     ridge: float = 1e-6  # times the mean of the synthetic kernel's diagonal
-    real_batch: int = 5000  # real images predicted in a step
-    learn_labels: bool = False  # move the labels too
+    real_batch: int = 5000  # real images predicted per step
+    learn_labels: bool = False  # learn the labels too
     iterations: int = 50_000
 
     def __post_init__(self) -> None:
@@ -61,18 +61,15 @@ class KipSettings(Settings):
         return self.iterations
 
     def work(self, classes: int, formed: int) -> int:
-        """Images that go through a network in one step: none, so that there is nothing to
-        compile.
-        """
+        """Return 0: no images go through a network, so there is nothing to compile."""
         return 0
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> KipSettings:
-    """The preset for images of side `size`, with single values overridden; the same for every
-    `ipc`.
+    """Return the preset for images of side `size`, with single values overridden.
 
-    Raises ValueError or TypeError at an unknown preset, setting or value, and where the
-    convolutional kernel is asked for and does not fit images of this side.
+    It does not depend on `ipc`. Raises TypeError or ValueError if a preset, setting or value is
+    unknown, or the convolutional kernel is asked for but does not fit images of this side.
     """
     checks.one_of("preset", preset, PRESETS)
     base = KipSettings()
@@ -88,9 +85,7 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images whose kernel is computed and differentiated, as `timing` counts the work of
-    KIP.
-    """
+    """Two images whose kernel is computed and differentiated: `timing`'s unit of work for KIP."""
 
     kernel: str
     depth: int
@@ -107,8 +102,10 @@ class Pair:
         )
 
     def per_second(self, threads: int, patience: float) -> float:
-        """Of random images, ever more at once until a run of them takes a good part of `patience`
-        seconds.
+        """Return the pairs per second, measured on random images.
+
+        Their number doubles until a run takes a quarter of `patience` seconds or `MOST_MEASURED`
+        images.
         """
         before, count, source = torch.get_num_threads(), 2, seeds.generator(0)
         torch.set_num_threads(threads)
@@ -134,17 +131,23 @@ class Pair:
 
 
 def kernel_of(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """The function of a kernel, "fc" or "conv"."""
+    """Return the function of a kernel, "fc" or "conv"."""
     return {"fc": kip_kernels.fc_kernel, "conv": kip_kernels.conv_kernel}[name]
 
 
 def ridge_regression(among: Tensor, towards: Tensor, labels: Tensor, ridge: float) -> Tensor:
-    """Predictions K_ts (K_ss + r I)⁻¹ y, r = ridge times the mean of K_ss's diagonal.
+    """Predict K_ts (K_ss + r I)⁻¹ y, with r = ridge times the mean of K_ss's diagonal.
 
     Differentiable.
 
-    among: K_ss [N, N]; towards: K_ts [M, N]; labels: y [N, K]. Returns [M, K]; NaN or infinite
-    where the system is singular.
+    Args:
+        among: K_ss [N, N].
+        towards: K_ts [M, N].
+        labels: y [N, K].
+        ridge: factor of the diagonal.
+
+    Returns:
+        [M, K]; NaN or infinite if the system is singular.
     """
     shift = (
         ridge
@@ -156,15 +159,15 @@ def ridge_regression(among: Tensor, towards: Tensor, labels: Tensor, ridge: floa
 
 
 class KernelInducingPoints(Condensing):
-    """Steps of KIP: predict a batch of random real images from the synthetic set, and move the set
-    by Adam.
+    """Steps of KIP: predict random real images from the synthetic set, and move the set by Adam.
 
-    Targets are one-hot minus 1/K. labels: float32 [classes * ipc * factor², K], of the formed
-    images. kernel: "fc" or "conv", what `auto` came to.
+    Targets are one-hot minus 1/K. `precision` and `compiled` are ignored: the kernel is always
+    float64, since float32 rounds the ridge away. Unless the device is a CUDA GPU, the work is done
+    on the CPU. With several ranks, each predicts its part of the batch.
 
-    `precision` and `compiled` are the other methods': the kernel is float64 whatever they say,
-    since float32 rounds the ridge away. A device without float64 leaves the work to the CPU. ranks:
-    of several, each predicts its part of the batch.
+    Attributes:
+        labels: float32 [classes * ipc * factor², K], of the formed images.
+        kernel: "fc" or "conv", also if the setting is "auto".
     """
 
     def __init__(
@@ -195,7 +198,7 @@ class KernelInducingPoints(Condensing):
         self.optimizer = torch.optim.Adam(self.moved.values(), settings.lr)
 
     def further_work(self) -> dict[timing.Unit, int]:
-        """The kernel of every two formed images, and of each with each real one, in every step."""
+        """Return the pairs of all steps: formed images with each other and with the real ones."""
         pairs = len(self.classes) * (len(self.classes) + self.settings.real_batch)
         unit = Pair(
             self.kernel, self.settings.depth, self.data.channels, self.data.size, self.device
@@ -203,12 +206,10 @@ class KernelInducingPoints(Condensing):
         return {unit: self.settings.steps * pairs}
 
     def step(self, number: int) -> float:
-        """One step of Adam, the number + 1'th.
+        """Take step `number` of Adam, counted from 0.
 
-        Returns half the mean squared error of the batch, before the step.
-
-        A loss, or NaN for a gradient, that is not finite leaves everything where it was; the loop
-        stops at it.
+        Returns half the mean squared error of the batch before the step. If the loss is not finite,
+        or a gradient is not (then NaN is returned), nothing changes, and the loop stops.
         """
         chosen = seeds.choice(len(self.real), self.settings.real_batch, self.source).to(self.device)
         loss, of_images, of_labels = map(self.ranks.sum, self._share(chosen))
@@ -220,8 +221,9 @@ class KernelInducingPoints(Condensing):
         return loss.item()
 
     def _move(self, of_images: Tensor, of_labels: Tensor) -> None:
-        """Adam's step on normalised images, whose gradient is std times the pixels', and on the
-        labels if they are learned.
+        """Take Adam's step on normalised images and, if they are learned, on the labels.
+
+        The gradient in normalised images is std times the pixels' gradient.
         """
         images, labels = self.moved.values()
         images.copy_(self.images / self.scale)
@@ -233,9 +235,7 @@ class KernelInducingPoints(Condensing):
         self.images = (images * self.scale).clamp(0, 1)
 
     def _share(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What this rank's part of the real images has of the batch's loss, and of its gradients by
-        images and labels.
-        """
+        """Return this rank's share of the batch loss and of its gradients in images and labels."""
         own = chosen[self.ranks.rows]
         images, labels = self.images.clone().requires_grad_(), self.labels.clone().requires_grad_()
         if not len(own):
@@ -254,11 +254,15 @@ class KernelInducingPoints(Condensing):
         return loss.detach(), of_images, of_labels
 
     def predict(self, images: Tensor, labels: Tensor, real: Tensor) -> Tensor:
-        """What the regression fitted on condensed images [N, C, S, S] and labels of their formed
-        images says of real ones.
+        """Predict real images by the regression fitted on condensed images and labels.
 
-        real: uint8, or floats in 0..1, [M, C, S, S]. Returns float64 [M, K], of which argmax is the
-        class.
+        Args:
+            images: condensed images [N, C, S, S].
+            labels: labels of their formed images.
+            real: uint8, or floats in 0..1, [M, C, S, S].
+
+        Returns:
+            float64 [M, K], whose argmax is the predicted class.
         """
         formed = self._inputs(formation.form(images, self.factor))
         kernel = kernel_of(self.kernel)
@@ -267,29 +271,24 @@ class KernelInducingPoints(Condensing):
         return ridge_regression(among, towards, labels.double(), self.settings.ridge)
 
     def learned_labels(self) -> tuple[Tensor, Tensor]:
-        """Labels of the formed images as they are now, float32 [N, K], and their argmax, int64 [N],
-        on the CPU.
+        """Return the current labels of the formed images and their argmax.
 
-        The condensed set keeps its order, class after class, whatever argmax says; see
-        `changed_classes`.
+        Labels are float32 [N, K], the argmax is int64 [N]; both are on the CPU. The condensed set
+        keeps its order, one class after the other, whatever the argmax is; see `changed_classes`.
         """
         return self.labels.to("cpu", copy=True), self.labels.argmax(1).cpu()
 
     @property
     def changed_classes(self) -> int:
-        """Formed images whose learned label now points at another class than the one that they are
-        kept under.
-        """
+        """Number of formed images whose learned label points at another class than their own."""
         return int((self.labels.argmax(1) != self.classes).sum())
 
     def outcome(self) -> dict[str, Any]:
-        """What was decided and learned beside the images: the kernel, and the learned labels'
-        changed classes.
-        """
+        """Return the kernel and the number of formed images whose class changed."""
         return {"kernel": self.kernel, "changed_classes": self.changed_classes}
 
     def state(self) -> dict[str, Tensor]:
-        """Images, labels, what Adam keeps of both, and the state of the generator."""
+        """Return the images, labels, Adam's moments of both and the generator's state."""
         adam = {
             f"adam.{name}.{part}": held
             for name, of in self.moved.items()
@@ -298,9 +297,9 @@ class KernelInducingPoints(Condensing):
         return {**super().state(), "labels": self.labels, **adam}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave.
+        """Restore what `state` returned.
 
-        Raises KeyError at a state of version 0.1, which held Adam's moments otherwise.
+        Raises KeyError for a state of version 0.1, which stored Adam's moments differently.
         """
         if "moments.images" in state:
             raise KeyError("Adam's moments are those of version 0.1")
@@ -321,17 +320,17 @@ class KernelInducingPoints(Condensing):
 
 
 def _chosen_kernel(settings: KipSettings, size: int, pairs: int, device: torch.device) -> str:
-    """What `auto` comes to for `pairs` pairs of images a step."""
+    """Return what `auto` stands for with `pairs` pairs of images per step."""
     if settings.kernel != "auto":
         return settings.kernel
     try:
         work = settings.steps * pairs * kip_kernels.conv_entries(size, settings.depth)
-    except ValueError:  # too large an image, or too small a one
+    except ValueError:  # images that are too large or too small
         return "fc"
     return "conv" if work <= AFFORDABLE * (1 if device.type == "cpu" else GPU_FACTOR) else "fc"
 
 
-# one step of a convolutional kernel can take hours
+# one step with the convolutional kernel can take hours
 UNENDING = {"iterations": 10**6, "kernel": "auto"}
 CONDENSER = Condenser(
     "kip",

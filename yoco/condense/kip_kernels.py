@@ -1,10 +1,9 @@
-"""Neural tangent kernels of infinitely wide ReLU networks, computed analytically: fully connected
-and convolutional.
+"""Neural tangent kernels of infinitely wide ReLU networks, fully connected and convolutional.
 
-Sources: Jacot et al. 2018 (the kernel), Cho & Saul 2009 (arc-cosine kernels), Arora et al. 2019 and
-Novak et al. 2019 (convolutions and pooling); the networks are those of KIP (Nguyen et al., ICLR
-2021 and NeurIPS 2021), in the NTK parametrisation: weights of standard deviation sqrt(2) /
-sqrt(fan-in), biases of 0.1.
+They are computed analytically. Sources: Jacot et al. 2018 (the kernel), Cho & Saul 2009 (arc-cosine
+kernels), Arora et al. 2019 and Novak et al. 2019 (convolutions and pooling). The networks are those
+of KIP (Nguyen et al., ICLR 2021 and NeurIPS 2021) in the NTK parametrisation: weights of standard
+deviation sqrt(2) / sqrt(fan-in), biases of 0.1.
 """
 
 import math
@@ -18,29 +17,35 @@ from torch.utils.checkpoint import checkpoint
 from yoco.utils import checks
 
 WEIGHT, BIAS = 2.0, 0.01  # variances: of a weight times its fan-in, and of a bias
-# the most that one pair of the convolutional kernel may take, and a block of pairs on a GPU
+# limit for one pair of the convolutional kernel, and for a block of pairs on a GPU
 PAIR_BYTES = 2**30
-CPU_BLOCK_BYTES = 2**26  # a block on a CPU: larger ones are slower there
-# of the first layer's size, in float64, at the peak of a block's backward pass (measured)
+CPU_BLOCK_BYTES = 2**26  # limit for a block on a CPU, where larger ones are slower
+# float64 tensors of the first layer's size at the peak of a block's backward pass (measured)
 LIVE_TENSORS = 22
-# units in the last place within which a cosine counts as 1: there the angle is rounding
+# units in the last place within which a cosine counts as 1: the angle would be rounding error
 ROUNDING = 64
 
 
 def fc_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
     """NTK of a fully connected ReLU network with `depth` hidden layers and a linear readout.
 
-    x: floating point [N, ...], y: [M, ...], of one dtype and shape per item (flattened). Returns
-    [N, M] of that dtype, differentiable in x and y (once; where inputs coincide, with the
-    subgradient 0 of the angle between them). Raises TypeError or ValueError at other input or a
-    depth below 1.
+    Args:
+        x, y: floating point [N, ...] and [M, ...], of one dtype and shape per item (flattened).
+        depth: at least 1.
+
+    Returns:
+        [N, M] of that dtype, differentiable once in x and y; for identical inputs, the angle
+        between them has subgradient 0.
+
+    Raises:
+        TypeError, ValueError: for other input or a depth below 1.
     """
     _check_inputs(x, y, depth)
     x, y = x.flatten(1), y.flatten(1)
     covariance = WEIGHT / x.shape[1] * (x @ y.T) + BIAS
     of_x, of_y = (WEIGHT * values.square().mean(1) + BIAS for values in (x, y))
     ntk = covariance
-    # a ReLU halves a variance and the weights double it: only the bias adds
+    # a ReLU halves the variance and the weights double it: only the bias adds to it
     for layer in range(depth):
         variances = (of_x + layer * BIAS)[:, None] * (of_y + layer * BIAS)
         activation, slope = _Rectify.apply(covariance, variances)
@@ -50,24 +55,30 @@ def fc_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
 
 
 def conv_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
-    """NTK of the infinitely wide ConvNet: depth × (3×3 convolution, zero padding, ReLU, average
-    pool 2), flatten, readout.
+    """NTK of the infinitely wide ConvNet: depth × (conv 3×3, ReLU, average pool 2), readout.
 
-    x: floating point [N, C, S, S], y: [M, C, S, S], of one dtype. Returns [N, M] of that dtype,
-    differentiable in x and y as `fc_kernel` is. No normalisation layers, unlike the finite ConvNet.
+    Convolutions are zero-padded. There are no normalisation layers, unlike in the finite ConvNet.
 
     Pixel h of x meets only the pixels h' of y that the readout can see together with it, |h - h'| <
-    2**depth each way: S² (2**(depth+1) - 1)² covariances a pair (`conv_entries`). Pairs go in
-    blocks, recomputed for the backward pass, so memory grows with the images and not with the
-    pairs.
+    2**depth in each direction: S² (2**(depth+1) - 1)² covariances per pair (`conv_entries`). Pairs
+    are processed in blocks, which the backward pass recomputes, so memory grows with the images and
+    not with the pairs.
 
     Cost at depth 3, float64, one CPU core: 1,000 pairs take 0.8, 1.2, 5.0 s at S = 8, 16, 32, and
     1.6, 4.7, 22 s with the backward pass (`python -m benchmarks.kernels`); a block stays near 64
-    MiB up to S = 32. On a CPU that is for a few thousand pairs a step at 16 × 16, a few hundred at
+    MiB up to S = 32. A CPU can thus do a few thousand pairs per step at 16 × 16, a few hundred at
     32 × 32; larger images run, up to S = 164, but belong on a GPU.
 
-    Raises TypeError or ValueError, before any work, at other input, where 2**depth exceeds S, or
-    where a single pair takes more than PAIR_BYTES.
+    Args:
+        x, y: floating point [N, C, S, S] and [M, C, S, S], of one dtype.
+        depth: at least 1.
+
+    Returns:
+        [N, M] of that dtype, differentiable as `fc_kernel`.
+
+    Raises:
+        TypeError, ValueError: before any work, for other input, if 2**depth exceeds S, or if a
+            single pair takes more than PAIR_BYTES.
     """
     _check_inputs(x, y, depth)
     rows, columns = _block_shape(x, depth)
@@ -86,11 +97,10 @@ def conv_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
 
 
 def conv_entries(size: int, depth: int) -> int:
-    """Covariances of a pair of size×size images at the first, largest, layer of `conv_kernel`: its
-    cost, up to a factor.
+    """Return the covariances per pair in the first, largest layer of `conv_kernel`.
 
-    Raises ValueError where `depth` poolings leave nothing of the image, or one pair takes more than
-    PAIR_BYTES.
+    The cost is proportional to them. Raises ValueError if `depth` poolings leave nothing of images
+    of this size, or one pair takes more than PAIR_BYTES.
     """
     if 2 ** checks.whole("depth", depth, 1) > size:
         raise ValueError(
@@ -102,7 +112,7 @@ def conv_entries(size: int, depth: int) -> int:
         raise ValueError(
             f"the convolutional kernel of depth {depth} takes {_bytes(entries) / 2**20:,.0f} MiB "
             f"for one pair of images of side {size}, "
-            f"allowed: {PAIR_BYTES / 2**20:,.0f}; shrink the images, or take the fully connected "
+            f"allowed: {PAIR_BYTES / 2**20:,.0f}; shrink the images or use the fully connected "
             "kernel"
         )
     return entries
@@ -128,7 +138,7 @@ def _check_inputs(x: Tensor, y: Tensor, depth: int) -> None:
 
 
 def _block_shape(x: Tensor, depth: int) -> tuple[int, int]:
-    """How many images of x and of y make a block."""
+    """Return how many images of x and of y make a block."""
     if x.ndim != 4 or x.shape[2] != x.shape[3]:
         raise ValueError(f"x and y must be square images [N, C, S, S], got {list(x.shape)}")
     pair = _bytes(conv_entries(x.shape[-1], depth))
@@ -138,13 +148,14 @@ def _block_shape(x: Tensor, depth: int) -> tuple[int, int]:
 
 
 def _checkpointed(function, *arguments):
-    """`function(*arguments)`, of which only the arguments are kept for the backward pass."""
+    """Return `function(*arguments)`, keeping only the arguments for the backward pass."""
     return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 def _variances(x: Tensor, depth: int, count: int) -> list[Tensor]:
-    """Variance of each pixel before each ReLU: `depth` maps [N, s, s], the side s halving; `count`
-    images at a time.
+    """Return the variance of each pixel before each ReLU: `depth` maps [N, s, s].
+
+    The side s halves from map to map. `count` images are processed at a time.
     """
     blocks = [_checkpointed(_variance_maps, part, depth) for part in x.split(count)]
     return [torch.cat(maps) for maps in zip(*blocks)]
@@ -166,9 +177,7 @@ def _variance_maps(x: Tensor, depth: int) -> list[Tensor]:
 
 
 def _pairs(x: Tensor, y: Tensor, of_x: list[Tensor], of_y: list[Tensor]) -> Tensor:
-    """The kernel of every image of x with every one of y, given their variance maps, all at once:
-    [N, M].
-    """
+    """Return the kernel of every image of x with every image of y, [N, M], given variance maps."""
     covariance = _products(x[:, None], y[None], 2 ** len(of_x) - 1)
     ntk: Tensor | None = None
     for x_map, y_map in zip(of_x, of_y):
@@ -183,8 +192,9 @@ def _pairs(x: Tensor, y: Tensor, of_x: list[Tensor], of_y: list[Tensor]) -> Tens
 
 
 def _band(y: Tensor, reach: int, outside: float) -> Tensor:
-    """[..., S, S] -> [..., D, D, S, S], D = 2 reach + 1: entry (d, e, h, w) is pixel (h + d -
-    reach, w + e - reach) of y.
+    """[..., S, S] -> [..., D, D, S, S] with D = 2 reach + 1.
+
+    Entry (d, e, h, w) is pixel (h + d - reach, w + e - reach) of y.
     """
     size = y.shape[-1]
     return (
@@ -195,9 +205,7 @@ def _band(y: Tensor, reach: int, outside: float) -> Tensor:
 
 
 def _products(x: Tensor, y: Tensor, reach: int) -> Tensor:
-    """Pixels of x [..., C, S, S] times those of y near them, averaged over channels: [..., D, D, S,
-    S].
-    """
+    """Pixels of x [..., C, S, S] times nearby ones of y, channel mean: [..., D, D, S, S]."""
     near = _band(y, reach, 0.0)
     return (
         sum(a[..., None, None, :, :] * b for a, b in zip(x.unbind(-3), near.unbind(-5)))  # type: ignore[return-value]  # there is at least one channel
@@ -206,16 +214,17 @@ def _products(x: Tensor, y: Tensor, reach: int) -> Tensor:
 
 
 def _variance_products(x_map: Tensor, y_map: Tensor, reach: int) -> Tensor:
-    """As `_products`, of variance maps [..., s, s].
+    """As `_products`, for variance maps [..., s, s].
 
-    Outside y it is 1, so that nothing is divided by 0; `_pooled` drops it.
+    Outside y the variance is 1, so that nothing is divided by 0; `_pooled` drops it.
     """
     return x_map[..., None, None, :, :] * _band(y_map, reach, 1.0)
 
 
 def _pooled(values: Tensor) -> Tensor:
-    """Average pool 2 of both images: [..., 2E+1, 2E+1, s, s] -> [..., E, E, s // 2, s // 2], 0
-    where the second pixel is outside.
+    """Average pool 2 of both images: [..., 2E+1, 2E+1, s, s] -> [..., E, E, s // 2, s // 2].
+
+    Entries whose second pixel is outside are 0.
     """
     across = _HalfPool.apply(values).transpose(-4, -3).transpose(-2, -1)
     pooled = _HalfPool.apply(across).transpose(-4, -3).transpose(-2, -1)
@@ -224,12 +233,11 @@ def _pooled(values: Tensor) -> Tensor:
 
 
 class _Rectify(Function):
-    """Covariance k of two Gaussians, product p of their variances -> E[relu relu], E[relu' relu']
-    (Cho & Saul 2009).
+    """Map covariance k and variance product p of two Gaussians to E[relu relu] and E[relu' relu'].
 
-    With s = sqrt(p - k²) and the angle t = atan2(s, k): (s + (π - t) k) / 2π and (π - t) / 2π. The
-    second has slope 1 / (2π s) in k, which is infinite between identical inputs; there it counts as
-    0.
+    With s = sqrt(p - k²) and the angle t = atan2(s, k) these are (s + (π - t) k) / 2π and (π - t) /
+    2π (Cho & Saul 2009). The second has slope 1 / (2π s) in k, which is infinite between identical
+    inputs; there it counts as 0.
     """
 
     @staticmethod
@@ -251,7 +259,7 @@ class _Rectify(Function):
 
 
 class _Box(Function):
-    """Mean over the 3×3 neighbourhood in the last two dimensions, 0 beyond the edge.
+    """Mean over the 3×3 neighbourhood in the last two dimensions, with 0 beyond the edge.
 
     It is its own adjoint.
     """
@@ -279,8 +287,8 @@ def _box(values: Tensor) -> Tensor:
 class _HalfPool(Function):
     """Average pool 2 along the rows of both images: [..., 2E+1, D, s, w] -> [..., E, D, s // 2, w].
 
-    Rows h and h' of one pooled pair lie 2e, 2e + 1 (h even, h' odd) or 2e - 1 (h odd, h' even)
-    apart.
+    Rows h and h' of one pooled pair differ by 2e, 2e + 1 (h even, h' odd) or 2e - 1 (h odd, h'
+    even).
     """
 
     @staticmethod
@@ -298,7 +306,7 @@ class _HalfPool(Function):
 
 
 def _pool_slices(size: int) -> list[tuple]:
-    """Where the four entries of a pooled one lie: the differences h' - h, and the rows h."""
+    """Return where the four entries of a pooled one lie: the differences h' - h, and the rows h."""
     even, odd = slice(0, size // 2 * 2, 2), slice(1, size // 2 * 2, 2)
     same, more, less = slice(1, -1, 2), slice(2, None, 2), slice(0, -1, 2)
     every = slice(None)

@@ -1,4 +1,4 @@
-"""The condensation methods, by name: each is declared at the end of its own file."""
+"""The condensation methods by name; each is declared at the end of its own file."""
 
 from yoco.condense import dream, dsa, idc, kip, mtt, ncfm
 from yoco.condense.base import Condenser
@@ -18,7 +18,7 @@ METHODS: dict[str, Condenser] = {
 
 
 def register(condenser: Condenser) -> Condenser:
-    """Make a method known everywhere. Returns it. Raises ValueError if its name is taken."""
+    """Add a method to `METHODS` and return it. Raises ValueError if the name is taken."""
     if condenser.name in METHODS:
         raise ValueError(
             f"method={condenser.name!r} is registered already; registered: {', '.join(METHODS)}"
@@ -28,8 +28,8 @@ def register(condenser: Condenser) -> Condenser:
 
 
 def factor_of(method: str, size: int) -> int:
-    """The paper's factor of a method for images of side `size`.
+    """Return the paper's factor of a method for images of side `size`.
 
-    Raises ValueError at an unknown method.
+    Raises ValueError if the method is unknown.
     """
     return METHODS[checks.one_of("method", method, METHODS)].factor(size)

@@ -1,4 +1,4 @@
-"""MTT: condensation by trajectory matching: students are to go where experts went (design §6)."""
+"""MTT: condensation by trajectory matching: students should go where experts went (design §6)."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from yoco.condense.expert_pool import Pool
 from yoco.condense.mtt_experts import AUGMENTATION, ExpertSettings
 from yoco.condense.mtt_student import Batch, Student, distance_gradients
 from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import network as training
@@ -32,35 +32,33 @@ PUBLISHED = {  # CIFAR-10 without whitening, by ipc
 
 @dataclass(frozen=True)
 class TrajectorySettings(Settings):
-    """Settings of MTT.
+    """Settings of MTT. The defaults are the published ones for CIFAR-10, ipc 10, without whitening.
 
-    The defaults are the published ones for CIFAR-10 at ipc 10, without whitening.
-
-    image_lr is the published one, for normalised images: a channel of the images in 0..1 takes
-    image_lr · std². Raises TypeError or ValueError at a value out of range, or where the experts
-    are too short for the latest target.
+    image_lr is for normalised images, as published: for images in 0..1, each channel takes image_lr
+    · std². Raises TypeError or ValueError if a value is out of range, or the experts are too short
+    for the latest target.
     """
 
-    model: str = "convnet"  # of the experts and the student
+    model: str = "convnet"  # network of the experts and the student
     width: int | None = None  # channels of the ConvNet's layers; None: 128
     iterations: int = 5000  # image steps
     student_steps: int = 30  # N, of plain SGD on the synthetic images
     expert_epochs: int = 2  # M, from the start to the target
     max_start_epoch: int = 15  # the start is drawn from 0..max_start_epoch - 1
-    synthetic_batch: int | None = None  # formed images a student step, at most; None: all
+    synthetic_batch: int | None = None  # formed images per student step, at most; None: all
     image_lr: float = 1e3
     image_momentum: float = 0.5
-    student_lr: float = 1e-2  # at the start; it is learned
+    student_lr: float = 1e-2  # initial value; it is learned
     student_lr_lr: float = 1e-5
     student_lr_momentum: float = 0.5
     experts: int = 100
     buffer_epochs: int = 50  # of each expert
-    # real images of each expert at most, a random subset of its own; None: all
+    # random real images per expert, at most; each has a subset of its own; None: all
     buffer_images: int | None = None
     buffer_lr: float = 0.01
     buffer_momentum: float = 0.0
     buffer_batch: int = 256
-    buffer_seed: int = 0  # apart from the run's seed, so that runs share a buffer
+    buffer_seed: int = 0  # independent of the run's seed, so that runs can share a buffer
 
     def __post_init__(self) -> None:
         for name in (
@@ -90,7 +88,7 @@ class TrajectorySettings(Settings):
             raise ValueError(
                 f"buffer_epochs must be at least {latest} for {wanted}, got {self.buffer_epochs}"
             )
-        object.__setattr__(self, "model", self.buffer.model)  # checked, as text
+        object.__setattr__(self, "model", self.buffer.model)  # checked and turned into text
 
     @property
     def steps(self) -> int:
@@ -110,21 +108,22 @@ class TrajectorySettings(Settings):
         )
 
     def work(self, classes: int, formed: int) -> int:
-        """Images that go through a network in one step, about: whether compiling pays hangs on
-        it.
+        """Return roughly the images that go through a network per step.
+
+        This decides whether compiling pays.
         """
         batch = min(classes * formed, self.synthetic_batch or classes * formed)
-        return 4 * self.student_steps * batch  # forwards, and twice differentiated on the way back
+        return 4 * self.student_steps * batch  # forward once, backward with second derivatives
 
 
 def settings_for(
     preset: str, size: int, ipc: int, overrides: Mapping[str, Any]
 ) -> TrajectorySettings:
-    """The preset for images of side `size`, with single values overridden.
+    """Return the preset for images of side `size`, with single values overridden.
 
     `paper` takes the published row (ipc 1, 10 or 50) whose ratio to `ipc` is nearest to 1; `laptop`
-    and `smoke` are for few iterations on few, short experts. Raises ValueError at an unknown
-    preset, setting or value.
+    and `smoke` have few iterations and few, short experts. Raises ValueError if a preset, setting
+    or value is unknown.
     """
     checks.one_of("preset", preset, PRESETS)
     values: dict[str, Any] = {"model": default_model(size)}
@@ -160,13 +159,21 @@ def settings_for(
 
 
 class TrajectoryMatching(Condensing):
-    """Steps of MTT: a student starts where an expert was, trains on the images, and is drawn to
-    where the expert went.
+    """Steps of MTT.
 
-    rate: the student's learning rate, float32 scalar, learned.
-    experts: the folder that keeps the experts (see `train_experts`); None trains them for this run
-    alone. What is not there is trained before the first step. ranks: of several, each trains its
-    part of the experts, where there is a folder, and takes its part of each batch of the student.
+    A student starts from weights that an expert had, trains on the synthetic images, and is pulled
+    to where the expert went. Missing experts are trained before the first step. With several ranks,
+    each trains its part of the experts, if there is a folder, and takes its part of each student
+    batch.
+
+    Args:
+        experts: the folder that keeps the experts (see `train_experts`); None trains them for this
+            run only.
+        progress: show a progress bar for the experts.
+        Others: as `Condensing`.
+
+    Attributes:
+        rate: the student's learned learning rate, float32 scalar.
     """
 
     def __init__(
@@ -209,26 +216,24 @@ class TrajectoryMatching(Condensing):
         self.student = Student(network_of(settings, data, 0).to(device), precision, compiled, ranks)
 
     def further_work(self) -> dict[timing.Unit, int]:
-        """The epochs of the experts that are missing."""
+        """Return the epochs of the missing experts."""
         return self.pool.work()
 
     def prepare(self, time_budget: float | None) -> bool:
-        """Train the experts that are not there; False where the time was over before the last one,
-        on any rank.
-        """
+        """Train the missing experts; False if the time of any rank ran out before the last one."""
         return self.pool.ready(time_budget)
 
     def step(self, number: int) -> float:
-        """One image step, and one of the student's learning rate.
+        """Take one image step, and one step of the student's learning rate.
 
-        Returns the distance, or NaN where a gradient is not finite.
+        Returns the distance, or NaN if a gradient is not finite.
         """
         distance, by_images, by_rate = self.gradients()
         loss = distance.masked_fill(
             ~(by_images.isfinite().all() & by_rate.isfinite()), math.nan
         ).item()
         if math.isnan(loss):
-            return loss  # the loop stops at it, and keeps the last good checkpoint
+            return loss  # the loop stops and keeps the last good checkpoint
         s = self.settings
         self.velocity = s.image_momentum * self.velocity + by_images
         self.images = (self.images - self.image_lr * self.velocity).clamp(0, 1)
@@ -237,8 +242,9 @@ class TrajectoryMatching(Condensing):
         return loss
 
     def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The distance for one draw of expert, start, batches and augmentation; its gradients by
-        the images and the rate.
+        """Return the distance for one draw, and its gradients in the images and the rate.
+
+        Expert, start, batches and augmentation are drawn.
         """
         start, target = self._trajectory()
         images = self.images.detach().requires_grad_()
@@ -261,8 +267,9 @@ class TrajectoryMatching(Condensing):
         return start.to(self.device), target.to(self.device)
 
     def _batches(self, count: int) -> list[Batch]:
-        """One batch a student step, pass after pass over the formed images, each pass in an order
-        of its own.
+        """Return one batch per student step, in passes over the formed images.
+
+        Each pass has its own order.
         """
         size = min(count, self.settings.synthetic_batch or count)
         parts: list[Tensor] = []
@@ -275,8 +282,9 @@ class TrajectoryMatching(Condensing):
         ]
 
     def rules(self) -> dict[str, Any]:
-        """The network's layout, and that the start epoch is below `max_start_epoch`, which version
-        0.1 included.
+        """Return the network's layout, and that the start epoch is below `max_start_epoch`.
+
+        Version 0.1 included `max_start_epoch` itself.
         """
         return {
             **models.layout(self.settings.model, *models.shape_of(self.data)),
@@ -284,13 +292,11 @@ class TrajectoryMatching(Condensing):
         }
 
     def outcome(self) -> dict[str, Any]:
-        """The student's learning rate, as learned."""
+        """Return the student's learned learning rate."""
         return {"student_lr": self.rate.item()}
 
     def state(self) -> dict[str, Tensor]:
-        """Images and rate, their velocities, and the state of the generator; the experts are not in
-        it.
-        """
+        """Return images and rate, their velocities and the generator's state; not the experts."""
         return {
             **super().state(),
             "velocity": self.velocity,
@@ -299,7 +305,7 @@ class TrajectoryMatching(Condensing):
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
         super().restore(state)
         for name in ("velocity", "rate", "rate_velocity"):
             setattr(self, name, state[name].to(self.device))

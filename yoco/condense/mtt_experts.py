@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from yoco import augment, models
 from yoco.condense.presets import network_of
 from yoco.data.batches import RealImages
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.training import network as train
 from yoco.training import resumable
 from yoco.utils import checks, seeds, tensor_files

@@ -1,5 +1,6 @@
-"""The student of trajectory matching: its unrolled steps, differentiated by a hand-written adjoint
-(design §6).
+"""The student of trajectory matching: its unrolled steps, differentiated by hand (design §6).
+
+The gradients come from a hand-written adjoint.
 """
 
 from collections.abc import Sequence
@@ -7,24 +8,28 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call
 
 from yoco import augment
 from yoco.condense.mtt_experts import AUGMENTATION
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.utils import device as devices
+from yoco.utils.gradients import gradients
 
-# indices int64 [n] into the formed images, none twice, and their augmentation
+# indices int64 [n] into the formed images, all different, and their augmentation
 Batch = tuple[Tensor, augment.Draw]
 
 
 class Student:
-    """Gradients of networks of one architecture, whose parameters are one flat vector in
-    named_parameters order.
+    """Gradients of networks of one architecture, whose parameters are one flat vector.
 
-    skeleton: a network of that architecture (its own weights are not read). precision: "float32",
-    or "bfloat16" for the convolutions; gradients come in the vector's type. compiled: through
-    torch.compile, as in `matching`. ranks: of several, each takes its part of every batch.
+    The vector is in named_parameters order.
+
+    Args:
+        skeleton: a network of that architecture; its own weights are not read.
+        precision: "float32", or "bfloat16" for the convolutions; gradients have the vector's dtype.
+        compiled: use torch.compile, as in `gradient_matching`.
+        ranks: with several, each takes its part of every batch.
     """
 
     def __init__(
@@ -47,8 +52,9 @@ class Student:
             self._slope = devices.compiled(self._slope_of)
 
     def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Gradient [P] at `theta` [P] of the mean cross-entropy of normalised images [n, C, S, S]
-        with labels int64 [n].
+        """Return the gradient [P] at `theta` [P] of the mean cross-entropy.
+
+        images: normalised [n, C, S, S]. labels: int64 [n].
         """
         images, labels, share = self._own(images, labels)
         return self.ranks.sum(
@@ -56,8 +62,9 @@ class Student:
         )
 
     def slope(self, theta: Tensor, direction: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """⟨gradient, direction⟩, a scalar that is differentiable in `theta` and in the images; of
-        several ranks, this one's summand.
+        """Return ⟨gradient, direction⟩, a scalar differentiable in `theta` and in the images.
+
+        With several ranks, it is this rank's summand.
         """
         own, labels, share = self._own(images, labels)
         return (
@@ -67,14 +74,14 @@ class Student:
         )
 
     def _own(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
-        """This rank's part of a batch, laid out for the network, and which share of it that is."""
+        """Return this rank's part of a batch, laid out for the network, and its share of it."""
         own, count = images[self.ranks.rows], len(images)
         own = own.contiguous(memory_format=torch.channels_last) if self.compiled else own
         return own, labels[self.ranks.rows], len(own) / count
 
     def _gradient_of(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        def loss(theta: Tensor) -> Tensor:
-            parts = theta.split([shape.numel() for shape in self.shapes.values()])
+        def loss(at: tuple[Tensor, ...]) -> Tensor:
+            parts = at[0].split([shape.numel() for shape in self.shapes.values()])
             parameters = {
                 name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts)
             }
@@ -82,7 +89,7 @@ class Student:
                 logits = functional_call(self.skeleton, parameters, (images,))
             return F.cross_entropy(logits.to(theta.dtype), labels)
 
-        return grad(loss)(theta)
+        return gradients(loss, (theta,))[0]
 
     def _slope_of(self, theta: Tensor, direction: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         return (self._gradient_of(theta, images, labels) * direction).sum()
@@ -97,14 +104,22 @@ def distance_gradients(
     labels: Tensor,
     batches: Sequence[Batch],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """‖θ_N − target‖² / ‖start − target‖² after a plain SGD step on each of the N batches, and its
-    gradients.
+    """Return ‖θ_N − target‖² / ‖start − target‖² after N plain SGD steps, and its gradients.
 
-    start, target: [P]; rate: the SGD's learning rate, a scalar; images: normalised, [n, C, S, S];
-    labels: int64 [n]. Returns the distance (1 where the student stands still, 0 where it arrives)
-    and its exact gradients with respect to the images, [n, C, S, S], and the rate. The unrolled
-    graph is not kept: only each θ is, and the way back goes through one step at a time, λ being the
-    gradient with respect to the θ after it.
+    The unrolled graph is not kept, only each θ. The backward pass goes through one step at a time;
+    λ is the gradient in the θ after that step.
+
+    Args:
+        student: computes the networks' gradients.
+        start, target: parameters [P].
+        rate: learning rate of SGD, a scalar.
+        images: normalised [n, C, S, S].
+        labels: int64 [n].
+        batches: one per step.
+
+    Returns:
+        The distance (1 if the student does not move, 0 if it reaches the target) and its exact
+        gradients in the images, [n, C, S, S], and in the rate.
     """
     thetas = [start]
     with torch.no_grad():

@@ -21,7 +21,7 @@ from yoco.condense.ncfm_draws import AUGMENTATION, DeviceDraws, Draws, HostDraws
 from yoco.condense.ncfm_frequencies import Mixture, Normal
 from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_weights
 from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import timing

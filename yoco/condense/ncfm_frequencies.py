@@ -1,5 +1,6 @@
-"""The frequencies of NCFM: standard normal, or from a mixture of Gaussians trained to make the loss
-large (design §5).
+"""The frequencies of NCFM: standard normal, or from a learned mixture of Gaussians (design §5).
+
+The mixture is trained to maximise the loss.
 """
 
 from collections.abc import Mapping
@@ -7,12 +8,12 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
-BETAS, EPSILON, RATE = (0.9, 0.999), 1e-8, 0.01  # of the mixture's Adam
-SPREAD = 0.1  # standard deviation of the start: equal components would stay equal
+BETAS, EPSILON, RATE = (0.9, 0.999), 1e-8, 0.01  # of Adam on the mixture
+SPREAD = 0.1  # standard deviation of initial parameters: equal components would stay equal
 
 
 class Normal:
-    """Draw frequencies from N(0, I) of `width` dimensions; nothing is learned."""
+    """Draw frequencies from N(0, I) in `width` dimensions; nothing is learned."""
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -22,29 +23,29 @@ class Normal:
         return torch.randn(count, self.width, generator=source, device=source.device)
 
     def ascend(self, frequencies: Tensor, gradient: Tensor) -> None:
-        """There is nothing to train."""
+        """Do nothing: there is nothing to train."""
 
     def state(self) -> dict[str, Tensor]:
         """Return no tensors."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """There is nothing to restore."""
+        """Do nothing: there is nothing to restore."""
 
 
 class Mixture(Normal):
-    """Draw frequencies from a mixture of Gaussians of equal weights, trained by Adam to make the
-    loss as large as it can.
+    """Draw frequencies from a mixture of equally weighted Gaussians that maximises the loss.
 
-    This is the sampling network ψ of NCFM's paper. Means lie in -1..1 and standard deviations in
-    1/2..2, as tanh(raw) and 2**tanh(raw): without bounds the largest loss is the noise of two small
-    samples, at frequencies that tell nothing of the images (the published network ends in tanh for
-    the same reason). At raw = 0 this is the standard normal.
+    It is trained by Adam and stands for the sampling network ψ of NCFM's paper. Means lie in -1..1
+    and standard deviations in 1/2..2, as tanh(raw) and 2**tanh(raw). Without bounds, the loss is
+    largest at frequencies that show only the noise of two small samples and nothing of the images
+    (the published network ends in tanh for the same reason). At raw = 0 this is the standard
+    normal.
 
     Args:
         width: dimensions D of a feature.
-        components: Gaussians, at least 1.
-        source: the generator that the start is drawn from.
+        components: number of Gaussians, at least 1.
+        source: generator of the initial parameters.
         device: holds the parameters.
     """
 
@@ -69,8 +70,9 @@ class Mixture(Normal):
 
     @torch.no_grad()
     def ascend(self, frequencies: Tensor, gradient: Tensor) -> None:
-        """Take a step of Adam that raises the loss, whose gradient at `frequencies`, drawn just
-        now, is `gradient`.
+        """Take a step of Adam that raises the loss.
+
+        frequencies: the last ones drawn. gradient: of the loss in these frequencies.
         """
         (slope,) = torch.autograd.grad(frequencies, self.raw, gradient)
         self.steps += 1
@@ -93,6 +95,6 @@ class Mixture(Normal):
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` returned."""
+        """Restore what `state` returned."""
         for name in ("raw", "mean", "square", "steps"):
             getattr(self, name).copy_(state[f"sampler.{name}"])

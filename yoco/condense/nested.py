@@ -4,15 +4,14 @@ from collections.abc import Sequence
 
 from yoco.utils import checks
 
-STEPS = (1, 2, 3, 5, 7)  # of each power of ten
+STEPS = (1, 2, 3, 5, 7)  # times each power of ten
 
 
 def budgets(nested: bool | Sequence[int], ipc: int) -> list[int]:
-    """The budgets IPC_T of a nested set's prefixes, in ascending order; all of `ipc` is always
-    among them.
+    """Return the budgets IPC_T of a nested set's prefixes in ascending order, always including ipc.
 
     nested: a list of budgets, or True for 1, 2, 3, 5, 7, 10, 20, 30, 50, … Raises TypeError or
-    ValueError at anything else, and at a budget above ipc.
+    ValueError for anything else, and for a budget above ipc.
     """
     if nested is True:
         chosen = [step * 10**power for power in range(len(str(ipc))) for step in STEPS]

@@ -1,5 +1,6 @@
-"""The presets of gradient matching: `paper` (design §6), `laptop` and `smoke`, each with its name;
-IDC's among them.
+"""Settings of gradient matching and the presets `paper` (design §6), `laptop` and `smoke`.
+
+IDC's presets are defined here as well.
 """
 
 from collections.abc import Mapping
@@ -12,30 +13,30 @@ from torch import nn
 from yoco import models
 from yoco.condense.base import LARGE, Settings
 from yoco.condense.gradient_matching import DISTANCES
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.training import timing
 from yoco.utils import checks
 
 PRESETS = ("paper", "laptop", "smoke")
-# the paper's image step is for 200,000 steps; hundreds of them move too little (README, "Image
-# step")
+# the paper's step size is for 200,000 image steps; a few hundred of them would move too little
+# (README, "Image step")
 SHORT_RUN_LR = 20
-SHORTEST_RUN_LR = 80  # for the few steps of smoke
+SHORTEST_RUN_LR = 80  # for the even fewer steps of smoke
 SMOKE_WIDTH = 24  # channels of the ConvNet in the smoke preset
 Given = TypeVar("Given", bound=Settings)
 
 
 @dataclass(frozen=True)
 class MatchingSettings(Settings):
-    """What every gradient matching method is set by."""
+    """The settings that every gradient matching method has."""
 
     model: str = "convnet"
     width: int | None = None  # channels of the ConvNet's layers; None: 128
     distance: str = "l2"  # between gradients
     outer_loops: int = 2000  # each with a fresh network
-    inner_loops: int = 100  # image steps with that network, a network step after each
-    real_batch: int = 64  # real images a class and image step
-    # cells of a class that take part in an image step, at most: random ones
+    inner_loops: int = 100  # image steps with that network, each followed by a network step
+    real_batch: int = 64  # real images per class and image step
+    # random cells of a class that take part in an image step, at most
     synthetic_batch: int = 128
     image_lr: float = 0.005
     image_momentum: float = 0.5
@@ -67,7 +68,7 @@ class MatchingSettings(Settings):
         return self.outer_loops * self.inner_loops
 
     def work(self, classes: int, formed: int) -> int:
-        # second derivatives cost thrice
+        # second derivatives cost three times as much
         return classes * (self.real_batch + 3 * min(formed, self.synthetic_batch))
 
 
@@ -76,7 +77,7 @@ class IdcSettings(MatchingSettings):
     """Settings of IDC. The defaults are the paper's for CIFAR."""
 
     pretrain_epochs: int = 0  # of each fresh network, on the real images
-    network_images: int = 2000  # real images of a network step
+    network_images: int = 2000  # real images per network step
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,15 +90,15 @@ class IdcSettings(MatchingSettings):
 
 @dataclass(frozen=True)
 class Scale:
-    """How long and how wide the trainings on a condensed set are, in a preset."""
+    """Length and width of the trainings on a condensed set in a preset."""
 
     epochs: int
-    recorded: int  # epochs of a run whose dynamics are recorded
+    recorded: int  # epochs of a run that records dynamics
     width: int | None = None  # None: the paper's 128
     batch_size: int = 64
 
 
-# in smoke, small batches make the most steps of few images: 40 of them take 3 an epoch
+# in smoke, small batches give more steps with few images: 40 images make 3 steps per epoch
 SCALES = {
     "paper": Scale(1000, 1000),
     "laptop": Scale(200, 200),
@@ -106,14 +107,12 @@ SCALES = {
 
 
 def default_model(size: int) -> str:
-    """The paper's network for images of side `size`."""
+    """Return the paper's network for images of side `size`."""
     return "resnet10ap" if size >= LARGE else "convnet"
 
 
 def unit_of(settings: Any, data: ImageData, precision: str, device: torch.device) -> timing.Network:
-    """An image of `data` that passes the network of `settings` (its model and width), as `timing`
-    counts them.
-    """
+    """Return `timing`'s unit of work: an image of `data` that passes the network of `settings`."""
     return timing.Network(
         settings.model,
         settings.width,
@@ -126,9 +125,9 @@ def unit_of(settings: Any, data: ImageData, precision: str, device: torch.device
 
 
 def network_of(settings: Any, data: ImageData, seed: int) -> nn.Module:
-    """A fresh network of `settings` (its model and width) for `data`.
+    """Return a fresh network for `data`, with the model and width of `settings`.
 
-    Raises ValueError if condensing cannot take it.
+    Raises ValueError if condensing cannot use it.
     """
     return models.build_matchable(
         seed, settings.model, *models.shape_of(data), width=settings.width
@@ -136,9 +135,9 @@ def network_of(settings: Any, data: ImageData, seed: int) -> nn.Module:
 
 
 def overridden(settings: Given, overrides: Mapping[str, Any]) -> Given:
-    """A preset with single values overridden.
+    """Return a preset with single values overridden.
 
-    Raises ValueError at an unknown setting or a bad value.
+    Raises ValueError if a setting is unknown or a value is bad.
     """
     for name in overrides:
         checks.one_of("setting", name, [field.name for field in fields(settings)])
@@ -146,21 +145,22 @@ def overridden(settings: Given, overrides: Mapping[str, Any]) -> Given:
 
 
 def smoke_width(overrides: Mapping[str, Any], model: str = "convnet") -> int | None:
-    """Channels in the smoke preset, where the network is one whose width can be set."""
+    """Return the channels in the smoke preset if the network's width can be set, else None."""
     return SMOKE_WIDTH if overrides.get("model", model) == "convnet" else None
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> IdcSettings:
-    """IDC's preset for images of side `size`, scaled to `ipc`, with single values overridden.
+    """Return IDC's preset for images of side `size`, scaled to `ipc`.
 
-    Raises ValueError at an unknown preset, setting or value.
+    `overrides` replace single values. Raises ValueError if a preset, setting or value is unknown.
     """
     return overridden(idc_preset(preset, size, ipc, overrides), overrides)
 
 
 def idc_preset(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> IdcSettings:
-    """The preset itself; of the overrides the model is looked at, which decides whether there is a
-    width to set.
+    """Return IDC's preset before overriding.
+
+    Of the overrides, only the model is read: it decides whether there is a width to set.
     """
     checks.one_of("preset", preset, PRESETS)
     large = size >= LARGE
@@ -174,7 +174,7 @@ def idc_preset(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -
         )
     else:
         base = IdcSettings()
-    # the paper scales the step with the number of pixels that share the gradient
+    # the paper scales the step size with the number of pixels that share the gradient
     base = replace(
         base,
         image_lr=(0.003 if large else 0.005) * (ipc / 10) * (size / (224 if large else 32)) ** 2,

@@ -1,7 +1,8 @@
 """Datasets: names, folders and arrays into images as bytes, and batches of them into what networks
 train on.
 
-`datasets` finds and reads them, `decode` and `pixel_cache` turn image files into one mapped file,
+`image_data` is what a dataset becomes; `datasets` finds one by its name (`builtin`, `folders`) and
+`arrays` takes one from memory; `decode` and `pixel_cache` turn image files into one mapped file,
 `normalise` turns bytes into normalised floats, `batches` indexes them.
 """
 

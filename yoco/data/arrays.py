@@ -10,10 +10,14 @@ from PIL import Image
 from torch import Tensor
 
 from yoco.data import decode
-from yoco.utils import checks
+from yoco.data.image_data import ImageData
+from yoco.data.normalise import channel_statistics
+from yoco.utils import checks, seeds
 
 # splits of a Hugging Face dataset that are tested on, the first that is there
 TEST = ("test", "validation", "valid", "val")
+LEAST_SIZE, MOST_SIZE = 8, 4096  # pixels a side that images can be resized to
+TEST_SHARE = 0.2  # of each class, if there is no test split
 
 
 class Split(NamedTuple):
@@ -33,6 +37,88 @@ def is_dataset(value: object) -> bool:
         and hasattr(value, "__len__")
         and not isinstance(value, (Tensor, np.ndarray, list, tuple, str, dict))
     )
+
+
+def from_arrays(
+    train_images: Any,
+    train_labels: Any = None,
+    test_images: Any = None,
+    test_labels: Any = None,
+    classes: Sequence[str] | None = None,
+    name: str = "mine",
+    *,
+    size: int | None = None,
+    test_share: float | None = TEST_SHARE,
+) -> ImageData:
+    """Take images that are in memory, or in another library's dataset.
+
+    Args:
+        train_images, test_images: NumPy arrays or tensors, uint8 or float in 0..1 (kept as uint8),
+            [N, H, W], [N, H, W, C] or [N, C, H, W]; lists of such images or of PIL's; or datasets
+            of torchvision or Hugging Face. test_images=None: a share of each class of the training
+            images, always the same ones, and said so.
+        train_labels, test_labels: whole numbers in 0..K-1 [N]; None for a dataset, which has its
+            own.
+        classes: names; None: the dataset's, or "0", "1", …
+        name: of the data, in the info of what is made from them.
+        size: side that images are resized and cropped to; None: they are square and alike.
+        test_share: the share of each class that is drawn if there are no test images; None: that is
+            an error.
+
+    Returns:
+        The images, with mean and std computed from the training images.
+
+    Raises:
+        TypeError, ValueError: if images, labels and classes are anything else, or do not fit each
+            other.
+    """
+    checks.instance("name", name, str)
+    if size is not None:
+        checks.whole("size", size, LEAST_SIZE, MOST_SIZE)
+    if is_dataset(train_labels) and test_images is None and test_labels is None:
+        train_labels, test_images = None, train_labels  # from_arrays(train_dataset, test_dataset)
+    share = checked_share(test_share)
+    train = split("train", train_images, train_labels, size)
+    test = (
+        _drawn(train, share, name)
+        if test_images is None
+        else (train, split("test", test_images, test_labels, size))
+    )
+    (images, labels, told), (test_images, test_labels, _) = test
+    if classes is None:
+        classes = told or tuple(map(str, range(min(int(labels.max()) + 1, len(labels)))))
+    return ImageData(
+        name,
+        images,
+        labels,
+        test_images,
+        test_labels,
+        checks.class_names("classes", classes),
+        *channel_statistics(images),
+    )
+
+
+def _drawn(whole: Split, share: float | None, name: str) -> tuple[Split, Split]:
+    """Training and test images, of each class the rounded share, at least one and not all, drawn
+    with seed 0.
+    """
+    if share is None:
+        raise ValueError(f"{name} has no test images: give some, or test_share=")
+    drawn = seeds.drawn_of_each(whole.labels, share, seeds.generator(0, stream=5))
+    print(
+        f"{name} has no test split: {share:.0%} of each class, {int(drawn.sum())} images, were "
+        "drawn as test images (seed 0)"
+    )
+    first, second = (
+        whole._replace(images=whole.images[part], labels=whole.labels[part])
+        for part in (~drawn, drawn)
+    )
+    return first, second
+
+
+def checked_share(share: float | None) -> float | None:
+    """`share` if it is a share of each class that can be drawn, or None; raises ValueError."""
+    return None if share is None else checks.real("test_share", share, 0.01, 0.99)
 
 
 def split(name: str, images: object, labels: object, size: int | None = None) -> Split:

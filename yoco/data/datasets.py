@@ -1,26 +1,17 @@
-"""A dataset by name: its images and labels as uint8 tensors (`ImageData`), in memory or mapped from
-a cache of pixels.
-"""
+"""Datasets by name: which names there are, and the images behind one."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from yoco.data import arrays, decode, folders, pixel_cache
-from yoco.data.normalise import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    STATISTICS,
-    channel_statistics,
-    statistics_of,
-)
-from yoco.utils import checks, importable, seeds
+from yoco.data import arrays, builtin, decode, folders, pixel_cache
+from yoco.data.arrays import LEAST_SIZE, MOST_SIZE, TEST_SHARE, checked_share, from_arrays
+from yoco.data.image_data import ImageData, resize
+from yoco.data.normalise import IMAGENET_MEAN, IMAGENET_STD, statistics_of
+from yoco.utils import checks, importable
 
 NAMES = (
     "digits",
@@ -46,70 +37,17 @@ IMAGENET10 = (  # class list and order of design §6
     "n03062245",
     "n01773797",
 )
-LEAST_SIZE, MOST_SIZE = 8, 4096  # pixels a side that images can be resized to
-TEST_SHARE = 0.2  # of each class, if there is no test split
 
 
-@dataclass(frozen=True, eq=False)
-class ImageData:
-    """Real images: uint8 [N, C, S, S]; labels int64 [N]; mean and std of the training images per
-    channel, in 0..1.
+class Reading(NamedTuple):
+    """How images are read: `load`'s arguments of the same names, checked."""
 
-    Raises TypeError or ValueError if shapes, types, labels, classes or statistics do not fit, a
-    class has no training image, there is one class alone, or the test set is empty.
-    """
-
-    name: str
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        checks.class_names("classes", self.classes)
-        for split, images, labels in (
-            ("train", self.train_images, self.train_labels),
-            ("test", self.test_images, self.test_labels),
-        ):
-            checks.images(f"{split}_images", images)
-            if images.dtype != torch.uint8:
-                raise TypeError(f"{split}_images must be uint8, got {images.dtype}")
-            checks.labels(f"{split}_labels", labels, len(images), len(self.classes))
-        if self.train_images.shape[1:] != self.test_images.shape[1:]:
-            raise ValueError(
-                f"train and test images differ in shape: {list(self.train_images.shape[1:])}, "
-                f"{list(self.test_images.shape[1:])}"
-            )
-        checks.statistics(self.mean, self.std, self.channels)
-        empty = [name for name, count in zip(self.classes, self.counts()) if not count]
-        if empty:
-            raise ValueError(f"{self.name}: no training image in class {', '.join(empty)}")
-
-    @property
-    def channels(self) -> int:
-        return self.train_images.shape[1]
-
-    @property
-    def size(self) -> int:
-        """Side of an image in pixels."""
-        return self.train_images.shape[2]
-
-    def counts(self) -> list[int]:
-        """Training images in each class."""
-        return torch.bincount(self.train_labels, minlength=len(self.classes)).tolist()
-
-    def require_per_class(self, what: str, count: int) -> None:
-        """Raise a ValueError unless every class has at least `count` training images, which `what`
-        asks for.
-        """
-        short = [f"{name} ({n})" for name, n in zip(self.classes, self.counts()) if n < count]
-        if short:
-            raise ValueError(
-                f"{what} needs {count} images of every class; too few in: {', '.join(short[:5])}"
-            )
+    size: int | None
+    limit_per_class: int | None
+    progress: bool
+    cache: Path | bool
+    test_share: float | None
+    follow_links: bool
 
 
 def load(
@@ -147,9 +85,8 @@ def load(
         follow_links: whether symbolic links may leave the folder.
 
     Returns:
-        The images. Files that are rotated, transparent, or of more than 8 bits are read as
-        `decode.upright` describes. Hidden files are skipped; all others that are not read are
-        counted in one warning.
+        The images. Rotated, transparent and deeper files are read as `decode.upright` describes.
+        Hidden files are skipped; all others that are not read are counted in one warning.
 
     Raises:
         ValueError: if the name is unknown, images have several sizes without `size`, there is one
@@ -163,132 +100,95 @@ def load(
         checks.whole("size", size, LEAST_SIZE, MOST_SIZE)
     if limit_per_class is not None:
         checks.whole("limit_per_class", limit_per_class, 1)
-    checks.flag("progress", progress)
-    listing: dict[str, Any] = {
-        "test_share": _checked_share(test_share),
-        "follow_links": checks.flag("follow_links", follow_links),
-    }
-    cache = cache if isinstance(cache, bool) else checks.path("cache", cache)
-    how = {"cache": cache, "progress": progress}
-    root = (
-        Path.home() / ".cache" / "yoco" if root is None or root == "" else checks.path("root", root)
+    how = Reading(
+        size,
+        limit_per_class,
+        checks.flag("progress", progress),
+        cache if isinstance(cache, bool) else checks.path("cache", cache),
+        checked_share(test_share),
+        checks.flag("follow_links", follow_links),
     )
-    return _by_name(name, root, size, limit_per_class, how, listing)
+    root = Path.home() / ".cache" / "yoco" if root in (None, "") else checks.path("root", root)
+    return _by_name(check_name(name), root, how)
 
 
-def _by_name(
-    name: str,
-    root: Path,
-    size: int | None,
-    limit_per_class: int | None,
-    how: Mapping[str, Any],
-    listing: Mapping[str, Any],
-) -> ImageData:
-    """`load` with checked arguments; how: options of `pixel_cache.read`; listing: of
-    `folders.listed`.
-    """
-    test_share, follow_links = listing["test_share"], listing["follow_links"]
-    if check_name(name).startswith("folder:"):
-        return _folder(
-            checks.path("name", name.removeprefix("folder:")), size, limit_per_class, how, **listing
-        )
-    if name.startswith("hf:"):
-        return _limited(_hugging_face(name, size, test_share), limit_per_class)
-    if ":" in name:
-        return _limited(_own(name, size), limit_per_class)
+def _by_name(name: str, root: Path, how: Reading) -> ImageData:
+    if name.startswith("folder:"):
+        return _folder(checks.path("name", name.removeprefix("folder:")), how)
     if name == "imagenet10":
-        data = _folder(
-            root, size or 224, limit_per_class, how, IMAGENET10, follow_links=follow_links
-        )
+        how = how._replace(size=how.size or 224, test_share=None)
+        data = _folder(root, how, IMAGENET10)
         return replace(data, name=name, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return _whole(name, root, how).first_of_each(how.limit_per_class)
+
+
+def _whole(name: str, root: Path, how: Reading) -> ImageData:
+    """What is read whole, however few images of a class are asked for."""
+    if name.startswith("hf:"):
+        train, test = arrays.hugging_face(name.removeprefix("hf:"))
+        share = how.test_share
+        return from_arrays(
+            train, None, test, None, name=name_of(name), size=how.size, test_share=share
+        )
+    if ":" in name:
+        return _own(name, how.size)
     if name == "tinyimagenet":
-        data = _listed(name, folders.tiny_imagenet(root), size, None, how)
-        return _limited(replace(data, mean=IMAGENET_MEAN, std=IMAGENET_STD), limit_per_class)
-    data = _digits(size or 16) if name == "digits" else _torchvision(name, root, size)
-    return _limited(data, limit_per_class)
+        data = _listed(name, folders.tiny_imagenet(root), how._replace(limit_per_class=None))
+        return replace(data, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    if name == "digits":
+        return builtin.digits(how.size or 16)
+    return builtin.torchvision(name, root, how.size)
 
 
-def from_arrays(
-    train_images: Any,
-    train_labels: Any = None,
-    test_images: Any = None,
-    test_labels: Any = None,
-    classes: Sequence[str] | None = None,
-    name: str = "mine",
-    *,
-    size: int | None = None,
-    test_share: float | None = TEST_SHARE,
+def _own(name: str, size: int | None) -> ImageData:
+    """What the user's function gives, under its path as name."""
+    data = function(name)()
+    if not isinstance(data, ImageData):
+        raise TypeError(
+            f"dataset={name!r} must return an ImageData (see yoco.data.from_arrays), got "
+            f"{checks.shown(data)}"
+        )
+    train, test = (
+        resize(split, size or data.size) for split in (data.train_images, data.test_images)
+    )
+    return replace(data, name=name, train_images=train, test_images=test)
+
+
+def _folder(path: Path, how: Reading, classes: Sequence[str] = ()) -> ImageData:
+    """Read the two splits under `path`; classes: the sub-folders to take, in that order (none: all,
+    sorted).
+    """
+    splits = folders.listed(
+        path,
+        classes,
+        how.limit_per_class,
+        test_share=how.test_share,
+        follow_links=how.follow_links,
+    )
+    return _listed(name_of(f"folder:{path}"), splits, how)
+
+
+def _listed(
+    name: str, splits: tuple[folders.Listed, folders.Listed, Sequence[str]], how: Reading
 ) -> ImageData:
-    """Take images that are in memory, or in another library's dataset.
-
-    Args:
-        train_images, test_images: NumPy arrays or tensors, uint8 or float in 0..1 (kept as uint8),
-            [N, H, W], [N, H, W, C] or [N, C, H, W]; lists of such images or of PIL's; or datasets
-            of torchvision or Hugging Face. test_images=None: a share of each class of the training
-            images, always the same ones, and said so.
-        train_labels, test_labels: whole numbers in 0..K-1 [N]; None for a dataset, which has its
-            own.
-        classes: names; None: the dataset's, or "0", "1", …
-        name: of the data, in the info of what is made from them.
-        size: side that images are resized and cropped to; None: they are square and alike.
-        test_share: the share of each class that is drawn if there are no test images; None: that is
-            an error.
-
-    Returns:
-        The images, with mean and std computed from the training images.
-
-    Raises:
-        TypeError, ValueError: if images, labels and classes are anything else, or do not fit each
-            other.
-    """
-    checks.instance("name", name, str)
-    if size is not None:
-        checks.whole("size", size, LEAST_SIZE, MOST_SIZE)
-    if arrays.is_dataset(train_labels) and test_images is None and test_labels is None:
-        train_labels, test_images = None, train_labels  # from_arrays(train_dataset, test_dataset)
-    share = _checked_share(test_share)
-    train = arrays.split("train", train_images, train_labels, size)
-    test = (
-        _drawn(train, share, name)
-        if test_images is None
-        else (train, arrays.split("test", test_images, test_labels, size))
-    )
-    (images, labels, told), (test_images, test_labels, _) = test
-    if classes is None:
-        classes = told or tuple(map(str, range(min(int(labels.max()) + 1, len(labels)))))
+    """Decode the files of both splits."""
+    first, second, classes = splits
+    train = _read(first, how)
+    test = _read(second, how._replace(size=how.size or train.images.shape[-1]))
+    labels = (torch.tensor(split.labels) for split in (first, second))
+    mean, std = statistics_of(train.counts)
     return ImageData(
-        name,
-        images,
-        labels,
-        test_images,
-        test_labels,
-        checks.class_names("classes", classes),
-        *channel_statistics(images),
+        name, train.images, next(labels), test.images, next(labels), tuple(classes), mean, std
     )
 
 
-def _drawn(
-    whole: arrays.Split, share: float | None, name: str
-) -> tuple[arrays.Split, arrays.Split]:
-    """Training and test images, of each class the rounded share, at least one and not all, drawn
-    with seed 0.
-    """
-    if share is None:
-        raise ValueError(f"{name} has no test images: give some, or test_share=")
-    drawn = seeds.drawn_of_each(whole.labels, share, seeds.generator(0, stream=5))
-    print(
-        f"{name} has no test split: {share:.0%} of each class, {int(drawn.sum())} images, were "
-        "drawn as test images (seed 0)"
+def _read(split: folders.Listed, how: Reading) -> pixel_cache.Pixels:
+    return pixel_cache.read(
+        decode.Source(split.root, split.names, how.size, how.limit_per_class),
+        title=f"reading {split.root.name}",
+        cache=how.cache,
+        progress=how.progress,
     )
-    first, second = (
-        whole._replace(images=whole.images[part], labels=whole.labels[part])
-        for part in (~drawn, drawn)
-    )
-    return first, second
-
-
-def _checked_share(share: float | None) -> float | None:
-    return None if share is None else checks.real("test_share", share, 0.01, 0.99)
 
 
 def check_name(dataset: str) -> str:
@@ -336,145 +236,3 @@ def name_of(dataset: str) -> str:
     if not dataset.startswith("folder:"):
         return dataset
     return f"folder:{Path(dataset.removeprefix('folder:')).expanduser().resolve().name}"
-
-
-def resize(images: Tensor, size: int) -> Tensor:
-    """uint8 [N, C, S, S] -> uint8 [N, C, size, size], bilinear with antialiasing."""
-    if images.shape[-1] == size:
-        return images
-    scaled = F.interpolate(
-        images.float(), (size, size), mode="bilinear", align_corners=False, antialias=True
-    )
-    return scaled.round().clamp(0, 255).to(torch.uint8)
-
-
-def _digits(size: int) -> ImageData:
-    """scikit-learn's 1,797 digits, 8×8 in 0..16; a fixed stratified fifth is the test set."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    images, labels = load_digits(return_X_y=True)
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
-    )
-    pixels = resize(
-        torch.from_numpy(images / 16 * 255).round().to(torch.uint8).view(-1, 1, 8, 8), size
-    )
-    targets = torch.from_numpy(labels).long()
-    classes = tuple(map(str, range(10)))
-    mean, std = channel_statistics(pixels[train])
-    return ImageData(
-        "digits", pixels[train], targets[train], pixels[test], targets[test], classes, mean, std
-    )
-
-
-def _torchvision(name: str, root: Path, size: int | None) -> ImageData:
-    from torchvision import datasets
-
-    source = {
-        "cifar10": datasets.CIFAR10,
-        "cifar100": datasets.CIFAR100,
-        "mnist": datasets.MNIST,
-        "fashionmnist": datasets.FashionMNIST,
-        "svhn": datasets.SVHN,
-    }[name]
-    splits = []
-    for train in (True, False):
-        chosen = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
-        split = source(root, **chosen, download=True)
-        labels = split.labels if name == "svhn" else split.targets
-        taken = arrays.split("train" if train else "test", split.data, labels, None)
-        splits.append((resize(taken.images, size or taken.images.shape[-1]), taken.labels))
-    classes = tuple(map(str, range(10))) if name in ("svhn", "mnist") else tuple(split.classes)
-    mean, std = STATISTICS["cifar10" if name == "cifar100" else name]
-    (images, labels), (test_images, test_labels) = splits
-    return ImageData(name, images, labels, test_images, test_labels, classes, mean, std)
-
-
-def _hugging_face(name: str, size: int | None, test_share: float | None) -> ImageData:
-    train, test = arrays.hugging_face(name.removeprefix("hf:"))
-    return from_arrays(
-        train, None, test, None, name=name_of(name), size=size, test_share=test_share
-    )
-
-
-def _own(name: str, size: int | None) -> ImageData:
-    """What the user's function gives, under its path as name."""
-    data = function(name)()
-    if not isinstance(data, ImageData):
-        raise TypeError(
-            f"dataset={name!r} must return an ImageData (see yoco.data.from_arrays), got "
-            f"{checks.shown(data)}"
-        )
-    resized: dict[str, Any] = {
-        split: resize(getattr(data, split), size or data.size)
-        for split in ("train_images", "test_images")
-    }
-    return replace(data, name=name, **resized)
-
-
-def _limited(data: ImageData, limit: int | None) -> ImageData:
-    if limit is None:
-        return data
-    train, test = (
-        _first_of_each(labels, limit) for labels in (data.train_labels, data.test_labels)
-    )
-    return replace(
-        data,
-        train_images=data.train_images[train],
-        train_labels=data.train_labels[train],
-        test_images=data.test_images[test],
-        test_labels=data.test_labels[test],
-    )
-
-
-def _first_of_each(labels: Tensor, limit: int) -> Tensor:
-    return (
-        torch.cat([torch.nonzero(labels == k).flatten()[:limit] for k in labels.unique()])
-        .sort()
-        .values
-    )
-
-
-def _folder(
-    path: Path,
-    size: int | None,
-    limit: int | None,
-    how: Mapping[str, Any],
-    classes: Sequence[str] = (),
-    **listing: Any,
-) -> ImageData:
-    """Read the two splits under `path`; classes: the sub-folders to take, in that order (none: all,
-    sorted). how: options of `pixel_cache.read`; listing: of `folders.listed`.
-    """
-    return _listed(
-        name_of(f"folder:{path}"), folders.listed(path, classes, limit, **listing), size, limit, how
-    )
-
-
-def _listed(
-    name: str,
-    splits: tuple[folders.Listed, folders.Listed, Sequence[str]],
-    size: int | None,
-    limit: int | None,
-    how: Mapping[str, Any],
-) -> ImageData:
-    """Decode the files of both splits."""
-    first, second, classes = splits
-    train = _read(first, size, limit, how)
-    test = _read(second, size or train.images.shape[-1], limit, how)
-    labels = (torch.tensor(split.labels) for split in (first, second))
-    mean, std = statistics_of(train.counts)
-    return ImageData(
-        name, train.images, next(labels), test.images, next(labels), tuple(classes), mean, std
-    )
-
-
-def _read(
-    split: folders.Listed, size: int | None, limit: int | None, how: Mapping[str, Any]
-) -> pixel_cache.Pixels:
-    return pixel_cache.read(
-        decode.Source(split.root, split.names, size, limit),
-        title=f"reading {split.root.name}",
-        **how,
-    )

@@ -24,6 +24,12 @@ def normalise(
     return (images - mean) / std
 
 
+def unnormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The reverse of `normalise`: images · std + mean, per channel."""
+    shift, scale = (images.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    return images * scale + shift
+
+
 # the published code's, for both CIFARs
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, to_floats
 from yoco.utils import checks
 

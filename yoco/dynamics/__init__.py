@@ -1,5 +1,6 @@
-"""Dynamics: what one training run showed of each formed image, epoch by epoch, from which every
-score is computed.
+"""Dynamics: what one training run showed of each formed image in every epoch.
+
+Every score is computed from them.
 """
 
 import lazy_loader

@@ -1,5 +1,6 @@
-"""`Dynamics`: what one training run showed of each formed image, epoch by epoch; its file, and what
-LBPE reads by default.
+"""`Dynamics`: what one training run showed of each formed image in every epoch; their file.
+
+Also the epochs that LBPE reads by default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,19 +18,20 @@ from yoco.utils import checks, tensor_files
 
 KIND = "dynamics"
 EARLY = 10  # epochs that EL2N reads
-# runs of so many epochs at most keep the logits of all of them, which answers every question about
-# LBPE
+# runs of at most so many epochs keep the logits of all of them, so LBPE allows any settings
 SHORT = 30
-CUTMIX = 0.5  # probability while recording, whatever the augmentation: the published code's
-# paper settings of LBPE (design §5): top_k and within, by what the set is
+CUTMIX = 0.5  # probability while recording, for any augmentation, as in the published code
+# paper settings of LBPE (design §5): top_k and within, by kind of set
 LBPE_FORMED = {"small": (10, 100), "large": (10, 200)}  # CIFAR-10; CIFAR-100 and ImageNet-10
 LBPE_SINGLE = {"mtt": (3, 10), "dsa": (3, 100), "kip": (3, 50)}
-LBPE_OWN = {"dream": (10, 200)}  # formed sets of a method that the published code scores otherwise
+LBPE_OWN = {"dream": (10, 200)}  # formed sets with settings of their own in the published code
 
 
 def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
-    """The (top_k, within) for a set: what its method declares (`condense.Condenser.lbpe`), or the
-    paper's: by method if the set is single-formation or DREAM's, else by classes and size.
+    """Return LBPE's (top_k, within) for a set.
+
+    They are what its method declares (`condense.Condenser.lbpe`), or else the paper's: by method if
+    the set is single-formation or DREAM's, otherwise by number of classes and size.
     """
     if "lbpe" in condensed.info:
         top_k, within = condensed.info["lbpe"]
@@ -45,11 +47,19 @@ def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
 class Dynamics:
     """What one training run showed of N formed images of K classes over E epochs.
 
-    logits: float [E_kept, N, K], of the epochs `kept` (int64 [E_kept], ascending) that a score can
-    use; correct: bool [E, N]; aum: float [N], mean margin over the epochs; labels: int64 [N];
-    final_logits float [N, K] and features float [N, D]: of the trained network on the unaugmented
-    images (None if the run stopped before the schedule's end); info: the set's fingerprint,
-    settings, seed, top_k, windows. Raises ValueError or TypeError if these do not fit each other.
+    Attributes:
+        logits: float [E_kept, N, K], of the epochs in `kept`.
+        kept: int64 [E_kept], ascending: the epochs whose logits a score can use.
+        correct: bool [E, N].
+        aum: float [N], mean margin over the epochs.
+        labels: int64 [N].
+        final_logits: float [N, K], of the trained network on the unaugmented images (None if the
+            run stopped before the end of the schedule).
+        features: float [N, D], likewise.
+        info: fingerprint of the set, settings, seed, top_k, windows.
+
+    Raises:
+        TypeError, ValueError: if these do not fit each other.
     """
 
     logits: Tensor
@@ -78,8 +88,10 @@ class Dynamics:
 
     @property
     def training(self) -> dict[str, str]:
-        """The fields of `Protocol` that the trainings of a study must share, here "last_batch" and
-        "augmentation"; none if the info does not tell how they were recorded.
+        """The `Protocol` fields that the trainings of a study must share.
+
+        These are "last_batch" and "augmentation"; empty if the info does not say how the dynamics
+        were recorded.
         """
         return (
             {name: self.info.get(name, before) for name, before in train.BEFORE.items()}
@@ -88,10 +100,9 @@ class Dynamics:
         )
 
     def label_probability(self, indices: Sequence[int]) -> Tensor:
-        """Probability of the own label of some images in the epochs that were kept, float [E_kept,
-        n] in 0..1.
+        """Return the probability of the own label in the kept epochs, float [E_kept, n] in 0..1.
 
-        indices: in 0..N-1, none needed. Raises TypeError or ValueError at others.
+        indices: formed images, in 0..N-1; may be empty. Raises TypeError or ValueError for others.
         """
         numbers = torch.as_tensor(indices).tolist()
         chosen = torch.tensor(
@@ -101,8 +112,9 @@ class Dynamics:
         return self.logits[:, chosen].softmax(-1)[:, torch.arange(len(chosen)), self.labels[chosen]]
 
     def of(self, condensed: CondensedSet) -> bool:
-        """Whether these were recorded on that set: the same labels, and the same images where the
-        set is named.
+        """Return whether these were recorded on that set.
+
+        The labels must be the same, and the images as well if the info names the set.
         """
         return torch.equal(self.labels, condensed.formed_labels) and self.info.get("set") in (
             None,
@@ -110,7 +122,7 @@ class Dynamics:
         )
 
     def early_logits(self, epochs: int = EARLY) -> Tensor:
-        """Logits of the first `epochs` epochs, or of as many as there are.
+        """Return the logits of the first `epochs` epochs, or of all if there are fewer.
 
         Raises ValueError if they were not kept.
         """
@@ -118,7 +130,7 @@ class Dynamics:
         return self._rows(wanted, f"the first {epochs} epochs", "early")
 
     def top_logits(self, top_k: int, within: int) -> Tensor:
-        """Logits of the `top_k` most accurate epochs among the first `within`.
+        """Return the logits of the `top_k` most accurate epochs among the first `within`.
 
         Raises ValueError if they were not kept.
         """
@@ -138,8 +150,9 @@ class Dynamics:
         return self.logits[rows]
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write one safetensors file, whole or not at all. dtype: of logits and features; float16
-        halves the file.
+        """Write one safetensors file, whole or not at all.
+
+        dtype: of logits and features; float16 halves the file.
         """
         names = ("logits", "kept", "correct", "aum", "labels", "final_logits", "features")
         tensors: dict[str, Tensor | None] = {name: getattr(self, name) for name in names}
@@ -149,15 +162,15 @@ class Dynamics:
             for name in ("logits", "final_logits", "features")
             if name in present
         }
-        # an eighth of a long run's
+        # takes an eighth of the bytes of bool
         small["correct"] = torch.from_numpy(np.packbits(self.correct.numpy(), axis=1))
         return tensor_files.save_tensors(path, KIND, {**present, **small}, dict(self.info))
 
     @classmethod
     def load(cls, path: str | Path) -> "Dynamics":
-        """Read a file of `save`.
+        """Read a file written by `save`.
 
-        Raises FileNotFoundError, or ValueError if the file is damaged or does not fit.
+        Raises FileNotFoundError, or ValueError if the file is corrupted or inconsistent.
         """
         tensors, info = tensor_files.load_tensors(path, KIND)
         wide = {
@@ -216,17 +229,17 @@ class Dynamics:
 def _unpacked(bits: Tensor, count: int) -> Tensor:
     if bits.ndim != 2 or bits.shape[1] != -(-count // 8):
         raise ValueError(
-            f"correct must be uint8 [E, {-(-count // 8)}], 8 images a byte, got {list(bits.shape)}"
+            f"correct must be uint8 [E, {-(-count // 8)}], 8 images per byte, got "
+            f"{list(bits.shape)}"
         )
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=count)).bool()
 
 
 def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
-    """The `top_k` epochs of highest training accuracy [E] among the first `within`; ties: the
-    earlier. Ascending, int64.
+    """Return the `top_k` epochs of highest training accuracy [E] among the first `within`.
 
-    Where there are fewer epochs, all of them. Raises TypeError or ValueError unless both are whole
-    numbers, at least 1.
+    The epochs are int64, ascending; ties: the earlier epoch. If there are fewer epochs, all are
+    returned. Raises TypeError or ValueError unless both numbers are whole and at least 1.
     """
     checks.whole("top_k", top_k, 1)
     checks.whole("within", within, 1)
@@ -235,16 +248,15 @@ def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logit of the label minus the largest other logit, [..., N] from logits [..., N, K] and labels
-    [N].
+    """Return the logit of the label minus the largest other logit, float [..., N].
 
-    Raises ValueError where K is 1: there is no other logit, and a margin of infinity would order
-    nothing.
+    logits: [..., N, K]. labels: int64 [N]. Raises ValueError if K is 1: there is no other logit,
+    and infinite margins would order nothing.
     """
     if logits.shape[-1] < 2:
         raise ValueError(
-            "logits must be of at least 2 classes, since a margin is over another class's logit, "
-            f"got {list(logits.shape)}"
+            "logits must be of at least 2 classes, since a margin needs another class's logit, got "
+            f"{list(logits.shape)}"
         )
     own = labels.expand(logits.shape[:-1]).unsqueeze(-1)
     others = logits.scatter(-1, own, float("-inf")).amax(-1)
@@ -252,5 +264,5 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def forgotten(correct: Tensor) -> Tensor:
-    """How often each image goes from right to wrong, float [N] from bool [E, N]."""
+    """Return how often each image goes from right to wrong, float [N] from bool [E, N]."""
     return (correct[:-1] & ~correct[1:]).sum(0).float()

@@ -1,8 +1,9 @@
 """Experiments: grids of prunings that are trained and tested (`study`), their file and tables, and
 the paper's questions.
 
-`ablations` takes parts of YOCO away, `noise` and `corruption` ask who keeps damaged images,
-`lemma1` checks the paper's lemma, `paper` holds the published numbers.
+`grid` lays out a study; `condensations` and `by_bytes` are two special studies. `ablations` takes
+parts of YOCO away, `noise` and `corruption` ask who keeps damaged images, `lemma1` checks the
+paper's lemma, `paper` holds the published numbers.
 """
 
 import lazy_loader

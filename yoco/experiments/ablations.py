@@ -10,7 +10,7 @@ from typing import Any
 
 from yoco import prune
 from yoco.dynamics.dynamics import Dynamics
-from yoco.experiments.study import Cell, grid
+from yoco.experiments.grid import Cell, grid
 from yoco.models import MODELS, named
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils.lazy import pd
@@ -68,49 +68,38 @@ def plan(
     options: of `study.grid`; width is that of `model`, other networks have their own.
     """
     methods = tuple(prune.METHODS if methods is None else methods)
-    networks, main = (
-        [named(network) for network in networks],
-        named(options.get("model", "convnet")),
-    )
+    networks, main = [*map(named, networks)], named(options.get("model", "convnet"))
     own = {
-        network: options if network == main else {**options, "model": network, "width": None}
-        for network in networks
+        name: options if name == main else {**options, "model": name, "width": None}
+        for name in networks
     }
     by_early = [
         {"method": name}
         for name in prune.METHODS
         if prune.METHODS[name].needs == "early" and name in methods
     ]
+
+    def part(
+        name: str,
+        variants: Sequence[Variant],
+        on: tuple[CondensedSet, Sequence[Dynamics]] = (condensed, early),
+        how: Mapping[str, Any] = options,
+        **labels: str,
+    ) -> list[Cell]:
+        return grid(*on, variants, labels={"ablation": name, **labels}, **how)
+
     parts = [
-        grid(condensed, early, OUTPUTS, labels={"ablation": "output"}, **options),
-        grid(
-            condensed,
-            early,
-            epochs_read(top_k, within),
-            labels={"ablation": "epochs_read"},
-            **options,
-        ),
-        grid(condensed, whole, rules(methods), labels={"ablation": "rules"}, **options),
+        part("output", OUTPUTS),
+        part("epochs_read", epochs_read(top_k, within)),
+        part("rules", rules(methods), (condensed, whole)),
         *(
-            grid(
-                condensed,
-                recorded,
-                by_early or OUTPUTS[:1],
-                labels={"ablation": "record_on", "record_on": record_on},
-                **options,
-            )
-            for record_on, recorded in (("augmented", early), ("clean", clean))
+            part("record_on", by_early or OUTPUTS[:1], (condensed, runs), record_on=seen)
+            for seen, runs in (("augmented", early), ("clean", clean))
         ),
-        *(
-            grid(*other, TWO_RULES, labels={"ablation": "condensation"}, **options)
-            for other in others.values()
-        ),
-        *(
-            grid(condensed, early, TWO_RULES, labels={"ablation": "network"}, **own[network])
-            for network in networks
-        ),
+        *(part("condensation", TWO_RULES, other) for other in others.values()),
+        *(part("network", TWO_RULES, how=own[name]) for name in networks),
     ]
-    return [cell for part in parts for cell in part]
+    return [cell for cells in parts for cell in cells]
 
 
 def labelled(results: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from yoco import formation
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import to_floats
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks, seeds

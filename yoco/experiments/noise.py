@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import torch
 from torch import Tensor
 
 from yoco import prune, scores
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.dynamics.dynamics import Dynamics
 from yoco.experiments import study
-from yoco.experiments.study import Cell
+from yoco.experiments.grid import Cell, check_recorded_alike
 from yoco.prune.methods import METHODS
 from yoco.prune.select import Selection
 from yoco.scores import EL2N, LBPE, SCORES
@@ -177,41 +178,24 @@ def compare(
         raise ValueError(f"trained_to must hold budgets of ipc_to={list(ipc_to)}, got {odd}")
     protocol = Protocol.of(**options)
     for case in cases:
-        study.check_recorded_alike(case.dynamics, protocol)
-    chosen = every_rule() if rules is None else rules
-    plan = [
-        (case, rule, budget, number)
-        for case in cases
-        for rule in chosen
-        for budget in ipc_to
-        for number in range(len(case.dynamics))
-    ]
+        check_recorded_alike(case.dynamics, protocol)
     rows: list[dict[str, Any]] = []
     cells, trained = [], []
-    for case, rule, budget, number in plan:
-        selection = keep(case, rule, budget, number)
-        found = {
-            **case.labels,
-            "method": rule,
-            "ipc_to": budget,
-            "dynamics": number,
-            **kept(case, selection),
-        }
-        for own in range(
-            seed + number * seeds,
-            seed + (number + 1) * seeds if budget in trained_to else seed + number * seeds + 1,
-        ):
-            if budget in trained_to:
-                trained.append(len(rows))
-                cells.append(Cell(case.condensed, selection, number, own, protocol, {}))
-            rows.append({**found, "seed": own})
-    accuracies = study.train(
-        cells, data, results=results, executor=executor, progress=progress
-    ).set_axis(trained)
-    extra = accuracies[["accuracy", "fingerprint", "epochs"]].assign(
-        arithmetic=accuracies["precision"]
-    )
-    return pd.DataFrame(rows).join(extra).astype({"epochs": "Int64"})
+    for case, rule, budget in product(cases, every_rule() if rules is None else rules, ipc_to):
+        for number in range(len(case.dynamics)):
+            selection = keep(case, rule, budget, number)
+            named = {**case.labels, "method": rule, "ipc_to": budget, "dynamics": number}
+            found = {**named, **kept(case, selection)}
+            first = seed + number * seeds
+            for own in range(first, first + (seeds if budget in trained_to else 1)):
+                if budget in trained_to:
+                    trained.append(len(rows))
+                    cells.append(Cell(case.condensed, selection, number, own, protocol, {}))
+                rows.append({**found, "seed": own})
+    accuracies = study.train(cells, data, results=results, executor=executor, progress=progress)
+    extra = accuracies.set_axis(trained)[["accuracy", "fingerprint", "epochs", "precision"]]
+    table = pd.DataFrame(rows).join(extra.rename(columns={"precision": "arithmetic"}))
+    return table.astype({"epochs": "Int64"})
 
 
 def gains(table: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:

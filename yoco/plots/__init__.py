@@ -1,8 +1,7 @@
-"""Figures: each function takes data, draws on `ax` (or a new figure), and returns the Axes, or the
-Figure if it holds several.
+"""Figures: each function takes data, draws on `ax` (or a new figure) and returns the Axes.
 
-`charts` draws numbers, `images` draws images, `figures` puts several together, `style` says how
-they look.
+Functions that draw several Axes return the Figure. `charts` draws numbers, `images` draws images,
+`figures` combines several, and `style` defines the look.
 """
 
 import lazy_loader

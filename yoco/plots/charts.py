@@ -1,6 +1,7 @@
 """Charts of numbers: losses, scores over images and epochs, accuracies.
 
-Each draws on `ax` (or a new figure) and returns the Axes, or the Figure where it holds several.
+Each function draws on `ax` (or a new figure) and returns the Axes, or the Figure if it holds
+several.
 """
 
 from __future__ import annotations
@@ -25,32 +26,31 @@ if TYPE_CHECKING:
 
 
 def score_label(score: str) -> str:
-    """A score's axis label: its name, unit and direction."""
-    known = SCORES.get(score)  # a column of the user's own is called as it is
+    """Return a score's axis label: name or unit, and direction."""
+    known = SCORES.get(score)  # the user's own columns are not registered
     return f"{known.unit} ({known.direction} is hard)" if known else f"{score} (high is hard)"
 
 
 def _dots(ax: Axes, **options: Any) -> None:
-    """Seaborn's stripplot, jittered by a generator of its own: the global random state stays as it
-    is.
-    """
+    """Draw Seaborn's stripplot with our own jitter; the global random state stays unchanged."""
     before, source, drawn = len(ax.collections), np.random.default_rng(0), np.random.get_state()
     sns.stripplot(**options, jitter=False, ax=ax)
-    np.random.set_state(drawn)  # seaborn draws jitter of width 0
+    np.random.set_state(drawn)  # seaborn draws its jitter even if the width is 0
     for dots in ax.collections[before:]:
         x, y = np.asarray(dots.get_offsets(), dtype=float).reshape(-1, 2).T
         dots.set_offsets(np.stack([x + source.uniform(-0.08, 0.08, len(x)), y], axis=1))
 
 
 def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
-    """The loss over the steps of a condensation; its running mean over one network's life, where it
-    trains networks in turn. Returns the Axes.
+    """Plot the loss over the steps of a condensation. Returns the Axes.
+
+    A method that trains networks in turn also gets the running mean over one network's life.
     """
     ax = ax or style.axes(7, 3)
     every, loss = condensed.info["loss_every"], pd.Series(condensed.info["loss"])
     steps = (np.arange(len(loss)) + 1) * every
     ax.plot(steps, loss, lw=style.scaled(0.8), alpha=0.5, label="each step")
-    method = CONDENSATIONS.get(condensed.method)  # none if it is registered no more
+    method = CONDENSATIONS.get(condensed.method)  # None if it is no longer registered
     life = condensed.info["settings"].get("inner_loops")
     if life:
         ax.plot(
@@ -65,9 +65,9 @@ def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
 
 
 def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
-    """The distribution of each score over the formed images, and per class below.
+    """Plot the distribution of each score over the formed images, and below it per class.
 
-    `table` from `prune.score_table`.
+    `table` comes from `prune.score_table`. Returns the Figure.
     """
     table = table.assign(**{"class": table["class"].map(style.literal)})
     figure, axes = style.subplots(2, len(scores), min(11, 3 * len(scores)), 6, squeeze=False)
@@ -96,7 +96,7 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
 def rank_correlations(
     table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | None = None
 ) -> Axes:
-    """Spearman correlation of the scores, those whose low end is hard turned round.
+    """Plot the Spearman correlations of the scores, negating those whose low end is hard.
 
     Returns the Axes.
     """
@@ -122,8 +122,16 @@ def rank_correlations(
 def trajectories(
     probability: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None
 ) -> Axes:
-    """Probability of the own label over the epochs: [E, n] in 0..1, at `epochs` [E], a line for
-    each of `names` [n] (a single line needs none). Returns the Axes.
+    """Plot the probability of the own label over the epochs.
+
+    Args:
+        probability: [E, n] in 0..1.
+        epochs: [E], numbers of the epochs.
+        names: [n], one per line; a single line needs none.
+        ax: Axes to draw on (None: a new figure).
+
+    Returns:
+        The Axes.
     """
     ax = _over_epochs(probability, epochs, names, ax)
     ax.set(ylabel="probability\nof the label", ylim=(-0.03, 1.03))
@@ -133,8 +141,10 @@ def trajectories(
 def margins(
     margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None
 ) -> Axes:
-    """Margin over the epochs, as `trajectories`: logit of the label minus the largest other, below
-    0 where the network is wrong. Returns the Axes.
+    """Plot the margin over the epochs, with arguments as `trajectories`. Returns the Axes.
+
+    The margin is the logit of the label minus the largest other logit: below 0 if the network is
+    wrong.
     """
     ax = _over_epochs(margin, epochs, names, ax)
     ax.axhline(0, color="0.4", lw=style.scaled(1))
@@ -157,15 +167,16 @@ def _over_epochs(values: Tensor, epochs: Tensor, names: Sequence[str], ax: Axes 
             label=names[number] if names else None,
             **options,
         )
-    ax.set_xlabel("epoch (a mark at each whose logits were kept)")
+    ax.set_xlabel("epoch (marks: epochs whose logits were kept)")
     if names:
         ax.legend(frameon=False, fontsize="small")
     return ax
 
 
 def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
-    """When one image was right and when wrong, bool [E], a light or a dark stripe an epoch, with a
-    mark at each epoch by which it was forgotten (right before, wrong now). Returns the Axes.
+    """Draw when one image was right and when wrong, bool [E]: one light or dark stripe per epoch.
+
+    A mark shows each epoch in which it was forgotten (right before, wrong now). Returns the Axes.
     """
     ax = ax or style.axes(7, 1)
     ax.imshow(
@@ -189,8 +200,10 @@ def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
 
 
 def class_balance(balance: pd.DataFrame, even: int) -> Figure:
-    """Bars of what each method keeps of each class at one budget (rows of `tables.class_balance`);
-    `even`: a balanced share, in formed images.
+    """Draw bars of what each method keeps of each class at one budget. Returns the Figure.
+
+    balance: rows of `tables.class_balance`. even: the share per class of a balanced selection, in
+    formed images.
     """
     methods, balance = (
         list(dict.fromkeys(balance.method)),
@@ -212,7 +225,7 @@ def class_balance(balance: pd.DataFrame, even: int) -> Figure:
 
 
 def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Accuracy of each subset over its seeds; `table` as `evaluate_many` returns it.
+    """Draw the accuracy of each subset over its seeds; `table` as `evaluate_many` returns it.
 
     Returns the Axes.
     """
@@ -224,9 +237,9 @@ def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Accuracy of condensation methods beside their starts; `table` of `study.condensations`.
+    """Draw the accuracy of condensation methods beside that of their starts.
 
-    Returns the Axes.
+    `table` of `study.condensations`. Returns the Axes.
     """
     ax = ax or style.axes(6, 3)
     sns.barplot(table, x="method", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
@@ -236,16 +249,16 @@ def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """How uneven each method's classes are, against the budget: columns method, ipc_to, missing.
+    """Plot how uneven each method's classes are, against the budget.
 
-    Returns the Axes.
+    `table` has the columns method, ipc_to, missing. Returns the Axes.
     """
     ax = ax or style.axes(6, 3.5)
     for method, look in style.looks(table.method).items():
         rows = table[table.method == method]
         ax.plot(rows.ipc_to, rows.missing, label=title_of(method), **look)
     ax.set(
-        xlabel="IPC_T (images a class)",
+        xlabel="IPC_T (images per class)",
         ylabel="classes left without\nany image",
         xticks=sorted(table.ipc_to.unique()),
     )
@@ -256,10 +269,17 @@ def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def accuracy_by_budget(
     summary: pd.DataFrame, published: pd.DataFrame | None = None, *, ax: Axes | None = None
 ) -> Axes:
-    """Accuracy of each method against the budget with standard deviations; the paper's in outline,
-    where it has them.
+    """Plot each method's accuracy with standard deviations against the budget.
 
-    summary: of `tables.summary`; published: of `paper.beside`. Returns the Axes.
+    The paper's values are drawn in outline if it has them.
+
+    Args:
+        summary: of `tables.summary`.
+        published: of `paper.beside`.
+        ax: Axes to draw on (None: a new figure).
+
+    Returns:
+        The Axes.
     """
     ax = ax or style.axes(7, 4.5)
     found = style.looks(summary.method)
@@ -287,7 +307,7 @@ def accuracy_by_budget(
     if published is not None:
         ax.plot([], [], "o", mfc="none", mec="black", ms=style.scaled(9), label="paper")
     ax.set(
-        xlabel="IPC_T (images a class)",
+        xlabel="IPC_T (images per class)",
         ylabel="test accuracy (%)",
         xticks=sorted(summary.ipc_to.unique()),
     )
@@ -296,9 +316,9 @@ def accuracy_by_budget(
 
 
 def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Accuracy of each method's prefixes against their bytes, log scale; float32 cells dashed.
+    """Plot each method's accuracy against the bytes of its prefixes on a log scale.
 
-    `table` of `study.by_bytes`. Returns the Axes.
+    Lines of float32 cells are dashed. `table` of `study.by_bytes`. Returns the Axes.
     """
     ax = ax or style.axes(7, 4)
     for method, look in style.looks(table["method"]).items():
@@ -332,12 +352,11 @@ def bars(
     label: str = "test accuracy (%)",
     ax: Axes | None = None,
 ) -> Axes:
-    """Means of column `y` by column `x` (and `hue`), standard deviations as whiskers, each run as a
-    dot. Returns the Axes.
+    """Draw means of column `y` by column `x` (and `hue`), with one dot per run. Returns the Axes.
 
-    Names of pruning methods are shown by their titles.
+    Whiskers are standard deviations. Pruning methods are shown by their titles.
     """
-    least = 3.5 if hue is None else 6  # a legend of two columns takes so much
+    least = 3.5 if hue is None else 6  # inches that a legend of two columns needs
     ax = ax or style.axes(max(least, min(11, 2 + 1.1 * table[x].nunique())), 3.2)
     shown = table.assign(
         **{name: table[name].map(lambda value: title_of(str(value))) for name in (x, hue) if name}
@@ -375,10 +394,19 @@ def by_damage(
     *,
     chance: bool = False,
 ) -> Figure:
-    """Means of column `y` against the percent of images that are damaged, a panel a kind of damage,
-    a line a rule; each starts from the rows without damage. table: rows of one place and budget of
-    `noise.compare`. chance: also what blind choice gives, as much of the damage as there is.
-    Returns the Figure.
+    """Plot means of column `y` against the percentage of damaged images.
+
+    There is one panel per kind of damage and one line per rule; each line starts from the rows
+    without damage.
+
+    Args:
+        table: rows of one place and budget of `noise.compare`.
+        y: column of the table.
+        label: label of the y axis.
+        chance: also draw what a blind choice gives: as large a share of damage as there is.
+
+    Returns:
+        The Figure.
     """
     kinds = [kind for kind in table["kind"].unique() if kind != CLEAN]
     figure, axes = style.subplots(
@@ -427,8 +455,9 @@ def heat(
     digits: int = 1,
     ax: Axes | None = None,
 ) -> Axes:
-    """Means of column `y` over a grid of two columns, the numbers in the squares with so many
-    digits. Returns the Axes.
+    """Draw means of column `y` over a grid of two columns, with their values in the squares.
+
+    digits: decimals of the values. Returns the Axes.
     """
     means = table.pivot_table(index=index, columns=columns, values=y, sort=False)
     names = max(len(str(name)) for name in means.index)

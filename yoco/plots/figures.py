@@ -1,8 +1,7 @@
-"""Figures: each function takes data, draws on `ax` (or a new figure), and returns the Axes, or the
-Figure where it holds several.
+"""Figures that combine images and numbers, or several charts.
 
-`charts.py` has those of numbers, `images.py` those of images, and this file those that put both, or
-several, together.
+Each function takes data, draws on `ax` (or a new figure) and returns the Axes, or the Figure if it
+holds several. `charts.py` has the charts of numbers, `images.py` those of images.
 """
 
 from __future__ import annotations
@@ -37,14 +36,15 @@ if TYPE_CHECKING:
 
 
 def panels(count: int, width: float = 2.2) -> tuple[Figure, Sequence[Axes]]:
-    """A row of `count` Axes to draw on. Returns the Figure and the Axes."""
+    """Return a new Figure and its row of `count` Axes to draw on."""
     figure, axes = style.subplots(1, count, width * count, width, squeeze=False)
     return figure, list(axes[0])
 
 
 def multi_formation(images: Tensor, factor: int) -> Figure:
-    """Fig. 1 of the appendix, drawn from factor² real images [factor², C, S, S] in 0..1: pack,
-    store, split, restore.
+    """Draw Fig. 1 of the appendix: pack, store, split and upsample factor² real images.
+
+    images: [factor², C, S, S] in 0..1.
     """
     size = images.shape[-1]
     condensed = formation.pack(images, factor, size)
@@ -65,7 +65,7 @@ def multi_formation(images: Tensor, factor: int) -> Figure:
 
 
 def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: int = 5) -> Figure:
-    """The uncondensed start and the condensed set, side by side."""
+    """Draw the start, not yet condensed, and the condensed set side by side."""
     figure, axes = style.subplots(1, 2, 1.1 * per_class + 2.5, 0.55 * len(condensed.classes) + 0.5)
     for ax, shown, title in zip(
         axes, (start, condensed), ("start: packed real images", "condensed")
@@ -75,8 +75,9 @@ def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: in
 
 
 def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
-    """The `count` easiest (left) and hardest (right) formed images of every class; score [N], high
-    is hard.
+    """Draw the `count` easiest (left) and hardest (right) formed images of every class.
+
+    score: [N], higher is harder.
     """
     formed, labels = condensed.pictures(condensed.form()[0]), condensed.formed_labels
     figure, axes = style.subplots(1, 2, 1.2 * count + 2, 0.6 * len(condensed.classes) + 0.5)
@@ -92,8 +93,9 @@ def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
 
 
 def progress(condensed: CondensedSet, per_class: int = 5) -> Figure:
-    """How a condensation stands: its images, `per_class` of each class at most, and its loss so far
-    (`.info` of the set).
+    """Draw the state of a condensation: its images and its loss so far (`.info` of the set).
+
+    At most `per_class` images of each class are drawn.
     """
     figure, (left, right) = style.subplots(1, 2, 9.5, 4, width_ratios=(1, 1.4))
     condensed_set(
@@ -109,10 +111,9 @@ def progress(condensed: CondensedSet, per_class: int = 5) -> Figure:
 def kept_by_method(
     condensed: CondensedSet, selections: Sequence[Selection], per_class: int = 10
 ) -> Figure:
-    """Every method's choice at once, a panel each: kept cells framed, dropped ones faded, a row a
-    class.
+    """Draw each method's choice in its own panel: kept cells framed, dropped ones faded.
 
-    selections: of several methods, all of this set. Returns the Figure.
+    Each panel has one row per class. The selections are of several methods, all from this set.
     """
     columns = min(4, len(selections))
     rows, shown = -(-len(selections) // columns), min(per_class, condensed.ipc)
@@ -131,23 +132,29 @@ def kept_by_method(
             text.set_visible(False)
     for ax in axes.flat[len(selections) :]:
         ax.axis("off")
-    figure.suptitle(f"{condensed.ipc} → {budgets} images a class")
+    figure.suptitle(f"{condensed.ipc} → {budgets} images per class")
     return figure
 
 
 def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> Figure:
-    """One formed image and its course over the training run: probability of its label and margin at
-    the epochs of which logits were kept, and at every epoch whether it was right, with the epochs
-    at which it was forgotten.
+    """Draw one formed image and its course over the training run.
 
-    index: of a formed image, 0..N-1. Returns the Figure. Raises ValueError or TypeError at an index
-    that is none, or dynamics of another set.
+    The charts show the probability of its label and its margin at the epochs whose logits were
+    kept, and for every epoch whether it was classified correctly or was forgotten.
+
+    Args:
+        condensed: the set.
+        dynamics: recorded on this set.
+        index: index of the formed image, 0..N-1.
+
+    Raises:
+        TypeError, ValueError: if the index is invalid or the dynamics are of another set.
     """
     checks.whole("index", index, 0, len(condensed.formed_labels) - 1)
     if not dynamics.of(condensed):
         raise ValueError(
-            f"dynamics were recorded on another set ({dict(dynamics.info)}) than this one "
-            f"({condensed.fingerprint})"
+            f"dynamics must be of this set ({condensed.fingerprint}), but were recorded on another "
+            f"one ({dict(dynamics.info)})"
         )
     figure = style.figure(7, 4.6)
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 2.2), height_ratios=(4, 4, 1.2))
@@ -186,12 +193,24 @@ def two_scores(
     count: int = 3,
     ax: Axes | None = None,
 ) -> Axes:
-    """Two scores of the formed images against each other, with `count` images at each corner:
-    lowest and highest in both, and where the two differ most by rank.
+    """Plot two scores of the formed images against each other, with `count` images at each corner.
 
-    table: of `prune.score_table`, whose columns x and y name; label: a class to pick out, its
-    points filled and the corner images its own (None: all). Returns the Axes. Raises ValueError or
-    TypeError at an unknown score or class.
+    The corner images are lowest or highest in both scores, or differ most between them by rank.
+
+    Args:
+        condensed: the set.
+        table: of `prune.score_table`.
+        x, y: columns of the table.
+        label: class whose points are filled and whose images stand in the corners (None: all
+            classes).
+        count: images per corner.
+        ax: Axes to draw on (None: a new figure).
+
+    Returns:
+        The Axes.
+
+    Raises:
+        TypeError, ValueError: if a score or the class is unknown.
     """
     for name, value in (("x", x), ("y", y)):
         checks.one_of(name, value, score_names(table))
@@ -219,8 +238,9 @@ def two_scores(
 
 
 def _corners(ax: Axes, condensed: CondensedSet, points: pd.DataFrame, count: int) -> None:
-    """In each corner of `ax` the images that lie farthest towards it by rank, joined to their
-    points (index, x, y).
+    """Draw in each corner of `ax` the images farthest towards it by rank, joined to their points.
+
+    points: columns index, x, y.
     """
     from matplotlib.patches import ConnectionPatch
 

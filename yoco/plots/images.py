@@ -1,6 +1,6 @@
 """Figures of images: a grid, a condensed set, and what pruning keeps of it.
 
-Each draws on `ax` (or a new figure) and returns the Axes.
+Each function draws on `ax` (or a new figure) and returns the Axes.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from yoco.utils import checks
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FADED = 0.2  # weight of what pruning dropped
+FADED = 0.2  # weight of dropped cells
 
 
 def pixels(images: Tensor) -> np.ndarray:
-    """Images [C, H, W] in 0..1 (or uint8) -> what imshow takes, [H, W] or [H, W, 3]."""
+    """Convert an image [C, H, W] in 0..1 (or uint8) for imshow: [H, W] or [H, W, 3]."""
     array = images.permute(1, 2, 0).squeeze(-1).numpy()
     return array if array.dtype == np.uint8 else array.clip(0, 1)
 
 
 def show(ax: Axes, image: Tensor) -> None:
-    """Draw one image [C, H, W] in 0..1 (or uint8), its pixels as squares and without axes."""
+    """Draw one image [C, H, W] in 0..1 (or uint8) with square pixels and without axes."""
     ax.imshow(
         pixels(image),
         cmap="gray",
@@ -45,13 +45,14 @@ def show(ax: Axes, image: Tensor) -> None:
 
 
 def gap(size: int) -> int:
-    """Pixels between images of that side in a grid."""
+    """Return the pixels between images of that side in a grid."""
     return max(1, size // 16)
 
 
 def tiled(values: Tensor, columns: int, padding: int) -> Tensor:
-    """Images [N, C, H, W] in 0..1 as one, row after row, with `padding` white pixels around each:
-    [C, height, width].
+    """Join images [N, C, H, W] in 0..1 into one [C, height, width], row by row.
+
+    Each image is surrounded by `padding` white pixels.
     """
     columns = min(columns, len(values))
     rows = -(-len(values) // columns)
@@ -62,7 +63,7 @@ def tiled(values: Tensor, columns: int, padding: int) -> Tensor:
 
 
 def images(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """A grid of images [N, C, H, W] in 0..1, row after row. Returns the Axes."""
+    """Draw a grid of images [N, C, H, W] in 0..1, row by row. Returns the Axes."""
     ax = ax or style.axes(0.7 * columns, 0.7 * -(-len(values) // columns) + 0.3)
     show(ax, tiled(values, columns, gap(values.shape[-1])))
     ax.set_title(title)
@@ -70,7 +71,7 @@ def images(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | Non
 
 
 def name_rows(ax: Axes, names: Sequence[str], size: int) -> None:
-    """Names to the left of the rows of a grid of images of side `size`."""
+    """Write names to the left of the rows of a grid of images of side `size`."""
     step = size + gap(size)
     for row, name in enumerate(names):
         ax.text(
@@ -86,8 +87,9 @@ def name_rows(ax: Axes, names: Sequence[str], size: int) -> None:
 def condensed_set(
     condensed: CondensedSet, per_class: int = 10, *, title: str = "", ax: Axes | None = None
 ) -> Axes:
-    """A row of condensed images for every class, `per_class` of them at most, with the classes'
-    names. Returns the Axes.
+    """Draw one row of condensed images per class, with the classes' names. Returns the Axes.
+
+    Each row holds at most `per_class` images.
     """
     shown = min(per_class, condensed.ipc)
     rows = [of_class(condensed, label, shown) for label in range(len(condensed.classes))]
@@ -97,8 +99,9 @@ def condensed_set(
 
 
 def of_class(condensed: CondensedSet, label: int, count: int) -> Tensor:
-    """The first `count` condensed images of a class as pictures in 0..1, white if it has fewer:
-    [count, C, S, S].
+    """Return the first `count` condensed images of a class as pictures [count, C, S, S] in 0..1.
+
+    White images fill up a class that has fewer.
     """
     shown = condensed.pictures(condensed.images[condensed.members(label)[:count]])
     return F.pad(shown, (0, 0, 0, 0, 0, 0, 0, count - len(shown)), value=1.0)
@@ -112,12 +115,20 @@ def kept_and_dropped(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """The condensed set with the kept cells framed and the dropped ones faded, a row a class,
-    `per_class` images of each at most. title: None tells the method and the budgets. Returns the
-    Axes.
+    """Draw the condensed set with kept cells framed and dropped cells faded, one row per class.
+
+    Args:
+        condensed: the set.
+        selection: what is kept of it.
+        per_class: at most so many condensed images of each class.
+        title: None names the method and the budgets.
+        ax: Axes to draw on (None: a new figure).
+
+    Returns:
+        The Axes.
     """
     title = (
-        f"{title_of(selection.method)}: {condensed.ipc} → {selection.ipc_to} images a class"
+        f"{title_of(selection.method)}: {condensed.ipc} → {selection.ipc_to} images per class"
         if title is None
         else title
     )
@@ -126,14 +137,21 @@ def kept_and_dropped(
 
 
 def cross_out(ax: Axes, condensed: CondensedSet, which: Tensor, per_class: int = 10) -> None:
-    """Crosses on some cells, `which` bool [N * factor²], of a set that `condensed_set` or
-    `kept_and_dropped` drew on `ax` with as many images a class. Raises ValueError where `which` is
-    not of that shape.
+    """Draw crosses on some cells of a set that is drawn on `ax`.
+
+    Args:
+        ax: Axes that `condensed_set` or `kept_and_dropped` drew on, with the same `per_class`.
+        condensed: the set.
+        which: cells to cross out, bool [N * factor²].
+        per_class: condensed images drawn of each class.
+
+    Raises:
+        ValueError: if `which` has another shape.
     """
     if list(which.shape) != [len(condensed.formed_labels)]:
         raise ValueError(
-            f"which must have shape [{len(condensed.formed_labels)}], a value a formed image, got "
-            f"{list(which.shape)}"
+            f"which must have shape [{len(condensed.formed_labels)}], one value per formed image, "
+            f"got {list(which.shape)}"
         )
     marked = which.view(-1, condensed.factor**2)
     rows = [
@@ -157,11 +175,22 @@ def kept_of_class(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    """One class, a row a method: the cells that it keeps framed, those that it drops faded; how
-    many it keeps stands before.
+    """Draw one class with one row per method: kept cells framed, dropped cells faded.
 
-    label: number of the class, 0..K-1. Returns the Axes. Raises ValueError or TypeError at a label
-    that is none.
+    The row names the method and says how many cells it keeps.
+
+    Args:
+        condensed: the set.
+        selections: one per row.
+        label: number of the class, 0..K-1.
+        per_class: at most so many condensed images.
+        ax: Axes to draw on (None: a new figure).
+
+    Returns:
+        The Axes.
+
+    Raises:
+        TypeError, ValueError: if there is no such class.
     """
     checks.whole("label", label, 0, len(condensed.classes) - 1)
     cells = len(condensed.members(label)) * condensed.factor**2
@@ -179,7 +208,7 @@ def _marked(
     title: str,
     ax: Axes | None,
 ) -> Axes:
-    """Rows of (selection, class, name): that class's images, marked by that selection."""
+    """Draw rows of (selection, class, name): that class's images, marked by that selection."""
     from matplotlib.collections import PolyCollection
 
     shown = min(per_class, condensed.ipc)
@@ -187,7 +216,7 @@ def _marked(
     strips, frames = [], []
     for row, (selection, label, _) in enumerate(rows):
         kept = _kept(condensed, selection)[condensed.members(label)[:shown]]
-        held = F.pad(kept, (0, 0, 0, shown - len(kept)))  # of a class with fewer
+        held = F.pad(kept, (0, 0, 0, shown - len(kept)))  # if the class has fewer images
         strips.append(_faded(of_class(condensed, label, shown), held, condensed.factor))
         frames += _frames(kept, row, condensed.size, condensed.factor)
     images(torch.cat(strips), shown, title=title, ax=ax)
@@ -206,14 +235,14 @@ def _marked(
 
 
 def _kept(condensed: CondensedSet, selection: Selection) -> Tensor:
-    """Which cells stay, bool [N, factor²]."""
+    """Return which cells are kept, bool [N, factor²]."""
     kept = torch.zeros(len(condensed.formed_labels), dtype=torch.bool)
     kept[selection.indices] = True
     return kept.view(-1, condensed.factor**2)
 
 
 def _faded(shown: Tensor, kept: Tensor, factor: int) -> Tensor:
-    """Images [n, C, S, S], the cells that are not kept [n, factor²] towards white."""
+    """Fade towards white the cells of images [n, C, S, S] that are not kept, bool [n, factor²]."""
     side = formation.cell_size(shown.shape[-1], factor)
     weight = torch.where(kept, 1.0, FADED).view(-1, 1, factor, factor)
     weight = weight.repeat_interleave(side, 2).repeat_interleave(side, 3)[
@@ -223,8 +252,9 @@ def _faded(shown: Tensor, kept: Tensor, factor: int) -> Tensor:
 
 
 def _frames(kept: Tensor, row: int, size: int, factor: int) -> list[np.ndarray]:
-    """Corners [4, 2] in pixels of the grid of each kept cell, kept bool [n, factor²], of images in
-    that row.
+    """Return the corners [4, 2], in pixels of the grid, of each kept cell, bool [n, factor²].
+
+    row: the row of the grid that the images are in.
     """
     side, step = formation.cell_size(size, factor), size + gap(size)
     frames = []

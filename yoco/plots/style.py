@@ -1,5 +1,6 @@
-"""The look of all figures: colours that the colour-blind tell apart, sizes for a notebook, a paper
-column and a slide, and files.
+"""The look of all figures: colours, sizes for a notebook, a paper column and a slide, and files.
+
+The colours can be told apart by colour-blind readers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe-Ito blue and vermilion, which the colour-blind tell apart
+# Okabe-Ito blue and vermilion, which colour-blind readers can tell apart
 KEPT, DROPPED = "#0072B2", "#D55E00"
 MARKERS = "oXs^vDPpd*h><"
 # seaborn's "colorblind"
@@ -36,13 +37,18 @@ PALETTE = (
     "#ece133",
     "#56b4e9",
 )
-UNIT = 7.0  # inches: the width of a plain figure in a notebook; the widest are 11
+UNIT = 7.0  # inches: width of a plain figure in a notebook; the widest figures have 11
 
 
 @dataclass(frozen=True)
 class Medium:
-    """Where a figure is shown. width: inches of a plain figure; lines: factor for the sizes in
-    `LINES`; font: points.
+    """Where a figure is shown.
+
+    Attributes:
+        width: width of a plain figure in inches.
+        lines: factor for the sizes in `LINES`.
+        font: font size in points.
+        dpi: resolution of saved figures.
     """
 
     width: float
@@ -53,9 +59,9 @@ class Medium:
 
 MEDIA = {
     "notebook": Medium(UNIT, 1.0, 12, 150),
-    # one of two columns of a paper; the widest figures take 5.2 inches
+    # one of the two columns of a paper; the widest figures are 5.2 inches wide
     "column": Medium(3.3, 0.8, 7, 300),
-    # of the 13.33 inches of a 16:9 slide, which the widest figures fill
+    # the widest figures fill the 13.33 inches of a 16:9 slide
     "slide": Medium(8.5, 1.5, 16, 150),
 }
 
@@ -101,10 +107,15 @@ LINES = {  # points, in a notebook
 
 
 def use_style(medium: str = "notebook") -> None:
-    """The look of all figures, for "notebook", a paper's "column" or a "slide": call it once,
-    before drawing.
+    """Set the look of all figures; call it once, before drawing.
 
-    It sets matplotlib's rcParams, and no random state. Raises ValueError at an unknown medium.
+    It changes matplotlib's rcParams and no random state.
+
+    Args:
+        medium: "notebook", "column" (of a paper) or "slide".
+
+    Raises:
+        ValueError: if the medium is unknown.
     """
     chosen = MEDIA[checks.one_of("medium", medium, MEDIA)]
     look: dict[Any, Any] = {
@@ -135,53 +146,49 @@ def _fonts(size: float) -> dict[str, float]:
 
 
 def scaled(points: float) -> float:
-    """Of a line or a marker: its size in the medium that `use_style` set, where it has `points` in
-    a notebook.
-    """
+    """Return the size, in the current medium, of a line or marker of `points` in a notebook."""
     return points * matplotlib.rcParams["figure.figsize"][0] / UNIT
 
 
 def sized(width: float, height: float) -> tuple[float, float]:
-    """Of a figure: its size in inches in the medium that `use_style` set, where it is `width` ×
-    `height` inches in a notebook.
-    """
+    """Return the size in inches, in the current medium, of a width × height notebook figure."""
     return scaled(width), scaled(height)
 
 
 def literal(text: str) -> str:
-    """A text of somebody else's for a figure: no formula, though it holds dollar signs, and on one
-    line.
-    """
+    """Return the user's text for a figure: on one line, with dollar signs escaped."""
     return checks.printable(text).replace("$", r"\$")
 
 
 def axes(width: float, height: float) -> Axes:
-    """The Axes of a new figure of `sized(width, height)`."""
+    """Return the Axes of a new figure of `sized(width, height)`."""
     return subplots(1, 1, width, height)[1]
 
 
 def subplots(
     rows: int, columns: int, width: float, height: float, **options: Any
 ) -> tuple[Figure, Any]:
-    """A new figure of `sized(width, height)` and its rows × columns Axes; options: of matplotlib's
-    `subplots`.
+    """Return a new figure of `sized(width, height)` and its rows × columns Axes.
+
+    options: passed on to matplotlib's `subplots`.
     """
     return plt.subplots(rows, columns, figsize=sized(width, height), **options)
 
 
 def figure(width: float, height: float) -> Figure:
-    """A new, empty figure of `sized(width, height)`."""
+    """Return a new, empty figure of `sized(width, height)`."""
     return plt.figure(figsize=sized(width, height))
 
 
 def looks(methods: Iterable[str]) -> dict[str, dict]:
-    """Colour, marker and sizes of the line of each method, the same in every figure: pruning
-    methods have theirs by their place in `prune.METHODS`, YOCO black and thick; others come after
-    them. Methods for nested sets alone have the last look.
+    """Return the colour, marker and sizes of each method's line, the same in every figure.
+
+    The look of a pruning method follows from its position in `prune.METHODS`; YOCO is black and
+    thick. Other names come after them; methods for nested sets only share the last look.
     """
     known = [name for name, method in METHODS.items() if not method.nested]
     others = [name for name in dict.fromkeys(methods) if name not in METHODS]
-    # the first is free, as YOCO is black
+    # the colour of YOCO's position is free, as YOCO is black
     colours = [*PALETTE, PALETTE[known.index(OURS)], "#5B2C83", "#117733"]
     found = {}
     for name in dict.fromkeys(methods):
@@ -197,18 +204,25 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
 
 
 def figure_of(drawn: Figure | Axes) -> Figure:
-    """The Figure, of an Axes the one that it is in."""
-    # no Axes of ours is in a SubFigure
+    """Return the Figure itself, or the Figure that holds an Axes."""
+    # none of our Axes is in a SubFigure
     return cast("Figure", drawn if hasattr(drawn, "savefig") else drawn.figure)
 
 
 def save(drawn: Figure | Axes, path: str | Path) -> Path:
-    """Write a figure (of an Axes: its figure) to `path`, the kind by its ending: .png, or .pdf and
-    .svg for vectors.
+    """Write a figure, or the figure of an Axes, to `path`.
 
-    Without an ending both are written, PNG and PDF. Returns the path, of the PNG where there are
-    two. Raises ValueError at an ending that matplotlib does not know, OSError if there is no room
-    to write.
+    Args:
+        drawn: the Figure or Axes.
+        path: its ending gives the format (.png; .pdf and .svg for vectors). Without an ending, PNG
+            and PDF are both written.
+
+    Returns:
+        The path that was written; that of the PNG if there are two.
+
+    Raises:
+        ValueError: if matplotlib does not know the ending.
+        OSError: if the file cannot be written.
     """
     path = Path(path)
     made = [path] if path.suffix else [path.with_suffix(".png"), path.with_suffix(".pdf")]

@@ -1,6 +1,7 @@
-"""Pruning: which formed images stay.
+"""Pruning: which formed images are kept.
 
-`methods` declares the rules, `select` applies them, `ranking` orders the images once and for all.
+`methods` declares the rules, `select` applies them, `ranking` orders the images once for every
+budget.
 """
 
 import lazy_loader

@@ -1,5 +1,6 @@
-"""The pruning methods: how a score, or a rule of its own, becomes a selection; YOCO's two rules and
-those they are compared with.
+"""The pruning methods: how a score, or a rule of its own, becomes a selection.
+
+They are YOCO's two rules and the methods that the paper compares them with.
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ from yoco.scores import SCORES, Score
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks, seeds
 
-OURS = "yoco"  # the method that figures pick out
+OURS = "yoco"  # the method that figures highlight
 COMMON = ("keep", "balanced", "seed")  # options of every method
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What every method is asked for: `per_class` formed images a class (or that times the classes,
-    in all), those of IPC `ipc_to`; the end that stays; whether classes are balanced; the seed of
-    what is drawn.
+    """What every method is asked for.
+
+    Attributes:
+        ipc_to: IPC_T.
+        per_class: formed images per class; if not balanced, that times the number of classes in
+            total.
+        keep: the end that is kept.
+        balanced: whether classes are balanced.
+        seed: seed of what is drawn.
     """
 
     ipc_to: int
@@ -42,17 +49,17 @@ class Method:
     """How a score, or a rule of its own, becomes a selection.
 
     Attributes:
-        name: what it is called by.
-        title: for readers, short.
-        keep: the end that stays unless another is asked for, "easy" or "hard".
-        balanced: as many of each class, unless the contrary is asked for.
-        needs: of the training run: "none", "early" or "full" (appendix, Table 1).
+        name: its name in `METHODS`.
+        title: short title for readers.
+        keep: the end that is kept by default, "easy" or "hard".
+        balanced: whether as many of each class are kept by default.
+        needs: what it needs of the training run: "none", "early" or "full" (appendix, Table 1).
         rule: (condensed, dynamics, wanted: Wanted, **options) -> int64 indices of the formed images
-            that stay. Its keyword-only parameters are the method's options.
-        nests: whether the balanced choice of any budget is the first part, in each class, of that
-            of a larger one.
-        score: that it goes by, if it goes by one alone; the options are the score's.
-        nested: whether it means something on nested sets alone, and is compared on those.
+            that are kept. Its keyword-only parameters are the method's options.
+        nests: whether the balanced choice for a budget is, in each class, the beginning of the
+            choice for any larger one.
+        score: its score, if it uses exactly one; the options are then the score's.
+        nested: whether it makes sense only on nested sets, and is compared on those.
     """
 
     name: str
@@ -85,8 +92,9 @@ def by_score(
     keep: str = "hard",
     balanced: bool = False,
 ) -> Method:
-    """The method that keeps one end of a score, called as the score is unless it has a name and a
-    title of its own.
+    """Return the method that keeps one end of a score.
+
+    It has the score's name and title unless others are given.
     """
 
     def rule(
@@ -116,7 +124,7 @@ def _by_chance(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wante
 
 
 def _by_place(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted) -> Tensor:
-    """The first of each class: a nested set is condensed to be good from the front."""
+    """Keep the first images of each class: each prefix of a nested set is condensed to be good."""
     classes = len(condensed.classes)
     place = torch.arange(len(condensed.formed_labels) // classes).repeat(classes)
     return select(
@@ -125,7 +133,7 @@ def _by_place(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted
 
 
 def _by_prototypes(condensed: CondensedSet, dynamics: Dynamics, wanted: Wanted) -> Tensor:
-    features = cast(Tensor, dynamics.features)  # `scores.check_dynamics` saw them
+    features = cast(Tensor, dynamics.features)  # `scores.check_dynamics` made sure of them
 
     def pick(members: Tensor, n: int) -> Tensor:
         return scores.ssp(features[members], n, seed=wanted.seed, farthest=wanted.keep == "hard")
@@ -138,7 +146,7 @@ def _by_strata(
 ) -> Tensor:
     """hard_cutoff: None for the paper's, of its dataset that is most like this one."""
     hard_cutoff = paper_cutoff(condensed, wanted.ipc_to) if hard_cutoff is None else hard_cutoff
-    # "hard" drops the easiest share
+    # with "hard", the easiest share is dropped
     score = scores.EL2N.hardness(condensed, dynamics) * (1 if wanted.keep == "easy" else -1)
 
     def pick(members: Tensor, n: int) -> Tensor:
@@ -148,8 +156,9 @@ def _by_strata(
 
 
 def paper_cutoff(condensed: CondensedSet, ipc_to: int) -> float:
-    """The share of hardest images that CCS drops, by the paper's table: of this dataset, or of the
-    one most like it.
+    """Return the share of hardest images that CCS drops, by the paper's table.
+
+    It is that of the set's dataset, or of the paper's dataset closest to it.
     """
     classes = len(condensed.classes)
     dataset = ccs_cutoffs.dataset_of(
@@ -159,9 +168,7 @@ def paper_cutoff(condensed: CondensedSet, ipc_to: int) -> float:
 
 
 class _Methods(Mapping[str, Method]):
-    """The methods that are registered, then one for each score (`scores.register`) that none of
-    them goes by.
-    """
+    """The registered methods, then one for each score (`scores.register`) that none uses."""
 
     def __init__(self) -> None:
         self.registered: dict[str, Method] = {}
@@ -189,7 +196,7 @@ METHODS = _Methods()
 
 
 def register(method: Method) -> Method:
-    """Add a method to `METHODS`. Returns it. Raises ValueError if there is one of that name."""
+    """Add a method to `METHODS` and return it. Raises ValueError if the name is taken."""
     if checks.instance("method", method, Method).name in METHODS:
         raise ValueError(
             f"method={method.name!r} is registered already; registered: {', '.join(METHODS)}"
@@ -217,8 +224,10 @@ METHODS.registered |= {
 def compared(
     condensed: CondensedSet | None = None, methods: Sequence[str] | None = None
 ) -> list[str]:
-    """The methods to compare on a set: `methods` (None: all for any set), and those for nested sets
-    if it is one.
+    """Return the names of the methods to compare on a set.
+
+    methods: None for all that apply to any set. Methods for nested sets are added if the set is
+    nested.
     """
     chosen = (
         [name for name, method in METHODS.items() if not method.nested]
@@ -242,27 +251,28 @@ def prune(
     seed: int = 0,
     **options: Any,
 ) -> Selection:
-    """Prune a condensed set to `ipc_to` images a class: ipc_to * factor² formed images each, or as
-    many in all if not balanced.
+    """Prune a condensed set to `ipc_to` images per class.
+
+    That is ipc_to * factor² formed images of each class, or as many in total if not balanced.
 
     Args:
         condensed: the set.
-        dynamics: a training run on it; None will do for "random" and "prefix".
+        dynamics: a training run on it; None suffices for "random" and "prefix".
         method: a name in `METHODS`.
-        ipc_to: IPC_T, 1 to the set's.
-        keep: "easy" or "hard", None for the method's own end. For "random" either end of a random
-            order; for "ssp" "hard" keeps the images farthest from the centres; for "ccs" it drops
-            the easiest share.
-        balanced: as many of each class; None for what the method does.
-        seed: of random, SSP and CCS.
+        ipc_to: IPC_T, from 1 to the set's IPC.
+        keep: "easy" or "hard"; None for the method's own end. "random" has either end of a random
+            order; "ssp" with "hard" keeps the images farthest from the centres; "ccs" with "hard"
+            drops the easiest share.
+        balanced: whether to keep as many of each class; None for the method's default.
+        seed: seed of random, SSP and CCS.
         **options: those that the method reads (`METHODS[method].options`): top_k, within, output
-            and average of "yoco" (see `scores.lbpe`), hard_cutoff of "ccs"; None, or left out, for
-            the paper's.
+            and average of "yoco" (see `scores.lbpe`), hard_cutoff of "ccs". None, or left out,
+            stands for the paper's value.
 
     Raises:
-        ValueError: at an unknown method, ipc_to out of range, dynamics of another set, or dynamics
-            that lack what the method needs.
-        TypeError: at an option that the method does not read, and at values of another type.
+        ValueError: if the method is unknown, ipc_to is out of range, or the dynamics are of another
+            set or lack what the method needs.
+        TypeError: if the method does not read an option, or a value has the wrong type.
     """
     wanted = _wanted(condensed, method, ipc_to, keep, balanced, seed)
     return selection_of(
@@ -278,7 +288,7 @@ def _wanted(
     balanced: bool | None,
     seed: int,
 ) -> Wanted:
-    """What is asked for, with the method's own end and balance filled in. Raises as `prune`."""
+    """Return what is asked for, filling in the method's own end and balance. Raises as `prune`."""
     chosen = METHODS[checks.one_of("method", method, METHODS)]
     ipc_to = checks.whole(
         "ipc_to", ipc_to, 1, checks.instance("condensed", condensed, CondensedSet).ipc
@@ -295,7 +305,7 @@ def _chosen(
     wanted: Wanted,
     options: Mapping[str, Any],
 ) -> Tensor:
-    """The formed images that a method's rule keeps. Raises as `prune`."""
+    """Return the formed images that a method's rule keeps. Raises as `prune`."""
     scores.check_options(f"method={method!r}", options, METHODS[method].options)
     scores.check_dynamics(condensed, dynamics, METHODS[method].needs, f"method={method!r}")
     return METHODS[method].rule(condensed, dynamics, wanted, **options)
@@ -304,7 +314,7 @@ def _chosen(
 def selection_of(
     condensed: CondensedSet, indices: Tensor, method: str, wanted: Wanted
 ) -> Selection:
-    """The `Selection` of some formed images."""
+    """Return the `Selection` of some formed images."""
     counts = torch.bincount(condensed.formed_labels[indices], minlength=len(condensed.classes))
     return Selection(
         indices, counts, method, wanted.ipc_to, wanted.keep, wanted.balanced, wanted.seed
@@ -312,9 +322,9 @@ def selection_of(
 
 
 def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a method reads, for a call that goes to several methods.
+    """Return those options that a method reads, for a call that covers several methods.
 
-    Raises TypeError at one that none reads.
+    Raises TypeError for an option that no method reads.
     """
     scores.check_options(
         "any method",

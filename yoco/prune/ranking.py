@@ -1,4 +1,4 @@
-"""Orders of formed images: by the methods whose choices nest, and all scores side by side."""
+"""Rankings of formed images by methods whose choices nest, and a table of all scores."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ def ranking(
     seed: int = 0,
     **options: Any,
 ) -> Tensor:
-    """Formed images of every class, best first: int64 [K, n], of which the first k columns are the
-    balanced choice of any k.
+    """Return the formed images of every class, best first, int64 [K, n].
 
-    n is the size of the smallest class: with soft labels others may be larger. options: as of
-    `prune`, but balanced. Raises as `prune`, and ValueError for a method that chooses anew for
-    every budget.
+    The first k columns are the balanced choice for any k. n is the size of the smallest class; with
+    soft labels, other classes may be larger.
+
+    options: those of `prune` except balanced. Raises as `prune`, and ValueError for a method that
+    chooses anew for every budget.
     """
     checks.one_of("method", method, METHODS)
     if not METHODS[method].nests:
         allowed = ", ".join(name for name, each in METHODS.items() if each.nests)
         raise ValueError(
-            f"method={method!r} chooses anew for every budget, so that its choices do not nest; "
+            f"method={method!r} chooses anew for every budget, so its choices do not nest; "
             f"allowed: {allowed}"
         )
     smallest = torch.bincount(condensed.formed_labels, minlength=len(condensed.classes)).min()
@@ -48,9 +49,11 @@ def ranking(
 
 
 def score_table(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> pd.DataFrame:
-    """Every score of every formed image: a DataFrame with columns index, label, class, and one for
-    each of `scores.SCORES`, in its own direction. Scores that the dynamics cannot give are left
-    out. options: of the scores that read them.
+    """Return every score of every formed image as a DataFrame.
+
+    Its columns are index, label, class, and one for each of `scores.SCORES`, in the score's own
+    direction. Scores that the dynamics do not allow are left out. options: passed to the scores
+    that read them.
     """
     labels = condensed.formed_labels
     names = [condensed.classes[k] for k in labels.tolist()]
@@ -66,5 +69,5 @@ def score_table(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> 
 
 
 def score_names(table: pd.DataFrame) -> list[str]:
-    """The scores that a table of `score_table` holds."""
+    """Return the names of the scores that a table of `score_table` holds."""
     return [name for name in table.columns if name not in ("index", "label", "class")]

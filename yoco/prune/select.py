@@ -1,6 +1,4 @@
-"""Selecting: the best of a score, in balanced classes or of all images together, and CCS's
-strata.
-"""
+"""Selection by score, balanced by class or from all images together, and by CCS's strata."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ STRATA, MOST_STRATA = 50, 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What stays: indices int64 [n] of formed images, and how many of each class, int64 [K]."""
+    """What is kept: indices int64 [n] of formed images and how many of each class, int64 [K]."""
 
     indices: Tensor
     per_class_counts: Tensor
@@ -30,8 +28,9 @@ class Selection:
     seed: int = field(default=0)
 
     def subset(self, condensed: CondensedSet) -> tuple[Tensor, Tensor]:
-        """The formed images that stay, float [n, C, S, S], and their labels, int64 [n] or soft [n,
-        K], as of `CondensedSet.form`.
+        """Return the formed images that are kept, float [n, C, S, S], and their labels.
+
+        The labels are int64 [n] or soft [n, K], as in `CondensedSet.form`.
         """
         images, labels = condensed.form()
         return images[self.indices], labels[self.indices]
@@ -40,10 +39,10 @@ class Selection:
 def in_groups(
     labels: Tensor, per_class: int, balanced: bool, pick: Callable[[Tensor, int], Tensor]
 ) -> Tensor:
-    """Apply `pick(members, n) -> positions within members` to each class, or to all images at once
-    with the whole budget.
+    """Apply `pick(members, n) -> positions within members` to each class and join the results.
 
-    Raises ValueError if a class, or the whole set, has fewer than n.
+    If not balanced, it is applied once to all images, with the whole budget. Raises ValueError if a
+    class, or the whole set, has fewer than n images.
     """
     classes = labels.unique()
     if checks.flag("balanced", balanced):
@@ -53,20 +52,29 @@ def in_groups(
     short = min(map(len, groups))
     if short < n:
         raise ValueError(
-            f"per_class={per_class} asks for {n} images of {'a class' if balanced else 'the set'} "
-            f"that has {short}"
+            f"per_class={per_class} asks for {n} images of {'a class' if balanced else 'the set'}, "
+            f"which has only {short}"
         )
     return torch.cat([members[pick(members, n)] for members in groups])
 
 
 def select(score: Tensor, labels: Tensor, per_class: int, *, keep: str, balanced: bool) -> Tensor:
-    """Keep `per_class` images of every class (balanced), or that times the number of classes of all
-    together.
+    """Keep `per_class` images of every class, or that times the number of classes in total.
 
-    score: float [N], high is hard; labels: int64 [N]; keep: "easy" (low scores) or "hard". Returns
-    int64 indices, best first (class after class if balanced); ties: the lower index first. A class
-    counts if a label names it: one without images takes no part. Raises ValueError or TypeError at
-    a NaN score, shapes that do not fit, no images, or more than there are.
+    Args:
+        score: float [N], higher is harder.
+        labels: int64 [N]. Classes without images are ignored.
+        per_class: images to keep per class.
+        keep: "easy" (low scores) or "hard".
+        balanced: select within each class.
+
+    Returns:
+        int64 indices, best first (one class after the other if balanced); ties: the lower index
+        first.
+
+    Raises:
+        TypeError, ValueError: if a score is NaN, shapes do not fit, or there are too few images or
+            none.
     """
     checks.one_of("keep", keep, KEEP)
     checks.whole("per_class", per_class, 1)
@@ -82,13 +90,24 @@ def select(score: Tensor, labels: Tensor, per_class: int, *, keep: str, balanced
 def stratified(
     score: Tensor, n: int, *, hard_cutoff: float, strata: int = STRATA, seed: int = 0
 ) -> Tensor:
-    """Coverage-centric selection (CCS): drop the hardest `hard_cutoff` share, cut the range of the
-    remaining scores into `strata` equal strata, and share n evenly over the non-empty ones, the
-    smallest stratum first, what it cannot use going to the rest; within a stratum at random.
+    """Coverage-centric selection (CCS).
 
-    score: float [N], high is hard; hard_cutoff in 0..1: less is dropped if fewer than n images
-    would remain. Equal scores are one stratum. Returns int64 indices [n], all different, stratum
-    after stratum. Raises ValueError or TypeError at bad arguments.
+    Drop the hardest `hard_cutoff` share and cut the range of the remaining scores into `strata`
+    equal strata. Share n evenly over the non-empty ones, starting with the smallest, whose unused
+    share goes to the others. Draw at random within a stratum.
+
+    Args:
+        score: float [N], higher is harder. Equal scores form one stratum.
+        n: number of images to keep, 1..N.
+        hard_cutoff: in 0..1; less is dropped if fewer than n images would remain.
+        strata: number of strata.
+        seed: seed of the draws.
+
+    Returns:
+        int64 indices [n], all different, one stratum after the other.
+
+    Raises:
+        TypeError, ValueError: if an argument is bad.
     """
     n = checks.whole("n", n, 1, len(_checked_score(score)))
     hard_cutoff = checks.real("hard_cutoff", hard_cutoff, 0, 1)

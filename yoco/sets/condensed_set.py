@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 
 from yoco import formation
 from yoco.data import spaces
-from yoco.data.datasets import ImageData
-from yoco.data.normalise import normalise
-from yoco.sets import exported, published
+from yoco.data.image_data import ImageData
+from yoco.data.normalise import normalise, unnormalise
+from yoco.sets import exported, published, ranked_set
 from yoco.sets.ranked_set import RankedSet
 from yoco.utils import checks, tensor_files
 
@@ -178,10 +178,7 @@ class CondensedSet:
         """
         if self.bounded:
             return images
-        return (
-            images * images.new_tensor(self.std).view(1, -1, 1, 1)
-            + images.new_tensor(self.mean).view(1, -1, 1, 1)
-        ).clamp(0, 1)
+        return unnormalise(images, self.mean, self.std).clamp(0, 1)
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all; images stay float32.
@@ -268,20 +265,12 @@ class CondensedSet:
                 holds more than tensors; its images are neither in 0..1 nor normalised; or images,
                 labels and classes do not fit.
         """
-        published.check_arguments(method, mean, std, dataset, experiment, whitened)
+        given = published.Given(method, mean, std, classes, dataset, experiment, whitened)
         path = checks.path("path", path)
         if (path / exported.EXACT).is_file():
             return cls.load(path / exported.EXACT)
-        given: dict[str, Any] = {
-            "mean": mean,
-            "std": std,
-            "classes": classes,
-            "dataset": dataset,
-            "experiment": experiment,
-            "whitened": whitened,
-        }
         try:
-            fields, says = published.read(path, method, **given)
+            fields, says = published.read(path, given)
             made = cls(**{**fields, "factor": factor or fields["factor"] or 1})
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no set that can be read: {error}") from error
@@ -321,62 +310,7 @@ class CondensedSet:
         `prune.prune`, but balanced. Raises as `prune.prune`, and ValueError at "ssp" and "ccs",
         which choose anew for every budget, and if dynamics are missing for any other set.
         """
-        order, how = (
-            self._nested_order() if dynamics is None else self._order_by(dynamics, method, options)
-        )
-        cells = (
-            formation.cells(self.images.float(), self.factor)[order].transpose(0, 1).contiguous()
-        )
-        made = {
-            name: self.info.get(name)
-            for name in ("dataset", "preset", "steps", "seed", "precision")
-        }
-        info = {**how, "set": self.fingerprint, **made}
-        targets = self.formed_targets[order].transpose(0, 1).contiguous() if self.soft else None
-        space: dict[str, Any] = {
-            "targets": targets,
-            "bounded": self.bounded,
-            "whitening": self.whitening,
-        }
-        return RankedSet(
-            cells,
-            self.factor,
-            self.size,
-            self.classes,
-            self.mean,
-            self.std,
-            self.method,
-            info,
-            **space,
-        )
-
-    def _order_by(
-        self, dynamics: Any, method: str, options: Mapping[str, Any]
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """The formed images of each class, best first, int64 [classes, n], and what info says of
-        it.
-        """
-        # the one call up the layers, by the public package: pruning is made of what this file makes
-        import yoco
-
-        order = yoco.prune.ranking(self, dynamics, method, **options)
-        keep = options.get("keep") or yoco.prune.METHODS[method].keep
-        return order, {
-            "ranked_by": method,
-            "keep": keep,
-            "options": dict(options),
-            "dynamics": dict(dynamics.info),
-        }
-
-    def _nested_order(self) -> tuple[Tensor, dict[str, Any]]:
-        """The same of a nested set: the order that the formed images are in."""
-        if not self.info.get("nested"):
-            raise ValueError(
-                "dynamics of this set are needed, got None: only a set condensed with nested= is "
-                "ranked without them"
-            )
-        order = torch.arange(len(self.formed_labels)).view(len(self.classes), -1)
-        return order, {"ranked_by": "nested", "budgets": self.info["nested"]}
+        return ranked_set.rank(self, dynamics, method, options)
 
 
 def hard(labels: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ set.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoco.data import normalise
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.data.normalise import STATISTICS
-from yoco.sets import exported, layouts
+from yoco.sets import exported, layouts, published_space
+from yoco.sets.published_space import ROUNDING
 from yoco.utils import checks
 
 # known by name
@@ -33,143 +34,140 @@ METHODS = (
     "frepo",
     "rfad",
 )
-# whose code whitens standardised images; the others' whitens pixels
-KERNEL = ("kip", "frepo", "rfad")
-# of neighbouring pixels: 0.72 and above in the sets that were not whitened, 0.51 and below in
-# whitened ones
-CORRELATION = 0.65
-OVERSHOOT = 0.25  # a larger share of values outside 0..1 is no overshoot of pixels
 MOST = 1000.0  # of a value, either way: 33 in the files that are out there
-ROUNDING = 1e-6
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def read(
-    path: Path,
-    method: str,
-    *,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    classes: Sequence[str] | None,
-    dataset: str | None,
-    experiment: int,
-    whitened: bool | ImageData | None,
-) -> tuple[dict[str, Any], str]:
-    """Read a published file; see `CondensedSet.from_published`.
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What the user says of a published file: arguments of `CondensedSet.from_published`.
 
-    Returns the fields of the set, and in words what it was taken for.
+    Raises TypeError or ValueError at those that no file could make good.
+    """
+
+    method: str
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    classes: Sequence[str] | None
+    dataset: str | None
+    experiment: int
+    whitened: bool | ImageData | None
+
+    def __post_init__(self) -> None:
+        checks.one_of("method", self.method, ("auto", *METHODS))
+        checks.whole("experiment", self.experiment, 0)
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f"mean and std go together, got mean={self.mean} and std={self.std}")
+        if self.dataset is not None and not isinstance(self.dataset, str):
+            raise TypeError(f"dataset must be a name, got {self.dataset!r}")
+        if not (self.whitened is None or isinstance(self.whitened, (bool, ImageData))):
+            raise TypeError(
+                "whitened must be True, False, None (unknown) or the real data, got "
+                f"{checks.shown(self.whitened)}"
+            )
+
+    @property
+    def real(self) -> ImageData | None:
+        """The real data that the set is of."""
+        return self.whitened if isinstance(self.whitened, ImageData) else None
+
+    @property
+    def statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
+        """Mean and std, the real data's if none are given."""
+        if self.mean is not None and self.std is not None:
+            return self.mean, self.std
+        return (self.real.mean, self.real.std) if self.real else None
+
+    def dataset_of(self, words: Sequence[str]) -> str | None:
+        """The dataset's name, else the real data's, else one among the words of the file's name."""
+        named = next((word for word in words if word in STATISTICS), None)
+        return self.dataset or (self.real.name if self.real else None) or named
+
+    def method_of(self, words: Sequence[str], layout: str) -> str:
+        """The method, else the one among the words of the file's name, else the layout's."""
+        named = next((word for word in words if word in METHODS), layout)
+        return named if self.method == "auto" else self.method
+
+
+def read(path: Path, given: Given) -> tuple[dict[str, Any], str]:
+    """Read a published file.
+
+    Args:
+        path: the file, or a folder that holds one set.
+        given: what is known of it.
+
+    Returns:
+        The fields of the set, and in words what it was taken for.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: as `CondensedSet.from_published`.
     """
     path = layouts.images_of(path)
-    held = layouts.read(path, experiment)
+    held = layouts.read(path, given.experiment)
     images = _images(held.images)
     if held.header is not None:
-        return {
-            "images": images,
-            "labels": _tensor(held.labels, "labels"),
-            **exported.fields(held.header),
-        }, ("an export of yoco")
+        labels = _tensor(held.labels, "labels")
+        fields = exported.fields(held.header)
+        return {"images": images, "labels": labels, **fields}, "an export of yoco"
     if (largest := images.abs().max().item()) > MOST:
         raise ValueError(
             f"images must be pixels in 0..1, or normalised; got values up to {largest:.3g}"
         )
+    return _taken(path, held, images, given)
+
+
+def _taken(
+    path: Path, held: layouts.Held, images: Tensor, given: Given
+) -> tuple[dict[str, Any], str]:
+    """`read` of a file that yoco did not write."""
     labels, kind = _labels(held.labels, held.labels_at)
-    real = whitened if isinstance(whitened, ImageData) else None
-    names = _names(labels, len(images), real.classes if real and classes is None else classes)
+    real = given.real
+    names = _names(
+        labels, len(images), real.classes if real and given.classes is None else given.classes
+    )
     # before sorting, which would lose images without a label
     checks.targets("labels", labels, len(images), len(names))
     words = re.split(r"[_.\-\s]+", path.stem.lower())
-    if method == "auto":
-        method = next(
-            (word for word in words if word in METHODS),
-            "datm" if kind and held.method == "mtt" else held.method,
-        )
-    dataset = dataset or (real.name if real else None)
-    if real and mean is None:
-        mean, std = real.mean, real.std
-    white = _looks_whitened(images, words) if whitened is None else whitened is not False
-    pixels = not white and _outside(images) <= OVERSHOOT
-    mean, std, whose = _statistics(mean, std, dataset or _named(words), images, len(names), pixels)
-    plain = (
-        images
-        if pixels
-        else images * images.new_tensor(std).view(1, -1, 1, 1)
-        + images.new_tensor(mean).view(1, -1, 1, 1)
+    dataset = given.dataset_of(words)
+    method = given.method_of(words, "datm" if kind and held.method == "mtt" else held.method)
+    found = published_space.find(
+        images,
+        given.statistics,
+        dataset,
+        None if given.whitened is None else given.whitened is not False,
+        method=method,
+        classes=len(names),
+        words=words,
     )
-    if not white:
-        _check_normalised(images, plain)
-    outside = _outside(plain)
-    bounded = not white and not outside
-    recipe = ("standardised" if method in KERNEL else "pixels") if white else None
     if real and images.shape[1:] != real.train_images.shape[1:]:
         raise ValueError(
             f"whitened must be data of images like these, {list(images.shape[1:])}, got "
             f"{list(real.train_images.shape[1:])}"
         )
-    kept = (
-        plain.clamp(0, 1)
-        if bounded
-        else normalise.normalise(images, mean, std)
-        if pixels
-        else images
-    )
-    space = (
-        "ZCA-whitened"
-        if white
-        else f"pixels in 0..1, {outside:.0%} outside"
-        if pixels
-        else (f"normalised by {whose} mean and std")
-    )
-    values = f"values {images.min():.3g}..{images.max():.3g}, {space}" + (
-        "" if bounded else ("; trained on as they are")
-    )
-    says = (
-        f"{held.layout}, taken for {method}'s: {len(images)} images of {len(names)} "
-        f"classes{kind and f' with {kind}'}; {values}"
-    )
     info = {
         "source": path.name,
         "published_by": method,
         "layout": held.layout,
-        "statistics": whose,
-        "outside": round(outside, 4),
+        "statistics": found.whose,
+        "outside": found.outside,
+        **({"labels": kind} if kind else {}),
+        **({"dataset": dataset} if dataset else {}),
     }
-    info |= {"labels": kind} if kind else {}
-    info |= {"dataset": dataset or _named(words)} if dataset or _named(words) else {}
     order = (labels.argmax(1) if labels.ndim == 2 else labels).argsort(stable=True)
     fields = {
-        "classes": names,
-        "mean": mean,
-        "std": std,
-        "method": method,
-        "info": info,
-        "bounded": bounded,
-        "whitening": recipe,
-    }
-    return {
-        "images": kept[order].contiguous(),
+        "images": found.images[order].contiguous(),
         "labels": labels[order],
         "factor": None,
-        **fields,
-    }, says
-
-
-def check_arguments(
-    method: object, mean: object, std: object, dataset: object, experiment: object, whitened: object
-) -> None:
-    """Raise TypeError or ValueError at arguments of `CondensedSet.from_published` that no file
-    could make good.
-    """
-    checks.one_of("method", method, ("auto", *METHODS))
-    checks.whole("experiment", experiment, 0)
-    if (mean is None) != (std is None):
-        raise ValueError(f"mean and std go together, got mean={mean} and std={std}")
-    if dataset is not None and not isinstance(dataset, str):
-        raise TypeError(f"dataset must be a name, got {dataset!r}")
-    if not (whitened is None or isinstance(whitened, (bool, ImageData))):
-        raise TypeError(
-            "whitened must be True, False, None (unknown) or the real data, got "
-            f"{checks.shown(whitened)}"
-        )
+        "classes": names,
+        "mean": found.mean,
+        "std": found.std,
+        "method": method,
+        "info": info,
+        "bounded": found.bounded,
+        "whitening": found.whitening,
+    }
+    many = f"{len(images)} images of {len(names)} classes{kind and f' with {kind}'}"
+    return fields, f"{held.layout}, taken for {method}'s: {many}; {found.told}"
 
 
 def _tensor(held: object, name: str) -> Tensor:
@@ -242,80 +240,3 @@ def _names(labels: Tensor, count: int, classes: Sequence[str] | None) -> tuple[s
         else 0
     )
     return tuple(map(str, range(known)))
-
-
-def _looks_whitened(images: Tensor, words: Sequence[str]) -> bool:
-    """Whether the file's name says so, or images that are no pixels have neighbouring pixels that
-    differ.
-    """
-    if "zca" in words or images.shape[-1] < 2 or _outside(images) <= OVERSHOOT:
-        return "zca" in words
-    pairs = torch.stack([images[..., :-1].flatten(), images[..., 1:].flatten()])
-    return bool(torch.corrcoef(pairs)[0, 1] < CORRELATION)
-
-
-def _outside(images: Tensor) -> float:
-    """The share of values outside 0..1."""
-    return ((images < -ROUNDING) | (images > 1 + ROUNDING)).float().mean().item()
-
-
-def _check_normalised(images: Tensor, plain: Tensor) -> None:
-    """Raise ValueError unless images, of which `plain` are un-normalised, could have been
-    pixels.
-    """
-    if not 0 <= plain.mean() <= 1:
-        low, high, mean, std = (
-            value.item() for value in (images.min(), images.max(), images.mean(), images.std())
-        )
-        raise ValueError(
-            "images must be pixels in 0..1, or normalised by the mean and std of the data; got "
-            f"{low:.3g}..{high:.3g}, mean {mean:.3g}, "
-            f"std {std:.3g}, un-normalised a mean of {plain.mean():.3g}. Give mean= and std= such "
-            "that pixels in 0..1 are images · std + mean"
-        )
-
-
-def _named(words: Sequence[str]) -> str | None:
-    """The dataset that the words of a file's name tell, by the names of `STATISTICS`."""
-    return next((word for word in words if word in STATISTICS), None)
-
-
-def _statistics(
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    dataset: str | None,
-    images: Tensor,
-    classes: int,
-    pixels: bool,
-) -> tuple[tuple[float, ...], tuple[float, ...], str]:
-    """mean, std, and whose they are, if they were not given by the dataset's name or by the images'
-    shape.
-    """
-    channels, size = images.shape[1:3]
-    if mean is not None:
-        given = checks.statistics(mean, std, channels)
-        return given["mean"], given["std"], "given"
-    name = dataset or ""
-    if dataset is None and channels == 3 and classes in (10, 100):
-        name = "imagenet" if size >= 64 else "cifar100" if classes == 100 else "cifar10"
-    known = known_dataset(name, channels)
-    if known is None:
-        what = f"{channels} channels, {classes} classes and dataset={dataset!r}"
-        low, high = images.min().item(), images.max().item()
-        raise ValueError(
-            "mean and std must be given, or a dataset that has usual ones "
-            f"({', '.join(STATISTICS)}): a set of {what} has none; "
-            f"its values lie in {low:.3g}..{high:.3g}, and pixels in 0..1 are values · std + mean"
-        )
-    if known == "cifar100" and pixels:  # of IDC and DREAM
-        known = "cifar10"
-    return *STATISTICS[known], f"{known}'s"
-
-
-def known_dataset(name: str, channels: int) -> str | None:
-    """The name in `STATISTICS` that a dataset's name begins with, if that dataset has so many
-    channels.
-    """
-    plain = re.sub(r"[_\-]", "", re.sub("^(folder|hf):", "", name.lower()))
-    known = max((known for known in STATISTICS if plain.startswith(known)), key=len, default=None)
-    return known if known and len(STATISTICS[known][0]) == channels else None

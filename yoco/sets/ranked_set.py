@@ -233,3 +233,46 @@ class RankedSet:
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no valid ranked set: {error}") from error
+
+
+def rank(condensed: Any, dynamics: Any, method: str, options: Mapping[str, Any]) -> RankedSet:
+    """Order the formed images of a `CondensedSet`, which is built on this file; see its `rank`."""
+    by_score = dynamics is not None
+    order, how = _by_score(condensed, dynamics, method, options) if by_score else _nested(condensed)
+    cells = formation.cells(condensed.images.float(), condensed.factor)[order]
+    targets = condensed.formed_targets[order].transpose(0, 1) if condensed.soft else None
+    made = ("dataset", "preset", "steps", "seed", "precision")
+    info = {"set": condensed.fingerprint, **{name: condensed.info.get(name) for name in made}}
+    return RankedSet(
+        cells.transpose(0, 1).contiguous(),
+        **{name: getattr(condensed, name) for name in (*FIELDS, "bounded", "whitening")},
+        info={**how, **info},
+        targets=None if targets is None else targets.contiguous(),
+    )
+
+
+def _by_score(
+    condensed: Any, dynamics: Any, method: str, options: Mapping[str, Any]
+) -> tuple[Tensor, dict[str, Any]]:
+    """The formed images of each class, best first, int64 [classes, n], and what info says of it."""
+    # the one call up the layers, by the public package: pruning is made of what these files make
+    import yoco
+
+    order = yoco.prune.ranking(condensed, dynamics, method, **options)
+    return order, {
+        "ranked_by": method,
+        "keep": options.get("keep") or yoco.prune.METHODS[method].keep,
+        "options": dict(options),
+        "dynamics": dict(dynamics.info),
+    }
+
+
+def _nested(condensed: Any) -> tuple[Tensor, dict[str, Any]]:
+    """The same of a nested set: the order that the formed images are in."""
+    if not condensed.info.get("nested"):
+        raise ValueError(
+            "dynamics of this set are needed, got None: only a set condensed with nested= is "
+            "ranked without them"
+        )
+    order = torch.arange(len(condensed.formed_labels)).view(len(condensed.classes), -1)
+    return order, {"ranked_by": "nested", "budgets": condensed.info["nested"]}

@@ -1,5 +1,5 @@
-"""Plumbing that knows nothing of condensation: checks of arguments, devices, seeds, locks, files of
-tensors, k-means.
+"""Plumbing that knows nothing about condensation.
 
-Its files are imported one by one: `from yoco.utils import checks`.
+Argument checks, devices, seeds, locks, tensor files, k-means. Import the files one by one: `from
+yoco.utils import checks`.
 """

@@ -1,5 +1,6 @@
-"""Checks of arguments at the public edge: each error names the argument, what came and what is
-allowed.
+"""Argument checks at the public edge.
+
+Each error names the argument, what came and what is allowed.
 """
 
 import math
@@ -15,31 +16,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what torch computes in
-MOST_SEED = 2**32 - 1  # numpy and scikit-learn take no larger one
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # torch computes in these
+MOST_SEED = 2**32 - 1  # the largest that NumPy and scikit-learn accept
 LEAST_STD = 1e-9
 Kind = TypeVar("Kind")
 
 
 def shown(value: object) -> str:
-    """`value` as an error message shows it: its repr, cut to 200 characters, and its type."""
+    """Return `value` for an error message: its repr, at most 200 characters of it, and its type."""
     try:
         text = repr(value)
-    except Exception:  # an int of more than 4,300 digits has none
-        text = "one that cannot be printed"
+    except Exception:  # an int of more than 4,300 digits has no repr
+        text = "a value that cannot be printed"
     return f"{text if len(text) <= 200 else text[:200] + '…'} of type {type(value).__name__}"
 
 
 def printable(text: str) -> str:
-    """`text` with control characters and others that cannot be shown escaped, so that it changes no
-    terminal and no line.
-    """
+    """Return `text` with unprintable characters escaped, so that it cannot upset a terminal."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
-    """`value` if it is one of `allowed`, else an error that lists them: TypeError if it is no
-    string, else ValueError, which suggests the nearest.
+    """Return `value` if it is one of `allowed`.
+
+    Raises:
+        TypeError: if it is not a string.
+        ValueError: if it is another string; the message lists `allowed` and suggests the nearest.
     """
     allowed = list(allowed)
     if not isinstance(value, str):
@@ -54,8 +56,11 @@ def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
 
 
 def whole(name: str, value: object, low: int, high: int | None = None) -> int:
-    """`value` as an int in low..high; TypeError for another type, ValueError out of range. numpy's
-    integers are whole numbers.
+    """Return `value` as an int in low..high. NumPy integers are accepted, bools are not.
+
+    Raises:
+        TypeError: if it is not a whole number.
+        ValueError: if it is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {shown(value)}")
@@ -69,14 +74,17 @@ def whole(name: str, value: object, low: int, high: int | None = None) -> int:
 
 
 def real(name: str, value: object, low: float, high: float = math.inf) -> float:
-    """`value` as a finite float in low..high; TypeError for another type, ValueError out of range,
-    at NaN and at infinity.
+    """Return `value` as a finite float in low..high.
+
+    Raises:
+        TypeError: if it is not a number.
+        ValueError: if it is out of range, NaN or infinite.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
         number = float(value)
-    except OverflowError:  # a whole number, larger than any float
+    except OverflowError:  # an int larger than any float
         number = math.inf
     if not (low <= number <= high and math.isfinite(number)):
         allowed = f"finite and at least {low}" if high == math.inf else f"between {low} and {high}"
@@ -85,32 +93,35 @@ def real(name: str, value: object, low: float, high: float = math.inf) -> float:
 
 
 def plain(value: object) -> object:
-    """A numpy number as Python's own, which JSON can hold; anything else as it is."""
+    """Return a NumPy scalar as a Python number, which JSON can hold; anything else unchanged."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def flag(name: str, value: object) -> bool:
-    """`value` if it is True or False, else a TypeError: "no" and 0 are neither."""
+    """Return `value` if it is True or False; anything else, "no" and 0 included, is a TypeError."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return value
 
 
 def seed(name: str, value: object) -> int:
-    """`value` as an int in 0..2**32-1. Raises as `whole`."""
+    """Return `value` as an int in 0..2**32-1. Raises the errors of `whole`."""
     return whole(name, value, 0, MOST_SEED)
 
 
 def instance(name: str, value: object, kind: type[Kind]) -> Kind:
-    """`value` if it is of the class `kind`, else a TypeError."""
+    """Return `value` if it is an instance of `kind`, else raise TypeError."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be of type {kind.__name__}, got {shown(value)}")
     return value
 
 
 def path(name: str, value: object) -> Path:
-    """`value` as a path, ~ filled in; TypeError for another type, ValueError at a null character,
-    or a home that is not known.
+    """Return `value` as a path with ~ expanded.
+
+    Raises:
+        TypeError: if it is not a string or a path.
+        ValueError: if it holds a null character or the home directory is unknown.
     """
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name} must be a path, got {shown(value)}")
@@ -120,31 +131,37 @@ def path(name: str, value: object) -> Path:
         return Path(value).expanduser()
     except RuntimeError as error:
         raise ValueError(
-            f"{name}={str(value)!r} starts in a home that is not known: {error}"
+            f"{name}={str(value)!r} starts in an unknown home directory: {error}"
         ) from error
 
 
 def sequence(name: str, values: object) -> list[Any]:
-    """`values` as a list of at least one; TypeError if it is no sequence (text is none), ValueError
-    if it is empty.
+    """Return `values` as a list with at least one element.
+
+    Raises:
+        TypeError: if it is not a sequence; strings and mappings do not count as one.
+        ValueError: if it is empty.
     """
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a sequence, got {shown(values)}")
     listed = list(values)
     if not listed:
-        raise ValueError(f"{name} must hold at least one, got none")
+        raise ValueError(f"{name} must hold at least one value, got none")
     return listed
 
 
 def different(name: str, values: Sequence[Any]) -> Sequence[Any]:
-    """`values` if none of them stands there twice, else a ValueError that names one."""
+    """Return `values` if they all differ, else raise a ValueError that names a repeated one."""
     if twice := [value for value, times in Counter(values).items() if times > 1]:
         raise ValueError(f"{name} must all differ, got {twice[0]!r} more than once")
     return values
 
 
 def class_names(name: str, values: object) -> tuple[str, ...]:
-    """`values` as a tuple of at least two different strings. Raises TypeError or ValueError."""
+    """Return `values` as a tuple of at least two different strings.
+
+    Raises TypeError or ValueError.
+    """
     names = tuple(sequence(name, values))
     if strange := [value for value in names if not isinstance(value, str)]:
         raise TypeError(f"{name} must be strings, got {shown(strange[0])}")
@@ -154,15 +171,18 @@ def class_names(name: str, values: object) -> tuple[str, ...]:
 
 
 def per_channel(name: str, values: object, channels: int, low: float) -> tuple[float, ...]:
-    """`values` as a tuple of floats in low..1, one a channel. Raises TypeError or ValueError."""
+    """Return `values` as a tuple of floats in low..1, one per channel.
+
+    Raises TypeError or ValueError.
+    """
     listed = sequence(name, values)
     if len(listed) != channels:
-        raise ValueError(f"{name} must hold {channels} values, one a channel, got {len(listed)}")
+        raise ValueError(f"{name} must hold {channels} values, one per channel, got {len(listed)}")
     return tuple(real(f"{name}[{number}]", value, low, 1) for number, value in enumerate(listed))
 
 
 def statistics(mean: object, std: object, channels: int) -> dict[str, tuple[float, ...]]:
-    """Mean (0..1) and std (above 0, at most 1) as tuples of floats, one a channel, by name.
+    """Return mean (0..1) and std (above 0, at most 1) by name, as tuples of one float per channel.
 
     Raises TypeError or ValueError.
     """
@@ -173,8 +193,11 @@ def statistics(mean: object, std: object, channels: int) -> dict[str, tuple[floa
 
 
 def tensor(name: str, values: object, what: str) -> Tensor:
-    """`values` if it is a dense tensor that holds numbers; TypeError if it is no tensor, ValueError
-    if sparse or "meta".
+    """Return `values` if it is a dense tensor that holds numbers.
+
+    Raises:
+        TypeError: if it is not a tensor.
+        ValueError: if it is sparse or on the "meta" device.
     """
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a tensor {what}, got {type(values).__name__}")
@@ -187,8 +210,9 @@ def tensor(name: str, values: object, what: str) -> Tensor:
 
 
 def floats(name: str, values: object, *dimensions: str) -> Tensor:
-    """`values` if it is a floating point tensor with these dimensions ("E", "N", "K"), none of them
-    0. Its values are not read.
+    """Return `values` if it is a floating point tensor with these dimensions, for example "N", "K".
+
+    No dimension may be 0. The values are not read.
     """
     what = f"[{', '.join(dimensions)}]"
     found = tensor(name, values, what)
@@ -200,14 +224,15 @@ def floats(name: str, values: object, *dimensions: str) -> Tensor:
 
 
 def wide(values: Tensor) -> Tensor:
-    """Half precision as float32, which torch computes all in and sums do not overflow; other floats
-    as they are.
+    """Return half-precision values as float32, other floats unchanged.
+
+    torch implements every operation in float32, and sums do not overflow.
     """
     return values.float() if values.dtype.itemsize < 4 else values
 
 
 def finite(name: str, values: Tensor) -> Tensor:
-    """`values` if none of them is NaN or infinite, else a ValueError that counts the bad ones."""
+    """Return `values` if all are finite, else raise a ValueError that counts those that are not."""
     bad = (~torch.isfinite(values)).sum().item()
     if bad:
         raise ValueError(f"{name} holds {bad} NaN or infinite values out of {values.numel()}")
@@ -215,9 +240,9 @@ def finite(name: str, values: Tensor) -> Tensor:
 
 
 def square(name: str, values: object) -> Tensor:
-    """`values` if it is a batch of square images [N, C, S, S], none of them 0, of any type.
+    """Return `values` if it is a batch of square images [N, C, S, S] of any dtype.
 
-    Its values are not read.
+    No dimension may be 0. The values are not read.
     """
     found = tensor(name, values, "[N, C, S, S]")
     shape = found.shape
@@ -229,15 +254,15 @@ def square(name: str, values: object) -> Tensor:
 
 
 def float_images(name: str, values: object) -> Tensor:
-    """`values` if it is a batch of square images [N, C, S, S] in floating point.
+    """Return `values` if it is a batch of square images [N, C, S, S] in floating point.
 
-    Its values are not read.
+    The values are not read.
     """
     return floats(name, square(name, values), "N", "C", "S", "S")
 
 
 def images(name: str, values: object) -> Tensor:
-    """`values` if it is a square image batch [N, C, S, S], uint8 or floating point in 0..1."""
+    """Return `values` if it is a batch of square images [N, C, S, S], uint8 or floats in 0..1."""
     found = square(name, values)
     if found.dtype == torch.uint8:
         return found
@@ -251,14 +276,14 @@ def images(name: str, values: object) -> Tensor:
 
 
 def labels(name: str, values: object, count: int, classes: int | None = None) -> Tensor:
-    """`values` if it is int64 [count] with every label in 0..classes-1 (None: any)."""
+    """Return `values` if it is int64 [count] with every label in 0..classes-1 (None: any label)."""
     if not isinstance(values, Tensor) or values.dtype != torch.int64:
         raise TypeError(
             f"{name} must be an int64 tensor, got {getattr(values, 'dtype', type(values).__name__)}"
         )
     if list(tensor(name, values, "[N]").shape) != [count]:
         raise ValueError(
-            f"{name} must have shape [{count}], one label an image, got {list(values.shape)}"
+            f"{name} must have shape [{count}], one label per image, got {list(values.shape)}"
         )
     if classes is not None and count and (values.min() < 0 or values.max() >= classes):
         raise ValueError(f"{name} must lie in 0..{classes - 1}, got {values.min()}..{values.max()}")
@@ -266,8 +291,9 @@ def labels(name: str, values: object, count: int, classes: int | None = None) ->
 
 
 def targets(name: str, values: object, count: int, classes: int) -> Tensor:
-    """`values` if they are labels (see `labels`) or soft targets: float [count, classes], rows
-    non-negative with sum 1.
+    """Return `values` if they are labels (see `labels`) or soft targets.
+
+    Soft targets are floats [count, classes], non-negative, each row with sum 1.
     """
     if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim != 2:
         return labels(name, values, count, classes)
@@ -279,7 +305,7 @@ def targets(name: str, values: object, count: int, classes: int) -> Tensor:
     if values.min() < 0 or (values.sum(1) - 1).abs().max() > 1e-3:
         low, worst = values.min().item(), (values.sum(1) - 1).abs().max().item()
         raise ValueError(
-            f"{name} must be soft targets, rows non-negative with sum 1; the lowest is {low:.3g}, "
-            f"a sum is off by {worst:.3g}"
+            f"{name} must be soft targets, rows non-negative with sum 1; the lowest value is "
+            f"{low:.3g}, a sum is off by {worst:.3g}"
         )
     return values

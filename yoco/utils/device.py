@@ -18,21 +18,22 @@ from torch import Tensor
 from yoco.utils import checks
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-# images at 32×32 that pay for compiling a training step, or a test; measured, see README, "What it
+# 32×32 images that pay for compiling a training step or a test; measured, see README, "What it
 # costs"
 WORTH = 25_000
-# the same for a step of condensation, differentiated twice, which compiles for up to a minute
+# the same for a condensation step, which is differentiated twice and compiles for up to a minute
 WORTH_TWICE = 300_000
-MOST_COMPILED = 256  # networks and shapes that one function is compiled for in a process
+MOST_COMPILED = 256  # networks and shapes for which a process compiles one function
 Function = TypeVar("Function", bound=Callable)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def choose(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is CUDA, then MPS, then CPU; anything else is taken as torch spells it.
+    """Return the device: `auto` is CUDA, then MPS, then CPU; other values are torch's device names.
 
-    Raises TypeError if it is no device, ValueError if torch knows none of that name, or this
-    machine has it not.
+    Raises:
+        TypeError: if `device` is neither a string nor a torch.device.
+        ValueError: if torch does not know the name or this machine lacks the device.
     """
     if isinstance(device, torch.device) or device != "auto":
         return _usable(device)
@@ -57,18 +58,24 @@ def _usable(device: str | torch.device) -> torch.device:
 
 
 def is_gpu(device: torch.device) -> bool:
-    """Return whether `device` is a CUDA GPU: one with a generator of its own, CUDA graphs, and a
-    host that should not wait for it.
+    """Return whether `device` is a CUDA GPU.
+
+    Such a device has its own generator and CUDA graphs, and the host should not wait for it.
     """
     return device.type == "cuda"
 
 
 def take_share(number: int, processes: int) -> str:
-    """Take this process's share of the machine, it being `number` of so many `processes` here: a
-    GPU of its own, which is what `auto` comes to, or threads, unless OMP_NUM_THREADS says how many.
-    Returns what torch.distributed is to talk by.
+    """Take this process's share of the machine as process `number` of `processes`.
 
-    Raises ValueError if there are GPUs, but too few of them.
+    On a machine with GPUs, that is one GPU, which `auto` then chooses; otherwise it is an equal
+    part of the threads, unless OMP_NUM_THREADS is set.
+
+    Returns:
+        The backend for torch.distributed.
+
+    Raises:
+        ValueError: if there are GPUs, but fewer than processes.
     """
     if not torch.cuda.is_available():
         if "OMP_NUM_THREADS" not in os.environ:
@@ -85,8 +92,9 @@ def take_share(number: int, processes: int) -> str:
 
 
 def resident(images: Tensor, device: torch.device) -> Tensor:
-    """`images` on `device` if they leave half of its free memory, else as they are: their user
-    moves what it needs.
+    """Return `images` on `device` if they take at most half of its free memory, else unchanged.
+
+    In the second case the caller moves the parts that it needs.
     """
     if images.device == device or images.nbytes > _free(device) / 2:
         return images
@@ -94,20 +102,20 @@ def resident(images: Tensor, device: torch.device) -> Tensor:
 
 
 def _free(device: torch.device) -> float:
-    """Free bytes of a GPU of its own memory; elsewhere the machine's own, which images are in
-    already.
-    """
+    """Return the free bytes of a GPU; infinity elsewhere, as images are in main memory already."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
 
 
 def count(device: torch.device) -> int:
-    """GPUs of the kind of `device` on this machine; one of any other kind."""
+    """Return the number of GPUs of the kind of `device` on this machine; 1 for any other kind."""
     return max(1, torch.cuda.device_count()) if device.type == "cuda" else 1
 
 
 def for_worker(device: torch.device, number: int, there: int | None = None) -> torch.device:
-    """The device of worker process `number`, from 0: the GPUs in turn where `device` is a GPU
-    without a number of its own, else `device`. there: GPUs of this machine (None: counted).
+    """Return the device of worker process `number`, counted from 0.
+
+    If `device` is a GPU without an index, the workers take the GPUs in turn; otherwise all of them
+    use `device`. there: number of GPUs of this machine (None: count them).
     """
     if device.type != "cuda" or device.index is not None:
         return device
@@ -115,8 +123,9 @@ def for_worker(device: torch.device, number: int, there: int | None = None) -> t
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Environment variables of a program that should see no GPU but `device`, where that has a
-    number; else none.
+    """Return the environment variables of a program that should see only the GPU `device`.
+
+    They are empty unless `device` is a GPU with an index.
     """
     if device.type != "cuda" or device.index is None:
         return {}
@@ -132,10 +141,10 @@ def choose_precision(precision: str, device: torch.device) -> str:
     """Return "float32" or "bfloat16" for convolutions and matrix products on `device`.
 
     Args:
-        precision: "float32", "bfloat16", or "auto": what the environment variable `YOCO_PRECISION`
-            says; if it is not set, or "auto" itself, bfloat16 if the processor multiplies in it
-            (CUDA, or a CPU with AVX512-BF16), else float32. bfloat16 also runs on a CPU without
-            these instructions, but slowly.
+        precision: "float32", "bfloat16" or "auto". "auto" takes the value of the environment
+            variable `YOCO_PRECISION`. If that is unset or "auto" too, the choice is bfloat16 on
+            processors that multiply in it (CUDA, or a CPU with AVX512-BF16), else float32. bfloat16
+            also runs on a CPU without these instructions, but slowly.
         device: where the work will be done.
 
     Raises:
@@ -150,22 +159,26 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    # torch has no public question for it
+    # torch has no public function for this
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return "bfloat16" if device.type == "cpu" and has_bf16() else "float32"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """bf16 for convolutions and matrix products; weights and losses stay float32."""
+    """Return a context in which convolutions and matrix products use bfloat16.
+
+    Weights and losses stay float32. With precision "float32" the context does nothing.
+    """
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile can work here: it needs a C++ compiler on the CPU, Triton on CUDA.
+    """Return whether torch.compile can work here.
 
-    `YOCO_COMPILE=0` says no.
+    It needs a C++ compiler on the CPU, and compute capability 7.0 for Triton on CUDA.
+    `YOCO_COMPILE=0` disables it.
     """
     if os.environ.get("YOCO_COMPILE", "1") == "0":
         return False
@@ -175,37 +188,36 @@ def can_compile(device: torch.device) -> bool:
 
 
 def worth_compiling(device: torch.device, images: int, size: int, worth: int = WORTH) -> bool:
-    """Whether work on `images` images of side `size` in one process pays for compiling its step
-    (see `WORTH`, `WORTH_TWICE`).
+    """Return whether `images` images of side `size` pay for compiling a step in this process.
 
-    On a GPU it never does: CUDA graphs (see `graphs`) take the launches away without a minute of
-    compiling.
+    `worth` is the threshold in 32×32 images (see `WORTH`, `WORTH_TWICE`). On a GPU compiling never
+    pays: CUDA graphs (see `graphs`) remove the launch overhead without a minute of compiling.
     """
     return device.type == "cpu" and can_compile(device) and images * size**2 >= worth * 32**2
 
 
 def separate_cache() -> str:
-    """Keep compiled code apart by instruction set, unless `TORCHINDUCTOR_CACHE_DIR` names a folder;
-    returns the folder.
+    """Keep compiled code in one folder per instruction set, and return the folder.
 
-    torch's own cache does not tell the sets apart: code from another processor that shares the
-    folder, or compiled under `ATEN_CPU_CAPABILITY`, crashes the process.
+    torch's own cache does not distinguish instruction sets: code from another processor that shares
+    the folder, or compiled under `ATEN_CPU_CAPABILITY`, crashes the process. A folder given in
+    `TORCHINDUCTOR_CACHE_DIR` is kept.
     """
     sets = torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", "all")
     name = "-".join(("yoco-inductor", getpass.getuser(), *sets)).replace(" ", "_")
     given = os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")
-    # torch sets its own folder there when it is first asked
+    # torch puts its own default folder there on first use
     if not given or os.path.basename(given).startswith("torchinductor_"):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), name)
     return os.environ["TORCHINDUCTOR_CACHE_DIR"]
 
 
 def compiled(function: Function) -> Function:
-    """`function` through torch.compile, each network and shape as if it were the process's first:
-    what ran before decides neither which sizes are left open (see `for_compiled`) nor, up to
-    `MOST_COMPILED`, whether it is compiled at all.
+    """Return `function` through torch.compile; compilation does not depend on earlier calls.
 
-    Where torch cannot compile it, it runs as it is written from then on, with a warning.
+    Which sizes are dynamic is marked by `for_compiled`; up to `MOST_COMPILED` networks and shapes
+    are compiled. If torch fails to compile the function, it runs uncompiled from then on, with a
+    warning.
     """
     separate_cache()
     fast = torch._dynamo.config.patch(recompile_limit=MOST_COMPILED)(
@@ -218,16 +230,13 @@ def compiled(function: Function) -> Function:
         if not failed:
             try:
                 return fast(*arguments)
-            # Inductor writes C++ that does not compile, now and then
+            # Inductor occasionally generates C++ that does not compile
             except torch._dynamo.exc.BackendCompilerFailed as error:
                 failed = True
                 why = " ".join(str(error).split()[:20])
                 warnings.warn(
-                    (
-                        f"torch could not compile {function.__name__} on this machine, which now "
-                        "runs "
-                        f"uncompiled: {why}"
-                    ),
+                    f"torch could not compile {function.__name__} on this machine; it now runs "
+                    f"uncompiled: {why}",
                     stacklevel=2,
                 )
         return function(*arguments)
@@ -236,9 +245,10 @@ def compiled(function: Function) -> Function:
 
 
 def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """A batch as compiled functions take it: channels last, over which their fused loops are
-    vectorised, and of any length, so that one compilation serves the smaller last batch and every
-    other set as well.
+    """Return a batch in the form for compiled functions: channels last, and with a dynamic length.
+
+    Fused loops are vectorised over the channels. Thanks to the dynamic length, one compilation
+    serves a smaller last batch and every other set.
     """
     batch = (images.contiguous(memory_format=torch.channels_last), *others)
     for tensor in batch:
@@ -248,10 +258,10 @@ def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 
 @functools.cache
 def keep_memory(device: torch.device) -> None:
-    """On a CPU, have glibc keep freed memory for the next step; elsewhere nothing happens.
+    """On a CPU, make glibc keep freed memory for the next step; on other devices do nothing.
 
-    By default it hands every freed buffer of megabytes back to the kernel, which clears its pages
-    again at the next step: a tenth to a quarter of the time of a training step on a CPU.
+    By default glibc returns every freed buffer of some megabytes to the kernel, which clears the
+    pages again at the next step: a tenth to a quarter of a training step's time on a CPU.
     """
     if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
         return

@@ -1,6 +1,4 @@
-"""What a network is like that the package does not know: found by building it once and showing it
-two images.
-"""
+"""Inspects a network that the package does not know by building it and showing it two images."""
 
 import functools
 import hashlib
@@ -18,8 +16,12 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Examined(NamedTuple):
-    """weights: digest of the names and shapes of its weights; head: its last linear layer, by name,
-    if its output is the network's; batch_norm: one with running statistics, by name.
+    """What the inspection found.
+
+    Attributes:
+        weights: digest of the names and shapes of the weights.
+        head: name of the last linear layer, if its output is the network's output.
+        batch_norm: name of a batch norm layer with running statistics, if there is one.
     """
 
     weights: str
@@ -29,18 +31,18 @@ class Examined(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def examined(name: str, factory: Factory, channels: int, classes: int, size: int) -> Examined:
-    """Build a network and show it two images, as it is in training; torch's global generator stays
-    as it was.
+    """Build a network and show it two images in training mode.
+
+    torch's global generator is left unchanged.
 
     Args:
-        name: of the network, for errors.
+        name: name of the network, for errors.
         factory: (channels, classes, size) -> nn.Module.
-        channels, classes, size: of the images [N, channels, size, size], and of the logits [N,
-            classes].
+        channels, classes, size: the images are [N, channels, size, size], the logits [N, classes].
 
     Raises:
-        ValueError: if it cannot be built so, or does not take such images.
-        TypeError: if what is built is no network, or gives anything but such logits.
+        ValueError: if the network cannot be built or does not accept such images.
+        TypeError: if the factory returns no network, or the network no such logits.
     """
     told = f"{channels}x{size}x{size} images of {classes} classes"
     with seeds.torch_seeded(0):
@@ -85,7 +87,7 @@ def _tried(told: str, function: Callable[[], Any]) -> Any:
 
 
 def _head(network: nn.Module, seen: list[tuple[str, Tensor]], logits: Tensor) -> str | None:
-    """The last linear layer that was called, if it takes [N, D] and its output is the network's."""
+    """Return the last linear layer called, if its input is [N, D] and its output the network's."""
     layer, features = seen[-1] if seen else ("", logits)
     if not seen or features.ndim != 2:
         return None
@@ -96,14 +98,15 @@ def _head(network: nn.Module, seen: list[tuple[str, Tensor]], logits: Tensor) ->
 
 
 class Features(nn.Module):
-    """The features [N, D] of a network as a module: what its method `features` gives, or else the
-    input of its layer `head`.
+    """A network's features [N, D] as a module.
+
+    They are what the network's method `features` returns, or else the input of its layer `head`.
     """
 
     def __init__(self, network: nn.Module, head: str) -> None:
         super().__init__()
         self.network, self.head = network, head
-        # torchvision has modules of that name
+        # torchvision networks have submodules of that name
         self.hooked = not inspect.ismethod(getattr(network, "features", None))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""CUDA graphs: a function is recorded once for each shape of its inputs and then replayed, instead
-of launching kernel after kernel.
+"""CUDA graphs: a function is recorded once per combination of input shapes, then replayed.
+
+A replay avoids launching the kernels one by one.
 """
 
 import os
@@ -12,23 +13,22 @@ from torch.utils import _pytree as pytree
 
 from yoco.utils.device import is_gpu
 
-# calls before the recording: libraries allocate and choose their kernels in the first ones
+# calls before the recording: during the first ones, libraries allocate and choose their kernels
 WARM_UP = 3
 Input = Tensor | float
 
 
 def captured(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """Return `function`, recorded as CUDA graphs if `device` is a GPU; elsewhere `function` itself.
+    """Return `function` recorded as CUDA graphs if `device` is a GPU, else `function` itself.
 
-    The first calls run as they are, the next is recorded, and all later ones replay the recording,
-    one graph for each combination of the inputs' shapes and the options. `YOCO_GRAPHS=0` switches
-    this off.
+    The first calls run normally, the next one is recorded, and later ones replay the recording.
+    There is one graph per combination of input shapes and options. `YOCO_GRAPHS=0` turns this off.
 
     Args:
         function: takes tensors and numbers by position and hashable options by name, and returns
-            tensors (or a tuple of them). It must read no value on the host and draw only from
-            generators that are among the options. Tensors that it changes or reads beside its
-            inputs must stay where they are in memory. A number reaches it as a scalar tensor.
+            tensors (or a tuple of them). It must not read values on the host, and may draw only
+            from generators passed as options. Tensors that it changes or reads besides its inputs
+            must stay at the same memory address. A number reaches it as a scalar tensor.
         device: of all of these tensors.
 
     Returns:
@@ -64,8 +64,9 @@ def _signature(value: Input) -> Hashable:
 
 
 class _Recording:
-    """A function with inputs of one signature: warmed up, then recorded in a graph that reads them
-    from its own memory.
+    """A function with inputs of one signature: warmed up, then recorded as a graph.
+
+    The graph reads its inputs from memory of its own.
     """
 
     def __init__(
@@ -77,11 +78,11 @@ class _Recording:
             for i in inputs
         ]
         self.calls = 0
-        self.graph: Any = None  # a CUDAGraph from the first replay on
+        self.graph: Any = None  # a CUDAGraph, once recorded
 
     def __call__(self, inputs: Sequence[Input]) -> Any:
         for own, given in zip(self.inputs, inputs):
-            # neither waits for the device
+            # neither call waits for the device
             own.copy_(given) if isinstance(given, Tensor) else own.fill_(given)
         self.calls += 1
         if self.calls <= WARM_UP:
@@ -93,9 +94,7 @@ class _Recording:
         return pytree.tree_map_only(Tensor, Tensor.clone, self.outputs)
 
     def _warm_up(self) -> Any:
-        """Run the function on the stream of the recording; each stream waits for what the other has
-        been given so far.
-        """
+        """Run the function on the recording's stream; the two streams wait for each other."""
         current = torch.cuda.current_stream()
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):

@@ -1,6 +1,4 @@
-"""Python objects by their importable path, "package.module:name": the user's own, in every process
-alike.
-"""
+"""Python objects of the user, found by an importable path "package.module:name" in any process."""
 
 import functools
 import importlib
@@ -13,14 +11,14 @@ SHAPE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def find(argument: str, path: str) -> Any:
-    """The object at an importable path; a module in the working folder is found as well.
+    """Return the object at an importable path; modules in the working directory are found as well.
 
     Args:
-        argument: what the path was given as, for errors.
-        path: "package.module:name", where name may have dots.
+        argument: the argument that holds the path, for errors.
+        path: "package.module:name"; name may contain dots.
 
     Raises:
-        ValueError: if the path has another form, its module cannot be imported, or has no such
+        ValueError: if the path has another form, or its module cannot be imported or lacks the
             name.
     """
     if not SHAPE.fullmatch(path):
@@ -30,21 +28,22 @@ def find(argument: str, path: str) -> Any:
         raise ValueError(
             f"{argument}={path!r}: other processes cannot import __main__; move it into a module"
         )
-    if not {"", os.getcwd()} & set(sys.path):  # the script `yoco` does not look there
+    if not {"", os.getcwd()} & set(sys.path):  # missing there if started by the script `yoco`
         sys.path.append(os.getcwd())
     try:
         return functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except AttributeError as error:
         raise ValueError(f"{argument}={path!r}: {error}") from error
-    except Exception as error:  # whatever the module does when it is imported
+    except Exception as error:  # whatever the module raises on import
         raise ValueError(
             f"{argument}={path!r}: {module} cannot be imported ({type(error).__name__}: {error})"
         ) from error
 
 
 def path_of(thing: Any) -> tuple[str, bool]:
-    """The path of a function or class, and whether other processes can import it: a lambda, or what
-    a notebook defines, they cannot.
+    """Return the path of a function or class, and whether other processes can import it.
+
+    They cannot import a lambda or anything defined in a notebook.
     """
     path = f"{thing.__module__}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
     try:

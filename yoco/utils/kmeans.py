@@ -1,6 +1,4 @@
-"""k-means, and the points nearest to its centres: the prototypes of SSP, the representative images
-of DREAM.
-"""
+"""k-means and the points nearest to its centres: SSP's prototypes, DREAM's representatives."""
 
 import math
 
@@ -9,17 +7,28 @@ from torch import Generator, Tensor
 
 from yoco.utils import checks
 
-ITERATIONS = 10  # of Lloyd's algorithm: more move few points, and DREAM clusters all the time
+ITERATIONS = 10  # of Lloyd's algorithm: later ones move few points, and DREAM clusters often
 
 
 def kmeans(
     points: Tensor, clusters: int, source: Generator, iterations: int = ITERATIONS
 ) -> Tensor:
-    """Centres [clusters, D] of `points` (float [N, D], on any device) by Lloyd's algorithm from a
-    k-means++ start.
+    """Return the centres of clusters found by Lloyd's algorithm from a k-means++ start.
 
-    A cluster that loses its points keeps its centre. Raises TypeError or ValueError if clusters is
-    not in 1..N, or points are not such a tensor, or so large that squared distances overflow.
+    A cluster that loses all of its points keeps its centre.
+
+    Args:
+        points: float [N, D], on any device.
+        clusters: number of clusters, 1..N.
+        source: generator of the k-means++ draws.
+        iterations: at most so many iterations.
+
+    Returns:
+        Centres [clusters, D].
+
+    Raises:
+        TypeError: if an argument is of another type.
+        ValueError: if clusters is out of range or squared distances overflow.
     """
     if not measurable(points := checks.wide(checks.floats("points", points, "N", "D"))):
         raise ValueError("points must be finite, with finite squared distances, in their precision")
@@ -37,22 +46,20 @@ def kmeans(
 
 
 def pass_over(clusters: int, source: Generator) -> None:
-    """Draw from `source` as much as `kmeans` of any points does with so many clusters, for who
-    leaves the work to another.
-    """
+    """Make the draws of `kmeans`, so that ranks that skip the clustering stay in step."""
     _spread_start(torch.zeros(1, 1), clusters, source)
 
 
 def measurable(points: Tensor) -> bool:
-    """Whether points [N, D], and the squared distances between them, are finite in their
-    precision.
-    """
+    """Return whether points [N, D] and their squared distances are finite in their precision."""
     return bool(torch.isfinite((2 * points).square().sum(1)).all())
 
 
 def _spread_start(points: Tensor, clusters: int, source: Generator) -> Tensor:
-    """Greedy k-means++: of a few points, drawn with a chance that grows as their squared distance
-    from the centres so far, the one that brings all points nearest to a centre.
+    """Greedy k-means++: choose the start centres one by one.
+
+    Each one is the best of a few candidates, drawn with probabilities proportional to the squared
+    distance from the centres so far; the best brings the points nearest to a centre in total.
     """
     tried = 2 + int(math.log(clusters))  # as scikit-learn's
     norms = (points**2).sum(1)
@@ -78,18 +85,24 @@ def _spread_start(points: Tensor, clusters: int, source: Generator) -> Tensor:
 
 
 def _squared_distances(points: Tensor, centres: Tensor) -> Tensor:
-    """Up to a constant of each point, [N, n]: one matrix product."""
+    """Squared distances [N, n] without each point's own norm: one matrix product."""
     return (centres**2).sum(1) - 2 * points @ centres.T
 
 
 def nearest_to(centres: Tensor, points: Tensor, *, farthest: bool = False) -> Tensor:
-    """For each centre [n, D] the nearest point of [N, D] that no centre before it took, int64 [n],
-    n at most N; ties: the lower index.
+    """Return for each centre the nearest point that no earlier centre took; ties: the lower index.
 
-    farthest: of the points nearest to a centre, the one farthest from it.
+    Args:
+        centres: [n, D], with n at most N.
+        points: [N, D].
+        farthest: take instead, of the points that are nearer to this centre than to any other, the
+            one farthest from it.
+
+    Returns:
+        Indices, int64 [n].
     """
     distance = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").cpu()
-    # both points of a cluster of two are as near, but for rounding
+    # in a cluster of two, both points are equally near up to rounding
     rounding = 1e-9 * distance.max()
     if farthest:
         own = torch.nn.functional.one_hot(distance.argmin(1), len(centres)).bool()
@@ -102,9 +115,9 @@ def nearest_to(centres: Tensor, points: Tensor, *, farthest: bool = False) -> Te
 
 
 def representatives(points: Tensor, count: int, source: Generator) -> Tensor:
-    """Indices int64 [count] of the points [N, D] nearest to the centres of as many clusters: all
-    different, evenly spread.
+    """Return int64 [count]: the points [N, D] nearest to the centres of `count` clusters.
 
-    Raises ValueError if count is not in 1..N.
+    The indices all differ, and the points are evenly spread. Raises ValueError if count is not in
+    1..N.
     """
     return nearest_to(kmeans(points, count, source), checks.wide(points))

@@ -1,5 +1,4 @@
-"""Libraries that take long to import, as modules that are imported when they are first used: `from
-yoco.utils.lazy import pd`.
+"""Libraries that import slowly, as modules imported on first use: `from yoco.utils.lazy import pd`.
 
 A file that names them in annotations needs `from __future__ import annotations`.
 """
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 
 class Module:
-    """Stands for the module `name` until one of its attributes is asked for."""
+    """Stands for the module `name` until one of its attributes is used."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,6 +1,4 @@
-"""One run at a time on one file: a lock that names who holds it, and that a killed process lets
-go.
-"""
+"""One run at a time per file: a lock that names its holder and is released if the process dies."""
 
 import contextlib
 import os
@@ -18,13 +16,19 @@ from yoco.utils import tensor_files
 
 @contextlib.contextmanager
 def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
-    """Inside, no other process or thread holds the lock on `path`, which need not exist; its
-    leftover temporary files are removed. None is work that is kept nowhere, and locks nothing.
+    """Hold the lock on `path`, so that no other process or thread works on it at the same time.
 
-    The operating system lets the lock go when its process ends, however it ends. wait: for whoever
-    holds it, with a warning that names them. Raises BlockingIOError at once where somebody else
-    holds it and it is not to be waited for, naming them; OSError if the folder cannot be made or
-    written to.
+    The path need not exist; temporary files left over from it are removed. The operating system
+    releases the lock when the process ends, for whatever reason.
+
+    Args:
+        path: the file; None locks nothing (work that is not stored).
+        wait: wait for the current holder, with a warning that names it, instead of raising an
+            error.
+
+    Raises:
+        BlockingIOError: if the lock is taken and `wait` is False; it names the holder.
+        OSError: if the folder cannot be created or written to.
     """
     if path is None:
         yield
@@ -49,15 +53,15 @@ def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
         tensor_files.write_text(holder, _self())
         yield
     finally:
-        with contextlib.suppress(OSError):  # a folder that is gone has no holder either
+        with contextlib.suppress(OSError):  # the folder may have been deleted
             holder.unlink(missing_ok=True)
-            # while it is held: whoever waits for it sees that, and makes another
+            # removed while held: a waiting process notices and creates a new one
             place.unlink(missing_ok=True)
         lock.release()
 
 
 def _acquire(lock: FileLock, path: Path, holder: str | None) -> None:
-    """Take the lock, at once or, where a holder is named, after whoever has it."""
+    """Take the lock; if a holder is named and the lock is taken, wait for it with a warning."""
     try:
         lock.acquire()
     except Timeout:
@@ -79,4 +83,4 @@ def _said(holder: Path) -> str:
     try:
         return holder.read_text(encoding="utf-8") or "another process"
     except OSError:
-        return "another process, which just began or just ended"
+        return "another process, which has just started or just ended"

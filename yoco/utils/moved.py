@@ -1,5 +1,6 @@
-"""Import paths of version 0.1 that moved: they answer for one version more, as the very modules
-that have taken their place.
+"""Import paths of version 0.1 that moved.
+
+They keep working for one more version and give the very modules that replaced them.
 """
 
 import importlib
@@ -42,23 +43,23 @@ class Finder(MetaPathFinder, Loader):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """A spec for an old path, loaded by `exec_module`."""
+        """Return a spec for an old path, loaded by `exec_module`."""
         return ModuleSpec(name, self) if name in MODULES else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the new module in the old one's place, which is what the import system then takes."""
+        """Put the new module into `sys.modules` under the old name; the import returns it."""
         _warn(module.__name__)
         sys.modules[module.__name__] = importlib.import_module(MODULES[module.__name__])
 
 
 def install() -> None:
-    """Have Python ask for old paths here once all other finders have failed."""
+    """Register the finder for old paths after all others."""
     if not any(type(finder).__qualname__ == Finder.__qualname__ for finder in sys.meta_path):
         sys.meta_path.append(Finder())
 
 
 def attribute(old: str) -> ModuleType:
-    """The module behind an old path, for a package's `__getattr__`."""
+    """Return the module behind an old path, for a package's `__getattr__`."""
     _warn(old, stacklevel=4)
     return importlib.import_module(MODULES[old])
 
@@ -66,7 +67,7 @@ def attribute(old: str) -> ModuleType:
 def _warn(old: str, stacklevel: int = 3) -> None:
     if old not in KEPT:
         warnings.warn(
-            f"{old} is {MODULES[old]} now; the old path goes with the next version",
+            f"{old} is {MODULES[old]} now; the next version removes the old path",
             DeprecationWarning,
             stacklevel,
         )

@@ -4,7 +4,6 @@ and may replace.
 
 import contextlib
 import json
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path

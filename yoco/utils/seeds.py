@@ -1,4 +1,4 @@
-"""Random numbers: one generator a run, derived seeds, and the global state left as it was found."""
+"""Random numbers: one generator per run, derived seeds; the global state is left as it was."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -11,27 +11,27 @@ from yoco.utils.device import is_gpu
 
 
 def generator(seed: int, stream: int = 0) -> Generator:
-    """A CPU generator for `seed`; `stream` separates the uses of one seed.
+    """Return a CPU generator for `seed`; `stream` separates the uses of one seed.
 
-    It starts every run: the weights of networks and the real images that a set starts from are the
-    same on every device (see `for_device` for the rest).
+    Every run starts from it: initial weights and the real images that a set starts from are the
+    same on every device (see `for_device` for the other draws).
 
-    Raises TypeError or ValueError if seed is no whole number in 0..2**32-1.
+    Raises TypeError or ValueError if seed is not a whole number in 0..2**32-1.
     """
     return Generator().manual_seed(checks.seed("seed", seed) * 1_000_003 + stream)
 
 
 def draw_seed(source: Generator) -> int:
-    """The next seed from `source`, for something that can only be seeded by a number."""
+    """Return the next seed from `source`, for something that can only be seeded by a number."""
     return int(torch.randint(2**31, (1,), generator=source))
 
 
 def for_device(source: Generator, device: torch.device) -> Generator:
     """Return the generator for the draws of a loop whose tensors are on `device`.
 
-    That is `source` itself, or for a CUDA device a generator of its own, seeded from `source`:
-    drawing there waits for nothing, and can be recorded in a CUDA graph. Its numbers are other ones
-    than the CPU's.
+    That is `source` itself, or on a CUDA device a new generator seeded from `source`: drawing on
+    the GPU does not wait for the host and can be recorded in a CUDA graph. Its numbers differ from
+    the CPU's.
     """
     if not is_gpu(device):
         return source
@@ -39,17 +39,15 @@ def for_device(source: Generator, device: torch.device) -> Generator:
 
 
 def states(source: Generator, own: Generator) -> dict[str, Tensor]:
-    """Return the states of a run's generator and of the one that `for_device` made from it, by
-    name.
-    """
+    """Return, by name, the states of a run's generator and of its device generator."""
     state = {"generator": source.get_state()}
     return state if own is source else {**state, "device_generator": own.get_state()}
 
 
 def restore(state: Mapping[str, Tensor], source: Generator, own: Generator) -> None:
-    """Go back to what `states` returned.
+    """Restore what `states` returned.
 
-    A state from another kind of device is resumed too, though with other draws.
+    A state from another kind of device is accepted, but the draws then differ.
     """
     source.set_state(state["generator"])
     if own is not source and "device_generator" in state:
@@ -60,8 +58,9 @@ def restore(state: Mapping[str, Tensor], source: Generator, own: Generator) -> N
 
 @contextlib.contextmanager
 def torch_seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's global generator starts from `seed` (layers draw their weights from it);
-    afterwards it is as before.
+    """Seed torch's global generator inside the block, for layers that draw weights from it.
+
+    Its state is restored afterwards.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -69,17 +68,18 @@ def torch_seeded(seed: int) -> Iterator[None]:
 
 
 def drawn_of_each(labels: Tensor, share: float, source: Generator) -> Tensor:
-    """Which images are drawn, bool [N]: of each class the rounded share, at least one and not all.
+    """Return which images are drawn, bool [N]: the rounded share of each class.
 
-    Raises ValueError if a class has one image alone.
+    At least one image of a class is drawn, and never all. Raises ValueError if a class has only one
+    image.
     """
     drawn = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         members = torch.nonzero(labels == label).flatten()
         if len(members) < 2:
             raise ValueError(
-                f"there is no test split, and class {int(label)} has one image, which cannot be "
-                "spared for it"
+                f"there is no test split, and class {int(label)} has only one image, which cannot "
+                "be spared for it"
             )
         drawn[
             members[
@@ -92,5 +92,5 @@ def drawn_of_each(labels: Tensor, share: float, source: Generator) -> Tensor:
 
 
 def choice(count: int, n: int, source: Generator) -> Tensor:
-    """`n` different indices out of 0..count-1, in random order, on the generator's device."""
+    """Return `n` different indices out of 0..count-1 in random order, on the generator's device."""
     return torch.randperm(count, generator=source, device=source.device)[:n]

@@ -1,5 +1,7 @@
-"""Files that are whole or absent: a temporary file, then a rename; tensors in safetensors with a
-JSON header and checksums.
+"""Files that are written whole or not at all; tensors as safetensors with checksums.
+
+A file is first a temporary file, which is then renamed. The safetensors header holds JSON and the
+checksums.
 """
 
 import contextlib
@@ -21,13 +23,13 @@ from torch import Tensor
 from yoco.utils import owned
 
 FORMAT_VERSION = 2
-UNSUMMED = "1"  # the version before checksums: still read, every other check made
+UNSUMMED = "1"  # the version before checksums: still read, with all other checks
 
 
 def write_whole(
     path: str | Path, write: Callable[[Path], object], *, make_folder: bool = True
 ) -> Path:
-    """Have `write` fill a temporary file beside `path`, then rename it.
+    """Have `write` fill a temporary file beside `path`, then rename it to `path`.
 
     Args:
         path: the file; of a symbolic link, the file that it leads to is written. A file that is
@@ -39,7 +41,8 @@ def write_whole(
         The path.
 
     Raises:
-        OSError: if there is no room, no permission or no folder; what was at `path` before stays.
+        OSError: if there is no space, permission or folder; it names `path`, and a file that was
+            there before stays.
         FileExistsError: as `owned.replacing`.
     """
     given, path = Path(path), target(path)
@@ -63,15 +66,16 @@ def write_whole(
         ) from error
     finally:
         part.unlink(missing_ok=True)
-    # the file is in its place; some file systems flush no folders
+    # the file is in place; some file systems cannot flush a folder
     with contextlib.suppress(OSError):
         _flush(path.parent)
     return given
 
 
 def _flush(path: Path) -> None:
-    """Have the disk hold a file's bytes, or a folder's names, before going on: a rename alone does
-    not outlast a power cut.
+    """Make sure that a file's bytes, or a folder's names, are on disk.
+
+    A rename alone does not survive a power failure.
     """
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -102,7 +106,7 @@ def _umask() -> int:
 def sweep(path: Path) -> None:
     """Remove the temporary files of `path` that a killed process left.
 
-    Only for whoever holds the lock on it.
+    Only the holder of the lock on `path` may call this.
     """
     # eight characters of `tempfile`: with more, it is another file's
     own = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part")
@@ -124,11 +128,17 @@ def save_tensors(
     *,
     make_folder: bool = True,
 ) -> Path:
-    """Write named tensors and JSON-able `info` as one safetensors file of this `kind` ("condensed",
-    "dynamics", …).
+    """Write named tensors and `info`, which JSON can hold, as one safetensors file.
 
-    Each tensor has a checksum in the header, and the header has one. Raises OSError as
-    `write_whole`.
+    Args:
+        path: the file.
+        kind: kind of file ("condensed", "dynamics", …), which `load_tensors` checks.
+        tensors: tensors by name. The header holds a checksum of each, and one of itself.
+        info: settings and facts, which go into the header as JSON.
+        make_folder: create missing folders.
+
+    Raises:
+        OSError: as `write_whole`.
     """
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = {
@@ -143,9 +153,7 @@ def save_tensors(
 
 
 def _entry(tensor: Tensor, by_row: bool = False) -> dict[str, Any]:
-    """What a header says of a tensor: dtype, shape, and the checksum of all of it (in older files,
-    of each row).
-    """
+    """Return a tensor's header entry: dtype, shape and checksum (in older files one per row)."""
     return {
         "dtype": str(tensor.dtype),
         "shape": list(tensor.shape),
@@ -154,7 +162,7 @@ def _entry(tensor: Tensor, by_row: bool = False) -> dict[str, Any]:
 
 
 def checksum(tensor: Tensor) -> str:
-    """16 hexadecimal digits of the SHA-256 of a CPU tensor's bytes."""
+    """Return 16 hexadecimal digits of the SHA-256 of a CPU tensor's bytes."""
     return hashlib.sha256(
         tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
     ).hexdigest()[:16]
@@ -168,14 +176,17 @@ def _header_sum(header: Mapping[str, str]) -> str:
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote. Returns tensors and info.
 
-    Raises FileNotFoundError if there is no file; ValueError if it is cut short, altered, no
-    safetensors file, of another kind or version, or holds NaN or Inf.
+    Raises:
+        FileNotFoundError: if there is no file.
+        ValueError: if it is truncated, corrupted, not a safetensors file, of another kind or
+            version, or holds NaN or Inf.
     """
     with open_tensors(path) as file:
         info, sums = read_header(path, file.metadata() or {}, kind)
         if sums is not None and set(sums) != set(file.keys()):
             raise ValueError(
-                f"{path} is damaged: it holds {sorted(file.keys())}, its header says {sorted(sums)}"
+                f"{path} is corrupted: it holds {sorted(file.keys())}, its header lists "
+                f"{sorted(sums)}"
             )
         tensors = {name: _tensor(path, file, name) for name in sorted(file.keys())}
     for name, tensor in tensors.items():
@@ -187,43 +198,43 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
 
 
 def check_tensor(path: str | Path, name: str, tensor: Tensor, written: Mapping[str, Any]) -> None:
-    """Raise ValueError unless a tensor is what the header says was `written` (see `_entry`)."""
+    """Raise ValueError unless a tensor matches its header entry `written` (see `_entry`)."""
     if _entry(tensor, isinstance(written["sums"], list)) != written:
         raise ValueError(
-            f"{path} is damaged: {name} does not have the checksum that it was written with"
+            f"{path} is corrupted: {name} does not have the checksum that it was written with"
         )
 
 
 def open_tensors(path: str | Path) -> Any:
-    """The safetensors file at `path`, open.
+    """Return the safetensors file at `path`, open.
 
-    Raises FileNotFoundError, or ValueError if it is none.
+    Raises FileNotFoundError if there is no file, ValueError if it is not a safetensors file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file at {path}")
     try:
         return safetensors.safe_open(path, framework="pt")
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short: {error}") from error
+        raise ValueError(f"{path} is corrupted or truncated: {error}") from error
 
 
 def _tensor(path: str | Path, file: Any, name: str) -> Tensor:
     try:
         return file.get_tensor(name)
     except Exception as error:  # a dtype that torch lacks raises nearly anything
-        raise ValueError(f"{path} is damaged: {name} cannot be read ({error})") from error
+        raise ValueError(f"{path} is corrupted: {name} cannot be read ({error})") from error
 
 
 def read_header(
     path: str | Path, header: Mapping[str, str], kind: str
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """info, and what the header says of every tensor (see `_entry`; None in a file from before
-    checksums).
+    """Return info and the header entries of all tensors (see `_entry`).
 
-    Raises ValueError unless the header is whole, and of a yoco file of this kind and version.
+    The entries are None in a file from before checksums. Raises ValueError unless the header is
+    intact and the file of this kind and version.
     """
     if header.get("yoco") != kind:
-        raise ValueError(f"{path} is no yoco {kind} file (its kind: {header.get('yoco')!r})")
+        raise ValueError(f"{path} is not a yoco {kind} file (its kind: {header.get('yoco')!r})")
     version = header.get("version")
     if version == UNSUMMED and "checksum" not in header:
         return _json(path, header, "info"), None
@@ -231,7 +242,7 @@ def read_header(
         raise ValueError(f"{path} has format version {version}, this yoco reads {FORMAT_VERSION}")
     if not {"info", "sums"} <= set(header) or header.get("checksum") != _header_sum(header):
         raise ValueError(
-            f"{path} is damaged: its header does not have the checksum that it was written with"
+            f"{path} is corrupted: its header does not have the checksum that it was written with"
         )
     return _json(path, header, "info"), _json(path, header, "sums")
 
@@ -240,7 +251,7 @@ def _json(path: str | Path, header: Mapping[str, str], name: str) -> dict[str, A
     try:
         value = json.loads(header[name])
     except (KeyError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or cut short: {error!r} in its {name}") from error
+        raise ValueError(f"{path} is corrupted or truncated: {error!r} in its {name}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged: its {name} is no table")
+        raise ValueError(f"{path} is corrupted: its {name} is not a JSON object")
     return value

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.dynamics.dynamics import SHORT
 from yoco.experiments import ablations, study
 from yoco.sets.condensed_set import CondensedSet

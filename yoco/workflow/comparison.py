@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yoco import zoo
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import owned
 from yoco.workflow import parameters

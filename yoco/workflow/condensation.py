@@ -11,7 +11,8 @@ from yoco import zoo
 from yoco.condense.condense import condense, start_set
 from yoco.condense.methods import METHODS
 from yoco.condense.nested import budgets
-from yoco.data.datasets import ImageData, name_of
+from yoco.data.datasets import name_of
+from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks, locks, owned

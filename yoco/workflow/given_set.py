@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
-from yoco.sets.published import known_dataset
+from yoco.sets.published_space import known_dataset
 from yoco.utils import owned
 from yoco.workflow.run_folder import CHECKPOINT
 

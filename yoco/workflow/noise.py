@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from yoco.condense.condense import start_set
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.experiments import corruption, noise
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks, owned, tensor_files

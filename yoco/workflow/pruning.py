@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yoco.data.datasets import ImageData
+from yoco.data.image_data import ImageData
 from yoco.experiments import study, tables
 from yoco.prune.methods import compared
 from yoco.sets.condensed_set import CondensedSet

@@ -1,0 +1,56 @@
+"""Datasets that other libraries hold: scikit-learn's digits, and torchvision's by name."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from yoco.data import arrays
+from yoco.data.image_data import ImageData, resize
+from yoco.data.normalise import STATISTICS, channel_statistics
+
+TORCHVISION = {
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "mnist": "MNIST",
+    "fashionmnist": "FashionMNIST",
+    "svhn": "SVHN",
+}
+
+
+def digits(size: int) -> ImageData:
+    """scikit-learn's 1,797 digits, 8×8 in 0..16; a fixed stratified fifth is the test set."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
+    )
+    pixels = resize(
+        torch.from_numpy(images / 16 * 255).round().to(torch.uint8).view(-1, 1, 8, 8), size
+    )
+    targets = torch.from_numpy(labels).long()
+    classes = tuple(map(str, range(10)))
+    mean, std = channel_statistics(pixels[train])
+    return ImageData(
+        "digits", pixels[train], targets[train], pixels[test], targets[test], classes, mean, std
+    )
+
+
+def torchvision(name: str, root: Path, size: int | None) -> ImageData:
+    """One of `TORCHVISION`, downloaded to `root`; size: as of `load`."""
+    from torchvision import datasets
+
+    source = getattr(datasets, TORCHVISION[name])
+    splits = []
+    for train in (True, False):
+        chosen = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
+        split = source(root, **chosen, download=True)
+        labels = split.labels if name == "svhn" else split.targets
+        taken = arrays.split("train" if train else "test", split.data, labels, None)
+        splits.append((resize(taken.images, size or taken.images.shape[-1]), taken.labels))
+    classes = tuple(map(str, range(10))) if name in ("svhn", "mnist") else tuple(split.classes)
+    mean, std = STATISTICS["cifar10" if name == "cifar100" else name]
+    (images, labels), (test_images, test_labels) = splits
+    return ImageData(name, images, labels, test_images, test_labels, classes, mean, std)

@@ -1,0 +1,104 @@
+"""`ImageData`: the real images of a dataset, in memory or mapped from a cache of pixels."""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yoco.utils import checks
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Real images: uint8 [N, C, S, S]; labels int64 [N]; mean and std of the training images per
+    channel, in 0..1.
+
+    Raises TypeError or ValueError if shapes, types, labels, classes or statistics do not fit, a
+    class has no training image, there is one class alone, or the test set is empty.
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        checks.class_names("classes", self.classes)
+        for split, images, labels in (
+            ("train", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            checks.images(f"{split}_images", images)
+            if images.dtype != torch.uint8:
+                raise TypeError(f"{split}_images must be uint8, got {images.dtype}")
+            checks.labels(f"{split}_labels", labels, len(images), len(self.classes))
+        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+            raise ValueError(
+                f"train and test images differ in shape: {list(self.train_images.shape[1:])}, "
+                f"{list(self.test_images.shape[1:])}"
+            )
+        checks.statistics(self.mean, self.std, self.channels)
+        empty = [name for name, count in zip(self.classes, self.counts()) if not count]
+        if empty:
+            raise ValueError(f"{self.name}: no training image in class {', '.join(empty)}")
+
+    @property
+    def channels(self) -> int:
+        return self.train_images.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Side of an image in pixels."""
+        return self.train_images.shape[2]
+
+    def counts(self) -> list[int]:
+        """Training images in each class."""
+        return torch.bincount(self.train_labels, minlength=len(self.classes)).tolist()
+
+    def require_per_class(self, what: str, count: int) -> None:
+        """Raise a ValueError unless every class has at least `count` training images, which `what`
+        asks for.
+        """
+        short = [f"{name} ({n})" for name, n in zip(self.classes, self.counts()) if n < count]
+        if short:
+            raise ValueError(
+                f"{what} needs {count} images of every class; too few in: {', '.join(short[:5])}"
+            )
+
+    def first_of_each(self, limit: int | None) -> "ImageData":
+        """The data with at most `limit` images of each class in either split, the first ones (None:
+        with all).
+        """
+        if limit is None:
+            return self
+        train, test = (_first(labels, limit) for labels in (self.train_labels, self.test_labels))
+        return replace(
+            self,
+            train_images=self.train_images[train],
+            train_labels=self.train_labels[train],
+            test_images=self.test_images[test],
+            test_labels=self.test_labels[test],
+        )
+
+
+def _first(labels: Tensor, limit: int) -> Tensor:
+    return (
+        torch.cat([torch.nonzero(labels == k).flatten()[:limit] for k in labels.unique()])
+        .sort()
+        .values
+    )
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """uint8 [N, C, S, S] -> uint8 [N, C, size, size], bilinear with antialiasing."""
+    if images.shape[-1] == size:
+        return images
+    scaled = F.interpolate(
+        images.float(), (size, size), mode="bilinear", align_corners=False, antialias=True
+    )
+    return scaled.round().clamp(0, 255).to(torch.uint8)

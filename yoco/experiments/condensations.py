@@ -1,0 +1,132 @@
+"""Condensation methods side by side, each for as many seconds: networks are trained on what it
+started from and on what it came to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from yoco import condense
+from yoco.data.image_data import ImageData
+from yoco.evaluate import evaluate_many
+from yoco.sets.condensed_set import CondensedSet
+from yoco.training import timing
+from yoco.training.network import BEFORE
+from yoco.utils.lazy import pd
+
+# of condensation methods
+COMPARED = [
+    "method",
+    "factor",
+    "steps",
+    "seconds",
+    "subset",
+    "seed",
+    *BEFORE,
+    "precision",
+    "accuracy",
+]
+COMPILE_SECONDS = 300  # of condensing, that compiling may take its minute of
+
+
+def condensations(
+    data: ImageData,
+    methods: Sequence[str],
+    seconds: float,
+    *,
+    ipc: int = 10,
+    preset: str = "laptop",
+    seed: int = 0,
+    seeds: Sequence[int] = (0,),
+    device: str | torch.device = "auto",
+    progress: bool = True,
+    precision: str = "auto",
+    ready: Mapping[str, CondensedSet] | None = None,
+    known: Mapping[str, pd.DataFrame] | None = None,
+    **training: Any,
+) -> tuple[pd.DataFrame, dict[str, CondensedSet]]:
+    """Condense by each method for as many seconds, and train and test on each start and each
+    result.
+
+    ready: sets by method that are there already, of this ipc, preset and seed; the others are
+    condensed. known: by method, what `evaluate_many` gave for "start" and "condensed", which are
+    not trained on again if it has all of `seeds`. Methods that start from the same images share the
+    trainings on them.
+
+    A method's schedule goes on until the time is over, MTT's experts included in it; each takes its
+    own factor. training: epochs, and fields of `network.Protocol`. Returns a table with columns
+    method, factor, steps, seconds, subset ("start" or "condensed"), seed, last_batch, augmentation,
+    precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
+    """
+    common: dict[str, Any] = {
+        "ipc": ipc,
+        "preset": preset,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+    }
+    made = dict(ready or {})
+    if progress:
+        timing.announce(seconds * sum(method not in made for method in methods))
+    for method in tqdm(methods, desc="condensing by each method", disable=not progress):
+        if method not in made:
+            made[method] = _condensed(data, method, seconds, common)
+    starts = {method: condense.start_set(data, method, **common) for method in methods}
+    made = {method: made[method] for method in methods}
+    known = {
+        method: table[table.seed.isin(seeds)]
+        for method, table in (known or {}).items()
+        if method in methods and set(seeds) <= set(table.seed)
+    }
+    how = {"seeds": seeds, "device": device, "progress": progress, "precision": precision}
+    results = _accuracies(data, starts, made, known, {**how, **training})
+    told = [(name, s.factor, s.info["steps"], s.info["seconds"]) for name, s in made.items()]
+    return pd.DataFrame(told, columns=COMPARED[:4]).merge(results, on="method")[COMPARED], made
+
+
+def _condensed(
+    data: ImageData, method: str, seconds: float, common: Mapping[str, Any]
+) -> CondensedSet:
+    """The set that a method comes to in that time, however long its schedule."""
+    return condense.condense(
+        data,
+        method,
+        **common,
+        time_budget=seconds,
+        progress=False,
+        compiled=None if seconds >= COMPILE_SECONDS else False,
+        **condense.METHODS[method].unending,
+    )
+
+
+def _accuracies(
+    data: ImageData,
+    starts: Mapping[str, CondensedSet],
+    made: Mapping[str, CondensedSet],
+    known: Mapping[str, pd.DataFrame],
+    how: Mapping[str, Any],
+) -> pd.DataFrame:
+    """`evaluate_many` (how: its options) of all starts and sets that are not in `known`, equal
+    starts once, with a column method.
+    """
+    own = [method for method in starts if method not in known]
+    trained_by = {starts[method].fingerprint: method for method in (*reversed(own), *known)}
+    origin = {method: trained_by[starts[method].fingerprint] for method in own}
+    first = [method for method in own if origin[method] == method]
+    subsets = {(method, "start"): starts[method].form() for method in first}
+    subsets |= {(method, "condensed"): made[method].form() for method in own}
+    tables = [table.assign(method=method) for method, table in known.items()]
+    if subsets:
+        trained = evaluate_many(subsets, data, **how)
+        tables.append(trained.assign(method=trained.subset.str[0], subset=trained.subset.str[1]))
+    results = pd.concat(tables)
+    shared = [
+        results[(results.method == other) & (results.subset == "start")].assign(method=method)
+        for method, other in origin.items()
+        if other != method
+    ]
+    return pd.concat([*shared, results])

@@ -1,0 +1,152 @@
+"""The grid of a study: one `Cell` for each training, of variants × budgets × dynamics × seeds."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from yoco import models
+from yoco.dynamics.dynamics import Dynamics
+from yoco.evaluate import Training
+from yoco.experiments.results_file import COLUMNS
+from yoco.prune.methods import prune
+from yoco.prune.select import Selection
+from yoco.sets.condensed_set import CondensedSet
+from yoco.training.network import BEFORE, PROTOCOLS, Protocol
+from yoco.utils import checks
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One training of a grid: a selection of a condensed set, the number of the dynamics behind it,
+    a seed, and how it is done. labels: further columns of its row, the options of `prune` that made
+    the selection among them.
+    """
+
+    condensed: CondensedSet
+    selection: Selection
+    dynamics: int
+    seed: int
+    protocol: Protocol
+    labels: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of what decides its accuracy: the set, what stays of it, the
+        protocol, the seed.
+        """
+        digest = hashlib.sha256(self.condensed.fingerprint.encode())
+        digest.update(self.selection.indices.numpy().tobytes())
+        protocol = {
+            name: value
+            for name, value in asdict(self.protocol).items()
+            if (name, value) not in BEFORE.items()
+        }
+        protocol |= models.layout(self.protocol.model, *models.shape_of(self.condensed))
+        digest.update(repr((sorted(protocol.items()), self.seed)).encode())
+        return digest.hexdigest()[:16]
+
+    def row(self, precision: str) -> dict[str, Any]:
+        """Its columns, but for the accuracy."""
+        s, p = self.selection, self.protocol
+        values = (
+            self.condensed.method,
+            s.method,
+            s.keep,
+            s.balanced,
+            s.ipc_to,
+            self.dynamics,
+            self.seed,
+            p.epochs,
+            self.fingerprint,
+        )
+        settings = (
+            self.condensed.info.get("preset", ""),
+            p.model,
+            str(p.width or ""),
+            *(getattr(p, name) for name in BEFORE),
+            precision,
+        )
+        return {
+            **dict(zip(COLUMNS, (*values, *settings))),
+            "accuracy": None,
+            **{k: v for k, v in self.labels.items() if k not in COLUMNS},
+        }
+
+
+def grid(
+    condensed: CondensedSet,
+    dynamics: Sequence[Dynamics | None],
+    variants: Sequence[Mapping[str, Any]],
+    *,
+    ipc_to: Sequence[int] = (1, 2, 5),
+    seeds: Sequence[int] = (0,),
+    epochs: int | Mapping[int, int] = 1000,
+    labels: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> list[Cell]:
+    """The cells of variants × budgets × dynamics × seeds, seeds changing fastest.
+
+    dynamics: None for one that no variant needs; its number seeds what is drawn in its selections
+    (random, SSP, CCS), so that "random" is averaged over as many draws. variants: arguments of
+    `prune`, say {"method": "yoco", "balanced": False}. epochs: of every training, or of those at
+    each budget. labels: further columns of every row. options: fields of `network.Protocol`, and
+    `protocol`, "even" or "paper" (see `Protocol.of`). Raises ValueError or TypeError at bad
+    arguments, and if dynamics were recorded with another last_batch or augmentation than the
+    trainings have.
+    """
+    if not dynamics or not seeds or not variants:
+        raise ValueError("dynamics, seeds and variants must hold at least one each")
+    for name, values in (("ipc_to", ipc_to), ("seeds", seeds)):
+        checks.different(name, values)
+    by_budget = epochs if isinstance(epochs, Mapping) else dict.fromkeys(ipc_to, epochs)
+    if lacking := [budget for budget in ipc_to if budget not in by_budget]:
+        raise ValueError(f"epochs has no number for ipc_to {lacking}, only for {list(by_budget)}")
+    protocols = {budget: Protocol.of(epochs=by_budget[budget], **options) for budget in ipc_to}
+    check_recorded_alike(dynamics, protocols[ipc_to[0]])
+    return [
+        Cell(condensed, selection, number, seed, protocols[budget], {**(labels or {}), **variant})
+        for variant in variants
+        for budget in ipc_to
+        for number, recorded in enumerate(dynamics)
+        for selection in [prune(condensed, recorded, ipc_to=budget, seed=number, **variant)]
+        for seed in seeds
+    ]
+
+
+def check_recorded_alike(dynamics: Sequence[Dynamics | None], protocol: Protocol) -> None:
+    """Raise ValueError if any dynamics were recorded with another last_batch or augmentation than
+    the trainings that follow have.
+    """
+    for number, recorded in enumerate(dynamics):
+        for name, value in (recorded.training if recorded is not None else {}).items():
+            if value != getattr(protocol, name):
+                told = (
+                    f"dynamics[{number}] were recorded with {name}={value!r}, the trainings have "
+                    f"{getattr(protocol, name)!r}"
+                )
+                named = [
+                    f"protocol={key!r}"
+                    for key, fields in PROTOCOLS.items()
+                    if fields.get(name) == value
+                ]
+                raise ValueError(
+                    f"{told}; record them again, or train with "
+                    f"{(named or [f'{name}={value!r}'])[0]}"
+                )
+
+
+def trainings(cells: Sequence[Cell]) -> list[Training]:
+    """What `evaluate.accuracies` trains on, for each cell."""
+    formed = {cell.condensed: cell.condensed.form() for cell in cells}  # once a set
+    parts = [(cell, *formed[cell.condensed]) for cell in cells]
+    return [
+        Training(
+            images[c.selection.indices],
+            labels[c.selection.indices],
+            c.seed,
+            c.protocol,
+            c.condensed.space,
+        )
+        for c, images, labels in parts
+    ]

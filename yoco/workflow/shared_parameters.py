@@ -1,0 +1,184 @@
+"""`Parameters`: what every notebook can be asked for, and the arguments that follow from it."""
+
+from typing import Any, ClassVar, Optional, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from yoco.condense.methods import METHODS as CONDENSATIONS
+from yoco.condense.presets import SCALES, default_model
+from yoco.utils import checks
+from yoco.workflow import parameter_types as types
+from yoco.zoo import PREFIX as ZOO
+
+
+def _scale_of(dataset: str) -> str:
+    """The preset of a dataset if none is given."""
+    return "smoke" if dataset == "digits" or dataset.startswith(f"{ZOO}digits-") else "laptop"
+
+
+class Parameters(BaseModel):
+    """What all notebooks take."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    notebook: ClassVar[str]  # the name of the one that takes them
+
+    dataset: types.Dataset = Field(
+        "digits",
+        description="digits, cifar10, cifar100, imagenet10, folder:PATH, hf:NAME or "
+        "package.module:function",
+    )
+    root: Optional[types.Text] = Field(
+        None, description="where the dataset is, or is downloaded to (none: ~/.cache/yoco)"
+    )
+    run_dir: Optional[types.Text] = Field(
+        None, description="the run's folder (none: runs/ and the dataset's name)"
+    )
+    seed: types.Seed = Field(0, description="seed of everything that is drawn")
+    size: Optional[types.Side] = Field(None, description="resize the real images to this side")
+    method: types.Filled[types.Condenser] = types.by_preset(
+        "condensation method", smoke="idc", otherwise="ncfm"
+    )
+    ipc: types.Count = Field(10, description="images per class of the condensed set, IPC_F")
+    factor: Optional[types.Count] = Field(
+        None, description="cells along a side of a condensed image (none: the method's own)"
+    )
+    preset: Optional[types.Preset] = Field(
+        None, description="scale of all settings (none: smoke on digits, else laptop)"
+    )
+    epochs: Optional[types.Count] = Field(
+        None, description="epochs of each training (none: 1000, 200 or 10, by preset)"
+    )
+    protocol: types.Protocol = Field(
+        "even",
+        description="how trainings split an epoch: evenly, or with a small last batch, as "
+        "published",
+    )
+    augmentation: types.Augmentation = Field(
+        "dsa", description="augmentation of trainings, of DSA or as published for ImageNet-10"
+    )
+    model: Optional[types.Model] = Field(
+        None,
+        description="network of all trainings (none: convnet, or resnet10ap for images of 64 "
+        "pixels "
+        "or "
+        "more)",
+    )
+    width: Optional[types.Count] = Field(
+        None, description="channels of the ConvNet (none: 128, or 24 in smoke)"
+    )
+    precision: types.Precision = Field("auto", description="number format of convolutions")
+
+    outer_loops: Optional[types.Count] = Field(
+        None, description="fresh networks in idc, dream and dsa (none: by preset)"
+    )
+    inner_loops: Optional[types.Count] = Field(
+        None, description="image steps with each network in idc, dream and dsa (none: by preset)"
+    )
+    iterations: Optional[types.Count] = Field(
+        None, description="image steps of mtt, kip and ncfm (none: by preset)"
+    )
+    pool_networks: Optional[types.Count] = Field(
+        None, description="networks in the pool of ncfm (none: by preset)"
+    )
+    pool_epochs: Optional[types.Count] = Field(
+        None, description="epochs of each network in the pool of ncfm (none: by preset)"
+    )
+    nested: Optional[types.Nested] = Field(
+        None, description="budgets whose prefixes ncfm matches too, or true for 1, 2, 3, 5, …"
+    )
+    start: Optional[types.Start] = Field(
+        None,
+        description="set that the method condenses further: a file or zoo:NAME (none: packed real "
+        "images)",
+    )
+    time_budget: Optional[types.Seconds] = Field(
+        None, description="seconds after which condensing stops; run again to go on"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_by_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """With the defaults that the preset decides, of parameters that are not given."""
+        dataset = str(values.get("dataset", cls.model_fields["dataset"].default))
+        smoke = (values.get("preset") or _scale_of(dataset)) == "smoke"
+        fills = {
+            name: types.fill(field)
+            for name, field in cls.model_fields.items()
+            if values.get(name) is None
+        }
+        return values | {name: fill(smoke) for name, fill in fills.items() if fill}
+
+    @model_validator(mode="after")
+    def _seeds_from_there_on(self) -> Self:
+        """The runs after the first take the seeds that follow."""
+        if self.seed + self.seeds_taken - 1 > checks.MOST_SEED:
+            raise ValueError(
+                f"seed must be at most {checks.MOST_SEED} less the {self.seeds_taken - 1} runs "
+                f"that follow the first, got {self.seed}"
+            )
+        return self
+
+    @property
+    def seeds_taken(self) -> int:
+        """Seeds that the runs take, from `seed` on."""
+        return 1
+
+    @property
+    def scale(self) -> str:
+        """The preset, with its default filled in."""
+        return self.preset or _scale_of(self.dataset)
+
+    @property
+    def real_dataset(self) -> str:
+        """The name that real images are loaded by."""
+        return self.dataset
+
+    def condensation(self, method: str | None = None) -> dict[str, Any]:
+        """Arguments for `workflow.get_condensed`; of another method than the run's, those that it
+        has.
+        """
+        if method is None or method == self.method:
+            given = {
+                name: getattr(self, name)
+                for name in ("nested", "start")
+                if getattr(self, name) is not None
+            }
+            return {**self.packing(), "time_budget": self.time_budget, **given}
+        known = {
+            "method",
+            "preset",
+            "ipc",
+            "factor",
+            "seed",
+            "precision",
+            *self._settings_of(method),
+        }
+        other = self.model_copy(update={"method": method, "factor": None})
+        return {
+            name: value
+            for name, value in other.condensation().items()
+            if name in known | {"time_budget"}
+        }
+
+    def _settings_of(self, method: str) -> set[str]:
+        """Names of a condensation method's settings, which are the same at every size."""
+        return {*CONDENSATIONS[method].settings_for(self.scale, self.size or 1, 1, {}).record()}
+
+    def packing(self) -> dict[str, Any]:
+        """Arguments for `start_set`."""
+        networks = {"model", "width"} & self._settings_of(self.method)  # a kernel has neither
+        steps = ("outer_loops", "inner_loops", "iterations", "pool_networks", "pool_epochs")
+        names = {"method", "ipc", "factor", "seed", "precision", *steps, *networks}
+        return {"preset": self.scale, **self.model_dump(include=names, exclude_none=True)}
+
+    def training(self, size: int) -> dict[str, Any]:
+        """Arguments for `record`, `evaluate_many` and `study.run` on images of side `size`."""
+        scale, model = SCALES[self.scale], self.model or default_model(size)
+        width = self.width or (scale.width if model == "convnet" else None)
+        shape = {"model": model, "width": width, "batch_size": scale.batch_size}
+        how = {"protocol": self.protocol, "augmentation": self.augmentation}
+        return {"epochs": self.epochs or scale.epochs, **how, **shape, "precision": self.precision}
+
+    def recording(self, size: int) -> dict[str, Any]:
+        """Arguments for `record` and `record_many`: those of training, but for the epochs."""
+        return {**self.training(size), "epochs": self.epochs or SCALES[self.scale].recorded}

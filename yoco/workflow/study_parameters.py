@@ -1,0 +1,244 @@
+"""What the notebooks that train on pruned sets can be asked for: 04, 05 and 06."""
+
+from itertools import product
+from typing import Any, ClassVar, Optional, Self
+
+from pydantic import Field, model_validator
+
+from yoco import zoo
+from yoco.condense.methods import METHODS as CONDENSATIONS
+from yoco.dynamics.dynamics import LBPE_FORMED, LBPE_SINGLE
+from yoco.experiments import ablations, corruption, noise
+from yoco.prune.methods import compared
+from yoco.workflow import parameter_types as types
+from yoco.workflow.shared_parameters import Parameters
+from yoco.zoo import PREFIX as ZOO
+
+
+class Study(Parameters):
+    """What notebooks take that train on pruned sets."""
+
+    ipc_to: types.DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
+    dynamics: types.Count = Field(3, description="training runs recorded")
+    seeds: types.Count = Field(
+        1, description="networks trained on each pruned set, for each recorded run"
+    )
+    dynamics_epochs: Optional[types.Count] = Field(
+        None, description="epochs of each recorded run (none: as epochs; 20 in smoke)"
+    )
+    methods: types.Filled[types.Methods] = types.all_of("pruning methods", compared)
+
+    @property
+    def seeds_taken(self) -> int:
+        """Seeds that the runs take, from `seed` on."""
+        return max(self.seeds, self.dynamics)
+
+    def recording(self, size: int) -> dict[str, Any]:
+        """As of every notebook, with the epochs of its own."""
+        return super().recording(size) | (
+            {"epochs": self.dynamics_epochs} if self.dynamics_epochs else {}
+        )
+
+    def schedule(self, size: int) -> dict[str, Any]:
+        """Arguments for `study.grid`: those of training, the budgets and the seeds."""
+        return {
+            **self.training(size),
+            "ipc_to": self.ipc_to,
+            "seeds": range(self.seed, self.seed + self.seeds),
+        }
+
+
+class Pruning(Study):
+    """A set, pruned by every method to every budget."""
+
+    notebook: ClassVar[str] = "04_pruning"
+
+    ipc_to: types.Filled[types.DifferentCounts] = types.by_preset(
+        "budgets, IPC_T", smoke=[1, 2], otherwise=[1, 2, 5]
+    )
+    dynamics: types.Filled[types.Count] = types.by_preset(
+        "training runs recorded", smoke=2, otherwise=3
+    )
+    epochs_to: Optional[types.Counts] = Field(
+        None, description="epochs at each of ipc_to, in its order (none: as epochs)"
+    )
+    also: types.OptionalCondensers = Field(
+        ["dream"],
+        description="condensations whose sets, pruned at random, are columns as well; may be empty",
+    )
+    bytes_epochs: Optional[types.Count] = Field(
+        None, description="epochs of the trainings on one file's prefixes (none: as epochs)"
+    )
+    prefix_epochs: Optional[types.Count] = types.by_preset(
+        ("epochs of the trainings beside a nested set"), smoke=40, otherwise=None
+    )
+    set_path: Optional[types.Text] = Field(
+        None,
+        description="a condensed set to prune, an author's file or yoco's (none: one condensed "
+        "now); "
+        "also "
+        "is then empty",
+    )
+
+    def condensation(self, method: str | None = None) -> dict[str, Any]:
+        """As of every notebook, with the file that the run's own set is read from."""
+        own = {"path": self.set_path} if method in (None, self.method) and self.set_path else {}
+        return {**super().condensation(method), **own}
+
+    @model_validator(mode="after")
+    def _an_epoch_count_a_budget(self) -> "Pruning":
+        if self.epochs_to is not None and len(self.epochs_to) != len(self.ipc_to):
+            raise ValueError(
+                f"epochs_to must hold as many numbers as ipc_to, {len(self.ipc_to)}, got "
+                f"{len(self.epochs_to)}"
+            )
+        return self
+
+    def schedule(self, size: int) -> dict[str, Any]:
+        """As of every study, with the epochs at each budget."""
+        plain = super().schedule(size)
+        return plain | (
+            {"epochs": dict(zip(self.ipc_to, self.epochs_to))} if self.epochs_to else {}
+        )
+
+
+class Ablations(Study):
+    """What each part of YOCO does."""
+
+    notebook: ClassVar[str] = "05_ablations"
+
+    ipc_to: types.DifferentCounts = Field([1], description="budgets, IPC_T")
+    dynamics: types.Count = Field(2, description="training runs recorded")
+    methods: types.Filled[types.Methods] = types.all_of(
+        ("pruning methods whose ends and balance are taken apart"), compared
+    )
+    top_k: types.DifferentCounts = Field(
+        list(ablations.TOP_K), description="epochs that LBPE averages"
+    )
+    within: types.DifferentCounts = Field(
+        list(ablations.WITHIN), description="first epochs that LBPE chooses them among"
+    )
+    compare: types.Filled[types.Condensers] = types.all_of(
+        ("condensation methods whose sets are pruned"), lambda: CONDENSATIONS
+    )
+    networks: types.Filled[types.Models] = types.by_preset(
+        "networks trained on what is left",
+        smoke=["convnet", "convnet-d2-w32"],
+        otherwise=["convnet", "resnet10-w32"],
+    )
+
+    def early(self, size: int, record_on: str = "augmented") -> dict[str, Any]:
+        """Arguments for `record_many` of runs that stop where LBPE needs no more, with every logit
+        that is asked for here.
+        """
+        full = self.recording(size)
+        paper_k, paper_windows = zip(*LBPE_FORMED.values(), *LBPE_SINGLE.values())
+        windows, most = sorted({*self.within, *paper_windows}), max(*self.top_k, *paper_k)
+        return {
+            **full,
+            "until": min(windows[-1], full["epochs"]),
+            "record_on": record_on,
+            "top_k": most,
+            "windows": windows,
+        }
+
+
+class Noise(Study):
+    """Damage, and who keeps it."""
+
+    notebook: ClassVar[str] = "06_noise"
+
+    dataset: types.DatasetOrZoo = Field(
+        "zoo:digits-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco"
+    )
+    real: Optional[types.Dataset] = Field(
+        None,
+        description="real images that a set of the zoo is tested on (none: the dataset that it "
+        "tells)",
+    )
+    ipc_to: types.DifferentCounts = Field([1, 5], description="budgets, IPC_T")
+    trained_to: Optional[types.DifferentCounts] = Field(
+        None, description="those of ipc_to at which networks are trained (none: the smallest)"
+    )
+    dynamics: types.Filled[types.Count] = types.by_preset(
+        "training runs recorded, of each set", smoke=1, otherwise=2
+    )
+    rates: types.Filled[types.Percents] = types.by_preset(
+        "percent of the labels that are wrong", smoke=[40], otherwise=[5, 10, 20, 40]
+    )
+    kinds: types.Filled[types.DamageKinds] = types.by_preset(
+        "damage done to the condensed set",
+        smoke=["symmetric", "occlusion"],
+        otherwise=list(corruption.KINDS),
+    )
+    image_rates: Optional[types.Percents] = Field(
+        None, description="percent of images blurred, noisy or covered (none: the highest of rates)"
+    )
+    condensed_kinds: types.Filled[types.DamageKinds] = types.by_preset(
+        "damage done before condensing", smoke=["symmetric"], otherwise=list(corruption.KINDS)
+    )
+    condensed_rates: Optional[types.Percents] = Field(
+        None, description="percent of real images damaged before that (none: the highest of rates)"
+    )
+
+    @model_validator(mode="after")
+    def _trained_to_of_ipc_to(self) -> Self:
+        if odd := [budget for budget in self.trained_to or () if budget not in self.ipc_to]:
+            raise ValueError(f"trained_to must hold budgets of ipc_to, {self.ipc_to}, got {odd}")
+        return self
+
+    @property
+    def real_dataset(self) -> str:
+        """The name that real images are loaded by.
+
+        Raises ValueError if a set of the zoo is of a folder that `real` does not tell.
+        """
+        if self.real or not self.dataset.startswith(ZOO):
+            return self.real or self.dataset
+        told = zoo.load(self.dataset.removeprefix(ZOO)).info["dataset"]
+        if told.startswith("folder:"):
+            raise ValueError(
+                f"real must name the folder of the images of {self.dataset} (real=folder:PATH): "
+                f"it was made from {told}"
+            )
+        return told
+
+    @property
+    def seeds_taken(self) -> int:
+        """Seeds that the runs take, from `seed` on: each training run's networks have their own."""
+        return self.dynamics * self.seeds
+
+    def formed_damage(self) -> list[tuple[str, int]]:
+        """Kind and percent of the damage done to formed images; that of none first."""
+        rates = {
+            kind: sorted(
+                self.rates
+                if kind in corruption.LABEL_KINDS
+                else self.image_rates or [max(self.rates)]
+            )
+            for kind in self.kinds
+        }
+        return [
+            (noise.CLEAN, 0),
+            *((kind, percent) for kind in self.kinds for percent in rates[kind]),
+        ]
+
+    def real_damage(self) -> list[tuple[str, int]]:
+        """Kind and percent of the damage done to real images before condensing; that of none
+        first.
+        """
+        return [
+            (noise.CLEAN, 0),
+            *product(self.condensed_kinds, self.condensed_rates or [max(self.rates)]),
+        ]
+
+    def comparison(self, size: int) -> dict[str, Any]:
+        """Arguments for `noise.compare`."""
+        trained_to = self.trained_to or [min(self.ipc_to)]
+        return {
+            **self.training(size),
+            "ipc_to": self.ipc_to,
+            "trained_to": trained_to,
+            "seed": self.seed,
+            "seeds": self.seeds,
+        }
