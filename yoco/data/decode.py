@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 RULE = 2  # of how files become pixels: resizing, cropping, colours
+MOST_PIXELS = 2**27  # of an image as it is resized, before its middle is cut out
 BLOCK = 2**23  # bytes that a thread decodes at a time
 
 
@@ -127,10 +128,10 @@ def read_image(path: Path, size: int | None) -> np.ndarray:
     """
     try:
         with Image.open(path) as file:
-            image = upright(file).convert("RGB")
+            image = cropped(upright(file).convert("RGB"), size)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read image {path}: {error}") from error
-    return np.asarray(cropped(image, size)).transpose(2, 0, 1)
+    return np.asarray(image).transpose(2, 0, 1)
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -168,11 +169,18 @@ def _of_eight_bits(image: Image.Image) -> Image.Image:
 def cropped(image: Image.Image, size: int | None) -> Image.Image:
     """An image of side `size`: the shorter side resized to it and the middle cut out; None: as it
     is.
+
+    Raises ValueError if it is so long that the resized image would exceed `MOST_PIXELS`.
     """
     if size is None or image.size == (size, size):
         return image
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
+    if width * height > MOST_PIXELS:
+        raise ValueError(
+            f"it is {image.width}x{image.height}, and resized to {width}x{height} it has more than "
+            f"{MOST_PIXELS:,} pixels"
+        )
     left, top = (width - size) // 2, (height - size) // 2
     return image.resize((width, height), Image.Resampling.BILINEAR).crop(
         (left, top, left + size, top + size)

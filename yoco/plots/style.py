@@ -229,6 +229,6 @@ def save(drawn: Figure | Axes, path: str | Path) -> Path:
     for file in made:
         # the same figure gives the same file
         undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(file.suffix)
-        kind = {"format": file.suffix.removeprefix("."), "metadata": undated}
+        kind: dict[str, Any] = {"format": file.suffix.removeprefix("."), "metadata": undated}
         tensor_files.write_whole(file, functools.partial(figure_of(drawn).savefig, **kind))
     return made[0]

@@ -3,6 +3,7 @@ and nothing judged.
 """
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from torch.serialization import safe_globals
 
 from yoco.sets import exported
 
+FLOAT = 4  # bytes of a value, as sets hold it
+MOST_BYTES = 2**28  # that any file may come to in memory; larger files to eight times their size
 # what refusals of torch and numpy say
 _MORE = ("unsupported global", "unrecognized function", "allowlisted", "object arrays")
 
@@ -85,9 +88,17 @@ def read(path: Path, experiment: int) -> Held:
         experiment: which pair of a dict, from 0.
 
     Raises:
-        FileNotFoundError, ValueError: if labels are missing, the file is damaged, or it is of no
-            known layout.
+        FileNotFoundError, ValueError: if labels are missing, the file is damaged, asks for far more
+            memory than its own size, or is of no known layout.
     """
+    held = _read(path, experiment)
+    for tensor in (held.images, held.labels):  # one of stride 0 holds less than it seems to
+        if isinstance(tensor, torch.Tensor) and not tensor.is_nested:
+            _check_bytes(path, tensor.numel() * max(FLOAT, tensor.itemsize))
+    return held
+
+
+def _read(path: Path, experiment: int) -> Held:
     held = _arrays(path) if path.suffix in (".npz", ".npy") else _tensors(path)
     if isinstance(held, Mapping) and "data" in held:
         return Held(
@@ -131,8 +142,31 @@ def read(path: Path, experiment: int) -> Held:
     )
 
 
+def _check_bytes(path: Path, wanted: int) -> None:
+    """Raise ValueError if a file asks for far more memory than its own size."""
+    size = path.stat().st_size
+    if wanted > max(MOST_BYTES, 8 * size):
+        raise ValueError(
+            f"{path} asks for {wanted:,} bytes of memory, and is {size:,} bytes long; it was not "
+            "read"
+        )
+
+
+def _check_archive(path: Path) -> None:
+    """`_check_bytes` of what the members of a zip archive are unpacked to."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            wanted = sum(member.file_size for member in archive.infolist())
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise _refusal(path, error) from error
+    _check_bytes(path, wanted)
+
+
 def _tensors(path: Path) -> Any:
     """What a torch file holds, where that is tensors, numbers, text and containers of them."""
+    _check_archive(path)
     try:
         with safe_globals(_NUMBERS):
             return torch.load(path, weights_only=True, map_location="cpu")
@@ -142,6 +176,7 @@ def _tensors(path: Path) -> Any:
 
 def _arrays(path: Path) -> Any:
     """The array of an .npy file as a tensor, or those of an .npz archive by name, but for text."""
+    _check_archive(path)
     try:
         held = np.load(path)
         if isinstance(held, np.ndarray):

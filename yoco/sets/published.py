@@ -171,16 +171,11 @@ def _taken(
 
 
 def _tensor(held: object, name: str) -> Tensor:
-    """`held` if it is a tensor with its values in memory, which a sparse or a "meta" one has
-    not.
-    """
-    if not (
-        isinstance(held, Tensor) and held.layout is torch.strided and held.device.type == "cpu"
-    ):
-        raise TypeError(
-            f"{name} must be a plain tensor, got {getattr(held, 'dtype', type(held).__name__)}"
-        )
-    return held.detach()
+    """`held` if it is a tensor with its values in memory, of a type that torch computes in."""
+    plain = checks.tensor(name, held, "of numbers").detach()
+    if plain.is_floating_point() and plain.dtype not in checks.FLOATS:
+        raise TypeError(f"{name} must be of a type that torch computes in, got {plain.dtype}")
+    return plain
 
 
 def _images(held: object) -> Tensor:

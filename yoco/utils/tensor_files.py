@@ -20,8 +20,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from yoco.utils import owned
+from yoco.utils import checks, owned
 
+DTYPES = (
+    *checks.FLOATS,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.bool,
+)
 FORMAT_VERSION = 2
 UNSUMMED = "1"  # the version before checksums: still read, with all other checks
 
@@ -192,6 +201,8 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     for name, tensor in tensors.items():
         if sums is not None:
             check_tensor(path, name, tensor, sums[name])
+        if tensor.dtype not in DTYPES:
+            raise ValueError(f"{path}: {name} is of type {tensor.dtype}, which yoco does not write")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{path}: {name} holds NaN or infinite values")
     return tensors, info
@@ -199,7 +210,8 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
 
 def check_tensor(path: str | Path, name: str, tensor: Tensor, written: Mapping[str, Any]) -> None:
     """Raise ValueError unless a tensor matches its header entry `written` (see `_entry`)."""
-    if _entry(tensor, isinstance(written["sums"], list)) != written:
+    by_row = isinstance(written.get("sums"), list) and tensor.ndim > 0
+    if _entry(tensor, by_row) != written:
         raise ValueError(
             f"{path} is corrupted: {name} does not have the checksum that it was written with"
         )
@@ -244,7 +256,10 @@ def read_header(
         raise ValueError(
             f"{path} is corrupted: its header does not have the checksum that it was written with"
         )
-    return _json(path, header, "info"), _json(path, header, "sums")
+    sums = _json(path, header, "sums")
+    if not all(isinstance(entry, dict) for entry in sums.values()):
+        raise ValueError(f"{path} is damaged: its sums are not a table for each tensor")
+    return _json(path, header, "info"), sums
 
 
 def _json(path: str | Path, header: Mapping[str, str], name: str) -> dict[str, Any]:

@@ -61,22 +61,25 @@ def get_condensed(
             if not (go_on and unfinished) or arguments.get("time_budget") == 0:
                 return found
             say("its condensation was stopped before its end: going on from the checkpoint")
-        from_zoo = dataset.startswith(ZOO)
-        if from_zoo and unfinished:
-            raise ValueError(
-                f"{run} holds the unfinished condensation of another dataset ({checkpoint.name}), "
-                f"asked for was {dataset}: choose another run_dir, or remove that file"
-            )
-        # before anything is written: real images that cannot be loaded leave no folder
-        real = None if from_zoo else among.after_first(data)
-        among.from_first(lambda: held.enter_context(_writing(run, kept)))
-        made = zoo.load(dataset.removeprefix(ZOO)) if from_zoo else None
-        if real is not None and not (go_on or there or unfinished):
-            made = _shipped_set(real, arguments)
-        if made is not None or real is None:
-            say(f"from the zoo: {describe(made)}")
-            among.from_first(lambda: made.save(kept))
-            return made
+        begin = lambda: among.from_first(lambda: held.enter_context(_writing(run, kept)))
+        if dataset.startswith(ZOO):
+            if unfinished:
+                raise ValueError(
+                    f"{run} holds the unfinished condensation of another dataset "
+                    f"({checkpoint.name}), asked for was {dataset}: choose another run_dir, or "
+                    "remove that file"
+                )
+            begin()
+            shipped: CondensedSet | None = zoo.load(dataset.removeprefix(ZOO))
+        else:
+            # before anything is written: real images that cannot be loaded leave no folder
+            real = among.after_first(data)
+            begin()
+            shipped = None if go_on or there or unfinished else _shipped_set(real, arguments)
+        if shipped is not None:
+            say(f"from the zoo: {describe(shipped)}")
+            among.from_first(lambda: _keep(shipped, kept))
+            return shipped
         if not there:
             say(f"no {kept.name} in the run's folder: condensing {dataset} now")
         made = condense(real, checkpoint=checkpoint, **arguments)
@@ -106,10 +109,10 @@ def get_start(chosen: Any, data: ImageData) -> CondensedSet:
     return start_set(data, **chosen.packing()) if chosen.start is None else load_set(chosen.start)
 
 
-def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
-    """Save a set; one that is finished needs its checkpoint no more."""
+def _keep(made: CondensedSet, path: Path, checkpoint: Path | None = None) -> None:
+    """Save a set; one that is finished no longer needs the checkpoint that it was made from."""
     made.save(path)
-    if made.info.get("finished", True):
+    if checkpoint is not None and made.info.get("finished", True):
         checkpoint.unlink(missing_ok=True)
 
 
