@@ -1,4 +1,4 @@
-# make demo: install, run notebooks 01 to 04 on the embedded digits (make demo-all: all of them). make test: install, pytest and nbval. make bench: timings.
+# make demo: install, run notebooks 01 to 04 on the embedded digits (make demo-all: all of them). make test: install, pytest and nbval. make docs: the site. make bench: timings.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # the stored outputs were made from an empty runs folder: nbval starts from one as well; its times are guards against hanging
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 1200 --nbval-kernel-startup-timeout 1200 -p no:cacheprovider
 
-.PHONY: demo demo-all test nbval-first nbval-second bench lint tables notebooks figures gallery clean
+.PHONY: demo demo-all test nbval-first nbval-second bench lint tables docs notebooks figures gallery clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yoco needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -46,9 +46,18 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# what is made from the declared parameters: the options that --help lists, the notebooks' parameter cells, the README's tables
+# what is made from the declared parameters (the options that --help lists, the notebooks' parameter cells), and the tables of README and docs/
 tables: $(STAMP)
 	$(BIN)/python -m tools.generate
+
+# the documentation's site, in build/site
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	touch $@
 
 # remake the notebooks' stored outputs from an empty runs folder
 notebooks: $(STAMP)
@@ -66,11 +75,11 @@ figures:
 	mkdir -p $(FIGURES)
 	for name in $(MADE); do if [ -e $(RUN)/$$name ]; then cp $(RUN)/$$name $(FIGURES)/; fi; done
 
-# the README's gallery, by its notebook
+# the gallery of docs/explore.md, by its notebook
 gallery: $(STAMP)
 	$(BIN)/python -m yoco run 07 -p run_dir runs/gallery
 	mkdir -p figures/gallery
 	cp runs/gallery/gallery/*.png figures/gallery/
 
 clean:
-	rm -rf $(VENV) runs *.egg-info
+	rm -rf $(VENV) runs build *.egg-info

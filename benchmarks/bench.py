@@ -1,5 +1,6 @@
-"""`make bench`: ours against the literal implementation, interleaved in one run; a table, and
-runs/bench.json.
+"""`make bench`: yoco against the literal implementation, interleaved in one run.
+
+Prints a table and writes runs/bench.json.
 """
 
 import argparse
@@ -37,9 +38,9 @@ COLUMNS = [
 
 
 def measure(case: str, device: str, repeats: int | None = None) -> dict[str, Any]:
-    """Medians over repeats, the two sides in turn, each after a run that warms it.
+    """Return medians over repeats, alternating between the two sides, after a warm-up run of each.
 
-    `first_s`: that run of ours, with what it compiles.
+    `first_s`: our warm-up run, including compilation.
     """
     where = devices.choose(device)
     with Side(case, "literal", device) as literal, Side(case, "ours", device) as ours:
@@ -88,8 +89,9 @@ def machine(device: torch.device) -> dict[str, str]:
 
 
 def limit(measured: list[dict[str, Any]], device: torch.device) -> dict[str, float]:
-    """The rate of the convolutions alone, and the share of it that training on 400 images
-    reaches.
+    """Return the rate of the convolutions alone, and the share of it that training reaches.
+
+    Training is on 400 images.
     """
     rate = convolution_rate(devices.choose_precision("auto", device))
     reached = [case["images_per_s"] / rate for case in measured if case["name"] == "train_400"]
@@ -108,7 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     for case in options.cases:
         checks.one_of("case", case, cases.CASES)
-    with TemporaryDirectory() as cache:  # torch's own would hold what an earlier run compiled
+    with TemporaryDirectory() as cache:  # torch's own may hold the results of earlier compilation
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         run(options)
 
@@ -121,7 +123,7 @@ def run(options: argparse.Namespace) -> None:
             pd.DataFrame(measured)[COLUMNS].round(2).to_string(index=False), end="\n\n", flush=True
         )
         result = {"machine": machine(device), "cases": measured}
-        # what is measured is kept, whatever comes next
+        # results are kept even if a later case fails
         tensor_files.write_text(options.out, json.dumps(result, indent=1) + "\n")
     if device.type == "cpu":
         result["limit"] = limit(measured, device)

@@ -1,5 +1,6 @@
-"""Does a byte a value cost accuracy? Prefixes of the zoo's CIFAR-10 set, ranked by YOCO, as uint8
-and as float32.
+"""Does storing one byte per value cost accuracy?
+
+Prefixes of the zoo's CIFAR-10 set, ranked by YOCO, as uint8 and as float32.
 
     # figures/cifar10/by_bytes.csv and by_bytes.png
     python -m benchmarks.bytes folder:~/.cache/yoco-data/cifar10-jpeg

@@ -1,5 +1,6 @@
-"""What is timed: each case in two sides, "literal" and "ours", that do the same work on the same
-data.
+"""What is timed: each case has two sides, "literal" and "ours".
+
+Both do the same work on the same data.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ Work = Callable[[], Any]
 def random_data(
     classes: int = 10, per_class: int = 300, test: int = 64, size: int = 32
 ) -> ImageData:
-    """Noise in CIFAR-10's shapes: time does not depend on what is in the images."""
+    """Return noise in CIFAR-10's shapes: time does not depend on the content of images."""
     source = seeds.generator(0)
 
     def split(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,8 +46,9 @@ def random_data(
 def inner_loop(
     side: str, device: torch.device, *, classes: int = 10, ipc: int = 10, per_class: int = 300
 ) -> Work:
-    """One inner loop of IDC at CIFAR-10 shapes, factor 2: every class matched, the image step, and
-    the network step on 2,000 images.
+    """One inner loop of IDC at CIFAR-10 shapes, factor 2.
+
+    Every class is matched, then the image step and the network step on 2,000 images.
     """
     data = random_data(classes, per_class)
     settings = condense.settings_for("paper", data.size, ipc, {})
@@ -75,8 +77,9 @@ def formed_set(per_class: int) -> CondensedSet:
 
 
 def training(side: str, device: torch.device, *, per_class: int, epochs: int) -> Work:
-    """Train one network on 10 × per_class formed images, augmentation included; the paper's
-    schedule, `epochs` long.
+    """Train one network on 10 × per_class formed images, with augmentation.
+
+    The schedule is the paper's, shortened to `epochs`.
     """
     condensed = formed_set(per_class)
     images, labels = condensed.form()
@@ -88,7 +91,7 @@ def training(side: str, device: torch.device, *, per_class: int, epochs: int) ->
 
 
 def recording(side: str, device: torch.device, *, epochs: int) -> Work:
-    """Dynamics: train on all 400 formed images and keep what every epoch showed of each."""
+    """Record dynamics: train on all 400 formed images and keep the logits of every epoch."""
     condensed = formed_set(40)
     if side == "literal":
         images, labels = condensed.form()
@@ -106,11 +109,10 @@ def recording(side: str, device: torch.device, *, epochs: int) -> Work:
 
 
 def table_block(side: str, device: torch.device, *, epochs: int, runs: int) -> Work:
-    """A block of Table 2: `runs` dynamics; under each, 9 columns × IPC_T 1, 2, 5 scored, pruned,
-    trained and tested.
+    """A block of Table 2: `runs` dynamics with 9 columns × IPC_T 1, 2, 5 each.
 
-    The ninth column, DREAM, is a random draw from another set of the same size: here another random
-    draw from this one.
+    Every cell is scored, pruned, trained and tested. The ninth column, DREAM, is a random draw from
+    another set of the same size: here another random draw from this one.
     """
     data, condensed = random_data(), formed_set(40)
 
@@ -184,9 +186,7 @@ def _as_dynamics(
     model: torch.nn.Module,
     device: torch.device,
 ) -> dynamics.Dynamics:
-    """Every epoch's logits in memory, and the trained network's view of the images: what the scores
-    read.
-    """
+    """Return what the scores read: every epoch's logits, and the trained network's outputs."""
     logits, labels = torch.stack(history), condensed.formed_labels
     inputs = condensed.normalise(condensed.form()[0]).to(device)
     margins = dynamics_module.margin(logits, labels).mean(0)
@@ -209,9 +209,9 @@ CASES: dict[str, Callable[[str, torch.device], Work]] = {
     "dynamics": lambda side, device: recording(side, device, epochs=4),
     "table_block": lambda side, device: table_block(side, device, epochs=4, runs=1),
 }
-IMAGES = {"train_40": 40 * 40, "train_400": 400 * 4, "dynamics": 400 * 4}  # trained on, in one run
+IMAGES = {"train_40": 40 * 40, "train_400": 400 * 4, "dynamics": 400 * 4}  # trained on in one run
 
 
 def build(case: str, side: str, device: str, **options: Any) -> Work:
-    """The work of a case on one side, ready to be timed."""
+    """Return the work of a case on one side, ready to be timed."""
     return CASES[case](side, choose(device), **options)

@@ -2,15 +2,15 @@
 
     # trains and tests
     python -m benchmarks.condensing_time runs/ncfm --dataset folder:PATH --seeds 3
-    # draws alone
+    # only draws
     python -m benchmarks.condensing_time runs/ncfm
 
-Snapshots of sets are listed in figures/ncfm/snapshots.csv: path (in the folder given, or zoo:NAME),
-method, minutes of one core (networks of a pool included), steps. Accuracies lie in results.csv of
-that folder, a line for each training without a header: path, steps, ipc, seed, epochs, accuracy,
-cpu_seconds; the missing ones are trained if a dataset is given. Writes accuracy_by_time.csv and
-.png beside the snapshots, with the sets of figures/cifar10/loops.csv, which were tested after 100
-epochs.
+figures/ncfm/snapshots.csv lists snapshots of sets: path (in the given folder, or zoo:NAME), method,
+minutes on one core (including the networks of a pool), steps. The folder's results.csv holds the
+accuracies, one line per training without a header: path, steps, ipc, seed, epochs, accuracy,
+cpu_seconds. Missing ones are trained if a dataset is given. Writes accuracy_by_time.csv and .png
+beside the snapshots, together with the sets of figures/cifar10/loops.csv, which were tested after
+100 epochs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from yoco.data import ImageData
 from yoco.experiments.tables import title_of
 from yoco.plots import style
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training.network import Protocol
+from yoco.training.protocol import Protocol
 from yoco.utils import tensor_files
 
 LOOPS = Path("figures/cifar10/loops.csv")
@@ -49,7 +49,7 @@ def read_results(path: Path) -> pd.DataFrame:
 def measure(
     snapshots: pd.DataFrame, folder: Path, real: ImageData, epochs: int, seeds: int
 ) -> None:
-    """Train on every snapshot under every seed, and append what results.csv lacks to it."""
+    """Train on every snapshot with every seed, and append what is missing to results.csv."""
     results = folder / "results.csv"
     known = set(
         read_results(results)[["path", "ipc", "seed", "epochs"]].itertuples(index=False, name=None)
@@ -84,8 +84,9 @@ def measure(
 
 
 def table(snapshots: pd.DataFrame, results: pd.DataFrame, loops: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of whole sets with their method and minutes; those of `loops`, whose seconds are
-    one core's, as well.
+    """Return the accuracies of whole sets with their method and minutes.
+
+    Those of `loops`, whose seconds are on one core, are included.
     """
     whole = results[results.ipc == results.groupby("path").ipc.transform("max")]
     made = snapshots.merge(whole.drop(columns="steps"), on="path")
@@ -95,8 +96,9 @@ def table(snapshots: pd.DataFrame, results: pd.DataFrame, loops: pd.DataFrame) -
 
 
 def draw(found: pd.DataFrame) -> Axes:
-    """Mean accuracy against minutes, a line for each method; sets tested after the fewer epochs are
-    dashed and hollow.
+    """Draw mean accuracy against minutes, one line per method.
+
+    Sets tested after fewer epochs are dashed and hollow.
     """
     ax = style.axes(8, 4.2)
     colours = dict(zip(found.method.unique(), (style.PALETTE[2], plots.DROPPED, plots.KEPT)))

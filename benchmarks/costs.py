@@ -1,12 +1,13 @@
-"""What a step of IDC costs by class, by image and by side, on one thread of this CPU: the measured
-half of docs/imagenet1k.md.
+"""What a step of IDC costs per class, image and side, on one thread of this CPU.
+
+This is the measured half of docs/imagenet1k.md.
 
     # figures/bench/costs.csv and work.csv; what the table holds is kept; part of `make bench`
     python -m benchmarks.costs
 
-Seconds are of the processor, not of the clock, so that other work on the machine adds little; the
-least of the repeats. Each setting has a process of its own, for its peak memory. Floating point
-operations are counted by PyTorch, not timed.
+Seconds are CPU seconds, so that other work on the machine adds little, and the least of the
+repeats. Each setting has its own process, for its peak memory. Floating point operations are
+counted by PyTorch, not timed.
 """
 
 import argparse
@@ -38,13 +39,13 @@ from yoco.data import decode
 from yoco.utils import device as devices
 from yoco.utils import seeds, tensor_files
 
-REPEATS, SLOW = 2, 224  # one repeat of what is measured at this side
-IMAGES = 1300  # of a class of ImageNet
-PHOTO = (500, 375)  # pixels of one of its images, about
+REPEATS, SLOW = 2, 224  # at this side, one repeat
+IMAGES = 1300  # in a class of ImageNet
+PHOTO = (500, 375)  # typical pixels of one of its images
 
 
 class Setting(NamedTuple):
-    """A step to be measured. images: real ones of the network step."""
+    """A step to be measured. images: real images of the network step."""
 
     model: str
     side: int
@@ -73,12 +74,12 @@ SETTINGS = [
 
 
 def per_class(setting: Setting) -> int:
-    """Real images of a class, where they are noise."""
+    """Return the number of real images per class, which are noise."""
     return max(64, setting.ipc * setting.factor**2, -(-setting.images // setting.classes))
 
 
 def stepper(setting: Setting, data: Any = None, precision: str = "auto") -> GradientMatching:
-    """IDC, uncompiled, with the paper's settings but for those that are measured."""
+    """Return IDC, uncompiled, with the paper's settings except those that are measured."""
     data = data or random_data(setting.classes, per_class(setting), size=setting.side)
     overrides = {
         "model": setting.model,
@@ -95,7 +96,7 @@ def stepper(setting: Setting, data: Any = None, precision: str = "auto") -> Grad
 
 
 def least(work: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Processor seconds of the fastest of some runs, after one that warms."""
+    """Return the CPU seconds of the fastest of several runs, after a warm-up run."""
     work()
     seconds = []
     for _ in range(repeats):
@@ -106,7 +107,7 @@ def least(work: Callable[[], Any], repeats: int = REPEATS) -> float:
 
 
 def measure(setting: Setting) -> dict[str, Any]:
-    """Seconds of the parts of a step, bytes of its state, and the process's peak memory in MB."""
+    """Return the seconds of the parts of a step, the bytes of its state, and peak memory in MB."""
     torch.set_num_threads(1)
     steps, repeats = stepper(setting), 1 if setting.side >= SLOW else REPEATS
     _, gradient = steps.image_gradient()
@@ -143,8 +144,10 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 class Rates(NamedTuple):
-    """Seconds that a model takes at a side: of one real image matched, one formed image matched,
-    one image trained on, and of a class beside its images.
+    """Seconds that a model takes at a side.
+
+    They are for one real image matched, one formed image matched, one image trained on, and for a
+    class besides its images.
     """
 
     real: float
@@ -157,7 +160,7 @@ class Rates(NamedTuple):
 
 
 def rates(table: pd.DataFrame, model: str, side: int) -> Rates:
-    """The rates that come nearest to what was measured, none below 0 (least squares)."""
+    """Return the rates that fit the measurements best (least squares), none below 0."""
     rows = table[(table.model == model) & (table.side == side)]
     inputs = np.stack([np.ones(len(rows)), rows.real, rows.formed], axis=1)
     (a_class, real, formed), _ = nnls(inputs, (rows.match_s / rows.classes).to_numpy())
@@ -165,8 +168,9 @@ def rates(table: pd.DataFrame, model: str, side: int) -> Rates:
 
 
 class Operations(TorchDispatchMode):
-    """Counts floating point operations by PyTorch's own formulas; its `FlopCounterMode` does not go
-    through torch.func.
+    """Counts floating point operations by PyTorch's own formulas.
+
+    PyTorch's `FlopCounterMode` does not work through torch.func.
     """
 
     total = 0
@@ -181,8 +185,9 @@ class Operations(TorchDispatchMode):
 
 
 def flops(model: str, side: int, classes: int) -> dict[str, float]:
-    """Floating point operations of one image: matched as a real one, as a formed one, and trained
-    on.
+    """Return the floating point operations of one image.
+
+    Matched as a real image, matched as a formed image, and trained on.
     """
     network = models.build(model, 3, classes, side)
     matcher = GradientMatcher(network, "l1")
@@ -215,9 +220,7 @@ def flops(model: str, side: int, classes: int) -> dict[str, float]:
 
 
 def decoding(side: int = 224, count: int = 20) -> float:
-    """Processor seconds of reading an image of ImageNet's size from JPEG and making it `side`
-    pixels square.
-    """
+    """Return the CPU seconds to read a JPEG image of ImageNet's size and resize it to `side`."""
     noise = np.random.default_rng(0).integers(
         0, 256, (PHOTO[1] // 5, PHOTO[0] // 5, 3), dtype=np.uint8
     )
@@ -239,7 +242,7 @@ def in_own_process(setting: Setting) -> dict[str, Any]:
 
 
 def work_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Counted operations of an image beside its measured seconds, by network and side."""
+    """Return counted operations per image beside its measured seconds, by network and side."""
     rows = []
     for model, side in table[["model", "side"]].drop_duplicates().itertuples(index=False):
         found = rates(table, model, side)

@@ -1,5 +1,6 @@
-"""Details of the published code that are options here, measured: the images that condensation
-starts from, and ImageNet's augmentation.
+"""Details of the published code that are options here, measured.
+
+They are the images that condensation starts from, and ImageNet's augmentation.
 
     python -m benchmarks.details starts folder:~/.cache/yoco-data/cifar10
     python -m benchmarks.details augmentation folder:~/.cache/yoco-data/imagenette-128
@@ -19,8 +20,9 @@ SEEDS = (0, 1)
 
 
 def starts(real: data.ImageData) -> pd.DataFrame:
-    """CIFAR-10, IPC 10, factor 2, 1000 epochs: the first images of each class, as published, or
-    random ones.
+    """CIFAR-10, IPC 10, factor 2, 1000 epochs: start from each class's first images or random ones.
+
+    The published code takes the first ones.
     """
     chosen = {
         "first": torch.cat([members[:40] for members in members_of(real)]),
@@ -34,8 +36,9 @@ def starts(real: data.ImageData) -> pd.DataFrame:
 
 
 def augmentation(real: data.ImageData) -> pd.DataFrame:
-    """128 pixels, IPC 1, factor 3, a narrow ConvNet-D5, 150 epochs: a packed start under either
-    augmentation.
+    """A packed start with either augmentation: 128 pixels, IPC 1, factor 3, 150 epochs.
+
+    The network is a narrow ConvNet-D5.
     """
     subset = {"start": condense.real_set(real, 1, 3, 0).form()}
     options = {"epochs": 150, "seeds": SEEDS, "model": "convnet-d5-w16", "jobs": 1}

@@ -1,8 +1,7 @@
-"""Time and memory of one inner loop of IDC against the number of classes and IPC: a table, and a
-figure.
+"""Time and memory of one inner loop of IDC against the number of classes and IPC.
 
-    # figures/bench/growth.csv and growth.png; points that the table holds are kept
-    python -m benchmarks.growth
+# figures/bench/growth.csv and growth.png; points that the table holds are kept
+python -m benchmarks.growth
 """
 
 import argparse
@@ -16,7 +15,7 @@ from benchmarks.sides import Side
 from yoco.utils import device as devices
 from yoco.utils import tensor_files
 
-CLASSES, IPC = (2, 5, 10, 30, 100), (1, 5, 10, 20, 50)  # a data set has at least two classes
+CLASSES, IPC = (2, 5, 10, 30, 100), (1, 5, 10, 20, 50)  # a dataset has at least two classes
 LABELS = {
     "classes": "classes",
     "ipc": "images per class (IPC)",
@@ -26,9 +25,9 @@ LABELS = {
 
 
 def measure(side: str, device: str, classes: int, ipc: int) -> dict[str, float]:
-    """The second run of two: the first one compiles.
+    """Measure the second of two runs, since the first one compiles.
 
-    A process of its own each, for the memory is that process's peak.
+    Each measurement has its own process, whose peak memory is reported.
     """
     per_class = max(300, -(-2000 // classes))  # enough for the network step's 2,000 images
     with Side("inner_loop", side, device, classes=classes, ipc=ipc, per_class=per_class) as process:

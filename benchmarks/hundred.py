@@ -1,13 +1,12 @@
-"""The settings for 100 classes on real images, at smoke size: condense, record, prune, train, a
-table.
+"""The settings for 100 classes on real images at smoke size: condense, record, prune, train.
 
     # figures/hundred/results.csv and table.md
     python -m benchmarks.hundred folder:~/.cache/yoco-data/cifar10-jpeg
 
-CIFAR-100 cannot be had without a network, so each class of the dataset is cut into ten by the
-colours of its images (k-means of their 4 × 4 thumbnails, fitted on the training images): 100
-classes of as many images as CIFAR-100's on average. Accuracies are not to be compared with
-CIFAR-100's. What is done is kept in --runs, and a second start goes on.
+CIFAR-100 cannot be downloaded without a network, so each class of the dataset is divided into ten
+by the colours of its images (k-means of their 4 × 4 thumbnails, fitted on the training images).
+This gives 100 classes with as many images on average as CIFAR-100's; accuracies cannot be compared
+with CIFAR-100's. Finished work is kept in --runs, and a second start resumes it.
 """
 
 import argparse
@@ -34,7 +33,7 @@ def thumbnails(images: Tensor) -> Tensor:
 
 
 def cut(real: ImageData, parts: int = PARTS) -> ImageData:
-    """`real` with every class cut into `parts`."""
+    """Return `real` with every class divided into `parts`."""
     train_labels, test_labels = real.train_labels.clone(), real.test_labels.clone()
     for label in range(len(real.classes)):
         members, tested = real.train_labels == label, real.test_labels == label

@@ -1,10 +1,9 @@
-"""The plan to ImageNet-1K: `benchmarks.scale` on 1, 8, 64 and 512 GPUs, as a table, a figure, and
-what docs/imagenet1k.md says.
+"""The plan for ImageNet-1K: `benchmarks.scale` on 1, 8, 64 and 512 GPUs.
 
     # figures/bench/imagenet1k.csv and .png, from costs.csv and work.csv there; part of `make bench`
     python -m benchmarks.imagenet1k
 
-It prints the page's tables and sentences, which a test holds against the files.
+It prints the tables and sentences of docs/imagenet1k.md; a test compares the page with the files.
 """
 
 import argparse
@@ -30,13 +29,14 @@ from benchmarks.scale import (
 )
 from yoco.utils import tensor_files
 
-USED = (0.05, 0.15, 0.30)  # shares of a GPU's peak
+USED = (0.05, 0.15, 0.30)  # shares of a GPU's peak speed
 
 
 def simulated(job: Job, work: Work, machine: Machine = MACHINE) -> pd.DataFrame:
-    """All plans on all of `GPUS`, at the three shares of a GPU's speed. efficiency: the share of
-    the GPUs' time in which they do what has to be done once: each class matched, each network
-    trained.
+    """Return all plans on all of `GPUS`, at the three shares of a GPU's peak speed.
+
+    efficiency: the share of the GPUs' time spent on what has to be done once: each class matched,
+    each network trained.
     """
     rows = []
     for used in USED:
@@ -49,7 +49,7 @@ def simulated(job: Job, work: Work, machine: Machine = MACHINE) -> pd.DataFrame:
 
 
 def known_work(folder: Path = Path("figures/bench")) -> Work:
-    """What costs.csv and work.csv say."""
+    """Return the contents of costs.csv and work.csv."""
     counted = pd.read_csv(folder / "work.csv").query("classes == 1000").iloc[0]
     measured = pd.read_csv(folder / "costs.csv")
     largest = measured.loc[measured.state_bytes.idxmax()]
@@ -70,8 +70,9 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cost_table(costs: pd.DataFrame) -> str:
-    """What the page shows of costs.csv: a class and an image in processor seconds, the state, and
-    the memory.
+    """Return the page's table of costs.csv.
+
+    It has CPU seconds per class and image, the state, and the memory.
     """
     columns = (
         "network",
@@ -79,8 +80,8 @@ def cost_table(costs: pd.DataFrame) -> str:
         "classes",
         "IPC",
         "real, formed",
-        "a class matched, s",
-        ("an image trained on, s"),
+        "matching one class, s",
+        ("training on one image, s"),
         "state, MB",
         ("peak memory, MB"),
     )
@@ -102,9 +103,7 @@ def cost_table(costs: pd.DataFrame) -> str:
 
 
 def work_table(work: pd.DataFrame) -> str:
-    """What the page shows of work.csv: operations of an image in GFLOP, and the processor seconds
-    beside them.
-    """
+    """Return the page's table of work.csv: GFLOP per image beside CPU seconds."""
     columns = (
         "network",
         "side",
@@ -128,15 +127,16 @@ def work_table(work: pd.DataFrame) -> str:
             1000 * seconds / count for count, seconds in parts if not np.isnan(seconds)
         ]
     spread = (
-        f"Between {min(milliseconds):.1f} and {max(milliseconds):.1f} processor milliseconds a "
+        f"Between {min(milliseconds):.1f} and {max(milliseconds):.1f} processor milliseconds per "
         "GFLOP, whatever the part and the side."
     )
     return f"{markdown(columns, rows)}\n\n{spread}"
 
 
 def table(found: pd.DataFrame) -> str:
-    """What the page shows of imagenet1k.csv: days at the middle speed (and the range), efficiency,
-    the largest terms.
+    """Return the page's table of imagenet1k.csv.
+
+    It has days at the middle speed (and the range), efficiency, and the largest terms.
     """
     columns = (
         "plan",
@@ -145,7 +145,7 @@ def table(found: pd.DataFrame) -> str:
         "at 0.30 … 0.05 of the peak",
         "efficiency",
         "largest terms",
-        "GB held a GPU",
+        "GB per GPU",
     )
     lines = []
     for plan, gpus in found[["plan", "gpus"]].drop_duplicates().itertuples(index=False):
@@ -175,7 +175,7 @@ def _days(days: float) -> str:
 
 
 def assumptions(machine: Machine = MACHINE) -> str:
-    """The fields of `Machine` and their values."""
+    """Return the fields of `Machine` and their values."""
     return markdown(
         ("assumed", "value"),
         [(f"`{name}`", f"{getattr(machine, name):g}") for name in Machine.__dataclass_fields__],
@@ -185,7 +185,7 @@ def assumptions(machine: Machine = MACHINE) -> str:
 def facts(
     found: pd.DataFrame, work: Work, costs: pd.DataFrame, job: Job = JOB, machine: Machine = MACHINE
 ) -> str:
-    """What breaks, in the order in which it does, as the page says it."""
+    """Return what breaks, in the order in which it does, in the words of the page."""
     middle = found[found.used == machine.used]
     first, last = (
         middle[middle.plan == plan.name].set_index("gpus").to_dict("index")
@@ -197,64 +197,33 @@ def facts(
     formed_mb = (memory.loc[18] - memory.loc[9]) / 9
     decoding = work.decode_s * job.classes * job.per_class / 3600
     gb = lambda size: f"{size / 1e9:.0f} GB"
-    said = (
-        (
-            f"**Memory.** The condensed images are {gb(job.set_bytes)} as float32, and at the "
-            "peak of "
-            "an image step every rank"
-        ),
-        (
-            f"holds five times that: {eight['held_gb']:.0f} GB, where a GPU has "
-            f"{gb(machine.memory_bytes)}. As written it does not start,"
-        ),
-        "on any number of them.",
-        (
-            f"**Checkpoints.** Images and their velocity, {gb(2 * job.set_bytes)}, are summed and "
-            "written by rank 0 in"
-        ),
-        (
-            f"{eight['checkpoint_s']:.0f} s, {machine.save_every:.0f} s after the last time: "
-            f"{share(eight, 'checkpoints')} of the time."
-        ),
-        (
-            f"**Pretraining.** Each of the {job.outer_loops} networks sees all real images "
-            f"{job.pretrain_epochs} times, on every rank alike:"
-        ),
-        (
-            f"{eight['pretraining']:.0f} hours on 8 GPUs and {most['pretraining']:.0f} on 512, "
-            "where "
-            f"matching takes {eight['matching']:.0f} and"
-        ),
-        f"{most['matching']:.1f}.",
-        "**The network step, and waiting,** once these are mended: on 512 GPUs matching is",
-        (
-            f"{share(mended, 'matching')} of the time, waiting for the slowest "
-            f"{share(mended, 'waiting')}, and the network step, which all"
-        ),
-        f"ranks take alike, {share(mended, 'network')}.",
-        (
-            "**Not the links:** as written, a gradient of all images is added up in every step, "
-            f"{share(most, 'exchange')} of the time on"
-        ),
-        (
-            f"512 GPUs; the weights alone are {share(mended, 'exchange')}. Nor the division: "
-            f"{job.classes} classes over 512 are"
-        ),
-        f"{most_classes(job.classes, 512)} at most, {job.classes / 512:.2f} on average.",
-        (
-            f"**Not the data:** {gb(job.classes * job.per_class * job.image_bytes)} of pixels, "
-            f"decoded once in {decoding:.1f} hours of one core"
-        ),
-        (
-            "(an image of 500 × 375 from JPEG); they stay in the host's memory. A formed image "
-            "adds "
-            f"{formed_mb:.0f} MB to matching (on a"
-        ),
-        f"CPU), so that the {job.formed} of a class take {formed_mb * job.formed / 1024:.0f} GB.",
+    pixels = job.classes * job.per_class * job.image_bytes
+    items = (
+        f"**Memory.** The condensed images are {gb(job.set_bytes)} as float32. At the peak of an "
+        f"image step every rank holds five times that, {eight['held_gb']:.0f} GB, but a GPU has "
+        f"{gb(machine.memory_bytes)}. So the code as written does not start, on any number of "
+        "GPUs.",
+        f"**Checkpoints.** Rank 0 gathers and writes the images and their velocity, "
+        f"{gb(2 * job.set_bytes)}. That takes {eight['checkpoint_s']:.0f} s and begins again "
+        f"after {machine.save_every:.0f} s: {share(eight, 'checkpoints')} of the time.",
+        f"**Pretraining.** Each of the {job.outer_loops} networks sees all real images "
+        f"{job.pretrain_epochs} times, on every rank alike. That takes "
+        f"{eight['pretraining']:.0f} hours on 8 GPUs and {most['pretraining']:.0f} on 512; "
+        f"matching takes {eight['matching']:.0f} and {most['matching']:.1f}.",
+        "**The network step, and waiting,** once these are changed. On 512 GPUs matching is "
+        f"{share(mended, 'matching')} of the time, waiting for the slowest rank "
+        f"{share(mended, 'waiting')}, and the network step, which all ranks repeat, "
+        f"{share(mended, 'network')}.",
+        "**Not the links.** As written, a gradient of all images is summed in every step: "
+        f"{share(most, 'exchange')} of the time on 512 GPUs. The weights alone are "
+        f"{share(mended, 'exchange')}. Nor the division: {job.classes} classes over 512 GPUs are "
+        f"{most_classes(job.classes, 512)} at most and {job.classes / 512:.2f} on average.",
+        f"**Not the data.** The pixels are {gb(pixels)}, decoded once in {decoding:.1f} hours of "
+        "one core (images of 500 × 375 from JPEG), and stay in the host's memory. A formed image "
+        f"adds {formed_mb:.0f} MB to matching (on a CPU), so the {job.formed} of a class take "
+        f"{formed_mb * job.formed / 1024:.0f} GB.",
     )
-    items = " ".join(said).removeprefix("**").split(". **")  # each begins in bold
-    items = [item.rstrip(".") + "." for item in items]
-    return "\n".join(f"{number}. **{item}" for number, item in enumerate(items, 1))
+    return "\n".join(f"{number}. {item}" for number, item in enumerate(items, 1))
 
 
 def draw(found: pd.DataFrame) -> plt.Figure:

@@ -1,7 +1,6 @@
-"""What KIP's kernels cost: seconds of one core for 1,000 pairs of images, forward and with the way
-back.
+"""What KIP's kernels cost: seconds on one core for 1,000 pairs of images, forward and backward.
 
-    python -m benchmarks.kernels    # figures/bench/kernels.csv
+python -m benchmarks.kernels    # figures/bench/kernels.csv
 """
 
 import time

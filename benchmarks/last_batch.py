@@ -1,9 +1,10 @@
-"""What a small last batch costs: parts of a condensed set, trained with batches split evenly and
-with a small last one.
+"""What a small last batch costs: training with even batches and with a small last one.
+
+The data are parts of a condensed set.
 
     python -m benchmarks.last_batch folder:PATH zoo:cifar10-ncfm-ipc10
 
-Writes figures/bench/last_batch.csv, a row for each training as it finishes, and last_batch.png. A
+Writes figures/bench/last_batch.csv, one row per training as it finishes, and last_batch.png. A
 second start trains what the table lacks; `--most` stops after so many trainings.
 """
 
@@ -23,7 +24,7 @@ from yoco.data import ImageData
 from yoco.experiments import tables
 from yoco.plots import style
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training.network import LAST_BATCHES, Protocol
+from yoco.training.protocol import LAST_BATCHES, Protocol
 from yoco.utils import device as devices
 from yoco.utils import tensor_files
 
@@ -38,15 +39,16 @@ LOOKS = {
 
 
 def part(condensed: CondensedSet, count: int) -> torch.Tensor:
-    """Indices of the first formed images of each class, as many of each as `count` allows; int64
-    [count].
+    """Return the indices of the first formed images of each class, int64 [count].
+
+    Each class has as many as `count` allows.
     """
     per_class = len(condensed.formed_labels) // len(condensed.classes)
     return torch.arange(len(condensed.formed_labels)).view(-1, per_class).T.flatten()[:count]
 
 
 def smallest(count: int, last_batch: str, batch_size: int) -> int:
-    """Images in the smallest batch of an epoch."""
+    """Return the number of images in the smallest batch of an epoch."""
     return (
         count // -(-count // batch_size) if last_batch == "even" else (count - 1) % batch_size + 1
     )
@@ -55,9 +57,9 @@ def smallest(count: int, last_batch: str, batch_size: int) -> int:
 def plan(
     condensed: CondensedSet, epochs: int, seeds: int
 ) -> tuple[list[evaluate.Training], list[dict[str, Any]]]:
-    """The trainings, and the columns of each.
+    """Return the trainings, and the columns of each.
 
-    Batches that come out whole are the same both ways, and are trained once.
+    Settings whose batches are all full are the same in both ways and are trained once.
     """
     images, labels = condensed.form()
     work, rows = [], []
@@ -79,7 +81,7 @@ def plan(
 def measured(
     condensed: CondensedSet, real: ImageData, path: Path, epochs: int, seeds: int, most: int | None
 ) -> pd.DataFrame:
-    """The table at `path` with at most `most` further trainings."""
+    """Return the table at `path` after at most `most` further trainings."""
     work, rows = plan(condensed, epochs, seeds)
     done = pd.read_csv(path).to_dict("records") if path.exists() else []
     known = {tuple(row[name] for name in KEY) for row in done}
@@ -106,8 +108,9 @@ def measured(
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of both ways, mean ± standard deviation, where they differ; the index: images, and
-    those of the last batch.
+    """Return the accuracies of both ways, mean ± standard deviation, if the ways differ.
+
+    The index has the number of images and that in the last batch.
     """
     small = table[table.last_batch == "small"].groupby("images").smallest_batch.first()
     both = table[table.images.isin(small.index)].sort_values("images")
@@ -123,8 +126,9 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame) -> Axes:
-    """Accuracy against the number of images, both ways; at each point of the published way the size
-    of its last batch.
+    """Draw accuracy against the number of images in both ways.
+
+    The points of the published way are labelled with the size of the last batch.
     """
     ax = style.axes(8, 4)
     whole = table[~table.images.isin(table.images[table.last_batch == "small"])]

@@ -1,5 +1,6 @@
-"""The bound on training speed: the convolutions of ConvNet-D3 alone, forward and backward, in the
-precision that is used.
+"""The bound on training speed: only the convolutions of ConvNet-D3, forward and backward.
+
+They run in the precision that training uses.
 """
 
 import time
@@ -12,9 +13,7 @@ LAYERS = ((3, 32), (128, 16), (128, 8))  # channels in, side; 128 channels out
 
 
 def convolution_rate(precision: str, batch: int = 64, repeats: int = 9) -> float:
-    """Training images/s if a step were its convolutions and nothing else; all threads of the
-    CPU.
-    """
+    """Return the training images/s if a step were only its convolutions, on all CPU threads."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     layers = []
     for channels, side in LAYERS:

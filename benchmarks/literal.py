@@ -1,9 +1,8 @@
-"""The literal implementation: one class at a time, eager, float32, a data loader, one network at a
-time.
+"""The literal implementation: class by class, eager, float32, a data loader, one network at a time.
 
-Written as the papers read, with nothing done for speed. The benchmarks time yoco against it, and
-tests/test_fast.py holds yoco's results against it. Networks, formation and augmentation are yoco's
-own, eager: they are definitions, not speed.
+It follows the papers, with nothing done for speed. The benchmarks time yoco against it, and
+tests/test_fast.py compares yoco's results with it. Networks, formation and augmentation are yoco's
+own, eager: they are definitions, not optimisations.
 """
 
 import torch
@@ -16,7 +15,7 @@ from yoco.data import ImageData, to_floats
 from yoco.data.normalise import normalise
 
 LR, MOMENTUM, WEIGHT_DECAY, BATCH = 0.01, 0.9, 5e-4, 64
-MOST_FORMED = 128  # synthetic images of a class and image step
+MOST_FORMED = 128  # synthetic images per class and image step
 
 
 def sgd(model: nn.Module) -> torch.optim.SGD:
@@ -26,8 +25,9 @@ def sgd(model: nn.Module) -> torch.optim.SGD:
 
 
 def match(model: nn.Module, real: Tensor, synthetic: Tensor, label: int) -> Tensor:
-    """Squared L2 distance of the convolutions' gradients of two batches of one class;
-    differentiable in `synthetic`.
+    """Squared L2 distance of the convolution gradients of two batches of one class.
+
+    It is differentiable in `synthetic`.
     """
     parameters = list(model.parameters())
 
@@ -49,7 +49,7 @@ def train_epoch(
     strategy: tuple[str, ...],
     source: Generator,
 ):
-    """One pass; yields the indices of each batch and its logits."""
+    """Make one pass; yield the indices of each batch and its logits."""
     augmentation = augment.Augmentation(strategy)
     device = next(model.parameters()).device
     model.train()
@@ -72,8 +72,9 @@ def loader_of(images: Tensor, labels: Tensor) -> DataLoader:
 
 
 class InnerLoops:
-    """IDC's inner loops on `data`: every class matched and its images stepped in turn, then the
-    network trained.
+    """IDC's inner loops on `data`.
+
+    Classes are matched and their images moved one after another, then the network is trained.
     """
 
     def __init__(
@@ -132,8 +133,9 @@ def fit(
     history: list[Tensor] | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """Train a ConvNet-D3 on normalised images by the paper's schedule; the logits of every epoch go
-    to `history`.
+    """Train a ConvNet-D3 on normalised images by the paper's schedule.
+
+    The logits of every epoch are appended to `history`.
     """
     torch.manual_seed(seed)
     model = models.ConvNet(images.shape[1], classes, images.shape[2]).to(device)
@@ -156,7 +158,7 @@ def fit(
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Test accuracy in % on normalised images."""
+    """Return the test accuracy in % on normalised images."""
     device = next(model.parameters()).device
     model.eval()
     right = sum(

@@ -1,11 +1,12 @@
-"""Does DREAM need fewer image steps than IDC for the same accuracy? Sets after as many steps of
-each, trained and tested.
+"""Does DREAM need fewer image steps than IDC for the same accuracy?
+
+Sets after equally many steps of each method are trained on and tested.
 
     # figures/cifar10/loops.csv and loops.png
     python -m benchmarks.loops folder:~/.cache/yoco-data/cifar10-jpeg
 
-The two condense side by side, a process of one thread each; what is done is kept in --runs, and a
-second start goes on.
+The two methods run side by side, each in a process with one thread. Finished work is kept in
+--runs, and a second start resumes it.
 """
 
 import argparse
@@ -31,8 +32,9 @@ MARKS = (0, 25, 50, 100, 150, 200)
 
 
 def sets_of(real: ImageData, method: str, folder: Path) -> dict[int, Path]:
-    """A set after each of `MARKS` steps of the laptop preset, from one run; the checkpoint says
-    where it is.
+    """Yield a set after each of `MARKS` steps of the laptop preset, from one run.
+
+    The checkpoint stores the position.
     """
     cpu = torch.device("cpu")
     chosen = condense.METHODS[method].settings_for("laptop", real.size, 10, {})

@@ -1,10 +1,9 @@
-"""A small simulation of IDC over many GPUs, classes divided over them: the hours that it takes, and
-what of it takes them.
+"""A small simulation of IDC with classes divided over many GPUs: hours, and what they are spent on.
 
-A step: every rank matches its classes and trains the same network on the same images, then they
-exchange what the plan says. Speeds of GPUs and links are assumed (`Machine`), operations and bytes
-are counted, and what processors do is measured (`benchmarks.costs`). `benchmarks.imagenet1k` runs
-it; docs/imagenet1k.md says what is what.
+In a step, every rank matches its classes and trains the same network on the same images; then the
+ranks exchange what the plan says. Speeds of GPUs and links are assumed (`Machine`), operations and
+bytes are counted, and what CPUs do is measured (`benchmarks.costs`). `benchmarks.imagenet1k` runs
+it; docs/imagenet1k.md says which figure is which.
 """
 
 import math
@@ -51,14 +50,15 @@ class Job:
 
     @property
     def set_bytes(self) -> int:
-        """Of the condensed images, float32."""
+        """Bytes of the condensed images in float32."""
         return 4 * self.classes * self.ipc * self.image_bytes
 
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of an image, bytes, and processor seconds. draws_s: of a class; sum_s: of a byte
-    of a checkpoint.
+    """Operations per image, bytes, and CPU seconds.
+
+    draws_s: per class. sum_s: per byte of a checkpoint.
     """
 
     real_flop: float
@@ -72,10 +72,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a cluster of H100 nodes is assumed to be; none of it could be measured here."""
+    """Assumptions about a cluster of H100 nodes; none of them could be measured here."""
 
     flops: float = 989e12  # bfloat16, dense: NVIDIA's data sheet of the H100 SXM
-    used: float = 0.15  # share of it that these small convolutions reach: assumed, 0.05 to 0.30
+    used: float = 0.15  # share that these small convolutions reach: assumed, 0.05 to 0.30
     least_batch_s: float = 0.005  # of any forward and backward, for its kernels' launches: assumed
     node: int = 8
     # bytes/s a GPU over NVLink: two thirds of the 450e9 a way of the data sheet
@@ -98,11 +98,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """Who holds and does what. own: a rank holds its own classes' condensed images alone, draws for
-    them alone and writes them alone, so that of a step only the weights go round, and checkpoints
-    take a twentieth of the time at most; else all hold all, add up a gradient of all, and rank 0
-    writes all every minute. ahead: the networks of the outer loops are pretrained before, one a
-    GPU; else each by all ranks alike, when it is due.
+    """Which rank holds and does what.
+
+    own: each rank holds, draws for and writes only the condensed images of its own classes, so that
+    in a step only the weights are exchanged, and checkpoints take at most a twentieth of the time;
+    otherwise all ranks hold everything and sum a gradient of everything, and rank 0 writes
+    everything once a minute. ahead: the networks of the outer loops are pretrained in advance, one
+    per GPU; otherwise all ranks pretrain each when it is due.
     """
 
     name: str
@@ -110,7 +112,10 @@ class Plan:
     ahead: bool = False
 
     def save_every(self, checkpoint: float, machine: Machine) -> float:
-        """Seconds from the end of a checkpoint, which takes `checkpoint` seconds, to the next."""
+        """Return the seconds from the end of one checkpoint to the start of the next.
+
+        checkpoint: seconds that a checkpoint takes.
+        """
         return max(machine.save_every, 19 * checkpoint) if self.own else machine.save_every
 
 
@@ -125,13 +130,14 @@ JOB, MACHINE = Job(), Machine()
 
 
 def most_classes(classes: int, ranks: int) -> int:
-    """Of the rank that has the most."""
+    """Return the classes of the rank that has the most."""
     return -(-classes // ranks)
 
 
 def all_reduce_s(size: float, ranks: int, machine: Machine) -> float:
-    """Seconds to add `size` bytes up over the ranks: scattered and gathered inside a node, a ring
-    of nodes between.
+    """Return the seconds to sum `size` bytes over the ranks.
+
+    Inside a node they are scattered and gathered, between nodes a ring is used.
     """
     inside = min(ranks, machine.node)
     nodes = -(-ranks // machine.node)
@@ -144,14 +150,12 @@ def all_reduce_s(size: float, ranks: int, machine: Machine) -> float:
 
 
 def broadcast_s(size: float, ranks: int, machine: Machine) -> float:
-    """Seconds until all have `size` bytes of one: half of an all-reduce."""
+    """Return the seconds to broadcast `size` bytes from one rank: half of an all-reduce."""
     return all_reduce_s(size, ranks, machine) / 2
 
 
 def images_s(count: float, flop: float, batch: int, machine: Machine) -> float:
-    """Seconds of `count` images in batches: of their operations, or of the launches where that is
-    longer.
-    """
+    """Return the seconds of `count` images in batches: of operations, or of launches if longer."""
     return max(
         count * flop / (machine.flops * machine.used),
         math.ceil(count / batch) * machine.least_batch_s,
@@ -159,16 +163,17 @@ def images_s(count: float, flop: float, batch: int, machine: Machine) -> float:
 
 
 def class_s(job: Job, work: Work, machine: Machine) -> float:
-    """Seconds of one class matched: its real batch, its formed images (forward, backward, and back
-    through both).
+    """Return the seconds to match one class.
+
+    Its real batch and its formed images: forward, backward, and backward through both.
     """
-    # three times the kernels of a training
+    # three times as many kernels as in training
     formed = images_s(job.formed, work.formed_flop, math.ceil(job.formed / 3), machine)
     return images_s(job.real, work.real_flop, job.real, machine) + formed
 
 
 def waited(seconds: np.ndarray, machine: Machine, steps: int, seed: int) -> float:
-    """Mean seconds of the slowest of ranks that take `seconds` each without noise."""
+    """Return the mean seconds of the slowest rank, if each takes `seconds` without noise."""
     source = np.random.default_rng(seed)
     shape = (steps, len(seconds))
     factor = source.lognormal(0, machine.noise, shape) * np.where(
@@ -187,7 +192,7 @@ def simulate(
     steps: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Hours of each term of a whole run on so many ranks, and what it needs.
+    """Return the hours of each term of a whole run on so many ranks, and what it needs.
 
     `waiting`: for the rank with the most classes beyond an even share, and for the slowest.
     """
@@ -241,8 +246,9 @@ def simulate(
 
 
 def checkpoint_s(job: Job, work: Work, machine: Machine, plan: Plan, ranks: int) -> float:
-    """Seconds in which a checkpoint (images and their velocity) is summed and written, the work
-    waiting.
+    """Return the seconds in which a checkpoint is summed and written while the work waits.
+
+    A checkpoint holds the images and their velocity.
     """
     writers = min(ranks, job.classes) if plan.own else 1
     size = 2 * job.set_bytes + 2 * work.weight_bytes

@@ -1,11 +1,11 @@
-"""The cost of a step with 100 classes, measured, beside what the costs of 10 classes say it is.
+"""The cost of a step with 100 classes, measured, beside the prediction from 10 classes.
 
     # figures/bench/scale_check.csv, from costs.csv
     python -m benchmarks.scale_check folder:~/.cache/yoco-data/cifar10-jpeg
 
-CIFAR-10's images, each class cut into ten by index: what is asked is the time and the memory, not
-what is learned. ConvNet, 32 × 32, factor 2, 64 real images a class, 512 in the network step, one
-thread, processor seconds; a process of its own for each IPC.
+CIFAR-10's images, each class divided into ten by index: the question is time and memory, not what
+is learned. ConvNet, 32 × 32, factor 2, 64 real images per class, 512 in the network step, one
+thread, CPU seconds; each IPC has its own process.
 """
 
 import argparse
@@ -30,7 +30,7 @@ PARTS, STEPS = 10, 2
 
 
 def cut(real: ImageData, parts: int = PARTS) -> ImageData:
-    """`real` with each class cut into as many, its images dealt out in turn."""
+    """Return `real` with each class divided, its images dealt out in turn."""
 
     def dealt(labels: torch.Tensor) -> torch.Tensor:
         new = torch.empty_like(labels)
@@ -49,13 +49,11 @@ def cut(real: ImageData, parts: int = PARTS) -> ImageData:
 
 
 def measured(setting: Setting, dataset: str) -> dict[str, float]:
-    """Processor seconds of a step, the least and the mean, and the peak memory of this process in
-    MB.
-    """
+    """Return the CPU seconds of a step, least and mean, and this process's peak memory in MB."""
     torch.set_num_threads(1)
     steps = stepper(setting, cut(data.load(dataset, progress=False)))
     seconds = []
-    for number in range(1, STEPS + 1):  # the 0th would take a fresh network
+    for number in range(1, STEPS + 1):  # step 0 would take a fresh network
         started = time.process_time()
         steps.step(number)
         seconds.append(time.process_time() - started)
@@ -67,8 +65,10 @@ def measured(setting: Setting, dataset: str) -> dict[str, float]:
 
 
 def predicted(table: pd.DataFrame, setting: Setting, images: int) -> dict[str, float]:
-    """The same from what 10 classes cost. images: of the whole training set; memory grows by it,
-    and by what the condensed images have more (five times: see `scale.simulate`).
+    """Return the same, predicted from the costs of 10 classes.
+
+    images: bytes of the whole training set; memory grows by them, and by the additional condensed
+    images (five times: see `scale.simulate`).
     """
     ten = table[
         (table.model == setting.model) & (table.side == setting.side) & (table.classes == 10)
@@ -86,7 +86,7 @@ def predicted(table: pd.DataFrame, setting: Setting, images: int) -> dict[str, f
 
 
 def table(rows: pd.DataFrame) -> str:
-    """What the page shows of scale_check.csv."""
+    """Return the page's table of scale_check.csv."""
     columns = (
         "IPC",
         "predicted, s",

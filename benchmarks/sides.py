@@ -1,5 +1,6 @@
-"""Two processes, one a side, that work in turn: neither keeps the other's memory, caches or
-allocator settings.
+"""Two processes, one per side, that work in turn.
+
+Neither affects the other's memory, caches or allocator settings.
 """
 
 import json
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Side:
-    """A process that holds one side of a case. `run` has it do the work once, and waits."""
+    """A process that holds one side of a case. `run` makes it do the work once, and waits."""
 
     def __init__(self, case: str, side: str, device: str = "auto", **options: Any) -> None:
         arguments = json.dumps({"case": case, "side": side, "device": device, **options})
@@ -33,8 +34,9 @@ class Side:
         )
 
     def run(self) -> dict[str, float]:
-        """Seconds of one run, and peak memory so far in MB (with its worker processes; on a GPU,
-        the GPU's too).
+        """Return the seconds of one run, and the peak memory so far in MB.
+
+        Memory includes worker processes and, on a GPU, the GPU's.
         """
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
@@ -52,14 +54,15 @@ class Side:
 
 
 def peak_memory() -> float | None:
-    """Peak resident memory of this process and those it started, MB; None where /proc does not
-    say.
+    """Return the peak resident memory in MB of this process and its children.
+
+    None if /proc does not provide it.
     """
     statuses = {}
     for path in Path("/proc").glob("[0-9]*/status"):
         try:
             text = path.read_text()
-        except OSError:  # it ended meanwhile
+        except OSError:  # it has ended
             continue
         statuses[int(path.parent.name)] = text
     family = {os.getpid()}

@@ -1,5 +1,6 @@
-"""Make the digits sets of the zoo: one of each condensation method, and a nested one, with its
-accuracy and dynamics. For the maintainers of yoco.
+"""Make the digits sets of the zoo: one per condensation method, and a nested one.
+
+Each has its accuracy and dynamics. For the maintainers of yoco.
 
     # yoco/zoo_files/digits-<name>-ipc10.*; a name: a method, or "nested"
     python -m benchmarks.zoo [NAME …]

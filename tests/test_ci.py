@@ -21,8 +21,9 @@ def commands(job):
     return [step["run"] for step in workflow()[job]["steps"] if "run" in step]
 
 
-def test_workflow_runs_ci_on_linux_and_the_demo_on_macos():
+def test_workflow_runs_ci_on_linux_builds_the_site_and_runs_the_demo_on_macos():
     assert commands("linux") == [".ci/run"] and commands("macos") == ["make demo"]
+    assert commands("docs") == ["make docs"]
     assert os.access(ROOT / ".ci/run", os.X_OK)
     versions = workflow()["linux"]["strategy"]["matrix"]["python"]
     assert versions == ["3.11", "3.12", "3.13"]  # text: 3.10 as a number is 3.1
@@ -34,9 +35,11 @@ def test_every_target_that_ci_makes_exists():
     targets = set(re.findall(r"^([\w-]+):", MAKEFILE, re.M))
     script = (ROOT / ".ci/run").read_text()
     made = re.findall(
-        r"^\s*make ([\w-]+)", "\n".join([script, *commands("linux"), *commands("macos")]), re.M
+        r"^\s*make ([\w-]+)",
+        "\n".join([script, *(line for job in workflow() for line in commands(job))]),
+        re.M,
     )
-    assert made == ["lint", "test", "demo"] and set(made) <= targets
+    assert made == ["lint", "test", "docs", "demo"] and set(made) <= targets
 
 
 def test_hooks_are_commands_of_make_lint():

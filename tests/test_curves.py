@@ -11,6 +11,7 @@ import torch
 from benchmarks import condensing_time, last_batch
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as train
+from yoco.training import protocol
 from yoco.utils.seeds import generator
 
 
@@ -28,7 +29,7 @@ def trained(monkeypatch):
 
 
 @pytest.mark.parametrize("count", [1, 40, 63, 64, 65, 128, 129, 200, 400])
-@pytest.mark.parametrize("way", train.LAST_BATCHES)
+@pytest.mark.parametrize("way", protocol.LAST_BATCHES)
 def test_the_smallest_batch_is_that_of_an_epoch(count, way):
     assert last_batch.smallest(count, way, 64) == min(
         map(len, train.batches(count, 64, generator(0), way))

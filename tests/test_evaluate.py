@@ -8,8 +8,9 @@ from yoco import augment, dynamics, evaluate, models
 from yoco import augment as augment_module
 from yoco.data.normalise import normalise
 from yoco.training import network as training
-from yoco.training.network import Protocol
+from yoco.training import protocol
 from yoco.training.photographic import Photographic
+from yoco.training.protocol import Protocol
 from yoco.utils import seeds
 
 FAST = {"width": 8, "precision": "float32"}
@@ -115,7 +116,7 @@ def test_an_epoch_passes_every_image_once_in_batches():
 @given(
     count=st.integers(1, 400),
     batch_size=st.integers(1, 128),
-    last_batch=st.sampled_from(training.LAST_BATCHES),
+    last_batch=st.sampled_from(protocol.LAST_BATCHES),
 )
 def test_batches_hold_each_image_once(count, batch_size, last_batch):
     parts = training.batches(count, batch_size, seeds.generator(count), last_batch)

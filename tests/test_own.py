@@ -287,7 +287,7 @@ def test_a_dataset_s_function_is_checked():
             ("dataset='tests.own:WIDTH' must be a function that returns an ImageData, got 6"),
         ),
         ("os:getcwd", TypeError, "dataset='os:getcwd' must return an ImageData .*from_arrays"),
-        ("package.module:function", ValueError, "stands for one of yours"),
+        ("package.module:function", ValueError, "stands for data of your own"),
     ):
         with pytest.raises(kind, match=told):
             data.load(name)

@@ -8,7 +8,7 @@ import torch
 from tests.condense.test_methods import TINY
 from tests.fake_gpu import GPU, fake_gpu
 from yoco import condense, evaluate
-from yoco.condense import mtt_experts
+from yoco.condense import expert_settings, expert_training
 from yoco.dynamics import recorder
 from yoco.dynamics.recorder import Recorder
 from yoco.training import network as train
@@ -124,8 +124,8 @@ def test_recording_waits_for_the_weights_and_the_logits_of_an_epoch(toy_set, gpu
 
 
 def test_an_epoch_of_a_network_of_the_pool_waits_for_its_loss_and_its_weights(toy, gpu):
-    settings = mtt_experts.PairSettings(epochs=3, width=4, batch_size=32)
-    training = mtt_experts._Training(
+    settings = expert_settings.PairSettings(epochs=3, width=4, batch_size=32)
+    training = expert_training.ExpertTraining(
         toy,
         settings,
         {"seed": 0, "number": 0, "precision": "bfloat16"},

@@ -6,15 +6,9 @@ import re
 import tomllib
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 
-from benchmarks import last_batch
-from tools import generate
-from yoco import plots, zoo
-from yoco.experiments import noise, tables
-from yoco.utils.device import WORTH
 from yoco.workflow import parameters
 
 ROOT = Path(__file__).parent.parent
@@ -89,161 +83,9 @@ def test_nbval_runs_every_notebook():
     )
 
 
-def test_what_is_made_from_the_declared_parameters_is_up_to_date():
-    assert generate.stale() == [], "make tables"
-    for name, model in parameters.NOTEBOOKS.items():  # and the cells say what they should
-        values: dict = {}
-        exec(generate.cell(name), values)
-        assert parameters.assigned(generate.cell(name)) == list(model.model_fields), name
-        assert {key: values[key] for key in model.model_fields} == {
-            key: field.default for key, field in model.model_fields.items()
-        }, name
-
-
-def test_readme_s_numbers_are_the_files():
-    readme = (ROOT / "README.md").read_text()
-    figures = ROOT / "figures/cifar10"
-    for cell in tables.pivot(pd.read_csv(figures / "table.csv")).to_numpy().flat:
-        assert cell in readme
-    assert (figures / "table2.md").read_text() in readme
-    gaps = pd.read_csv(figures / "paired.csv")
-    assert all(line in readme for line in tables.verdict(gaps).splitlines())
-    accuracy = (
-        pd.read_csv(figures / "condensation.csv").groupby("subset")["accuracy"].agg(["mean", "std"])
-    )
-    for row in accuracy.itertuples():
-        assert f"{row.mean:.2f} ± {row.std:.2f} %" in readme
-    for value in pd.read_csv(figures / "image_lr.csv").accuracy:
-        assert f"{value} %" in readme
-    for name in re.findall(r"figures/cifar10/[\w.]+", readme):
-        assert (ROOT / name).is_file(), name
-
-
-def test_readme_s_ablations_are_the_files():
-    readme, figures = (ROOT / "README.md").read_text(), ROOT / "figures/cifar10"
-    sections = dict(
-        part.split("\n\n", 1)
-        for part in (figures / "ablations.md").read_text().removeprefix("## ").split("\n## ")
-    )
-    for name in ("rules", "condensation", "network"):
-        assert sections[name].strip() in readme, name
-    agreement = (
-        pd.read_csv(figures / "agreement.csv").groupby("score", sort=False)["spearman"].mean()
-    )
-    assert ", ".join(f"{name} {value:.2f}" for name, value in agreement.items()) in readme
-    order = tables.order_as_paper(pd.read_csv(figures / "beside_paper.csv")).spearman
-    assert "by {:.2f}, {:.2f} and {:.2f} (Spearman".format(*order) in readme
-    assert (ROOT / "figures/hundred/table.md").read_text() in readme
-    gaps = tables.paired(pd.read_csv(ROOT / "figures/hundred/results.csv"))
-    for row in gaps.loc[gaps.groupby("ipc_to")["mean"].idxmin()].itertuples():
-        assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
-
-
-def test_readme_s_costs_are_the_files():
-    readme = (ROOT / "README.md").read_text()
-    measured = json.loads((ROOT / "figures/bench/cpu.json").read_text())
-    for case in measured["cases"]:
-        times = (
-            f"| `{case['name']}` | {case['literal_s']:.2f} | {case['ours_s']:.2f} | "
-            f"{case['ratio']:.2f}× | {case['first_s']:.1f} |"
-        )
-        assert f"{times} {case['literal_mb']:,.0f} | {case['ours_mb']:,.0f} |" in readme
-    assert f"would train {measured['limit']['convolutions_images_per_s']:,.0f} images/s" in readme
-    assert (
-        f"a share of {measured['limit']['train_400_share']:.2f}" in readme
-        and (f"fewer than {WORTH:,} images") in readme
-    )
-    agreement = (
-        pd.read_csv(ROOT / "figures/bench/agreement.csv")
-        .query("way != 'start'")
-        .groupby(["what", "way"])["accuracy"]
-    )
-    for row in agreement.agg(["mean", "std"]).itertuples():
-        assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
-    for name in re.findall(r"figures/bench/[\w.]+", readme):
-        assert (ROOT / name).is_file(), name
-
-
-def test_readme_s_last_batches_are_the_file():
-    table = last_batch.compared(pd.read_csv(ROOT / "figures/bench/last_batch.csv"))
-    assert tables.markdown(table) in (ROOT / "README.md").read_text() and table.notna().all().all()
-
-
-def test_readme_s_condensation_methods_are_the_files():
-    readme = (ROOT / "README.md").read_text()
-    for row in zoo.table().itertuples():
-        assert (
-            f"| `{row.name}` | {row.steps:,} | {row.hours:.4f} | {row.start_accuracy:.2f} |"
-            in readme
-        )
-        assert f" {row.accuracy:.2f} ± {row.accuracy_std:.2f} |" in readme
-    for row in pd.read_csv(ROOT / "figures/bench/kernels.csv").itertuples():
-        assert (
-            f"| `{row.kernel}` | {row.side} × {row.side} | {row.forward_s:g} | "
-            f"{row.with_backward_s:g} |"
-        ) in readme
-    for name, keys in (("loops", ["method", "steps"]), ("by_bytes", ["stored", "per_class"])):
-        for row in (
-            pd.read_csv(ROOT / f"figures/cifar10/{name}.csv")
-            .groupby(keys)["accuracy"]
-            .agg(["mean", "std"])
-            .itertuples()
-        ):
-            assert f"{row.mean:.2f} ± {row.std:.2f}" in readme
-
-
-def test_readme_s_gallery_is_there_and_its_calls_exist():
-    gallery = (ROOT / "README.md").read_text().split("## Gallery")[1].split("## Presets")[0]
-    shown = re.findall(r"!\[\]\((figures/gallery/\w+\.png)\)", gallery)
-    assert len(shown) >= 12 and all((ROOT / name).is_file() for name in shown)
-    calls = re.findall(r"\) `(\w+)\(", gallery)
-    assert len(calls) >= 12 and all(callable(getattr(plots, name)) for name in calls)
-    assert all(
-        f'gallery / "{name}"'
-        in (ROOT / "notebooks/07_gallery.ipynb").read_text().replace('\\"', '"')
-        for name in calls
-    )
-
-
 def test_paper_tables_are_the_appendix_s_where_it_is_at_hand():
     shared = ROOT.parent / "shared/paper"
     if not shared.is_dir():
         pytest.skip("no shared/paper beside the checkout")
     for path in (ROOT / "yoco/paper_tables").glob("*.csv"):
         assert path.read_text() == (shared / path.name).read_text()
-
-
-def test_readme_s_promises_name_tests_that_exist():
-    promises = (
-        (ROOT / "README.md").read_text().split("## What is promised", 1)[1].split("\n## ", 1)[0]
-    )
-    named = re.findall(r"`(tests/[\w/]+\.py)`", promises)
-    assert len(set(named)) >= 12 and all((ROOT / name).is_file() for name in named)
-
-
-def test_readme_s_64_pixel_study_is_the_files():
-    readme, figures = (ROOT / "README.md").read_text(), ROOT / "figures/tiny10"
-    assert (figures / "table.md").read_text().strip() in readme
-    for row in (
-        pd.read_csv(figures / "condensation.csv")
-        .groupby("subset")["accuracy"]
-        .agg(["mean", "std"])
-        .itertuples()
-    ):
-        assert f"{row.mean:.2f} ± {row.std:.2f} %" in readme
-    gaps = tables.paired(pd.read_csv(figures / "table2.csv"))
-    for row in gaps.loc[gaps.groupby("ipc_to")["mean"].idxmin()].itertuples():
-        assert f"{row.mean:.2f} ± {row.std:.2f} over {row.method} (p = {row.p:.3g})" in readme
-
-
-def test_readme_s_noise_is_the_files():
-    readme, figures = (ROOT / "README.md").read_text(), ROOT / "figures/noise"
-    for section in (figures / "noise.md").read_text().removeprefix("## ").split("\n## "):
-        assert section.split("\n\n", 1)[1].strip() in readme
-    gains = pd.read_csv(figures / "noise_gains.csv")
-    for rule, gain in (
-        gains[gains["method"].isin(noise.REPAIRS)].groupby("method")["mean"].mean().items()
-    ):
-        assert f"{rule} {gain:+.2f}" in readme
-    for name in re.findall(r"figures/noise/[\w.]+", readme):
-        assert (ROOT / name).is_file(), name

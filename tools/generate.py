@@ -1,22 +1,21 @@
-"""Writes what is made from the declared parameters: `yoco/parameters.json` (of --help), the
-notebooks' parameter cells, the README's tables.
+"""Writes what is made from something else: `yoco/parameters.json` (of --help) and the notebooks'
+parameter cells from the declared parameters, the tables of the README and of docs/ from files.
 
     make tables        # or: python -m tools.generate
 
-A test compares what is there with what this would write (tests/test_project.py).
+A test compares what is there with what this would write (tests/test_documents.py).
 """
 
 import json
-import re
 from pathlib import Path
 
+from tools import documents
 from yoco.workflow import parameters
-from yoco.workflow.options import DECLARED, Described, shared
+from yoco.workflow.options import DECLARED, Described
 
 ROOT = Path(__file__).resolve().parent.parent
 # other types are text
 PYTHON = {"whole number": "int", "number": "float", "whole numbers": "list", "names": "list"}
-BEGIN, END = "<!-- parameters: written by tools/generate.py -->", "<!-- end of parameters -->"
 
 
 def options_file() -> str:
@@ -62,45 +61,15 @@ def with_cell(text: str, notebook: str) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def tables() -> str:
-    """The parameters of all notebooks in Markdown: those that all share, then what each has
-    besides.
-    """
-    told = parameters.described()
-    first, names = next(iter(told.values())), shared()
-    common = [row for row in first if row.name in names]
-    own = {name: [row for row in rows if row not in common] for name, rows in told.items()}
-    return "\n\n".join(
-        [table(common), *(f"`{name}`, besides:\n\n{table(rows)}" for name, rows in own.items())]
-    )
-
-
-def table(rows: list[Described]) -> str:
-    """Some parameters in Markdown."""
-    lines = [f"| `{row.name}` | {row.type} | {row.default} | {row.meaning} |" for row in rows]
-    return "\n".join(
-        ["| parameter | type | default | meaning |", "| --- | --- | --- | --- |", *lines]
-    )
-
-
-def with_tables(text: str) -> str:
-    """A document with the tables between its two markers."""
-    return re.sub(
-        f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})",
-        lambda _: f"\n\n{tables()}\n\n",
-        text,
-        flags=re.S,
-    )
-
-
 def generated() -> dict[Path, str]:
     """What each file should hold."""
     made = {ROOT / "yoco" / DECLARED: options_file()}
     for name in parameters.NOTEBOOKS:
         path = ROOT / f"notebooks/{name}.ipynb"
         made[path] = with_cell(path.read_text(encoding="utf-8"), name)
-    readme = ROOT / "README.md"
-    return {**made, readme: with_tables(readme.read_text(encoding="utf-8"))}
+    for path in documents.pages():
+        made[path] = documents.filled(path.read_text(encoding="utf-8"))
+    return made
 
 
 def stale() -> list[str]:

@@ -21,7 +21,7 @@ from yoco.data.spaces import Space
 from yoco.parallel import pool
 from yoco.training import network as train
 from yoco.training import timing
-from yoco.training.network import Protocol
+from yoco.training.protocol import BEFORE, Protocol
 from yoco.utils import checks
 from yoco.utils import device as devices
 from yoco.utils.foreign import Factory
@@ -71,7 +71,7 @@ def evaluate(
 
     Training images are augmented by colour, one of crop, scale and rotate, and flip, with one draw
     per image, and by CutMix; or, with augmentation="imagenet", as in the published code for
-    ImageNet-10 (see `network.augmentation_of`).
+    ImageNet-10 (see `protocol.augmentation_of`).
 
     Args:
         images: at least one, [n, C, S, S], float in 0..1 (formed images) or uint8.
@@ -83,7 +83,7 @@ def evaluate(
         device: "auto" or a device of torch.
         space: `condensed.space` of an unbounded set, whose images are not in 0..1 but in the space
             that networks train on.
-        **options: fields of `network.Protocol`, and `protocol`, "even" or "paper" (see
+        **options: fields of `protocol.Protocol`, and `protocol`, "even" or "paper" (see
             `Protocol.of`).
 
     Returns:
@@ -200,7 +200,7 @@ def evaluate_many(
         )
     )
     precision = devices.choose_precision(protocol.precision, devices.choose(device))
-    told = {name: getattr(protocol, name) for name in train.BEFORE}
+    told = {name: getattr(protocol, name) for name in BEFORE}
     rows = [
         {"subset": name, "seed": seed, **told, "precision": precision, "accuracy": results[number]}
         for number, (name, seed) in enumerate(wanted)

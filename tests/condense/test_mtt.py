@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from tests.conftest import make_data
 from yoco import augment, formation, models
-from yoco.condense import mtt, mtt_experts, mtt_student
+from yoco.condense import expert_settings, expert_training, mtt, mtt_student
 from yoco.condense.mtt_experts import Experts, ExpertSettings, train_experts
 from yoco.data.normalise import normalise
 from yoco.training import resumable
@@ -86,7 +86,7 @@ def unaugmented(parts):
         (
             part,
             dataclasses.replace(
-                mtt_experts.AUGMENTATION.draw(len(part), 16, source), operations=()
+                expert_settings.AUGMENTATION.draw(len(part), 16, source), operations=()
             ),
         )
         for part in parts
@@ -306,7 +306,7 @@ def test_experts_learn_the_classes(toy):
 def test_an_expert_trains_on_a_subset_of_its_own(toy):
     few = dataclasses.replace(BUFFER, images=20)
     subsets = [
-        mtt_experts._Training(
+        expert_training.ExpertTraining(
             toy, few, {"seed": 0, "number": n, "precision": "float32"}, CPU, False, int
         ).images.chosen
         for n in (0, 1)
@@ -319,9 +319,9 @@ def test_an_expert_that_was_stopped_ends_as_if_it_was_not(toy, tmp_path, monkeyp
     settings = dataclasses.replace(BUFFER, momentum=momentum)
     whole = trained(toy, None, settings).trajectories[0]
     monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
-    step = mtt_experts._Training.step
+    step = expert_training.ExpertTraining.step
     monkeypatch.setattr(
-        mtt_experts._Training,
+        expert_training.ExpertTraining,
         "step",
         lambda self, number: pytest.fail("killed") if number == 2 else step(self, number),
     )
@@ -330,7 +330,7 @@ def test_an_expert_that_was_stopped_ends_as_if_it_was_not(toy, tmp_path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["expert-000.unfinished.safetensors"]
     epochs = []
     monkeypatch.setattr(
-        mtt_experts._Training,
+        expert_training.ExpertTraining,
         "step",
         lambda self, number: epochs.append(number) or step(self, number),
     )
@@ -341,9 +341,9 @@ def test_an_expert_that_was_stopped_ends_as_if_it_was_not(toy, tmp_path, monkeyp
 
 def test_finished_experts_are_not_trained_again_and_more_are_added(toy, tmp_path, monkeypatch):
     first, _ = trained(toy, tmp_path, count=1).pair(0, 4, 0)
-    step, numbers = mtt_experts._Training.step, []
+    step, numbers = expert_training.ExpertTraining.step, []
     monkeypatch.setattr(
-        mtt_experts._Training,
+        expert_training.ExpertTraining,
         "step",
         lambda self, number: numbers.append(number) or step(self, number),
     )
@@ -370,7 +370,7 @@ def test_a_time_budget_gives_the_finished_experts_and_the_rest_later(toy, tmp_pa
 def test_experts_of_other_settings_are_refused_before_training(toy, tmp_path, monkeypatch):
     trained(toy, tmp_path)
     monkeypatch.setattr(
-        mtt_experts._Training, "step", lambda *_: pytest.fail("an epoch was trained")
+        expert_training.ExpertTraining, "step", lambda *_: pytest.fail("an epoch was trained")
     )
     with pytest.raises(
         ValueError,
@@ -452,7 +452,7 @@ def test_an_expert_that_diverges_is_said(toy, monkeypatch):
         trained(toy, None, dataclasses.replace(BUFFER, lr=1e30))
     # after the last batch: no loss saw them
     monkeypatch.setattr(
-        mtt_experts._Training, "_parameters", lambda self: torch.tensor([1.0, torch.inf])
+        expert_training.ExpertTraining, "_parameters", lambda self: torch.tensor([1.0, torch.inf])
     )
     with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
         trained(toy, None)

@@ -13,8 +13,9 @@ from torch.func import functional_call
 import yoco
 from tests.conftest import make_data
 from yoco import augment, condense, evaluate, formation
-from yoco.condense import mtt_experts, ncfm
-from yoco.condense.mtt_experts import PairSettings, train_experts
+from yoco.condense import expert_training, ncfm
+from yoco.condense.expert_settings import PairSettings
+from yoco.condense.mtt_experts import train_experts
 from yoco.condense.ncfm_draws import DeviceDraws
 from yoco.condense.ncfm_frequencies import Mixture
 from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_weights
@@ -383,10 +384,10 @@ def test_a_pair_is_the_first_and_the_last_weights_of_a_training_by_the_schedule(
 
 
 def test_a_pair_that_was_stopped_ends_as_if_it_was_not(toy, tmp_path, monkeypatch):
-    whole, step = pairs(toy), mtt_experts._Training.step
+    whole, step = pairs(toy), expert_training.ExpertTraining.step
     monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(
-        mtt_experts._Training,
+        expert_training.ExpertTraining,
         "step",
         lambda self, number: pytest.fail("killed") if number == 2 else step(self, number),
     )
@@ -394,7 +395,7 @@ def test_a_pair_that_was_stopped_ends_as_if_it_was_not(toy, tmp_path, monkeypatc
         pairs(toy, tmp_path)
     epochs = []
     monkeypatch.setattr(
-        mtt_experts._Training,
+        expert_training.ExpertTraining,
         "step",
         lambda self, number: epochs.append(number) or step(self, number),
     )
@@ -413,7 +414,7 @@ def test_networks_lie_beside_the_checkpoint_and_runs_share_them(toy, tmp_path, m
         "expert-001.safetensors",
     ]
     monkeypatch.setattr(
-        mtt_experts._Training, "step", lambda *_: pytest.fail("an epoch was trained")
+        expert_training.ExpertTraining, "step", lambda *_: pytest.fail("an epoch was trained")
     )
     condense.condense(
         toy, "ncfm", 2, nested=True, seed=1, checkpoint=tmp_path / "other.safetensors", **SHORT

@@ -63,13 +63,13 @@ def test_a_run_from_a_set_resumes_to_the_same_bits_and_from_no_other(
 @pytest.mark.parametrize(
     "change, match",
     [
-        ({"ipc": 2}, "start does not fit: it has ipc 1, wanted 2"),
-        ({"factor": 2}, "start does not fit: it has factor 1, wanted 2"),
-        ({"data": make_data(size=8)}, "start does not fit: it has size 16, wanted 8"),
-        ({"data": make_data(channels=1)}, "start does not fit: it has channels 3, wanted 1"),
+        ({"ipc": 2}, "start does not fit: ipc must be 2, got 1"),
+        ({"factor": 2}, "start does not fit: factor must be 2, got 1"),
+        ({"data": make_data(size=8)}, "start does not fit: size must be 8, got 16"),
+        ({"data": make_data(channels=1)}, "start does not fit: channels must be 1, got 3"),
         (
             {"data": replace(make_data(), classes=("a", "b", "c"))},
-            ("start does not fit: it has classes .*, wanted .'a', 'b', 'c'."),
+            ("start does not fit: classes must be .'a', 'b', 'c'., got "),
         ),
     ],
 )

@@ -56,7 +56,7 @@ def test_images_are_resized_if_a_size_is_given():
     wide = torch.zeros(10, 3, 8, 12, dtype=torch.uint8)
     wide[..., 2:10] = 100
     assert (taken(wide, size=8).train_images == 100).all() and taken(wide, size=8).size == 8
-    with pytest.raises(ValueError, match="train_images are 12x8, not square; pass size="):
+    with pytest.raises(ValueError, match="train_images must be square, got 12x8; pass size="):
         taken(wide)
 
 
@@ -67,7 +67,7 @@ def test_without_test_images_a_share_is_drawn_and_said_so(capsys):
         "pets has no test split: 20% of each class, 2 images, were drawn" in capsys.readouterr().out
     )
     assert torch.equal(data.from_arrays(COLOUR, LABELS).test_images, loaded.test_images)
-    with pytest.raises(ValueError, match="mine has no test images: give some, or test_share="):
+    with pytest.raises(ValueError, match="mine has no test images: pass some, or test_share="):
         data.from_arrays(COLOUR, LABELS, test_share=None)
 
 
@@ -221,7 +221,7 @@ def test_hugging_face_s_datasets(monkeypatch, tmp_path, capsys):
         len(data.load(f"hf:{tmp_path}").test_images) == 2
         and "has no test split" in capsys.readouterr().out
     )
-    with pytest.raises(ValueError, match="hf:NAME stands for one of yours"):
+    with pytest.raises(ValueError, match="hf:NAME stands for data of your own"):
         data.load("hf:NAME")
 
 

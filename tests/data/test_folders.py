@@ -131,8 +131,8 @@ def test_all_that_is_skipped_is_counted_in_one_warning(tmp_path):
     for part in (
         "pictures: skipped",
         "2 files ending in .txt",
-        "1 files outside of the classes' folders",
-        ("1 entries that are no regular files"),
+        "1 files outside the classes' folders",
+        ("1 entries that are not regular files"),
         "2 links that leave the folder (follow_links=True follows them)",
         ("1 classes of the test split that the training split lacks"),
     ):

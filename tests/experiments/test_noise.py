@@ -314,7 +314,7 @@ def test_the_parameters_say_which_damage_is_done():
     with pytest.raises(ValueError, match="trained_to must hold budgets of ipc_to"):
         parameters.validated("06_noise", {"ipc_to": [1], "trained_to": [2]})
     with pytest.raises(
-        ValueError, match="real must name the folder of the images of zoo:cifar10-idc-ipc10"
+        ValueError, match="real must name the folder of zoo:cifar10-idc-ipc10's images"
     ):
         parameters.validated("06_noise", {"dataset": "zoo:cifar10-idc-ipc10"}).real_dataset  # noqa: B018
     assert (

@@ -77,9 +77,7 @@ def test_what_a_killed_study_left_is_kept_and_a_torn_line_is_done_again(
     whole = path.read_bytes()
     path.write_bytes(whole[:-30])
     trained.clear()
-    with pytest.warns(
-        UserWarning, match="the last line of .*r.csv was not written to its end and is dropped"
-    ):
+    with pytest.warns(UserWarning, match="the last line of .*r.csv is incomplete and is dropped"):
         run(toy, toy_set, path, range(4))
     assert trained == [3] and path.read_bytes() == whole
     # killed at any byte: what is read was written, and all else is an error that names the file
@@ -93,7 +91,7 @@ def test_what_a_killed_study_left_is_kept_and_a_torn_line_is_done_again(
                 row["seed"] for row in rows.values()
             ] == list(range(len(rows)))
         except ValueError as error:
-            assert b"\n" not in whole[:size] and "r.csv is no table of results" in str(error)
+            assert b"\n" not in whole[:size] and "r.csv is not a valid results file" in str(error)
 
 
 def test_a_study_that_is_stopped_has_its_rows_on_disk_and_the_next_one_sorts_them(
@@ -129,12 +127,14 @@ def test_an_altered_number_is_noticed(toy, toy_set, tmp_path, trained):
         path.write_text(text.replace(old, new, 1))
         with pytest.raises(
             ValueError,
-            match="r.csv is no table of results: row [12] was altered since it was written",
+            match="r.csv is not a valid results file: row [12] was changed since it was written",
         ):
             run(toy, toy_set, path, [0])
     without = [line.rsplit(",", 1)[0] for line in text.splitlines()]
     path.write_text("\n".join(without) + "\n")
-    with pytest.raises(ValueError, match="r.csv is no table of results: it lacks the column check"):
+    with pytest.raises(
+        ValueError, match="r.csv is not a valid results file: it lacks the column check"
+    ):
         run(toy, toy_set, path, [0])
     # of the first version, which had no checksums
     older = pd.read_csv(path).drop(columns=["last_batch", "augmentation"])

@@ -10,7 +10,7 @@ from yoco import RankedSet, condense, dynamics, evaluate, prune
 from yoco.experiments import condensations, paper, results_file, study
 from yoco.prune import ccs_cutoffs
 from yoco.training import network as train
-from yoco.training import resumable
+from yoco.training import protocol, resumable
 
 FAST = {"width": 8, "precision": "float32", "progress": False, "jobs": 1}
 GRID = {"methods": ["random", "yoco"], "ipc_to": [1, 2], "seeds": [0, 1], "epochs": 2, **FAST}
@@ -82,13 +82,13 @@ def test_cells_of_another_set_or_protocol_are_not_reused(toy, toy_set, two_dynam
 
 
 def test_dynamics_of_another_last_batch_are_refused(toy, toy_set, two_dynamics):
-    told = r"dynamics\[0\] were recorded with last_batch='even', the trainings have 'small'"
+    told = r"dynamics\[0\] were recorded with last_batch='even', but the trainings have 'small'"
     told += r"; record them again, or train with protocol='even'"
     with pytest.raises(ValueError, match=told):
         study.run(toy_set, toy, two_dynamics, protocol="paper", **GRID)
     old = replace(
         two_dynamics[0],
-        info={k: v for k, v in two_dynamics[0].info.items() if k not in train.BEFORE},
+        info={k: v for k, v in two_dynamics[0].info.items() if k not in protocol.BEFORE},
     )
     assert old.training == {"last_batch": "small", "augmentation": "dsa"}  # a file of version 0.1
     assert replace(old, info={}).training == {}  # made by hand
@@ -103,7 +103,7 @@ def test_dynamics_of_another_last_batch_are_refused(toy, toy_set, two_dynamics):
 def test_dynamics_of_another_augmentation_are_refused_and_rows_never_mix(
     toy, toy_set, two_dynamics, tmp_path
 ):
-    told = r"dynamics\[0\] were recorded with augmentation='dsa', the trainings have 'imagenet'"
+    told = r"dynamics\[0\] were recorded with augmentation='dsa', but the trainings have 'imagenet'"
     with pytest.raises(
         ValueError, match=told + ("; record them again, or train with augmentation='dsa'")
     ):
@@ -175,9 +175,9 @@ def test_rows_of_version_0_1_are_found_by_the_published_protocol_alone(toy, toy_
     }
     table = study.run(toy_set, toy, [None], **grid)
     rows = pd.read_csv(tmp_path / "r.csv", dtype=str, keep_default_na=False).drop(
-        columns=list(train.BEFORE)
+        columns=list(protocol.BEFORE)
     )
-    columns = [name for name in results_file.COLUMNS if name not in train.BEFORE]
+    columns = [name for name in results_file.COLUMNS if name not in protocol.BEFORE]
     rows["accuracy"] = "12.5"
     rows["check"] = [results_file._check(row, columns) for row in rows.to_dict("records")]
     rows.to_csv(tmp_path / "r.csv", index=False)
@@ -193,14 +193,14 @@ def test_rows_of_version_0_1_are_found_by_the_published_protocol_alone(toy, toy_
 
 def test_a_foreign_csv_is_refused(toy, toy_set, two_dynamics, tmp_path):
     (tmp_path / "r.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="r.csv is no table of results: it lacks"):
+    with pytest.raises(ValueError, match="r.csv is not a valid results file: it lacks"):
         study.run(toy_set, toy, two_dynamics, results=tmp_path / "r.csv", **GRID)
 
 
 def test_bad_budget_is_refused_before_training(toy, toy_set, two_dynamics):
     with pytest.raises(ValueError, match="ipc_to must be between 1 and 5, got 6"):
         study.run(toy_set, toy, two_dynamics, **{**GRID, "ipc_to": [1, 6], "epochs": 10**6})
-    with pytest.raises(ValueError, match="at least one each"):
+    with pytest.raises(ValueError, match="each hold at least one"):
         study.run(toy_set, toy, [], **GRID)
 
 
@@ -213,7 +213,7 @@ def test_epochs_can_differ_by_budget(toy, toy_set, toy_dynamics):
     assert table.accuracy[3] == pytest.approx(
         evaluate.evaluate(*kept, toy, epochs=1, seed=0, width=8, precision="float32"), abs=1e-4
     )
-    with pytest.raises(ValueError, match=r"no number for ipc_to \[2\], only for \[1\]"):
+    with pytest.raises(ValueError, match=r"must have a number for ipc_to \[2\], got only \[1\]"):
         study.run(toy_set, toy, [toy_dynamics], **{**GRID, "epochs": {1: 3}})
 
 

@@ -196,7 +196,7 @@ def test_but_not_for_ever(fragile):
     made = fragile({(2, 3): 99})
     with pytest.raises(
         ChildProcessError,
-        match="the fourth: its worker process died at every try, last by BrokenExecutor",
+        match="the fourth: its worker process died at every attempt, last with BrokenExecutor",
     ):
         list(pool.run(pow, POWERS, 2, names=["", "", "", "the fourth", ""]))
     assert sum((place.tried for place in made), []).count((2, 3)) == pool.TRIES
@@ -222,7 +222,7 @@ def test_an_executor_that_gives_up_is_an_error_with_the_call_s_name():
             return future
 
     with pytest.raises(
-        ChildProcessError, match="the first: its executor gave it up: CancelledError"
+        ChildProcessError, match="the first: its executor gave up on it: CancelledError"
     ):
         list(pool.run(pow, [(2, 3)], 1, executor=Closed(), names=["the first"]))
 
@@ -296,7 +296,7 @@ def test_the_old_name_says_what_to_pass_now(plain, toy, toy_set, toy_dynamics, t
     for call in old:
         with pytest.raises(
             TypeError,
-            match=r"takes no backend='\w+' any more: pass " r"executor=.*client.get_executor\(\)",
+            match=r"no longer takes backend='\w+': pass " r"executor=.*client.get_executor\(\)",
         ):
             call()
     with pytest.warns(DeprecationWarning, match="backend='loky'"):

@@ -208,7 +208,7 @@ def test_seeds_that_follow_the_first_are_seeds_as_well():
         parameters.validated("04_pruning", {"seed": last, "seeds": 1, "dynamics": 1}).seed == last
     )
     for counts in ({"seeds": 2, "dynamics": 1}, {"seeds": 1, "dynamics": 2}):
-        with pytest.raises(ValueError, match="seed must be at most 4294967295 less the 1 runs"):
+        with pytest.raises(ValueError, match="seed must be at most 4294967295 minus the 1 runs"):
             parameters.validated("04_pruning", {"seed": last, **counts})
 
 

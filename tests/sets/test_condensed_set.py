@@ -69,7 +69,7 @@ def test_missing_cut_foreign_and_newer_files(toy_set, tmp_path):
     safetensors.torch.save_file(
         tensors, path, {"yoco": "condensed", "version": "1", "info": json.dumps({"factor": 2})}
     )
-    with pytest.raises(ValueError, match="no valid condensed set"):
+    with pytest.raises(ValueError, match="not a valid condensed set"):
         CondensedSet.load(path)
 
 

@@ -86,7 +86,7 @@ def test_bad_exports(toy_set, tmp_path):
         toy_set.export(tmp_path / "x", "png")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="path=.*full' must be a folder that is new or empty"):
+    with pytest.raises(ValueError, match="path=.*full' must be a new or empty folder"):
         toy_set.export(tmp_path / "full")
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot write .*file/set.pt"):

@@ -95,7 +95,7 @@ def test_what_trains_differently_has_another_fingerprint(wild, toy_set):
 def test_a_set_that_does_not_fit_is_refused(wild, change, error, match):
     with pytest.raises(error, match=match):
         replace(wild, **change)
-    with pytest.raises(ValueError, match="whitening='pixels' is of sets with bounded=False"):
+    with pytest.raises(ValueError, match="whitening='pixels' requires bounded=False"):
         replace(wild, images=wild.images.clamp(0, 1), bounded=True, whitening="pixels")
 
 
@@ -238,7 +238,7 @@ def test_ranking_goes_as_far_as_the_smallest_class(wild, recorded, tmp_path):
         and opened.space == wild.space
     )
     with pytest.raises(
-        ValueError, match="dtype=torch.uint8 holds cells in 0..1, these are unbounded"
+        ValueError, match="dtype=torch.uint8 holds cells in 0..1, but these are unbounded"
     ):
         ranked.save(tmp_path / "small.safetensors", torch.uint8)
     whole = bytearray((tmp_path / "ranked.safetensors").read_bytes())
@@ -246,7 +246,7 @@ def test_ranking_goes_as_far_as_the_smallest_class(wild, recorded, tmp_path):
     (tmp_path / "ranked.safetensors").write_bytes(whole)
     with pytest.raises(
         ValueError,
-        match="ranked.safetensors is no valid ranked set:.*targets does not have the checksum",
+        match="ranked.safetensors is not a valid ranked set:.*targets does not have the checksum",
     ):
         RankedSet.open(tmp_path / "ranked.safetensors")
 
@@ -318,7 +318,7 @@ def test_what_needs_pixels_in_0_to_1_says_so(wild, toy):
     with pytest.raises(ValueError, match="start must hold images in 0..1 with one class each"):
         condense.condense(toy, "idc", ipc=5, factor=2, preset="smoke", start=wild, progress=False)
     with pytest.raises(
-        ValueError, match="kind='blur' damages images in 0..1, this set is unbounded"
+        ValueError, match="kind='blur' damages images in 0..1, but this set is unbounded"
     ):
         corruption.damage_set(wild, "blur", 10)
     spoiled, damaged = corruption.damage_set(wild, "symmetric", 20)

@@ -229,7 +229,7 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_state(
 
 
 def test_training_that_diverges_says_the_epoch(toy_set, toy, tmp_path):
-    from yoco.training.network import Optimiser
+    from yoco.training.protocol import Optimiser
 
     options = {
         "epochs": 4,

@@ -1,17 +1,15 @@
-"""`condense`: a training set into a few synthetic images per class, by any method."""
+"""`condense`: from a training set to a few synthetic images per class, by any method."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from yoco import formation
-from yoco.condense import nested as nesting
 from yoco.condense.base import PACKING, condensed_from
-from yoco.condense.methods import METHODS, factor_of
+from yoco.condense.methods import METHODS
+from yoco.condense.plan import Plan, checked, planned
 from yoco.condense.presets import unit_of
 from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
@@ -41,80 +39,60 @@ def condense(
     watch: Callable[[CondensedSet], None] | None = None,
     **settings: Any,
 ) -> CondensedSet:
-    """Condense `data` to `ipc` images a class, each holding factor × factor cells.
+    """Condense `data` to `ipc` images per class, each holding factor × factor cells.
 
-    With a progress bar, long work says first how long it will take on this machine, missing experts
+    With a progress bar, long work first says how long it will take on this machine, missing experts
     included (see `timing`).
 
-    method: a name in `METHODS`. factor: None is that of `start`, or the method's own (see
-    `factor_of`). preset: "paper" | "laptop" | "smoke"; `settings` override single values of it (see
-    the method's settings: `IdcSettings`, `DreamSettings`, `DsaSettings`, `TrajectorySettings`,
-    `KipSettings`, `NcfmSettings`).
-    start: a set to condense further, of the same classes, size, IPC and factor; None: packed real
-    images. nested: budgets (IPC_T) whose prefixes of each class are matched as sets of their own
-    (their weights: `NcfmSettings.prefix_power`), or True for 1, 2, 3, 5, 7, 10, 20, …; such a set
-    is ranked as it is (`CondensedSet.rank`). Methods: ncfm. checkpoint: a file to go on from if it
-    is there, and to keep the run in: stopping and going on gives the set that not stopping gives.
-    expert_folder: the folder of MTT's experts or NCFM's networks; missing ones are trained first
-    (None: "experts" or "networks" beside the checkpoint, or in memory without one). time_budget:
-    seconds after which this call stops and returns the set as it is (`.info["finished"]` is then
-    False). precision: of the convolutions, see `device.choose_precision`. compiled: None compiles
-    if the schedule is long enough to pay for it. watch: called with a copy of the set as it is,
-    every few seconds (see `resumable.run`) and at the end; `explore.Live()` is one that draws.
+    Under torchrun, all processes call this alike and work on one set: each takes its share of the
+    classes, on a GPU of its own (`device="auto"`) or the CPU. Only rank 0 touches the checkpoint,
+    shows progress and calls `watch`. All return the same set; on CPUs it is bit-identical to that
+    of a single process with as many threads. Any number of processes can resume a checkpoint.
 
-    Under torchrun all processes call this alike, and work on one set: each takes its share of the
-    classes, on a GPU of its own (`device="auto"`) or the CPU. The first alone touches the
-    checkpoint, shows progress and calls `watch`; all return the same set, on CPUs to the bit that
-    of one process with as many threads. A checkpoint is gone on from by any number of them.
+    Args:
+        data: the real data.
+        method: a name in `METHODS`.
+        ipc: condensed images per class.
+        factor: None for that of `start`, or else the method's own (see `factor_of`).
+        preset: "paper", "laptop" or "smoke".
+        start: a set to condense further, with the same classes, size, IPC and factor; None: packed
+            real images.
+        nested: budgets (IPC_T) whose prefixes of each class are matched as sets of their own (for
+            their weights see `NcfmSettings.prefix_power`), or True for 1, 2, 3, 5, 7, 10, 20, …;
+            such a set is ranked already (`CondensedSet.rank`). Only for ncfm.
+        seed: seed of the run.
+        checkpoint: a file that stores the run; if it exists, the run is resumed from it. An
+            interrupted run resumes to a bit-identical result.
+        expert_folder: folder of MTT's experts or NCFM's networks; missing ones are trained first
+            (None: "experts" or "networks" beside the checkpoint, or in memory without one).
+        time_budget: seconds after which this call stops and returns the current set (with
+            `.info["finished"]` False).
+        progress: show a progress bar.
+        device: "auto" or a device of torch.
+        precision: of the convolutions, see `device.choose_precision`.
+        compiled: None compiles if the schedule is long enough to pay for it.
+        watch: called with a copy of the current set every few seconds (see `resumable.run`) and at
+            the end; `explore.Live()` draws it.
+        **settings: override single values of the preset (see `IdcSettings`, `DreamSettings`,
+            `DsaSettings`, `TrajectorySettings`, `KipSettings`, `NcfmSettings`).
 
-    Returns a set whose `.info` holds the settings, the seed, the loss history and the time. Raises
-    ValueError or TypeError at bad arguments before any work, FloatingPointError if the loss leaves
-    the finite numbers or explodes, BlockingIOError if another run works on the checkpoint, OSError
-    if that cannot be written, `distributed.LostRank` (a ConnectionError) if another process of
-    torchrun's is gone, which leaves the last checkpoint.
+    Returns:
+        The set, whose `.info` holds the settings, the seed, the loss history and the time.
+
+    Raises:
+        TypeError, ValueError: if an argument is bad, before any work.
+        FloatingPointError: if the loss is not finite or explodes.
+        BlockingIOError: if another run works on the checkpoint.
+        OSError: if the checkpoint cannot be written.
+        distributed.LostRank: if another process of torchrun is gone (a ConnectionError); the last
+            checkpoint is kept.
     """
     time_budget = _checked_options(checkpoint, expert_folder, time_budget, progress, compiled)
-    plan = _planned(data, method, ipc, factor, preset, start, nested, seed, settings)
+    plan = planned(data, method, ipc, factor, preset, start, nested, seed, settings)
     experts = _experts(method, expert_folder, checkpoint, progress)
     with distributed.joined() as among:
         work = _Work(plan, experts, among, device, precision, compiled)
         return work.run(checkpoint, time_budget, progress, watch)
-
-
-class _Plan(NamedTuple):
-    """What `condense` is asked to make, checked."""
-
-    data: ImageData
-    method: str
-    ipc: int
-    factor: int
-    preset: str
-    seed: int
-    settings: Any
-    start: CondensedSet | None
-    nested: list[int] | None
-
-    def identity(self, precision: str) -> dict[str, Any]:
-        """What a checkpoint must share, and `.info` says."""
-        made = {
-            "method": self.method,
-            "dataset": self.data.name,
-            "images": len(self.data.train_images),
-            "ipc": self.ipc,
-            "factor": self.factor,
-        }
-        how = {
-            "preset": self.preset,
-            "settings": self.settings.record(),
-            "seed": self.seed,
-            "precision": precision,
-        }
-        began = {"packing": PACKING} if self.start is None else {"start": self.start.fingerprint}
-        return {**made, **how, **began, **({} if self.nested is None else {"nested": self.nested})}
-
-    def set_of(self, images: Tensor, info: Mapping[str, Any]) -> CondensedSet:
-        """The condensed set of `images`."""
-        return condensed_from(images, self.data, self.ipc, self.factor, self.method, info)
 
 
 class _Work:
@@ -122,7 +100,7 @@ class _Work:
 
     def __init__(
         self,
-        plan: _Plan,
+        plan: Plan,
         experts: Mapping[str, Any],
         among: distributed.Ranks,
         device: str | torch.device,
@@ -218,7 +196,7 @@ class _Work:
     def _announce(self, time_budget: float | None) -> None:
         """Say how long the work will take, missing experts included."""
         plan, own = self.plan, Counter[Any]()
-        if self.images:  # a kernel has no network whose images could be timed
+        if self.images:  # KIP has no network whose images could be timed
             own[unit_of(plan.settings, plan.data, self.precision, self.where)] = self.images
         work = Counter(self.stepper.further_work()) + own
         timing.say(
@@ -238,12 +216,11 @@ def start_set(
     precision: str = "auto",
     **settings: Any,
 ) -> CondensedSet:
-    """Where `condense` with these arguments starts: real images, packed and not yet condensed.
+    """Return the set from which `condense` with these arguments starts: packed real images.
 
-    Its `.info["started_from"]` holds the training image of each cell, by index. Raises as
-    `condense`.
+    Its `.info["started_from"]` holds the index of each cell's training image. Raises as `condense`.
     """
-    ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
+    ipc, factor, seed, chosen = checked(data, method, ipc, factor, preset, seed, settings)
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
     stepper = METHODS[method].stepper(
@@ -267,7 +244,7 @@ def _checked_options(
     progress: bool,
     compiled: bool | None,
 ) -> float | None:
-    """The time budget, once these are known to be good."""
+    """Return the time budget after checking these options."""
     if time_budget is not None:
         time_budget = checks.real("time_budget", time_budget, 0)
     if compiled is not None:
@@ -279,40 +256,12 @@ def _checked_options(
     return time_budget
 
 
-def _planned(
-    data: ImageData,
-    method: str,
-    ipc: int,
-    factor: int | None,
-    preset: str,
-    start: CondensedSet | None,
-    nested: bool | Sequence[int] | None,
-    seed: int,
-    settings: dict[str, Any],
-) -> _Plan:
-    """The plan that these arguments of `condense` ask for."""
-    if start is not None and factor is None:
-        factor = checks.instance("start", start, CondensedSet).factor
-    ipc, factor, seed, chosen = _checked(data, method, ipc, factor, preset, seed, settings)
-    began = None if start is None else _checked_start(start, data, ipc, factor)
-    return _Plan(
-        data,
-        method,
-        ipc,
-        factor,
-        preset,
-        seed,
-        chosen,
-        began,
-        None if nested is None else _budgets(method, nested, ipc),
-    )
-
-
 def _experts(
     method: str, given: str | Path | None, checkpoint: str | Path | None, progress: bool
 ) -> dict[str, Path | bool | None]:
-    """The stepper's arguments that say where its experts are, and whether their training shows a
-    bar, for a method that follows any.
+    """Return the stepper's arguments for its experts, if the method has any.
+
+    They say where the experts are, and whether their training shows a bar.
     """
     folder = METHODS[method].experts
     if not folder:
@@ -325,59 +274,3 @@ def _experts(
         return {}
     beside = None if checkpoint is None else Path(checkpoint).parent / folder
     return {"experts": beside if given is None else Path(given), "progress": progress}
-
-
-def _budgets(method: str, nested: bool | Sequence[int], ipc: int) -> list[int]:
-    """The budgets of a nested set, for a method that makes such sets."""
-    if not METHODS[method].nests:
-        allowed = ", ".join(m.name for m in METHODS.values() if m.nests)
-        raise ValueError(f"nested={nested!r} is for {allowed}, got method={method!r}")
-    return nesting.budgets(nested, ipc)
-
-
-def _checked_start(start: CondensedSet, data: ImageData, ipc: int, factor: int) -> CondensedSet:
-    """`start` if it is of the same classes, shape, IPC and factor as the set to be made, else a
-    ValueError.
-    """
-    checks.instance("start", start, CondensedSet)
-    if not start.bounded or start.soft:
-        raise ValueError(
-            "start must hold images in 0..1 with one class each; this set is unbounded, or has "
-            "soft labels"
-        )
-    wanted = {
-        "classes": data.classes,
-        "channels": data.channels,
-        "size": data.size,
-        "ipc": ipc,
-        "factor": factor,
-    }
-    differ = [
-        f"{name} {getattr(start, name)!r}, wanted {value!r}"
-        for name, value in wanted.items()
-        if getattr(start, name) != value
-    ]
-    if differ:
-        raise ValueError(f"start does not fit: it has {'; '.join(differ)}")
-    return start
-
-
-def _checked(
-    data: ImageData,
-    method: str,
-    ipc: int,
-    factor: int | None,
-    preset: str,
-    seed: int,
-    settings: dict[str, Any],
-) -> tuple[int, int, int, Any]:
-    """IPC, factor and seed as Python's own numbers, and the settings, once all are known to be
-    good.
-    """
-    own = factor_of(method, checks.instance("data", data, ImageData).size)
-    ipc, seed = checks.whole("ipc", ipc, 1), checks.seed("seed", seed)
-    factor = own if factor is None else factor
-    formation.cell_size(data.size, factor)
-    chosen = METHODS[method].settings_for(preset, data.size, ipc, settings)
-    data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
-    return ipc, int(factor), seed, chosen

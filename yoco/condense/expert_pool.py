@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from yoco.condense.mtt_experts import Experts, ExpertSettings, missing, train_experts
+from yoco.condense.expert_settings import ExpertSettings
+from yoco.condense.mtt_experts import Experts, missing, train_experts
 from yoco.condense.presets import unit_of
 from yoco.data.image_data import ImageData
 from yoco.parallel.distributed import ALONE, Ranks

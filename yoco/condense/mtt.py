@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from yoco import formation, models
 from yoco.condense.base import Condenser, Condensing, Settings
 from yoco.condense.expert_pool import Pool
-from yoco.condense.mtt_experts import AUGMENTATION, ExpertSettings
+from yoco.condense.expert_settings import AUGMENTATION, ExpertSettings
 from yoco.condense.mtt_student import Batch, Student, distance_gradients
 from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
 from yoco.data.image_data import ImageData

@@ -1,5 +1,6 @@
-"""NCFM: condensation by matching the distribution of features through their characteristic function
-(design §5).
+"""NCFM: condensation by matching the distribution of features (design §5).
+
+Distributions are compared through their characteristic functions.
 """
 
 import math
@@ -16,7 +17,7 @@ from torch.func import functional_call
 from yoco import formation, models
 from yoco.condense.base import Condenser, Condensing, Settings
 from yoco.condense.expert_pool import Pool
-from yoco.condense.mtt_experts import PairSettings
+from yoco.condense.expert_settings import PairSettings
 from yoco.condense.ncfm_draws import AUGMENTATION, DeviceDraws, Draws, HostDraws
 from yoco.condense.ncfm_frequencies import Mixture, Normal
 from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_weights
@@ -31,7 +32,7 @@ from yoco.utils.foreign import Features
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
 Number = float | Tensor
-# formed images that pass a network at once: on a CPU, as many as its cache holds
+# formed images that pass a network at once; on a CPU, as many as fit its cache
 TOGETHER_CPU, TOGETHER = 80, 4096
 
 
@@ -39,31 +40,31 @@ TOGETHER_CPU, TOGETHER = 80, 4096
 class NcfmSettings(Settings):
     """Settings of NCFM. The defaults are the published ones for CIFAR-10 at ipc 10.
 
-    The published code steps class after class, and halves the learning rate when the loss stalls;
-    here all classes step at once, and the rate stays for the first half of the run and then falls
-    by a cosine to `final_lr`. Raises TypeError or ValueError at a value out of range.
+    The published code steps class after class and halves the learning rate when the loss stalls.
+    Here all classes step at once, and the rate is constant for the first half of the run and then
+    falls by a cosine to `final_lr`. Raises TypeError or ValueError if a value is out of range.
     """
 
-    model: str = "convnet"  # of the pool
+    model: str = "convnet"  # network of the pool
     width: int | None = None  # channels of the ConvNet's layers; None: 128
     iterations: int = 20_000  # image steps
     real_batch: int = 1024  # real images per class and step
     frequencies: int = 4096
-    # Gaussians of the learned mixture that frequencies are drawn from; 0: standard normal
+    # Gaussians in the learned mixture from which frequencies are drawn; 0: standard normal
     sampler: int = 0
     image_lr: float = 0.001
     final_lr: float = 0.0001
     calibration: float = 1.0  # weight of the cross-entropy under a trained network
     calibrate_every: int = 1  # steps
-    # of a nested set: a prefix of k cells weighs k ** -prefix_power; 0: all weigh the same
+    # in a nested set, a prefix of k cells weighs k ** -prefix_power; 0: all weigh the same
     prefix_power: float = 0.0
     pool_networks: int = 20
     pool_epochs: int = 60
-    # real images of each network at most, a random subset of its own; None: all
+    # random real images per network, at most; each has a subset of its own; None: all
     pool_images: int | None = None
     pool_lr: float = 0.04
     pool_batch: int = 256
-    pool_seed: int = 0  # apart from the run's seed, so that runs share a pool
+    pool_seed: int = 0  # independent of the run's seed, so that runs can share a pool
 
     def __post_init__(self) -> None:
         for name in ("iterations", "real_batch", "frequencies", "calibrate_every", "pool_networks"):
@@ -76,7 +77,7 @@ class NcfmSettings(Settings):
         if self.pool_images is not None:
             checks.whole("pool_images", self.pool_images, 1)
         checks.seed("pool_seed", self.pool_seed)
-        object.__setattr__(self, "model", self.pool.model)  # checked, as text
+        object.__setattr__(self, "model", self.pool.model)  # checked and turned into text
 
     @property
     def steps(self) -> int:
@@ -94,22 +95,23 @@ class NcfmSettings(Settings):
         return PairSettings(epochs=self.pool_epochs, images=self.pool_images, **network)
 
     def work(self, classes: int, formed: int) -> int:
-        """Images that go through a network in one step, about: whether compiling pays hangs on
-        it.
+        """Return roughly the images that go through a network per step.
+
+        This decides whether compiling pays.
         """
         return classes * (self.real_batch + 4 * formed)
 
     def lr_at(self, number: int) -> float:
-        """The learning rate of step `number`."""
+        """Return the learning rate of step `number`."""
         late = max(0.0, 2 * number / self.steps - 1)
         return self.final_lr + (self.image_lr - self.final_lr) * (1 + math.cos(math.pi * late)) / 2
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> NcfmSettings:
-    """The preset for images of side `size`, with single values overridden.
+    """Return the preset for images of side `size`, with single values overridden.
 
-    `laptop` and `smoke` take fewer and larger steps. Raises ValueError at an unknown preset,
-    setting or value.
+    `laptop` and `smoke` take fewer and larger steps. Raises ValueError if a preset, setting or
+    value is unknown.
     """
     checks.one_of("preset", preset, PRESETS)
     values: dict[str, Any] = {"model": default_model(size)}
@@ -131,16 +133,20 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 
 
 class CharacteristicMatching(Condensing):
-    """Steps of NCFM: each takes a network between its random and its trained weights, and moves the
-    images by Adam.
+    """Steps of NCFM: each draws a network and moves the images by Adam.
 
-    On a CUDA device draws come from a generator there, whose state is part of `state()` as well.
-    experts: the folder that keeps the pool's networks (see `train_experts`); None trains them for
-    this run alone. prefixes: numbers of formed images per class, of which the first so many are
-    matched as a set of their own; () matches all alone. ranks: of several, each matches its own
-    classes.
+    The network's weights are between its initial and its trained ones. On a CUDA device, draws come
+    from a generator there, whose state is part of `state()` as well. If that device also holds the
+    real images, a step is one CUDA graph (see `graphs.captured`). With several ranks, each matches
+    its own classes.
 
-    On a CUDA device that holds the real images, a step is one CUDA graph (see `graphs.captured`).
+    Args:
+        experts: the folder that keeps the pool's networks (see `train_experts`); None trains them
+            for this run only.
+        prefixes: numbers of formed images per class; each such prefix is matched as a set of its
+            own. () matches the whole set only.
+        progress: show a progress bar for the pool.
+        Others: as `Condensing`.
     """
 
     def __init__(
@@ -203,7 +209,7 @@ class CharacteristicMatching(Condensing):
         self._advance = graphs.captured(self._advanced, device) if recordable else self._advanced
 
     def rules(self) -> dict[str, Any]:
-        """Which network an own one is; checkpoints of the package's hold no layout."""
+        """Return the layout of a network of the user's own; for the package's networks nothing."""
         return (
             models.layout(self.settings.model, *models.shape_of(self.data))
             if models.own(self.settings.model)
@@ -211,19 +217,17 @@ class CharacteristicMatching(Condensing):
         )
 
     def further_work(self) -> dict[timing.Unit, int]:
-        """The epochs of the pool's missing networks."""
+        """Return the epochs of the pool's missing networks."""
         return self.pool.work()
 
     def prepare(self, time_budget: float | None) -> bool:
-        """Train the networks that are not there; False if the time was over before the last one, on
-        any rank.
-        """
+        """Train the missing networks; False if the time of any rank ran out before the last one."""
         return self.pool.ready(time_budget)
 
     def step(self, number: int) -> float:
-        """One image step.
+        """Take one image step.
 
-        Returns the loss, averaged over the classes, or NaN for a gradient that is not finite.
+        Returns the loss averaged over the classes, or NaN if a gradient is not finite.
         """
         corrections = [1 - beta ** (number + 1) for beta in BETAS]
         now: dict[str, Any] = {
@@ -233,9 +237,9 @@ class CharacteristicMatching(Condensing):
         total, *moved = self._advance(
             self.images, self.mean, self.square, self.settings.lr_at(number), *corrections, **now
         )
-        # the one moment when the host waits for the device
+        # the only point at which the host waits for the device
         loss = total.item() / len(self.data.classes)
-        if math.isfinite(loss):  # else the loop stops, and keeps the last good checkpoint
+        if math.isfinite(loss):  # else the loop stops and keeps the last good checkpoint
             self.images, self.mean, self.square = moved
         return loss
 
@@ -249,8 +253,9 @@ class CharacteristicMatching(Condensing):
         source: Generator,
         calibrated: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The sum of the classes' losses, NaN for a gradient that is not finite, and the images and
-        Adam's moments after a step.
+        """Return the sum of the classes' losses, and the images and Adam's moments after a step.
+
+        The sum is NaN if a gradient is not finite.
         """
         draws = self.draws.next(source)
         losses, gradient, slope = self.gradients(images, draws, calibrated)
@@ -261,10 +266,10 @@ class CharacteristicMatching(Condensing):
     def gradients(
         self, images: Tensor, draws: Draws, calibrated: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Each class's loss, float32 [K], and the gradients of the sum: of the images, and of the
-        frequencies if they are learned.
+        """Return each class's loss, float32 [K], and the gradients of their sum.
 
-        calibrated: whether the cross-entropy under trained weights is part of the loss.
+        They are in the images, and in the frequencies if these are learned (else 0). calibrated:
+        whether the loss includes the cross-entropy under trained weights.
         """
         frequencies = draws.frequencies.detach().requires_grad_(draws.frequencies.requires_grad)
         losses, gradient, slope = (
@@ -306,7 +311,7 @@ class CharacteristicMatching(Condensing):
         )
 
     def _target(self, group: Tensor, draws: Draws, frequencies: Tensor) -> Tensor:
-        """The characteristic functions of the real images of a group of classes."""
+        """Return the characteristic functions of the real images of a group of classes."""
         with torch.no_grad():
             features = self.network.features(
                 draws.between, _seen(self.real[draws.real[group].flatten()], group, draws)
@@ -322,22 +327,21 @@ class CharacteristicMatching(Condensing):
         return characteristic(features.unflatten(0, (len(group), -1)), frequencies, averages)
 
     def _calibration(self, weights: Tensor, images: Tensor, group: Tensor) -> Tensor:
-        """The mean cross-entropy of each class's images under trained weights, [classes of the
-        group].
-        """
+        """Return the mean cross-entropy of each class's images under trained weights, [classes]."""
         labels = group.view(-1, 1).expand(-1, len(images) // len(group)).flatten()
         logits = self.network.logits(weights, images)
         return F.cross_entropy(logits, labels, reduction="none").view(len(group), -1).mean(1)
 
     def state(self) -> dict[str, Tensor]:
-        """Images, Adam's moments, the sampler's parameters, and the states of the generators; the
-        pool is not in it.
+        """Return images, Adam's moments, the sampler's parameters and the generators' states.
+
+        The pool is not part of it.
         """
         own = {"images": self.images, "mean": self.mean, "square": self.square}
         return own | self.sampler.state() | seeds.states(self.source, self.own_source)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
         for name in ("images", "mean", "square"):
             setattr(self, name, state[name].to(self.device))
         self.sampler.restore(state)
@@ -345,9 +349,7 @@ class CharacteristicMatching(Condensing):
 
 
 def _seen(images: Tensor, group: Tensor, draws: Draws) -> Tensor:
-    """Normalised images of a group of classes, as many of each, augmented by the draw of their
-    class.
-    """
+    """Augment normalised images of a group of classes, as many of each, by their class's draw."""
     classes = group.view(-1, 1).expand(-1, len(images) // len(group)).flatten()
     return AUGMENTATION.apply(images, draws.augmentation.of(classes))
 
@@ -360,9 +362,9 @@ def adam(
     lr: Number,
     corrections: Sequence[Number],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Adam's step on pixels, back into 0..1; the images and the moments after it.
+    """Take Adam's step on pixels, clamped to 0..1; return the images and the moments after it.
 
-    corrections: 1 - β**n of either moment at the nth step. Numbers may be scalar tensors, which a
+    corrections: 1 - β**n of both moments at the nth step. Numbers may be scalar tensors, which a
     CUDA graph reads anew.
     """
     mean, square = torch.lerp(gradient, mean, BETAS[0]), torch.lerp(gradient**2, square, BETAS[1])
@@ -371,29 +373,36 @@ def adam(
 
 
 class Network:
-    """Features and logits of networks of one architecture, whose weights are one flat vector [P] in
-    named_parameters order.
+    """Features and logits of networks of one architecture, whose weights are one flat vector [P].
 
-    skeleton: a network of that architecture (its own weights are not read). head: the layer that
-    makes logits of its features. width: D of these.
+    The vector is in named_parameters order.
+
+    Args:
+        skeleton: a network of that architecture; its own weights are not read.
+        precision: "float32", or "bfloat16" for the convolutions.
+        compiled: use torch.compile.
+        head: name of the layer that turns features into logits.
+
+    Attributes:
+        width: dimensions D of the features.
     """
 
     def __init__(self, skeleton: Any, precision: str, compiled: bool, head: str = "head") -> None:
         self.skeleton, self.precision, self.head = skeleton.requires_grad_(False), precision, head
         self.features_of_skeleton = Features(skeleton, head)
-        # a hook is no part of a graph
+        # torch.compile cannot include a hook
         self.compiled = compiled and not self.features_of_skeleton.hooked
         self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
         self.width = skeleton.get_submodule(head).in_features
         self._features = devices.compiled(self._features_of) if self.compiled else self._features_of
 
     def features(self, weights: Tensor, images: Tensor) -> Tensor:
-        """Features [N, D] of normalised images, differentiable in them."""
+        """Return the features [N, D] of normalised images, differentiable in the images."""
         images = images.contiguous(memory_format=torch.channels_last) if self.compiled else images
         return self._features(self._named(weights), images)
 
     def logits(self, weights: Tensor, images: Tensor) -> Tensor:
-        """Logits float32 [N, K]."""
+        """Return the logits, float32 [N, K]."""
         named = self._named(weights)
         return F.linear(
             self.features(weights, images).float(),
@@ -412,7 +421,7 @@ class Network:
 
 
 def _groups(classes: Sequence[int], size: int) -> list[Tensor]:
-    """Classes in groups of at most `size`, of nearly equal lengths."""
+    """Split classes into groups of at most `size` and nearly equal lengths."""
     if not classes:
         return []
     return list(torch.tensor(classes).tensor_split(math.ceil(len(classes) / size)))

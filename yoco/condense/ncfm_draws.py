@@ -1,6 +1,4 @@
-"""What one step of NCFM draws: the networks, the augmentation, the real images and the
-frequencies.
-"""
+"""What one step of NCFM draws: networks, augmentation, real images and frequencies."""
 
 import functools
 from collections.abc import Sequence
@@ -14,17 +12,17 @@ from yoco.condense.expert_pool import Pool
 from yoco.condense.ncfm_frequencies import Normal
 from yoco.utils import seeds
 
-# a draw per class, for its real and synthetic images alike
+# one draw per class, shared by its real and synthetic images
 AUGMENTATION = augment.Augmentation(augment.MATCHING)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """One step's draws, on the device of the images."""
+    """The draws of one step, on the device of the images."""
 
-    between: Tensor  # weights that images are matched under, float32 [P]
-    trained: Tensor  # weights that calibrate, float32 [P]
-    augmentation: augment.Draw  # of each class
+    between: Tensor  # weights of the network that images are matched under, float32 [P]
+    trained: Tensor  # weights of the network that calibrates, float32 [P]
+    augmentation: augment.Draw  # one draw per class
     real: Tensor  # indices of each class's real images, int64 [K, n]
     frequencies: Tensor  # float32 [T, D], differentiable if they are learned
 
@@ -37,9 +35,9 @@ class HostDraws:
         members: indices of each class's training images, int64 [n] each.
         size: side of the images in pixels.
         real_batch: real images per class; classes with fewer repeat some.
-        frequencies: how many are drawn.
-        sampler: what draws them.
-        device: of the images.
+        frequencies: number of frequencies.
+        sampler: draws the frequencies.
+        device: device of the images.
     """
 
     def __init__(
@@ -70,7 +68,7 @@ class HostDraws:
         )
 
     def weights(self, source: Generator) -> tuple[Tensor, Tensor]:
-        """Draw weights between a network's first and last, and those of a trained network."""
+        """Draw weights between a network's initial and trained ones, and trained ones."""
         number, other = (
             int(torch.randint(self.pool.count, (1,), generator=source)) for _ in range(2)
         )
@@ -89,13 +87,14 @@ class HostDraws:
 
 
 class DeviceDraws(HostDraws):
-    """Draw the same on the device itself, so that nothing waits for the host: `next` can be part of
-    a CUDA graph.
+    """Make the same draws on the device, without waiting for the host.
+
+    `next` can thus be part of a CUDA graph.
     """
 
     @functools.cached_property
     def pairs(self) -> Tensor:
-        """First and last weights of every network, float32 [networks, 2, P]."""
+        """Initial and trained weights of every network, float32 [networks, 2, P]."""
         pairs = [
             torch.stack(self.pool.experts.pair(number, 0, 1)) for number in range(self.pool.count)
         ]
@@ -103,12 +102,12 @@ class DeviceDraws(HostDraws):
 
     @functools.cached_property
     def sizes(self) -> Tensor:
-        """Training images of each class, int64 [K, 1]."""
+        """Number of training images of each class, int64 [K, 1]."""
         return torch.tensor([[len(members)] for members in self.members], device=self.device)
 
     @functools.cached_property
     def padded(self) -> Tensor:
-        """Indices of each class's training images, filled up with zeros, int64 [K, most]."""
+        """Indices of each class's training images, padded with zeros, int64 [K, most]."""
         return torch.nn.utils.rnn.pad_sequence(list(self.members), batch_first=True).to(self.device)
 
     def weights(self, source: Generator) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,7 @@
-"""Datasets: names, folders and arrays into images as bytes, and batches of them into what networks
-train on.
+"""Datasets: from names, folders and arrays to uint8 images, and to the batches that networks see.
 
 `image_data` is what a dataset becomes; `datasets` finds one by its name (`builtin`, `folders`) and
-`arrays` takes one from memory; `decode` and `pixel_cache` turn image files into one mapped file,
+`arrays` takes one from memory. `decode` and `pixel_cache` turn image files into one mapped file,
 `normalise` turns bytes into normalised floats, `batches` indexes them.
 """
 

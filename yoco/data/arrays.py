@@ -1,4 +1,4 @@
-"""Images and labels that are in memory, or in another library's dataset, as uint8 tensors."""
+"""Images and labels in memory, or in another library's dataset, as uint8 tensors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +14,19 @@ from yoco.data.image_data import ImageData
 from yoco.data.normalise import channel_statistics
 from yoco.utils import checks, seeds
 
-# splits of a Hugging Face dataset that are tested on, the first that is there
+# test splits of a Hugging Face dataset; the first that exists is used
 TEST = ("test", "validation", "valid", "val")
-LEAST_SIZE, MOST_SIZE = 8, 4096  # pixels a side that images can be resized to
+LEAST_SIZE, MOST_SIZE = 8, 4096  # side in pixels that images can be resized to
 TEST_SHARE = 0.2  # of each class, if there is no test split
 
 
 class Split(NamedTuple):
-    """images: uint8 [N, C, S, S]; labels: int64 [N]; classes: their names, if the source tells
-    them.
+    """One split of a dataset.
+
+    Attributes:
+        images: uint8 [N, C, S, S].
+        labels: int64 [N].
+        classes: their names, if the source has them.
     """
 
     images: Tensor
@@ -31,7 +35,7 @@ class Split(NamedTuple):
 
 
 def is_dataset(value: object) -> bool:
-    """Whether `value` is a dataset of (image, label) pairs or of rows, and no array or list."""
+    """Return whether `value` is a dataset of (image, label) pairs or rows, not an array or list."""
     return (
         hasattr(value, "__getitem__")
         and hasattr(value, "__len__")
@@ -50,26 +54,26 @@ def from_arrays(
     size: int | None = None,
     test_share: float | None = TEST_SHARE,
 ) -> ImageData:
-    """Take images that are in memory, or in another library's dataset.
+    """Take images in memory or from another library's dataset.
 
     Args:
-        train_images, test_images: NumPy arrays or tensors, uint8 or float in 0..1 (kept as uint8),
-            [N, H, W], [N, H, W, C] or [N, C, H, W]; lists of such images or of PIL's; or datasets
-            of torchvision or Hugging Face. test_images=None: a share of each class of the training
-            images, always the same ones, and said so.
+        train_images, test_images: NumPy arrays or tensors, uint8 or float in 0..1 (stored as
+            uint8), [N, H, W], [N, H, W, C] or [N, C, H, W]; lists of such images or of PIL images;
+            or datasets of torchvision or Hugging Face. test_images=None: a share of each class of
+            the training images, always the same ones, with a message.
         train_labels, test_labels: whole numbers in 0..K-1 [N]; None for a dataset, which has its
             own.
         classes: names; None: the dataset's, or "0", "1", …
-        name: of the data, in the info of what is made from them.
-        size: side that images are resized and cropped to; None: they are square and alike.
-        test_share: the share of each class that is drawn if there are no test images; None: that is
-            an error.
+        name: name of the data, stored in the info of what is made from it.
+        size: side to which images are resized and cropped; None: they must be square and alike.
+        test_share: share of each class that is drawn if there are no test images; None: their
+            absence is an error.
 
     Returns:
         The images, with mean and std computed from the training images.
 
     Raises:
-        TypeError, ValueError: if images, labels and classes are anything else, or do not fit each
+        TypeError, ValueError: if images, labels and classes are anything else or do not fit each
             other.
     """
     checks.instance("name", name, str)
@@ -99,11 +103,12 @@ def from_arrays(
 
 
 def _drawn(whole: Split, share: float | None, name: str) -> tuple[Split, Split]:
-    """Training and test images, of each class the rounded share, at least one and not all, drawn
-    with seed 0.
+    """Return training and test images, drawn with seed 0: the rounded share of each class.
+
+    At least one image of each class is drawn, and never all.
     """
     if share is None:
-        raise ValueError(f"{name} has no test images: give some, or test_share=")
+        raise ValueError(f"{name} has no test images: pass some, or test_share=")
     drawn = seeds.drawn_of_each(whole.labels, share, seeds.generator(0, stream=5))
     print(
         f"{name} has no test split: {share:.0%} of each class, {int(drawn.sum())} images, were "
@@ -117,7 +122,7 @@ def _drawn(whole: Split, share: float | None, name: str) -> tuple[Split, Split]:
 
 
 def checked_share(share: float | None) -> float | None:
-    """`share` if it is a share of each class that can be drawn, or None; raises ValueError."""
+    """Return `share` if that share of each class can be drawn, or None; else raise ValueError."""
     return None if share is None else checks.real("test_share", share, 0.01, 0.99)
 
 
@@ -125,15 +130,15 @@ def split(name: str, images: object, labels: object, size: int | None = None) ->
     """Take one split.
 
     Args:
-        name: of the split, for errors.
-        images: NumPy or torch, uint8 or float in 0..1 (stored as uint8: off by 1/510 at most), [N,
-            H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3; a list of such images or of PIL's;
-            or a dataset, torchvision's or Hugging Face's.
+        name: name of the split, for errors.
+        images: NumPy or torch, uint8 or float in 0..1 (stored as uint8: off by at most 1/510), [N,
+            H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3; a list of such images or of PIL
+            images; or a dataset of torchvision or Hugging Face.
         labels: whole numbers [N]; None: those of the dataset.
-        size: side that images are resized and cropped to; None: they are square and alike.
+        size: side to which images are resized and cropped; None: they must be square and alike.
 
     Raises:
-        TypeError, ValueError: if images or labels are anything else, or do not fit each other.
+        TypeError, ValueError: if images or labels are anything else or do not fit each other.
     """
     classes = None
     if is_dataset(images):
@@ -150,7 +155,7 @@ def split(name: str, images: object, labels: object, size: int | None = None) ->
 
 
 def _of_pairs(name: str, dataset: Any) -> tuple[list[Any], list[Any], tuple[str, ...] | None]:
-    """A torch dataset: items (image, label)."""
+    """Read a torch dataset: items (image, label)."""
     items = [dataset[number] for number in range(len(dataset))]
     if not items or not all(isinstance(item, (tuple, list)) and len(item) == 2 for item in items):
         raise TypeError(
@@ -166,7 +171,7 @@ def _of_pairs(name: str, dataset: Any) -> tuple[list[Any], list[Any], tuple[str,
 
 
 def _of_rows(name: str, dataset: Any) -> tuple[list[Any], list[Any], tuple[str, ...] | None]:
-    """A Hugging Face dataset: its column of images and its column of labels."""
+    """Read a Hugging Face dataset: its column of images and its column of labels."""
     kinds = {column: type(feature).__name__ for column, feature in dataset.features.items()}
     image = next((column for column, kind in kinds.items() if kind == "Image"), None)
     label = next((column for column in ("label", "labels", "fine_label") if column in kinds), None)
@@ -207,7 +212,7 @@ def _pixels(name: str, images: Any, size: int | None) -> Tensor:
         values = torch.stack([_array(decode.cropped(_picture(image), size)) for image in values])
     if values.shape[2] != values.shape[3]:
         raise ValueError(
-            f"{name} are {values.shape[3]}x{values.shape[2]}, not square; pass size= to resize "
+            f"{name} must be square, got {values.shape[3]}x{values.shape[2]}; pass size= to resize "
             "and crop"
         )
     return values.contiguous()
@@ -222,13 +227,13 @@ def _bytes(name: str, values: Tensor) -> Tensor:
     if low < 0 or high > 1:
         raise ValueError(
             f"{name} must lie in 0..1 if they are floats, got {low:.3g}..{high:.3g}; un-normalise "
-            "them, or divide by the largest value"
+            "them or divide them by the largest value"
         )
     return (values.float() * 255).round().to(torch.uint8)
 
 
 def _stacked(name: str, images: Sequence[Any], size: int | None) -> Tensor:
-    """A list of images, PIL's or arrays, as one tensor; PIL's are grey only if all of them are."""
+    """Return a list of images, PIL's or arrays, as one tensor; grey only if all PIL images are."""
     if not images:
         raise ValueError(f"{name} must hold at least one image, got none")
     if all(isinstance(image, Image.Image) for image in images):
@@ -249,7 +254,7 @@ def _picture(image: Tensor) -> Image.Image:
 
 
 def _array(image: Image.Image) -> Tensor:
-    """A PIL image as uint8 [C, H, W]."""
+    """Return a PIL image as uint8 [C, H, W]."""
     values = torch.from_numpy(np.array(image.convert("L") if image.mode == "1" else image))
     return values.unsqueeze(0) if values.ndim == 2 else values.permute(2, 0, 1)
 
@@ -270,7 +275,8 @@ def hugging_face(name: str) -> tuple[Any, Any | None]:
     """Load a Hugging Face dataset: its training split, and its test split if it has one.
 
     Args:
-        name: on the hub, or a folder: of `save_to_disk`, or anything that `load_dataset` takes.
+        name: name on the hub, or a folder written by `save_to_disk`, or anything else that
+            `load_dataset` accepts.
 
     Raises:
         ModuleNotFoundError: if the package datasets is not installed.
@@ -291,7 +297,7 @@ def hugging_face(name: str) -> tuple[Any, Any | None]:
             if saved
             else datasets.load_dataset(name)
         )
-    except Exception as error:  # the hub, a server, a script: nearly anything
+    except Exception as error:  # the hub, a server or a script can raise nearly anything
         raise ValueError(f"dataset hf:{name} cannot be loaded: {error}") from error
     splits = dict(found) if hasattr(found, "keys") else {"train": found}
     if "train" not in splits:

@@ -1,4 +1,4 @@
-"""Real images by index, normalised: bytes where they are, floats only of what is asked for."""
+"""Real images by index, normalised: bytes in memory, floats only for what is indexed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,14 @@ from yoco.utils import device as devices
 
 @dataclass(frozen=True, eq=False)
 class RealImages:
-    """Images that are normalised as they are indexed: what `network.epoch` takes in the place of a
-    tensor of floats.
+    """Images that are normalised when indexed; `network.epoch` accepts them like a float tensor.
 
-    pixels: uint8 [N, C, S, S], on `device` or not: what is indexed is on it either way, with the
-    same bits. mean, std: per channel, tensors on `device` where no copy should wait. chosen: int64
-    [n], which of them this is, in this order; None: all.
+    Attributes:
+        pixels: uint8 [N, C, S, S], on `device` or not; what is indexed is on it either way, with
+            the same bits.
+        mean, std: per channel; as tensors on `device` they need no copy.
+        device: device of the result.
+        chosen: int64 [n], which of the images these are, in this order; None: all.
     """
 
     pixels: Tensor
@@ -29,8 +31,9 @@ class RealImages:
 
     @classmethod
     def training(cls, data: ImageData, device: torch.device) -> "RealImages":
-        """The training images, held by `device` where they leave it half of its free memory, else
-        left where they are.
+        """Return the training images of `data`.
+
+        They are moved to `device` if they take at most half of its free memory.
         """
         mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
         return cls(devices.resident(data.train_images, device), mean, std, device)
@@ -39,7 +42,7 @@ class RealImages:
         return len(self.pixels) if self.chosen is None else len(self.chosen)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """Float32 [n, C, S, S] of indices int64 [n]."""
+        """Return the images with indices int64 [n] as float32 [n, C, S, S]."""
         return normalise(to_floats(self.bytes(index)), self.mean, self.std)
 
     def bytes(self, index: Tensor) -> Tensor:
@@ -47,7 +50,7 @@ class RealImages:
         return self.pixels[self._own(index)].to(self.device)
 
     def of(self, index: Tensor) -> "RealImages":
-        """Those with these indices alone, in this order."""
+        """Return only the images with these indices, in this order."""
         return replace(self, chosen=self._own(index))
 
     def _own(self, index: Tensor) -> Tensor:

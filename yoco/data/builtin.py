@@ -1,4 +1,4 @@
-"""Datasets that other libraries hold: scikit-learn's digits, and torchvision's by name."""
+"""Datasets that other libraries provide: scikit-learn's digits, and torchvision's by name."""
 
 from pathlib import Path
 
@@ -19,7 +19,10 @@ TORCHVISION = {
 
 
 def digits(size: int) -> ImageData:
-    """scikit-learn's 1,797 digits, 8×8 in 0..16; a fixed stratified fifth is the test set."""
+    """Return scikit-learn's 1,797 digits, resized; a fixed stratified fifth is the test set.
+
+    They are 8×8 in 0..16 there.
+    """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -39,7 +42,7 @@ def digits(size: int) -> ImageData:
 
 
 def torchvision(name: str, root: Path, size: int | None) -> ImageData:
-    """One of `TORCHVISION`, downloaded to `root`; size: as of `load`."""
+    """Return one of `TORCHVISION`, downloaded to `root`; size: as in `load`."""
     from torchvision import datasets
 
     source = getattr(datasets, TORCHVISION[name])

@@ -1,4 +1,4 @@
-"""Datasets by name: which names there are, and the images behind one."""
+"""Datasets by name: which names exist, and the images behind one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ NAMES = (
     "svhn",
     "tinyimagenet",
 )
-PREFIXES = ("folder:", "hf:")  # of names that tell where the images are
+PREFIXES = ("folder:", "hf:")  # of names that say where the images are
 FORMS = ("folder:PATH", "hf:NAME", "package.module:function")
 IMAGENET10 = (  # class list and order of design §6
     "n02869837",
@@ -40,7 +40,7 @@ IMAGENET10 = (  # class list and order of design §6
 
 
 class Reading(NamedTuple):
-    """How images are read: `load`'s arguments of the same names, checked."""
+    """How images are read: the arguments of `load` with these names, checked."""
 
     size: int | None
     limit_per_class: int | None
@@ -67,33 +67,33 @@ def load(
         name: "digits" (scikit-learn's, embedded, resized to 16×16); "cifar10", "cifar100", "mnist",
             "fashionmnist" or "svhn" (torchvision's, downloaded to root); "imagenet10" (root holds
             ImageNet's train/ and val/; 224×224); "tinyimagenet" (root holds tiny-imagenet-200/);
-            "folder:PATH" (train/ beside test/, val/ or valid/, with a folder per class, read as
+            "folder:PATH" (train/ beside test/, val/ or valid/, with one folder per class, read as
             RGB); "hf:NAME" (a Hugging Face dataset, by name or folder; needs the package datasets);
-            "package.module:function" (what that function of yours gives, called without arguments:
+            "package.module:function" (a function of yours, called without arguments, that returns
             an `ImageData`).
         root: None is ~/.cache/yoco.
-        size: images are resized to it (the shorter side, then a central crop); None keeps their
-            own.
-        limit_per_class: that many images of a class at most, the first ones, in either split.
+        size: side to which images are resized (the shorter side, then a central crop); None keeps
+            theirs.
+        limit_per_class: at most so many images of each class, the first ones, in either split.
         progress: whether to show a bar while files are decoded.
-        cache: where the pixels of a folder are kept, decoded once, and mapped from (see
+        cache: where the decoded pixels of a folder are stored and mapped from (see
             `pixel_cache.read`): a folder, True for $YOCO_CACHE or ~/.cache/yoco/pixels, False for
             memory.
-        test_share: of a folder or Hugging Face dataset without a test split, the share of each
-            class that is drawn as test images, always the same ones, and said so; None: such a
-            dataset is an error.
+        test_share: if a folder or Hugging Face dataset has no test split, the share of each class
+            that is drawn as test images, always the same ones, with a message; None: such a dataset
+            is an error.
         follow_links: whether symbolic links may leave the folder.
 
     Returns:
         The images. Rotated, transparent and deeper files are read as `decode.upright` describes.
-        Hidden files are skipped; all others that are not read are counted in one warning.
+        Hidden files are skipped; all other files that are not read are counted in one warning.
 
     Raises:
-        ValueError: if the name is unknown, images have several sizes without `size`, there is one
-            class, or an image (named) cannot be read.
+        ValueError: if the name is unknown, images have several sizes without `size`, there is only
+            one class, or an image (named) cannot be read.
         FileNotFoundError: if a folder is missing or holds no images.
-        ModuleNotFoundError: if "hf:" lacks its package.
-        OSError: if the cache has no room.
+        ModuleNotFoundError: if the package for "hf:" is missing.
+        OSError: if there is no space for the cache.
     """
     checks.instance("name", name, str)
     if size is not None:
@@ -123,7 +123,7 @@ def _by_name(name: str, root: Path, how: Reading) -> ImageData:
 
 
 def _whole(name: str, root: Path, how: Reading) -> ImageData:
-    """What is read whole, however few images of a class are asked for."""
+    """Load a dataset that is read completely, even with a limit per class."""
     if name.startswith("hf:"):
         train, test = arrays.hugging_face(name.removeprefix("hf:"))
         share = how.test_share
@@ -141,7 +141,7 @@ def _whole(name: str, root: Path, how: Reading) -> ImageData:
 
 
 def _own(name: str, size: int | None) -> ImageData:
-    """What the user's function gives, under its path as name."""
+    """Return what the user's function returns, with its path as name."""
     data = function(name)()
     if not isinstance(data, ImageData):
         raise TypeError(
@@ -155,8 +155,9 @@ def _own(name: str, size: int | None) -> ImageData:
 
 
 def _folder(path: Path, how: Reading, classes: Sequence[str] = ()) -> ImageData:
-    """Read the two splits under `path`; classes: the sub-folders to take, in that order (none: all,
-    sorted).
+    """Read the two splits under `path`.
+
+    classes: the sub-folders to take, in that order (none: all, sorted).
     """
     splits = folders.listed(
         path,
@@ -192,15 +193,14 @@ def _read(split: folders.Listed, how: Reading) -> pixel_cache.Pixels:
 
 
 def check_name(dataset: str) -> str:
-    """`dataset` if `load` knows such a name.
+    """Return `dataset` if `load` knows such a name, else raise a ValueError that lists the names.
 
-    Raises ValueError that lists the names; a function must be importable; whether a folder is there
-    is not looked at.
+    A function must be importable; whether a folder exists is not checked.
     """
     if dataset in FORMS or dataset in PREFIXES:
         raise ValueError(
-            f"{dataset} stands for one of yours: folder:~/pictures, hf:mnist or "
-            "mypackage.data:flowers, say"
+            f"{dataset} stands for data of your own, for example folder:~/pictures, hf:mnist or "
+            "mypackage.data:flowers"
         )
     # a set of the zoo has no real images
     if ":" in dataset and not dataset.startswith((*PREFIXES, "zoo:")):
@@ -214,9 +214,9 @@ def check_name(dataset: str) -> str:
 
 
 def function(dataset: str) -> Callable[[], ImageData]:
-    """The function at "package.module:function".
+    """Return the function at "package.module:function".
 
-    Raises ValueError if it cannot be imported, TypeError if it is none.
+    Raises ValueError if it cannot be imported, TypeError if it is not callable.
     """
     found = importable.find("dataset", dataset)
     if not callable(found):
@@ -228,8 +228,9 @@ def function(dataset: str) -> Callable[[], ImageData]:
 
 
 def name_of(dataset: str) -> str:
-    """The name that data loaded as `dataset` carries: of a folder only its last part, which holds
-    on every machine.
+    """Return the name that data loaded as `dataset` has.
+
+    For a folder it is only the last part of the path, which is the same on every machine.
     """
     if dataset.startswith("hf:"):
         return f"hf:{dataset.removeprefix('hf:').rstrip('/').split('/')[-1]}"

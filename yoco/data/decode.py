@@ -1,6 +1,4 @@
-"""Image files to blocks of pixels, over threads: a block at a time is in memory, whatever all of
-them come to.
-"""
+"""Image files to pixels, over threads; each holds only one block in memory at a time."""
 
 import hashlib
 import json
@@ -18,15 +16,20 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
-RULE = 2  # of how files become pixels: resizing, cropping, colours
+RULE = 2  # version of how files become pixels: resizing, cropping, colours
 MOST_PIXELS = 2**27  # of an image as it is resized, before its middle is cut out
 BLOCK = 2**23  # bytes that a thread decodes at a time
 
 
 class Source(NamedTuple):
-    """Image files of one split. names: paths under `root`, in order; size: the side that they are
-    resized and cropped to, None for their own, which must be square and the same for all; limit:
-    how many of a class were taken at most.
+    """Image files of one split.
+
+    Attributes:
+        root: their folder.
+        names: paths under `root`, in order.
+        size: side to which they are resized and cropped; None: their own, which must be square and
+            the same for all.
+        limit: how many of each class were taken at most.
     """
 
     root: Path
@@ -36,15 +39,16 @@ class Source(NamedTuple):
 
     @property
     def place(self) -> str:
-        """A name for this folder, size and limit, whatever the files in it."""
+        """A name for this folder, size and limit, whatever files are in it."""
         where = hashlib.sha256(
             json.dumps([os.path.abspath(self.root), self.size, self.limit]).encode()
         ).hexdigest()
         return f"{self.root.parent.name[:40]}-{self.root.name[:40]}-{where[:8]}"
 
     def key(self) -> str:
-        """32 hexadecimal digits of what decides the pixels: name, size and time of change of each
-        file, and the decoder.
+        """Return 32 hexadecimal digits that identify the pixels.
+
+        They depend on each file's name, size and modification time, and on the decoder.
         """
         rule = hashlib.sha256(json.dumps([RULE, PIL.__version__, self.size]).encode())
         for name in self.names:
@@ -54,8 +58,9 @@ class Source(NamedTuple):
 
 
 def histogram(images: Tensor) -> Tensor:
-    """How often each value is in each channel of uint8 images [N, C, H, W]: int64 [C, 256], a block
-    at a time.
+    """Return how often each value occurs in each channel of uint8 images [N, C, H, W].
+
+    The counts are int64 [C, 256].
     """
     counts = torch.zeros(images.shape[1], 256, dtype=torch.long)
     for part in images.split(max(1, BLOCK // images[0].numel())):
@@ -68,9 +73,9 @@ def histogram(images: Tensor) -> Tensor:
 
 
 def shape_of(source: Source) -> tuple[int, int, int, int]:
-    """[N, 3, S, S], as the first image says.
+    """Return [N, 3, S, S], by the first image.
 
-    Raises ValueError if it cannot be read, or is not square and not to be made so.
+    Raises ValueError if it cannot be read, or is not square and no size is given.
     """
     if source.size is not None:
         return len(source.names), 3, source.size, source.size
@@ -86,7 +91,7 @@ def decode(source: Source, out: np.ndarray, title: str, progress: bool) -> Tenso
     Args:
         source: the image files.
         out: uint8 [N, 3, S, S], in memory or a mapped file; receives the pixels.
-        title: of the progress bar.
+        title: title of the progress bar.
         progress: whether to show it.
 
     Returns:
@@ -115,16 +120,17 @@ def _block(source: Source, out: np.ndarray, part: slice) -> Tensor:
         if image.shape != place.shape:
             side = f"{place.shape[1]}x{place.shape[2]}"
             raise ValueError(
-                f"{source.root / name} is {image.shape[2]}x{image.shape[1]}, {source.names[0]} is "
-                f"{side}; pass size= to make them alike"
+                f"{source.root / name} is {image.shape[2]}x{image.shape[1]}, but {source.names[0]} "
+                f"is {side}; pass size= to make them alike"
             )
         place[:] = image
     return histogram(torch.from_numpy(out[part]))
 
 
 def read_image(path: Path, size: int | None) -> np.ndarray:
-    """One image as uint8 [3, H, W], as `upright` and `cropped` make it; of several frames the
-    first.
+    """Return one image as uint8 [3, H, W], after `upright` and `cropped`.
+
+    Of a file with several frames, the first is taken.
     """
     try:
         with Image.open(path) as file:
@@ -135,12 +141,11 @@ def read_image(path: Path, size: int | None) -> np.ndarray:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An image of 8 bits without transparency: rotated as its EXIF says, its values scaled by their
-    range, composed on white.
+    """Return an image of 8 bits, rotated by its EXIF entry and composed on white.
 
-    16-bit values run from 0 to 65535. Others (32-bit, float) are scaled by the least of 1 (float),
-    255 and 65535 that none exceeds, or, if some are negative or larger than that, from their lowest
-    to their highest. Raises ValueError at NaN.
+    16-bit values run from 0 to 65535. Others (32-bit, float) are scaled by the smallest of 1
+    (float), 255 and 65535 that none exceeds, or, if some are negative or larger than that, from
+    their lowest to their highest value. Raises ValueError if there is a NaN or an infinite value.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -156,7 +161,7 @@ def _of_eight_bits(image: Image.Image) -> Image.Image:
     if not np.isfinite(values).all():
         raise ValueError("it holds NaN or infinite values")
     low, high = values.min(), values.max()
-    # of which older versions of Pillow make 32 bits
+    # older versions of Pillow read 16-bit PNG files as 32 bits
     if image.mode.startswith("I;16") or image.format == "PNG":
         ranges = [65535]
     else:
@@ -167,10 +172,9 @@ def _of_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def cropped(image: Image.Image, size: int | None) -> Image.Image:
-    """An image of side `size`: the shorter side resized to it and the middle cut out; None: as it
-    is.
+    """Return the image with its shorter side resized to `size` and the middle cut out.
 
-    Raises ValueError if it is so long that the resized image would exceed `MOST_PIXELS`.
+    None returns it unchanged. Raises ValueError if it is so long that the resized image would exceed `MOST_PIXELS`.
     """
     if size is None or image.size == (size, size):
         return image

@@ -1,5 +1,6 @@
-"""Folders of images: which files are read, of which split and class; what is skipped is counted and
-told once.
+"""Folders of images: which files are read, and their split and class.
+
+Skipped files are counted and reported once.
 """
 
 import os
@@ -26,19 +27,23 @@ ENDINGS = (
     ".webp",
     ".gif",
 )
-# folder names of the two splits, the first that is there
+# folder names of the two splits; the first that exists is used
 TRAIN, TEST = ("train",), ("test", "val", "valid", "validation")
-# what systems leave, in lower case; so are all names that begin with a dot
+# files that systems leave, in lower case; names that begin with a dot are skipped as well
 JUNK = ("__macosx", "thumbs.db", "desktop.ini")
 WANTED = (
-    "wanted: train/ and test/ (or val/, valid/), a folder per class in each, or folders of "
-    "classes alone"
+    "wanted: train/ and test/ (or val/, valid/) with one folder per class in each, or only one "
+    "folder per class"
 )
 
 
 class Listed(NamedTuple):
-    """Files of one split: paths under `root`, as text (a million Paths would be a gigabyte), and
-    their labels, class after class.
+    """Files of one split, ordered by class.
+
+    Attributes:
+        root: their folder.
+        names: paths under `root`, as text (a million Paths would take a gigabyte).
+        labels: their labels.
     """
 
     root: Path
@@ -51,7 +56,7 @@ class Walk:
 
     Args:
         top: the folder that links may not leave.
-        follow_links: whether they may.
+        follow_links: whether they may after all.
     """
 
     def __init__(self, top: Path, follow_links: bool = False) -> None:
@@ -59,19 +64,19 @@ class Walk:
         self.skipped: Counter[str] = Counter()
 
     def classes(self, folder: Path) -> list[str]:
-        """Names of the folders in `folder`, sorted."""
+        """Return the names of the folders in `folder`, sorted."""
         found = self._entries(folder)
-        self.skipped["files outside of the classes' folders"] += sum(
+        self.skipped["files outside the classes' folders"] += sum(
             not entry.is_dir() for entry in found
         )
         return sorted(entry.name for entry in found if entry.is_dir())
 
     def images(self, root: Path, folder: str) -> list[str]:
-        """Images anywhere under root/folder, sorted, as paths from `root`."""
+        """Return all images under root/folder, at any depth, sorted, as paths from `root`."""
         found, todo, seen = [], [folder], set()
         while todo:
             inside = todo.pop()
-            # a link into a folder that holds it
+            # a link to a folder that contains it
             if (real := os.path.realpath(root / inside)) in seen:
                 continue
             seen.add(real)
@@ -79,7 +84,7 @@ class Walk:
                 if entry.is_dir():
                     todo.append(os.path.join(inside, entry.name))
                 elif not entry.is_file():
-                    self.skipped["entries that are no regular files"] += 1
+                    self.skipped["entries that are not regular files"] += 1
                 elif (ending := os.path.splitext(entry.name)[1].lower()) in ENDINGS:
                     found.append(os.path.join(inside, entry.name))
                 else:
@@ -106,7 +111,7 @@ class Walk:
         return False
 
     def say(self) -> None:
-        """Warn once of all that was skipped."""
+        """Warn once about everything that was skipped."""
         if told := [f"{count} {what}" for what, count in sorted(self.skipped.items()) if count]:
             warnings.warn(
                 checks.printable(f"{self.top.name}: skipped {'; '.join(told)}"), stacklevel=4
@@ -124,12 +129,12 @@ def listed(
     """List the images of a folder's two splits.
 
     Args:
-        path: the folder that holds train/ and one of `TEST`, or with `test_share` only one of
-            train/ and the classes' folders.
+        path: the folder that holds train/ and one of `TEST`; with `test_share`, train/ or the
+            classes' folders suffice.
         classes: folders to take, in that order; empty: all of the training split, sorted.
-        limit: images per class at most, the first ones.
-        test_share: share of each class that is drawn, always alike, as test images if the folder
-            has no test split.
+        limit: at most so many images per class, the first ones.
+        test_share: share of each class that is drawn as test images, always the same ones, if the
+            folder has no test split.
         follow_links: whether links may leave the folder.
 
     Returns:
@@ -169,7 +174,7 @@ def listed(
 
 
 def _split(path: Path, names: Collection[str], walk: Walk) -> Path | None:
-    """The first of these folders that is there."""
+    """Return the first of these folders that exists."""
     found = next((path / name for name in names if (path / name).is_dir()), None)
     if found and not walk.follow_links and not found.resolve().is_relative_to(walk.top):
         raise FileNotFoundError(
@@ -200,14 +205,16 @@ def _of_classes(walk: Walk, folder: Path, classes: Sequence[str]) -> Listed:
             raise FileNotFoundError(f"{folder} has no folder for class {name}")
         images = walk.images(folder, name)
         if not images:
-            raise FileNotFoundError(f"no images in {folder / name}; read are {' '.join(ENDINGS)}")
+            raise FileNotFoundError(
+                f"no images in {folder / name}; these are read: {' '.join(ENDINGS)}"
+            )
         names += images
         labels += [label] * len(images)
     return Listed(folder, names, labels)
 
 
 def _shared_out(whole: Listed, share: float) -> tuple[Listed, Listed]:
-    """Training and test images, see `seeds.drawn_of_each`."""
+    """Return training and test images, see `seeds.drawn_of_each`."""
     drawn = seeds.drawn_of_each(torch.tensor(whole.labels), share, seeds.generator(0, stream=5))
     first, second = (
         _chosen(whole, torch.nonzero(drawn == value).flatten().tolist()) for value in (False, True)
@@ -232,14 +239,15 @@ def _limited(split: Listed, limit: int | None) -> Listed:
 
 
 def tiny_imagenet(root: Path) -> tuple[Listed, Listed, list[str]]:
-    """The splits of Tiny-ImageNet as its authors' archive has them: classes of validation images
-    are in a text file.
+    """Return the splits of Tiny-ImageNet in the layout of its authors' archive.
+
+    There the classes of validation images are in a text file.
 
     Args:
         root: the folder tiny-imagenet-200, or the one that holds it.
 
     Raises:
-        FileNotFoundError: if it is not there, or a file is missing; it says where the archive is.
+        FileNotFoundError: if it or a file is missing; the message says where the archive is.
     """
     folder = next(
         (

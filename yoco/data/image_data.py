@@ -11,11 +11,11 @@ from yoco.utils import checks
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """Real images: uint8 [N, C, S, S]; labels int64 [N]; mean and std of the training images per
-    channel, in 0..1.
+    """Real images: uint8 [N, C, S, S], with labels int64 [N].
 
-    Raises TypeError or ValueError if shapes, types, labels, classes or statistics do not fit, a
-    class has no training image, there is one class alone, or the test set is empty.
+    mean and std are those of the training images per channel, in 0..1. Raises TypeError or
+    ValueError if shapes, dtypes, labels, classes or statistics do not fit, a class has no training
+    image, there is only one class, or the test set is empty.
     """
 
     name: str
@@ -39,8 +39,8 @@ class ImageData:
             checks.labels(f"{split}_labels", labels, len(images), len(self.classes))
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
             raise ValueError(
-                f"train and test images differ in shape: {list(self.train_images.shape[1:])}, "
-                f"{list(self.test_images.shape[1:])}"
+                "train and test images must have the same shape, got "
+                f"{list(self.train_images.shape[1:])} and {list(self.test_images.shape[1:])}"
             )
         checks.statistics(self.mean, self.std, self.channels)
         empty = [name for name, count in zip(self.classes, self.counts()) if not count]
@@ -57,12 +57,13 @@ class ImageData:
         return self.train_images.shape[2]
 
     def counts(self) -> list[int]:
-        """Training images in each class."""
+        """Return the number of training images in each class."""
         return torch.bincount(self.train_labels, minlength=len(self.classes)).tolist()
 
     def require_per_class(self, what: str, count: int) -> None:
-        """Raise a ValueError unless every class has at least `count` training images, which `what`
-        asks for.
+        """Raise ValueError unless every class has at least `count` training images.
+
+        what: the setting that requires them, for the error.
         """
         short = [f"{name} ({n})" for name, n in zip(self.classes, self.counts()) if n < count]
         if short:
@@ -71,8 +72,9 @@ class ImageData:
             )
 
     def first_of_each(self, limit: int | None) -> "ImageData":
-        """The data with at most `limit` images of each class in either split, the first ones (None:
-        with all).
+        """Return the data with at most the first `limit` images of each class in either split.
+
+        None keeps all.
         """
         if limit is None:
             return self
@@ -95,7 +97,7 @@ def _first(labels: Tensor, limit: int) -> Tensor:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """uint8 [N, C, S, S] -> uint8 [N, C, size, size], bilinear with antialiasing."""
+    """Resize uint8 [N, C, S, S] to uint8 [N, C, size, size], bilinearly with antialiasing."""
     if images.shape[-1] == size:
         return images
     scaled = F.interpolate(

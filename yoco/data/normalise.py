@@ -1,6 +1,4 @@
-"""From bytes to what networks train on: floats in 0..1, minus the mean and over the standard
-deviation of each channel.
-"""
+"""From bytes to what networks train on: floats in 0..1, normalised per channel."""
 
 from collections.abc import Sequence
 
@@ -13,9 +11,9 @@ from yoco.data import decode
 def normalise(
     images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor
 ) -> Tensor:
-    """Float images [N, C, H, W] in 0..1 -> (images - mean) / std, per channel.
+    """Return (images - mean) / std per channel of float images [N, C, H, W] in 0..1.
 
-    On a GPU, tensors that are there spare a copy.
+    On a GPU, mean and std that are tensors there save a copy.
     """
     mean, std = (
         torch.as_tensor(values, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
@@ -25,7 +23,7 @@ def normalise(
 
 
 def unnormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """The reverse of `normalise`: images · std + mean, per channel."""
+    """Return images · std + mean per channel: the reverse of `normalise`."""
     shift, scale = (images.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
     return images * scale + shift
 
@@ -33,7 +31,7 @@ def unnormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
 # the published code's, for both CIFARs
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# by which the authors' code of condensation methods normalises; IDC and DREAM take CIFAR-10's for
+# mean and std in the authors' code of condensation methods; IDC and DREAM use CIFAR-10's for
 # CIFAR-100 too
 STATISTICS = {
     "cifar10": (CIFAR_MEAN, CIFAR_STD),
@@ -47,14 +45,15 @@ STATISTICS = {
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images [N, C, H, W], in 0..1 (a constant
-    channel counts as std 1).
+    """Return mean and standard deviation per channel of uint8 images [N, C, H, W], in 0..1.
+
+    A constant channel has std 1.
     """
     return statistics_of(decode.histogram(images))
 
 
 def statistics_of(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The same from how often each value is in each channel, int64 [C, 256]."""
+    """The same, from how often each value occurs in each channel, int64 [C, 256]."""
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for count in counts:
@@ -66,5 +65,5 @@ def statistics_of(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def to_floats(images: Tensor) -> Tensor:
-    """uint8 images, or floats of any precision, to float32 in 0..1."""
+    """Return uint8 images, or floats of any precision, as float32 in 0..1."""
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()

@@ -1,5 +1,6 @@
-"""Image files decoded once to a file of pixels that every process of a machine maps: data larger
-than memory.
+"""Image files decoded once into a file of pixels that all processes of a machine map.
+
+The data can be larger than memory.
 """
 
 import contextlib
@@ -23,25 +24,23 @@ from torch import Tensor
 from yoco.data import decode
 from yoco.utils import checks, locks, tensor_files
 
-MAPPED_FROM = "mapped_from"  # attribute of a tensor that lies in a cache file: the file's path
-# seconds after its last use that an outdated cache stays: whatever still runs finds it
+MAPPED_FROM = "mapped_from"  # attribute of a tensor mapped from a cache file: the file's path
+# seconds after its last use before an outdated cache is removed: running processes still find it
 KEPT = 24 * 3600.0
-ELSEWHERE = "YOCO_CACHE=FOLDER or cache=FOLDER takes another place, cache=False memory"
+ELSEWHERE = "YOCO_CACHE=FOLDER or cache=FOLDER uses another place, cache=False uses memory"
 # mmap.MAP_NORESERVE, which Python names from 3.13 on
 NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 
 
 class Pixels(NamedTuple):
-    """images: uint8 [N, 3, S, S]; counts: int64 [3, 256], how often each value is in each
-    channel.
-    """
+    """Images, uint8 [N, 3, S, S], and the counts of each value per channel, int64 [3, 256]."""
 
     images: Tensor
     counts: Tensor
 
 
 def default_folder() -> Path:
-    """Where caches are: $YOCO_CACHE, or ~/.cache/yoco/pixels."""
+    """Return where caches are: $YOCO_CACHE, or ~/.cache/yoco/pixels."""
     return Path(
         os.environ.get("YOCO_CACHE") or Path.home() / ".cache" / "yoco" / "pixels"
     ).expanduser()
@@ -63,7 +62,7 @@ def read(
         source: the image files.
         cache: a folder; True: `default_folder()`, or memory with a warning if that is not writable;
             False: memory.
-        title: of the progress bar.
+        title: title of the progress bar.
         progress: whether to show it.
 
     Returns:
@@ -71,7 +70,7 @@ def read(
 
     Raises:
         ValueError: if an image (named) cannot be read or has another shape.
-        OSError: if the cache has no room, or a folder given by name is not writable.
+        OSError: if there is no space for the cache, or a folder given by name is not writable.
     """
     if cache is not False:
         folder = default_folder() if cache is True else checks.path("cache", cache)
@@ -89,8 +88,9 @@ def read(
 
 
 def _writable(folder: Path, demanded: bool) -> bool:
-    """Whether caches can be made in `folder`, which is made; where not, an OSError if it is
-    demanded or full, else a warning.
+    """Return whether caches can be made in `folder`, which is created.
+
+    If not, an OSError is raised if the folder is demanded or full, else a warning.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def _writable(folder: Path, demanded: bool) -> bool:
             ) from error
         warnings.warn(
             (
-                f"the cache {folder} cannot be written to ({error.strerror}): images are held in "
+                f"cannot write to the cache {folder} ({error.strerror}): images are held in "
                 f"memory; {ELSEWHERE}"
             ),
             stacklevel=5,
@@ -116,7 +116,7 @@ def _made(path: Path, source: decode.Source, title: str, progress: bool) -> Pixe
     shape = decode.shape_of(source)
     wanted, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
     if wanted > free:
-        why = f"no room for {wanted:,} bytes of pixels in {path} ({free:,} are free); {ELSEWHERE}"
+        why = f"no space for {wanted:,} bytes of pixels in {path} ({free:,} are free); {ELSEWHERE}"
         raise OSError(errno.ENOSPC, why)
     found: list[Tensor] = []
 
@@ -140,9 +140,7 @@ def _made(path: Path, source: decode.Source, title: str, progress: bool) -> Pixe
 
 
 def _open(path: Path) -> Pixels | None:
-    """The cache at `path`; None if it is missing, incomplete, or was changed after it was
-    written.
-    """
+    """Return the cache at `path`; None if it is missing, incomplete or changed since."""
     note = path.with_suffix(".json")
     try:
         record = json.loads(note.read_text(encoding="utf-8"))
@@ -154,14 +152,15 @@ def _open(path: Path) -> Pixels | None:
     # missing, truncated, or not ours
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-    with contextlib.suppress(OSError):  # a cache that is read-only
+    with contextlib.suppress(OSError):  # the cache may be read-only
         os.utime(note)  # when it was last used
     return found
 
 
 def _drop_outdated(path: Path, place: str) -> None:
-    """Remove earlier caches of the same folder and size (those of an earlier format end in .u8),
-    unless used within a day.
+    """Remove earlier caches of the same folder and size, unless used within a day.
+
+    Caches of an earlier format end in .u8.
     """
     mine = glob.escape(place)
     for other in (
@@ -180,7 +179,7 @@ def _drop_outdated(path: Path, place: str) -> None:
 
 
 def _mapped(path: Path) -> Tensor:
-    """The .npy file as a tensor [N, 3, S, S] over private pages, copied on write.
+    """Return the .npy file as a tensor [N, 3, S, S] over private pages, copied on write.
 
     NumPy's own copy-on-write mode reserves memory for the whole file, which Linux refuses for a
     file larger than memory.
@@ -201,8 +200,9 @@ def _mapped(path: Path) -> Tensor:
 
 
 def as_array(images: Tensor) -> np.ndarray:
-    """`images` on the CPU as an array: a read-only map of their file, if they have one and were not
-    written to.
+    """Return `images` on the CPU as an array.
+
+    It is a read-only map of their file if they have one and were not written to.
     """
     path = getattr(images, MAPPED_FROM, None)
     return images.numpy() if path is None or images._version else _array(str(path))
@@ -215,9 +215,7 @@ def _array(path: str) -> "_Mapped":
 
 
 class _Mapped(np.memmap):
-    """An array over a whole file, which is pickled as the file's path; its slices are pickled by
-    value.
-    """
+    """An array over a whole file, pickled as the file's path; its slices are pickled by value."""
 
     path: str | None = None
 

@@ -1,5 +1,6 @@
-"""The spaces that networks train in: pixels in 0..1, normalised, are the usual one; unbounded sets
-hold images of another.
+"""The spaces that networks train in.
+
+The usual one is that of normalised pixels in 0..1; images of unbounded sets are in others.
 """
 
 import functools
@@ -13,16 +14,16 @@ from yoco.data.normalise import normalise, to_floats
 from yoco.utils import checks
 
 RECIPES = ("pixels", "standardised")
-REGULARISATION = 0.1  # of either recipe
+REGULARISATION = 0.1  # of both recipes
 BLOCK = 2000  # images whitened at a time
 
 
 class Space(NamedTuple):
-    """What the images of an unbounded set are, so that real images can be taken there.
+    """The space of an unbounded set's images, so that real images can be brought into it.
 
     Args:
-        mean, std: per channel, by which real images in 0..1 are normalised.
-        whitening: a name in `RECIPES` if they are whitened instead; None: they are not.
+        mean, std: normalisation per channel of real images in 0..1.
+        whitening: a name in `RECIPES` if they are whitened instead, else None.
     """
 
     mean: tuple[float, ...]
@@ -31,7 +32,7 @@ class Space(NamedTuple):
 
 
 class Whitening(NamedTuple):
-    """A ZCA transform: x -> (x - mean) @ matrix, of flattened images (x - shift) / scale.
+    """A ZCA transform of flattened images (x - shift) / scale: x -> (x - mean) @ matrix.
 
     Args:
         mean: float32 [D].
@@ -55,8 +56,9 @@ class Whitening(NamedTuple):
 
 @functools.lru_cache(maxsize=2)
 def whitening_of(data: ImageData, recipe: str) -> Whitening:
-    """Compute the ZCA transform of the training images of `data` once; CIFAR's takes half a minute
-    of one core.
+    """Return the ZCA transform of the training images of `data`, computed once.
+
+    CIFAR's takes half a minute on one core.
 
     Args:
         data: real images.
@@ -77,7 +79,7 @@ def whitening_of(data: ImageData, recipe: str) -> Whitening:
         torch.zeros(width, width, dtype=torch.float64),
     )
     for part in data.train_images.split(BLOCK):
-        # near 0, so that sums of squares in float32 are exact enough
+        # centred near 0, so that sums of squares in float32 are exact enough
         flat = raw._flat(part) - 0.5 * plain
         total += flat.double().sum(0)
         square += (flat.T @ flat).double()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training import network as train
+from yoco.training.protocol import BEFORE
 from yoco.utils import checks, tensor_files
 
 KIND = "dynamics"
@@ -94,7 +94,7 @@ class Dynamics:
         were recorded.
         """
         return (
-            {name: self.info.get(name, before) for name, before in train.BEFORE.items()}
+            {name: self.info.get(name, before) for name, before in BEFORE.items()}
             if "epochs" in self.info
             else {}
         )

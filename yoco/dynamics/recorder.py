@@ -20,7 +20,7 @@ from yoco.parallel import pool
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as training
 from yoco.training import resumable
-from yoco.training.network import Protocol
+from yoco.training.protocol import BEFORE, Protocol
 from yoco.utils import checks
 from yoco.utils import device as devices
 from yoco.utils.foreign import Factory, Features
@@ -129,6 +129,24 @@ class _Recording(resumable.Stepper):
             function, lambda part: run.images[part], len(run.images), run.protocol.precision
         ).cpu()
 
+    def dynamics(self, head: str | None, info: Mapping[str, Any]) -> Dynamics:
+        """What was recorded; of a run to the end also what the network with this `head` gives."""
+        recorder, final, features = self.recorder, None, None
+        if head is not None:
+            network = self.run.network.eval()
+            features = self.embed(Features(network, head))
+            final = network.get_submodule(head)(features.to(self.seen.device)).detach().cpu()
+        return Dynamics(
+            recorder.logits(),
+            recorder.kept,
+            torch.stack(recorder.correct),
+            recorder.aum(),
+            recorder.labels,
+            final,
+            features,
+            info,
+        )
+
     def state(self) -> dict[str, Tensor]:
         """The training's, and all that was recorded."""
         return self.run.state() | {
@@ -173,82 +191,102 @@ def record(
     later (None: the paper's, see `lbpe_settings`); early: EL2N for so many epochs. A run of at most
     `SHORT` epochs can be asked for any. checkpoint: a file to resume from if it exists, written
     every minute; an interrupted recording resumes to a bit-identical result. options: fields of
-    `network.Protocol`, and `protocol`, "even" or "paper". model: as of `models.named`; a recording
+    `protocol.Protocol`, and `protocol`, "even" or "paper". model: as of `models.named`; a recording
     to the end of the schedule needs its features (see `models.head_of`). Raises ValueError or
     TypeError at bad arguments before any work, FloatingPointError if the training diverges, and for
     the checkpoint as `resumable.run`.
     """
-    checks.instance("condensed", condensed, CondensedSet)
-    checks.one_of("record_on", record_on, RECORD_ON)
+    asked = _asked(condensed, record_on, top_k, windows, early)
     seed = checks.seed("seed", seed)
-    paper_k, paper_window = lbpe_settings(condensed)
-    top_k = checks.whole("top_k", paper_k if top_k is None else top_k, 1)
-    windows = [
-        checks.whole("windows", w, 1)
-        for w in checks.sequence("windows", [paper_window] if windows is None else windows)
-    ]
-    early = checks.whole("early", early, 1)
-    where = devices.choose(device)
     epochs = checks.whole("epochs", epochs, 1)
     protocol = Protocol.of(epochs=epochs, model=model, **{"cutmix": CUTMIX, **options})
     if until is not None:
         until = checks.whole("until", until, 1, epochs)
-    steps = until or epochs
     shape = models.shape_of(condensed)
     models.check_takes(protocol.model, *shape)
-    head = models.head_of(protocol.model, *shape) if steps == epochs else None
-    images, labels = condensed.form()
-    protocol = protocol.resolved(where, steps * len(images), condensed.size)
-    info = {
-        "set": condensed.fingerprint,
-        "epochs": epochs,
-        "until": until,
-        "seed": seed,
-        "model": protocol.model,
-        "width": protocol.width,
-        "record_on": record_on,
-        "top_k": top_k,
-        "windows": list(windows),
-        "early": early,
-        "precision": protocol.precision,
-        "compiled": protocol.compiled,
-        "batch_size": protocol.batch_size,
-        **{name: getattr(protocol, name) for name in training.BEFORE},
-        **models.layout(protocol.model, *shape),
-    }
-    shown = condensed.normalise(images).to(where), labels.to(where), len(condensed.classes)
-    run = training.Run(
-        *shown, protocol, seed, mean=condensed.mean, std=condensed.std, recorded=True
-    )
-    kept = steps if steps <= SHORT else early
-    recorder = Recorder(
-        condensed.formed_labels, len(condensed.classes), top_k=top_k, windows=windows, early=kept
-    )
-    recording = _Recording(run, recorder, record_on)
-    identity = {**info, "protocol": repr(replace(protocol, compiled=None))}
+    head = models.head_of(protocol.model, *shape) if until in (None, epochs) else None
+    where, steps = devices.choose(device), until or epochs
+    protocol = protocol.resolved(where, steps * len(condensed.formed_labels), condensed.size)
+    info = _info(condensed, protocol, {"until": until, "seed": seed, **asked})
+    recording = _recording(condensed, protocol, seed, where, steps, asked)
     resumable.run(
         recording,
         steps,
-        identity,
+        {**info, "protocol": repr(replace(protocol, compiled=None))},
         checkpoint=checkpoint,
         progress=progress,
         description=f"dynamics, seed {seed}",
         unit="epoch",
     )
-    final = features = None
-    if head is not None:
-        features = recording.embed(Features(run.network.eval(), head))
-        final = run.network.get_submodule(head)(features.to(where)).detach().cpu()
-    return Dynamics(
-        recorder.logits(),
-        recorder.kept,
-        torch.stack(recorder.correct),
-        recorder.aum(),
-        condensed.formed_labels,
-        final,
-        features,
-        info,
+    return recording.dynamics(head, info)
+
+
+def _recording(
+    condensed: CondensedSet,
+    protocol: Protocol,
+    seed: int,
+    where: torch.device,
+    epochs: int,
+    asked: Mapping[str, Any],
+) -> _Recording:
+    """The run at its start."""
+    images, labels = condensed.form()
+    run = training.Run(
+        condensed.normalise(images).to(where),
+        labels.to(where),
+        len(condensed.classes),
+        protocol,
+        seed,
+        mean=condensed.mean,
+        std=condensed.std,
+        recorded=True,
     )
+    recorder = Recorder(
+        condensed.formed_labels,
+        run.classes,
+        top_k=asked["top_k"],
+        windows=asked["windows"],
+        early=epochs if epochs <= SHORT else asked["early"],
+    )
+    return _Recording(run, recorder, asked["record_on"])
+
+
+def _asked(
+    condensed: CondensedSet,
+    record_on: str,
+    top_k: int | None,
+    windows: Sequence[int] | None,
+    early: int,
+) -> dict[str, Any]:
+    """What is to be recorded, checked, and with the paper's settings in place of None."""
+    checks.instance("condensed", condensed, CondensedSet)
+    checks.one_of("record_on", record_on, RECORD_ON)
+    paper_k, paper_window = lbpe_settings(condensed)
+    windows = checks.sequence("windows", [paper_window] if windows is None else windows)
+    return {
+        "record_on": record_on,
+        "top_k": checks.whole("top_k", paper_k if top_k is None else top_k, 1),
+        "windows": [checks.whole("windows", window, 1) for window in windows],
+        "early": checks.whole("early", early, 1),
+    }
+
+
+def _info(condensed: CondensedSet, protocol: Protocol, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the dynamics, as they tell it."""
+    return {
+        "set": condensed.fingerprint,
+        "epochs": protocol.epochs,
+        "until": asked["until"],
+        "seed": asked["seed"],
+        "model": protocol.model,
+        "width": protocol.width,
+        **asked,
+        "precision": protocol.precision,
+        "compiled": protocol.compiled,
+        "batch_size": protocol.batch_size,
+        **{name: getattr(protocol, name) for name in BEFORE},
+        **models.layout(protocol.model, *models.shape_of(condensed)),
+    }
 
 
 @pool.without_backend

@@ -1,9 +1,8 @@
-"""Experiments: grids of prunings that are trained and tested (`study`), their file and tables, and
-the paper's questions.
+"""Experiments: studies of prunings that are trained and tested, and the paper's questions.
 
-`grid` lays out a study; `condensations` and `by_bytes` are two special studies. `ablations` takes
-parts of YOCO away, `noise` and `corruption` ask who keeps damaged images, `lemma1` checks the
-paper's lemma, `paper` holds the published numbers.
+`study` runs a grid, `results_file` and `tables` hold what it finds. `ablations` removes parts of
+YOCO, `noise` and `corruption` ask which rules keep damaged images, `lemma1` checks the paper's
+lemma, `paper` holds the published numbers.
 """
 
 import lazy_loader

@@ -1,5 +1,6 @@
-"""What each part of YOCO does: the trainings that take one part away each, and how far rankings
-agree between training runs.
+"""What each part of YOCO does: trainings without one part each.
+
+Also how far rankings agree between training runs.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from yoco.utils.lazy import pd
 
 Variant = dict[str, Any]
 TOP_K, WITHIN = (1, 3, 10, 30), (10, 50, 100, 200)
-# LBPE of probabilities, as the paper's formula has it, and of raw logits
+# LBPE of probabilities, as in the paper's formula, and of raw logits
 OUTPUTS: list[Variant] = [
     {"method": "yoco", "output": output} for output in ("probabilities", "logits")
 ]
-# the two rules apart and together: neither, balance, low LBPE, both
+# the two rules separately and together: neither, balance, low LBPE, both
 TWO_RULES: list[Variant] = [
     {"method": method, "balanced": balanced}
     for method, balanced in product(("random", "yoco"), (False, True))
@@ -29,16 +30,14 @@ TWO_RULES: list[Variant] = [
 
 
 def epochs_read(top_k: Sequence[int] = TOP_K, within: Sequence[int] = WITHIN) -> list[Variant]:
-    """LBPE from the `top_k` most accurate epochs among the first `within`, for each pair of
-    them.
-    """
+    """Return LBPE for each pair of `top_k` most accurate epochs and first `within` epochs."""
     return [{"method": "yoco", "top_k": k, "within": w} for k, w in product(top_k, within)]
 
 
 def rules(methods: Sequence[str] | None = None) -> list[Variant]:
-    """Either end of each method's score (None: of all methods), balanced and not.
+    """Return either end of each method's score (None: of all methods), balanced and not.
 
-    Random's ends are two draws: what the draw alone does.
+    Random's two ends are two draws, which shows the effect of the draw alone.
     """
     methods = prune.compared() if methods is None else methods
     return [
@@ -61,11 +60,18 @@ def plan(
     networks: Sequence[str] = tuple(MODELS),
     **options: Any,
 ) -> list[Cell]:
-    """Every training of every ablation, named in the label "ablation".
+    """Return every training of every ablation, named in the label "ablation".
 
-    whole: complete runs. early: runs with the logits of all epochs that top_k and within read;
-    clean: the same, seen on unaugmented images. others: sets and early runs by condensation method.
-    options: of `study.grid`; width is that of `model`, other networks have their own.
+    Args:
+        condensed: the set.
+        whole: complete runs.
+        early: runs with the logits of all epochs that top_k and within read.
+        clean: the same, recorded on unaugmented images.
+        others: set and early runs by condensation method.
+        methods: None: all.
+        top_k, within: of LBPE, in all pairs.
+        networks: trained in turn; width is for `model` only, other networks have their own.
+        **options: of `study.grid`.
     """
     methods = tuple(prune.METHODS if methods is None else methods)
     networks, main = [*map(named, networks)], named(options.get("model", "convnet"))
@@ -103,15 +109,19 @@ def plan(
 
 
 def labelled(results: pd.DataFrame) -> pd.DataFrame:
-    """With two columns for a reader: rule ("easy, balanced") and choice ("YOCO, balanced")."""
+    """Return the results with two columns for readers: rule and choice.
+
+    For example "easy, balanced" and "YOCO, balanced".
+    """
     balance = results["balanced"].map({True: "balanced", False: "unbalanced"})
     titles = results["method"].map(lambda method: prune.METHODS[method].title)
     return results.assign(rule=results["keep"] + ", " + balance, choice=titles + ", " + balance)
 
 
 def agreement(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> pd.DataFrame:
-    """Spearman correlation of each score between every two training runs: columns score, first,
-    second, spearman.
+    """Return the Spearman correlation of each score between every two training runs.
+
+    Columns: score, first, second, spearman.
     """
     tables = [prune.score_table(condensed, recorded) for recorded in dynamics]
     names = prune.score_names(tables[0])
@@ -126,8 +136,9 @@ def agreement(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> pd.DataF
 def overlap(
     condensed: CondensedSet, dynamics: Sequence[Dynamics], ipc_to: Sequence[int]
 ) -> pd.DataFrame:
-    """Share of what a method keeps under one training run that it keeps under another: method,
-    ipc_to, first, second, shared (0..1).
+    """Return the share of what a method keeps under one training run that it keeps under another.
+
+    Columns: method, ipc_to, first, second, shared (0..1).
     """
     rows = []
     for name, budget in product(prune.compared(), ipc_to):

@@ -1,4 +1,4 @@
-"""Pruning methods at equal bytes: networks are trained on what comes back from each one's file."""
+"""Pruning methods at equal bytes: networks are trained on what is read back from their files."""
 
 from __future__ import annotations
 
@@ -31,15 +31,23 @@ def by_bytes(
     progress: bool = True,
     **training: Any,
 ) -> pd.DataFrame:
-    """Accuracy of balanced choices of each method (None: of all) against their bytes, stored as
-    uint8 cells (of an unbounded set as float32 alone).
+    """Return the accuracy of each method's balanced choices against their bytes.
 
-    A method whose choices nest has them as prefixes of one file, `ranked-<method>.safetensors` in
-    `folder`; SSP and CCS choose anew for each budget, and their cells are rounded to bytes alike.
-    methods: as of `run`. ipc_to: budgets (None: IPC 1, 2, 5 and all). YOCO's prefixes are also
-    taken as float32, four times the bytes. training: of `evaluate_many`. Returns a table with
-    columns method, stored, per_class (cells), bytes (of cells), seed, last_batch, augmentation,
-    precision, accuracy (%).
+    Choices are stored as uint8 cells, or as float32 if the set is unbounded. A method whose choices
+    nest stores them as prefixes of one file, `ranked-<method>.safetensors` in `folder`. SSP and CCS
+    are not nested, so their selections are recomputed for each budget and also rounded to uint8.
+    YOCO's prefixes are also taken as float32, at four times the bytes.
+
+    Args:
+        condensed, data, dynamics: the set, the real data to test on, and a training run on the set.
+        folder: where the ranked files are written.
+        methods: as in `study.run`.
+        ipc_to: budgets (None: IPC 1, 2, 5 and all).
+        seeds, progress, training: of `evaluate_many`.
+
+    Returns:
+        A table with columns method, stored, per_class (cells), bytes (of cells), seed, last_batch,
+        augmentation, precision, accuracy (%).
     """
     budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
     cell_bytes = (
@@ -70,8 +78,9 @@ def by_bytes(
 def _stored(
     condensed: CondensedSet, dynamics: Dynamics, method: str, budgets: Sequence[int], folder: Path
 ) -> Iterator[tuple[str, int, int, tuple[Tensor, Tensor]]]:
-    """What a method keeps at each budget as it comes back from bytes: (stored as, bytes a value,
-    ipc, images and labels).
+    """Yield what a method keeps at each budget, as read back from bytes.
+
+    That is (stored as, bytes per value, ipc, images and labels).
     """
     stored = ("uint8", 1) if condensed.bounded else ("float32", 4)
     if not METHODS[method].nests:

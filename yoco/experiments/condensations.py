@@ -1,5 +1,6 @@
-"""Condensation methods side by side, each for as many seconds: networks are trained on what it
-started from and on what it came to.
+"""Condensation methods side by side, each with the same number of seconds.
+
+Networks are trained on each method's start and on its result.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from yoco.data.image_data import ImageData
 from yoco.evaluate import evaluate_many
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import timing
-from yoco.training.network import BEFORE
+from yoco.training.protocol import BEFORE
 from yoco.utils.lazy import pd
 
-# of condensation methods
+# columns of the comparison
 COMPARED = [
     "method",
     "factor",
@@ -30,7 +31,7 @@ COMPARED = [
     "precision",
     "accuracy",
 ]
-COMPILE_SECONDS = 300  # of condensing, that compiling may take its minute of
+COMPILE_SECONDS = 300  # shorter condensations do not compile, which can take a minute
 
 
 def condensations(
@@ -49,18 +50,29 @@ def condensations(
     known: Mapping[str, pd.DataFrame] | None = None,
     **training: Any,
 ) -> tuple[pd.DataFrame, dict[str, CondensedSet]]:
-    """Condense by each method for as many seconds, and train and test on each start and each
-    result.
+    """Condense by each method for `seconds`, and train and test on each start and result.
 
-    ready: sets by method that are there already, of this ipc, preset and seed; the others are
-    condensed. known: by method, what `evaluate_many` gave for "start" and "condensed", which are
-    not trained on again if it has all of `seeds`. Methods that start from the same images share the
-    trainings on them.
+    Each method takes its own factor, and its schedule runs until the time is over, which includes
+    training MTT's experts. Methods with the same start share the trainings on it.
 
-    A method's schedule goes on until the time is over, MTT's experts included in it; each takes its
-    own factor. training: epochs, and fields of `network.Protocol`. Returns a table with columns
-    method, factor, steps, seconds, subset ("start" or "condensed"), seed, last_batch, augmentation,
-    precision, accuracy (%), and the sets by method. Raises as `condense` and `evaluate_many`.
+    Args:
+        data: the real data.
+        methods: condensation methods.
+        seconds: for each method.
+        ipc, preset, seed, device, precision: as in `condense`.
+        seeds: training seeds.
+        progress: show progress.
+        ready: existing sets by method, with this ipc, preset and seed; the others are condensed.
+        known: by method, the result of `evaluate_many` for "start" and "condensed", which is used
+            if it has all of `seeds`.
+        **training: epochs, and fields of `protocol.Protocol`.
+
+    Returns:
+        A table with columns method, factor, steps, seconds, subset ("start" or "condensed"), seed,
+        last_batch, augmentation, precision, accuracy (%), and the sets by method.
+
+    Raises:
+        As `condense` and `evaluate_many`.
     """
     common: dict[str, Any] = {
         "ipc": ipc,
@@ -91,7 +103,7 @@ def condensations(
 def _condensed(
     data: ImageData, method: str, seconds: float, common: Mapping[str, Any]
 ) -> CondensedSet:
-    """The set that a method comes to in that time, however long its schedule."""
+    """Return the set that a method reaches in that time, however long its schedule is."""
     return condense.condense(
         data,
         method,
@@ -110,8 +122,9 @@ def _accuracies(
     known: Mapping[str, pd.DataFrame],
     how: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """`evaluate_many` (how: its options) of all starts and sets that are not in `known`, equal
-    starts once, with a column method.
+    """`evaluate_many` all starts and sets that are not in `known`, equal starts once.
+
+    how: options of `evaluate_many`. The result has an additional column method.
     """
     own = [method for method in starts if method not in known]
     trained_by = {starts[method].fingerprint: method for method in (*reversed(own), *known)}

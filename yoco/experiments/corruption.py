@@ -1,5 +1,6 @@
-"""Damage with a record of it: wrong labels, and images that are blurred, noisy or covered, in real
-data and in condensed sets.
+"""Damage that is recorded: wrong labels, and images that are blurred, noisy or partly covered.
+
+It can be done to real data and to condensed sets.
 """
 
 from dataclasses import replace
@@ -18,9 +19,9 @@ IMAGE_KINDS = ("blur", "noise", "occlusion")
 KINDS = LABEL_KINDS + IMAGE_KINDS
 BLUR = 1 / 8  # standard deviation of the Gaussian, as a share of the side
 NOISE = 0.3  # standard deviation of the Gaussian noise, of values in 0..1
-COVER = 1 / 2  # side of the grey square that covers, as a share of the image's
+COVER = 1 / 2  # side of the grey square, as a share of the image's side
 GREY = 0.5
-BLOCK = 4096  # images that are damaged at once
+BLOCK = 4096  # images damaged at once
 
 
 def damage_data(
@@ -28,14 +29,22 @@ def damage_data(
 ) -> tuple[ImageData, Tensor]:
     """Damage `percent` of every class's training images.
 
-    Returns the data, and which images it was, bool [N].
+    The test images stay unchanged. Training images are copied into memory if images are damaged.
 
-    kind: "symmetric" (a label becomes any other with equal chance), "class_dependent" (class k
-    becomes k + 1, the last class 0), "blur" (Gaussian, standard deviation an eighth of the side),
-    "noise" (Gaussian, standard deviation 0.3 of values in 0..1, then clamped), "occlusion" (a grey
-    square of half the side, at random). percent in 0..100, rounded to whole images. The test images
-    stay as they are; the training images are copied into memory where any are spoiled. Raises
-    TypeError or ValueError at bad arguments, and where a class has no image left.
+    Args:
+        data: the real data.
+        kind: "symmetric" (a label becomes any other with equal probability), "class_dependent"
+            (class k becomes k + 1, the last class 0), "blur" (Gaussian, standard deviation an
+            eighth of the side), "noise" (Gaussian, standard deviation 0.3 of values in 0..1, then
+            clamped), "occlusion" (a grey square of half the side at a random place).
+        percent: in 0..100, rounded to whole images.
+        seed: seed of the draws.
+
+    Returns:
+        The data, and which images were damaged, bool [N].
+
+    Raises:
+        TypeError, ValueError: if an argument is bad, or a class has no image left.
     """
     checks.instance("data", data, ImageData)
     source = _checked_source(kind, percent, seed)
@@ -57,18 +66,18 @@ def damage_set(
 ) -> tuple[CondensedSet, Tensor]:
     """Damage `percent` of every class's cells.
 
-    Returns the set, and which formed images it was, bool [N * factor²].
+    A set has equally many cells of each class, so cells get wrong labels by changing places: as
+    many leave a class as come into it, and all others stay in place.
 
-    kind, percent: as of `damage_data`. A set has as many cells of each class, so that cells get a
-    wrong label by changing places: as many leave a class as come into it, and all others stay where
-    they are. Raises TypeError or ValueError at bad arguments.
+    kind, percent: as for `damage_data`. Returns the set, and which formed images were damaged, bool
+    [N * factor²]. Raises TypeError or ValueError if an argument is bad.
     """
     if (
         not checks.instance("condensed", condensed, CondensedSet).bounded
         and kind not in LABEL_KINDS
     ):
         raise ValueError(
-            f"kind={kind!r} damages images in 0..1, this set is unbounded; allowed: "
+            f"kind={kind!r} damages images in 0..1, but this set is unbounded; allowed: "
             f"{', '.join(LABEL_KINDS)}"
         )
     source = _checked_source(kind, percent, seed)
@@ -94,7 +103,7 @@ def _checked_source(kind: str, percent: int, seed: int) -> Generator:
 
 
 def _chosen(labels: Tensor, percent: int, source: Generator) -> Tensor:
-    """Random images, the same share of every class: bool [N]."""
+    """Return which images are chosen at random, the same share of every class: bool [N]."""
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         members = torch.nonzero(labels == label).flatten()
@@ -105,10 +114,9 @@ def _chosen(labels: Tensor, percent: int, source: Generator) -> Tensor:
 
 
 def _wrong(labels: Tensor, damaged: Tensor, kind: str, classes: int, source: Generator) -> Tensor:
-    """The labels, those of the damaged images wrong.
+    """Return the labels with wrong ones for the damaged images.
 
-    As many of a class become others as others become it, where every class has as many damaged
-    images.
+    If every class has as many damaged images, each class loses as many images as it gains.
     """
     wrong = labels.clone()
     if kind == "class_dependent":
@@ -116,7 +124,7 @@ def _wrong(labels: Tensor, damaged: Tensor, kind: str, classes: int, source: Gen
         return wrong
     members = [torch.nonzero(damaged & (labels == label)).flatten() for label in range(classes)]
     members = [of_class[torch.randperm(len(of_class), generator=source)] for of_class in members]
-    for layer in range(max(map(len, members))):  # one image of each class that still has any
+    for layer in range(max(map(len, members))):  # one image of each class that has any left
         places = torch.stack([of_class[layer] for of_class in members if layer < len(of_class)])
         own = labels[places]
         if len(own) > 1:
@@ -127,15 +135,15 @@ def _wrong(labels: Tensor, damaged: Tensor, kind: str, classes: int, source: Gen
 
 
 def _derangement(count: int, source: Generator) -> Tensor:
-    """A random order of 0..count-1, count at least 2, in which nothing is at its own place."""
-    while True:  # a random order is one with a chance of more than a third
+    """Return a random order of 0..count-1, count at least 2, that leaves nothing in its place."""
+    while True:  # at least a third of all orders are such
         order = torch.randperm(count, generator=source)
         if (order != torch.arange(count)).all():
             return order
 
 
 def _spoiled(images: Tensor, kind: str, source: Generator) -> Tensor:
-    """Float images [n, C, S, S] in 0..1, damaged."""
+    """Return float images [n, C, S, S] in 0..1 with damage."""
     if not len(images):
         return images
     side = images.shape[-1]

@@ -1,4 +1,4 @@
-"""The grid of a study: one `Cell` for each training, of variants × budgets × dynamics × seeds."""
+"""The grid of a study: one `Cell` per training, of variants × budgets × dynamics × seeds."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,20 @@ from yoco.experiments.results_file import COLUMNS
 from yoco.prune.methods import prune
 from yoco.prune.select import Selection
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training.network import BEFORE, PROTOCOLS, Protocol
+from yoco.training.protocol import BEFORE, PROTOCOLS, Protocol
 from yoco.utils import checks
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One training of a grid: a selection of a condensed set, the number of the dynamics behind it,
-    a seed, and how it is done. labels: further columns of its row, the options of `prune` that made
-    the selection among them.
+    """One training of a grid.
+
+    Attributes:
+        condensed, selection: the set, and what is kept of it.
+        dynamics: number of the dynamics behind the selection.
+        seed: training seed.
+        protocol: how it is trained.
+        labels: further columns of its row, including the options of `prune`.
     """
 
     condensed: CondensedSet
@@ -32,9 +37,7 @@ class Cell:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of what decides its accuracy: the set, what stays of it, the
-        protocol, the seed.
-        """
+        """16 hexadecimal digits of what determines its accuracy: set, selection, protocol, seed."""
         digest = hashlib.sha256(self.condensed.fingerprint.encode())
         digest.update(self.selection.indices.numpy().tobytes())
         protocol = {
@@ -47,7 +50,7 @@ class Cell:
         return digest.hexdigest()[:16]
 
     def row(self, precision: str) -> dict[str, Any]:
-        """Its columns, but for the accuracy."""
+        """Return its columns, with the accuracy still missing."""
         s, p = self.selection, self.protocol
         values = (
             self.condensed.method,
@@ -85,23 +88,34 @@ def grid(
     labels: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> list[Cell]:
-    """The cells of variants × budgets × dynamics × seeds, seeds changing fastest.
+    """Return the cells of variants × budgets × dynamics × seeds, seeds changing fastest.
 
-    dynamics: None for one that no variant needs; its number seeds what is drawn in its selections
-    (random, SSP, CCS), so that "random" is averaged over as many draws. variants: arguments of
-    `prune`, say {"method": "yoco", "balanced": False}. epochs: of every training, or of those at
-    each budget. labels: further columns of every row. options: fields of `network.Protocol`, and
-    `protocol`, "even" or "paper" (see `Protocol.of`). Raises ValueError or TypeError at bad
-    arguments, and if dynamics were recorded with another last_batch or augmentation than the
-    trainings have.
+    Args:
+        condensed: the set.
+        dynamics: training runs on it; None if no variant needs one. The number of a run seeds the
+            draws of its selections (random, SSP, CCS), so that "random" is averaged over as many
+            draws.
+        variants: arguments of `prune`, for example {"method": "yoco", "balanced": False}.
+        ipc_to: budgets.
+        seeds: training seeds.
+        epochs: for every training, or by budget.
+        labels: further columns of every row.
+        **options: fields of `protocol.Protocol`, and `protocol`, "even" or "paper" (see
+            `Protocol.of`).
+
+    Raises:
+        TypeError, ValueError: if an argument is bad, or dynamics were recorded with another
+            last_batch or augmentation than the trainings have.
     """
     if not dynamics or not seeds or not variants:
-        raise ValueError("dynamics, seeds and variants must hold at least one each")
+        raise ValueError("dynamics, seeds and variants must each hold at least one value")
     for name, values in (("ipc_to", ipc_to), ("seeds", seeds)):
         checks.different(name, values)
     by_budget = epochs if isinstance(epochs, Mapping) else dict.fromkeys(ipc_to, epochs)
     if lacking := [budget for budget in ipc_to if budget not in by_budget]:
-        raise ValueError(f"epochs has no number for ipc_to {lacking}, only for {list(by_budget)}")
+        raise ValueError(
+            f"epochs must have a number for ipc_to {lacking}, got only {list(by_budget)}"
+        )
     protocols = {budget: Protocol.of(epochs=by_budget[budget], **options) for budget in ipc_to}
     check_recorded_alike(dynamics, protocols[ipc_to[0]])
     return [
@@ -115,15 +129,13 @@ def grid(
 
 
 def check_recorded_alike(dynamics: Sequence[Dynamics | None], protocol: Protocol) -> None:
-    """Raise ValueError if any dynamics were recorded with another last_batch or augmentation than
-    the trainings that follow have.
-    """
+    """Raise ValueError if dynamics differ from the trainings in last_batch or augmentation."""
     for number, recorded in enumerate(dynamics):
         for name, value in (recorded.training if recorded is not None else {}).items():
             if value != getattr(protocol, name):
                 told = (
-                    f"dynamics[{number}] were recorded with {name}={value!r}, the trainings have "
-                    f"{getattr(protocol, name)!r}"
+                    f"dynamics[{number}] were recorded with {name}={value!r}, but the trainings "
+                    f"have {getattr(protocol, name)!r}"
                 )
                 named = [
                     f"protocol={key!r}"
@@ -137,8 +149,8 @@ def check_recorded_alike(dynamics: Sequence[Dynamics | None], protocol: Protocol
 
 
 def trainings(cells: Sequence[Cell]) -> list[Training]:
-    """What `evaluate.accuracies` trains on, for each cell."""
-    formed = {cell.condensed: cell.condensed.form() for cell in cells}  # once a set
+    """Return what `evaluate.accuracies` trains on, for each cell."""
+    formed = {cell.condensed: cell.condensed.form() for cell in cells}  # once per set
     parts = [(cell, *formed[cell.condensed]) for cell in cells]
     return [
         Training(

@@ -1,6 +1,4 @@
-"""Lemma 1 of the paper, as numbers: how the gradient of a set changes when one sample leaves it
-(appendix A.1).
-"""
+"""Lemma 1 of the paper in numbers: a set's gradient without one sample (appendix A.1)."""
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +9,9 @@ from yoco.utils import checks
 
 
 def sample_gradients(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Gradient of each sample's own cross-entropy with respect to all weights, flattened: float64
-    [N, weights].
+    """Return the gradient of each sample's cross-entropy in all weights, float64 [N, weights].
 
-    images: normalised [N, C, S, S]; labels: int64 [N]. The network's weights are read in float64.
+    images: normalised [N, C, S, S]. labels: int64 [N]. The network's weights are read in float64.
     """
     weights = {name: p.detach().double() for name, p in network.named_parameters()}
 
@@ -26,8 +23,9 @@ def sample_gradients(network: nn.Module, images: Tensor, labels: Tensor) -> Tens
 
 
 def set_gradient(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Gradient of the mean cross-entropy of a whole set, as equation (1) has it, by one backward
-    pass: float64 [weights].
+    """Return the gradient of the mean cross-entropy of a set (equation 1), float64 [weights].
+
+    It is computed by one backward pass.
     """
     weights = {name: p.detach().double().requires_grad_() for name, p in network.named_parameters()}
     loss = F.cross_entropy(functional_call(network, weights, (images.double(),)), labels)
@@ -37,11 +35,10 @@ def set_gradient(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 def change_without(
     network: nn.Module, images: Tensor, labels: Tensor, left_out: int
 ) -> tuple[Tensor, Tensor]:
-    """How the set's gradient changes when sample `left_out` leaves: by the definition (3), and by
-    the formula (5).
+    """Return how the set's gradient changes without sample `left_out`, in two ways.
 
-    Both float64 [weights]; Lemma 1 says that they are equal. Raises ValueError if fewer than 2
-    samples are given.
+    They are the definition (3) and the formula (5), both float64 [weights]; Lemma 1 says that they
+    are equal. Raises ValueError if there are fewer than 2 samples.
     """
     count = checks.whole("len(images)", len(images), 2)
     rest = torch.arange(count) != checks.whole("left_out", left_out, 0, count - 1)
@@ -55,8 +52,9 @@ def change_without(
 
 @torch.no_grad()
 def errors(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Prediction error of each sample, ‖softmax - onehot(y)‖₂, [N]: what LBPE averages over the
-    epochs.
+    """Return the prediction error of each sample, ‖softmax - onehot(y)‖₂, [N].
+
+    This is what LBPE averages over the epochs.
     """
     logits = network(images)
     return (logits.softmax(1) - F.one_hot(labels, logits.shape[1])).norm(dim=1)

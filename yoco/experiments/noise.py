@@ -1,5 +1,6 @@
-"""Who keeps whom: damaged images among what each pruning rule keeps, the accuracy that follows, and
-repairs of LBPE.
+"""Pruning under noise: how many damaged images each rule keeps, the accuracy that follows.
+
+Also repairs of LBPE.
 """
 
 from __future__ import annotations
@@ -24,22 +25,27 @@ from yoco.prune.methods import METHODS
 from yoco.prune.select import Selection
 from yoco.scores import EL2N, LBPE, SCORES
 from yoco.sets.condensed_set import CondensedSet
-from yoco.training.network import Protocol
+from yoco.training.protocol import Protocol
 from yoco.utils import checks
 from yoco.utils.lazy import pd
 
-CLEAN = "clean"  # the kind of damage of a set that has none
-PLACES = ("formed", "real")  # damaged after condensing, or the real images before it
+CLEAN = "clean"  # kind of damage of a set without damage
+PLACES = ("formed", "real")  # cells damaged after condensing, or real images before it
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
     """One set with damage, and the training runs recorded on it.
 
-    place: "formed" where its cells were damaged, "real" where the training images were, before
-    condensing; kind: of `corruption.KINDS`, or "clean"; percent: damaged, of each class; damaged:
-    bool [N * factor²], which formed images, or which of the training images that the cells started
-    from.
+    Attributes:
+        place: "formed" if its cells were damaged, "real" if the training images were, before
+            condensing.
+        kind: one of `corruption.KINDS`, or "clean".
+        percent: damaged share of each class.
+        condensed: the set.
+        damaged: bool [N * factor²]: which formed images are damaged, or which of the training
+            images that the cells started from.
+        dynamics: the training runs.
     """
 
     place: str
@@ -56,12 +62,12 @@ class Case:
 
 
 def _every_run(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> Tensor:
-    """LBPE of each of the runs, float [R, N]."""
+    """Return LBPE of each run, float [R, N]."""
     return torch.stack([LBPE.read(condensed, recorded) for recorded in dynamics])
 
 
-# scores in LBPE's place, low in balanced classes: (set, all runs, number of the run) -> float [N],
-# high is hard
+# scores in place of LBPE, whose low end is kept in balanced classes: (set, all runs, number of the
+# run) -> float [N], higher is harder
 REPAIRS: dict[str, Callable[[CondensedSet, Sequence[Dynamics], int], Tensor]] = {
     "early": lambda condensed, dynamics, number: EL2N.read(condensed, dynamics[number]),
     "trimmed": lambda condensed, dynamics, number: LBPE.read(
@@ -75,17 +81,17 @@ REPAIRS: dict[str, Callable[[CondensedSet, Sequence[Dynamics], int], Tensor]] = 
 
 
 def every_rule() -> list[str]:
-    """Every pruning method for any set, and every repair."""
+    """Return the names of every pruning method for any set, and of every repair."""
     return [*prune.compared(), *REPAIRS]
 
 
 def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
-    """What a rule keeps of a case at a budget, by its run `number` (a repair may look at all runs).
+    """Return what a rule keeps of a case at a budget, by the case's run `number`.
 
-    rule: a name in `prune.METHODS`, by its own end and balance, or in `REPAIRS`: "early" (LBPE's
-    formula over the first epochs, before wrong labels are learned by heart: EL2N), "trimmed" (the
-    robust mean over the epochs), "all runs" (LBPE, averaged over the runs), "two-sided" (the cut by
-    agreement, `scores.two_sided`). Raises as `prune.prune`.
+    Repairs may use all runs. rule: a name in `prune.METHODS`, with its own end and balance, or in
+    `REPAIRS`: "early" (LBPE's formula over the first epochs, before wrong labels are memorised:
+    EL2N), "trimmed" (the robust mean over the epochs), "all runs" (LBPE averaged over the runs),
+    "two-sided" (`scores.two_sided`). Raises as `prune.prune`.
     """
     checks.one_of("rule", rule, (*METHODS, *REPAIRS))
     condensed = case.condensed
@@ -101,9 +107,10 @@ def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
 
 
 def kept(case: Case, selection: Selection) -> dict[str, float]:
-    """How many formed images stay and how many of them are damaged; precision: the damaged share of
-    what stays, recall: the share of all damaged that stays (NaN where nothing is damaged), both in
-    %.
+    """Return how many formed images a selection keeps and how many of them are damaged.
+
+    precision: damaged share of what is kept. recall: share of all damaged images that is kept (NaN
+    if nothing is damaged). Both in %.
     """
     stays, bad, all_bad = (
         len(selection.indices),
@@ -119,9 +126,10 @@ def kept(case: Case, selection: Selection) -> dict[str, float]:
 
 
 def detection(case: Case) -> pd.DataFrame:
-    """How well each score tells the damaged images: the area under the ROC curve, 1 where every
-    damaged image is harder than every other one, 0.5 for chance. Columns: those of the case, score,
-    dynamics, auc; no row where nothing is damaged.
+    """Return how well each score finds the damaged images: the area under the ROC curve.
+
+    It is 1 if every damaged image is harder than every other one, 0.5 for chance. Columns: those of
+    the case, score, dynamics, auc; no rows if nothing is damaged.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -145,7 +153,7 @@ def detection(case: Case) -> pd.DataFrame:
             for name, hard in found.items()
         ]
     table = pd.DataFrame(rows, columns=["place", "kind", "percent", "score", "dynamics", "auc"])
-    return table.astype({"percent": int, "dynamics": int, "auc": float})  # also where it is empty
+    return table.astype({"percent": int, "dynamics": int, "auc": float})  # even if it is empty
 
 
 def compare(
@@ -162,16 +170,26 @@ def compare(
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """Every rule (or those given) on every case at every budget, and the accuracy of networks
-    trained on what stays.
+    """Apply rules to every case at every budget, and train networks on what they keep.
 
-    ipc_to: budgets; trained_to: those of them that are trained at. seed: the first of the
-    trainings' seeds, of which each run of a case has `seeds` of its own, the same for every rule.
-    results, executor: as of `study.train`; options: fields of `network.Protocol`. Returns a table
-    with columns place, kind, percent, method (the rule), ipc_to, dynamics, seed, kept, damaged,
-    precision, recall (see `kept`), accuracy (%), fingerprint, epochs, and the precision of the
-    arithmetic as `arithmetic`; the last four are missing where nothing was trained. Raises as
-    `prune.prune` and `study.train`.
+    Args:
+        cases: sets with damage, and their runs.
+        data: the real data to test on.
+        rules: None: all of `every_rule`.
+        ipc_to: budgets.
+        trained_to: those of the budgets at which networks are trained.
+        seed: the first training seed.
+        seeds: training seeds per run of a case; each run has its own, the same for every rule.
+        results, executor, progress: as in `study.train`.
+        **options: fields of `protocol.Protocol`.
+
+    Returns:
+        A table with columns place, kind, percent, method (the rule), ipc_to, dynamics, seed, kept,
+        damaged, precision, recall (see `kept`), accuracy (%), fingerprint, epochs, and arithmetic
+        (the numerical precision); the last four are missing if nothing was trained.
+
+    Raises:
+        As `prune.prune` and `study.train`.
     """
     checks.different("ipc_to", list(ipc_to))
     if odd := [budget for budget in trained_to if budget not in ipc_to]:
@@ -199,9 +217,10 @@ def compare(
 
 
 def gains(table: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
-    """Every rule's accuracy less that of the rule `against`, paired over runs and seeds: columns
-    place, kind, percent, ipc_to, method, mean, std (of a sample, in points), n. table: of
-    `compare`. Raises ValueError if it has no such rule.
+    """Return every rule's accuracy minus that of the rule `against`, paired over runs and seeds.
+
+    Columns: place, kind, percent, ipc_to, method, mean, std (sample, in points), n. table: of
+    `compare`. Raises ValueError if it lacks the rule.
     """
     checks.one_of("against", against, set(table["method"]))
     keys = ["place", "kind", "percent", "ipc_to"]

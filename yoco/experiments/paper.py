@@ -1,4 +1,4 @@
-"""The paper's own numbers, as tables (read from the package's CSV files)."""
+"""The paper's own numbers as tables, read from the package's CSV files."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from yoco.utils.lazy import pd
 
 
 def table2() -> pd.DataFrame:
-    """Table 2 (appendix B.2): dataset, ipc_from, accuracy_at_ipc_from, ipc_to, method,
-    accuracy_mean, accuracy_std (in %).
+    """Return Table 2 (appendix B.2).
 
-    Methods "idc" and "dream" are sets condensed so and pruned at random.
+    Columns: dataset, ipc_from, accuracy_at_ipc_from, ipc_to, method, accuracy_mean, accuracy_std
+    (in %). The methods "idc" and "dream" are random selections from sets condensed by these.
     """
     return paper_table("table2.csv")
 
 
 def beside(dataset: str | None, ipc_from: int) -> pd.DataFrame | None:
-    """Table 2's rows for one dataset and IPC_F with columns method, ipc_to, mean, std; None if the
-    paper has none.
+    """Return Table 2's rows for one dataset and IPC_F; None if the paper has none.
 
-    Random selection from the IDC set, the paper's column "idc", is called "random" as in
-    `prune.METHODS`.
+    Columns: method, ipc_to, mean, std. The paper's column "idc", random selection from the IDC set,
+    is called "random" as in `prune.METHODS`.
     """
     table = table2()
     rows = table[(table.dataset == dataset) & (table.ipc_from == ipc_from)]

@@ -1,5 +1,6 @@
-"""The file of a study's results: one row per finished training, appended when it is finished, each
-with a checksum.
+"""The file of a study's results: one row per finished training, appended at once.
+
+Each row has a checksum.
 """
 
 from __future__ import annotations
@@ -13,31 +14,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yoco.training.network import BEFORE
+from yoco.training.protocol import BEFORE
 from yoco.utils import tensor_files
 from yoco.utils.lazy import pd
 
-# what a cell of a grid is
+# what identifies a cell of a grid
 CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "seed", "epochs"]
-# of the condensation; of the training
+# settings of the condensation, and of the training
 SETTINGS = ["preset", "model", "width", *BEFORE, "precision"]
 COLUMNS = [*CELL, "fingerprint", *SETTINGS, "accuracy"]
-CHECK = "check"  # of a row in a file of results: a checksum of what it says
+CHECK = "check"  # column with the checksum of a row's text
 
 
 def read_results(results: str | Path | None) -> dict[str, dict[str, Any]]:
     """Read the rows of a results file.
 
     Args:
-        results: a CSV file; a missing one, or None, has no rows. A last line that was not written
-            to its end (the process was killed while appending it) is dropped with a warning. Files
-            of version 0.1 lack the columns in `BEFORE`.
+        results: a CSV file; a missing one, or None, has no rows. An incomplete last line (the
+            process was killed while appending it) is dropped with a warning. Files of version 0.1
+            lack the columns in `BEFORE`.
 
     Returns:
         The rows by fingerprint.
 
     Raises:
-        ValueError: if it is no results file, a row was altered, or the checksums were removed.
+        ValueError: if it is not a results file, a row was changed, or the checksums were removed.
     """
     if results is None or not Path(results).exists():
         return {}
@@ -46,11 +47,11 @@ def read_results(results: str | Path | None) -> dict[str, dict[str, Any]]:
         columns = [name for name in COLUMNS if name in text.columns or name not in BEFORE]
         if missing := set(columns) - set(text.columns):
             raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
-        # which came after the checksums
+        # the columns in BEFORE came later than the checksums
         if CHECK not in text.columns and set(columns) & set(BEFORE):
             raise ValueError(
-                f"it lacks the column {CHECK} that it was written with, which tells whether a "
-                "number was altered"
+                f"it lacks the column {CHECK} that it was written with, which shows whether a "
+                "number was changed"
             )
         if CHECK in text.columns and (
             altered := [
@@ -60,8 +61,8 @@ def read_results(results: str | Path | None) -> dict[str, dict[str, Any]]:
             ]
         ):
             raise ValueError(
-                f"row {altered[0]} was altered since it was written; remove the row, and it is "
-                "trained again"
+                f"row {altered[0]} was changed since it was written; remove the row to train it "
+                "again"
             )
         text = text.assign(
             **{name: before for name, before in BEFORE.items() if name not in text.columns}
@@ -75,12 +76,12 @@ def read_results(results: str | Path | None) -> dict[str, dict[str, Any]]:
                 "accuracy must lie in 0..100 and balanced be True or False in every row"
             )
     except ValueError as error:
-        raise ValueError(f"{results} is no table of results: {error}") from error
+        raise ValueError(f"{results} is not a valid results file: {error}") from error
     return {row["fingerprint"]: row for row in table.to_dict("records")}
 
 
 def _complete(results: Path) -> str:
-    """The text of a file up to the end of its last complete line."""
+    """Return the text of a file up to the end of its last complete line."""
     written = results.read_bytes()
     complete, newline, torn = written.rpartition(b"\n")
     if not newline:
@@ -88,9 +89,8 @@ def _complete(results: Path) -> str:
     if torn:
         warnings.warn(
             (
-                f"the last line of {results} was not written to its end and is dropped; its "
-                "training "
-                "is done again"
+                f"the last line of {results} is incomplete and is dropped; its training is done "
+                "again"
             ),
             stacklevel=3,
         )
@@ -103,7 +103,7 @@ def write_results(results: str | Path, rows: Iterable[Mapping[str, Any]]) -> Non
 
 
 def append_result(results: str | Path, row: Mapping[str, Any]) -> None:
-    """Append a row in one write, and have the disk hold it.
+    """Append a row in one write, and make sure that it is on disk.
 
     Raises OSError that names the file if that fails.
     """
@@ -117,7 +117,7 @@ def append_result(results: str | Path, row: Mapping[str, Any]) -> None:
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as CSV, each with its checksum."""
+    """Return rows as CSV, each with its checksum."""
     texts = [
         {name: "" if row[name] is None else str(row[name]) for name in COLUMNS} for row in rows
     ]
@@ -128,5 +128,5 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _check(row: Mapping[str, str], columns: Sequence[str]) -> str:
-    """8 hexadecimal digits of a row's text."""
+    """Return 8 hexadecimal digits of the SHA-256 of a row's text."""
     return hashlib.sha256("|".join(row[name] for name in columns).encode()).hexdigest()[:8]

@@ -1,5 +1,6 @@
-"""Studies: every cell of a grid is trained and tested into one tidy table; every finished training
-is on disk and is skipped on the next start.
+"""Studies: every cell of a grid is trained and tested, and one table holds the results.
+
+Finished trainings are on disk and are skipped on the next start.
 """
 
 from __future__ import annotations
@@ -42,16 +43,24 @@ def run(
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """Prune by each method to each budget under each training dynamics, train and test under each
-    seed.
+    """Prune by each method to each budget under each dynamics; train and test with each seed.
 
-    methods: names in `prune.METHODS` (None: `prune.compared` on the set).
-    options: ipc_to, seeds, epochs and fields of `network.Protocol`, as of `grid`; results, jobs,
-    executor: as of `train`. Returns a DataFrame with columns condensation, method, keep, balanced,
-    ipc_to, dynamics, seed, epochs, fingerprint (of what stays and how it is trained on), preset (of
-    the set), model, width (empty: the model's own), last_batch ("even" or "small"), augmentation
-    ("dsa" or "imagenet"), precision, accuracy (%); the grid's cells only, in the grid's order.
-    Raises ValueError or TypeError at bad arguments before any training.
+    Args:
+        condensed: the set.
+        data: the real data to test on.
+        dynamics: training runs on the set, see `grid`.
+        methods: names in `prune.METHODS` (None: `prune.compared` on the set).
+        results, device, jobs, executor, progress: as in `train`.
+        **options: ipc_to, seeds, epochs and fields of `protocol.Protocol`, as in `grid`.
+
+    Returns:
+        The cells of the grid, in its order, with columns condensation, method, keep, balanced,
+        ipc_to, dynamics, seed, epochs, fingerprint (of what is kept and how it is trained), preset
+        (of the set), model, width (empty: the model's own), last_batch ("even" or "small"),
+        augmentation ("dsa" or "imagenet"), precision, accuracy (%).
+
+    Raises:
+        TypeError, ValueError: if an argument is bad, before any training.
     """
     cells = grid(
         condensed,
@@ -77,13 +86,23 @@ def train(
 ) -> pd.DataFrame:
     """Train and test every cell, equal ones once.
 
-    Returns a row a cell, in order, with `COLUMNS` and its labels.
+    Args:
+        cells: of `grid`.
+        data: the real data to test on.
+        results: a CSV file of finished trainings. Those that it holds are not repeated, whatever
+            grid they were made for; new ones are appended one by one, and rows are sorted at the
+            end. Each row has a checksum.
+        device: "auto" or a device of torch.
+        jobs, executor: trainings at once, and where, see `evaluate.accuracies` and `pool.run`.
+        progress: show a progress bar.
 
-    results: a CSV file that finished trainings are read from, by their fingerprint, whatever grid
-    they were made for, and appended to, one by one, and sorted at the end; each row has a checksum
-    there. jobs, executor: trainings at once, and where, see `evaluate.accuracies` and `pool.run`.
-    Raises ValueError if the file is no such table, or a row was altered, BlockingIOError if another
-    run works on it, and as `evaluate.evaluate` and `pool.run`.
+    Returns:
+        One row per cell, in order, with `COLUMNS` and its labels.
+
+    Raises:
+        ValueError: if the file is not a valid results file, or a row was changed.
+        BlockingIOError: if another run works on the file.
+        As `evaluate.evaluate` and `pool.run`.
     """
     with locks.hold(results):
         return _train(
@@ -103,7 +122,7 @@ def _train(
         for word in {cell.protocol.precision for cell in cells}
     }
     rows = [cell.row(precision[cell.protocol.precision]) for cell in cells]
-    # the first of equal ones
+    # of equal cells, the first
     different = {row["fingerprint"]: number for number, row in reversed(list(enumerate(rows)))}
     done = read_results(results)
     names = sorted(different, key=different.__getitem__)
@@ -113,7 +132,7 @@ def _train(
         ", ".join(f"{column}={rows[different[name]][column]}" for column in CELL) for name in names
     ]
     if missing and results is not None:
-        # in today's format, without what a killed process left
+        # in the current format, without what a killed process left
         write_results(results, done.values())
     for position, accuracy in (
         accuracies(work, data, only=missing, names=said, device=device, **how) if missing else ()
@@ -133,8 +152,9 @@ def _train(
 def selections(
     condensed: CondensedSet, dynamics: Dynamics, ipc_to: Sequence[int], **options: Any
 ) -> list[Selection]:
-    """What every method that these dynamics allow keeps at every budget; options: of `prune`, each
-    to the methods that read it.
+    """Return what every method that these dynamics allow keeps at every budget.
+
+    options: of `prune`; each goes to the methods that read it.
     """
     allowed = [
         name for name in compared(condensed) if dynamics.complete or METHODS[name].needs != "full"

@@ -1,4 +1,4 @@
-"""What a study found, in tables: means, pairs, beside the paper."""
+"""Tables of a study's results: means, paired differences, comparison with the paper."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from yoco.utils.lazy import pd
 
 
 def title_of(method: str) -> str:
-    """The title for readers of a method or a score; condensation methods have their names in
-    capitals.
-    """
+    """Return the readers' title of a method or score; condensation methods are in capitals."""
     named = METHODS.get(method) or SCORES.get(method)
     return named.title if named else method.upper() if method in CONDENSATIONS else method
 
 
 def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.DataFrame:
-    """Formed images that stay in each class: columns method, ipc_to, balanced, class, kept; a row
-    for each.
+    """Return how many formed images each selection keeps of each class.
+
+    Columns: method, ipc_to, balanced, class, kept.
     """
     rows = [
         (s.method, s.ipc_to, s.balanced, name, count)
@@ -36,8 +35,9 @@ def class_balance(condensed: CondensedSet, kept: Sequence[Selection]) -> pd.Data
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation (of a sample) and number of runs of each method and budget: method,
-    ipc_to, mean, std, n, precision (where runs differ in it: each, joined by "+").
+    """Return mean, sample standard deviation and number of runs of each method and budget.
+
+    Columns: method, ipc_to, mean, std, n, precision (joined by "+" if the runs differ in it).
     """
     grouped = results.groupby(["method", "ipc_to"], sort=False)
     accuracy = grouped["accuracy"].agg(mean="mean", std="std", n="count")
@@ -47,8 +47,9 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def pivot(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of IPC_T × methods, each cell "mean ± std" in %; `table` has columns method, ipc_to,
-    mean, std.
+    """Return a table of IPC_T × methods with cells "mean ± std" in %.
+
+    `table` has columns method, ipc_to, mean, std.
     """
     cells = table.assign(cell=[_cell(m, s) for m, s in zip(table["mean"], table["std"])])
     wide = cells.pivot(index="ipc_to", columns="method", values="cell")
@@ -58,8 +59,9 @@ def pivot(table: pd.DataFrame) -> pd.DataFrame:
 def spread(
     results: pd.DataFrame, index: str | list[str], columns: str, y: str = "accuracy"
 ) -> pd.DataFrame:
-    """Column `y` over a grid of other columns, each cell "mean ± std" (of a sample), in order of
-    appearance.
+    """Return column `y` over a grid of other columns, in order of appearance.
+
+    Each cell is "mean ± std" (sample standard deviation).
     """
     keys = [*([index] if isinstance(index, str) else index), columns]
     grouped = results.groupby(keys, sort=False)[y].agg(["mean", "std"])
@@ -74,9 +76,10 @@ def _cell(mean: float, std: float = float("nan"), kind: str = ".2f") -> str:
 
 
 def with_sets_as_columns(results: pd.DataFrame, main: str) -> pd.DataFrame:
-    """Rows of `study.run` on several condensed sets, with Table 2's columns for methods: random
-    picks from a set that was not condensed by `main` are called by that set's condensation
-    ("dream"), and come after those from `main`'s.
+    """Return results of `study.run` on several condensed sets with the methods named as in Table 2.
+
+    Random selections from a set that was not condensed by `main` are named by that set's
+    condensation ("dream") and come after the random ones from `main`'s.
     """
     other = results.condensation != main
     named = results.assign(method=results["method"].where(~other, results["condensation"]))
@@ -93,8 +96,9 @@ def with_sets_as_columns(results: pd.DataFrame, main: str) -> pd.DataFrame:
 
 
 def table2(comparison: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
-    """Ours, the paper's and the difference, a row a method: `comparison` of `beside_paper`,
-    `spread` of `summary`.
+    """Return our accuracy, the paper's and the difference, one row per method.
+
+    comparison: of `beside_paper`. spread: of `summary`.
     """
     cells: dict[str, dict[str, str]] = {}
     for row in comparison.merge(
@@ -110,14 +114,14 @@ def table2(comparison: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside_paper(results: pd.DataFrame, condensed: CondensedSet) -> pd.DataFrame | None:
-    """Ours beside Table 2: method, ipc_to, precision, ours, paper, difference (these in %); None if
-    the paper has no such rows.
+    """Return ours beside Table 2; None if the paper has no such rows.
 
-    Raises ValueError if the set does not say its dataset.
+    Columns: method, ipc_to, precision, ours, paper, difference (the last three in %). Raises
+    ValueError if the set does not name its dataset.
     """
     if "dataset" not in condensed.info:
         raise ValueError(
-            "condensed.info has no 'dataset', which says the rows of Table 2 to compare with"
+            "condensed.info must have 'dataset', which selects the rows of Table 2 to compare with"
         )
     published = paper.beside(
         ccs_cutoffs.dataset_of(condensed.info["dataset"], len(condensed.classes)), condensed.ipc
@@ -136,8 +140,9 @@ def beside_paper(results: pd.DataFrame, condensed: CondensedSet) -> pd.DataFrame
 
 
 def order_as_paper(comparison: pd.DataFrame) -> pd.DataFrame:
-    """How far the methods' order is the paper's: ipc_to, spearman (1: the same), n methods;
-    `comparison` of `beside_paper`.
+    """Return how well the order of the methods agrees with the paper's.
+
+    Columns: ipc_to, spearman (1: the same order), n (methods). comparison: of `beside_paper`.
     """
     both = comparison.dropna(subset=["ours", "paper"]).groupby("ipc_to", sort=False)
     rows = [
@@ -148,11 +153,11 @@ def order_as_paper(comparison: pd.DataFrame) -> pd.DataFrame:
 
 
 def paired(results: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
-    """YOCO minus each other method, paired over dynamics and seeds: ipc_to, method, mean, std (in
-    %), wins, n, p.
+    """Return YOCO minus each other method, paired over dynamics and seeds.
 
-    p: of a one-sided paired t-test, that the mean difference is above 0 (NaN for a single pair).
-    Several seeds of one dynamics share a selection, so that with them p is too small.
+    Columns: ipc_to, method, mean, std (in %), wins, n, p. p is from a one-sided paired t-test that
+    the mean difference is above 0 (NaN for a single pair). Several seeds of one dynamics share a
+    selection, so p is then too small.
     """
     checks.one_of("against", against, set(results.method))
     wide = results.pivot_table(
@@ -171,9 +176,10 @@ def paired(results: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
 
 
 def rule_effects(results: pd.DataFrame) -> pd.DataFrame:
-    """What each rule gains, in points of accuracy: columns ipc_to, method, easy (over hard,
-    averaged over balanced and not) and balanced (over unbalanced, averaged over easy and hard).
-    results: of `study.train` on `ablations.rules`.
+    """Return what each rule gains in points of accuracy: columns ipc_to, method, easy, balanced.
+
+    easy: over hard, averaged over balanced and not. balanced: over unbalanced, averaged over easy
+    and hard. results: of `study.train` on `ablations.rules`.
     """
     means = (
         results.groupby(["ipc_to", "method", "keep", "balanced"], sort=False)["accuracy"]
@@ -198,8 +204,9 @@ def _p_value(gaps: pd.Series) -> float:
 
 
 def verdict(gaps: pd.DataFrame, against: str = "YOCO") -> str:
-    """A sentence for each budget of `paired`: its smallest lead over another method, and in how
-    many pairs it is ahead.
+    """Return one sentence per budget of `paired`: the smallest lead over another method.
+
+    It also says in how many pairs the method `against` is ahead.
     """
     smallest = gaps.loc[gaps.groupby("ipc_to", sort=False)["mean"].idxmin()]
     return "\n".join(
@@ -213,7 +220,7 @@ def verdict(gaps: pd.DataFrame, against: str = "YOCO") -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown, its index first; numbers with two decimals, budgets as "IPC 1"."""
+    """Return a table in Markdown, index first; numbers with two decimals, budgets as "IPC 1"."""
     shown = table.reset_index()
     names = [f"IPC {name}" if isinstance(name, int) else str(name) for name in shown.columns]
     rows = [names, ["---"] * shown.shape[1]]

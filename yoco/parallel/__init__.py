@@ -1,3 +1,4 @@
-"""Work side by side: independent calls in other processes, and one condensation over the ranks of
-torchrun (`distributed`).
+"""Parallel work: independent calls in processes (`pool`), and ranks of torchrun (`distributed`).
+
+The ranks work together on one condensation.
 """

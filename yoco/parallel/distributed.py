@@ -1,6 +1,4 @@
-"""Work over several processes that torchrun started: who takes which part, and how the parts come
-together.
-"""
+"""Work over several processes started by torchrun: how it is divided and joined."""
 
 import atexit
 import contextlib
@@ -21,10 +19,10 @@ from torch import Tensor
 
 from yoco.utils import device
 
-# that a rank is waited for; one that dies is noticed at once, one whose machine vanishes only so
+# waiting time for a rank: a dead process is noticed at once, a vanished machine only after this
 TIMEOUT = timedelta(minutes=10)
 FOREVER = timedelta(days=365)
-# what torchrun, or whoever does its work, sets
+# set by torchrun or any launcher like it
 STARTED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ERRORS = {
     kind.__name__: kind
@@ -42,26 +40,24 @@ ERRORS = {
 
 
 class LostRank(ConnectionError):
-    """Another of the processes has ended or does not answer, or torchrun ends this one because of
-    that.
-    """
+    """Another process has ended or does not answer, or torchrun ends this one for that reason."""
 
 
 class _ToldToEnd(BaseException):
-    """SIGTERM came.
+    """SIGTERM was received.
 
-    No Exception, so that nothing on the way out takes it for an error of its own.
+    Not an Exception, so that no handler on the way out mistakes it for an ordinary error.
     """
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process, number `rank` of the `size` that work on one thing.
+    """This process as number `rank` of the `size` that work on one thing.
 
-    Each calls the same methods in the same order.
+    Every rank calls the same methods in the same order. Methods that wait for the others raise
+    LostRank if one of them is gone. With a single process they cost nothing.
 
-    The methods that wait for the others raise LostRank where one of them is gone. Of one process
-    alone they cost nothing. group, patient: torch.distributed's, with `TIMEOUT` and without one.
+    group, patient: process groups of torch.distributed, with `TIMEOUT` and without one.
     """
 
     rank: int = 0
@@ -71,31 +67,31 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is rank 0, which alone writes, prints and watches the clock."""
+        """Whether this is rank 0, the only one that writes, prints and watches the clock."""
         return self.rank == 0
 
     def part(self, count: int) -> range:
-        """Which of 0..count-1 (classes, say) this rank takes: every `size`th.
+        """Return which of 0..count-1 (classes, for example) this rank takes: every `size`th.
 
-        None, where there are fewer than ranks.
+        The range is empty for some ranks if count is below size.
         """
         return range(self.rank, count, self.size)
 
     @property
     def rows(self) -> slice:
-        """The same as `part`, of the rows of a tensor."""
+        """The same as `part`, as a slice for the rows of a tensor."""
         return slice(self.rank, None, self.size)
 
     def sum(self, values: Tensor) -> Tensor:
-        """`values` added up over the ranks, the same bits on all of them.
+        """Return the sum of `values` over the ranks, identical to the bit on all of them.
 
-        `values` may be written over.
+        `values` may be overwritten.
         """
         return self._together(dist.all_reduce, values, self.group)
 
     @torch.no_grad()
     def like_first(self, tensors: Sequence[Tensor]) -> None:
-        """Give tensors of one type and device the values that they have on rank 0, to the bit."""
+        """Give tensors of one dtype and device the values that they have on rank 0, to the bit."""
         if self.size > 1:
             flat = self._together(
                 dist.broadcast,
@@ -107,9 +103,9 @@ class Ranks:
                 tensor.copy_(values.view(tensor.shape))
 
     def from_first(self, work: Callable[[], Any]) -> Any:
-        """What `work` gives on rank 0, where alone it is done: something that JSON can hold.
+        """Run `work` on rank 0 only and return its result, which JSON can hold, on every rank.
 
-        Its error is raised on every rank.
+        An error of `work` is raised on every rank.
         """
         return (
             work()
@@ -118,7 +114,7 @@ class Ranks:
         )
 
     def tensors_from_first(self, work: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """As `from_first`, of named tensors, which come to the CPU."""
+        """As `from_first`, for named tensors, which arrive on the CPU."""
         if self.size == 1:
             return dict(work())
         packed = lambda: save(
@@ -127,8 +123,9 @@ class Ranks:
         return load(self._bytes_from_first(packed, self.group))
 
     def after_first(self, work: Callable[[], Any]) -> Any:
-        """What `work` gives here, done by rank 0 alone before the others do it: it may be a
-        download, and long. Errors as `from_first`.
+        """Run `work` on rank 0 first, then on the others; each returns its own result.
+
+        `work` may be a long download. Errors as `from_first`.
         """
         done: list[Any] = []
 
@@ -141,12 +138,13 @@ class Ranks:
         return done[0] if done else work()
 
     def meet(self) -> None:
-        """Wait until all ranks are here, however long that is."""
+        """Wait until all ranks are here, however long it takes."""
         self._together(dist.all_reduce, torch.zeros(1), self.patient)
 
     def check_alike(self, what: Mapping[str, Any]) -> None:
-        """Raise ValueError, on every rank, unless `what`, of values that JSON can hold, is the same
-        on all.
+        """Raise ValueError on every rank unless `what` is the same on all of them.
+
+        Its values must be such that JSON can hold them.
         """
         if self.size == 1:
             return
@@ -159,7 +157,7 @@ class Ranks:
         if self.sum(torch.tensor(len(differ))):
             raise ValueError(
                 "all ranks must work on the same run, but they differ "
-                f"({'; '.join(differ) or 'another rank says in what'})"
+                f"({'; '.join(differ) or 'another rank reports how'})"
             )
 
     def _bytes_from_first(self, work: Callable[[], bytes], group: Any) -> bytes:
@@ -167,7 +165,7 @@ class Ranks:
         if self.first:
             try:
                 sent = work()
-            except Exception as caught:  # whatever it is, the others would wait for ever
+            except Exception as caught:  # without an answer, the others would wait forever
                 error, sent = caught, json.dumps([type(caught).__name__, str(caught)]).encode()
         said = torch.tensor([error is not None, len(sent)], dtype=torch.long)
         failed, length = self._together(dist.broadcast, said, group, src=0).tolist()
@@ -188,20 +186,20 @@ class Ranks:
     def _together(
         self, operation: Callable[..., Any], values: Tensor, group: Any, **options: int
     ) -> Tensor:
-        """What a collective operation makes of `values`, which may be written over."""
+        """Return the result of a collective operation on `values`, which may be overwritten."""
         if self.size == 1:
             return values
-        # gloo knows no other devices, and writes beyond a tensor whose values lie over each other
+        # gloo supports no other devices, and writes out of bounds if values overlap in memory
         carried = (values if values.is_cuda else values.cpu()).contiguous()
         try:
-            # NCCL would wait for a dead rank where no signal is heard: gloo looks first who is
-            # there
+            # NCCL would wait for a dead rank without handling signals: gloo first checks that all
+            # are there
             if values.is_cuda:
                 dist.all_reduce(torch.zeros(1), group=group)
             operation(carried, group=group, **options)
         except RuntimeError as error:
             other = f"rank {1 - self.rank}" if self.size == 2 else "another rank"
-            # behind gloo's place in its source
+            # what follows gloo's source location
             reason = str(error).split("] ", 1)[-1].split(". ")[0]
             raise LostRank(
                 f"rank {self.rank} of {self.size} has lost {other} ({reason})"
@@ -213,7 +211,7 @@ ALONE = Ranks()
 
 
 def started() -> bool:
-    """Whether this process is one of several that torchrun started, by its environment."""
+    """Return whether torchrun started this process as one of several, by its environment."""
     return (
         dist.is_available()
         and all(name in os.environ for name in STARTED_BY)
@@ -223,11 +221,10 @@ def started() -> bool:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
-    """Inside, this process is one of those that torchrun started (`ALONE`, where it did not): they
-    must all come here.
+    """Join the processes that torchrun started (`ALONE` if it did not); all must come here.
 
-    Raises LostRank where a rank does not come, and where SIGTERM does: torchrun ends the others by
-    it when it loses one.
+    Raises LostRank if a rank does not come, and on SIGTERM, with which torchrun ends the others
+    when it loses one.
     """
     if not started():
         yield ALONE
@@ -238,11 +235,11 @@ def joined() -> Iterator[Ranks]:
 
 @functools.cache
 def _come_together() -> Ranks:
-    """The ranks, who stay together until the process ends: a second time, the addresses of the
-    first would be in the store.
+    """Return the ranks, which stay together until the process ends.
 
-    They talk by gloo, and about tensors on GPUs by NCCL. A process group that is there already is
-    left to who made it.
+    They cannot join a second time, since the store would hold the addresses of the first time. They
+    communicate by gloo, and by NCCL for tensors on GPUs. An existing process group is used and left
+    to its creator.
     """
     local = [
         int(os.environ.get(name, default))
@@ -252,7 +249,7 @@ def _come_together() -> Ranks:
     try:
         if not dist.is_initialized():
             store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
-            # torchrun keeps it over its restarts
+            # torchrun keeps the store across restarts
             fresh = dist.PrefixStore(
                 f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store
             )
@@ -266,7 +263,7 @@ def _come_together() -> Ranks:
         ]
     except RuntimeError as error:
         raise LostRank(
-            f"the {os.environ['WORLD_SIZE']} ranks did not come together: "
+            f"the {os.environ['WORLD_SIZE']} ranks did not all connect: "
             f"{str(error).splitlines()[0]}"
         ) from error
     return Ranks(dist.get_rank(), dist.get_world_size(), *groups)
@@ -274,12 +271,11 @@ def _come_together() -> Ranks:
 
 @contextlib.contextmanager
 def _told_to_end() -> Iterator[None]:
-    """Inside, SIGTERM ends the work by a LostRank, so that locks are let go and temporary files
-    removed on the way out.
+    """Turn SIGTERM into a LostRank inside, so that locks and temporary files are cleaned up.
 
-    After a loss SIGTERM is ignored: the process is ending, and has something to say yet.
+    After a loss SIGTERM is ignored: the process is ending and still has an error to report.
     """
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+    if threading.current_thread() is not threading.main_thread():  # only this one may set handlers
         yield
         return
 

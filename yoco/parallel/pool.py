@@ -1,5 +1,6 @@
-"""Independent calls side by side through `concurrent.futures`: in processes of this machine, or in
-whatever executor the caller has.
+"""Independent calls in parallel through `concurrent.futures`.
+
+They run in processes of this machine or in the caller's executor.
 """
 
 import contextlib
@@ -27,9 +28,9 @@ from yoco.utils import device as devices
 
 Result = TypeVar("Result")
 Call = tuple[Any, ...]
-TRIES = 3  # of a call whose process dies, before that is an error
-IDLE_SECONDS = 60  # that a process waits for another study before it ends
-AHEAD = 256  # calls that the caller's executor holds at most
+TRIES = 3  # attempts at a call whose process dies, before that is an error
+IDLE_SECONDS = 60  # time that a process waits for another study before it ends
+AHEAD = 256  # calls that the caller's executor holds, at most
 ONE_THREAD = {
     name: "1"
     for name in (
@@ -40,14 +41,15 @@ ONE_THREAD = {
     )
 }
 INSTEAD = (
-    "pass executor=, a concurrent.futures.Executor (of a Dask cluster: client.get_executor()), or "
-    "neither for processes of this machine"
+    "pass executor=, a concurrent.futures.Executor (for a Dask cluster: client.get_executor()), "
+    "or neither for processes of this machine"
 )
 
 
 def default_jobs(device: torch.device, count: int) -> int:
-    """Processes for `count` trainings: as many as there are cores on a CPU, where small trainings
-    leave a second thread half idle; one a GPU elsewhere.
+    """Return the number of processes for `count` trainings: one per core, or one per GPU.
+
+    Small trainings leave a second thread on a CPU half idle.
     """
     return max(
         1, min(torch.get_num_threads() if device.type == "cpu" else devices.count(device), count)
@@ -57,10 +59,10 @@ def default_jobs(device: torch.device, count: int) -> int:
 def jobs_for(
     jobs: int | None, device: torch.device, count: int, executor: Executor | None = None
 ) -> int:
-    """`jobs`, or for None the `default_jobs` of `count` calls.
+    """Return `jobs`, or the `default_jobs` of `count` calls for None.
 
     Raises:
-        TypeError: if `jobs` is no whole number, or `executor` is no executor.
+        TypeError: if `jobs` is not a whole number, or `executor` is not an executor.
         ValueError: if `jobs` is less than 1.
     """
     if not isinstance(executor, Executor | None):
@@ -72,17 +74,18 @@ def jobs_for(
 
 
 def without_backend(function: Callable[..., Result]) -> Callable[..., Result]:
-    """`function`, which had an argument `backend` in version 0.1: "loky" warns, another one is a
-    TypeError that says what to pass.
+    """Let a function reject the argument `backend` that it had in version 0.1.
+
+    "loky" only warns; any other backend is a TypeError that says what to pass instead.
     """
 
     @functools.wraps(function)
     def checked(*arguments: Any, backend: str | None = None, **options: Any) -> Result:
         if backend not in (None, "loky"):
-            raise TypeError(f"{function.__name__} takes no backend={backend!r} any more: {INSTEAD}")
+            raise TypeError(f"{function.__name__} no longer takes backend={backend!r}: {INSTEAD}")
         if backend is not None:
             warnings.warn(
-                "backend='loky' is what happens without it; leave it out",
+                "backend='loky' is the default now; leave it out",
                 DeprecationWarning,
                 stacklevel=2,
             )
@@ -103,25 +106,25 @@ def run(
 ) -> Iterator[tuple[int, Result]]:
     """Yield (number, function(*shared, *call)) for each of `calls` as it finishes, in any order.
 
-    A result depends neither on `jobs` nor on the executor, but for this: a single job without an
+    A result does not depend on `jobs` or the executor, with one exception: a single job without an
     executor runs in this process with all of its threads, others with one thread each, and sums
-    over threads round otherwise.
+    over threads round differently.
 
     Args:
-        function: what is called; other processes import it by its name.
-        calls: the arguments of each call. Without an executor, a GPU among them that has no number
+        function: what is called; other processes import it by name.
+        calls: the arguments of each call. Without an executor, a GPU without an index among them
             becomes that of the process.
         jobs: processes of this machine, at least 1.
-        shared: first arguments of all calls, large ones: they travel to each process once.
+        shared: first arguments of all calls, possibly large: they are sent to each process once.
         executor: does the calls instead of processes of this machine.
         names: of the calls, for errors.
-        lost: gives the result of a call that cannot be had, from its number and the error (None:
-            the error is raised).
+        lost: returns the result for a call that is lost, from its number and the error (None: the
+            error is raised).
 
     Raises:
-        ChildProcessError: if the process of a call died `TRIES` times, or the executor gave a call
-            up.
-        Exception: what a call raises, with the traceback there as a note.
+        ChildProcessError: if the process of a call died `TRIES` times, or the executor gave up on a
+            call.
+        Exception: whatever a call raises, with the traceback there as a note.
     """
     checks.whole("jobs", jobs, 1)
     if jobs == 1 and executor is None:
@@ -146,8 +149,9 @@ def run(
 
 
 class _Process:
-    """A process of this machine, in a pool of its own: one that dies in a pool of several ends what
-    the others are at.
+    """A process of this machine, in a pool of its own.
+
+    In a pool of several, a process that dies would end the others' calls as well.
     """
 
     resting: dict[int, loky.ProcessPoolExecutor] = {}  # by number, for the next study
@@ -165,17 +169,17 @@ class _Process:
     def submit(self, function: Callable[..., Any], *call: Any) -> Future:
         try:
             return self.pool.submit(function, *call)
-        except BrokenExecutor:  # it died at rest
+        except BrokenExecutor:  # it died while idle
             self.renew()
             return self.pool.submit(function, *call)
 
     def renew(self) -> bool:
-        """Take another process, if that can be done."""
+        """Start another process. Returns True: a process of this machine can be replaced."""
         self.pool, self.fresh = self._new(), True
         return True
 
     def own(self, argument: Any) -> Any:
-        """The argument of a call as this place takes it: its own GPU for any GPU."""
+        """Return a call's argument for this place: any GPU without an index becomes its own."""
         return (
             devices.for_worker(argument, self.number)
             if isinstance(argument, torch.device)
@@ -191,9 +195,9 @@ class _Process:
 
 
 class _Guest:
-    """One call at a time in the caller's executor, which sees to its own workers."""
+    """One call at a time in the caller's executor, which manages its own workers."""
 
-    fresh = False  # nobody knows: a worker says so
+    fresh = False  # unknown here: a new worker says so
 
     def __init__(self, executor: Executor) -> None:
         self.submit = executor.submit
@@ -220,7 +224,7 @@ class _Lost(NamedTuple):
 
 
 class _Lacking(NamedTuple):
-    """The answer of a process that has not been sent what the calls share."""
+    """The answer of a process that has not received what the calls share."""
 
     process: tuple[str, int]
 
@@ -228,13 +232,13 @@ class _Lacking(NamedTuple):
 class _Running(NamedTuple):
     number: int
     place: _Process | _Guest
-    carries: bool  # what the calls share
+    carries: bool  # whether what the calls share is sent along
 
 
 class _Work:
     """Calls on their way through places that take one at a time.
 
-    Left early, it stops those that have begun.
+    If the block is left early, the calls that have begun are stopped.
     """
 
     def __init__(
@@ -245,7 +249,7 @@ class _Work:
         places: Sequence[_Process | _Guest],
     ) -> None:
         self.function, self.calls, self.shared, self.key = function, calls, shared, uuid.uuid4().hex
-        # a heap: what is first in line begins first, also if it comes back
+        # a heap: the first in line begins first, even if it comes back
         self.waiting = list(range(len(calls)))
         self.free, self.submissions = deque(places), itertools.count()
         self.running: dict[Future, _Running] = {}
@@ -265,7 +269,7 @@ class _Work:
             place.rest()
 
     def outcomes(self) -> Iterator[tuple[int, Any]]:
-        """Number and result of each call, `_Raised` or `_Lost`."""
+        """Yield the number and the result of each call, or `_Raised` or `_Lost`."""
         while self.waiting or self.running:
             while self.waiting and self.free:
                 place = self.free.popleft()
@@ -292,13 +296,13 @@ class _Work:
         place.fresh = False
 
     def _outcome(self, future: Future, call: _Running) -> Any:
-        """What came of a call; None if it is to be made again."""
+        """Return the outcome of a call; None if it is to be repeated."""
         try:
             answer = future.result()
         except BrokenExecutor as error:
             answer = self._died(error, call)
         except Exception as error:
-            answer = _Lost(error, f"its executor gave it up: {type(error).__name__}: {error}")
+            answer = _Lost(error, f"its executor gave up on it: {type(error).__name__}: {error}")
         if not isinstance(answer, _Lacking):
             self.free += [call.place, *self.held_back]
             self.held_back.clear()
@@ -310,16 +314,18 @@ class _Work:
             return _Lost(error, f"its worker process died: {error}")
         if self.deaths[call.number] == TRIES:
             why = (
-                f"its worker process died at every try, last by {type(error).__name__}: was it "
-                "killed, or out of memory?"
+                f"its worker process died at every attempt, last with {type(error).__name__}: was "
+                "it killed, or out of memory?"
             )
             return _Lost(error, why)
         heappush(self.waiting, call.number)
         return None
 
     def _send(self, lacking: _Lacking, call: _Running) -> None:
-        """Make a call again with what the calls share, unless as many such calls are under way as
-        there are processes without it: then the call waits until another one has ended.
+        """Repeat a call and send along what the calls share.
+
+        If as many such calls are under way as there are processes that lack it, the call waits
+        until another one has ended.
         """
         self.lacking.add(lacking.process)
         if sum(other.carries for other in self.running.values()) < len(self.lacking):
@@ -329,22 +335,23 @@ class _Work:
             self.held_back.append(call.place)
 
 
-# held by the call that is going on: another thread's would draw from the same global generator
+# held by the running call: one of another thread would draw from the same global generator
 _alone = threading.Lock()
-# what calls share, by their work's key: of the work that this process has begun, and was last sent
+# what calls share, by their work's key: of work that this process has begun, and was last sent
 _held: dict[str, Call] = {}
 
 
 def _begin(parent: int) -> None:
-    """In a new process: leave Ctrl-C to the parent, which ends its workers, and end with the
-    parent, however that ends.
+    """Initialise a new process: leave Ctrl-C to the parent, and end when the parent ends.
+
+    The parent ends its workers on Ctrl-C.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    # Windows keeps the number of a parent that is gone: there, IDLE_SECONDS decide
+    # Windows keeps the id of a parent that is gone: there, IDLE_SECONDS ends the process
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -353,8 +360,9 @@ def _end_with(parent: int) -> None:
 def _call(
     function: Callable[..., Any], key: str, submission: int, shared: Call | None, call: Call
 ) -> Any:
-    """In a worker: the result, with one thread. submission: one of a kind, since Dask takes equal
-    arguments for the same task.
+    """Run a call in a worker with one thread.
+
+    submission: unique, since Dask takes equal arguments for the same task.
     """
     if shared:
         _held.clear()

@@ -1,5 +1,7 @@
-"""Sets of condensed images: `CondensedSet`, what condensation makes; `RankedSet`, of which any
-prefix is a good subset; and the files that other authors publish (`published`).
+"""Sets of condensed images.
+
+`CondensedSet` is what condensation makes, and any prefix of a `RankedSet` is a good subset.
+`published` reads the files of other authors.
 """
 
 import lazy_loader

@@ -1,6 +1,4 @@
-"""`CondensedSet`: the value that condensation makes and everything after passes on, its file, and
-the ways from and to others'.
-"""
+"""`CondensedSet`: the value that condensation makes and later steps pass on; its file formats."""
 
 import functools
 import hashlib
@@ -26,14 +24,13 @@ KIND = "condensed"
 
 @dataclass(frozen=True, eq=False)
 class CondensedSet:
-    """Condensed images of one dataset, class after class.
+    """Condensed images of one dataset, ordered by class.
 
     Args:
-        images: float [N, C, S, S], N = classes × IPC, held as float32 on the CPU, apart from any
-            graph; in 0..1 if `bounded`, else any finite values, in the space that networks train
-            on.
+        images: float [N, C, S, S], N = classes × IPC, held as float32 on the CPU without gradients;
+            in 0..1 if `bounded`, else any finite values in the space that networks train on.
         labels: int64 [N], as many images of each class; or soft targets, float [N, K], each row
-            non-negative with sum 1. An image is then of the class of its largest target, and
+            non-negative with sum 1. An image then belongs to the class of its largest target, and
             classes may differ in size. Ascending by class.
         factor: cells along a side.
         classes: at least two names, all different.
@@ -41,11 +38,10 @@ class CondensedSet:
         method: what made it: a name in `condense.METHODS`, "real" for packed real images, or the
             authors' method.
         info: settings, seed, precision, dataset, loss history and time.
-        bounded: False if the images are what networks train on: they are not normalised again, and
-            never clipped.
-        whitening: of an unbounded set, a name in `spaces.RECIPES` if the space is that of
-            ZCA-whitened images; real images are then whitened by the training images of the data
-            that the set meets.
+        bounded: False if the images are in the space that networks train on: they are not
+            normalised again and never clipped.
+        whitening: for an unbounded set of ZCA-whitened images, a name in `spaces.RECIPES`. Real
+            images are then whitened by the training images of the data that the set is used with.
 
     Raises:
         TypeError, ValueError: if these do not fit each other.
@@ -71,8 +67,8 @@ class CondensedSet:
             checks.one_of("whitening", self.whitening, spaces.RECIPES)
             if self.bounded:
                 raise ValueError(
-                    f"whitening={self.whitening!r} is of sets with bounded=False: whitened images "
-                    "leave 0..1"
+                    f"whitening={self.whitening!r} requires bounded=False: whitened images leave "
+                    "0..1"
                 )
         classes = checks.class_names("classes", self.classes)
         checks.targets("labels", self.labels, len(self.images), len(classes))
@@ -94,8 +90,9 @@ class CondensedSet:
             object.__setattr__(self, name, value)  # frozen from here on
 
     def _check_order(self, classes: int) -> None:
-        """Raise ValueError unless images are sorted by class, as many of each, or on average if
-        labels are soft.
+        """Raise ValueError unless images are sorted by class, with as many of each.
+
+        With soft labels, only the average has to be whole.
         """
         labels = hard(self.labels)
         counts = torch.bincount(labels, minlength=classes)
@@ -113,7 +110,7 @@ class CondensedSet:
 
     @property
     def ipc(self) -> int:
-        """Condensed images per class, on average if labels are soft."""
+        """Condensed images per class; the average if labels are soft."""
         return len(self.labels) // len(self.classes)
 
     @property
@@ -126,29 +123,27 @@ class CondensedSet:
         return self.images.shape[2]
 
     def form(self) -> tuple[Tensor, Tensor]:
-        """Formed images, float [N*factor², C, S, S] (in 0..1 if bounded), and their labels, int64
-        [N*factor²] or soft [N*factor², K].
+        """Return the formed images, float [N*factor², C, S, S], and their labels.
+
+        Images are in 0..1 if bounded, labels are int64 [N*factor²] or soft [N*factor², K].
         """
         return formation.form(self.images, self.factor), self.formed_targets
 
     @property
     def formed_labels(self) -> Tensor:
-        """Classes of the formed images, int64 [N*factor²]; of soft labels the class of the largest
-        target.
-        """
+        """Classes of the formed images, int64 [N*factor²]; of soft labels the largest target."""
         return hard(self.formed_targets)
 
     @property
     def formed_targets(self) -> Tensor:
-        """Labels of the formed images as the set holds them: int64 [N*factor²], or soft, float
-        [N*factor², K].
-        """
+        """Labels of the formed images: int64 [N*factor²], or soft, float [N*factor², K]."""
         return self.labels.repeat_interleave(self.factor**2, dim=0)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change with images, factor, soft labels, and the space of
-        unbounded images; dynamics name their set by it.
+        """Twelve hexadecimal digits by which dynamics name their set.
+
+        They depend on the images, the factor, soft labels, and the space of unbounded images.
         """
         digest = hashlib.sha256(self.images.float().contiguous().numpy().tobytes())
         # one byte up to 255
@@ -165,18 +160,20 @@ class CondensedSet:
         return None if self.bounded else spaces.Space(self.mean, self.std, self.whitening)
 
     def members(self, label: int) -> Tensor:
-        """Indices of the condensed images of a class, int64, ascending."""
+        """Return the indices of the condensed images of a class, int64, ascending."""
         return torch.nonzero(hard(self.labels) == label).flatten()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Images of this set -> what networks train on: (images - mean) / std, or as they are if
-        the set is unbounded.
+        """Turn images of this set into what networks train on: (images - mean) / std.
+
+        Images of an unbounded set are returned unchanged.
         """
         return normalise(images, self.mean, self.std) if self.bounded else images
 
     def pictures(self, images: Tensor) -> Tensor:
-        """Images of this set -> what is shown of them, in 0..1: un-normalised if the set is
-        unbounded, and clipped.
+        """Turn images of this set into pictures in 0..1.
+
+        Images of an unbounded set are un-normalised and clipped.
         """
         if self.bounded:
             return images
@@ -197,9 +194,9 @@ class CondensedSet:
 
     @classmethod
     def load(cls, path: str | Path) -> "CondensedSet":
-        """Read a file of `save`.
+        """Read a file written by `save`.
 
-        Raises FileNotFoundError, or ValueError if the file is damaged or does not fit.
+        Raises FileNotFoundError, or ValueError if the file is corrupted or inconsistent.
         """
         tensors, values = tensor_files.load_tensors(path, KIND)
         try:
@@ -217,7 +214,7 @@ class CondensedSet:
                 **space,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no valid condensed set: {error}") from error
+            raise ValueError(f"{path} is not a valid condensed set: {error}") from error
 
     @classmethod
     def from_published(
@@ -237,35 +234,36 @@ class CondensedSet:
 
         Layouts: a pair of images and labels in .pt (IDC, DREAM); a dict whose "data" lists such
         pairs (DC, DSA, DM); images*.pt with labels*.pt beside it (MTT, DATM); .npz, or images.npy
-        with labels.npy beside it (KIP, RFAD); a folder or an archive of `export`. Nothing is
-        unpickled but tensors, numbers and text.
+        with labels.npy beside it (KIP, RFAD); a folder or file of `export`. Only tensors, numbers
+        and text are unpickled.
 
         Args:
             path: the file, or a folder that holds one set.
             method: what made it, for instance "dsa"; "auto" reads it from the layout and the file's
                 name.
             factor: cells along a side of its images; None: 1, or as exported.
-            mean, std: per channel in 0..1, that the authors normalised by. None: by `dataset`,
-                which the names of DC's files tell; else CIFAR's for 10 or 100 classes of colour
-                images below 64 pixels, ImageNet's from 64 pixels on.
+            mean, std: per channel in 0..1, the authors' normalisation. None: that of `dataset`,
+                which DC's file names contain; else CIFAR's for colour images of 10 or 100 classes
+                below 64 pixels, and ImageNet's from 64 pixels on.
             classes: names; None: "0", "1", …
-            dataset: its name, for the statistics; noted in info, where CCS looks for its cutoff.
-            experiment: which of the pairs of a dict, from 0.
-            whitened: the real data that the set is of, of which classes, mean and std are taken, if
-                it is ZCA-whitened; or True; False: it is not; None: if the file's name says "zca",
-                or neighbouring pixels do not correlate. The transform is computed from the training
-                images of the data that the set is tested on.
+            dataset: its name, for the statistics; also stored in info, where CCS looks for its
+                cutoff.
+            experiment: which pair of a dict, counted from 0.
+            whitened: if it is ZCA-whitened, the real data of the set, whose classes, mean and std
+                are used, or True; False if it is not; None: it is if the file's name says "zca" or
+                neighbouring pixels do not correlate. The transform is computed from the training
+                images of the data on which the set is tested.
 
         Returns:
-            A set in 0..1 if all its values are, un-normalised if need be; else `bounded=False`, as
-                the authors train on it.
-            Float labels [N, K] become soft targets: as they are if they are distributions, plus 1/K
+            A set in 0..1 if all its values are, un-normalised if necessary; else with
+            `bounded=False`, as the authors train on it.
+            Float labels [N, K] become soft targets: unchanged if they are distributions, plus 1/K
             if they are centred, else their softmax.
 
         Raises:
-            FileNotFoundError, TypeError, ValueError: if arguments are bad; the file is damaged or
-                holds more than tensors; its images are neither in 0..1 nor normalised; or images,
-                labels and classes do not fit.
+            FileNotFoundError, TypeError, ValueError: if an argument is bad, the file is corrupted
+                or holds more than tensors, its images are neither in 0..1 nor normalised, or
+                images, labels and classes do not fit.
         """
         given = published.Given(method, mean, std, classes, dataset, experiment, whitened)
         path = checks.path("path", path)
@@ -275,7 +273,7 @@ class CondensedSet:
             fields, says = published.read(path, given)
             made = cls(**{**fields, "factor": factor or fields["factor"] or 1})
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds no set that can be read: {error}") from error
+            raise ValueError(f"{path} holds no readable set: {error}") from error
         print(f"{path.name}: {says}")
         return made
 
@@ -284,39 +282,47 @@ class CondensedSet:
 
         Args:
             path: the folder ("images") or the file to write.
-            format: "images": <class>/<n>.png of 8 bits a value, a picture per condensed image, with
-                set.safetensors beside them, which holds the exact values; "pt": a dict of tensors
-                and text for torch.load; "npz": the same arrays.
+            format: "images": <class>/<n>.png with 8 bits per value, one picture per condensed
+                image, and set.safetensors with the exact values; "pt": a dict of tensors and text
+                for torch.load; "npz": the same arrays.
 
         Returns:
             The path.
 
         Raises:
-            ValueError: if the format is unknown, or a folder holds anything already.
+            ValueError: if the format is unknown, or the folder is not empty.
             OSError: if it cannot be written.
         """
         return exported.write(self, path, format)
 
     def as_dataset(self) -> Dataset:
-        """A torch `Dataset` of the formed images, (image float32 [C, S, S], label), with `classes`,
-        `mean` and `std`; images are as in `form`.
+        """Return a torch `Dataset` of the formed images: (image float32 [C, S, S], label).
+
+        It has `classes`, `mean` and `std`; images are as in `form`.
         """
         return exported.Formed(self)
 
     def rank(self, dynamics: Any = None, method: str = "yoco", **options: Any) -> RankedSet:
-        """Order the formed images so that the first k of every class are the method's balanced
-        choice, for every k at once.
+        """Order the formed images so that every prefix is the method's balanced choice.
 
-        dynamics: `Dynamics` of this set, or None for a nested set (`condense(nested=...)`), which
-        is ranked as it is; method: a name in `prune.METHODS` that goes by a score; options: of
-        `prune.prune`, but balanced. Raises as `prune.prune`, and ValueError at "ssp" and "ccs",
-        which choose anew for every budget, and if dynamics are missing for any other set.
+        For every k, the first k images of each class are what the method keeps.
+
+        Args:
+            dynamics: `Dynamics` of this set, or None for a nested set (`condense(nested=...)`),
+                which is ranked already.
+            method: a name in `prune.METHODS` whose choices nest.
+            **options: of `prune.prune`, except balanced.
+
+        Raises:
+            TypeError, ValueError: as `prune.prune`; also for "ssp" and "ccs", which choose anew for
+                every budget, and if dynamics are missing for a set that is not nested.
         """
         return ranked_set.rank(self, dynamics, method, options)
 
 
 def hard(labels: Tensor) -> Tensor:
-    """Classes int64 [N] of labels int64 [N], or of soft targets [N, K]: the class of the largest
-    (ties: the lower).
+    """Return the classes, int64 [N], of labels or of soft targets [N, K].
+
+    A soft target's class is its largest entry; ties: the lower class.
     """
     return labels.argmax(1) if labels.ndim == 2 else labels

@@ -1,7 +1,6 @@
-"""Condensed sets for other programs: folders of pictures, torch files, NumPy archives, a torch
-`Dataset`.
+"""Condensed sets for other programs: folders of pictures, torch files, NumPy archives, a `Dataset`.
 
-`CondensedSet` is built on this file, so that sets are annotated as Any here.
+`CondensedSet` imports this file, so sets are annotated as Any here.
 """
 
 import json
@@ -18,8 +17,8 @@ from torch.utils.data import Dataset
 from yoco.utils import checks, tensor_files
 
 FORMATS = ("images", "pt", "npz")
-EXACT = "set.safetensors"  # beside the pictures of a folder, with the values that eight bits round
-MARK = "yoco"  # the key that tells an export from other files; its value is the version
+EXACT = "set.safetensors"  # beside the pictures of a folder, with the values before rounding
+MARK = "yoco"  # the key that marks an export; its value is the version
 FIELDS = ("factor", "classes", "mean", "std", "method", "info", "bounded", "whitening")
 
 
@@ -38,16 +37,16 @@ def write(condensed: Any, path: str | Path, format: str) -> Path:
     arrays = {**{name: tensor.numpy() for name, tensor in tensors.items()}, MARK: np.array(header)}
 
     def save(part: Path) -> None:
-        with open(part, "wb") as file:  # an open file, since numpy adds .npz to a name
+        with open(part, "wb") as file:  # an open file, since NumPy would add .npz to a path
             np.savez(file, **arrays)
 
     return tensor_files.write_whole(path, save)
 
 
 def fields(header: object) -> dict[str, Any]:
-    """What a header of `write` says of a set, but for images and labels.
+    """Return the fields of a set, except images and labels, from a header of `write`.
 
-    Raises ValueError if it is none.
+    Raises ValueError if it is not such a header.
     """
     try:
         held = json.loads(str(header))
@@ -56,25 +55,26 @@ def fields(header: object) -> dict[str, Any]:
             for name in FIELDS
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"its {MARK} header is no valid one: {error!r}") from error
+        raise ValueError(f"its {MARK} header is not valid: {error!r}") from error
 
 
 def _write_images(condensed: Any, folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"path={str(folder)!r} must be a folder that is new or empty")
+        raise ValueError(f"path={str(folder)!r} must be a new or empty folder")
     shown = (condensed.pictures(condensed.images) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     for label, name in enumerate(folder_names(condensed.classes)):
         inside = folder / name
         inside.mkdir(parents=True)
         for number, image in enumerate(shown[condensed.members(label)].squeeze(-1).numpy()):
             Image.fromarray(image).save(inside / f"{number:04}.png")
-    condensed.save(folder / EXACT)  # last: a folder without it was not finished
+    condensed.save(folder / EXACT)  # last: a folder without it is incomplete
     return folder
 
 
 def folder_names(classes: tuple[str, ...]) -> list[str]:
-    """Names for the folders of the classes: their own if they are safe and differ in more than
-    case, else numbered.
+    """Return names for the folders of the classes.
+
+    They are the classes' own names if these are safe and differ in more than case, else numbered.
     """
     safe = [re.sub(r"[^\w .-]", "_", name).strip(" .")[:100] for name in classes]
     if all(safe) and len({name.lower() for name in safe}) == len(safe):

@@ -1,5 +1,6 @@
-"""Layouts of files that hold condensed sets: the images and the labels in them, with nothing run
-and nothing judged.
+"""Layouts of files that hold condensed sets: finds the images and labels in them.
+
+Nothing in a file is executed, and the values are not judged here.
 """
 
 import re
@@ -16,13 +17,14 @@ from yoco.sets import exported
 
 FLOAT = 4  # bytes of a value, as sets hold it
 MOST_BYTES = 2**28  # that any file may come to in memory; larger files to eight times their size
-# what refusals of torch and numpy say
+# words in the refusals of torch and NumPy
 _MORE = ("unsupported global", "unrecognized function", "allowlisted", "object arrays")
 
 
 class _Number:
-    """Stands in for a numpy number of a DSA file, an accuracy that nothing needs: numpy's own code
-    can be crashed by a file.
+    """Stands in for a NumPy scalar in a DSA file, an accuracy that is not needed.
+
+    A file can crash NumPy's own code.
     """
 
     def __init__(self, *_: object) -> None: ...
@@ -36,8 +38,14 @@ _NUMBERS: list[Any] = [
 
 
 class Held(NamedTuple):
-    """What a file holds: images, labels and where they are, the layout in words, and the method
-    whose layout it is.
+    """What a file holds.
+
+    Attributes:
+        images, labels: the arrays.
+        labels_at: name of the file of the labels.
+        layout: the layout in words.
+        method: the method whose layout it is.
+        header: of an export of yoco.
     """
 
     images: object
@@ -45,11 +53,11 @@ class Held(NamedTuple):
     labels_at: str
     layout: str
     method: str
-    header: object = None  # of an export of yoco
+    header: object = None
 
 
 def images_of(path: Path) -> Path:
-    """The file of images: `path`, or the only one in the folder."""
+    """Return the file of images: `path`, or the only one in the folder."""
     if path.is_dir():
         found = sorted(
             file
@@ -60,22 +68,22 @@ def images_of(path: Path) -> Path:
         found = [file for file in found if _whitened_twin(file) is None]
         if len(found) != 1:
             raise ValueError(
-                f"a folder must hold the images of one set, {path} holds "
-                f"{', '.join(file.name for file in found) or 'none'}; give one"
+                f"a folder must hold the images of one set, but {path} holds "
+                f"{', '.join(file.name for file in found) or 'none'}; name one file"
             )
         return found[0]
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}")
     if twin := _whitened_twin(path):
         raise ValueError(
-            f"{path.name} is what the authors' code saved beside {twin.name} to look at, "
-            f"un-whitened; give {twin.name}"
+            f"{path.name} holds the un-whitened images, which the authors' code saves beside "
+            f"{twin.name} for viewing; give {twin.name}"
         )
     return path
 
 
 def _whitened_twin(path: Path) -> Path | None:
-    """The whitened images beside MTT's images_zca_N.pt, which holds the same un-whitened."""
+    """Return the file of whitened images beside MTT's images_zca_N.pt, which is un-whitened."""
     twin = path.with_name(path.name.replace("_zca", ""))
     return twin if path.name.startswith("images_zca") and twin.is_file() else None
 
@@ -85,11 +93,11 @@ def read(path: Path, experiment: int) -> Held:
 
     Args:
         path: of `images_of`.
-        experiment: which pair of a dict, from 0.
+        experiment: which pair of a dict, counted from 0.
 
     Raises:
-        FileNotFoundError, ValueError: if labels are missing, the file is damaged, asks for far more
-            memory than its own size, or is of no known layout.
+        FileNotFoundError, ValueError: if labels are missing, the file is corrupted or asks for far
+            more memory than its own size, or its layout is unknown.
     """
     held = _read(path, experiment)
     for tensor in (held.images, held.labels):  # one of stride 0 holds less than it seems to
@@ -109,7 +117,7 @@ def _read(path: Path, experiment: int) -> Held:
         )
     if experiment:
         raise ValueError(
-            f"experiment={experiment} chooses among those of a dict with 'data', this is "
+            f"experiment={experiment} chooses a pair of a dict with 'data', but this is "
             f"{_describe(held)}"
         )
     if isinstance(held, Mapping):
@@ -127,8 +135,8 @@ def _read(path: Path, experiment: int) -> Held:
     beside = path.with_name(path.name.replace("images", "labels"))
     if beside == path:
         raise ValueError(
-            f"it holds {_describe(held)} alone; labels are looked for beside a file of images*, "
-            "in labels*"
+            f"it holds only {_describe(held)}; labels are looked for in labels* beside a file "
+            "images*"
         )
     if not beside.is_file():
         raise FileNotFoundError(f"no file at {beside}, which holds the labels of {path.name}")
@@ -165,17 +173,20 @@ def _check_archive(path: Path) -> None:
 
 
 def _tensors(path: Path) -> Any:
-    """What a torch file holds, where that is tensors, numbers, text and containers of them."""
+    """Return what a torch file holds: tensors, numbers, text and containers of them."""
     _check_archive(path)
     try:
         with safe_globals(_NUMBERS):
             return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except Exception as error:  # a corrupted pickle raises nearly anything
         raise _refusal(path, error) from error
 
 
 def _arrays(path: Path) -> Any:
-    """The array of an .npy file as a tensor, or those of an .npz archive by name, but for text."""
+    """Return the array of an .npy file as a tensor, or the arrays of an .npz archive by name.
+
+    Text is returned as str.
+    """
     _check_archive(path)
     try:
         held = np.load(path)
@@ -191,17 +202,17 @@ def _arrays(path: Path) -> Any:
             name: str(array) if array.dtype.kind == "U" else torch.from_numpy(array)
             for name, array in read.items()
         }
-    except Exception as error:  # so does a damaged archive
+    except Exception as error:  # so does a corrupted archive
         raise _refusal(path, error) from error
 
 
 def _refusal(path: Path, error: Exception) -> ValueError:
     if any(word in str(error).lower() for word in _MORE):
         return ValueError(
-            f"{path} holds more than tensors; what it holds is not run, and the file not read"
+            f"{path} holds more than tensors; its code is not executed, and the file is not read"
         )
     return ValueError(
-        f"{path} is damaged, cut short, or holds more than tensors; nothing in it was run "
+        f"{path} is corrupted, truncated, or holds more than tensors; nothing in it was executed "
         f"({type(error).__name__})"
     )
 

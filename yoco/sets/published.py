@@ -1,5 +1,6 @@
-"""Condensed sets as their authors publish them: what a file's images, labels and name tell of the
-set.
+"""Condensed sets as their authors publish them.
+
+What a set is follows from the images, the labels and the name of its file.
 """
 
 import re
@@ -18,7 +19,7 @@ from yoco.sets import exported, layouts, published_space
 from yoco.sets.published_space import ROUNDING
 from yoco.utils import checks
 
-# known by name
+# recognised in file names
 METHODS = (
     "idc",
     "dream",
@@ -34,15 +35,15 @@ METHODS = (
     "frepo",
     "rfad",
 )
-MOST = 1000.0  # of a value, either way: 33 in the files that are out there
+MOST = 1000.0  # largest absolute value accepted; in published files it is 33
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What the user says of a published file: arguments of `CondensedSet.from_published`.
+    """What the user says about a published file: arguments of `CondensedSet.from_published`.
 
-    Raises TypeError or ValueError at those that no file could make good.
+    Raises TypeError or ValueError for those that are wrong whatever the file holds.
     """
 
     method: str
@@ -68,23 +69,23 @@ class Given:
 
     @property
     def real(self) -> ImageData | None:
-        """The real data that the set is of."""
+        """The real data of the set."""
         return self.whitened if isinstance(self.whitened, ImageData) else None
 
     @property
     def statistics(self) -> tuple[Sequence[float], Sequence[float]] | None:
-        """Mean and std, the real data's if none are given."""
+        """Mean and std; the real data's if none are given."""
         if self.mean is not None and self.std is not None:
             return self.mean, self.std
         return (self.real.mean, self.real.std) if self.real else None
 
     def dataset_of(self, words: Sequence[str]) -> str | None:
-        """The dataset's name, else the real data's, else one among the words of the file's name."""
+        """Return the given dataset's name, else the real data's, else one from the file's name."""
         named = next((word for word in words if word in STATISTICS), None)
         return self.dataset or (self.real.name if self.real else None) or named
 
     def method_of(self, words: Sequence[str], layout: str) -> str:
-        """The method, else the one among the words of the file's name, else the layout's."""
+        """Return the given method, else one from the file's name, else the layout's."""
         named = next((word for word in words if word in METHODS), layout)
         return named if self.method == "auto" else self.method
 
@@ -94,10 +95,10 @@ def read(path: Path, given: Given) -> tuple[dict[str, Any], str]:
 
     Args:
         path: the file, or a folder that holds one set.
-        given: what is known of it.
+        given: what is known about it.
 
     Returns:
-        The fields of the set, and in words what it was taken for.
+        The fields of the set, and a description of what it was taken for.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: as `CondensedSet.from_published`.
@@ -119,7 +120,7 @@ def read(path: Path, given: Given) -> tuple[dict[str, Any], str]:
 def _taken(
     path: Path, held: layouts.Held, images: Tensor, given: Given
 ) -> tuple[dict[str, Any], str]:
-    """`read` of a file that yoco did not write."""
+    """As `read`, for a file that yoco did not write."""
     labels, kind = _labels(held.labels, held.labels_at)
     real = given.real
     names = _names(
@@ -141,8 +142,8 @@ def _taken(
     )
     if real and images.shape[1:] != real.train_images.shape[1:]:
         raise ValueError(
-            f"whitened must be data of images like these, {list(images.shape[1:])}, got "
-            f"{list(real.train_images.shape[1:])}"
+            f"whitened must be data with images of shape {list(images.shape[1:])} as in the file, "
+            f"got {list(real.train_images.shape[1:])}"
         )
     info = {
         "source": path.name,
@@ -171,7 +172,7 @@ def _taken(
 
 
 def _tensor(held: object, name: str) -> Tensor:
-    """`held` if it is a tensor with its values in memory, of a type that torch computes in."""
+    """Return `held` if it is a tensor with values in memory, of a type that torch computes in."""
     plain = checks.tensor(name, held, "of numbers").detach()
     if plain.is_floating_point() and plain.dtype not in checks.FLOATS:
         raise TypeError(f"{name} must be of a type that torch computes in, got {plain.dtype}")
@@ -179,7 +180,7 @@ def _tensor(held: object, name: str) -> Tensor:
 
 
 def _images(held: object) -> Tensor:
-    """Float images [N, C, S, S], from channels first or last."""
+    """Return float images [N, C, S, S], from channels first or last."""
     images = _tensor(held, "images")
     if not images.is_floating_point():
         raise TypeError(f"images must be a plain float tensor, got {images.dtype}")
@@ -192,7 +193,7 @@ def _images(held: object) -> Tensor:
 
 
 def _labels(held: object, where: str) -> tuple[Tensor, str]:
-    """Labels int64 [N], or soft targets float [N, K], and what those were made from."""
+    """Return labels int64 [N], or soft targets float [N, K], and what the latter were made from."""
     held = _tensor(held, f"labels ({where})")
     if held.ndim == 1 and held.dtype in WHOLE:
         return held.long(), ""
@@ -204,12 +205,12 @@ def _labels(held: object, where: str) -> tuple[Tensor, str]:
     values = checks.finite(f"labels ({where})", held.float())
     if (values == values[:, :1]).all(1).any():
         raise ValueError(
-            f"labels ({where}) must single out a class in every row, some rows are constant"
+            f"labels ({where}) must single out a class in every row, but some rows are constant"
         )
     off = values.sum(1, keepdim=True) - 1
     if values.min() >= 0 and off.abs().max() <= 1e-3:
         targets, kind = values / values.sum(1, keepdim=True), "soft labels"
-    # centred one-hot labels, as of kernel methods, learned from there or not
+    # centred one-hot labels of kernel methods, possibly learned from there
     elif values.abs().max() <= 1.5:
         targets, kind = (
             F.normalize((values - off / values.shape[1]).clamp(min=0), p=1, dim=1),
@@ -225,8 +226,7 @@ def _names(labels: Tensor, count: int, classes: Sequence[str] | None) -> tuple[s
         raise TypeError(f"classes must be a sequence of names, got {classes!r}")
     if classes is not None:
         return tuple(classes)
-    # more classes than images cannot each have one, so that an absurd label makes no absurd list of
-    # names
+    # at most one class per image, so that an absurd label does not make an absurd list of names
     known = (
         labels.shape[1]
         if labels.ndim == 2

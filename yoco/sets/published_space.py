@@ -10,21 +10,25 @@ from torch import Tensor
 from yoco.data.normalise import STATISTICS, normalise, unnormalise
 from yoco.utils import checks
 
-# whose code whitens standardised images; the others' whitens pixels
+# methods whose code whitens standardised images; that of others whitens pixels
 KERNEL = ("kip", "frepo", "rfad")
-# of neighbouring pixels: 0.72 and above in the sets that were not whitened, 0.51 and below in
+# of neighbouring pixels: at least 0.72 in published sets without whitening, at most 0.51 in
 # whitened ones
 CORRELATION = 0.65
-OVERSHOOT = 0.25  # a larger share of values outside 0..1 is no overshoot of pixels
+OVERSHOOT = 0.25  # with a larger share of values outside 0..1, the images are not pixels
 ROUNDING = 1e-6
 
 
 class Found(NamedTuple):
     """What the values of a file's images turned out to be.
 
-    images: as a set holds them; mean, std, whose: the statistics, and "given" or a dataset's name;
-    bounded, whitening: as of `CondensedSet`; outside: the share of pixels outside 0..1, before they
-    were clipped or left; told: all that in words.
+    Attributes:
+        images: as a set holds them.
+        mean, std: the statistics.
+        whose: "given", or whose statistics they are, for example "cifar10's".
+        bounded, whitening: as in `CondensedSet`.
+        outside: the share of values outside 0..1, before any clipping.
+        told: all of this in words.
     """
 
     images: Tensor
@@ -47,15 +51,15 @@ def find(
     classes: int,
     words: Sequence[str],
 ) -> Found:
-    """Find out what images, float [N, C, S, S], are.
+    """Find out which space images, float [N, C, S, S], are in.
 
     Args:
         images: of the file.
-        statistics: mean and std, if they are known.
-        dataset: its name, if that is known.
+        statistics: mean and std, if known.
+        dataset: its name, if known.
         whitened: whether they are; None: to be found out.
         method: the authors'.
-        classes: how many there are.
+        classes: number of classes.
         words: of the file's name.
 
     Raises:
@@ -83,8 +87,9 @@ def find(
 
 
 def _looks_whitened(images: Tensor, words: Sequence[str]) -> bool:
-    """Whether the file's name says so, or images that are no pixels have neighbouring pixels that
-    differ.
+    """Return whether the images look whitened.
+
+    The file's name says so, or they are not pixels and neighbouring values hardly correlate.
     """
     if "zca" in words or images.shape[-1] < 2 or _outside(images) <= OVERSHOOT:
         return "zca" in words
@@ -93,14 +98,12 @@ def _looks_whitened(images: Tensor, words: Sequence[str]) -> bool:
 
 
 def _outside(images: Tensor) -> float:
-    """The share of values outside 0..1."""
+    """Return the share of values outside 0..1."""
     return ((images < -ROUNDING) | (images > 1 + ROUNDING)).float().mean().item()
 
 
 def _check_normalised(images: Tensor, plain: Tensor) -> None:
-    """Raise ValueError unless images, of which `plain` are un-normalised, could have been
-    pixels.
-    """
+    """Raise ValueError unless images, un-normalised `plain`, could have been pixels."""
     if not 0 <= plain.mean() <= 1:
         low, high, mean, std = (
             value.item() for value in (images.min(), images.max(), images.mean(), images.std())
@@ -108,8 +111,8 @@ def _check_normalised(images: Tensor, plain: Tensor) -> None:
         raise ValueError(
             "images must be pixels in 0..1, or normalised by the mean and std of the data; got "
             f"{low:.3g}..{high:.3g}, mean {mean:.3g}, "
-            f"std {std:.3g}, un-normalised a mean of {plain.mean():.3g}. Give mean= and std= such "
-            "that pixels in 0..1 are images · std + mean"
+            f"std {std:.3g}, and a mean of {plain.mean():.3g} when un-normalised. Give mean= and "
+            "std= such that images · std + mean are pixels in 0..1"
         )
 
 
@@ -120,9 +123,7 @@ def _statistics(
     classes: int,
     pixels: bool,
 ) -> tuple[tuple[float, ...], tuple[float, ...], str]:
-    """mean, std, and whose they are, if they were not given by the dataset's name or by the images'
-    shape.
-    """
+    """Return mean, std and whose they are: given, by the dataset's name or by the images' shape."""
     channels, size = images.shape[1:3]
     if known is not None:
         given = checks.statistics(*known, channels)
@@ -135,18 +136,19 @@ def _statistics(
         what = f"{channels} channels, {classes} classes and dataset={dataset!r}"
         low, high = images.min().item(), images.max().item()
         raise ValueError(
-            "mean and std must be given, or a dataset that has usual ones "
+            "mean and std must be given, or a dataset with known ones "
             f"({', '.join(STATISTICS)}): a set of {what} has none; "
             f"its values lie in {low:.3g}..{high:.3g}, and pixels in 0..1 are values · std + mean"
         )
-    if like == "cifar100" and pixels:  # of IDC and DREAM
+    if like == "cifar100" and pixels:  # IDC and DREAM use CIFAR-10's
         like = "cifar10"
     return *STATISTICS[like], f"{like}'s"
 
 
 def known_dataset(name: str, channels: int) -> str | None:
-    """The name in `STATISTICS` that a dataset's name begins with, if that dataset has so many
-    channels.
+    """Return the name in `STATISTICS` that a dataset's name begins with.
+
+    None if there is none or that dataset has another number of channels.
     """
     plain = re.sub(r"[_\-]", "", re.sub("^(folder|hf):", "", name.lower()))
     known = max((known for known in STATISTICS if plain.startswith(known)), key=len, default=None)

@@ -1,5 +1,6 @@
-"""`RankedSet`: cells lying best first, of which every prefix is a good balanced subset; a file of
-it is read by the prefix.
+"""`RankedSet`: cells ordered best first, so that every prefix is a good balanced subset.
+
+From its file, only the prefix that is asked for is read.
 """
 
 import math
@@ -17,18 +18,20 @@ from yoco.data.spaces import Space
 from yoco.utils import checks, tensor_files
 
 KIND = "ranked"
-# safetensors' names of what cells can be stored as
+# safetensors' names of the dtypes that cells can be stored in
 DTYPES = {"U8": torch.uint8, "F32": torch.float32}
 FIELDS = ("factor", "size", "classes", "mean", "std", "method")
 
 
 @dataclass(frozen=True)
 class StoredCells:
-    """Cells in a safetensors file, of which slicing reads the ranks that are asked for and no
-    others.
+    """Cells in a safetensors file; slicing reads only the ranks that are asked for.
 
-    shape: [ranks, classes, C, side, side]; written: what the header says of them (None in a file
-    from before checksums).
+    Attributes:
+        path: the file.
+        shape: [ranks, classes, C, side, side].
+        dtype: uint8 or float32.
+        written: the cells' header entry (None in a file from before checksums).
     """
 
     path: Path
@@ -37,14 +40,14 @@ class StoredCells:
     written: Mapping[str, Any] | None = None
 
     def __getitem__(self, prefix: slice) -> Tensor:
-        """The first ranks, as in `cells[:k]`.
+        """Return the first ranks, as in `cells[:k]`.
 
-        Raises ValueError if the file has changed; all ranks are checked by their checksum.
+        Raises ValueError if the file has changed; the checksum is verified if all ranks are read.
         """
         with tensor_files.open_tensors(self.path) as file:
             cells = file.get_slice("cells")[prefix]
         if cells.shape[1:] != self.shape[1:] or cells.dtype != self.dtype:
-            raise ValueError(f"{self.path} is damaged: it was changed after it was opened")
+            raise ValueError(f"{self.path} was changed after it was opened")
         if len(cells) == self.shape[0] and self.written is not None:
             tensor_files.check_tensor(self.path, "cells", cells, self.written)
         return cells
@@ -52,14 +55,21 @@ class StoredCells:
 
 @dataclass(frozen=True, eq=False)
 class RankedSet:
-    """Formed images of a condensed set, best first within each class; `CondensedSet.rank` makes it.
+    """Formed images of a condensed set, best first within each class; made by `CondensedSet.rank`.
 
-    cells: float32 or uint8 [ranks, classes, C, side, side], in memory or in a file: rank r holds
-    the r-th best cell of every class, in 0..1 if bounded; factor, size: cells along a condensed
-    image's side, and its side in pixels; classes, mean, std, method: those of the set; info: what
-    it is ranked by, the set's fingerprint and dataset; targets: soft labels of the cells, float
-    [ranks, classes, K], None if every cell is of one class; bounded, whitening: those of the set.
-    Raises ValueError or TypeError if these do not fit each other.
+    Attributes:
+        cells: float32 or uint8 [ranks, classes, C, side, side], in memory or in a file: rank r
+            holds the r-th best cell of every class, in 0..1 if bounded.
+        factor: cells along a condensed image's side.
+        size: side of a condensed image in pixels.
+        classes, mean, std, method: those of the set.
+        info: what it is ranked by, the set's fingerprint and dataset.
+        targets: soft labels of the cells, float [ranks, classes, K]; None if every cell has one
+            class.
+        bounded, whitening: those of the set.
+
+    Raises:
+        TypeError, ValueError: if these do not fit each other.
     """
 
     cells: Tensor | StoredCells
@@ -114,21 +124,31 @@ class RankedSet:
 
     @property
     def rank_bytes(self) -> int:
-        """Bytes of one cell of every class as they are held: 4 a value in memory and in a float32
-        file, 1 in a uint8 file.
+        """Bytes of one cell of every class as stored.
+
+        A value has 4 bytes in memory and in a float32 file, 1 in a uint8 file.
         """
         return math.prod(self.cells.shape[1:]) * self.cells.dtype.itemsize
 
     def take(
         self, *, per_class: int | None = None, ipc: int | None = None, bytes: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The best cells, formed: images float32 [classes*k, C, size, size] and labels int64 or
-        soft [classes*k, K], class after class, best first.
+        """Return the best cells, formed, and their labels, ordered by class and best first.
 
-        Give one of per_class (k), ipc (k = ipc · factor²) and bytes (as many whole ranks as fit in
-        so many bytes of cell data, see `rank_bytes`; all where all fit). Of a file only those ranks
-        are read. Raises ValueError or TypeError where not exactly one is given, at more than there
-        is or less than one rank, and where the file is damaged.
+        Exactly one budget must be given. Only the ranks that it needs are read from a file.
+
+        Args:
+            per_class: k formed images of each class.
+            ipc: k = ipc · factor².
+            bytes: as many whole ranks as fit into so many bytes of cell data (see `rank_bytes`), at
+                most all.
+
+        Returns:
+            Images float32 [classes*k, C, size, size] and labels, int64 or soft [classes*k, K].
+
+        Raises:
+            TypeError, ValueError: if not exactly one budget is given, it is more than there is or
+                less than one rank, or the file is corrupted.
         """
         k = self._count(
             {
@@ -150,7 +170,7 @@ class RankedSet:
 
     @property
     def space(self) -> Space | None:
-        """The space of unbounded cells, as of `CondensedSet.space`."""
+        """The space of unbounded cells, as `CondensedSet.space`."""
         return None if self.bounded else Space(self.mean, self.std, self.whitening)
 
     def _count(self, given: Mapping[str, int]) -> int:
@@ -174,18 +194,27 @@ class RankedSet:
         return cells
 
     def save(self, path: str | Path, dtype: torch.dtype | None = None) -> Path:
-        """Write one safetensors file, whole or not at all: cells rank after rank. Returns the path.
+        """Write one safetensors file, whole or not at all, with the cells rank by rank.
 
-        dtype: uint8 (round(x · 255), off by 1/510 at most) or float32 (four times as large, exact);
-        None: uint8, or float32 if unbounded. Raises ValueError at another dtype or uint8 of
-        unbounded cells, OSError if it cannot be written.
+        Args:
+            path: the file.
+            dtype: uint8 (round(x · 255), off by at most 1/510) or float32 (four times as large,
+                exact); None: uint8, or float32 if unbounded.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: for another dtype, or uint8 if the cells are unbounded.
+            OSError: if it cannot be written.
         """
         dtype = dtype or (torch.uint8 if self.bounded else torch.float32)
         if dtype not in DTYPES.values():
             raise ValueError(f"dtype must be torch.uint8 or torch.float32, got {dtype}")
         if dtype == torch.uint8 and not self.bounded:
             raise ValueError(
-                "dtype=torch.uint8 holds cells in 0..1, these are unbounded; allowed: torch.float32"
+                "dtype=torch.uint8 holds cells in 0..1, but these are unbounded; allowed: "
+                "torch.float32"
             )
         cells = self._floats(self.ranks)
         if dtype == torch.uint8:
@@ -199,10 +228,10 @@ class RankedSet:
 
     @classmethod
     def open(cls, path: str | Path) -> "RankedSet":
-        """Read the header of a file of `save`, and no cell.
+        """Read the header of a file written by `save`, but no cells.
 
-        Raises FileNotFoundError, or ValueError if the file is damaged, cut short, of another kind
-        or version, or does not fit.
+        Raises FileNotFoundError, or ValueError if the file is corrupted, truncated, of another kind
+        or version, or inconsistent.
         """
         path = Path(path)
         with tensor_files.open_tensors(path) as file:
@@ -239,11 +268,11 @@ class RankedSet:
                 **space,
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is no valid ranked set: {error}") from error
+            raise ValueError(f"{path} is not a valid ranked set: {error}") from error
 
 
 def rank(condensed: Any, dynamics: Any, method: str, options: Mapping[str, Any]) -> RankedSet:
-    """Order the formed images of a `CondensedSet`, which is built on this file; see its `rank`."""
+    """Order the formed images of a `CondensedSet` (which imports this file); see its `rank`."""
     by_score = dynamics is not None
     order, how = _by_score(condensed, dynamics, method, options) if by_score else _nested(condensed)
     cells = formation.cells(condensed.images.float(), condensed.factor)[order]
@@ -261,8 +290,8 @@ def rank(condensed: Any, dynamics: Any, method: str, options: Mapping[str, Any])
 def _by_score(
     condensed: Any, dynamics: Any, method: str, options: Mapping[str, Any]
 ) -> tuple[Tensor, dict[str, Any]]:
-    """The formed images of each class, best first, int64 [classes, n], and what info says of it."""
-    # the one call up the layers, by the public package: pruning is made of what these files make
+    """Return the formed images of each class, best first, int64 [classes, n], and info entries."""
+    # the only call to a higher layer, through the public package: pruning builds on these files
     import yoco
 
     order = yoco.prune.ranking(condensed, dynamics, method, **options)
@@ -275,10 +304,10 @@ def _by_score(
 
 
 def _nested(condensed: Any) -> tuple[Tensor, dict[str, Any]]:
-    """The same of a nested set: the order that the formed images are in."""
+    """As `_by_score`, for a nested set: the order that the formed images have."""
     if not condensed.info.get("nested"):
         raise ValueError(
-            "dynamics of this set are needed, got None: only a set condensed with nested= is "
+            "dynamics of this set are needed, got None: only a set condensed with nested= can be "
             "ranked without them"
         )
     order = torch.arange(len(condensed.formed_labels)).view(len(condensed.classes), -1)

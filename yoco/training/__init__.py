@@ -1,5 +1,6 @@
-"""Training one network: steps, epochs and schedules (`network`), in a loop that can be interrupted
-and resumed (`resumable`).
+"""Training one network by a `protocol`: steps, epochs and runs (`network`), and the resumable loop.
+
+`resumable` is the loop that all long work runs in.
 """
 
 import lazy_loader

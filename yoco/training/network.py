@@ -1,11 +1,11 @@
-"""Training a network on images that are in memory: the step, the epoch, and the paper's schedule
-(design §6).
+"""Training a network on images that are in memory: the step, the epoch, the whole run, and what a
+trained network gives.
 """
 
 import functools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -14,30 +14,12 @@ from torch import Generator, Tensor, nn
 
 from yoco import augment, models
 from yoco.data.batches import RealImages
-from yoco.training.photographic import Photographic
+from yoco.training.protocol import Optimiser as Optimiser
+from yoco.training.protocol import Protocol, augmentation_of
 from yoco.training.sgd import MomentumSGD
-from yoco.utils import checks, device, graphs, seeds
+from yoco.utils import device, graphs, seeds
 
-LAST_BATCHES = ("even", "small")
-# ours, and the published way
-PROTOCOLS = {"even": {"last_batch": "even"}, "paper": {"last_batch": "small"}}
-# and what else of a protocol each sets
-AUGMENTATIONS: dict[str, dict[str, Any]] = {"dsa": {}, "imagenet": {"cutmix": 1.0}}
-# what every training had before these could be chosen
-BEFORE = {"last_batch": "small", "augmentation": "dsa"}
 LR_DROP = 0.2  # the learning rate is multiplied by it after 2/3 and after 5/6 of the epochs
-
-
-@dataclass(frozen=True)
-class Optimiser:
-    """SGD with the paper's settings for every network."""
-
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-
-    def build(self, model: nn.Module) -> MomentumSGD:
-        return MomentumSGD(model.parameters(), self.lr, self.momentum, self.weight_decay)
 
 
 def loss_and_logits(
@@ -157,105 +139,6 @@ def epoch(
         logits = step.learn(images[chosen], labels[chosen], **how)
         if seen is not None:
             seen(chosen, logits)
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """The paper's way to train a network on a condensed set, for evaluation and dynamics; it takes
-    1000 epochs.
-    """
-
-    epochs: int = 1000
-    model: str = "convnet"  # or a factory, or its path: see `models.named`
-    width: int | None = None  # channels of the ConvNet's layers; None: 128
-    batch_size: int = 64
-    last_batch: str = "even"  # or "small", as the published loaders leave it: see `batches`
-    augmentation: str = "dsa"  # or "imagenet": see `augmentation_of`
-    optimiser: Optimiser = Optimiser()
-    cutmix: float = 0.5  # probability
-    precision: str = "auto"
-    compiled: bool | None = None  # None: where the training is long enough to pay for it
-
-    def __post_init__(self) -> None:
-        checks.whole("epochs", self.epochs, 1)
-        object.__setattr__(self, "model", models.named(self.model))
-        checks.whole("batch_size", self.batch_size, 1)
-        checks.one_of("last_batch", self.last_batch, LAST_BATCHES)
-        checks.one_of("augmentation", self.augmentation, AUGMENTATIONS)
-        checks.instance("optimiser", self.optimiser, Optimiser)
-        if self.width is not None:
-            checks.whole("width", self.width, 1)
-        if self.compiled is not None:
-            checks.flag("compiled", self.compiled)
-        checks.real("cutmix", self.cutmix, 0, 1)
-        checks.one_of("precision", self.precision, device.PRECISIONS)
-
-    @classmethod
-    def of(cls, protocol: str = "even", **fields: Any) -> "Protocol":
-        """A protocol by name: "even" splits batches evenly, "paper" leaves a small last batch as
-        the published code does.
-
-        fields: of `Protocol`; they override the named protocol's. augmentation="imagenet" sets
-        cutmix=1 unless that is given. Raises ValueError if the name is unknown.
-        """
-        named = PROTOCOLS[checks.one_of("protocol", protocol, PROTOCOLS)]
-        augmented = AUGMENTATIONS[
-            checks.one_of("augmentation", fields.get("augmentation", "dsa"), AUGMENTATIONS)
-        ]
-        return cls(**{**named, **augmented, **fields})
-
-    def pays_to_compile(self, where: torch.device, images: int, size: int) -> bool:
-        """Whether `images` images of side `size` through this network, in one process, pay for
-        compiling its step or its test.
-        """
-        return self.model not in models.SLOW_TO_COMPILE and device.worth_compiling(
-            where, images, size
-        )
-
-    def resolved(self, where: torch.device, images: int, size: int) -> "Protocol":
-        """With precision and compilation decided for a device and a training on `images` images of
-        side `size`, epochs counted in.
-        """
-        compiled = self.compiled
-        if compiled is None:
-            compiled = self.pays_to_compile(where, images, size)
-        return replace(
-            self, precision=device.choose_precision(self.precision, where), compiled=compiled
-        )
-
-
-def augmentation_of(
-    name: str, mean: Sequence[float] | None, std: Sequence[float] | None, recorded: bool
-) -> Callable[[Tensor, Generator], Tensor]:
-    """How the batches of a training are augmented.
-
-    Args:
-        name: "dsa": colour, one of crop, scale and rotate, and flip; "imagenet": as the published
-            code trains on ImageNet-10, see `Photographic`.
-        mean, std: by which the images are normalised; "imagenet" needs them.
-        recorded: whether dynamics are recorded, for which the published code applies the operations
-            of "dsa" after those of "imagenet".
-
-    Returns:
-        (normalised images, generator) -> augmented images.
-
-    Raises:
-        ValueError: if "imagenet" has no mean and std, or not three of each.
-    """
-    operations = augment.Augmentation(augment.EVALUATION)
-    if name == "dsa":
-        return operations
-    if mean is None or std is None:
-        raise ValueError(
-            f"augmentation={name!r} needs the mean and std by which the images are normalised, "
-            f"got {mean} and {std}"
-        )
-    photographic = Photographic(tuple(mean), tuple(std))
-    return (
-        (lambda images, source: operations(photographic(images, source), source))
-        if recorded
-        else photographic
-    )
 
 
 class Run:

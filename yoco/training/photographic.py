@@ -1,5 +1,6 @@
-"""The augmentation of ImageNet trainings: a random part of the photograph, flip, colour jitter, and
-noise along colours' principal axes.
+"""The augmentation of ImageNet trainings: random resized crop, flip, colour jitter, lighting.
+
+Lighting is noise along the principal axes of ImageNet's colours.
 """
 
 import math
@@ -13,13 +14,13 @@ from torch import Generator, Tensor
 
 from yoco.utils import checks
 
-LEAST_AREA = 0.5  # of the image, that is cut out
-MOST_RATIO = 4 / 3  # of its sides
-TRIES = 10  # at a box that lies inside; after them it is the whole image
-JITTER = 0.4  # brightness, contrast and saturation are multiplied by 1 ± as much
+LEAST_AREA = 0.5  # least share of the image in a crop
+MOST_RATIO = 4 / 3  # largest ratio of a crop's sides
+TRIES = 10  # draws of a box until one fits inside; if none does, it is the whole image
+JITTER = 0.4  # brightness, contrast and saturation are multiplied by at most 1 ± this
 GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in luminance
 LIGHT = 0.1  # standard deviation along each axis, times its eigenvalue
-# of the colours of ImageNet's pixels in 0..1, as AlexNet has them
+# of the colours of ImageNet's pixels in 0..1, from AlexNet
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 # their eigenvectors, in columns
 AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -27,7 +28,7 @@ AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.694
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for n images."""
+    """The parameters drawn for n images."""
 
     box: Tensor  # int64 [n, 4]: top, left, height, width
     flip: Tensor  # bool [n, 1, 1, 1]
@@ -39,11 +40,10 @@ class Draw:
 
 @dataclass(frozen=True)
 class Photographic:
-    """Augment normalised colour images, each by a draw of its own, as IDC's code does in trainings
-    on ImageNet-10.
+    """Augment normalised colour images one by one, as IDC's code does in trainings on ImageNet-10.
 
-    mean, std: of the normalisation, for 3 channels; colours are changed in 0..1, where nothing is
-    clipped. Raises ValueError at another number of channels.
+    mean, std: the normalisation of the 3 channels. Colours are changed in 0..1 without clipping.
+    Raises ValueError for another number of channels.
     """
 
     mean: tuple[float, ...]
@@ -58,7 +58,7 @@ class Photographic:
                 )
 
     def draw(self, count: int, size: int, source: Generator) -> Draw:
-        """Draw the parameters for `count` images of side `size`, each at least 1."""
+        """Draw the parameters for `count` images of side `size`, both at least 1."""
         checks.whole("count", count, 1)
         checks.whole("size", size, 1)
         how: dict[str, Any] = {"generator": source, "device": source.device}
@@ -74,13 +74,13 @@ class Photographic:
     def apply(self, images: Tensor, draw: Draw) -> Tensor:
         """Augment normalised images, float [N, 3, S, S], by `draw`.
 
-        Raises TypeError or ValueError at other images, or as many draws.
+        Raises TypeError or ValueError for other images, or a draw for another number of images.
         """
         images = checks.wide(checks.float_images("images", images))
         if images.shape[1] != 3 or len(draw.box) != len(images):
             raise ValueError(
-                f"images must have shape [{len(draw.box)}, 3, S, S], as many as were drawn for, "
-                f"got {list(images.shape)}"
+                f"images must have shape [{len(draw.box)}, 3, S, S] for this draw, got "
+                f"{list(images.shape)}"
             )
         moved = {
             name: values.to(images.device, non_blocking=True) for name, values in vars(draw).items()
@@ -96,22 +96,29 @@ class Photographic:
 
 
 def constant(values: Sequence[float], like: Tensor) -> Tensor:
-    """`values` in the type and on the device of `like`, made there: a copy from the host could not
-    be part of a CUDA graph.
+    """Return `values` in the dtype and on the device of `like`, created there.
+
+    A copy from the host could not be part of a CUDA graph.
     """
     return torch.stack([like.new_full((), value) for value in values])
 
 
 def boxes(shape: Tensor, place: Tensor, size: int) -> Tensor:
-    """Boxes of half of the image or more, whose sides have a ratio of at most 4/3, as torchvision's
-    RandomResizedCrop draws them.
+    """Return boxes with at least half of the image's area and side ratios up to 4/3.
 
-    shape: uniform in 0..1 [2, n, TRIES], area and ratio of each try; place: uniform in 0..1 [2, n].
-    Returns int64 [n, 4]: top, left, height, width of the first try that fits into an image of side
-    `size`, or the whole image if none does.
+    They are drawn like torchvision's RandomResizedCrop draws them.
+
+    Args:
+        shape: uniform in 0..1 [2, n, TRIES]: area and ratio of each try.
+        place: uniform in 0..1 [2, n].
+        size: side of the images.
+
+    Returns:
+        int64 [n, 4]: top, left, height, width of the first try that fits into the image, or the
+        whole image if none does.
     """
     area = size**2 * (LEAST_AREA + (1 - LEAST_AREA) * shape[0])
-    ratio = ((2 * shape[1] - 1) * math.log(MOST_RATIO)).exp()  # as often wide as high
+    ratio = ((2 * shape[1] - 1) * math.log(MOST_RATIO)).exp()  # wide as often as high
     # [2, n, TRIES]: heights, widths
     sides = torch.stack(((area / ratio).sqrt(), (area * ratio).sqrt())).round()
     fits = (sides <= size).all(0)
@@ -122,8 +129,9 @@ def boxes(shape: Tensor, place: Tensor, size: int) -> Tensor:
 
 
 def resized_crop(images: Tensor, box: Tensor) -> Tensor:
-    """The part of each image [N, C, S, S] in its box (int64 [N, 4]: top, left, height, width),
-    enlarged to S × S bilinearly.
+    """Enlarge the part of each image [N, C, S, S] in its box to S × S, bilinearly.
+
+    box: int64 [N, 4]: top, left, height, width.
     """
     size = images.shape[-1]
     span = torch.arange(size, device=images.device) + 0.5
@@ -136,8 +144,9 @@ def resized_crop(images: Tensor, box: Tensor) -> Tensor:
 
 
 def _positions(span: Tensor, start: Tensor, side: Tensor) -> Tensor:
-    """Where the pixels of an enlarged part lie in the image, float [N, S]; its edge repeats, what
-    lies beyond it does not come in.
+    """Return where the pixels of an enlarged part lie in the image, float [N, S].
+
+    The part's edge is repeated; what lies beyond it does not come in.
     """
     start, side = start.view(-1, 1), side.view(-1, 1)
     return start + (span * side / len(span) - 0.5).clamp(min=0).minimum(side - 1)
@@ -146,11 +155,10 @@ def _positions(span: Tensor, start: Tensor, side: Tensor) -> Tensor:
 def coloured(
     images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, light: Tensor
 ) -> Tensor:
-    """Images [N, 3, S, S] in 0..1 with saturation about the luminance, contrast about its mean,
-    brightness, and light.
+    """Change saturation, contrast and brightness of images [N, 3, S, S] in 0..1, and add `light`.
 
-    The published code jitters in a random order; without clipping the three commute, so that the
-    order need not be drawn.
+    Saturation is about the luminance, contrast about its mean. The published code jitters in a
+    random order; without clipping the three commute, so no order is drawn.
     """
     grey = (images * constant(GREY, images).view(1, 3, 1, 1)).sum(1, keepdim=True)
     mean = grey.mean((2, 3), keepdim=True)

@@ -1,6 +1,4 @@
-"""The loop that all long work runs in: steps, progress, time budget, checkpoints, going on where it
-stopped.
-"""
+"""The loop for all long work: steps, progress, time budget, checkpoints and resuming."""
 
 import contextlib
 import math
@@ -20,9 +18,9 @@ from yoco.utils import locks, tensor_files
 
 KIND = "checkpoint"
 SAVE_EVERY = 60.0  # seconds between checkpoints
-EXPLODED = 1e4  # times the largest of the first losses: no schedule comes near it
+EXPLODED = 1e4  # times the largest of the first losses: no healthy run comes near it
 FIRST = 10
-# seconds between looks at the least, and the share of the time that looking may take
+# minimum seconds between two looks, and the share of the time that they may take
 LOOK_EVERY, LOOK_SHARE = 2.0, 0.05
 
 
@@ -30,15 +28,14 @@ class Stepper(ABC):
     """Long work as the loop sees it: its whole state as tensors, and one step at a time."""
 
     def prepare(self, time_budget: float | None) -> bool:
-        """Make what the first step needs beside the data; False where that is not done within
-        `time_budget` seconds.
+        """Make what the first step needs besides the data; False if `time_budget` ran out first.
+
+        time_budget: in seconds; None: no limit.
         """
         return True
 
     def further_work(self) -> dict[timing.Unit, int]:
-        """Work beside that of its steps, so that it can be said how long all takes: experts that
-        are missing, say.
-        """
+        """Return the work besides the steps, for the announced time: missing experts, say."""
         return {}
 
     @abstractmethod
@@ -47,20 +44,18 @@ class Stepper(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on."""
+        """Return everything that the next step depends on."""
 
     @abstractmethod
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to a state."""
+        """Restore what `state` returned."""
 
     def rules(self) -> dict[str, Any]:
-        """Beside the settings, what a checkpoint must share: how a run does what version 0.1 did
-        otherwise.
-        """
+        """Return what a checkpoint must share besides the settings: changes since version 0.1."""
         return {}
 
     def outcome(self) -> dict[str, Any]:
-        """What `.info` says of the method's own, beside settings and history."""
+        """Return the method's own entries for `.info`, besides settings and history."""
         return {}
 
 
@@ -77,20 +72,28 @@ def run(
     look: Callable[[list[float]], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Take the steps of `method` that are still to be taken, and return the history: loss, steps
-    done, seconds.
+    """Take the remaining steps of `method` and return the history: loss, steps done, seconds.
 
-    identity: the settings that a checkpoint must share. checkpoint: a file that is read first if it
-    is there, and written every minute and at the end (an interruption loses a minute at most).
-    time_budget: seconds after which this call stops, what `prepare` takes included. description,
-    unit: of the progress bar. look: called with the losses so far, at most every `LOOK_EVERY`
-    seconds and as rarely as keeps it to `LOOK_SHARE` of the time, and at the end. ranks: of
-    several, the first has the checkpoint, the lock on it, the bar, the clock and `look`; all go on
-    from what it reads, and stop where it says so.
-    Raises ValueError if the checkpoint is damaged or of other settings, BlockingIOError if another
-    run works on it, FloatingPointError at a loss that is NaN, infinite or has exploded, which
-    leaves the last good checkpoint, OSError where it cannot be written, and LostRank where another
-    rank is gone.
+    Args:
+        method: the work.
+        steps: steps in total.
+        identity: the settings that a checkpoint must share.
+        checkpoint: a file that is read first if it exists, and written every minute and at the end
+            (an interruption loses at most a minute).
+        time_budget: seconds after which this call stops, including what `prepare` takes.
+        progress, description, unit: of the progress bar.
+        look: called with the losses so far and at the end; at most every `LOOK_EVERY` seconds and
+            for at most `LOOK_SHARE` of the time.
+        ranks: with several, rank 0 owns the checkpoint, its lock, the bar, the clock and `look`;
+            all resume from what it reads and stop when it says so.
+
+    Raises:
+        ValueError: if the checkpoint is corrupted or of other settings.
+        BlockingIOError: if another run works on the checkpoint.
+        FloatingPointError: if the loss is NaN, infinite or has exploded; the last good checkpoint
+            is kept.
+        OSError: if the checkpoint cannot be written.
+        LostRank: if another rank is gone.
     """
     with contextlib.ExitStack() as held:
         ranks.from_first(lambda: held.enter_context(locks.hold(checkpoint)))
@@ -105,12 +108,12 @@ def run(
             None if checkpoint is None else _save(checkpoint, method, losses, identity, spent_now())
         )
         if not losses:
-            # a place that cannot be written to is found before the work, not after
+            # an unwritable place is found before the work, not after it
             ranks.from_first(save)
         glance, save_if_due = _paced(look), _every_minute(save, started)
 
         def enough() -> bool:
-            """Whether the time is over; if not, what is due after a step is done."""
+            """Return whether the time is over; if not, do what is due after a step."""
             now = time.monotonic()
             if time_budget is not None and now - started >= time_budget:
                 return True
@@ -148,7 +151,7 @@ def _save(
 
 
 def _every_minute(save: Callable[[], None], started: float) -> Callable[[float], None]:
-    """`save` if the last one, or the start, was `SAVE_EVERY` seconds ago; takes the time."""
+    """Return a function of the time that calls `save` every `SAVE_EVERY` seconds."""
     saved = started
 
     def save_if_due(now: float) -> None:
@@ -161,7 +164,7 @@ def _every_minute(save: Callable[[], None], started: float) -> Callable[[float],
 
 
 def _paced(look: Callable[[list[float]], None] | None) -> Callable[[list[float], float], None]:
-    """`look` at the pace that `run` says, from the losses and the time; nothing at all for None."""
+    """Return a function of losses and time that calls `look`, if there is one, at `run`'s pace."""
     due = -math.inf
 
     def glance(losses: list[float], now: float) -> None:
@@ -175,9 +178,7 @@ def _paced(look: Callable[[list[float]], None] | None) -> Callable[[list[float],
 
 
 def _check_loss(loss: float, losses: list[float], identity: Mapping[str, Any]) -> None:
-    """Raise FloatingPointError at a loss that is NaN, infinite, or far above all that the first
-    steps had.
-    """
+    """Raise FloatingPointError if a loss is NaN, infinite, or far above the first ones."""
     if not math.isfinite(loss):
         raise FloatingPointError(
             f"the loss is {loss} at step {len(losses)}; settings: {dict(identity)}"
@@ -193,7 +194,7 @@ def _check_loss(loss: float, losses: list[float], identity: Mapping[str, Any]) -
 def _resume(
     method: Stepper, identity: Mapping[str, Any], checkpoint: str | Path | None, ranks: Ranks
 ) -> tuple[list[float], float]:
-    """Go on from the checkpoint, or, where there is none, from where the first rank is."""
+    """Resume from the checkpoint or, if there is none, from the state of rank 0."""
     found = ranks.tensors_from_first(
         lambda: _found(identity, checkpoint) or (method.state() if ranks.size > 1 else {})
     )
@@ -207,14 +208,12 @@ def _resume(
         return losses.tolist(), seconds.item()
     except (KeyError, IndexError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"checkpoint {checkpoint} is damaged: its state does not fit these settings ({error})"
+            f"checkpoint {checkpoint} is corrupted: its state does not fit these settings ({error})"
         ) from error
 
 
 def _found(identity: Mapping[str, Any], checkpoint: str | Path | None) -> dict[str, Tensor]:
-    """The state in the checkpoint, with the losses so far and the seconds that they took; nothing
-    where there is none.
-    """
+    """Return the checkpoint's state with the losses and seconds so far; empty if there is none."""
     if checkpoint is None or not Path(checkpoint).exists():
         return {}
     state, info = tensor_files.load_tensors(checkpoint, KIND)
@@ -226,18 +225,18 @@ def _found(identity: Mapping[str, Any], checkpoint: str | Path | None) -> dict[s
             if stored.get(k) != identity.get(k)
         ]
         raise ValueError(
-            f"checkpoint {checkpoint} is of another run ({'; '.join(differ)}); give another file, "
+            f"checkpoint {checkpoint} is of another run ({'; '.join(differ)}); give another file "
             "or the same settings"
         )
     if "loop.losses" not in state or not isinstance(info.get("seconds"), float):
         raise ValueError(
-            f"checkpoint {checkpoint} is damaged: it does not say which steps it is after"
+            f"checkpoint {checkpoint} is corrupted: it lacks the losses or the time so far"
         )
     return {**state, "loop.seconds": torch.tensor(info["seconds"], dtype=torch.float64)}
 
 
 def thinned(losses: list[float], most: int = 1000) -> dict[str, Any]:
-    """At most `most` losses for `.info`: means over blocks of `loss_every` steps."""
+    """Return at most `most` losses for `.info`: means over blocks of `loss_every` steps."""
     every = max(1, math.ceil(len(losses) / most))
     blocks = [losses[i : i + every] for i in range(0, len(losses), every)]
     return {"loss": [sum(block) / len(block) for block in blocks], "loss_every": every}

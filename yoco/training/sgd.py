@@ -1,4 +1,4 @@
-"""Momentum SGD, the optimiser of every network, without what torch.optim imports."""
+"""Momentum SGD, the optimiser of every network, without the imports of torch.optim."""
 
 from collections.abc import Iterable
 
@@ -9,12 +9,16 @@ from yoco.utils.device import is_gpu
 
 
 class MomentumSGD:
-    """Steps as `torch.optim.SGD(..., foreach=True)` takes them, to the bit.
+    """Takes the steps of `torch.optim.SGD(..., foreach=True)`, bit by bit.
 
-    That class imports torch._dynamo when it is made, which takes 1.2 s of CPU in each process that
-    trains. parameters: those that are trained, in order; lr: may be set before any step; momenta:
-    one per parameter, in the same order, 0 at the start. On a GPU the learning rate is a tensor
-    there, which a CUDA graph of the step reads anew.
+    That class imports torch._dynamo when it is created, which takes 1.2 s of CPU in each training
+    process. On a GPU the learning rate is a tensor there, so that a CUDA graph of the step reads
+    its current value.
+
+    Attributes:
+        parameters: the trained parameters, in order.
+        lr: may be set before any step.
+        momenta: one per parameter, in the same order, initially 0.
     """
 
     def __init__(
@@ -43,13 +47,13 @@ class MomentumSGD:
             self._lr = lr
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move each parameter that has a gradient."""
+        """Update each parameter that has a gradient."""
         moved = [
             (p, p.grad, m) for p, m in zip(self.parameters, self.momenta) if p.grad is not None
         ]

@@ -1,5 +1,6 @@
-"""How long planned work takes on the machine at hand, said before it begins: from its speed,
-measured in a second or two.
+"""How long planned work takes on this machine, announced before it begins.
+
+The speed is measured within a second or two.
 """
 
 import functools
@@ -14,32 +15,32 @@ from yoco import augment, models
 from yoco.training import network as training
 from yoco.utils import device, seeds
 
-WORTH_SAYING = 30.0  # seconds: work that takes less starts without a word
-# that go through a network in training; fewer take less than that on any machine
+WORTH_SAYING = 30.0  # seconds: shorter work starts without an announcement
+# pixels that go through a network in training; fewer take less than that on any machine
 LEAST_PIXELS = 1_000_000
 PATIENCE = 1.0  # seconds of measuring
-# of a measured batch, so that a step of large images on a slow processor takes a second at most
+# pixels of a measured batch: a step of large images on a slow processor takes a second at most
 BATCH_PIXELS = 64 * 64**2
 
 
 class Unit(Protocol):
-    """One piece of work of many equal ones, hashable. pixels: what it costs, to an order of
-    magnitude.
-    """
+    """One of many equal pieces of work; hashable. pixels: its cost, to an order of magnitude."""
 
     @property
     def pixels(self) -> int: ...
 
     def per_second(self, threads: int, patience: float) -> float:
-        """How many are done in a second by a process of so many threads, measured for about
-        `patience` seconds; 0: once.
+        """Return how many a process of so many threads does per second.
+
+        patience: seconds to measure for, roughly; 0 measures once.
         """
 
 
 @dataclass(frozen=True)
 class Network:
-    """An image that a network trains on: all that its speed depends on. precision: "float32" or
-    "bfloat16".
+    """An image that a network trains on, with all that its speed depends on.
+
+    precision: "float32" or "bfloat16".
     """
 
     model: str
@@ -59,9 +60,7 @@ class Network:
         size: int,
         where: torch.device,
     ) -> "Network":
-        """The network that `protocol` trains on images [N, channels, size, size] of so many
-        classes.
-        """
+        """Return the network that `protocol` trains on images [N, channels, size, size]."""
         return cls(
             protocol.model,
             protocol.width,
@@ -86,12 +85,13 @@ Work = TypeVar("Work", bound=Unit)
 
 @functools.cache
 def images_per_second(network: Network, threads: int, patience: float) -> float:
-    """Images per second of eager training steps on random images, augmentation included; no random
-    state is touched.
+    """Return the images per second of eager training steps on random images, with augmentation.
+
+    No random state is touched.
 
     Args:
         network: what is trained.
-        threads: of the process that trains.
+        threads: threads of the training process.
         patience: seconds to measure for; 0 measures a single step.
     """
     n, source, before = network, seeds.generator(0), torch.get_num_threads()
@@ -127,19 +127,20 @@ def _measured(unit: Unit, threads: int, patience: float) -> float:
 
 
 def seconds(work: Mapping[Work, int], jobs: int = 1, speed: Speed = _measured) -> float:
-    """Seconds that work takes on this machine, `jobs` pieces at a time; a crude bound if that is
-    below `WORTH_SAYING`.
+    """Return the seconds that work takes on this machine, `jobs` pieces at a time.
+
+    The result is only a rough bound if it is below `WORTH_SAYING`.
 
     Args:
-        work: how many of each unit: images that go through a network, all epochs of all trainings
-            together.
-        jobs: pieces at once, each in a process of one thread; a single one has all threads.
+        work: how many of each unit: images that go through a network, in all epochs of all
+            trainings.
+        jobs: pieces at once, each in a process with one thread; a single one has all threads.
         speed: measures units per second; as `Unit.per_second`.
     """
     if sum(unit.pixels * count for unit, count in work.items()) < LEAST_PIXELS:
         return 0.0
     threads, total = torch.get_num_threads() if jobs == 1 else 1, 0.0
-    for patience in (0.0, PATIENCE):  # a single step tells whether measuring is worth its time
+    for patience in (0.0, PATIENCE):  # a single step tells whether measuring is worthwhile
         total = (
             sum(count / speed(unit, threads, patience) for unit, count in work.items() if count)
             / jobs
@@ -152,8 +153,9 @@ def seconds(work: Mapping[Work, int], jobs: int = 1, speed: Speed = _measured) -
 def say(
     work: Mapping[Work, int], jobs: int = 1, budget: float | None = None, speed: Speed = _measured
 ) -> None:
-    """Print how long `work` will take, see `seconds`, if it is long. budget: seconds after which it
-    is stopped.
+    """Print how long `work` will take if it is long (see `seconds`).
+
+    budget: seconds after which it is stopped.
     """
     if budget is not None and budget < WORTH_SAYING:
         return
@@ -161,8 +163,9 @@ def say(
 
 
 def announce(taken: float, jobs: int = 1, budget: float | None = None) -> None:
-    """Print that work takes so many seconds, if it is long. budget: seconds after which it is
-    stopped.
+    """Print that work takes so many seconds if it is long.
+
+    budget: seconds after which it is stopped.
     """
     if taken >= WORTH_SAYING:
         stops = (
@@ -179,7 +182,7 @@ def announce(taken: float, jobs: int = 1, budget: float | None = None) -> None:
 
 
 def spelt(taken: float) -> str:
-    """Seconds as a reader wants them: "40 s", "4 min", "2.5 h"."""
+    """Return a duration for readers: "40 s", "4 min", "2.5 h"."""
     if taken < 95:
         return f"{10 * round(taken / 10)} s"
     return f"{round(taken / 60)} min" if taken < 5400 else f"{taken / 3600:.1f} h"

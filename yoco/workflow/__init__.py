@@ -1,9 +1,8 @@
-"""The work of the notebooks and the command line: typed parameters, the folder that a run keeps its
-files in, sweeps.
+"""The work of the notebooks and the command line: parameters, run folders, sweeps.
 
-`run_folder` is the folder; each step that fills it is one file (`condensation`, `recordings`,
-`comparison`, `pruning`, `ablations`, `noise`): what an earlier run left is used, the rest is made.
-`parameters` declares what a notebook can be asked for.
+`run_folder` is the folder of a run. Each step that fills it is one file (`condensation`,
+`recordings`, `comparison`, `pruning`, `ablations`, `noise`): what an earlier run left is used, the
+rest is made. `parameters` declares the parameters of each notebook.
 """
 
 import lazy_loader

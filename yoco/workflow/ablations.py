@@ -1,4 +1,4 @@
-"""The study of 05: what each part of YOCO does."""
+"""The study of notebook 05: what each part of YOCO does."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from yoco.workflow.run_folder import RESULTS
 def get_ablations(
     run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Ablations
 ) -> pd.DataFrame:
-    """The trainings of 05 in the run's folder: dynamics and other methods' sets made if missing,
-    finished cells of results.csv kept. Its rows go to ablations.csv. chosen: the parameters of 05
-    (`parameters.Ablations`).
+    """Return the trainings of 05 in the run's folder, running those that are missing.
 
-    Returns the rows of `study.train` with the columns ablation, output, top_k, within, record_on,
-    and those of `ablations.labelled`.
+    Missing dynamics and other methods' sets are made, and finished cells of results.csv are kept.
+    The rows go to ablations.csv.
+
+    chosen: the parameters of 05. Returns the rows of `study.train` with the columns ablation,
+    output, top_k, within, record_on, and those of `ablations.labelled`.
     """
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     dynamics = functools.partial(
@@ -34,7 +35,7 @@ def get_ablations(
     )
     whole = dynamics(run, condensed, **chosen.recording(data.size))
     short = chosen.early(data.size)
-    # whole runs so short answer it all
+    # whole runs that are this short hold all that is needed
     seen = DYNAMICS if short["until"] == short["epochs"] <= SHORT else EARLY["augmented"]
     short |= {"until": None} if seen == DYNAMICS else {}
     early = dynamics(run, condensed, kind=seen, **short)

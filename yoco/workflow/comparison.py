@@ -17,11 +17,10 @@ from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, folder
 def get_beside(
     run: Path, chosen: parameters.Parameters, method: str, data: ImageData
 ) -> tuple[Path, CondensedSet]:
-    """The set that another method condensed from the same data, and its folder, a run of its own
-    inside the run's.
+    """Return the set that another method condensed from the same data, and its folder.
 
-    Where it is not there, the zoo's of that dataset and preset, or one condensed now. chosen:
-    parameters of a notebook.
+    The folder is a run of its own inside the run's. A missing set is the zoo's of that dataset and
+    preset, or condensed now. chosen: parameters of a notebook.
     """
     if method == chosen.method:
         return run, get_condensed(run, chosen.dataset, lambda: data, **chosen.condensation())
@@ -35,8 +34,9 @@ def get_beside(
 def ready_sets(
     run: Path, chosen: parameters.Parameters, methods: Sequence[str], data: ImageData
 ) -> dict[str, CondensedSet]:
-    """Those of the methods' sets that need no condensing, by method: they are in the run's folder,
-    or ship with the zoo.
+    """Return those of the methods' sets that need no condensing, by method.
+
+    They are in the run's folder or ship with the zoo.
     """
     there = {
         method: run if method == chosen.method else folder(str(run / method), chosen.dataset)
@@ -51,8 +51,9 @@ def ready_sets(
 def take_from_zoo(
     inside: Path, chosen: parameters.Parameters, method: str, data: ImageData
 ) -> None:
-    """Put the zoo's set of a dataset, method (or "nested") and preset into a folder that has none,
-    if there is one.
+    """Put the zoo's set of a dataset, method (or "nested") and preset into a folder without a set.
+
+    If the zoo has none, nothing happens.
     """
     name = f"{data.name}-{method}-ipc{chosen.ipc}"
     if any((inside / file).exists() for file in (CONDENSED, CHECKPOINT)) or name not in zoo.names():

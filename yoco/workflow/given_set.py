@@ -15,25 +15,25 @@ def take(kept: Path, path: Path, data: ImageData) -> CondensedSet:
 
     Args:
         kept: where the run keeps its set.
-        path: of `CondensedSet.save`, or of an author's set (see `CondensedSet.from_published`).
-            That set takes its classes from `data`, and its mean and std too if the authors' for
-            such data are not known.
-        data: the real images that it will be tested on.
+        path: a file of `CondensedSet.save`, or an author's set (see `CondensedSet.from_published`).
+            The latter takes its classes from `data`, and also mean and std if the authors' for such
+            data are not known.
+        data: the real images on which it will be tested.
 
     Raises:
-        FileNotFoundError, ValueError: if it cannot be read, does not fit `data`, or the run holds
+        FileNotFoundError, ValueError: if it cannot be read or does not fit `data`, or the run holds
             another set.
     """
     made = CondensedSet.load(path) if path.suffix == ".safetensors" else _published(path, data)
     found, wanted = ((x.channels, x.size, len(x.classes)) for x in (made, data))
     if found != wanted:
         raise ValueError(
-            f"set_path={str(path)!r} holds a set of (channels, size, classes) {found}, "
+            f"set_path={str(path)!r} holds a set of (channels, size, classes) {found}, but "
             f"{data.name} has {wanted}"
         )
     if kept.exists() and CondensedSet.load(kept).fingerprint != made.fingerprint:
         raise ValueError(
-            f"{kept} holds another set than set_path={str(path)!r}: choose another run_dir, or "
+            f"{kept} holds another set than set_path={str(path)!r}: choose another run_dir or "
             "remove that file"
         )
     if not kept.exists() and (kept.parent / CHECKPOINT).exists():

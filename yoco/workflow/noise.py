@@ -1,4 +1,4 @@
-"""The study of 06: who keeps damaged images."""
+"""The study of notebook 06: which rules keep damaged images."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from yoco.workflow.run_folder import RESULTS, folder
 def get_noise(
     run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Noise
 ) -> tuple[list[noise.Case], pd.DataFrame]:
-    """The damaged sets of 06 with their dynamics, and what every rule keeps of them, in the run's
-    folder: sets and dynamics made if missing, each case in a folder of its own inside noise/,
-    finished trainings of results.csv kept. The rows go to noise.csv, how well each score tells the
-    damaged images to noise_detection.csv. chosen: the parameters of 06 (`parameters.Noise`).
+    """Return the damaged sets of 06 with their dynamics, and what every rule keeps of them.
+
+    Missing sets and dynamics are made, each case in its own folder inside noise/ of the run's
+    folder; finished trainings of results.csv are kept. The rows go to noise.csv, and how well each
+    score finds the damaged images to noise_detection.csv. chosen: the parameters of 06.
     """
     for budget in chosen.ipc_to:  # before anything is recorded
         checks.whole("ipc_to", budget, 1, condensed.ipc)
@@ -51,13 +52,13 @@ def _case(
     kind: str,
     percent: int,
 ) -> noise.Case:
-    """One damaged set and its dynamics.
+    """Return one damaged set and its dynamics.
 
     The same kind, percent and seed damage the same images. A set condensed from clean images is the
-    run's own if that was made by the same settings, and so are its dynamics.
+    run's own if that has the same settings, and so are its dynamics.
     """
     clean = kind == noise.CLEAN
-    # the cells are known of real images alone
+    # only for a start from real images is it known which image each cell came from
     arguments = {name: value for name, value in chosen.condensation().items() if name != "start"}
     own = clean and (place == "formed" or made_by(condensed, data, arguments))
     name = run / "noise" / f"{place}-{kind}-{percent}"

@@ -1,8 +1,7 @@
-"""The parameters as options of the command line: `--ipc-to 1,2`, listed by `--help` with type,
-default and meaning.
+"""The parameters as command line options: `--ipc-to 1,2`, listed by `--help`.
 
-They are read from a file that `tools/generate.py` writes from the declarations in `params`, so that
-`--help` waits for no torch.
+They are read from a file that `tools/generate.py` writes from the declarations in `parameters`, so
+that `--help` does not wait for torch.
 """
 
 import argparse
@@ -34,8 +33,9 @@ class Described(NamedTuple):
 
 
 def declared() -> dict[str, list[Described]]:
-    """The parameters of every notebook, as they are declared; as they were when the file was
-    written, unless `params` is imported.
+    """Return the declared parameters of every notebook.
+
+    They come from the file, or from `parameters` itself if that is imported.
     """
     if live := sys.modules.get("yoco.workflow.parameters"):
         return live.described()
@@ -60,8 +60,9 @@ class _Set(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ValueErrors, whose options are not shortened, and may have _ for
-    -.
+    """A parser whose errors are ValueErrors.
+
+    Options cannot be abbreviated, and may be written with _ for -.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -73,8 +74,10 @@ class Parser(argparse.ArgumentParser):
     def add_parameters(
         self, notebooks: Sequence[str] | None = None, only: Sequence[str] | None = None
     ) -> None:
-        """Give the parser the parameters of some notebooks (None: of all), or those of them that
-        `only` names, each as an option, and as `-p NAME VALUE`.
+        """Give the parser the parameters of some notebooks (None: of all) as options.
+
+        Each is an option of its own and can be given by `-p NAME VALUE`. only: names of parameters
+        (None: all).
         """
         chosen = {
             name: rows
@@ -114,12 +117,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def option(name: str) -> str:
-    """A parameter's name as an option's."""
+    """Return a parameter's name as an option."""
     return f"--{name.replace('_', '-')}"
 
 
 def plain(arguments: Sequence[str]) -> list[str]:
-    """Arguments whose options' names have - for _."""
+    """Return the arguments with - for _ in the names of options."""
     return [
         re.sub(r"^--[^=]*", lambda found: found[0].replace("_", "-"), argument)
         for argument in arguments
@@ -127,7 +130,7 @@ def plain(arguments: Sequence[str]) -> list[str]:
 
 
 def shared() -> list[str]:
-    """Names of the parameters that every notebook has."""
+    """Return the names of the parameters that every notebook has."""
     first, *others = declared().values()
     return [
         row.name
@@ -137,8 +140,9 @@ def shared() -> list[str]:
 
 
 def _told(held: Mapping[str, Described], count: int) -> str:
-    """What `--help` says of a parameter that the notebooks in `held`, of `count`, have: its meaning
-    in the first of them, and its default in each.
+    """Return what `--help` says about a parameter: its meaning and its defaults.
+
+    held: the notebooks that have it, out of `count`. The meaning is that in the first of them.
     """
     defaults: dict[str, list[str]] = {}
     for notebook, row in held.items():

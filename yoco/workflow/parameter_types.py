@@ -16,7 +16,7 @@ from yoco.data.datasets import LEAST_SIZE, MOST_SIZE, check_name
 from yoco.experiments import corruption
 from yoco.models import MATCHABLE, MODELS, check_matchable, named
 from yoco.prune.methods import METHODS
-from yoco.training.network import AUGMENTATIONS, PROTOCOLS
+from yoco.training.protocol import AUGMENTATIONS, PROTOCOLS
 from yoco.utils import checks
 from yoco.workflow.options import Described
 from yoco.zoo import PREFIX as ZOO

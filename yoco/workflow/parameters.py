@@ -1,4 +1,4 @@
-"""The parameters of every notebook, typed, once: read by the notebooks and by the command line."""
+"""The typed parameters of every notebook, declared once for notebooks and command line."""
 
 import ast
 from collections.abc import Mapping
@@ -36,12 +36,12 @@ class Condensation(Parameters):
 
     @property
     def seeds_taken(self) -> int:
-        """Seeds that the runs take, from `seed` on."""
+        """Number of seeds that the runs take, from `seed` on."""
         return max(self.seeds, self.compare_seeds)
 
 
 class Scores(Parameters):
-    """What the scores say of a set."""
+    """What the scores say about a set."""
 
     notebook: ClassVar[str] = "02_scores"
 
@@ -56,7 +56,7 @@ class Scores(Parameters):
     )
 
     def recording(self, size: int) -> dict[str, Any]:
-        """Arguments for `record`: those of training, and what LBPE will be asked for."""
+        """Return arguments for `record`: those of training, and what LBPE will need."""
         return {
             **super().recording(size),
             "top_k": self.top_k,
@@ -87,10 +87,10 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
 
 
 def validated(notebook: str, values: Mapping[str, Any]) -> Parameters:
-    """The parameters of a notebook, by name ("01_condensation"), from `values`; the others take
-    their defaults.
+    """Return the parameters of a notebook ("01_condensation") from `values`.
 
-    Raises ValueError that names every wrong parameter, what came and what is allowed.
+    The others take their defaults. Raises a ValueError that names every wrong parameter, what came
+    and what is allowed.
     """
     model = NOTEBOOKS[checks.one_of("notebook", notebook, NOTEBOOKS)]
     for name in values:
@@ -104,9 +104,9 @@ def validated(notebook: str, values: Mapping[str, Any]) -> Parameters:
 
 
 def _wrong(error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors: the parameter, what came and what is allowed.
+    """Describe one of pydantic's errors: the parameter, what came and what is allowed.
 
-    Errors of our own checks are told as they are.
+    Errors of our own checks are passed on unchanged.
     """
     text = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
     place = ".".join(map(str, error["loc"]))
@@ -118,11 +118,11 @@ def _wrong(error: Mapping[str, Any]) -> str:
 
 
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
-    """The parameters of the running notebook from its globals, checked before any work.
+    """Return the parameters of the running notebook from its globals, checked before any work.
 
-    Papermill writes its `-p` values into a cell that begins with "# Parameters", and only warns at
-    a misspelt name; here it is an error. Raises ValueError as `validated`, also if a parameter is
-    missing.
+    Papermill writes its `-p` values into a cell that begins with "# Parameters" and only warns
+    about a misspelt name; here it is an error. Raises ValueError as `validated`, and if a parameter
+    is missing.
     """
     known = NOTEBOOKS[checks.one_of("notebook", notebook, NOTEBOOKS)].model_fields
     injected = [
@@ -139,7 +139,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
 
 def assigned(source: str) -> list[str]:
-    """Names that the top level of a cell assigns to."""
+    """Return the names that the top level of a cell assigns to."""
     targets: list[ast.expr] = []
     for node in ast.parse(source).body:
         targets += (
@@ -153,9 +153,7 @@ def assigned(source: str) -> list[str]:
 
 
 def described() -> dict[str, list[Described]]:
-    """The parameters of every notebook as readers are told of them: in `--help`, notebook cells and
-    documents.
-    """
+    """Return the parameters of every notebook for `--help`, notebook cells and documents."""
     return {
         name: [types.described(*item) for item in model.model_fields.items()]
         for name, model in NOTEBOOKS.items()

@@ -1,5 +1,6 @@
-"""The nested set beside a run's own: where it is, and what its prefixes give beside YOCO's choices
-(design §5).
+"""The nested set beside a run's own: where it is, and its prefixes beside YOCO's choices.
+
+See design §5.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from yoco.workflow.parameters import Pruning
 def get_sets(
     run: Path, condensed: CondensedSet, data: ImageData, chosen: Pruning
 ) -> dict[str, tuple[Path, CondensedSet]]:
-    """A nested set of the run's dataset and a flat one by the same method, as far as they are
-    there: nothing is condensed.
+    """Return a nested set of the run's dataset and a flat one by the same method, if they exist.
 
-    Each is the run's own set if that is of its kind, else one in a folder inside the run's, else
-    the zoo's.
+    Nothing is condensed. Each is the run's own set if that is of its kind, else one in a folder
+    inside the run's, else the zoo's.
 
     Args:
         run: the run's folder.
@@ -48,7 +48,7 @@ def get_sets(
 
 
 def _inside(folder: Path, chosen: Pruning, data: ImageData) -> tuple[Path, CondensedSet] | None:
-    """A folder inside the run's and its set, if it has one or the zoo has one of its name."""
+    """Return a folder inside the run's and its set, if it or the zoo has one of that name."""
     comparison.take_from_zoo(folder, chosen, folder.name, data)
     path = folder / run_folder.CONDENSED
     return (folder, CondensedSet.load(path)) if path.exists() else None
@@ -59,15 +59,11 @@ def get_results(
 ) -> pd.DataFrame:
     """Train on YOCO's choice of each of `get_sets`, and on the prefixes of the nested one.
 
-    Dynamics are recorded if missing; finished trainings of the run's results.csv are kept. The rows
-    go to prefixes.csv.
+    Missing dynamics are recorded; finished trainings of the run's results.csv are kept. The rows go
+    to prefixes.csv.
 
-    Args:
-        run: as of `get_sets`, like the others; a nested set must be there.
-
-    Returns:
-        The rows of `study.run`, whose method tells the set as well: "YOCO, flat", "YOCO, nested",
-            "Prefix, nested".
+    run, condensed, data, chosen: as in `get_sets`; there must be a nested set. Returns the rows of
+    `study.run`, whose method also names the set: "YOCO, flat", "YOCO, nested", "Prefix, nested".
     """
     numbers, parts = range(chosen.seed, chosen.seed + chosen.dynamics), []
     longer = {"epochs": chosen.prefix_epochs} if chosen.prefix_epochs else {}

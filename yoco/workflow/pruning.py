@@ -1,4 +1,4 @@
-"""The study of 04: every pruning method at every budget, and the tables of it."""
+"""The study of notebook 04: every pruning method at every budget, and its tables."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from yoco.workflow.run_folder import RESULTS, TABLE, TABLE2
 def get_results(
     run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Pruning
 ) -> pd.DataFrame:
-    """The study of 04 in the run's folder: dynamics recorded if missing, finished cells of
-    results.csv kept.
+    """Return the study of 04 in the run's folder, running the trainings that are missing.
 
-    Its rows go to table2.csv, its summary to table.csv. chosen: the parameters of 04
-    (`parameters.Pruning`). Returns the rows of `study.run`, and those of the further condensations'
-    sets pruned at random.
+    Missing dynamics are recorded, and finished cells of results.csv are kept. The rows go to
+    table2.csv, their summary to table.csv. chosen: the parameters of 04. Returns the rows of
+    `study.run`, and those of the other condensations' sets pruned at random.
     """
     for budget in chosen.ipc_to:  # before anything is recorded
         checks.whole("ipc_to", budget, 1, condensed.ipc)

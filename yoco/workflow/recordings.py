@@ -13,7 +13,7 @@ from yoco.dynamics.recorder import record_many
 from yoco.parallel import pool
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import timing
-from yoco.training.network import BEFORE, PROTOCOLS, Protocol
+from yoco.training.protocol import BEFORE, PROTOCOLS, Protocol
 from yoco.utils import device as devices
 from yoco.utils import locks
 from yoco.zoo import PREFIX as ZOO

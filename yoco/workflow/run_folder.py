@@ -22,20 +22,21 @@ CONDENSED, CHECKPOINT, RESULTS, TABLE, TABLE2 = (
 
 
 def project() -> Path:
-    """The folder that relative paths start from: the one that holds notebooks/, seen from there,
-    else the working folder.
+    """Return the folder that relative paths start from.
+
+    It is the working directory, or its parent in notebooks/.
     """
     here = Path.cwd()
     return here.parent if here.name == "notebooks" else here
 
 
 def home() -> Path:
-    """Where runs are that were given no folder: runs/, or $YOCO_RUNS."""
+    """Return the folder of runs without a folder of their own: runs/, or $YOCO_RUNS."""
     return project() / checks.path("YOCO_RUNS", os.environ.get("YOCO_RUNS") or "runs")
 
 
 def folder(run_dir: str | None, dataset: str) -> Path:
-    """The run's folder, which the first file that is kept in it makes (see `owned.plan`).
+    """Return the run's folder, which the first file written there creates (see `owned.plan`).
 
     Args:
         run_dir: a path that starts from the project; None: a folder named after the dataset, in
@@ -73,7 +74,7 @@ def _check_outside(run: Path, images: Path) -> None:
 
 
 def load_set(name: str) -> CondensedSet:
-    """A condensed set by name: "zoo:NAME", or a file, whose relative path starts from the project.
+    """Return a condensed set by name: "zoo:NAME", or a file with a path relative to the project.
 
     Raises as `zoo.load`, `checks.path` and `CondensedSet.load`.
     """

@@ -1,4 +1,4 @@
-"""`Parameters`: what every notebook can be asked for, and the arguments that follow from it."""
+"""`Parameters`: the parameters that every notebook has, and the arguments that follow from them."""
 
 from typing import Any, ClassVar, Optional, Self
 
@@ -12,15 +12,15 @@ from yoco.zoo import PREFIX as ZOO
 
 
 def _scale_of(dataset: str) -> str:
-    """The preset of a dataset if none is given."""
+    """Return the default preset of a dataset."""
     return "smoke" if dataset == "digits" or dataset.startswith(f"{ZOO}digits-") else "laptop"
 
 
 class Parameters(BaseModel):
-    """What all notebooks take."""
+    """The parameters of all notebooks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    notebook: ClassVar[str]  # the name of the one that takes them
+    notebook: ClassVar[str]  # name of the notebook
 
     dataset: types.Dataset = Field(
         "digits",
@@ -98,7 +98,7 @@ class Parameters(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _filled_by_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """With the defaults that the preset decides, of parameters that are not given."""
+        """Fill in the defaults that depend on the preset."""
         dataset = str(values.get("dataset", cls.model_fields["dataset"].default))
         smoke = (values.get("preset") or _scale_of(dataset)) == "smoke"
         fills = {
@@ -110,17 +110,17 @@ class Parameters(BaseModel):
 
     @model_validator(mode="after")
     def _seeds_from_there_on(self) -> Self:
-        """The runs after the first take the seeds that follow."""
+        """Check that the runs after the first, which take the following seeds, have valid ones."""
         if self.seed + self.seeds_taken - 1 > checks.MOST_SEED:
             raise ValueError(
-                f"seed must be at most {checks.MOST_SEED} less the {self.seeds_taken - 1} runs "
+                f"seed must be at most {checks.MOST_SEED} minus the {self.seeds_taken - 1} runs "
                 f"that follow the first, got {self.seed}"
             )
         return self
 
     @property
     def seeds_taken(self) -> int:
-        """Seeds that the runs take, from `seed` on."""
+        """Number of seeds that the runs take, from `seed` on."""
         return 1
 
     @property
@@ -130,12 +130,13 @@ class Parameters(BaseModel):
 
     @property
     def real_dataset(self) -> str:
-        """The name that real images are loaded by."""
+        """The name by which real images are loaded."""
         return self.dataset
 
     def condensation(self, method: str | None = None) -> dict[str, Any]:
-        """Arguments for `workflow.get_condensed`; of another method than the run's, those that it
-        has.
+        """Return arguments for `workflow.get_condensed`.
+
+        For another method than the run's, only those that it has.
         """
         if method is None or method == self.method:
             given = {
@@ -161,18 +162,18 @@ class Parameters(BaseModel):
         }
 
     def _settings_of(self, method: str) -> set[str]:
-        """Names of a condensation method's settings, which are the same at every size."""
+        """Return the names of a condensation method's settings; they are the same for all sizes."""
         return {*CONDENSATIONS[method].settings_for(self.scale, self.size or 1, 1, {}).record()}
 
     def packing(self) -> dict[str, Any]:
-        """Arguments for `start_set`."""
-        networks = {"model", "width"} & self._settings_of(self.method)  # a kernel has neither
+        """Return arguments for `start_set`."""
+        networks = {"model", "width"} & self._settings_of(self.method)  # KIP has neither
         steps = ("outer_loops", "inner_loops", "iterations", "pool_networks", "pool_epochs")
         names = {"method", "ipc", "factor", "seed", "precision", *steps, *networks}
         return {"preset": self.scale, **self.model_dump(include=names, exclude_none=True)}
 
     def training(self, size: int) -> dict[str, Any]:
-        """Arguments for `record`, `evaluate_many` and `study.run` on images of side `size`."""
+        """Return arguments for `record`, `evaluate_many`, `study.run` on images of side `size`."""
         scale, model = SCALES[self.scale], self.model or default_model(size)
         width = self.width or (scale.width if model == "convnet" else None)
         shape = {"model": model, "width": width, "batch_size": scale.batch_size}
@@ -180,5 +181,5 @@ class Parameters(BaseModel):
         return {"epochs": self.epochs or scale.epochs, **how, **shape, "precision": self.precision}
 
     def recording(self, size: int) -> dict[str, Any]:
-        """Arguments for `record` and `record_many`: those of training, but for the epochs."""
+        """Return arguments for `record` and `record_many`: those of training except the epochs."""
         return {**self.training(size), "epochs": self.epochs or SCALES[self.scale].recorded}

@@ -1,4 +1,4 @@
-"""What the notebooks that train on pruned sets can be asked for: 04, 05 and 06."""
+"""The parameters of the notebooks that train on pruned sets: 04, 05 and 06."""
 
 from itertools import product
 from typing import Any, ClassVar, Optional, Self
@@ -16,7 +16,7 @@ from yoco.zoo import PREFIX as ZOO
 
 
 class Study(Parameters):
-    """What notebooks take that train on pruned sets."""
+    """Parameters of notebooks that train on pruned sets."""
 
     ipc_to: types.DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
     dynamics: types.Count = Field(3, description="training runs recorded")
@@ -30,17 +30,17 @@ class Study(Parameters):
 
     @property
     def seeds_taken(self) -> int:
-        """Seeds that the runs take, from `seed` on."""
+        """Number of seeds that the runs take, from `seed` on."""
         return max(self.seeds, self.dynamics)
 
     def recording(self, size: int) -> dict[str, Any]:
-        """As of every notebook, with the epochs of its own."""
+        """As for every notebook, with its own epochs."""
         return super().recording(size) | (
             {"epochs": self.dynamics_epochs} if self.dynamics_epochs else {}
         )
 
     def schedule(self, size: int) -> dict[str, Any]:
-        """Arguments for `study.grid`: those of training, the budgets and the seeds."""
+        """Return arguments for `study.grid`: those of training, the budgets and the seeds."""
         return {
             **self.training(size),
             "ipc_to": self.ipc_to,
@@ -81,7 +81,7 @@ class Pruning(Study):
     )
 
     def condensation(self, method: str | None = None) -> dict[str, Any]:
-        """As of every notebook, with the file that the run's own set is read from."""
+        """As for every notebook, with the file from which the run's own set is read."""
         own = {"path": self.set_path} if method in (None, self.method) and self.set_path else {}
         return {**super().condensation(method), **own}
 
@@ -95,7 +95,7 @@ class Pruning(Study):
         return self
 
     def schedule(self, size: int) -> dict[str, Any]:
-        """As of every study, with the epochs at each budget."""
+        """As for every study, with the epochs at each budget."""
         plain = super().schedule(size)
         return plain | (
             {"epochs": dict(zip(self.ipc_to, self.epochs_to))} if self.epochs_to else {}
@@ -128,8 +128,9 @@ class Ablations(Study):
     )
 
     def early(self, size: int, record_on: str = "augmented") -> dict[str, Any]:
-        """Arguments for `record_many` of runs that stop where LBPE needs no more, with every logit
-        that is asked for here.
+        """Return arguments for `record_many` for runs that stop when LBPE has what it needs.
+
+        They keep all logits that this notebook reads.
         """
         full = self.recording(size)
         paper_k, paper_windows = zip(*LBPE_FORMED.values(), *LBPE_SINGLE.values())
@@ -144,7 +145,7 @@ class Ablations(Study):
 
 
 class Noise(Study):
-    """Damage, and who keeps it."""
+    """Damage, and which rules keep it."""
 
     notebook: ClassVar[str] = "06_noise"
 
@@ -189,27 +190,27 @@ class Noise(Study):
 
     @property
     def real_dataset(self) -> str:
-        """The name that real images are loaded by.
+        """The name by which real images are loaded.
 
-        Raises ValueError if a set of the zoo is of a folder that `real` does not tell.
+        Raises ValueError if a set of the zoo is of a folder that `real` does not name.
         """
         if self.real or not self.dataset.startswith(ZOO):
             return self.real or self.dataset
         told = zoo.load(self.dataset.removeprefix(ZOO)).info["dataset"]
         if told.startswith("folder:"):
             raise ValueError(
-                f"real must name the folder of the images of {self.dataset} (real=folder:PATH): "
-                f"it was made from {told}"
+                f"real must name the folder of {self.dataset}'s images (real=folder:PATH): it was "
+                f"made from {told}"
             )
         return told
 
     @property
     def seeds_taken(self) -> int:
-        """Seeds that the runs take, from `seed` on: each training run's networks have their own."""
+        """Number of seeds from `seed` on; each training run's networks have their own."""
         return self.dynamics * self.seeds
 
     def formed_damage(self) -> list[tuple[str, int]]:
-        """Kind and percent of the damage done to formed images; that of none first."""
+        """Return kind and percent of the damage done to formed images, no damage first."""
         rates = {
             kind: sorted(
                 self.rates
@@ -224,16 +225,14 @@ class Noise(Study):
         ]
 
     def real_damage(self) -> list[tuple[str, int]]:
-        """Kind and percent of the damage done to real images before condensing; that of none
-        first.
-        """
+        """As `formed_damage`, for the damage done to real images before condensing."""
         return [
             (noise.CLEAN, 0),
             *product(self.condensed_kinds, self.condensed_rates or [max(self.rates)]),
         ]
 
     def comparison(self, size: int) -> dict[str, Any]:
-        """Arguments for `noise.compare`."""
+        """Return arguments for `noise.compare`."""
         trained_to = self.trained_to or [min(self.ipc_to)]
         return {
             **self.training(size),

@@ -1,0 +1,209 @@
+"""The README and docs/ say what the files say: generated tables are current, numbers in sentences
+are those of their files, links lead somewhere, and the code of the README runs.
+"""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from tools import document_tables, documents, generate
+from yoco import plots, prune
+from yoco.condense import METHODS as CONDENSATIONS
+from yoco.experiments import noise, tables
+from yoco.utils.device import WORTH
+from yoco.workflow import parameters
+
+ROOT = Path(__file__).parent.parent
+FIGURES = ROOT / "figures"
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in documents.pages()}
+OTHERS = {name: (ROOT / name).read_text("utf-8") for name in ("CONTRIBUTING.md", "CHANGELOG.md")}
+
+
+def page(name: str) -> str:
+    """A page of docs/, with ordinary spaces."""
+    return PAGES[f"docs/{name}.md"].replace("\u00a0", " ")
+
+
+def mean_and_std(values: pd.Series) -> str:
+    return f"{values.mean():.2f} ± {values.std():.2f}"
+
+
+def anchors(text: str) -> set[str]:
+    """What a link can point at in a page, as GitHub and the site name its headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings}
+
+
+def test_what_is_generated_is_current():
+    assert generate.stale() == [], "make tables"
+    for name, model in parameters.NOTEBOOKS.items():  # and the cells say what they should
+        values: dict = {}
+        exec(generate.cell(name), values)
+        assert parameters.assigned(generate.cell(name)) == list(model.model_fields), name
+        assert {key: values[key] for key in model.model_fields} == {
+            key: field.default for key, field in model.model_fields.items()
+        }, name
+
+
+def test_every_table_is_shown_and_every_marker_closed():
+    shown = [name for text in PAGES.values() for name in re.findall(r"<!-- made: (\S+) -->", text)]
+    assert sorted(shown) == sorted(document_tables.TABLES)
+    for name, text in PAGES.items():
+        assert len(documents.MARKED.findall(text)) == text.count("<!-- made:"), name
+
+
+def test_tables_are_filled_between_their_own_markers():
+    text = "<!-- made: bytes -->\n<!-- end -->\nkept\n<!-- made: kernels -->\nold\n<!-- end -->\n"
+    filled = documents.filled(text)
+    assert "kept" in filled and "old" not in filled and documents.filled(filled) == filled
+    with pytest.raises(KeyError, match="nothing"):
+        documents.filled("<!-- made: nothing -->\n<!-- end -->")
+
+
+@pytest.mark.parametrize("name", [*PAGES, *OTHERS])
+def test_links_lead_somewhere(name):
+    text = {**PAGES, **OTHERS}[name]
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        path = (ROOT / name).parent / file if file else ROOT / name
+        assert path.exists(), f"{name}: {target}"
+        assert not anchor or anchor in anchors(path.read_text("utf-8")), f"{name}: {target}"
+
+
+def test_files_that_pages_name_exist():
+    for name, text in PAGES.items():
+        for file in re.findall(r"`((?:figures|benchmarks|tests|yoco|tools)/[\w./-]+)`", text):
+            assert (ROOT / file).exists(), f"{name}: {file}"
+        for module in re.findall(r"python -m (benchmarks\.\w+|tools\.\w+)", text):
+            assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"{name}: {module}"
+
+
+def test_the_site_lists_every_page():
+    def files(entry):
+        if isinstance(entry, str):
+            return [entry]
+        inner = entry.values() if isinstance(entry, dict) else entry
+        return [file for each in inner for file in files(each)]
+
+    listed = files(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    assert sorted(f"docs/{file}" for file in listed) == sorted(set(PAGES) - {"README.md"})
+
+
+def test_the_readme_is_short_and_its_code_runs(tmp_path, monkeypatch, capsys):
+    readme = PAGES["README.md"]
+    assert len(readme.split()) <= 900
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert (tmp_path / "kept.png").is_file()
+    assert capsys.readouterr().out.strip() == re.search(r"print.*# (.+)", code)[1]
+    for name in parameters.NOTEBOOKS:
+        assert f"| `{name}` |" in readme
+    assert all(name in readme.lower() for name in CONDENSATIONS)
+
+
+def test_yoco_in_a_few_lines_is_yoco(toy_set, toy_dynamics):
+    names = {
+        "torch": torch,
+        "condensed": toy_set,
+        "table": prune.score_table(toy_set, toy_dynamics),
+    }
+    exec(re.findall(r"```python\n(.*?)```", page("pruning"), re.S)[1], names)
+    kept = prune.prune(toy_set, toy_dynamics, "yoco", 1).indices
+    assert sorted(names["by_hand"].tolist()) == sorted(kept.tolist())
+
+
+def test_cifar10_s_sentences_are_the_files():
+    order = tables.order_as_paper(pd.read_csv(FIGURES / "cifar10/beside_paper.csv")).spearman
+    assert "by {:.2f}, {:.2f} and {:.2f} (Spearman".format(*order) in page("results/cifar10")
+
+
+def test_the_ablations_sentences_are_the_files():
+    text = page("results/ablations")
+    agreement = pd.read_csv(FIGURES / "cifar10/agreement.csv").groupby("score", sort=False)
+    means = agreement["spearman"].mean().items()
+    assert ", ".join(f"{name} {value:.2f}" for name, value in means) in text
+    found = document_tables.sections(FIGURES / "cifar10/ablations.md")
+    cells = re.findall(r"([\d.]+) ±", found["output"])
+    assert "**Probabilities** give {:.1f}, raw **logits** {:.1f}".format(*map(float, cells)) in text
+    cells = re.findall(r"([\d.]+) ±", found["record_on"].splitlines()[-1])
+    assert "dynamics give {:.1f}, **clean** ones {:.1f}".format(*map(float, cells)) in text
+    cells = [float(cell) for cell in re.findall(r"([\d.]+) ±", found["epochs_read"])]
+    assert f"({min(cells):.1f} to {max(cells):.1f} over sixteen pairs)" in text and len(cells) == 16
+
+
+def test_the_leads_with_100_classes_and_at_64_pixels_are_the_files():
+    def smallest(path: str) -> pd.DataFrame:
+        gaps = tables.paired(pd.read_csv(FIGURES / path))
+        return gaps.loc[gaps.groupby("ipc_to")["mean"].idxmin()]
+
+    for row in smallest("hundred/results.csv").itertuples():
+        assert f"{row.mean:.2f} ± {row.std:.2f}" in page("results/cifar100")
+    text = page("results/imagenet")
+    for row in smallest("tiny10/table2.csv").itertuples():
+        assert f"{row.mean:.2f} ± {row.std:.2f} over {row.method} (p = {row.p:.3g})" in text
+    for _, part in pd.read_csv(FIGURES / "tiny10/condensation.csv").groupby("subset"):
+        assert f"{mean_and_std(part.accuracy)} %" in text
+
+
+def test_the_repairs_gains_are_the_file():
+    gains = pd.read_csv(FIGURES / "noise/noise_gains.csv")
+    chosen = gains[gains["method"].isin(noise.REPAIRS)].groupby("method")["mean"].mean()
+    assert all(f"{rule} {gain:+.2f}" in page("results/noise") for rule, gain in chosen.items())
+
+
+def test_performance_s_sentences_are_the_files():
+    text, bench = page("performance"), json.loads((FIGURES / "bench/cpu.json").read_text())
+    ratios = [case["ratio"] for case in bench["cases"]]
+    assert f"{min(ratios):.1f} to {max(ratios):.1f} times as fast" in text
+    assert f"would train {bench['limit']['convolutions_images_per_s']:,.0f} images/s" in text
+    assert f"a share of {bench['limit']['train_400_share']:.2f}" in text
+    assert f"fewer than {WORTH:,} images" in text
+
+
+def test_the_gallery_is_there_and_its_calls_exist():
+    gallery = page("explore").split("## Gallery")[1]
+    shown = re.findall(r"!\[\]\(\.\./(figures/gallery/\w+\.png)\)", gallery)
+    assert len(shown) >= 12 and all((ROOT / name).is_file() for name in shown)
+    calls = re.findall(r"\) `(\w+)\(", gallery)
+    assert len(calls) >= 12 and all(callable(getattr(plots, name)) for name in calls)
+    notebook = (ROOT / "notebooks/07_gallery.ipynb").read_text().replace('\\"', '"')
+    assert all(f'gallery / "{name}"' in notebook for name in calls)
+
+
+def test_guarantees_name_a_test_each():
+    rows = [
+        line
+        for line in page("guarantees").splitlines()
+        if line.startswith("| ") and not line.startswith(("| promise", "| ---"))
+    ]
+    assert len(rows) >= 18 and all(re.search(r"`tests/[\w/]+\.py` \|$", row) for row in rows)
+
+
+def test_citation_and_changelog_know_the_version_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    version = re.search(r'__version__ = "(.+?)"', (ROOT / "yoco/__init__.py").read_text())[1]
+    assert citation["version"] == version and f"## [{version}]" in OTHERS["CHANGELOG.md"]
+    assert citation["references"][0]["title"] in PAGES["README.md"]
+    licence = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+    assert citation["license"] == licence
+
+
+def test_the_site_builds(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    pytest.importorskip("mkdocs_jupyter")
+    pytest.importorskip("mkdocstrings")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True))
+    concepts = (tmp_path / "concepts/index.html").read_text("utf-8")
+    assert "<math" in concepts and "figures/concept.png" in concepts
+    assert "arithmatex" not in concepts

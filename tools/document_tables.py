@@ -1,0 +1,383 @@
+"""The tables of the README and of docs/, each made from its file by one function."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import imagenet1k, last_batch, scale_check
+from yoco import zoo
+from yoco.experiments import tables
+from yoco.workflow import parameters
+from yoco.workflow.options import Described, shared
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "figures"
+TABLES: dict[str, Callable[[], str]] = {}
+
+
+def _table(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    def add(function: Callable[[], str]) -> Callable[[], str]:
+        TABLES[name] = lambda: function().strip().replace(" ± ", "\u00a0±\u00a0")  # never wraps
+        return function
+
+    return add
+
+
+def _read(name: str) -> pd.DataFrame:
+    return pd.read_csv(FIGURES / name)
+
+
+def _markdown(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _mean(values: pd.Series, bold: bool = False) -> str:
+    """Mean and standard deviation (of a sample) in %; the mean alone if there is one value."""
+    shown = f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
+    return f"**{shown}**" if bold else shown
+
+
+def _best_in_bold(rows: list[list[str]], columns: Iterable[int]) -> list[list[str]]:
+    """Rows of cells with the largest number of some columns in bold."""
+    for column in columns:
+        best = max(rows, key=lambda row: float(row[column].split()[0]))
+        best[column] = f"**{best[column]}**"
+    return rows
+
+
+def _parsed(text: str) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a table in Markdown."""
+    lines = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines()]
+    return lines[0], lines[2:]
+
+
+def sections(path: Path) -> dict[str, str]:
+    """The tables of a file that a notebook wrote, by their headings."""
+    parts = path.read_text(encoding="utf-8").removeprefix("## ").split("\n## ")
+    return {name: text.strip() for name, text in (part.split("\n\n", 1) for part in parts)}
+
+
+# The README and the zoo
+
+
+@_table("results")
+def results() -> str:
+    """Some of Table 2 on CIFAR-10, the paper's YOCO, and the prefixes of the nested set."""
+    ours = tables.pivot(_read("cifar10/table.csv"))
+    paper = _read("cifar10/beside_paper.csv").set_index(["ipc_to", "method"])["paper"]
+    nested = _evaluated("nestedB/condensed.safetensors")
+    return _markdown(
+        ["IPC", "Random", "CCS", "YOCO", "YOCO in the paper", "Nested set"],
+        [
+            [
+                budget,
+                *ours.loc[budget, ["random", "ccs", "yoco"]],
+                f"{paper[budget, 'yoco']:.2f}",
+                _mean(nested[budget]) if budget in nested else "not measured",
+            ]
+            for budget in (1, 2, 5)
+        ],
+    )
+
+
+@_table("zoo")
+def zoo_table() -> str:
+    return _markdown(
+        ["set", "steps", "hours", "start, %", "condensed, %", "epochs"],
+        [
+            [
+                f"`{row.name}`",
+                f"{row.steps:,}",
+                f"{row.hours:.4f}",
+                f"{row.start_accuracy:.2f}",
+                f"{row.accuracy:.2f} ± {row.accuracy_std:.2f}",
+                re.search(r"(\d+) epochs", row.evaluation)[1],
+            ]
+            for row in zoo.table().itertuples(index=False)
+        ],
+    )
+
+
+# Condensation
+
+
+@_table("kernels")
+def kernels() -> str:
+    return _markdown(
+        ["kernel", "images", "forward, s", "forward and backward, s"],
+        [
+            (
+                f"`{row.kernel}`",
+                f"{row.side} × {row.side}",
+                f"{row.forward_s:g}",
+                f"{row.with_backward_s:g}",
+            )
+            for row in _read("bench/kernels.csv").itertuples()
+        ],
+    )
+
+
+@_table("image-step")
+def image_step() -> str:
+    rows = []
+    for row in _read("cifar10/image_lr.csv").itertuples():
+        losses = f"{row.first_loss} → {row.last_loss}" if row.steps else "–"
+        named = {0: "none: the start", 0.005: "0.005 (paper)"}.get(row.image_lr, f"{row.image_lr}")
+        rows.append((named, losses, f"{row.accuracy} %"))
+    return _markdown(["image step", "loss, first → last", "accuracy"], rows)
+
+
+@_table("loops")
+def loops() -> str:
+    grouped = _read("cifar10/loops.csv").groupby(["method", "steps"])["accuracy"]
+    steps = sorted({steps for _, steps in grouped.groups})
+    return _markdown(
+        ["image steps", *steps],
+        [
+            [method.upper(), *(_mean(grouped.get_group((method, count))) for count in steps)]
+            for method in ("idc", "dream")
+        ],
+    )
+
+
+TRAINED_ON = {  # by the path in evaluations.csv
+    "nested/condensed.safetensors": "prefixes after the nested steps with equal weights",
+    "nestedA/condensed.safetensors": "prefixes after 600 steps with `prefix_power=1`",
+    "nestedB/condensed.safetensors": "prefixes of the zoo's nested set",
+    "flat/condensed.safetensors": "the flat set",
+    "flat/start.safetensors": "the start of the flat set",
+}
+
+
+def _evaluated(path: str) -> dict[int, pd.Series]:
+    """Accuracies of the sets that NCFM made, by budget."""
+    rows = _read("ncfm/evaluations.csv").query("path == @path")
+    return dict(iter(rows.groupby("ipc")["accuracy"]))
+
+
+@_table("ncfm")
+def ncfm() -> str:
+    budgets = (1, 2, 5, 10)
+    rows = []
+    for path, name in TRAINED_ON.items():
+        found = _evaluated(path)
+        rows.append([name, *(_mean(found[b]) if b in found else "" for b in budgets)])
+    return _markdown(["trained on", *(f"IPC {budget}" for budget in budgets)], rows)
+
+
+@_table("bytes")
+def by_bytes() -> str:
+    rows = _read("cifar10/by_bytes.csv")
+    grouped = rows.groupby(["stored", "per_class"])
+    counts = sorted(rows.per_class.unique())
+    return _markdown(
+        ["stored as", *(f"IPC {count // 4}" for count in counts)],
+        [
+            [
+                stored,
+                *(
+                    f"{_mean(part.accuracy)} ({part.bytes.iloc[0]:,} bytes)"
+                    for part in (grouped.get_group((stored, count)) for count in counts)
+                ),
+            ]
+            for stored in ("uint8", "float32")
+        ],
+    )
+
+
+# Results
+
+
+@_table("last-batch")
+def last_batches() -> str:
+    return tables.markdown(last_batch.compared(_read("bench/last_batch.csv")))
+
+
+@_table("start-and-set")
+def start_and_set() -> str:
+    grouped = _read("cifar10/condensation.csv").groupby("subset")["accuracy"]
+    return _markdown(
+        ["trained on", "accuracy, %"],
+        [
+            ("the start", _mean(grouped.get_group("start"))),
+            ("the condensed set", _mean(grouped.get_group("condensed"))),
+        ],
+    )
+
+
+@_table("table2")
+def table2() -> str:
+    _, rows = _parsed((FIGURES / "cifar10/table2.md").read_text(encoding="utf-8"))
+    names = [name for ipc in (1, 2, 5) for name in (f"IPC {ipc}", "paper", "difference")]
+    return _markdown(["method", *names], _best_in_bold(rows, (1, 4, 7)))
+
+
+@_table("leads")
+def leads() -> str:
+    return "\n".join(
+        f"- {line}." for line in tables.verdict(_read("cifar10/paired.csv")).splitlines()
+    )
+
+
+def _ablation(name: str, first: str) -> str:
+    """A table of the ablations without the budget, which is 1 in all of them."""
+    columns, rows = _parsed(sections(FIGURES / "cifar10/ablations.md")[name])
+    assert {row[0] for row in rows} == {"1"}
+    titled = [[tables.title_of(row[1]), *row[2:]] for row in rows]
+    return _markdown([first, *columns[2:]], titled)
+
+
+@_table("ablation-rules")
+def ablation_rules() -> str:
+    return _ablation("rules", "method")
+
+
+@_table("ablation-epochs")
+def ablation_epochs() -> str:
+    return _ablation("epochs_read", "K")
+
+
+@_table("ablation-condensation")
+def ablation_condensation() -> str:
+    return _ablation("condensation", "condensed by")
+
+
+@_table("ablation-network")
+def ablation_network() -> str:
+    return _ablation("network", "network")
+
+
+def _study(path: Path, best: Iterable[int]) -> str:
+    columns, rows = _parsed(path.read_text(encoding="utf-8"))
+    titled = [[tables.title_of(row[0]), *row[1:]] for row in rows]
+    return _markdown(columns, _best_in_bold(titled, best))
+
+
+@_table("hundred")
+def hundred() -> str:
+    return _study(FIGURES / "hundred/table.md", (1, 2, 3))
+
+
+@_table("tiny10")
+def tiny10() -> str:
+    return _study(FIGURES / "tiny10/table.md", (1, 2))
+
+
+def _noise(section: str) -> str:
+    """Means of a table about noise, without the spread."""
+    columns, rows = _parsed(sections(FIGURES / "noise/noise.md")[section])
+    return _markdown(
+        columns,
+        [[row[0], *(f"{float(cell.split()[0]):.1f}" for cell in row[1:])] for row in rows],
+    )
+
+
+@_table("noise-kept")
+def noise_kept() -> str:
+    return _noise("precision")
+
+
+@_table("noise-accuracy")
+def noise_accuracy() -> str:
+    return _noise("accuracy")
+
+
+@_table("noise-kept-in-full")
+def noise_kept_in_full() -> str:
+    return sections(FIGURES / "noise/noise.md")["precision"]
+
+
+@_table("noise-accuracy-in-full")
+def noise_accuracy_in_full() -> str:
+    return sections(FIGURES / "noise/noise.md")["accuracy"]
+
+
+# Performance
+
+
+@_table("costs")
+def costs() -> str:
+    columns = ("case", "literal, s", "ours, s", "ratio", "ours, first run, s")
+    return _markdown(
+        [*columns, "literal, MB", "ours, MB"],
+        [
+            [
+                f"`{case['name']}`",
+                f"{case['literal_s']:.2f}",
+                f"{case['ours_s']:.2f}",
+                f"{case['ratio']:.2f}×",
+                f"{case['first_s']:.1f}",
+                f"{case['literal_mb']:,.0f}",
+                f"{case['ours_mb']:,.0f}",
+            ]
+            for case in json.loads((FIGURES / "bench/cpu.json").read_text())["cases"]
+        ],
+    )
+
+
+@_table("precision")
+def precision() -> str:
+    grouped = _read("bench/agreement.csv").groupby(["what", "way"], sort=False)["accuracy"]
+    seeds = grouped.size()
+    ways = ("literal", "ours, float32", "ours, bfloat16, compiled")
+    rows = []
+    for what in dict.fromkeys(what for what, _ in grouped.groups):
+        cells = {way: _mean(grouped.get_group((what, way))) for way in seeds[what].index}
+        name = f"{what} ({seeds[what].max()} seeds)"
+        rows.append([name, *(cells.get(way, "–") for way in ways)])
+    return _markdown(["work", *ways], rows)
+
+
+@_table("imagenet1k")
+def imagenet1k_plans() -> str:
+    return imagenet1k.table(_read("bench/imagenet1k.csv"))
+
+
+@_table("imagenet1k-facts")
+def imagenet1k_facts() -> str:
+    work = imagenet1k.known_work(FIGURES / "bench")
+    return imagenet1k.facts(_read("bench/imagenet1k.csv"), work, _read("bench/costs.csv"))
+
+
+@_table("imagenet1k-check")
+def imagenet1k_check() -> str:
+    return scale_check.table(_read("bench/scale_check.csv"))
+
+
+@_table("imagenet1k-costs")
+def imagenet1k_costs() -> str:
+    return imagenet1k.cost_table(_read("bench/costs.csv"))
+
+
+@_table("imagenet1k-work")
+def imagenet1k_work() -> str:
+    return imagenet1k.work_table(_read("bench/work.csv"))
+
+
+# Parameters
+
+
+@_table("parameters")
+def all_parameters() -> str:
+    """The parameters of all notebooks: those that all share, then what each has besides."""
+    told = parameters.described()
+    first, names = next(iter(told.values())), shared()
+    common = [row for row in first if row.name in names]
+    own = {name: [row for row in rows if row not in common] for name, rows in told.items()}
+    return "\n\n".join(
+        [
+            f"## All notebooks\n\n{_parameters(common)}",
+            *(f"## {name}\n\n{_parameters(rows)}" for name, rows in own.items() if rows),
+        ]
+    )
+
+
+def _parameters(rows: list[Described]) -> str:
+    return _markdown(
+        ["parameter", "type", "default", "meaning"],
+        [(f"`{row.name}`", row.type, row.default, row.meaning) for row in rows],
+    )

@@ -1,0 +1,23 @@
+"""The tables of the README and of docs/ that are made from files: where they stand in a page.
+
+A page holds a table between two markers, `<!-- made: NAME -->` and `<!-- end -->`. `make tables`
+(tools/generate.py) writes what is between them, by a function of tools/document_tables.py.
+"""
+
+import re
+from pathlib import Path
+
+from tools.document_tables import ROOT, TABLES
+
+# from a marker to the next `end`, with no other marker between them
+MARKED = re.compile(r"(<!-- made: ([\w-]+) -->\n)(?:(?!<!-- ).*\n)*(<!-- end -->)")
+
+
+def pages() -> list[Path]:
+    """The files that may hold tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def filled(text: str) -> str:
+    """A page with its tables as they should be. Raises KeyError if it names an unknown one."""
+    return MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", text)
