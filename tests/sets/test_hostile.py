@@ -97,7 +97,7 @@ def test_a_ranked_set_that_would_be_enlarged_without_bound(
     toy_set, toy_dynamics, tmp_path, size, factor, said
 ):
     path = ranked(toy_set, toy_dynamics, tmp_path, size=size, factor=factor)
-    with pytest.raises(ValueError, match=f"ranked.safetensors is no valid ranked set: .*{said}"):
+    with pytest.raises(ValueError, match=f"ranked.safetensors is not a valid ranked set: .*{said}"):
         RankedSet.open(path)
 
 

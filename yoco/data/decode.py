@@ -174,7 +174,8 @@ def _of_eight_bits(image: Image.Image) -> Image.Image:
 def cropped(image: Image.Image, size: int | None) -> Image.Image:
     """Return the image with its shorter side resized to `size` and the middle cut out.
 
-    None returns it unchanged. Raises ValueError if it is so long that the resized image would exceed `MOST_PIXELS`.
+    None returns it unchanged. Raises ValueError if the resized image would exceed `MOST_PIXELS`,
+    as that of a very long one does.
     """
     if size is None or image.size == (size, size):
         return image
