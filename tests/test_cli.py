@@ -12,6 +12,7 @@ import torch
 
 from yoco import CondensedSet, cli, condense, data, workflow, zoo
 from yoco.condense import kip
+from yoco.utils import owned
 from yoco.workflow import condensation, options, parameters
 
 FAST = [
@@ -428,20 +429,18 @@ def test_a_set_that_ships_is_not_condensed_again_but_by_the_step_that_condenses(
     take = lambda run, **other: workflow.get_condensed(
         run, "digits", lambda: digits, **chosen.condensation() | other
     )
-    assert take(tmp_path).fingerprint == zoo.load("digits-idc-ipc10").fingerprint
+    assert take(tmp_path / "run").fingerprint == zoo.load("digits-idc-ipc10").fingerprint
     assert (
         "from the zoo: idc of digits" in capsys.readouterr().out
-        and (tmp_path / "condensed.safetensors").is_file()
+        and (tmp_path / "run/condensed.safetensors").is_file()
     )
-    (tmp_path / "stopped").mkdir()
-    (tmp_path / "stopped/checkpoint.safetensors").touch()
+    (owned.claim(tmp_path / "stopped") / "checkpoint.safetensors").touch()
     for name, other in (
         ("own", {"go_on": True}),
         ("seed", {"seed": 1}),
         ("width", {"width": 8}),
         ("stopped", {}),
     ):
-        (tmp_path / name).mkdir(exist_ok=True)
         with pytest.raises(pytest.fail.Exception, match="condensed, seed"):
             take(tmp_path / name, **other)
 

@@ -74,6 +74,8 @@ class CondensedSet:
         checks.targets("labels", self.labels, len(self.images), len(classes))
         formation.cell_size(self.size, self.factor)
         self._check_order(len(classes))
+        checks.instance("method", self.method, str)
+        checks.instance("info", self.info, Mapping)  # type: ignore[type-abstract]
         labels = self.labels.detach().cpu()
         held = {
             "images": self.images.detach().to("cpu", torch.float32),

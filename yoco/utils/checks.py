@@ -197,10 +197,12 @@ def tensor(name: str, values: object, what: str) -> Tensor:
 
     Raises:
         TypeError: if it is not a tensor.
-        ValueError: if it is sparse or on the "meta" device.
+        ValueError: if it is sparse, nested, quantized or on the "meta" device.
     """
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a tensor {what}, got {type(values).__name__}")
+    if values.is_nested or values.is_quantized:
+        raise ValueError(f"{name} must be a plain tensor, got a nested or quantized one")
     if values.device.type == "meta" or values.layout != torch.strided:
         raise ValueError(
             f"{name} must be dense, on a device that holds its values, got {values.layout} on "

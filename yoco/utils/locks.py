@@ -33,7 +33,7 @@ def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
     if path is None:
         yield
         return
-    path = Path(path)
+    path = tensor_files.target(path)
     place = path.with_name(f".{path.name}.lock")
     lock = FileLock(place, timeout=0, thread_local=False)
     holder = path.with_name(f".{path.name}.holder")

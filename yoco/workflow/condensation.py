@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from yoco.data.datasets import name_of
 from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks, locks
+from yoco.utils import checks, locks, owned
 from yoco.workflow import given_set
-from yoco.workflow.run_folder import CONDENSED, load_set, project
+from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, load_set, project
 from yoco.zoo import PREFIX as ZOO
 
 
@@ -47,9 +47,9 @@ def get_condensed(
     BlockingIOError if another process makes it at this moment. Under torchrun the first process
     prints, locks and saves; all must see the folder, and return the same set (see `condense`).
     """
+    kept, checkpoint = run / CONDENSED, run / CHECKPOINT
     if path is not None:
-        return given_set.take(run / CONDENSED, project() / checks.path("set_path", path), data())
-    kept, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
+        return given_set.take(kept, project() / checks.path("set_path", path), data())
     arguments |= {} if start is None else {"start": load_set(start)}
     with distributed.joined() as among, contextlib.ExitStack() as held:
         say = print if among.first else lambda _: None
@@ -61,20 +61,38 @@ def get_condensed(
             if not (go_on and unfinished) or arguments.get("time_budget") == 0:
                 return found
             say("its condensation was stopped before its end: going on from the checkpoint")
-        among.from_first(lambda: held.enter_context(locks.hold(kept)))
-        made = zoo.load(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) else None
-        if made is None:
-            real = among.after_first(data)
-            made = None if go_on or there or unfinished else _shipped_set(real, arguments)
-        if made is not None:
-            say(f"from the zoo: {describe(made)}")
+        begin = lambda: among.from_first(lambda: held.enter_context(_writing(run, kept)))
+        if dataset.startswith(ZOO):
+            if unfinished:
+                raise ValueError(
+                    f"{run} holds the unfinished condensation of another dataset "
+                    f"({checkpoint.name}), asked for was {dataset}: choose another run_dir, or "
+                    "remove that file"
+                )
+            begin()
+            shipped: CondensedSet | None = zoo.load(dataset.removeprefix(ZOO))
         else:
-            if not there:
-                say(f"no {kept.name} in the run's folder: condensing {dataset} now")
-            made = condense(real, checkpoint=checkpoint, **arguments)
-            say(f"made {kept.name}: {describe(made)}")
+            # before anything is written: real images that cannot be loaded leave no folder
+            real = among.after_first(data)
+            begin()
+            shipped = None if go_on or there or unfinished else _shipped_set(real, arguments)
+        if shipped is not None:
+            say(f"from the zoo: {describe(shipped)}")
+            among.from_first(lambda: _keep(shipped, kept))
+            return shipped
+        if not there:
+            say(f"no {kept.name} in the run's folder: condensing {dataset} now")
+        made = condense(real, checkpoint=checkpoint, **arguments)
+        say(f"made {kept.name}: {describe(made)}")
         among.from_first(lambda: _keep(made, kept, checkpoint))
         return made
+
+
+@contextlib.contextmanager
+def _writing(run: Path, kept: Path) -> Iterator[None]:
+    """Hold the run's folder, made if missing, and the lock on its set."""
+    with owned.used(run), locks.hold(kept):
+        yield
 
 
 def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | None:
@@ -91,10 +109,10 @@ def get_start(chosen: Any, data: ImageData) -> CondensedSet:
     return start_set(data, **chosen.packing()) if chosen.start is None else load_set(chosen.start)
 
 
-def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
-    """Save a set; one that is finished needs its checkpoint no more."""
+def _keep(made: CondensedSet, path: Path, checkpoint: Path | None = None) -> None:
+    """Save a set; one that is finished no longer needs the checkpoint that it was made from."""
     made.save(path)
-    if made.info.get("finished", True):
+    if checkpoint is not None and made.info.get("finished", True):
         checkpoint.unlink(missing_ok=True)
 
 
