@@ -190,7 +190,7 @@ def test_a_lost_rank_ends_the_others_and_leaves_the_checkpoint(agent, broken, lo
         and f"LOST rank {1 - lost} of 2 has lost rank {lost} (" in said[1 - lost]
     )
     if how == signal.SIGTERM:
-        assert statuses[lost] == 1 and "LOST rank 0 of 2 was told to end (SIGTERM)" in said[lost]
+        assert statuses[lost] == 1 and "LOST rank 0 of 2 received SIGTERM" in said[lost]
     left = {path.name for path in folder.iterdir() if "checkpoint" in path.name}
     # which has no time to remove its lock
     assert left == {"checkpoint"} or (lost, how) == (0, signal.SIGKILL)

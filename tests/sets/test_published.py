@@ -469,7 +469,7 @@ def test_missing_cut_and_garbage_files(tmp_path, method, name):
             "images must be a plain float tensor, got torch.uint8",
         ),
         (IMAGES[0], LABELS, "images must have four dimensions"),
-        (IMAGES[:0], LABELS[:0], "none of them 0"),
+        (IMAGES[:0], LABELS[:0], "no dimension 0"),
         (IMAGES[..., :8], LABELS, "images must be square images"),
         pytest.param(
             IMAGES.to_sparse(),
@@ -492,9 +492,9 @@ def test_missing_cut_and_garbage_files(tmp_path, method, name):
         (
             IMAGES,
             LABELS.clamp(max=8),
-            (r"as many images in each class; counts are \[2, 2, 2, 2, 2, 2, 2, 2, " r"4\]"),
+            (r"equally many images in each class; got counts \[2, 2, 2, 2, 2, 2, 2, 2, " r"4\]"),
         ),
-        (IMAGES, LABELS.clamp(min=1), r"counts are \[0, 4"),
+        (IMAGES, LABELS.clamp(min=1), r"got counts \[0, 4"),
         (IMAGES, ONE_HOT * 0, "single out a class in every row"),
         (IMAGES, ONE_HOT * float("inf"), "labels .data.pt. holds"),
         (IMAGES, LOGITS[:, :7], "must be given"),
@@ -536,7 +536,7 @@ def test_another_layout_is_refused(tmp_path, held, match):
         (
             {"classes": tuple("abcdefghijk"), "dataset": "cifar10"},
             ValueError,
-            ("as many images in each class"),
+            ("equally many images in each class"),
         ),
         ({"experiment": 1}, ValueError, "experiment=1 chooses a pair of a dict"),
         ({"experiment": -1}, ValueError, "experiment must be at least 0"),

@@ -88,7 +88,7 @@ def test_what_trains_differently_has_another_fingerprint(wild, toy_set):
         (
             {"images": torch.zeros(14, 3, 16, 16), "labels": torch.eye(3)[[0] * 14]},
             ValueError,
-            ("as many images in each class"),
+            ("equally many images in each class"),
         ),
     ],
 )

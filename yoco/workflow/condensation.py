@@ -76,7 +76,7 @@ def get_condensed(
             if unfinished:
                 raise ValueError(
                     f"{run} holds the unfinished condensation of another dataset "
-                    f"({checkpoint.name}), asked for was {dataset}: choose another run_dir, or "
+                    f"({checkpoint.name}), but {dataset} was asked for: choose another run_dir or "
                     "remove that file"
                 )
             begin()
