@@ -5,6 +5,7 @@ N images, K classes, E epochs.
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from yoco.dynamics.dynamics import forgotten, margin, top_epochs
@@ -59,14 +60,14 @@ def _checked_floats(name: str, values: Tensor, *dimensions: str) -> Tensor:
 
 
 def lbpe(
-    logits: Tensor,
-    labels: Tensor,
+    logits: Float[Tensor, "e n k"],
+    labels: Int[Tensor, "n"] | Float[Tensor, "n k"],
     *,
     top_k: int = 10,
     within: int = 100,
     output: str = "probabilities",
     average: str = "mean",
-) -> Tensor:
+) -> Float[Tensor, "n"]:
     """Logit-based prediction error (design §5).
 
     The mean of ‖p - y‖₂ over the `top_k` epochs of highest training accuracy among the first
@@ -99,7 +100,9 @@ def lbpe(
     return (_mean if average == "mean" else _trimmed)(_errors(logits[chosen], labels, output))
 
 
-def two_sided(errors: Tensor, labels: Tensor, *, cut: float = 0.05) -> Tensor:
+def two_sided(
+    errors: Float[Tensor, "r n"], labels: Int[Tensor, "n"], *, cut: float = 0.05
+) -> Float[Tensor, "n"]:
     """Mean rank within the class over several runs; images at a common extreme come last.
 
     The latter are those that every run has among the easiest `cut` of their class, or that every
@@ -129,7 +132,12 @@ def two_sided(errors: Tensor, labels: Tensor, *, cut: float = 0.05) -> Tensor:
     return score
 
 
-def el2n(logits: Tensor, labels: Tensor, *, epochs: int = 10) -> Tensor:
+def el2n(
+    logits: Float[Tensor, "e n k"],
+    labels: Int[Tensor, "n"] | Float[Tensor, "n k"],
+    *,
+    epochs: int = 10,
+) -> Float[Tensor, "n"]:
     """Error L2 norm: mean of ‖softmax - y‖₂ over the first `epochs` epochs (appendix B.1.3).
 
     Args:
@@ -148,7 +156,7 @@ def el2n(logits: Tensor, labels: Tensor, *, epochs: int = 10) -> Tensor:
     return _mean(_errors(logits[:epochs], labels, "probabilities"))
 
 
-def aum(logits: Tensor, labels: Tensor) -> Tensor:
+def aum(logits: Float[Tensor, "e n k"], labels: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
     """Area under the margin: mean margin over all epochs (appendix B.1.3).
 
     The margin is the label's logit minus the largest other logit.
@@ -166,7 +174,7 @@ def aum(logits: Tensor, labels: Tensor) -> Tensor:
     return _mean(margin(_check(logits, labels), labels))
 
 
-def forgetting(correct: Tensor) -> Tensor:
+def forgetting(correct: Bool[Tensor, "e n"]) -> Float[Tensor, "n"]:
     """Number of epochs at which an image goes from right to wrong (appendix B.1.3).
 
     Args:
@@ -189,7 +197,7 @@ def forgetting(correct: Tensor) -> Tensor:
     return forgotten(correct)
 
 
-def entropy(logits: Tensor) -> Tensor:
+def entropy(logits: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
     """Entropy in nats of the trained network's softmax (appendix B.1.3).
 
     Args:
@@ -207,7 +215,9 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(-1)
 
 
-def ssp(features: Tensor, n: int, *, seed: int = 0, farthest: bool = False) -> Tensor:
+def ssp(
+    features: Float[Tensor, "all d"], n: int, *, seed: int = 0, farthest: bool = False
+) -> Int[Tensor, "kept"]:
     """Self-supervised prototypes: keep the image nearest to each k-means centre (appendix B.1.3).
 
     Args:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from yoco.dynamics.dynamics import Dynamics, lbpe_settings
@@ -58,7 +59,9 @@ class Score:
         """Names of the options that it reads."""
         return options_of(self.function)
 
-    def read(self, condensed: CondensedSet, dynamics: Dynamics | None, **options: Any) -> Tensor:
+    def read(
+        self, condensed: CondensedSet, dynamics: Dynamics | None, **options: Any
+    ) -> Float[Tensor, "n"]:
         """Return the score of every formed image, float [N], in its own direction.
 
         Raises TypeError or ValueError if an option is unknown or bad, or the dynamics are of
@@ -70,7 +73,7 @@ class Score:
 
     def hardness(
         self, condensed: CondensedSet, dynamics: Dynamics | None, **options: Any
-    ) -> Tensor:
+    ) -> Float[Tensor, "n"]:
         """As `read`, but higher is harder, as `prune.select` requires."""
         values = self.read(condensed, dynamics, **options)
         return values if self.direction == "high" else -values
@@ -125,7 +128,7 @@ def _lbpe_of(
     within: int | None = None,
     output: str = "probabilities",
     average: str = "mean",
-) -> Tensor:
+) -> Float[Tensor, "n"]:
     """`lbpe`, with the paper's top_k and within if they are None."""
     paper_k, paper_window = lbpe_settings(condensed)
     top_k = checks.whole("top_k", paper_k if top_k is None else top_k, 1)

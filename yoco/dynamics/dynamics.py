@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from yoco.sets.condensed_set import CondensedSet
@@ -62,22 +63,22 @@ class Dynamics:
         TypeError, ValueError: if these do not fit each other.
     """
 
-    logits: Tensor
-    kept: Tensor
-    correct: Tensor
-    aum: Tensor
-    labels: Tensor
-    final_logits: Tensor | None = None
-    features: Tensor | None = None
+    logits: Float[Tensor, "kept n k"]
+    kept: Int[Tensor, "kept"]
+    correct: Bool[Tensor, "e n"]
+    aum: Float[Tensor, "n"]
+    labels: Int[Tensor, "n"]
+    final_logits: Float[Tensor, "n k"] | None = None
+    features: Float[Tensor, "n d"] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def accuracy(self) -> Tensor:
+    def accuracy(self) -> Float[Tensor, "e"]:
         """Training accuracy of each epoch, float [E] in 0..1."""
         return self.correct.float().mean(1)
 
     @property
-    def forgetting(self) -> Tensor:
+    def forgetting(self) -> Float[Tensor, "n"]:
         """How often each image went from right to wrong, float [N]."""
         return forgotten(self.correct)
 
@@ -99,7 +100,9 @@ class Dynamics:
             else {}
         )
 
-    def label_probability(self, indices: Sequence[int]) -> Tensor:
+    def label_probability(
+        self, indices: Sequence[int] | Int[Tensor, "m"]
+    ) -> Float[Tensor, "kept m"]:
         """Return the probability of the own label in the kept epochs, float [E_kept, n] in 0..1.
 
         indices: formed images, in 0..N-1; may be empty. Raises TypeError or ValueError for others.
@@ -121,7 +124,7 @@ class Dynamics:
             condensed.fingerprint,
         )
 
-    def early_logits(self, epochs: int = EARLY) -> Tensor:
+    def early_logits(self, epochs: int = EARLY) -> Float[Tensor, "e n k"]:
         """Return the logits of the first `epochs` epochs, or of all if there are fewer.
 
         Raises ValueError if they were not kept.
@@ -129,7 +132,7 @@ class Dynamics:
         wanted = torch.arange(min(checks.whole("epochs", epochs, 1), len(self.correct)))
         return self._rows(wanted, f"the first {epochs} epochs", "early")
 
-    def top_logits(self, top_k: int, within: int) -> Tensor:
+    def top_logits(self, top_k: int, within: int) -> Float[Tensor, "e n k"]:
         """Return the logits of the `top_k` most accurate epochs among the first `within`.
 
         Raises ValueError if they were not kept.
@@ -235,7 +238,7 @@ def _unpacked(bits: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=count)).bool()
 
 
-def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
+def top_epochs(accuracy: Float[Tensor, "e"], top_k: int, within: int) -> Int[Tensor, "kept"]:
     """Return the `top_k` epochs of highest training accuracy [E] among the first `within`.
 
     The epochs are int64, ascending; ties: the earlier epoch. If there are fewer epochs, all are
@@ -247,7 +250,7 @@ def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
     return order[:top_k].sort().values
 
 
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
+def margin(logits: Float[Tensor, "*e n k"], labels: Int[Tensor, "n"]) -> Float[Tensor, "*e n"]:
     """Return the logit of the label minus the largest other logit, float [..., N].
 
     logits: [..., N, K]. labels: int64 [N]. Raises ValueError if K is 1: there is no other logit,
@@ -263,6 +266,6 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(-1, own).squeeze(-1) - others
 
 
-def forgotten(correct: Tensor) -> Tensor:
+def forgotten(correct: Bool[Tensor, "e n"]) -> Float[Tensor, "n"]:
     """Return how often each image goes from right to wrong, float [N] from bool [E, N]."""
     return (correct[:-1] & ~correct[1:]).sum(0).float()
