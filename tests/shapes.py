@@ -11,6 +11,7 @@ checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # a whole number is
 CHECKED = (
     "yoco.formation",
     "yoco.augment",
+    "yoco.score_formulas",
     "yoco.scores",
     "yoco.prune.select",
     "yoco.data.normalise",

@@ -20,6 +20,16 @@ def test_files_are_short_and_say_their_idea():
         assert ast.get_docstring(ast.parse(path.read_text())), path.name
 
 
+def test_functions_are_short_without_their_docstrings():
+    for path in (ROOT / "yoco").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = node.end_lineno - node.lineno + 1
+                if ast.get_docstring(node):
+                    lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+                assert lines <= 60, f"{path.name}: {node.name}"
+
+
 def test_public_functions_have_docstrings():
     for path in (ROOT / "yoco").rglob("*.py"):
         for node in ast.parse(path.read_text()).body:

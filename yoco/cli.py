@@ -107,6 +107,15 @@ def parser() -> Parser:
         "finds",
     )
     noise.set_defaults(command=run_noise, notebook="06_noise")
+    grid = _sweep_parser(commands)
+    for command in (run, condense, study, ablations, noise, grid):
+        notebook = command.get_default("notebook")
+        command.add_parameters(notebook and [notebook], shared() if command is condense else None)
+        command.set_defaults(parser=command)
+    return top
+
+
+def _sweep_parser(commands: Any) -> Parser:
     grid = commands.add_parser(
         "sweep",
         help="run notebooks for every combination of parameters, several at once, into one table",
@@ -130,11 +139,7 @@ def parser() -> Parser:
     grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores or GPUs)")
     grid.add_argument("--backend", help=argparse.SUPPRESS)  # of version 0.1
     grid.set_defaults(command=run_sweep)
-    for command in (run, condense, study, ablations, noise, grid):
-        notebook = command.get_default("notebook")
-        command.add_parameters(notebook and [notebook], shared() if command is condense else None)
-        command.set_defaults(parser=command)
-    return top
+    return grid
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:
@@ -147,27 +152,26 @@ def run_notebooks(options: argparse.Namespace) -> None:
     folder.
     """
     from yoco import workflow
-    from yoco.utils import checks
+    from yoco.utils import checks, owned
     from yoco.workflow import parameters, sweep
 
     wanted = [_full_name(name) for name in options.notebooks] or list(parameters.NOTEBOOKS)
+    sources = options.folder.expanduser()
     values = given(options)
     known = {field for name in wanted for field in parameters.NOTEBOOKS[name].model_fields}
     for name in values:
         checks.one_of("parameter", name, sorted(known))
     for name in wanted:  # all of them, before the first one starts
         parameters.validated(name, _of(name, values))
-        if not (options.folder / f"{name}.ipynb").is_file():
-            raise FileNotFoundError(
-                f"no {name}.ipynb in {options.folder}; give its place with --folder"
-            )
+        if not (sources / f"{name}.ipynb").is_file():
+            raise FileNotFoundError(f"no {name}.ipynb in {sources}; give its place with --folder")
     for name in wanted:
         chosen = parameters.validated(name, _of(name, values))
         run = workflow.folder(chosen.run_dir, chosen.dataset)
-        output = run / f"{name}.ipynb"
+        output = owned.claim(run) / f"{name}.ipynb"
         print(f"{name} -> {output}", flush=True)
         typed = chosen.model_dump(include=set(_of(name, values)))
-        sweep.execute(options.folder / f"{name}.ipynb", output, typed)
+        sweep.execute(sources / f"{name}.ipynb", output, typed)
     report(run)
 
 
@@ -195,7 +199,7 @@ def run_sweep(options: argparse.Namespace) -> int:
         )
     names = [_full_name(name) for name in options.notebooks]
     paths = [
-        _found(Path(given), options.folder / f"{name}.ipynb")
+        _found(Path(given), options.folder.expanduser() / f"{name}.ipynb")
         for given, name in zip(options.notebooks, names)
     ]
     out = (

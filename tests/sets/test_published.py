@@ -474,10 +474,10 @@ def test_missing_cut_and_garbage_files(tmp_path, method, name):
         pytest.param(
             IMAGES.to_sparse(),
             LABELS,
-            "plain tensor",
+            "dense",
             marks=pytest.mark.filterwarnings("ignore:Validating sparse"),
         ),
-        (IMAGES.to("meta"), LABELS, "plain tensor"),
+        (IMAGES.to("meta"), LABELS, "dense"),
         ("images", LABELS, "got str"),
         (IMAGES, LABELS[:-1], r"labels must have shape \[20\], one label per image, got \[19\]"),
         (
@@ -485,7 +485,7 @@ def test_missing_cut_and_garbage_files(tmp_path, method, name):
             LABELS.float(),
             r"labels .data.pt. must be whole numbers.*got torch.float32 \[20\]",
         ),
-        (IMAGES, LABELS.tolist(), "labels .data.pt. must be a plain tensor, got list"),
+        (IMAGES, LABELS.tolist(), "labels .data.pt. must be a tensor of numbers, got list"),
         (IMAGES, LABELS.view(2, 10), "must be whole numbers"),
         (IMAGES, LABELS - 1, "must lie in 0..8, got -1..8"),
         (IMAGES, LABELS * 10**15, "must lie in 0..19"),

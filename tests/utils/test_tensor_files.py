@@ -303,3 +303,34 @@ def test_a_run_s_recording_that_was_broken_off_goes_on(toy_set, tmp_path, monkey
         and torch.equal(rest.features, whole.features)
     )
     assert [path.name for path in tmp_path.iterdir()] == ["dynamics.safetensors"]
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions_and_links_lead_on(tmp_path):
+    secret = tensor_files.write_text(tmp_path / "secret", "a")
+    secret.chmod(0o600)
+    tensor_files.write_text(secret, "b")
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    (tmp_path / "far").mkdir()
+    for name in ("secret", "missing"):
+        link = tmp_path / "far" / name
+        link.symlink_to(tmp_path / name)
+        assert tensor_files.write_text(link, "c") == link
+        assert link.is_symlink() and (tmp_path / name).read_text() == "c"
+    with locks.hold(tmp_path / "far/secret"), pytest.raises(BlockingIOError), locks.hold(secret):
+        pass  # one file, one lock
+
+
+def test_a_sweep_takes_the_leftovers_of_its_own_file_alone(tmp_path):
+    own = [".[a-z]x.abcdef12.part", ".[a-z]x.________.part"]
+    others = [".ax.abcdef12.part", ".[a-z]x.csv.abcdef12.part", ".*.abcdef12.part"]
+    for name in (*own, *others):
+        (tmp_path / name).touch()
+    tensor_files.sweep(tmp_path / "[a-z]x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # as if it was killed
+        with pytest.raises(ZeroDivisionError):
+            tensor_files.write_whole(tmp_path / "y", lambda _: 1 / 0)
+    assert list(tmp_path.glob(".y.*"))
+    tensor_files.sweep(tmp_path / "y")
+    assert not list(tmp_path.glob(".y.*"))

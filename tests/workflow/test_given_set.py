@@ -95,10 +95,12 @@ def test_statistics_are_the_authors_or_those_of_the_data(tmp_path):
         [real.train_images[:: 24 // 2].float() / 255, real.train_labels[:: 24 // 2]],
         tmp_path / "data.pt",
     )
-    assert given_set.take(tmp_path / "a.safetensors", tmp_path / "data.pt", real).mean == real.mean
+    assert (
+        given_set.take(tmp_path / "run/a.safetensors", tmp_path / "data.pt", real).mean == real.mean
+    )
     named = replace(real, name="folder:cifar10")
     assert (
-        given_set.take(tmp_path / "b.safetensors", tmp_path / "data.pt", named).mean
+        given_set.take(tmp_path / "run/b.safetensors", tmp_path / "data.pt", named).mean
         == data.CIFAR_MEAN
     )
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from yoco import cli
-from yoco.utils import device
+from yoco.utils import device, owned
 from yoco.workflow import sweep
 
 PARAMETERS = 'seed = 0\nmethod = "idc"\nipc_to = [1]\nrun_dir = None'
@@ -54,8 +54,7 @@ def test_a_failed_point_leaves_the_others_and_is_all_that_the_next_start_runs(
     notebook, tmp_path, capsys
 ):
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "bad").touch()
+    (owned.claim(out) / "bad").touch()
     command = [
         "sweep",
         str(notebook),
@@ -109,8 +108,7 @@ def test_points_run_side_by_side_with_a_thread_each_and_one_whose_process_is_kil
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "once").touch()
+    (owned.claim(out) / "once").touch()
     table = sweep.run(
         sweep.points([notebook], [("seed", "0,1"), ("method", "dream")], out), out, jobs=2
     )

@@ -103,9 +103,9 @@ class GradientMatcher:
     def _gradients(
         self, weights: Gradients, others: Mapping[str, Tensor], images: Tensor, labels: Tensor
     ) -> Gradients:
-        """Return the gradients of the mean cross-entropy in the matched weights, float32.
+        """Return the gradients of the mean cross-entropy, float32.
 
-        images: normalised.
+        They are with respect to the matched weights. images: normalised.
         """
 
         def loss(weights: Sequence[Tensor]) -> Tensor:

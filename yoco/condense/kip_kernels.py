@@ -38,7 +38,7 @@ def fc_kernel(
 
     Returns:
         [N, M] of that dtype, differentiable once in x and y; for identical inputs, the angle
-        between them has subgradient 0.
+            between them has subgradient 0.
 
     Raises:
         TypeError, ValueError: for other input or a depth below 1.

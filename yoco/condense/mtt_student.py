@@ -116,7 +116,7 @@ def distance_gradients(
     """Return ‖θ_N − target‖² / ‖start − target‖² after N plain SGD steps, and its gradients.
 
     The unrolled graph is not kept, only each θ. The backward pass goes through one step at a time;
-    λ is the gradient in the θ after that step.
+    λ is the gradient with respect to the θ after that step.
 
     Args:
         student: computes the networks' gradients.
@@ -128,7 +128,7 @@ def distance_gradients(
 
     Returns:
         The distance (1 if the student does not move, 0 if it reaches the target) and its exact
-        gradients in the images, [n, C, S, S], and in the rate.
+            gradients with respect to the images, [n, C, S, S], and the rate.
     """
     thetas = [start]
     with torch.no_grad():

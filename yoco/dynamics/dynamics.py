@@ -1,6 +1,6 @@
-"""`Dynamics`: what one training run showed of each formed image in every epoch; their file.
+"""`Dynamics`: what one training run showed for each formed image, epoch by epoch.
 
-Also the epochs that LBPE reads by default.
+Also their file format, and the epochs that LBPE reads by default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from yoco.utils import checks, tensor_files
 
 KIND = "dynamics"
 EARLY = 10  # epochs that EL2N reads
-# runs of at most so many epochs keep the logits of all of them, so LBPE allows any settings
+# runs of at most this length keep the logits of all epochs, so LBPE allows any settings
 SHORT = 30
 CUTMIX = 0.5  # probability while recording, for any augmentation, as in the published code
 # paper settings of LBPE (design §5): top_k and within, by kind of set
@@ -46,7 +46,7 @@ def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class Dynamics:
-    """What one training run showed of N formed images of K classes over E epochs.
+    """What one training run showed for N formed images of K classes over E epochs.
 
     Attributes:
         logits: float [E_kept, N, K], of the epochs in `kept`.
@@ -155,7 +155,7 @@ class Dynamics:
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write one safetensors file, whole or not at all.
 
-        dtype: of logits and features; float16 halves the file.
+        dtype: dtype of logits and features; float16 halves the file.
         """
         names = ("logits", "kept", "correct", "aum", "labels", "final_logits", "features")
         tensors: dict[str, Tensor | None] = {name: getattr(self, name) for name in names}

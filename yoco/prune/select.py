@@ -80,7 +80,7 @@ def select(
 
     Returns:
         int64 indices, best first (one class after the other if balanced); ties: the lower index
-        first.
+            first.
 
     Raises:
         TypeError, ValueError: if a score is NaN, shapes do not fit, or there are too few images or

@@ -172,14 +172,11 @@ def _taken(
 
 
 def _tensor(held: object, name: str) -> Tensor:
-    """Return `held` if it is a tensor with values in memory, unlike a sparse or a "meta" one."""
-    if not (
-        isinstance(held, Tensor) and held.layout is torch.strided and held.device.type == "cpu"
-    ):
-        raise TypeError(
-            f"{name} must be a plain tensor, got {getattr(held, 'dtype', type(held).__name__)}"
-        )
-    return held.detach()
+    """Return `held` if it is a tensor with values in memory, of a type that torch computes in."""
+    plain = checks.tensor(name, held, "of numbers").detach()
+    if plain.is_floating_point() and plain.dtype not in checks.FLOATS:
+        raise TypeError(f"{name} must be of a type that torch computes in, got {plain.dtype}")
+    return plain
 
 
 def _images(held: object) -> Tensor:

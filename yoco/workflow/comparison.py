@@ -8,9 +8,10 @@ from pathlib import Path
 from yoco import zoo
 from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import owned
 from yoco.workflow import parameters
 from yoco.workflow.condensation import describe, get_condensed
-from yoco.workflow.run_folder import CONDENSED, folder
+from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, folder
 
 
 def get_beside(
@@ -55,7 +56,7 @@ def take_from_zoo(
     If the zoo has none, nothing happens.
     """
     name = f"{data.name}-{method}-ipc{chosen.ipc}"
-    if (inside / CONDENSED).exists() or name not in zoo.names():
+    if any((inside / file).exists() for file in (CONDENSED, CHECKPOINT)) or name not in zoo.names():
         return
     shipped = zoo.load(name)
     if (
@@ -64,4 +65,4 @@ def take_from_zoo(
         and chosen.size is None
     ):
         print(f"from the zoo: {describe(shipped)}")
-        shipped.save(inside / CONDENSED)
+        shipped.save(owned.claim(inside) / CONDENSED)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from yoco.parallel import pool
-from yoco.utils import checks, locks, tensor_files
+from yoco.utils import checks, locks, owned, tensor_files
 from yoco.utils import device as devices
 from yoco.utils.lazy import pd
 from yoco.workflow import parameter_types as types
@@ -159,6 +159,7 @@ def run(
     """
     device = devices.choose()
     jobs = pool.jobs_for(jobs, device, len(grid), executor)
+    owned.claim(out)
     with locks.hold(out / TABLE):
         outcomes = [point.finished() or Outcome() for point in grid]
         left = [number for number, outcome in enumerate(outcomes) if outcome.status != "done"]
@@ -201,8 +202,8 @@ def _write(grid: Sequence[Point], outcomes: Sequence[Outcome], out: Path) -> pd.
 def _run_point(point: Point, device: torch.device, one_thread: bool, cwd: Path) -> Outcome:
     """Run the notebooks of a point, in order. What one of them raises becomes the outcome."""
     began = time.monotonic()
-    point.folder.mkdir(parents=True, exist_ok=True)
     try:
+        owned.claim(point.folder)
         with _environment(devices.environment(device) | (pool.ONE_THREAD if one_thread else {})):
             for notebook, typed in point.notebooks.items():
                 if _finished(point.folder / notebook.name, dict(typed)) is None:
@@ -280,18 +281,35 @@ def execute(
 
     A killed run leaves the last one.
 
-    cwd: where it runs (None: here). options: of papermill. Raises PapermillExecutionError, or
-    BlockingIOError where another process runs it.
+    cwd: where it runs (None: here). options: of papermill. Raises PapermillExecutionError,
+    BlockingIOError if another process runs it, ValueError if `output` is the notebook itself,
+    FileExistsError if it is a file that yoco did not write.
     """
     import papermill
 
+    output = tensor_files.target(output)
+    if output.exists() and output.samefile(notebook):
+        raise ValueError(
+            f"{output} would be replaced by what it runs to: choose another run_dir, or --folder"
+        )
+    owned.replacing(output)
     with locks.hold(output):
         # the next run takes its place where this one is killed
         part = output.with_name(f".{output.stem}.running.ipynb")
         try:
             papermill.execute_notebook(
-                notebook, part, parameters, kernel_name="python3", cwd=cwd, **options
+                _verbatim(notebook),
+                _verbatim(part),
+                parameters,
+                kernel_name="python3",
+                cwd=cwd,
+                **options,
             )
         finally:
             if part.exists():
                 part.replace(output)
+
+
+def _verbatim(path: Path) -> str:
+    """A path as papermill reads it, which takes braces for its own."""
+    return str(path).replace("{", "{{").replace("}", "}}")
