@@ -16,7 +16,11 @@ from yoco.workflow import parameters
 from yoco.workflow.options import DECLARED, Described
 
 ROOT = Path(__file__).resolve().parent.parent
-# all other types are text
+HEAD = (
+    f"{parameters.MARK} that matter most here; `yoco run --help` lists the others, which can be "
+    "set here too"
+)
+# other types are text
 PYTHON = {"whole number": "int", "number": "float", "whole numbers": "list", "names": "list"}
 
 
@@ -34,11 +38,12 @@ def options_file() -> str:
 
 
 def cell(notebook: str) -> str:
-    """Return the parameter cell of a notebook: one line per parameter, typed for papermill."""
+    """Return a notebook's parameter cell: a line per shown parameter, typed for papermill."""
     told, model = parameters.described()[notebook], parameters.NOTEBOOKS[notebook]
-    return "from typing import Optional\n\n" + "\n".join(
-        _line(row, model.model_fields[row.name].default) for row in told
-    )
+    shown = [row for name in model.shown for row in told if row.name == name]
+    lines = "\n".join(_line(row, model.model_fields[row.name].default) for row in shown)
+    needed = "from typing import Optional\n\n" if "Optional[" in lines else ""
+    return f"{HEAD}\n{needed}{lines}"
 
 
 def _line(row: Described, value: object) -> str:

@@ -128,7 +128,7 @@ def _lbpe_of(
     within: int | None = None,
     output: str = "probabilities",
     average: str = "mean",
-) -> Float[Tensor, "n"]:
+) -> Tensor:
     """`lbpe`, with the paper's top_k and within if they are None."""
     paper_k, paper_window = lbpe_settings(condensed)
     top_k = checks.whole("top_k", paper_k if top_k is None else top_k, 1)

@@ -21,6 +21,7 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     notebook: ClassVar[str]  # name of the notebook
+    shown: ClassVar[tuple[str, ...]]  # parameters in its cell; the others can be set as well
 
     dataset: types.Dataset = Field(
         "digits",

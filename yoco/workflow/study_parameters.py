@@ -52,6 +52,14 @@ class Pruning(Study):
     """A set, pruned by every method to every budget."""
 
     notebook: ClassVar[str] = "04_pruning"
+    shown: ClassVar[tuple[str, ...]] = (
+        "dataset",
+        "set_path",
+        "ipc_to",
+        "methods",
+        "dynamics",
+        "seeds",
+    )
 
     ipc_to: types.Filled[types.DifferentCounts] = types.by_preset(
         "budgets, IPC_T", smoke=[1, 2], otherwise=[1, 2, 5]
@@ -105,6 +113,14 @@ class Ablations(Study):
     """What each part of YOCO does."""
 
     notebook: ClassVar[str] = "05_ablations"
+    shown: ClassVar[tuple[str, ...]] = (
+        "dataset",
+        "ipc_to",
+        "dynamics",
+        "compare",
+        "networks",
+        "run_dir",
+    )
 
     ipc_to: types.DifferentCounts = Field([1], description="budgets, IPC_T")
     dynamics: types.Count = Field(2, description="training runs recorded")
@@ -147,6 +163,7 @@ class Noise(Study):
     """Damage, and which rules keep it."""
 
     notebook: ClassVar[str] = "06_noise"
+    shown: ClassVar[tuple[str, ...]] = ("dataset", "real", "ipc_to", "kinds", "rates", "dynamics")
 
     dataset: types.DatasetOrZoo = Field(
         "zoo:digits-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco"
