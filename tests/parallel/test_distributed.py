@@ -270,7 +270,7 @@ def test_a_lost_rank_is_one_line_and_status_1(monkeypatch, capsys):
     assert cli.main(["condense"]) == 1
     said = (
         "yoco: rank 0 of 2 has lost rank 1 (connection closed); the same command, on any number "
-        "of ranks, goes on from the last checkpoint\n"
+        "of ranks, resumes from the last checkpoint\n"
     )
     assert capsys.readouterr().err == said
 

@@ -80,7 +80,9 @@ def test_a_file_that_is_as_large_as_what_it_holds_is_read(tmp_path):
 def test_a_long_thin_image(tmp_path, monkeypatch):
     Image.new("L", (200_000, 1)).save(tmp_path / "x.png")
     monkeypatch.setattr(Image.Image, "resize", lambda *_, **__: pytest.fail("resized"))
-    with pytest.raises(ValueError, match="cannot read image .*x.png: it is 200000x1 and would be resized"):
+    with pytest.raises(
+        ValueError, match="cannot read image .*x.png: it is 200000x1 and would be resized"
+    ):
         decode.read_image(tmp_path / "x.png", 64)
     with pytest.raises(ValueError, match="it is 200000x1"):
         arrays.split("train", [Image.open(tmp_path / "x.png")], [0], 64)

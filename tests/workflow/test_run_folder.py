@@ -126,7 +126,7 @@ def test_sources_of_notebooks_are_never_replaced(tmp_path, monkeypatch, capsys):
     owned.claim(tmp_path / "run")
     (tmp_path / "run/02_scores.ipynb").write_bytes(source.read_bytes())
     assert cli.main(["run", "02", "--folder", "run", "-p", "run_dir", "run"]) == 2
-    assert "would be replaced by what it runs to" in capsys.readouterr().err
+    assert "would be replaced by its executed copy" in capsys.readouterr().err
     assert cli.main(["run", "02", "--folder", "nb", "-p", "run_dir", "run"]) == 2
     assert "was not written by yoco" in capsys.readouterr().err
     assert book.read_bytes() == (tmp_path / "run/02_scores.ipynb").read_bytes()

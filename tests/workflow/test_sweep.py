@@ -192,7 +192,7 @@ def test_commas_part_values_and_semicolons_lists():
         (["04", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (
             ["04", "--backend", "dask"],
-            ("--backend dask is gone; on a cluster, call yoco.workflow.sweep.run"),
+            ("--backend dask was removed; on a cluster, call yoco.workflow.sweep.run"),
         ),
     ],
 )
