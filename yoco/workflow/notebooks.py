@@ -19,7 +19,7 @@ def shipped() -> Path:
 
 
 def names() -> list[str]:
-    """Return the names of the shipped notebooks in order: "00_quickstart", "01_condensation", …"""
+    """Return the names of the shipped notebooks in order ("00_quickstart", …)."""
     return sorted(path.stem for path in shipped().glob("[0-9][0-9]_*.ipynb"))
 
 
