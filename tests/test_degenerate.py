@@ -1,5 +1,7 @@
-"""What a researcher meets at the edges: one image, one class, equal scores, equal images, classes
-without images, fewer images than asked for.
+"""Edge cases that a researcher meets.
+
+One image, one class, equal scores, equal images, classes without images, fewer images than asked
+for.
 """
 
 from dataclasses import replace
@@ -197,7 +199,7 @@ def test_clusters_of_duplicates_of_one_point_and_of_fewer_points_than_clusters()
 
 @pytest.mark.parametrize("method", condense.METHODS)
 def test_condensing_a_class_of_equal_images_with_as_many_as_are_asked_for(method):
-    """Two images a class, one class of one colour; batches and pools that ask for more."""
+    """Two images per class, one class of one colour; batches and pools that ask for more."""
     toy = make_data(2, 8, 1)
     images = toy.train_images.clone()
     images[toy.train_labels == 1] = 7

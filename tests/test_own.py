@@ -1,5 +1,6 @@
-"""A network and a dataset of the user's own (tests/own.py), by path or factory, through everything
-that takes `model=` and `dataset=`.
+"""The user's own network and dataset (tests/own.py), by path or factory.
+
+They go through everything that takes `model=` and `dataset=`.
 """
 
 import os
@@ -59,7 +60,7 @@ def made(tones) -> dict[str, CondensedSet]:
 
 
 def anew() -> None:
-    """What a new process knows of networks: nothing."""
+    """Forget networks, as in a new process."""
     foreign.examined.cache_clear()
 
 

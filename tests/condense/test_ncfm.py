@@ -1,6 +1,4 @@
-"""NCFM: the loss against the published formula, its steps, its pool, nested sets and starts from a
-set.
-"""
+"""NCFM: the loss against the published formula, its steps and pool, nested sets, given starts."""
 
 import cmath
 import math
@@ -110,8 +108,9 @@ def test_equal_sets_have_no_loss_and_a_finite_gradient():
 
 
 def test_matching_finds_the_two_gaussians_that_it_is_shown():
-    """A planted problem: two classes of points about two directions; ten points for each start
-    between them.
+    """A planted problem: two classes of points about two directions.
+
+    Ten points of each class start between the directions.
     """
     source = seeds.generator(0)
     real = torch.eye(3)[:2].view(2, 1, 3) + 0.2 * torch.randn(2, 500, 3, generator=source)
@@ -133,8 +132,10 @@ def test_matching_finds_the_two_gaussians_that_it_is_shown():
 
 
 def by_hand(ours, draws, prefixes):
-    """Losses and gradients of a step from its draws: class after class, in one graph, the network
-    called as a module. A prefix's loss reaches the images of a smaller one by `prefix_share`.
+    """Losses and gradients of a step from its draws.
+
+    Class after class, in one graph, with the network called as a module. A prefix's loss reaches
+    the images of a smaller one by `prefix_share`.
     """
     share = ours.settings.prefix_share
     data, t = ours.data, draws.frequencies.detach().requires_grad_()
@@ -343,9 +344,7 @@ def test_a_step_with_a_mixture_is_resumed_bit_for_bit(toy):
 
 
 def test_draws_on_the_device_are_of_the_same_kind(toy):
-    """Real images of their class, each once if there are enough; networks and weights of the
-    pool.
-    """
+    """Real images of their class, each once if there are enough; networks of the pool."""
     for count in (24, 30):
         ours = method(toy, real_batch=count)
         draws = DeviceDraws(ours.pool, ours.draws.members, 16, count, 16, ours.sampler, CPU)

@@ -1,5 +1,6 @@
-"""Small files that ask for much memory, and crafted ones whose checksums are right: each is the
-documented ValueError.
+"""Small files that ask for much memory, and crafted files with correct checksums.
+
+Each is the documented ValueError.
 """
 
 import json
@@ -27,7 +28,7 @@ WRONG = (None, [], {}, "x", 0, -1, 1.5, True, [[]], ["a", "b"], {"a": 1}, 10**30
 
 @pytest.fixture(autouse=True)
 def little_memory(monkeypatch):
-    """Files of a test may come to a megabyte."""
+    """Limit the memory that a test's file may ask for to a megabyte."""
     monkeypatch.setattr(layouts, "MOST_BYTES", 2**20)
 
 
@@ -131,7 +132,7 @@ def test_strange_tensors_of_a_published_file(kind, tmp_path):
 
 
 def crafted(path, kind, tensors, info, sums=None):
-    """A file whose checksums are right, whatever is in it."""
+    """A file whose checksums are correct, whatever it holds."""
     sums = {name: tensor_files._entry(tensor) for name, tensor in tensors.items()} | (sums or {})
     header = {"yoco": kind, "version": "2", "info": json.dumps(info), "sums": json.dumps(sums)}
     header["checksum"] = tensor_files._header_sum(header)
@@ -140,7 +141,7 @@ def crafted(path, kind, tensors, info, sums=None):
 
 
 def used(load, path):
-    """Load a file and use what comes, or have it refused as documented."""
+    """Load a file and use the result, or have it refused as documented."""
     try:
         load(path)
     except ValueError as error:

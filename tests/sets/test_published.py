@@ -16,7 +16,7 @@ read = CondensedSet.from_published
 
 
 def smooth(count: int = 20, size: int = 12, channels: int = 3) -> torch.Tensor:
-    """Images in 0..1 whose neighbouring pixels are alike, as in photographs."""
+    """Images in 0..1 whose neighbouring pixels are similar, as in photographs."""
     coarse = torch.rand(count, channels, 4, 4, generator=torch.Generator().manual_seed(1))
     return F.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
 
@@ -51,7 +51,7 @@ def real_data() -> data.ImageData:
 
 
 def whitened_images() -> torch.Tensor:
-    """Images as they are after whitening: neighbours that have little to do with each other."""
+    """Images as after whitening: neighbouring pixels hardly correlate."""
     return torch.randn(20, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
 

@@ -1,6 +1,4 @@
-"""Sweeps: a grid of notebooks, each point in a folder of its own; what is finished is not run
-again.
-"""
+"""Sweeps: a grid of notebooks, one folder per point; finished points are not run again."""
 
 import json
 from pathlib import Path
