@@ -190,7 +190,7 @@ def test_a_network_of_torchvision_s_trains(toy, toy_set, made, tones):
     with pytest.raises(
         ValueError,
         match=r"model='torchvision:resnet18' has batch norm \(bn1\), which condensing cannot "
-        r"take",
+        r"use",
     ):
         condense.condense(toy, "idc", 1, preset="smoke", model=torchvision, progress=False)
 
