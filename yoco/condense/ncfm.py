@@ -66,7 +66,9 @@ class CharacteristicMatching(Condensing):
         prefixes = prefixes or [formed]
         self.averages = prefix_averages(prefixes, formed).to(device)
         self.shares = prefix_shares(prefixes, formed, settings.prefix_share).to(device)
-        self.weights = (self.averages * self.shares).mean(0)  # of each image's cross-entropy
+        self.weights = (self.averages * self.shares).mean(
+            0
+        )  # weights of the images' cross-entropies
         self.real_average = prefix_averages([settings.real_batch], settings.real_batch).to(device)
         self.statistics = [torch.tensor(values, device=device) for values in (data.mean, data.std)]
         together = max(1, (TOGETHER_CPU if device.type == "cpu" else TOGETHER) // formed)

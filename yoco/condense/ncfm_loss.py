@@ -64,8 +64,8 @@ def prefix_averages(prefixes: Sequence[int], count: int) -> Float[Tensor, "p n"]
 def prefix_shares(prefixes: Sequence[int], count: int, inner: float) -> Float[Tensor, "p n"]:
     """Return the share of each prefix's gradient that reaches each image.
 
-    float32 [len(prefixes), count]: `inner` for the images of the prefix before, which have a loss
-    of their own, and 1 for the others.
+    float32 [len(prefixes), count]: `inner` for the images of the previous prefix, which have
+    a loss of their own, and 1 for the others.
     """
     before = torch.tensor([0, *prefixes[:-1]]).view(-1, 1)
     return torch.where(torch.arange(count) < before, inner, 1.0)

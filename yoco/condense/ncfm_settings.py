@@ -31,8 +31,9 @@ class NcfmSettings(Settings):
     final_lr: float = 0.0001
     calibration: float = 1.0  # weight of the cross-entropy under a trained network
     calibrate_every: int = 1  # steps
-    # of a nested prefix's gradient that reaches the smaller prefixes in it: 0 leaves them to their
-    # own losses, so that the smallest becomes as good as a set condensed alone; 1: as a flat set
+    # share of a nested prefix's gradient that reaches the smaller prefixes inside it; 0: these
+    # follow only their own losses, so that the smallest becomes as good as a set condensed alone;
+    # 1: as in a flat set
     prefix_share: float = 0.0
     pool_networks: int = 20
     pool_epochs: int = 60
