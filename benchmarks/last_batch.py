@@ -5,7 +5,7 @@ The data are parts of a condensed set.
     python -m benchmarks.last_batch folder:PATH zoo:cifar10-ncfm-ipc10
 
 Writes figures/bench/last_batch.csv, one row per training as it finishes, and last_batch.png. A
-second start trains what the table lacks; `--most` stops after so many trainings.
+second start trains what the table lacks; `--most N` stops after N trainings.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from yoco.utils import tensor_files
 
 # the last few are close to whole batches
 IMAGES = (40, 60, 65, 80, 100, 129, 130, 160, 200, 260, 300, 400, 66, 72, 257, 321)
-# what tells a training from the others
+# what distinguishes a training from the others
 KEY = ["set", "images", "last_batch", "seed", "epochs", "precision"]
 LOOKS = {
     "even": ("split evenly (default)", plots.KEPT, "o"),

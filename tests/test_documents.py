@@ -1,5 +1,7 @@
-"""The README and docs/ say what the files say: generated tables are current, numbers in sentences
-are those of their files, links lead somewhere, and the code of the README runs.
+"""The README and docs/ agree with the files.
+
+Generated tables are current, numbers in sentences are those of their files, links lead somewhere,
+and the README's code runs.
 """
 
 import json
@@ -35,7 +37,7 @@ def mean_and_std(values: pd.Series) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """What a link can point at in a page, as GitHub and the site name its headings."""
+    """What a link to a page can point at, as GitHub and the site name its headings."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
     return {re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings}
 
@@ -119,6 +121,11 @@ def test_yoco_in_a_few_lines_is_yoco(toy_set, toy_dynamics):
     exec(re.findall(r"```python\n(.*?)```", page("pruning"), re.S)[1], names)
     kept = prune.prune(toy_set, toy_dynamics, "yoco", 1).indices
     assert sorted(names["by_hand"].tolist()) == sorted(kept.tolist())
+
+
+def test_every_evaluated_set_of_ncfm_has_a_row():
+    paths = pd.read_csv(FIGURES / "ncfm/evaluations.csv").path
+    assert set(paths) == set(document_tables.TRAINED_ON)
 
 
 def test_cifar10_s_sentences_are_the_files():

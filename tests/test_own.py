@@ -1,5 +1,6 @@
-"""A network and a dataset of the user's own (tests/own.py), by path or factory, through everything
-that takes `model=` and `dataset=`.
+"""The user's own network and dataset (tests/own.py), by path or factory.
+
+They go through everything that takes `model=` and `dataset=`.
 """
 
 import os
@@ -59,7 +60,7 @@ def made(tones) -> dict[str, CondensedSet]:
 
 
 def anew() -> None:
-    """What a new process knows of networks: nothing."""
+    """Forget networks, as in a new process."""
     foreign.examined.cache_clear()
 
 
@@ -147,11 +148,11 @@ def test_another_network_of_the_same_name_is_noticed(made, tones, tmp_path, monk
     anew()
     assert cell.fingerprint != before
     with pytest.raises(
-        ValueError, match=r"was trained otherwise \(weights: '\w{16}' there, '\w{16}' " r"here\)"
+        ValueError, match=r"has other settings \(weights: '\w{16}' there, '\w{16}' " r"here\)"
     ):
         condense.condense(tones, "ncfm", 1, 1, **options)
     recordings.get_dynamics(run, condensed, TONES, 0, **asked)
-    assert "recording anew" in capsys.readouterr().out
+    assert "recording again" in capsys.readouterr().out
     monkeypatch.undo()
     anew()
 
@@ -189,7 +190,7 @@ def test_a_network_of_torchvision_s_trains(toy, toy_set, made, tones):
     with pytest.raises(
         ValueError,
         match=r"model='torchvision:resnet18' has batch norm \(bn1\), which condensing cannot "
-        r"take",
+        r"use",
     ):
         condense.condense(toy, "idc", 1, preset="smoke", model=torchvision, progress=False)
 

@@ -1,4 +1,4 @@
-"""The project's own rules: what imports what, and that files which say the same thing agree."""
+"""The project's own rules: import layers, and agreement of files that say the same thing."""
 
 import ast
 import json
@@ -18,6 +18,16 @@ def test_files_are_short_and_say_their_idea():
     for path in (ROOT / "yoco").rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 350, path.name
         assert ast.get_docstring(ast.parse(path.read_text())), path.name
+
+
+def test_functions_are_short_without_their_docstrings():
+    for path in (ROOT / "yoco").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = node.end_lineno - node.lineno + 1
+                if ast.get_docstring(node):
+                    lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+                assert lines <= 60, f"{path.name}: {node.name}"
 
 
 def test_public_functions_have_docstrings():

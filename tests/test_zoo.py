@@ -117,7 +117,7 @@ def test_publish_writes_what_was_measured(toy_set, toy_dynamics, tmp_path, monke
 
 @pytest.fixture
 def shipped_small(toy_set, monkeypatch):
-    """Dynamics as version 0.1 shipped them: the last batch small, and not said."""
+    """Dynamics as version 0.1 shipped them: a small last batch, not mentioned in the info."""
     recorded = dynamics.record(
         toy_set,
         epochs=2,
@@ -156,8 +156,8 @@ def test_a_study_records_its_own_dynamics_if_the_shipped_ones_have_another_last_
     made = workflow.get_all_dynamics(tmp_path, toy_set, "zoo:toy", [0], **RECORDED)
     said = capsys.readouterr().out
     assert (
-        "zoo's dynamics of seed 0 were recorded with last_batch='small' instead of 'even': own "
-        "ones are recorded"
+        "zoo's dynamics of seed 0 were recorded with last_batch='small' instead of 'even': "
+        "recording new ones"
     ) in said
     assert study.grid(toy_set, made, [{"method": "yoco"}], ipc_to=[1], seeds=[0], epochs=1), (
         "mixed dynamics are refused here"

@@ -20,10 +20,15 @@ TABLES: dict[str, Callable[[], str]] = {}
 
 def _table(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
     def add(function: Callable[[], str]) -> Callable[[], str]:
-        TABLES[name] = lambda: function().strip().replace(" ± ", "\u00a0±\u00a0")  # never wraps
+        TABLES[name] = lambda: _unbroken(function().strip())
         return function
 
     return add
+
+
+def _unbroken(text: str) -> str:
+    """No line breaks within "46.76 ± 3.95" and "40 %"."""
+    return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
 
 
 def _read(name: str) -> pd.DataFrame:
@@ -61,6 +66,17 @@ def sections(path: Path) -> dict[str, str]:
     return {name: text.strip() for name, text in (part.split("\n\n", 1) for part in parts)}
 
 
+# paths in figures/ncfm/evaluations.csv; NESTED is the zoo's set
+NESTED = "nestedB/condensed.safetensors"
+TRAINED_ON = {
+    "nested/condensed.safetensors": "prefixes after the nested steps with equal weights",
+    "nestedA/condensed.safetensors": "prefixes after 600 more steps with weights 1/k",
+    NESTED: "prefixes of the zoo's nested set",
+    "flat/condensed.safetensors": "the flat set",
+    "flat/start.safetensors": "the start of the flat set",
+}
+
+
 # The README and the zoo
 
 
@@ -69,7 +85,7 @@ def results() -> str:
     """Some of Table 2 on CIFAR-10, the paper's YOCO, and the prefixes of the nested set."""
     ours = tables.pivot(_read("cifar10/table.csv"))
     paper = _read("cifar10/beside_paper.csv").set_index(["ipc_to", "method"])["paper"]
-    nested = _evaluated("nestedB/condensed.safetensors")
+    nested = _evaluated(NESTED)
     return _markdown(
         ["IPC", "Random", "CCS", "YOCO", "YOCO in the paper", "Nested set"],
         [
@@ -144,15 +160,6 @@ def loops() -> str:
     )
 
 
-TRAINED_ON = {  # by the path in evaluations.csv
-    "nested/condensed.safetensors": "prefixes after the nested steps with equal weights",
-    "nestedA/condensed.safetensors": "prefixes after 600 steps with `prefix_power=1`",
-    "nestedB/condensed.safetensors": "prefixes of the zoo's nested set",
-    "flat/condensed.safetensors": "the flat set",
-    "flat/start.safetensors": "the start of the flat set",
-}
-
-
 def _evaluated(path: str) -> dict[int, pd.Series]:
     """Accuracies of the sets that NCFM made, by budget."""
     rows = _read("ncfm/evaluations.csv").query("path == @path")
@@ -180,7 +187,7 @@ def by_bytes() -> str:
             [
                 stored,
                 *(
-                    f"{_mean(part.accuracy)} ({part.bytes.iloc[0]:,} bytes)"
+                    f"{_mean(part.accuracy)}<br>{part.bytes.iloc[0]:,} bytes"
                     for part in (grouped.get_group((stored, count)) for count in counts)
                 ),
             ]
@@ -212,7 +219,7 @@ def start_and_set() -> str:
 @_table("table2")
 def table2() -> str:
     _, rows = _parsed((FIGURES / "cifar10/table2.md").read_text(encoding="utf-8"))
-    names = [name for ipc in (1, 2, 5) for name in (f"IPC {ipc}", "paper", "difference")]
+    names = [name for ipc in (1, 2, 5) for name in (f"IPC {ipc}", "paper", "Δ")]
     return _markdown(["method", *names], _best_in_bold(rows, (1, 4, 7)))
 
 
@@ -268,32 +275,36 @@ def tiny10() -> str:
 
 
 def _noise(section: str) -> str:
-    """Means of a table about noise, without the spread."""
-    columns, rows = _parsed(sections(FIGURES / "noise/noise.md")[section])
-    return _markdown(
-        columns,
-        [[row[0], *(f"{float(cell.split()[0]):.1f}" for cell in row[1:])] for row in rows],
+    return sections(FIGURES / "noise/noise.md")[section].replace(
+        "class_dependent", "class-dependent"
     )
+
+
+def _noise_means(section: str) -> str:
+    """A table about noise without the spread."""
+    columns, rows = _parsed(_noise(section))
+    short = [[row[0], *(f"{float(cell.split()[0]):.1f}" for cell in row[1:])] for row in rows]
+    return _markdown(columns, short)
 
 
 @_table("noise-kept")
 def noise_kept() -> str:
-    return _noise("precision")
+    return _noise_means("precision")
 
 
 @_table("noise-accuracy")
 def noise_accuracy() -> str:
-    return _noise("accuracy")
+    return _noise_means("accuracy")
 
 
 @_table("noise-kept-in-full")
 def noise_kept_in_full() -> str:
-    return sections(FIGURES / "noise/noise.md")["precision"]
+    return _noise("precision")
 
 
 @_table("noise-accuracy-in-full")
 def noise_accuracy_in_full() -> str:
-    return sections(FIGURES / "noise/noise.md")["accuracy"]
+    return _noise("accuracy")
 
 
 # Performance

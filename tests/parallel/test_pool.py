@@ -1,5 +1,6 @@
-"""Calls side by side: the same results from processes, threads and any executor, and what a death
-costs.
+"""Parallel calls: the same results from processes, threads and any executor.
+
+Also what the death of a process costs.
 """
 
 import multiprocessing
@@ -24,7 +25,7 @@ from tests.parallel import mortal
 from yoco import dynamics, evaluate
 from yoco.data import pixel_cache
 from yoco.experiments import study
-from yoco.parallel import pool
+from yoco.parallel import pool, worker
 from yoco.utils import device
 from yoco.workflow import sweep
 
@@ -57,7 +58,7 @@ def plain(toy, toy_set, toy_dynamics):
 
 @pytest.fixture(scope="module")
 def two_guests():
-    """An executor of the caller's own."""
+    """An executor of the caller's."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         yield executor
 
@@ -135,11 +136,11 @@ def test_what_calls_share_is_sent_once_to_each_process(two_guests, monkeypatch):
         assert 1 <= Heavy.sent <= most
     with ThreadPoolExecutor(2) as threads:
         assert len(list(pool.run(number_of, calls, 1, shared=(Heavy(),), executor=threads))) == 20
-    assert Heavy.sent <= 6 and not pool._held, "a thread takes it as it is, and nothing is kept"
+    assert Heavy.sent <= 6 and not worker.held, "a thread takes it as it is, and nothing is kept"
 
 
 class Fragile:
-    """A place in this process that dies under some calls, a few times."""
+    """A place in this process that dies during some calls, a few times."""
 
     def __init__(self, deaths):
         self.deaths, self.tried, self.renewed, self.ended, self.fresh = deaths, [], 0, [], True
@@ -170,7 +171,7 @@ class Fragile:
 
 @pytest.fixture
 def fragile(monkeypatch):
-    """Puts `Fragile` places with these deaths in place of processes."""
+    """Put `Fragile` places with these deaths in place of processes."""
 
     def put(deaths):
         made = []
@@ -209,7 +210,7 @@ def test_what_a_call_raises_ends_the_work(fragile):
     made = fragile({})
     with pytest.raises(ZeroDivisionError) as raised:
         list(pool.run(divmod, [(1, 1), (1, 0), (1, 2)], 2))
-    assert "in _call" in raised.value.__notes__[0]
+    assert "in call_here" in raised.value.__notes__[0]
     assert sum((place.tried for place in made), []).count((1, 0)) == 1
 
 

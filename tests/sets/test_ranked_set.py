@@ -234,7 +234,10 @@ def told(**values):
             lambda h: h["__metadata__"].update(yoco="condensed"),
             ("not a yoco ranked file .its kind: 'condensed'"),
         ),
-        (lambda h: h["__metadata__"].update(version="3"), "format version 3, this yoco reads 2"),
+        (
+            lambda h: h["__metadata__"].update(version="3"),
+            "format version 3, but this yoco reads 2",
+        ),
         (lambda h: h.pop("cells") and None, "corrupted or truncated"),
         (entry(dtype="I8"), "stored as U8 or F32, got I8"),
         (lambda h: h.update(other=h.pop("cells")), "stored as U8 or F32, got None"),
@@ -248,7 +251,7 @@ def told(**values):
         (entry(shape=[0, 3, 3, 8, 8], data_offsets=[0, 0]), "corrupted or truncated"),
         (told(factor=3), r"cells must have shape \[ranks, 3, C, 6, 6\]"),
         (told(factor="2"), "factor must be a whole number"),
-        (told(size=10**9), "cells must have shape"),
+        (told(size=10**9), "size must be between 1 and 4096"),
         (told(mean=[0.5]), "mean must hold 3 values"),
         (told(classes=["a"]), "at least 2 classes"),
     ],
@@ -288,7 +291,7 @@ def test_a_ranked_set_that_does_not_fit_is_refused(toy_set, toy_dynamics, tmp_pa
     for change, error, match in (
         ({"cells": held.cells.double()}, TypeError, "uint8 or float32"),
         ({"classes": ("a", "b")}, ValueError, (r"\[ranks, 2, C, 8, " r"8\]")),
-        ({"size": 0}, ValueError, "size must be at least 1"),
+        ({"size": 0}, ValueError, "size must be between 1 and 4096"),
         ({"std": (1.0,)}, ValueError, ("std must hold 3 values")),
     ):
         with pytest.raises(error, match=match):

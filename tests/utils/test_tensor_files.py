@@ -1,4 +1,4 @@
-"""Where a file cannot be written, or is being worked on: what is said, and what is left."""
+"""Files that cannot be written or are being worked on: what is said, and what is left."""
 
 import os
 import resource
@@ -32,7 +32,7 @@ KIP = {
 
 @pytest.fixture
 def every_step(monkeypatch):
-    """A checkpoint after every step."""
+    """Write a checkpoint after every step."""
     monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
 
 
@@ -51,7 +51,7 @@ def steps_in(checkpoint):
 
 
 def test_a_full_disk_is_said_and_the_last_checkpoint_stays(toy, tmp_path, monkeypatch, every_step):
-    """RLIMIT_FSIZE gives, for any file longer than it, the error that a full disk gives."""
+    """For any file above RLIMIT_FSIZE, the error is that of a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     meanwhile(monkeypatch, 5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1])))
     try:
@@ -118,7 +118,7 @@ with contextlib.ExitStack() as held:
 
 @pytest.fixture
 def held():
-    """A function that has another process hold the locks on paths; its number."""
+    """Return a function that makes another process hold the locks on paths; it returns the pid."""
     started = []
 
     def hold(*paths):
@@ -267,9 +267,7 @@ def test_files_have_the_permissions_of_the_user_s_umask(tmp_path):
 
 
 def test_a_run_s_recording_that_was_broken_off_goes_on(toy_set, tmp_path, monkeypatch, every_step):
-    """Also where the paper's settings are asked for by None, and with a recording by other
-    arguments in between.
-    """
+    """Also if None asks for the paper's settings, with another recording in between."""
     arguments = {
         "epochs": 6,
         "width": 4,
@@ -303,3 +301,34 @@ def test_a_run_s_recording_that_was_broken_off_goes_on(toy_set, tmp_path, monkey
         and torch.equal(rest.features, whole.features)
     )
     assert [path.name for path in tmp_path.iterdir()] == ["dynamics.safetensors"]
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions_and_links_lead_on(tmp_path):
+    secret = tensor_files.write_text(tmp_path / "secret", "a")
+    secret.chmod(0o600)
+    tensor_files.write_text(secret, "b")
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    (tmp_path / "far").mkdir()
+    for name in ("secret", "missing"):
+        link = tmp_path / "far" / name
+        link.symlink_to(tmp_path / name)
+        assert tensor_files.write_text(link, "c") == link
+        assert link.is_symlink() and (tmp_path / name).read_text() == "c"
+    with locks.hold(tmp_path / "far/secret"), pytest.raises(BlockingIOError), locks.hold(secret):
+        pass  # one file, one lock
+
+
+def test_a_sweep_takes_the_leftovers_of_its_own_file_alone(tmp_path):
+    own = [".[a-z]x.abcdef12.part", ".[a-z]x.________.part"]
+    others = [".ax.abcdef12.part", ".[a-z]x.csv.abcdef12.part", ".*.abcdef12.part"]
+    for name in (*own, *others):
+        (tmp_path / name).touch()
+    tensor_files.sweep(tmp_path / "[a-z]x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # as if it was killed
+        with pytest.raises(ZeroDivisionError):
+            tensor_files.write_whole(tmp_path / "y", lambda _: 1 / 0)
+    assert list(tmp_path.glob(".y.*"))
+    tensor_files.sweep(tmp_path / "y")
+    assert not list(tmp_path.glob(".y.*"))

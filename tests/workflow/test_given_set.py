@@ -80,8 +80,7 @@ def test_a_set_that_does_not_fit_the_data_is_refused_before_it_is_kept(toy_set, 
     with pytest.raises(
         ValueError,
         match=r"set_path=.*mine.safetensors' holds a set of .channels, size, classes. .3, 16, 3., "
-        r"toy "
-        r"has .3, 8, 3.",
+        r"but toy has .3, 8, 3.",
     ):
         given_set.take(tmp_path / "kept.safetensors", path, make_data(size=8))
     assert not (tmp_path / "kept.safetensors").exists()
@@ -95,10 +94,12 @@ def test_statistics_are_the_authors_or_those_of_the_data(tmp_path):
         [real.train_images[:: 24 // 2].float() / 255, real.train_labels[:: 24 // 2]],
         tmp_path / "data.pt",
     )
-    assert given_set.take(tmp_path / "a.safetensors", tmp_path / "data.pt", real).mean == real.mean
+    assert (
+        given_set.take(tmp_path / "run/a.safetensors", tmp_path / "data.pt", real).mean == real.mean
+    )
     named = replace(real, name="folder:cifar10")
     assert (
-        given_set.take(tmp_path / "b.safetensors", tmp_path / "data.pt", named).mean
+        given_set.take(tmp_path / "run/b.safetensors", tmp_path / "data.pt", named).mean
         == data.CIFAR_MEAN
     )
 

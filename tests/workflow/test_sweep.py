@@ -1,6 +1,4 @@
-"""Sweeps: a grid of notebooks, each point in a folder of its own; what is finished is not run
-again.
-"""
+"""Sweeps: a grid of notebooks, one folder per point; finished points are not run again."""
 
 import json
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 import torch
 
 from yoco import cli
-from yoco.utils import device
+from yoco.utils import device, owned
 from yoco.workflow import sweep
 
 PARAMETERS = 'seed = 0\nmethod = "idc"\nipc_to = [1]\nrun_dir = None'
@@ -54,8 +52,7 @@ def test_a_failed_point_leaves_the_others_and_is_all_that_the_next_start_runs(
     notebook, tmp_path, capsys
 ):
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "bad").touch()
+    (owned.claim(out) / "bad").touch()
     command = [
         "sweep",
         str(notebook),
@@ -109,8 +106,7 @@ def test_points_run_side_by_side_with_a_thread_each_and_one_whose_process_is_kil
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "once").touch()
+    (owned.claim(out) / "once").touch()
     table = sweep.run(
         sweep.points([notebook], [("seed", "0,1"), ("method", "dream")], out), out, jobs=2
     )
@@ -194,7 +190,7 @@ def test_commas_part_values_and_semicolons_lists():
         (["04", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (
             ["04", "--backend", "dask"],
-            ("--backend dask is gone; on a cluster, call yoco.workflow.sweep.run"),
+            ("--backend dask was removed; on a cluster, call yoco.workflow.sweep.run"),
         ),
     ],
 )

@@ -7,13 +7,19 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 SCALE = 300.0  # the published factor
 TINY = 1e-12  # under the root, as published, to keep its slope at 0 finite
 
 
-def characteristic(features: Tensor, frequencies: Tensor, averages: Tensor) -> Tensor:
+def characteristic(
+    features: Float[Tensor, "k n d"],
+    frequencies: Float[Tensor, "t d"],
+    averages: Float[Tensor, "p n"],
+    shares: Float[Tensor, "p n"] | None = None,
+) -> Float[Tensor, "2 k p t"]:
     """Return characteristic functions of weighted sets of each class's features.
 
     φ(t) = Σ w exp(i t·f/‖f‖).
@@ -23,16 +29,23 @@ def characteristic(features: Tensor, frequencies: Tensor, averages: Tensor) -> T
             images' gradient by 0.3 degrees).
         frequencies: float32 [T, D].
         averages: float32 [P, n], the weights w of P sets, each row with sum 1.
+        shares: float32 [P, n] in 0..1, of each set's gradient that reaches each feature (see
+            `prefix_shares`). None: all of it.
 
     Returns:
         float32 [2, K, P, T], real and imaginary parts.
     """
     unit = F.normalize(features.float(), dim=-1).to(features.dtype)
     angles = (unit @ frequencies.T.to(features.dtype)).float()
-    return averages @ torch.stack((angles.cos(), angles.sin()))
+    waves = torch.stack((angles.cos(), angles.sin()))
+    if shares is None:
+        return averages @ waves
+    return (averages * shares) @ waves + (averages * (1 - shares)) @ waves.detach()
 
 
-def distance(real: Tensor, synthetic: Tensor) -> Tensor:
+def distance(
+    real: Float[Tensor, "2 k #p t"], synthetic: Float[Tensor, "2 k p t"]
+) -> Float[Tensor, "k p"]:
     """Return 300 · mean over t of |φ_r − φ_s| / √2, [K, P], each at least 0.
 
     The arguments are characteristic functions [2, K, 1 or P, T]. The published loss,
@@ -42,16 +55,17 @@ def distance(real: Tensor, synthetic: Tensor) -> Tensor:
     return SCALE * ((real - synthetic).square().sum(0) / 2 + TINY).sqrt().mean(-1)
 
 
-def prefix_averages(prefixes: Sequence[int], count: int) -> Tensor:
+def prefix_averages(prefixes: Sequence[int], count: int) -> Float[Tensor, "p n"]:
     """Return weights float32 [len(prefixes), count]: row p averages the first prefixes[p]."""
     ends = torch.tensor(list(prefixes)).view(-1, 1)
     return (torch.arange(count) < ends).float() / ends
 
 
-def prefix_weights(prefixes: Sequence[int], power: float) -> Tensor:
-    """Return the weight of each prefix's distance in the loss, float32 [len(prefixes)] with sum 1.
+def prefix_shares(prefixes: Sequence[int], count: int, inner: float) -> Float[Tensor, "p n"]:
+    """Return the share of each prefix's gradient that reaches each image.
 
-    A prefix of k cells weighs in proportion to k ** -power.
+    float32 [len(prefixes), count]: `inner` for the images of the previous prefix, which have
+    a loss of their own, and 1 for the others.
     """
-    weights = torch.tensor(list(prefixes), dtype=torch.float32) ** -power
-    return weights / weights.sum()
+    before = torch.tensor([0, *prefixes[:-1]]).view(-1, 1)
+    return torch.where(torch.arange(count) < before, inner, 1.0)

@@ -1,4 +1,4 @@
-"""Image files to pixels, over threads; each holds only one block in memory at a time."""
+"""Decodes image files with threads; each holds only one block in memory at a time."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 RULE = 2  # version of how files become pixels: resizing, cropping, colours
+MOST_PIXELS = 2**27  # of an image as it is resized, before its middle is cut out
 BLOCK = 2**23  # bytes that a thread decodes at a time
 
 
@@ -133,14 +134,14 @@ def read_image(path: Path, size: int | None) -> np.ndarray:
     """
     try:
         with Image.open(path) as file:
-            image = upright(file).convert("RGB")
+            image = cropped(upright(file).convert("RGB"), size)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read image {path}: {error}") from error
-    return np.asarray(cropped(image, size)).transpose(2, 0, 1)
+    return np.asarray(image).transpose(2, 0, 1)
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Return an image of 8 bits, rotated by its EXIF entry and composed on white.
+    """Return an image of 8 bits, rotated as its EXIF entry says; transparency becomes white.
 
     16-bit values run from 0 to 65535. Others (32-bit, float) are scaled by the smallest of 1
     (float), 255 and 65535 that none exceeds, or, if some are negative or larger than that, from
@@ -173,12 +174,18 @@ def _of_eight_bits(image: Image.Image) -> Image.Image:
 def cropped(image: Image.Image, size: int | None) -> Image.Image:
     """Return the image with its shorter side resized to `size` and the middle cut out.
 
-    None returns it unchanged.
+    None returns it unchanged. Raises ValueError if the resized image would exceed `MOST_PIXELS`,
+    as that of a very long one does.
     """
     if size is None or image.size == (size, size):
         return image
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
+    if width * height > MOST_PIXELS:
+        raise ValueError(
+            f"it is {image.width}x{image.height} and would be resized to {width}x{height}, more "
+            f"than {MOST_PIXELS:,} pixels"
+        )
     left, top = (width - size) // 2, (height - size) // 2
     return image.resize((width, height), Image.Resampling.BILINEAR).crop(
         (left, top, left + size, top + size)

@@ -5,6 +5,7 @@ The colours can be told apart by colour-blind readers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import matplotlib
 
 from yoco.prune.methods import METHODS, OURS
-from yoco.utils import checks
+from yoco.utils import checks, tensor_files
 from yoco.utils.lazy import plt
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     """Return the colour, marker and sizes of each method's line, the same in every figure.
 
     The look of a pruning method follows from its position in `prune.METHODS`; YOCO is black and
-    thick. Other names come after them; methods for nested sets only share the last look.
+    thick. Other names follow; methods for nested sets share the last look.
     """
     known = [name for name, method in METHODS.items() if not method.nested]
     others = [name for name in dict.fromkeys(methods) if name not in METHODS]
@@ -224,10 +225,10 @@ def save(drawn: Figure | Axes, path: str | Path) -> Path:
         OSError: if the file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     made = [path] if path.suffix else [path.with_suffix(".png"), path.with_suffix(".pdf")]
     for file in made:
         # the same figure gives the same file
         undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(file.suffix)
-        figure_of(drawn).savefig(file, metadata=undated)
+        kind: dict[str, Any] = {"format": file.suffix.removeprefix("."), "metadata": undated}
+        tensor_files.write_whole(file, functools.partial(figure_of(drawn).savefig, **kind))
     return made[0]

@@ -4,6 +4,7 @@ Nothing in a file is executed, and the values are not judged here.
 """
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from torch.serialization import safe_globals
 
 from yoco.sets import exported
 
+FLOAT = 4  # bytes of a value, as sets hold it
+MOST_BYTES = 2**28  # that any file may come to in memory; larger files to eight times their size
 # words in the refusals of torch and NumPy
 _MORE = ("unsupported global", "unrecognized function", "allowlisted", "object arrays")
 
@@ -42,7 +45,7 @@ class Held(NamedTuple):
         labels_at: name of the file of the labels.
         layout: the layout in words.
         method: the method whose layout it is.
-        header: of an export of yoco.
+        header: the header of a yoco export.
     """
 
     images: object
@@ -89,13 +92,21 @@ def read(path: Path, experiment: int) -> Held:
     """Read the images and labels of a file.
 
     Args:
-        path: of `images_of`.
+        path: from `images_of`.
         experiment: which pair of a dict, counted from 0.
 
     Raises:
-        FileNotFoundError, ValueError: if labels are missing, the file is corrupted, or its layout
-            is unknown.
+        FileNotFoundError, ValueError: if labels are missing, the file is corrupted or asks for far
+            more memory than its own size, or its layout is unknown.
     """
+    held = _read(path, experiment)
+    for tensor in (held.images, held.labels):  # one of stride 0 holds less than it seems to
+        if isinstance(tensor, torch.Tensor) and not tensor.is_nested:
+            _check_bytes(path, tensor.numel() * max(FLOAT, tensor.itemsize))
+    return held
+
+
+def _read(path: Path, experiment: int) -> Held:
     held = _arrays(path) if path.suffix in (".npz", ".npy") else _tensors(path)
     if isinstance(held, Mapping) and "data" in held:
         return Held(
@@ -139,8 +150,31 @@ def read(path: Path, experiment: int) -> Held:
     )
 
 
+def _check_bytes(path: Path, wanted: int) -> None:
+    """Raise ValueError if a file asks for far more memory than its own size."""
+    size = path.stat().st_size
+    if wanted > max(MOST_BYTES, 8 * size):
+        raise ValueError(
+            f"{path} asks for {wanted:,} bytes of memory, but has only {size:,} bytes; it was not "
+            "read"
+        )
+
+
+def _check_archive(path: Path) -> None:
+    """`_check_bytes` of what the members of a zip archive are unpacked to."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            wanted = sum(member.file_size for member in archive.infolist())
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise _refusal(path, error) from error
+    _check_bytes(path, wanted)
+
+
 def _tensors(path: Path) -> Any:
     """Return what a torch file holds: tensors, numbers, text and containers of them."""
+    _check_archive(path)
     try:
         with safe_globals(_NUMBERS):
             return torch.load(path, weights_only=True, map_location="cpu")
@@ -153,6 +187,7 @@ def _arrays(path: Path) -> Any:
 
     Text is returned as str.
     """
+    _check_archive(path)
     try:
         held = np.load(path)
         if isinstance(held, np.ndarray):

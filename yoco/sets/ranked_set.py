@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from yoco import formation
+from yoco.data.arrays import MOST_SIZE
 from yoco.data.spaces import Space
 from yoco.utils import checks, tensor_files
 
@@ -84,8 +85,10 @@ class RankedSet:
     whitening: str | None = None
 
     def __post_init__(self) -> None:
-        checks.whole("size", self.size, 1)
+        checks.whole("size", self.size, 1, MOST_SIZE)
         checks.flag("bounded", self.bounded)
+        checks.instance("method", self.method, str)
+        checks.instance("info", self.info, Mapping)  # type: ignore[type-abstract]
         side = formation.cell_size(self.size, self.factor)
         classes = checks.class_names("classes", self.classes)
         if not isinstance(self.cells, StoredCells):
@@ -98,6 +101,10 @@ class RankedSet:
             )
         if self.cells.dtype not in DTYPES.values():
             raise TypeError(f"cells must be uint8 or float32, got {self.cells.dtype}")
+        if shape[0] < self.factor**2:  # cells of one image: fewer are enlarged without bound
+            raise ValueError(
+                f"cells must hold at least factor²={self.factor**2} ranks, got {shape[0]}"
+            )
         if self.targets is not None:
             targets = checks.floats("targets", self.targets, "ranks", "classes", "K")
             checks.targets("targets", targets.flatten(0, 1), shape[0] * shape[1], len(classes))

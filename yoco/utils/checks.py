@@ -93,7 +93,7 @@ def real(name: str, value: object, low: float, high: float = math.inf) -> float:
 
 
 def plain(value: object) -> object:
-    """Return a NumPy scalar as a Python number, which JSON can hold; anything else unchanged."""
+    """Return a NumPy scalar as a Python number, for JSON; anything else unchanged."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -197,10 +197,12 @@ def tensor(name: str, values: object, what: str) -> Tensor:
 
     Raises:
         TypeError: if it is not a tensor.
-        ValueError: if it is sparse or on the "meta" device.
+        ValueError: if it is sparse, nested, quantized or on the "meta" device.
     """
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a tensor {what}, got {type(values).__name__}")
+    if values.is_nested or values.is_quantized:
+        raise ValueError(f"{name} must be a plain tensor, got a nested or quantized one")
     if values.device.type == "meta" or values.layout != torch.strided:
         raise ValueError(
             f"{name} must be dense, on a device that holds its values, got {values.layout} on "
@@ -219,14 +221,16 @@ def floats(name: str, values: object, *dimensions: str) -> Tensor:
     if found.dtype not in FLOATS:
         raise TypeError(f"{name} must be floating point, got {found.dtype}")
     if found.ndim != len(dimensions) or 0 in found.shape:
-        raise ValueError(f"{name} must have shape {what}, none of them 0, got {list(found.shape)}")
+        raise ValueError(
+            f"{name} must have shape {what} with no dimension 0, got {list(found.shape)}"
+        )
     return found
 
 
 def wide(values: Tensor) -> Tensor:
     """Return half-precision values as float32, other floats unchanged.
 
-    torch implements every operation in float32, and sums do not overflow.
+    torch implements every operation in float32, and sums do not overflow there.
     """
     return values.float() if values.dtype.itemsize < 4 else values
 
@@ -248,7 +252,7 @@ def square(name: str, values: object) -> Tensor:
     shape = found.shape
     if len(shape) != 4 or shape[2] != shape[3] or 0 in shape:
         raise ValueError(
-            f"{name} must be square images [N, C, S, S], none of them 0, got {list(shape)}"
+            f"{name} must be square images [N, C, S, S] with no dimension 0, got {list(shape)}"
         )
     return found
 

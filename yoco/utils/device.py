@@ -19,8 +19,7 @@ from torch import Tensor
 from yoco.utils import checks
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-# 32×32 images that pay for compiling a training step or a test; measured, see README, "What it
-# costs"
+# 32×32 images that pay for compiling a training step or a test; measured, docs/performance.md
 WORTH = 25_000
 # the same for a condensation step, which is differentiated twice and compiles for up to a minute
 WORTH_TWICE = 300_000

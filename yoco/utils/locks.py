@@ -18,8 +18,8 @@ from yoco.utils import tensor_files
 def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock on `path`, so that no other process or thread works on it at the same time.
 
-    The path need not exist; temporary files left over from it are removed. The operating system
-    releases the lock when the process ends, for whatever reason.
+    The path need not exist; temporary files left over from an earlier run are removed. The
+    operating system releases the lock when the process ends, for whatever reason.
 
     Args:
         path: the file; None locks nothing (work that is not stored).
@@ -33,7 +33,7 @@ def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
     if path is None:
         yield
         return
-    path = Path(path)
+    path = tensor_files.target(path)
     place = path.with_name(f".{path.name}.lock")
     lock = FileLock(place, timeout=0, thread_local=False)
     holder = path.with_name(f".{path.name}.holder")

@@ -8,6 +8,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +20,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from yoco.utils import checks, owned
+
+DTYPES = (
+    *checks.FLOATS,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.bool,
+)
 FORMAT_VERSION = 2
 UNSUMMED = "1"  # the version before checksums: still read, with all other checks
 
@@ -27,13 +40,22 @@ def write_whole(
 ) -> Path:
     """Have `write` fill a temporary file beside `path`, then rename it to `path`.
 
-    Missing folders are created unless make_folder is False.
+    Args:
+        path: the file; of a symbolic link, the file that it leads to is written. A file that is
+            replaced hands on its permissions.
+        write: fills the file at the path that it is given.
+        make_folder: whether missing folders are made.
+
+    Returns:
+        The path.
 
     Raises:
         OSError: if there is no space, permission or folder; it names `path`, and a file that was
             there before stays.
+        FileExistsError: as `owned.replacing`.
     """
-    path = Path(path)
+    given, path = Path(path), target(path)
+    owned.replacing(path)
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +67,7 @@ def write_whole(
     try:
         write(part)
         _flush(part)
-        part.chmod(0o666 & ~_umask())
+        part.chmod(_mode(path))
         part.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise OSError(
@@ -56,7 +78,7 @@ def write_whole(
     # the file is in place; some file systems cannot flush a folder
     with contextlib.suppress(OSError):
         _flush(path.parent)
-    return path
+    return given
 
 
 def _flush(path: Path) -> None:
@@ -71,6 +93,19 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+def target(path: str | Path) -> Path:
+    """`path`, or the file that it leads to if it is a symbolic link."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+
+
+def _mode(path: Path) -> int:
+    """Permissions of the file at `path`; if there is none, those that the user's umask leaves."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return 0o666 & ~_umask()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -82,8 +117,11 @@ def sweep(path: Path) -> None:
 
     Only the holder of the lock on `path` may call this.
     """
-    for left in path.parent.glob(f".{path.name}.*.part"):
-        left.unlink(missing_ok=True)
+    # eight characters of `tempfile`: with more, it is another file's
+    own = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part")
+    for left in path.parent.iterdir():
+        if own.fullmatch(left.name):
+            left.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -99,7 +137,7 @@ def save_tensors(
     *,
     make_folder: bool = True,
 ) -> Path:
-    """Write named tensors and `info`, which JSON can hold, as one safetensors file.
+    """Write named tensors and JSON-serialisable `info` as one safetensors file.
 
     Args:
         path: the file.
@@ -163,6 +201,8 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     for name, tensor in tensors.items():
         if sums is not None:
             check_tensor(path, name, tensor, sums[name])
+        if tensor.dtype not in DTYPES:
+            raise ValueError(f"{path}: {name} is of type {tensor.dtype}, which yoco does not write")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{path}: {name} holds NaN or infinite values")
     return tensors, info
@@ -170,7 +210,8 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
 
 def check_tensor(path: str | Path, name: str, tensor: Tensor, written: Mapping[str, Any]) -> None:
     """Raise ValueError unless a tensor matches its header entry `written` (see `_entry`)."""
-    if _entry(tensor, isinstance(written["sums"], list)) != written:
+    by_row = isinstance(written.get("sums"), list) and tensor.ndim > 0
+    if _entry(tensor, by_row) != written:
         raise ValueError(
             f"{path} is corrupted: {name} does not have the checksum that it was written with"
         )
@@ -210,12 +251,17 @@ def read_header(
     if version == UNSUMMED and "checksum" not in header:
         return _json(path, header, "info"), None
     if version != str(FORMAT_VERSION):
-        raise ValueError(f"{path} has format version {version}, this yoco reads {FORMAT_VERSION}")
+        raise ValueError(
+            f"{path} has format version {version}, but this yoco reads {FORMAT_VERSION}"
+        )
     if not {"info", "sums"} <= set(header) or header.get("checksum") != _header_sum(header):
         raise ValueError(
             f"{path} is corrupted: its header does not have the checksum that it was written with"
         )
-    return _json(path, header, "info"), _json(path, header, "sums")
+    sums = _json(path, header, "sums")
+    if not all(isinstance(entry, dict) for entry in sums.values()):
+        raise ValueError(f"{path} is corrupted: its sums are not a table for each tensor")
+    return _json(path, header, "info"), sums
 
 
 def _json(path: str | Path, header: Mapping[str, str], name: str) -> dict[str, Any]:

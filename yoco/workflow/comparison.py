@@ -9,10 +9,11 @@ from yoco import zoo
 from yoco.data.image_data import ImageData
 from yoco.experiments.condensations import condensations
 from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import owned
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
 from yoco.workflow.condensation import describe, get_condensed
-from yoco.workflow.run_folder import CONDENSED, folder
+from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, folder
 
 
 def get_beside(
@@ -121,8 +122,8 @@ def take_from_zoo(
 
     If the zoo has none, nothing happens.
     """
-    name = _zoo_name(chosen, method, data)
-    if not (inside / CONDENSED).exists() and _ships(name, chosen, data):
+    name, kept = _zoo_name(chosen, method, data), (CONDENSED, CHECKPOINT)
+    if not any((inside / file).exists() for file in kept) and _ships(name, chosen, data):
         shipped = zoo.load(name)
         print(f"from the zoo: {describe(shipped)}")
-        shipped.save(inside / CONDENSED)
+        shipped.save(owned.claim(inside) / CONDENSED)

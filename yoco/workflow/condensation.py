@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ from yoco.data.datasets import name_of
 from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks, locks
+from yoco.utils import checks, locks, owned
 from yoco.workflow import given_set
-from yoco.workflow.run_folder import CONDENSED, load_set, project
+from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, load_set, project
 from yoco.zoo import PREFIX as ZOO
 
 
 def _no_data() -> ImageData:
-    raise TypeError("data must be given: the set is not there, and is made from real images")
+    raise TypeError("data must be given: the set is missing and is made from real images")
 
 
 def get_condensed(
@@ -35,21 +35,31 @@ def get_condensed(
     path: str | None = None,
     **arguments: Any,
 ) -> CondensedSet:
-    """The run's condensed set; if it is missing, the zoo's ("zoo:NAME", or one made by the same
-    arguments), or one condensed now; saved.
+    """Return the run's condensed set, making and saving it if it is missing.
 
-    data: gives the real images, where they are needed. go_on: for the step that condenses: a set of
-    the run is condensed, and one that was stopped before its end condensed on, from the checkpoint
-    beside it, unless time_budget is 0. start: a set to condense further, by the name that
-    `load_set` takes. path: of a set to be taken instead, see `given_set.take`. arguments: of
-    `condense`. Raises ValueError if the folder holds a set of another dataset than asked for (with
-    go_on, also by another method, or of another IPC, factor or start), as `load_set`,
-    BlockingIOError if another process makes it at this moment. Under torchrun the first process
-    prints, locks and saves; all must see the folder, and return the same set (see `condense`).
+    A missing set is taken from the zoo ("zoo:NAME", or one with the same arguments) or condensed
+    now. Under torchrun, rank 0 prints, locks and saves; all ranks must see the folder, and all
+    return the same set (see `condense`).
+
+    Args:
+        run: the run's folder.
+        dataset: name of the dataset.
+        data: returns the real images, if they are needed.
+        go_on: for the step that condenses: the set is condensed and not taken from the zoo, and an
+            interrupted condensation is resumed from the checkpoint beside it, unless time_budget is
+            0.
+        start: a set to condense further, by a name for `load_set`.
+        path: a set to be taken instead, see `given_set.take`.
+        **arguments: of `condense`.
+
+    Raises:
+        ValueError: if the folder holds a set of another dataset than asked for (with go_on, also of
+            another method, IPC, factor or start); also as `load_set`.
+        BlockingIOError: if another process is making the set.
     """
+    kept, checkpoint = run / CONDENSED, run / CHECKPOINT
     if path is not None:
-        return given_set.take(run / CONDENSED, project() / checks.path("set_path", path), data())
-    kept, checkpoint = run / CONDENSED, run / "checkpoint.safetensors"
+        return given_set.take(kept, project() / checks.path("set_path", path), data())
     arguments |= {} if start is None else {"start": load_set(start)}
     with distributed.joined() as among, contextlib.ExitStack() as held:
         say = print if among.first else lambda _: None
@@ -60,41 +70,60 @@ def get_condensed(
             say(f"found {kept.name}: {describe(found)}")
             if not (go_on and unfinished) or arguments.get("time_budget") == 0:
                 return found
-            say("its condensation was stopped before its end: going on from the checkpoint")
-        among.from_first(lambda: held.enter_context(locks.hold(kept)))
-        made = zoo.load(dataset.removeprefix(ZOO)) if dataset.startswith(ZOO) else None
-        if made is None:
-            real = among.after_first(data)
-            made = None if go_on or there or unfinished else _shipped_set(real, arguments)
-        if made is not None:
-            say(f"from the zoo: {describe(made)}")
+            say("its condensation was interrupted: resuming from the checkpoint")
+        begin = lambda: among.from_first(lambda: held.enter_context(_writing(run, kept)))
+        if dataset.startswith(ZOO):
+            if unfinished:
+                raise ValueError(
+                    f"{run} holds the unfinished condensation of another dataset "
+                    f"({checkpoint.name}), but {dataset} was asked for: choose another run_dir or "
+                    "remove that file"
+                )
+            begin()
+            shipped: CondensedSet | None = zoo.load(dataset.removeprefix(ZOO))
         else:
-            if not there:
-                say(f"no {kept.name} in the run's folder: condensing {dataset} now")
-            made = condense(real, checkpoint=checkpoint, **arguments)
-            say(f"made {kept.name}: {describe(made)}")
+            # before anything is written: real images that cannot be loaded leave no folder
+            real = among.after_first(data)
+            begin()
+            shipped = None if go_on or there or unfinished else _shipped_set(real, arguments)
+        if shipped is not None:
+            say(f"from the zoo: {describe(shipped)}")
+            among.from_first(lambda: _keep(shipped, kept))
+            return shipped
+        if not there:
+            say(f"no {kept.name} in the run's folder: condensing {dataset} now")
+        made = condense(real, checkpoint=checkpoint, **arguments)
+        say(f"made {kept.name}: {describe(made)}")
         among.from_first(lambda: _keep(made, kept, checkpoint))
         return made
 
 
+@contextlib.contextmanager
+def _writing(run: Path, kept: Path) -> Iterator[None]:
+    """Hold the run's folder, made if missing, and the lock on its set."""
+    with owned.used(run), locks.hold(kept):
+        yield
+
+
 def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | None:
-    """The zoo's set that `condense(data, **arguments)` would make, up to rounding, if it ships."""
+    """Return the zoo's set that `condense(data, **arguments)` would make up to rounding."""
     name = f"{data.name}-{arguments.get('method')}-ipc{arguments.get('ipc')}"
     shipped = zoo.load(name) if name in zoo.names() and "preset" in arguments else None
     return shipped if shipped is not None and made_by(shipped, data, arguments) else None
 
 
 def get_start(chosen: Any, data: ImageData) -> CondensedSet:
-    """What the run's condensation starts from: the set that its parameters name, or packed real
-    images.
+    """Return what the run's condensation starts from.
+
+    It is the set that its parameters name, or packed real images.
     """
     return start_set(data, **chosen.packing()) if chosen.start is None else load_set(chosen.start)
 
 
-def _keep(made: CondensedSet, path: Path, checkpoint: Path) -> None:
-    """Save a set; one that is finished needs its checkpoint no more."""
+def _keep(made: CondensedSet, path: Path, checkpoint: Path | None = None) -> None:
+    """Save a set; a finished one no longer needs its checkpoint."""
     made.save(path)
-    if made.info.get("finished", True):
+    if checkpoint is not None and made.info.get("finished", True):
         checkpoint.unlink(missing_ok=True)
 
 
@@ -119,14 +148,15 @@ def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[
         asked["dataset"] = name_of(dataset)
     if asked != there:
         raise ValueError(
-            f"{path} holds {there}, asked for was {asked}: choose another run_dir, or remove that "
-            "file"
+            f"{path} holds {there}, but {asked} was asked for: choose another run_dir or remove "
+            "that file"
         )
 
 
 def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any]) -> bool:
-    """Whether `condense(data, **arguments)` made the set, to its end; the precision is not looked
-    at.
+    """Return whether `condense(data, **arguments)` made the set and finished it.
+
+    The precision is not compared.
     """
     named = ("method", "ipc", "factor", "preset", "seed")
     settings = {
@@ -151,7 +181,7 @@ def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any])
 
 
 def describe(condensed: CondensedSet) -> str:
-    """One line: method, dataset, budget, and whether it is finished."""
+    """Return one line: method, dataset, budget, and how many steps were taken."""
     info = condensed.info
     steps = (
         f", {info['steps']} of {info['planned_steps']} steps ({info['preset']})"
@@ -159,7 +189,7 @@ def describe(condensed: CondensedSet) -> str:
         else ""
     )
     shape = (
-        f"{condensed.ipc} images a class, factor {condensed.factor}, "
+        f"{condensed.ipc} images per class, factor {condensed.factor}, "
         f"{condensed.size}x{condensed.size}"
     )
     nested = " (nested)" if info.get("nested") else ""

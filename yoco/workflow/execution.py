@@ -1,4 +1,4 @@
-"""Runs a notebook through papermill: checked parameters in, a whole file out."""
+"""Runs a notebook through papermill: checked parameters in, a complete file out."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from yoco.utils import locks
+from yoco.utils import locks, owned, tensor_files
 from yoco.workflow.progress import Progress
 from yoco.workflow.stills import without_widgets
 
-# of kernels: they warn on every start that TCP on this machine is not encrypted
+# of kernels: they warn at every start that TCP on this machine is not encrypted
 QUIET = ["--log-level=ERROR"]
 INTERRUPT = "KeyboardInterrupt"
 
@@ -39,7 +39,15 @@ def execute(
     Raises:
         papermill.PapermillExecutionError: if a cell fails.
         BlockingIOError: if another process runs it into the same `output`.
+        ValueError: if `output` is the notebook itself.
+        FileExistsError: if `output` is a file that yoco did not write.
     """
+    output = tensor_files.target(output)
+    if output.exists() and output.samefile(notebook):
+        raise ValueError(
+            f"{output} would be replaced by its executed copy: choose another run_dir, or --folder"
+        )
+    owned.replacing(output)
     papermill = _papermill()
     # it warns of every parameter that the cell does not show; ours are checked
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -53,8 +61,8 @@ def execute(
         part = output.with_name(f".{output.stem}.running.ipynb")
         try:
             papermill.execute_notebook(
-                notebook,
-                part,
+                _verbatim(notebook),
+                _verbatim(part),
                 parameters,
                 kernel_name="python3",
                 cwd=cwd,
@@ -101,10 +109,15 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     print(f"{notebook.stem}: {progress.seconds:.0f} s -> {shown}", flush=True)
 
 
-def _papermill() -> ModuleType:
-    """The papermill package, imported without two seconds for a grammar that it never uses.
+def _verbatim(path: Path) -> str:
+    """Return the path as papermill expects it: it would fill in single braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
-    jsonschema's optional check of IRIs builds that grammar when it is imported.
+
+def _papermill() -> ModuleType:
+    """Return the papermill package, imported without a grammar that it never uses.
+
+    jsonschema's optional check of IRIs would build that grammar on import, which takes two seconds.
     """
     absent = "rfc3987_syntax" not in sys.modules
     if absent:
@@ -117,7 +130,7 @@ def _papermill() -> ModuleType:
 
 
 def last_line(error: Exception) -> str:
-    """The name of an error, which may come from a cell, and the last line of its text."""
+    """Return the name of an error, which may come from a cell, and the last line of its text."""
     name = getattr(error, "ename", type(error).__name__)
     text = str(getattr(error, "evalue", error))
     return f"{name}: {(text.strip().splitlines() or [''])[-1]}"

@@ -6,6 +6,8 @@ from typing import Any
 from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.published_space import known_dataset
+from yoco.utils import owned
+from yoco.workflow.run_folder import CHECKPOINT
 
 
 def take(kept: Path, path: Path, data: ImageData) -> CondensedSet:
@@ -34,7 +36,13 @@ def take(kept: Path, path: Path, data: ImageData) -> CondensedSet:
             f"{kept} holds another set than set_path={str(path)!r}: choose another run_dir or "
             "remove that file"
         )
-    made.save(kept)
+    if not kept.exists() and (kept.parent / CHECKPOINT).exists():
+        raise ValueError(
+            f"{kept.parent} holds the unfinished condensation of another set ({CHECKPOINT}): "
+            f"choose another run_dir for set_path={str(path)!r}, or remove that file"
+        )
+    with owned.used(kept.parent):
+        made.save(kept)
     return made
 
 

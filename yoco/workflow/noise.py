@@ -11,7 +11,7 @@ from yoco.condense.condense import start_set
 from yoco.data.image_data import ImageData
 from yoco.experiments import corruption, noise
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks, tensor_files
+from yoco.utils import checks, owned, tensor_files
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
 from yoco.workflow.condensation import get_condensed, made_by
@@ -58,12 +58,11 @@ def _case(
     run's own if that has the same settings, and so are its dynamics.
     """
     clean = kind == noise.CLEAN
-    # only for a start from real images is it known which image each cell came from
+    # the image behind each cell is known only if the set starts from real images
     arguments = {name: value for name, value in chosen.condensation().items() if name != "start"}
     own = clean and (place == "formed" or made_by(condensed, data, arguments))
-    inside = (
-        run if own else folder(str(run / "noise" / f"{place}-{kind}-{percent}"), chosen.dataset)
-    )
+    name = run / "noise" / f"{place}-{kind}-{percent}"
+    inside = run if own else owned.claim(folder(str(name), chosen.dataset))
     condensed_from = lambda real: get_condensed(
         inside, chosen.real_dataset, lambda: real, go_on=True, **arguments
     )

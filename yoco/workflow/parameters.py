@@ -35,11 +35,10 @@ class Condensation(Parameters):
     compare_seconds: types.Seconds = Field(
         4.0,
         gt=0,
-        description="seconds of condensing by each of those whose set neither the run nor the zoo "
-        "has",
+        description="seconds of condensing for each method without a set in the run or the zoo",
     )
     compare_seeds: types.Count = Field(
-        1, description="networks trained on each start and result of those"
+        1, description="networks trained on each of their starts and results"
     )
 
     @property

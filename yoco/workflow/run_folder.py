@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 from yoco import zoo
+from yoco.data import folders
+from yoco.data.datasets import name_of
 from yoco.sets.condensed_set import CondensedSet
+from yoco.utils import checks, owned
 from yoco.zoo import PREFIX as ZOO
 
-CONDENSED, RESULTS, TABLE, TABLE2 = (
+CONDENSED, CHECKPOINT, RESULTS, TABLE, TABLE2 = (
     "condensed.safetensors",
+    "checkpoint.safetensors",
     "results.csv",
     "table.csv",
     "table2.csv",
@@ -28,28 +32,54 @@ def project() -> Path:
 
 def home() -> Path:
     """Return the folder of runs without a folder of their own: runs/, or $YOCO_RUNS."""
-    return Path(os.environ.get("YOCO_RUNS", project() / "runs"))
+    return project() / checks.path("YOCO_RUNS", os.environ.get("YOCO_RUNS") or "runs")
 
 
 def folder(run_dir: str | None, dataset: str) -> Path:
-    """Return the run's folder, created if missing.
+    """Return the run's folder, which the first file written there creates (see `owned.plan`).
 
-    It is `run_dir`, or one named after the dataset in runs/ (or in $YOCO_RUNS). Raises OSError if
-    it cannot be created.
+    Args:
+        run_dir: a path that starts from the project; None: a folder named after the dataset, in
+            runs/ or $YOCO_RUNS.
+        dataset: the name that it is loaded by.
+
+    Raises:
+        TypeError, ValueError: if `run_dir` is no path, or empty, or the folder would be read as a
+            class of the dataset.
+        OSError: if it holds files and yoco did not make it, or is a file.
     """
-    name = dataset.removeprefix("folder:").rstrip("/").split("/")[-1].replace(":", "-")
-    path = home() / name if run_dir is None else project() / Path(run_dir).expanduser()
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    if run_dir is None:
+        name = name_of(dataset).removeprefix("folder:") or "root"
+        path = home() / name.replace(":", "-").replace("/", "-")
+    elif run_dir == "":
+        raise ValueError(f"run_dir must be a path, got ''; left out, it is {home()}/NAME")
+    else:
+        path = project() / checks.path("run_dir", run_dir)
+    if dataset.startswith("folder:"):
+        _check_outside(path, checks.path("dataset", dataset.removeprefix("folder:")))
+    return owned.plan(path)
+
+
+def _check_outside(run: Path, images: Path) -> None:
+    """Raise ValueError if a run's folder lies where the classes of a folder of images are."""
+    run, images = run.resolve(), images.resolve()
+    inside = run.relative_to(images).parts[:1] if run.is_relative_to(images) else None
+    splits = [name for name in (*folders.TRAIN, *folders.TEST) if (images / name).is_dir()]
+    if inside is None or (inside and splits and inside[0] not in splits):
+        return
+    raise ValueError(
+        f"the run's folder {run} lies among the images of folder:{images}, and would be read as "
+        "one of their classes: choose another run_dir"
+    )
 
 
 def load_set(name: str) -> CondensedSet:
     """Return a condensed set by name: "zoo:NAME", or a file with a path relative to the project.
 
-    Raises as `zoo.load` and `CondensedSet.load`.
+    Raises as `zoo.load`, `checks.path` and `CondensedSet.load`.
     """
     return (
         zoo.load(name.removeprefix(ZOO))
         if name.startswith(ZOO)
-        else CondensedSet.load(project() / Path(name).expanduser())
+        else CondensedSet.load(project() / checks.path("name", name))
     )
