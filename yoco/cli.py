@@ -17,6 +17,8 @@ from yoco.utils.lazy import pd
 from yoco.workflow import notebooks
 from yoco.workflow.options import Parser, plain, shared
 
+PICTURE = "accuracy_by_budget.png"  # of a run, by 04_pruning
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status.
@@ -205,6 +207,8 @@ def report(run: Path) -> None:
     if (run / workflow.TABLE).exists():
         print(f"\ntest accuracy in %, mean ± standard deviation ({run / workflow.TABLE}):\n")
         print(tables.pivot(pd.read_csv(run / workflow.TABLE)).T.to_string())
+        if (run / PICTURE).exists():
+            print(f"\nits picture: {run / PICTURE}")
     figures = sorted(path.name for path in run.glob("*.png"))
     print(f"\nfigures, tables and executed notebooks are in {run}: {', '.join(figures)}")
 
