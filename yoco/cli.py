@@ -210,7 +210,9 @@ def report(run: Path) -> None:
         if (run / PICTURE).exists():
             print(f"\nits picture: {run / PICTURE}")
     figures = sorted(path.name for path in run.glob("*.png"))
-    print(f"\nfigures, tables and executed notebooks are in {run}: {', '.join(figures)}")
+    print(
+        f"\ntables, figures and executed notebooks are in {run}: {', '.join(figures) or 'no figure'}"
+    )
 
 
 def run_sweep(options: argparse.Namespace) -> int:
