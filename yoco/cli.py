@@ -210,9 +210,8 @@ def report(run: Path) -> None:
         if (run / PICTURE).exists():
             print(f"\nits picture: {run / PICTURE}")
     figures = sorted(path.name for path in run.glob("*.png"))
-    print(
-        f"\ntables, figures and executed notebooks are in {run}: {', '.join(figures) or 'no figure'}"
-    )
+    named = f" (figures: {', '.join(figures)})" if figures else ""
+    print(f"\nall files of the run are in {run}{named}")
 
 
 def run_sweep(options: argparse.Namespace) -> int:
