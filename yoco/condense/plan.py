@@ -11,7 +11,7 @@ from yoco.condense.base import PACKING, condensed_from
 from yoco.condense.methods import METHODS, factor_of
 from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks
+from yoco.utils import checks, digests
 
 
 class Plan(NamedTuple):
@@ -43,7 +43,8 @@ class Plan(NamedTuple):
             "precision": precision,
         }
         began = {"packing": PACKING} if self.start is None else {"start": self.start.fingerprint}
-        return {**made, **how, **began, **({} if self.nested is None else {"nested": self.nested})}
+        nested = {} if self.nested is None else {"nested": self.nested}
+        return {**made, **how, **began, **nested, digests.MADE_FROM: self.data.made_from}
 
     def set_of(self, images: Tensor, info: Mapping[str, Any]) -> CondensedSet:
         """The condensed set of `images`."""

@@ -1,7 +1,7 @@
 """The typed parameters of every notebook, declared once for notebooks and command line."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Optional
 
 from pydantic import Field, ValidationError
@@ -86,17 +86,19 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
 }
 
 
-def validated(notebook: str, values: Mapping[str, Any]) -> Parameters:
+def validated(
+    notebook: str, values: Mapping[str, Any], explicit: Collection[str] | None = None
+) -> Parameters:
     """Return the parameters of a notebook ("01_condensation") from `values`.
 
-    The others take their defaults. Raises a ValueError that names every wrong parameter, what came
-    and what is allowed.
+    The others take their defaults. explicit: those that were given, not filled in (None: all of
+    `values`). Raises a ValueError that names every wrong parameter, what came and what is allowed.
     """
     model = NOTEBOOKS[checks.one_of("notebook", notebook, NOTEBOOKS)]
     for name in values:
         checks.one_of("parameter", name, model.model_fields)
     try:
-        return model(**values)
+        return model(**values).given(values if explicit is None else explicit)
     except ValidationError as error:
         raise ValueError(
             f"parameters of {notebook}: {'; '.join(map(_wrong, error.errors()))}"
@@ -134,8 +136,9 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     missing = [name for name in known if name not in namespace]
     if missing:
         raise ValueError(f"parameter {', '.join(missing)} is not set in the cell tagged parameters")
-    names = dict.fromkeys([*known, *injected])
-    return validated(notebook, {name: namespace[name] for name in names})
+    values = {name: namespace[name] for name in dict.fromkeys([*known, *injected])}
+    edited = [name for name, field in known.items() if values[name] != field.default]
+    return validated(notebook, values, {*injected, *edited})
 
 
 def assigned(source: str) -> list[str]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from yoco import models, zoo
 from yoco.dynamics.dynamics import Dynamics
@@ -15,7 +18,7 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.training import timing
 from yoco.training.protocol import BEFORE, PROTOCOLS, Protocol
 from yoco.utils import device as devices
-from yoco.utils import locks
+from yoco.utils import digests, locks
 from yoco.zoo import PREFIX as ZOO
 
 DYNAMICS = "dynamics"  # stem of the files of whole runs
@@ -54,6 +57,7 @@ def get_all_dynamics(
     *,
     kind: str = DYNAMICS,
     any_last_batch: bool = False,
+    explicit: Sequence[str] = (),
     **arguments: Any,
 ) -> list[Dynamics]:
     """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side,
@@ -61,14 +65,22 @@ def get_all_dynamics(
 
     kind: the stem of their files; another than "dynamics" is recorded anew if it was recorded by
     other arguments. any_last_batch: take shipped ones with another kind of last batch than asked
-    for.
+    for. explicit: names of arguments that were given, not filled in. Raises ValueError if dynamics
+    that are found have other values of these, or another seed, or were recorded on a set of other
+    statistics or class names.
     """
     own = kind == DYNAMICS
     wanted = _told(arguments)
     network = _own_network(condensed, arguments)
     paths = {seed: dynamics_file(run, seed, first, kind) for seed in seeds}
+    demanded = _demanded(arguments, explicit) if own else {}
     found: dict[int, Any] = {
-        seed: _found_dynamics(path, condensed, network if own else wanted | network)
+        seed: _found_dynamics(
+            path,
+            condensed,
+            network if own else wanted | network,
+            {"seed": seed, **demanded},
+        )
         for seed, path in paths.items()
     }
     if own:
@@ -135,21 +147,48 @@ def _unfinished(path: Path, condensed: CondensedSet, arguments: dict[str, Any]) 
     return path.with_name(f"{path.stem}.unfinished-{of}.safetensors")
 
 
-def _found_dynamics(path: Path, condensed: CondensedSet, wanted: dict[str, Any]) -> Dynamics | None:
+def _found_dynamics(
+    path: Path, condensed: CondensedSet, wanted: dict[str, Any], demanded: dict[str, Any]
+) -> Dynamics | None:
     """The dynamics at `path`, if they are of this set and were recorded with the arguments
     `wanted`.
+
+    Raises ValueError if they are of this set with other statistics or class names, or of other
+    values than are `demanded`.
     """
     if not path.exists():
         return None
     found = Dynamics.load(path)
-    if found.of(condensed) and _as_asked(found, wanted):
-        print(f"found {path.name}: {len(found.correct)} epochs")
-        return found
-    print(
-        f"{path.name} is of another set, this one's past perhaps, or of other settings: recording "
-        "anew"
-    )
-    return None
+    same = torch.equal(found.labels, condensed.formed_labels)
+    if not same or found.info.get("set") not in (None, condensed.fingerprint):
+        print(f"{path.name} is of other images, this set's past perhaps: recording anew")
+        return None
+    digests.check(str(path), found.info.get(digests.MADE_FROM), condensed.made_from)
+    if not _as_asked(found, wanted):
+        print(f"{path.name} was recorded with other settings: recording anew")
+        return None
+    told = {**found.info, **found.training}
+    if differ := [name for name, value in demanded.items() if told.get(name, value) != value]:
+        there, asked = (
+            ", ".join(f"{name}={values.get(name)!r}" for name in differ)
+            for values in (told, demanded)
+        )
+        raise ValueError(f"{path} was recorded with {there}, asked for was {asked}: {digests.HOW}")
+    print(f"found {path.name}: {len(found.correct)} epochs")
+    return found
+
+
+def _demanded(arguments: dict[str, Any], explicit: Sequence[str]) -> dict[str, Any]:
+    """Of the info of dynamics, what was asked for by name."""
+    told = _told(arguments)
+    values = {name: told[name] for name in explicit if name in told}
+    if "model" in values:
+        values["model"] = models.named(values["model"])
+    if "protocol" in explicit:
+        values |= PROTOCOLS[arguments["protocol"]]
+    if "precision" in explicit and arguments["precision"] != "auto":
+        values["precision"] = arguments["precision"]
+    return values
 
 
 def _told(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -200,5 +239,6 @@ def _shipped_dynamics(
         + (f", recorded with {how}" if differ else "")
     )
     if not differ:
-        shipped.save(path)
+        told = {**shipped.info, digests.MADE_FROM: condensed.made_from}
+        replace(shipped, info=told).save(path)
     return shipped
