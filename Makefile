@@ -1,4 +1,4 @@
-# make demo: install, run notebooks 01 to 04 on the embedded digits (make demo-all: all of them). make test: install, pytest and nbval. make docs: the site. make bench: timings.
+# make demo: install, run notebooks 00 to 04 on the embedded digits (make demo-all: all of them). make test: install, pytest and nbval. make docs: the site. make bench: timings.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # the stored outputs were made from an empty runs folder: nbval starts from one as well; its times are guards against hanging
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 1200 --nbval-kernel-startup-timeout 1200 -p no:cacheprovider
 
-.PHONY: demo demo-all test nbval-first nbval-second bench lint tables docs notebooks figures gallery clean
+.PHONY: demo demo-all test nbval-first nbval-second bench lint tables docs notebooks package figures gallery clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "yoco needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/python -m yoco run 01 02 03 04 -p dataset digits -p run_dir runs/demo
+	$(BIN)/python -m yoco run 00 01 02 03 04 -p dataset digits -p run_dir runs/demo
 
 # every notebook, in the same folder: what `make demo` made is read
 demo-all: $(STAMP)
@@ -29,7 +29,7 @@ test: $(STAMP)
 
 # two lots at once, each about as long and with a folder of its own; the notebooks on the digits read what the one before made
 nbval-first: LOT = 01_condensation 04_pruning 05_ablations
-nbval-second: LOT = 02_scores 03_class_balance 06_noise 07_gallery
+nbval-second: LOT = 00_quickstart 02_scores 03_class_balance 06_noise 07_gallery
 nbval-first nbval-second: $(STAMP)
 	YOCO_RUNS=$(CURDIR)/runs/nbval/$@ OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(NBVAL) $(LOT:%=notebooks/%.ipynb)
 
@@ -62,7 +62,14 @@ $(VENV)/.docs: $(STAMP)
 # remake the notebooks' stored outputs from an empty runs folder
 notebooks: $(STAMP)
 	rm -rf runs/notebooks
-	YOCO_RUNS=$(CURDIR)/runs/notebooks $(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	YOCO_RUNS=$(CURDIR)/runs/notebooks $(BIN)/python -m tools.notebooks
+
+# the sdist and the wheel, as they would be uploaded
+package: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet build twine
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
 
 # what the notebooks made of a run, into the repository: make figures RUN=runs/cifar10 FIGURES=figures/cifar10
 RUN ?= runs/cifar10

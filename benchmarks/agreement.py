@@ -1,5 +1,6 @@
-"""Does speed change the result? The same trainings and condensations by the literal implementation
-and by yoco, over seeds.
+"""Does speed change the result? The same work by the literal implementation and by yoco.
+
+Trainings and condensations over several seeds.
 
     # figures/bench/agreement.csv
     python -m benchmarks.agreement folder:~/.cache/yoco-data/cifar10-jpeg
@@ -20,13 +21,13 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import seeds, tensor_files
 
 SET = "cifar10-idc-ipc10"
-STEPS = 15  # of condensation
+STEPS = 15  # image steps of condensation
 
 
 def trained(
     real: ImageData, images: torch.Tensor, labels: torch.Tensor, epochs: int, seed: int
 ) -> dict[str, float]:
-    """Accuracy (%) of a network trained on a subset, by each way of training."""
+    """Return the accuracy (%) of a network trained on a subset in each way."""
     test = normalise(to_floats(real.test_images), real.mean, real.std)
     inputs = normalise(images, real.mean, real.std)
     model = literal.fit(
@@ -55,8 +56,9 @@ def trained(
 
 
 def condensed(real: ImageData, seed: int) -> dict[str, CondensedSet]:
-    """Sets after `STEPS` image steps from one start (the `laptop` image step), by each way of
-    condensing.
+    """Return sets after `STEPS` image steps from one start, made in each way.
+
+    The steps have the size of `laptop`.
     """
     settings = condense.settings_for("laptop", real.size, 10, {})
     start = condense.real_set(real, 10, 2, seed)

@@ -5,7 +5,7 @@ The data are parts of a condensed set.
     python -m benchmarks.last_batch folder:PATH zoo:cifar10-ncfm-ipc10
 
 Writes figures/bench/last_batch.csv, one row per training as it finishes, and last_batch.png. A
-second start trains what the table lacks; `--most` stops after so many trainings.
+second start trains what the table lacks; `--most N` stops after N trainings.
 """
 
 import argparse

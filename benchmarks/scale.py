@@ -192,7 +192,7 @@ def simulate(
     steps: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return the hours of each term of a whole run on so many ranks, and what it needs.
+    """Return the hours of each term of a whole run, and what the run needs.
 
     `waiting`: for the rank with the most classes beyond an even share, and for the slowest.
     """

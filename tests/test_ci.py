@@ -23,7 +23,7 @@ def commands(job):
 
 def test_workflow_runs_ci_on_linux_builds_the_site_and_runs_the_demo_on_macos():
     assert commands("linux") == [".ci/run"] and commands("macos") == ["make demo"]
-    assert commands("docs") == ["make docs"]
+    assert commands("docs") == ["make docs"] and commands("package") == ["make package"]
     assert os.access(ROOT / ".ci/run", os.X_OK)
     versions = workflow()["linux"]["strategy"]["matrix"]["python"]
     assert versions == ["3.11", "3.12", "3.13"]  # text: 3.10 as a number is 3.1
@@ -39,7 +39,7 @@ def test_every_target_that_ci_makes_exists():
         "\n".join([script, *(line for job in workflow() for line in commands(job))]),
         re.M,
     )
-    assert made == ["lint", "test", "docs", "demo"] and set(made) <= targets
+    assert made == ["lint", "test", "docs", "demo", "package"] and set(made) <= targets
 
 
 def test_hooks_are_commands_of_make_lint():

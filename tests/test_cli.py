@@ -246,7 +246,7 @@ def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):
     ).info["finished"]
     assert cli.main(["condense", *fast]) == 0
     assert CondensedSet.load(run / "condensed.safetensors").info["steps"] == 4
-    assert "going on" in capsys.readouterr().out and not (run / "checkpoint.safetensors").exists()
+    assert "resuming" in capsys.readouterr().out and not (run / "checkpoint.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_help_tells_type_default_and_meaning_of_every_parameter_that_a_command_r
 def test_a_run_folder_with_another_set_is_refused(toy_set, tmp_path):
     (tmp_path / "runs/digits").mkdir(parents=True)
     toy_set.save(tmp_path / "runs/digits/condensed.safetensors")
-    with pytest.raises(ValueError, match="asked for was .*choose another run_dir"):
+    with pytest.raises(ValueError, match="but .* was asked for: choose another run_dir"):
         workflow.get_condensed(tmp_path / "runs/digits", "digits")
     for ipc, go_on in ((5, True), (10, False)):  # only the step that condenses asks for an IPC
         assert (
@@ -466,7 +466,7 @@ def test_early_dynamics_are_recorded_anew_for_other_epochs(toy_set, tmp_path, ca
     record(until=3, top_k=2, windows=[3])
     assert "found early-clean.safetensors: 3 epochs" in capsys.readouterr().out
     (longer,) = record(until=4, top_k=2, windows=[3, 4])
-    assert len(longer.correct) == 4 and "other settings: recording anew" in capsys.readouterr().out
+    assert len(longer.correct) == 4 and "other settings: recording again" in capsys.readouterr().out
     assert torch.equal(longer.correct[:3], first.correct)
 
 

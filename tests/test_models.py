@@ -145,7 +145,7 @@ def test_bad_names_and_sizes():
     with pytest.raises(ValueError, match="size must be at least 8, got 4"):
         models.ConvNet(3, 10, 4)
     for name in ("resnet10ap", *BATCH_NORM):
-        with pytest.raises(ValueError, match="a ConvNet whose name has none"):
+        with pytest.raises(ValueError, match="requires a ConvNet without a width in its name"):
             models.build(name, 3, 10, 32, width=4)
     for name in BATCH_NORM:
         with pytest.raises(ValueError, match="size must be at least 16, got 15"):
@@ -157,8 +157,7 @@ def test_bad_names_and_sizes():
 @pytest.mark.parametrize("name", BATCH_NORM)
 def test_condensing_refuses_batch_norm_before_any_work(toy, tmp_path, monkeypatch, name):
     refused = (
-        f"model='{name}' has batch norm, which condensing cannot take; allowed: convnet, "
-        "resnet10ap$"
+        f"model='{name}' has batch norm, which condensing cannot use; allowed: convnet, resnet10ap$"
     )
     monkeypatch.setattr(models, "build", lambda *_, **__: pytest.fail("a network was built"))
     for method in [name for name in condense.METHODS if name != "kip"]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from yoco import scores
+from yoco import score_formulas, scores
 
 # two epochs, three images, two classes; probabilities written as their logs
 P = torch.tensor([[[0.9, 0.1], [0.4, 0.6], [0.5, 0.5]], [[0.8, 0.2], [0.2, 0.8], [0.3, 0.7]]])
@@ -108,7 +108,7 @@ def test_ssp_of_few_images_with_many_features_is_that_of_their_span():
 
 def test_the_span_keeps_every_distance():
     points = torch.randn(6, 50, dtype=torch.double)
-    within = scores._in_their_span(points)
+    within = score_formulas._in_their_span(points)
     assert within.shape == (6, 6) and torch.allclose(
         torch.cdist(within, within), torch.cdist(points, points), atol=1e-9
     )

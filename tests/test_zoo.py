@@ -156,8 +156,8 @@ def test_a_study_records_its_own_dynamics_if_the_shipped_ones_have_another_last_
     made = workflow.get_all_dynamics(tmp_path, toy_set, "zoo:toy", [0], **RECORDED)
     said = capsys.readouterr().out
     assert (
-        "zoo's dynamics of seed 0 were recorded with last_batch='small' instead of 'even': own "
-        "ones are recorded"
+        "zoo's dynamics of seed 0 were recorded with last_batch='small' instead of 'even': "
+        "recording new ones"
     ) in said
     assert study.grid(toy_set, made, [{"method": "yoco"}], ipc_to=[1], seeds=[0], epochs=1), (
         "mixed dynamics are refused here"

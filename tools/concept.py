@@ -1,4 +1,4 @@
-"""The figure of docs/concepts.md: one condensation for each budget, against one for all of them.
+"""The figure of docs/concepts.md: one condensation per budget against one for all budgets.
 
 python -m tools.concept        # figures/concept.png
 """
@@ -20,8 +20,9 @@ CONDENSE, PRUNE = plots.DROPPED, plots.KEPT  # colours of arrows
 
 
 def mosaic(condensed: CondensedSet, kept: torch.Tensor, per_class: int) -> torch.Tensor:
-    """Kept cells of the first classes, packed into `per_class` condensed images each; one row per
-    class: float [H, W, 3].
+    """Return the kept cells of the first classes, packed into `per_class` condensed images each.
+
+    There is one row per class: float [H, W, 3].
     """
     cells, factor = formation.cells(condensed.images, condensed.factor), condensed.factor
     rows = []

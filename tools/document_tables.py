@@ -20,10 +20,15 @@ TABLES: dict[str, Callable[[], str]] = {}
 
 def _table(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
     def add(function: Callable[[], str]) -> Callable[[], str]:
-        TABLES[name] = lambda: function().strip().replace(" ± ", "\u00a0±\u00a0")  # never wraps
+        TABLES[name] = lambda: _unbroken(function().strip())
         return function
 
     return add
+
+
+def _unbroken(text: str) -> str:
+    """No line breaks within "46.76 ± 3.95" and "40 %"."""
+    return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
 
 
 def _read(name: str) -> pd.DataFrame:
@@ -180,7 +185,7 @@ def by_bytes() -> str:
             [
                 stored,
                 *(
-                    f"{_mean(part.accuracy)} ({part.bytes.iloc[0]:,} bytes)"
+                    f"{_mean(part.accuracy)}<br>{part.bytes.iloc[0]:,} bytes"
                     for part in (grouped.get_group((stored, count)) for count in counts)
                 ),
             ]
@@ -212,7 +217,7 @@ def start_and_set() -> str:
 @_table("table2")
 def table2() -> str:
     _, rows = _parsed((FIGURES / "cifar10/table2.md").read_text(encoding="utf-8"))
-    names = [name for ipc in (1, 2, 5) for name in (f"IPC {ipc}", "paper", "difference")]
+    names = [name for ipc in (1, 2, 5) for name in (f"IPC {ipc}", "paper", "Δ")]
     return _markdown(["method", *names], _best_in_bold(rows, (1, 4, 7)))
 
 
@@ -268,32 +273,36 @@ def tiny10() -> str:
 
 
 def _noise(section: str) -> str:
-    """Means of a table about noise, without the spread."""
-    columns, rows = _parsed(sections(FIGURES / "noise/noise.md")[section])
-    return _markdown(
-        columns,
-        [[row[0], *(f"{float(cell.split()[0]):.1f}" for cell in row[1:])] for row in rows],
+    return sections(FIGURES / "noise/noise.md")[section].replace(
+        "class_dependent", "class-dependent"
     )
+
+
+def _noise_means(section: str) -> str:
+    """A table about noise without the spread."""
+    columns, rows = _parsed(_noise(section))
+    short = [[row[0], *(f"{float(cell.split()[0]):.1f}" for cell in row[1:])] for row in rows]
+    return _markdown(columns, short)
 
 
 @_table("noise-kept")
 def noise_kept() -> str:
-    return _noise("precision")
+    return _noise_means("precision")
 
 
 @_table("noise-accuracy")
 def noise_accuracy() -> str:
-    return _noise("accuracy")
+    return _noise_means("accuracy")
 
 
 @_table("noise-kept-in-full")
 def noise_kept_in_full() -> str:
-    return sections(FIGURES / "noise/noise.md")["precision"]
+    return _noise("precision")
 
 
 @_table("noise-accuracy-in-full")
 def noise_accuracy_in_full() -> str:
-    return sections(FIGURES / "noise/noise.md")["accuracy"]
+    return _noise("accuracy")
 
 
 # Performance

@@ -1,7 +1,7 @@
-"""The tables of the README and of docs/ that are made from files: where they stand in a page.
+"""The tables of the README and of docs/ that are made from files: where they are in a page.
 
 A page holds a table between two markers, `<!-- made: NAME -->` and `<!-- end -->`. `make tables`
-(tools/generate.py) writes what is between them, by a function of tools/document_tables.py.
+(tools/generate.py) writes the text between them, with a function of tools/document_tables.py.
 """
 
 import re
@@ -14,10 +14,10 @@ MARKED = re.compile(r"(<!-- made: ([\w-]+) -->\n)(?:(?!<!-- ).*\n)*(<!-- end -->
 
 
 def pages() -> list[Path]:
-    """The files that may hold tables."""
+    """Return the files that may hold tables."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def filled(text: str) -> str:
-    """A page with its tables as they should be. Raises KeyError if it names an unknown one."""
+    """Return a page with up-to-date tables. Raises KeyError if it names an unknown one."""
     return MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", text)

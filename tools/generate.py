@@ -1,9 +1,11 @@
-"""Writes what is made from something else: `yoco/parameters.json` (of --help) and the notebooks'
-parameter cells from the declared parameters, the tables of the README and of docs/ from files.
+"""Writes generated files: `yoco/parameters.json`, parameter cells, tables in documents.
+
+The parameters of `--help` and of the notebooks' cells come from their declarations, the tables of
+the README and of docs/ from files.
 
     make tables        # or: python -m tools.generate
 
-A test compares what is there with what this would write (tests/test_documents.py).
+A test compares the files with what this would write (tests/test_documents.py).
 """
 
 import json
@@ -14,12 +16,16 @@ from yoco.workflow import parameters
 from yoco.workflow.options import DECLARED, Described
 
 ROOT = Path(__file__).resolve().parent.parent
+HEAD = (
+    f"{parameters.MARK} that matter most here; `yoco run --help` lists the others, which can be "
+    "set here too"
+)
 # other types are text
 PYTHON = {"whole number": "int", "number": "float", "whole numbers": "list", "names": "list"}
 
 
 def options_file() -> str:
-    """All parameters, as `options.declared` reads them."""
+    """Return all parameters, as `options.declared` reads them."""
     rows = {
         name: ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in told)
         for name, told in parameters.described().items()
@@ -32,16 +38,17 @@ def options_file() -> str:
 
 
 def cell(notebook: str) -> str:
-    """The parameter cell of a notebook: a line each, typed as papermill reads it."""
+    """Return a notebook's parameter cell: a line per shown parameter, typed for papermill."""
     told, model = parameters.described()[notebook], parameters.NOTEBOOKS[notebook]
-    return "from typing import Optional\n\n" + "\n".join(
-        _line(row, model.model_fields[row.name].default) for row in told
-    )
+    shown = [row for name in model.shown for row in told if row.name == name]
+    lines = "\n".join(_line(row, model.model_fields[row.name].default) for row in shown)
+    needed = "from typing import Optional\n\n" if "Optional[" in lines else ""
+    return f"{HEAD}\n{needed}{lines}"
 
 
 def _line(row: Described, value: object) -> str:
     kind = PYTHON.get(row.type, "str")
-    decided = value is None and row.default != "none"  # by the preset, or all there are
+    decided = value is None and row.default != "none"  # the default depends on preset or registry
     meaning = f"{row.meaning} (none: {row.default})" if decided else row.meaning
     return (
         f"{row.name}: {f'Optional[{kind}]' if value is None else kind} = "
@@ -50,9 +57,9 @@ def _line(row: Described, value: object) -> str:
 
 
 def with_cell(text: str, notebook: str) -> str:
-    """A notebook's file with its parameter cell as it should be.
+    """Return a notebook's file with the current parameter cell.
 
-    Its outputs stay: that cell has none.
+    Outputs are kept; the parameter cell has none.
     """
     content = json.loads(text)
     for each in content["cells"]:
@@ -62,7 +69,7 @@ def with_cell(text: str, notebook: str) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """What each file should hold."""
+    """Return what each file should contain."""
     made = {ROOT / "yoco" / DECLARED: options_file()}
     for name in parameters.NOTEBOOKS:
         path = ROOT / f"notebooks/{name}.ipynb"
@@ -73,7 +80,7 @@ def generated() -> dict[Path, str]:
 
 
 def stale() -> list[str]:
-    """Files that do not hold what they should."""
+    """Return the names of files that are not up to date."""
     return [
         path.name
         for path, text in generated().items()

@@ -23,8 +23,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """List the notebooks in the navigation."""
     for section in config.nav:
         if "Notebooks" in section:
-            names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-            section["Notebooks"] = [f"notebooks/{name}" for name in names]
+            names = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+            section["Notebooks"] = [
+                {name.replace("_", " · ", 1).replace("_", " "): f"notebooks/{name}.ipynb"}
+                for name in names
+            ]
     return config
 
 

@@ -2,7 +2,19 @@
 
 import sys
 
-from yoco.cli import main
+
+def main() -> int:
+    """Run the command line; Ctrl-C ends it with one line, also while it is still being imported."""
+    try:
+        from yoco import cli
+
+        return cli.main()
+    except KeyboardInterrupt:
+        print(
+            "yoco: interrupted; the same command resumes from the last checkpoint", file=sys.stderr
+        )
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from yoco.utils import checks
@@ -34,19 +35,19 @@ EVALUATION = ("color", "crop", "flip", "scale", "rotate")
 class Draw:
     """The parameters drawn for n images; with n = 1, for a whole batch."""
 
-    brightness: Tensor  # [n, 1, 1, 1], added
-    saturation: Tensor  # [n, 1, 1, 1], factor
-    contrast: Tensor  # [n, 1, 1, 1], factor
+    brightness: Float[Tensor, "n 1 1 1"]  # added
+    saturation: Float[Tensor, "n 1 1 1"]  # factor
+    contrast: Float[Tensor, "n 1 1 1"]  # factor
     operations: tuple[str, ...]  # those to apply
-    shift: Tensor  # int64 [n, 2]: rows, columns
-    theta: Tensor  # [n, 2, 3], for affine_grid
-    flip: Tensor  # bool [n, 1, 1, 1]
-    cutout: Tensor  # int64 [n, 2]: centre row, column
+    shift: Int[Tensor, "n 2"]  # rows, columns
+    theta: Float[Tensor, "n 2 3"]  # for affine_grid
+    flip: Bool[Tensor, "n 1 1 1"]
+    cutout: Int[Tensor, "n 2"]  # centre row, column
 
     def to(self, device: torch.device) -> "Draw":
         return self._each(lambda values: values.to(device, non_blocking=True))
 
-    def of(self, index: Tensor) -> "Draw":
+    def of(self, index: Int[Tensor, "m"]) -> "Draw":
         """Return the draws with these numbers, int64 [m], which may repeat."""
         return self._each(lambda values: values[index])
 
@@ -103,7 +104,7 @@ class Augmentation:
             )
         return self.unread(drawn, count, size, source)
 
-    def unread(self, drawn: Tensor, count: int, size: int, source: Generator) -> Draw:
+    def unread(self, drawn: Int[Tensor, "1"], count: int, size: int, source: Generator) -> Draw:
         """As `draw`, with the choice among `exclusive` given as a tensor, which is not read.
 
         drawn: index of the operation that was drawn, int64 [1].
@@ -154,7 +155,7 @@ class Augmentation:
             cutout=torch.randint(0, size + 1 - side % 2, (n, 2), **how),
         )
 
-    def apply(self, images: Tensor, draw: Draw) -> Tensor:
+    def apply(self, images: Float[Tensor, "n c s s"], draw: Draw) -> Float[Tensor, "n c s s"]:
         """Augment normalised images, float [N, C, S, S], by `draw`. Differentiable in the images.
 
         Half-precision images come back as float32. Raises TypeError or ValueError for other images,
@@ -235,7 +236,7 @@ def _affine(operations: tuple[str, ...], u: Tensor) -> Tensor:
     return theta
 
 
-def colour(images: Tensor, draw: Draw) -> Tensor:
+def colour(images: Float[Tensor, "n c s s"], draw: Draw) -> Float[Tensor, "n c s s"]:
     """Change brightness, then saturation, then contrast.
 
     Saturation is about the channel mean of each pixel, contrast about the mean of the image.
@@ -247,7 +248,7 @@ def colour(images: Tensor, draw: Draw) -> Tensor:
     return (images - mean) * draw.contrast + mean
 
 
-def crop(images: Tensor, shift: Tensor) -> Tensor:
+def crop(images: Float[Tensor, "n c s s"], shift: Int[Tensor, "m 2"]) -> Float[Tensor, "n c s s"]:
     """Shift images [N, C, S, S] by whole pixels (int64 [N or 1, 2]: rows, columns); pad with 0."""
     count, channels, size, _ = images.shape
     span = torch.arange(size, device=images.device)
@@ -260,7 +261,7 @@ def crop(images: Tensor, shift: Tensor) -> Tensor:
     return padded.gather(3, columns.view(count, 1, 1, size).expand(-1, channels, size, -1))
 
 
-def cutout_mask(centre: Tensor, size: int) -> Tensor:
+def cutout_mask(centre: Int[Tensor, "n 2"], size: int) -> Float[Tensor, "n s s"]:
     """Return a mask [n, S, S]: 0 in a square of half the side at `centre` (int64 [n, 2]), else 1.
 
     The square is clipped at the border.
@@ -273,8 +274,12 @@ def cutout_mask(centre: Tensor, size: int) -> Tensor:
 
 
 def cutmix(
-    images: Tensor, labels: Tensor, classes: int, source: Generator, probability: float = 0.5
-) -> tuple[Tensor, Tensor]:
+    images: Float[Tensor, "n c s s"],
+    labels: Int[Tensor, "n"] | Float[Tensor, "n k"],
+    classes: int,
+    source: Generator,
+    probability: float = 0.5,
+) -> tuple[Float[Tensor, "n c s s"], Float[Tensor, "n k"]]:
     """With `probability`, paste one box of a partner image into every image of the batch.
 
     The box is the same for all images; its area is drawn from Beta(1, 1).
@@ -322,8 +327,11 @@ def cutmix(
 
 
 def cutmix_unread(
-    images: Tensor, targets: Tensor, source: Generator, probability: float
-) -> tuple[Tensor, Tensor]:
+    images: Float[Tensor, "n c s s"],
+    targets: Float[Tensor, "n k"],
+    source: Generator,
+    probability: float,
+) -> tuple[Float[Tensor, "n c s s"], Float[Tensor, "n k"]]:
     """As `cutmix` for soft labels [N, classes], but with a mask instead of reading draws.
 
     Reading a draw on the host would wait for the device.

@@ -12,6 +12,7 @@ from typing import Any
 
 import yoco
 from yoco.utils.lazy import pd
+from yoco.workflow import notebooks
 from yoco.workflow.options import Parser, plain, shared
 
 
@@ -50,11 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"yoco: {checks.printable(str(error))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            "yoco: interrupted; the same command goes on from the last checkpoint", file=sys.stderr
-        )
-        return 130
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -86,10 +82,22 @@ def parser() -> Parser:
     run.add_argument(
         "--folder",
         type=Path,
-        default=Path("notebooks"),
-        help="where the notebooks are (default: notebooks)",
+        help="folder of the notebooks (default: notebooks; those that it lacks are the shipped "
+        "ones)",
     )
     run.set_defaults(command=run_notebooks)
+    copy = commands.add_parser(
+        "notebooks", help="copy the shipped notebooks into a folder, to open them in JupyterLab"
+    )
+    copy.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path(notebooks.FOLDER),
+        metavar="DIR",
+        help="folder that they are copied to (default: notebooks); no file is overwritten",
+    )
+    copy.set_defaults(command=copy_notebooks, parser=copy)
     condense = commands.add_parser("condense", help="condense a dataset (step 01 without Jupyter)")
     condense.set_defaults(command=run_condense, notebook="01_condensation")
     study = commands.add_parser(
@@ -107,6 +115,15 @@ def parser() -> Parser:
         "finds",
     )
     noise.set_defaults(command=run_noise, notebook="06_noise")
+    grid = _sweep_parser(commands)
+    for command in (run, condense, study, ablations, noise, grid):
+        notebook = command.get_default("notebook")
+        command.add_parameters(notebook and [notebook], shared() if command is condense else None)
+        command.set_defaults(parser=command)
+    return top
+
+
+def _sweep_parser(commands: Any) -> Parser:
     grid = commands.add_parser(
         "sweep",
         help="run notebooks for every combination of parameters, several at once, into one table",
@@ -119,8 +136,8 @@ def parser() -> Parser:
     grid.add_argument(
         "--folder",
         type=Path,
-        default=Path("notebooks"),
-        help="where notebooks given by name are (default: notebooks)",
+        help="folder of notebooks given by name (default: notebooks; those that it lacks are the "
+        "shipped ones)",
     )
     grid.add_argument(
         "--out",
@@ -130,11 +147,7 @@ def parser() -> Parser:
     grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores or GPUs)")
     grid.add_argument("--backend", help=argparse.SUPPRESS)  # of version 0.1
     grid.set_defaults(command=run_sweep)
-    for command in (run, condense, study, ablations, noise, grid):
-        notebook = command.get_default("notebook")
-        command.add_parameters(notebook and [notebook], shared() if command is condense else None)
-        command.set_defaults(parser=command)
-    return top
+    return grid
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:
@@ -148,26 +161,34 @@ def run_notebooks(options: argparse.Namespace) -> None:
     """
     from yoco import workflow
     from yoco.utils import checks, owned
-    from yoco.workflow import parameters, sweep
+    from yoco.workflow import execution, parameters
 
-    wanted = [_full_name(name) for name in options.notebooks] or list(parameters.NOTEBOOKS)
-    sources = options.folder.expanduser()
+    wanted = [_full_name(name) for name in options.notebooks] or notebooks.names()
     values = given(options)
-    known = {field for name in wanted for field in parameters.NOTEBOOKS[name].model_fields}
+    parametrised = [name for name in wanted if name in parameters.NOTEBOOKS]
+    known = {field for name in parametrised for field in parameters.NOTEBOOKS[name].model_fields}
     for name in values:
-        checks.one_of("parameter", name, sorted(known))
-    for name in wanted:  # all of them, before the first one starts
-        parameters.validated(name, _of(name, values))
-        if not (sources / f"{name}.ipynb").is_file():
-            raise FileNotFoundError(f"no {name}.ipynb in {sources}; give its place with --folder")
-    for name in wanted:
-        chosen = parameters.validated(name, _of(name, values))
-        run = workflow.folder(chosen.run_dir, chosen.dataset)
-        output = owned.claim(run) / f"{name}.ipynb"
-        print(f"{name} -> {output}", flush=True)
-        typed = chosen.model_dump(include=set(_of(name, values)))
-        sweep.execute(sources / f"{name}.ipynb", output, typed)
-    report(run)
+        checks.one_of("parameter", name, sorted({"run_dir", *known}))
+    # all of them, before the first one starts
+    chosen = {name: parameters.validated(name, _of(name, values)) for name in parametrised}
+    paths = {name: notebooks.find(name, options.folder) for name in wanted}
+    run = None
+    for name, path in paths.items():
+        typed: dict[str, Any] = {}
+        if name in chosen:
+            run = workflow.folder(chosen[name].run_dir, chosen[name].dataset)
+            typed = chosen[name].model_dump(include=set(_of(name, values)))
+        place = owned.claim(run or workflow.folder(values.get("run_dir"), "quickstart"))
+        execution.run(path, place / f"{name}.ipynb", typed)
+    if run:
+        report(run)
+
+
+def copy_notebooks(options: argparse.Namespace) -> None:
+    """Copy the shipped notebooks into a folder; files that are there already are kept."""
+    for name, copied in notebooks.copy(options.folder).items():
+        print(f"{options.folder / name}.ipynb{'' if copied else ' exists, kept as it is'}")
+    print(f"open them with: jupyter lab {options.folder}")
 
 
 def report(run: Path) -> None:
@@ -194,7 +215,9 @@ def run_sweep(options: argparse.Namespace) -> int:
         )
     names = [_full_name(name) for name in options.notebooks]
     paths = [
-        _found(Path(given), options.folder.expanduser() / f"{name}.ipynb")
+        Path(given).absolute()
+        if Path(given).is_file()
+        else notebooks.find(name, options.folder).absolute()
         for given, name in zip(options.notebooks, names)
     ]
     out = (
@@ -214,24 +237,12 @@ def run_sweep(options: argparse.Namespace) -> int:
     return int(len(failed) > 0)
 
 
-def _found(*places: Path) -> Path:
-    """The first of `places` that is a file, absolute. Raises FileNotFoundError if none is."""
-    for place in places:
-        if place.is_file():
-            return place.absolute()
-    raise FileNotFoundError(
-        f"no notebook at {' or '.join(map(str, places))}; give its place, or that of all with "
-        "--folder"
-    )
-
-
 def _full_name(name: str) -> str:
     from yoco.utils import checks
-    from yoco.workflow import parameters
 
-    stem = Path(name).stem
-    matches = [full for full in parameters.NOTEBOOKS if full == stem or full.split("_")[0] == stem]
-    return matches[0] if matches else checks.one_of("notebook", stem, parameters.NOTEBOOKS)
+    stem, known = Path(name).stem, notebooks.names()
+    matches = [full for full in known if full == stem or full.split("_")[0] == stem]
+    return matches[0] if matches else checks.one_of("notebook", stem, known)
 
 
 def _of(notebook: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -8,16 +8,15 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from yoco import models
-from yoco.data import pixel_cache, spaces
 from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, to_floats
 from yoco.data.spaces import Space
+from yoco.data.test_set import TestSet
 from yoco.parallel import pool
 from yoco.training import network as train
 from yoco.training import timing
@@ -28,31 +27,6 @@ from yoco.utils.foreign import Factory
 from yoco.utils.lazy import pd
 
 Subset = tuple[Tensor, Tensor]
-
-
-class TestSet(NamedTuple):
-    """What a training needs of the real data, as arrays.
-
-    An array over a memory-mapped file is sent to workers by the file's name.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    bounded: bool = True  # whether training images are pixels too, to be normalised likewise
-
-    @classmethod
-    def of(cls, data: ImageData, space: Space | None = None) -> TestSet:
-        """Return the test images of `data`, in the space of the training images."""
-        images, by = pixel_cache.as_array(data.test_images), space or data
-        if space is not None and space.whitening is not None:
-            images = spaces.whitening_of(data, space.whitening)(data.test_images).numpy()
-            by = spaces.Space((0.0,) * data.channels, (1.0,) * data.channels)
-        return cls(
-            images, data.test_labels.numpy(), len(data.classes), by.mean, by.std, space is None
-        )
 
 
 def evaluate(
@@ -179,10 +153,10 @@ def evaluate_many(
 
     Returns:
         A table in order of work, with columns subset, seed, last_batch, augmentation, precision,
-        accuracy (%).
+            accuracy (%).
 
     Raises:
-        As `evaluate`, before any training.
+        TypeError, ValueError: as `evaluate`, before any training.
     """
     for images, labels in checked_subsets(subsets).values():
         check_subset(images, labels, data, space)

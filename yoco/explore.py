@@ -179,7 +179,7 @@ def compare(
 
     Controls choose the scores and a class to highlight.
 
-    table: of `prune.score_table`. Raises ValueError if a score is unknown.
+    table: from `prune.score_table`. Raises ValueError if a score is unknown.
     """
     names = score_names(table)
     across, up = (
@@ -213,8 +213,8 @@ def browse(
     The slider moves along the ranks and turns the pages. The selected image is shown large, with
     its course over the epochs.
 
-    table: of `prune.score_table`. Raises ValueError if the score is unknown or the dynamics are of
-    another set.
+    table: from `prune.score_table`. Raises ValueError if the score is unknown or the dynamics are
+    of another set.
     """
     names = score_names(table)
     by_class = _classes(condensed)

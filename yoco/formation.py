@@ -5,6 +5,7 @@ Each cell becomes one training image, the formed image.
 
 import torch.nn.functional as F
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from yoco.utils import checks
@@ -33,7 +34,9 @@ def cell_size(size: int, factor: int) -> int:
     return side
 
 
-def pack(images: Tensor, factor: int, size: int, mode: str = "nearest") -> Tensor:
+def pack(
+    images: Float[Tensor, "cells c h w"], factor: int, size: int, mode: str = "nearest"
+) -> Float[Tensor, "n c size size"]:
     """Shrink images to cells and lay out factor² of them in each condensed image, row by row.
 
     Args:
@@ -74,7 +77,7 @@ def _shrunk(images: Tensor, side: int, mode: str) -> Tensor:
     return wide.clamp(0, 1).to(images.dtype)  # rounding can lift white above 1
 
 
-def cells(images: Tensor, factor: int) -> Tensor:
+def cells(images: Float[Tensor, "n c s s"], factor: int) -> Float[Tensor, "cells c side side"]:
     """Cut condensed images, float [N, C, S, S], into cells [N*factor², C, side, side].
 
     Cell (r, c) of image n is number n*factor² + r*factor + c. If factor does not divide S, the
@@ -91,7 +94,7 @@ def cells(images: Tensor, factor: int) -> Tensor:
     )
 
 
-def form(images: Tensor, factor: int) -> Tensor:
+def form(images: Float[Tensor, "n c s s"], factor: int) -> Float[Tensor, "cells c s s"]:
     """Turn condensed images [N, C, S, S] into formed images [N*factor², C, S, S].
 
     Each cell is upsampled bilinearly; the operation is differentiable. Formed image n*factor² +
@@ -100,7 +103,7 @@ def form(images: Tensor, factor: int) -> Tensor:
     return upsampled(cells(images, factor), images.shape[-1])
 
 
-def upsampled(cells: Tensor, size: int) -> Tensor:
+def upsampled(cells: Float[Tensor, "n c side side"], size: int) -> Float[Tensor, "n c s s"]:
     """Upsample cells [N, C, side, side] bilinearly to formed images [N, C, size, size].
 
     Cells that have that size already are returned unchanged.

@@ -1,250 +1,15 @@
-"""The networks: ConvNet-D3 and ResNet10-AP, with instance norm and average pooling (design §6);
-ResNet10 and DenseNet, with batch norm; and the user's own (docs/extend.md).
-"""
+"""Networks by name, or the user's own (docs/extend.md): found, checked and built."""
 
 import functools
 import re
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from yoco.architectures import ConvNet, DenseNet, ResNet10, ResNetAP
 from yoco.utils import checks, foreign, importable, seeds
 from yoco.utils.foreign import Factory
-
-MOST_DEPTH = 16  # halvings of an image of 65,536 pixels a side
-
-
-def check_shape(channels: int, classes: int, size: int, least: int) -> None:
-    """Raise TypeError or ValueError unless these are whole numbers, channels and classes at least
-    1, size at least `least`.
-    """
-    checks.whole("channels", channels, 1)
-    checks.whole("classes", classes, 1)
-    checks.whole("size", size, least)
-
-
-def instance_norm(channels: int) -> nn.Module:
-    """Instance norm with a learned scale and shift: a group norm of one channel a group."""
-    return nn.GroupNorm(channels, channels)
-
-
-class ConvNet(nn.Module):
-    """depth × (conv 3×3, instance norm, ReLU, average pool 2), then one linear layer.
-
-    Takes normalised images [N, channels, size, size], gives logits [N, classes]. ConvNet-D3 of
-    width 128 has 320,010 parameters at 32×32×3 and 10 classes. Raises ValueError if depth halvings
-    leave nothing of size, or at a count below 1.
-    """
-
-    def __init__(
-        self, channels: int, classes: int, size: int, width: int = 128, depth: int = 3
-    ) -> None:
-        super().__init__()
-        checks.whole("width", width, 1)
-        check_shape(channels, classes, size, 2 ** checks.whole("depth", depth, 1, MOST_DEPTH))
-        blocks: list[nn.Module] = []
-        for block in range(depth):
-            inputs = channels if block == 0 else width
-            blocks += [
-                nn.Conv2d(inputs, width, 3, padding=1),
-                instance_norm(width),
-                nn.ReLU(),
-                nn.AvgPool2d(2),
-            ]
-        self.body = nn.Sequential(*blocks, nn.Flatten())
-        self.head = nn.Linear(width * (size // 2**depth) ** 2, classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        """The embedding before the last layer, [N, width * (size / 2**depth)²]."""
-        return self.body(images)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
-
-
-class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut; if the block halves the image, average pooling before
-    the second does it in place of a stride.
-    """
-
-    def __init__(self, inputs: int, outputs: int, halve: bool) -> None:
-        super().__init__()
-        pool = nn.AvgPool2d(2) if halve else nn.Identity()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            instance_norm(outputs),
-            nn.ReLU(),
-            pool,
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-            instance_norm(outputs),
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, bias=False), pool, instance_norm(outputs)
-            )
-        self.relu = nn.ReLU()
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.relu(self.body(images) + self.shortcut(images))
-
-
-def fan_out(network: nn.Module) -> None:
-    """Draw the weights of every convolution from a normal distribution of variance 2 / (kernel size
-    · outputs), as ResNet's authors do.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-class ResNetAP(nn.Module):
-    """ResNet with average pooling in place of strides and instance norm, as in IDC's published
-    code.
-
-    Depth 10 has one block per stage: 4,910,922 parameters at 10 classes and 224×224. The stem is a
-    3×3 convolution up to 64 pixels, one with an average pool of 2 up to 128, and a 7×7 convolution
-    with an average pool of 4 above.
-
-    Args:
-        channels, classes: at least 1.
-        size: side of the images in pixels, at least 16: below, the last stage would have one pixel,
-            which instance norm turns into 0, so that all images would have the same logits.
-        depth: a key of `DEPTHS`.
-        width: channels of the first stage; each later stage has twice as many as the one before.
-
-    Raises:
-        TypeError, ValueError: at other values.
-    """
-
-    DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2)}
-
-    def __init__(
-        self, channels: int, classes: int, size: int, depth: int = 10, width: int = 64
-    ) -> None:
-        super().__init__()
-        if checks.whole("depth", depth, 1) not in self.DEPTHS:
-            raise ValueError(
-                f"depth={depth} is unknown; allowed: {', '.join(map(str, self.DEPTHS))}"
-            )
-        check_shape(channels, classes, size, 16)
-        inputs = checks.whole("width", width, 1)
-        kernel, pool = (3, 1) if size <= 64 else (3, 2) if size <= 128 else (7, 4)
-        layers: list[nn.Module] = [
-            nn.Conv2d(channels, inputs, kernel, padding=kernel // 2, bias=False),
-            instance_norm(inputs),
-            nn.ReLU(),
-            nn.AvgPool2d(pool) if pool > 1 else nn.Identity(),
-        ]
-        for stage, count in enumerate(self.DEPTHS[depth]):
-            for block in range(count):
-                outputs = width * 2**stage
-                layers.append(ResidualBlock(inputs, outputs, halve=stage > 0 and block == 0))
-                inputs = outputs
-        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Linear(inputs, classes)
-        fan_out(self)
-
-    def features(self, images: Tensor) -> Tensor:
-        """The embedding before the last layer, [N, 8 * width]."""
-        return self.body(images)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
-
-
-class BatchNormNetwork(nn.Module):
-    """What the two networks of the cross-architecture test share: `body` is torchvision's, whose
-    last layer is taken out as `head`.
-
-    Takes normalised images [N, channels, size, size], gives logits [N, classes]. Below 64 the stem
-    is a 3×3 convolution without a pool, as is usual at 32×32, from 64 on torchvision's own. In
-    training an image's logits depend on its batch. Raises ValueError if size is below 16: the last
-    stage would have one pixel, and a batch of one image no variance.
-    """
-
-    body: nn.Module
-    head: nn.Linear
-
-    def __init__(self, channels: int, classes: int, size: int) -> None:
-        super().__init__()
-        check_shape(channels, classes, size, 16)
-        self.large = size >= 64
-
-    def stem(self, channels: int, outputs: int) -> nn.Conv2d:
-        """The first convolution; torchvision's always takes 3 channels."""
-        kernel, stride = (7, 2) if self.large else (3, 1)
-        return nn.Conv2d(channels, outputs, kernel, stride, padding=kernel // 2, bias=False)
-
-    def features(self, images: Tensor) -> Tensor:
-        """The embedding before the last layer, [N, head.in_features]."""
-        return self.body(images)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
-
-
-class ResNet10(BatchNormNetwork):
-    """torchvision's ResNet of one basic block per stage, whose layers have its names; D is 8 times
-    the width.
-
-    4,903,242 parameters at 10 classes, 32×32×3 and width 64. IDC's published code takes 32 channels
-    on CIFAR ("resnet10-w32"). width: channels of the first stage; each later stage has twice as
-    many as the one before.
-    """
-
-    def __init__(self, channels: int, classes: int, size: int, width: int = 64) -> None:
-        from torchvision.models import resnet  # takes a second, which is for those who use it
-
-        super().__init__(channels, classes, size)
-        checks.whole("width", width, 1)
-        layers = {
-            "conv1": self.stem(channels, width),
-            "bn1": nn.BatchNorm2d(width),
-            "relu": nn.ReLU(),
-        }
-        layers |= {"maxpool": nn.MaxPool2d(3, 2, 1)} if self.large else {}
-        for stage in range(4):
-            outputs, stride = width * 2**stage, 2 if stage else 1
-            inputs, shortcut = outputs // stride, None
-            if stage:
-                shortcut = nn.Sequential(
-                    nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-                )
-            layers[f"layer{stage + 1}"] = nn.Sequential(
-                resnet.BasicBlock(inputs, outputs, stride, shortcut)
-            )
-        self.body = nn.Sequential(
-            OrderedDict(**layers, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
-        )
-        self.head = nn.Linear(8 * width, classes)
-        fan_out(self.body)
-
-
-class DenseNet(BatchNormNetwork):
-    """torchvision's DenseNet-BC in the layout of DenseNet-121, with growth rate 12 and 24 initial
-    features; D is 384.
-
-    1,000,618 parameters at 10 classes and 32×32×3: below 64 the stem is the convolution alone, as
-    in IDC's published code.
-    """
-
-    def __init__(self, channels: int, classes: int, size: int) -> None:
-        from torchvision.models import densenet  # takes a second, which is for those who use it
-
-        super().__init__(channels, classes, size)
-        body: Any = densenet.DenseNet(
-            growth_rate=12, block_config=(6, 12, 24, 16), num_init_features=24, num_classes=classes
-        )
-        body.features.conv0 = self.stem(channels, 24)
-        nn.init.kaiming_normal_(body.features.conv0.weight)  # as torchvision draws the others
-        if not self.large:
-            body.features.norm0 = body.features.relu0 = body.features.pool0 = nn.Identity()
-        self.head, body.classifier = body.classifier, nn.Identity()
-        self.body = body
-
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet,
@@ -252,16 +17,16 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet10": ResNet10,
     "densenet": DenseNet,
 }
-# its depth and width in its name
+# names that contain depth or width
 _SHAPED = re.compile(
     r"(?P<name>convnet|resnet10ap|resnet10)(-d(?P<depth>[1-9]\d*))?(-w(?P<width>[1-9]\d*))?"
 )
-# what condensing takes: no batch norm, whose running statistics its checkpoints do not hold
+# networks for condensing: without batch norm, whose running statistics checkpoints do not hold
 MATCHABLE = ("convnet", "resnet10ap")
-SLOW_TO_COMPILE = ("densenet",)  # minutes for each of its graphs on a CPU
-# names that have had another network; what is trained says which, so that the two never mix
+SLOW_TO_COMPILE = ("densenet",)  # takes minutes for each of its graphs on a CPU
+# names whose network has changed; what is trained stores the number, so that the two never mix
 LAYOUTS = {"resnet10ap": 2}
-TORCHVISION = "torchvision:"  # before a name of `torchvision.models`
+TORCHVISION = "torchvision:"  # prefix of a name in `torchvision.models`
 FORMS = (
     "'package.module:factory', 'torchvision:NAME', or a factory (channels, classes, size) -> "
     "nn.Module"
@@ -269,19 +34,19 @@ FORMS = (
 
 
 class Carried(str):
-    """The text of a factory that other processes cannot import (a lambda, or one that a notebook
-    defines), which travels with it.
+    """The text of a factory that other processes cannot import, together with the factory.
+
+    Such a factory is a lambda, or defined in a notebook.
     """
 
     factory: Factory
 
 
 def named(model: str | Factory) -> str:
-    """The text that a network has in settings, files and other processes: its name, or the path of
-    its factory.
+    """Return a network's text in settings, files and other processes: its name or factory path.
 
     Raises:
-        TypeError: if it is neither a text nor a factory.
+        TypeError: if it is neither a string nor a factory.
         ValueError: if there is no such network; the message suggests the nearest name.
     """
     if not isinstance(model, str):
@@ -299,17 +64,17 @@ def named(model: str | Factory) -> str:
 
 
 def own(name: str) -> bool:
-    """Whether a network is not the package's."""
+    """Return whether a network is the user's own."""
     return ":" in name
 
 
 def factory(name: str) -> Factory:
-    """What builds the network of a name from (channels, classes, size).
+    """Return the function that builds a network of this name from (channels, classes, size).
 
     Args:
-        name: a key of `MODELS`; a ConvNet with its depth or width, as "convnet-d5-w64"; a ResNet10
-            or ResNet10-AP with the width of its first stage, as "resnet10-w32"; "torchvision:NAME";
-            "package.module:factory"; or a text of `named`.
+        name: a key of `MODELS`; a ConvNet with its depth or width, for example "convnet-d5-w64"; a
+            ResNet10 or ResNet10-AP with the width of its first stage, for example "resnet10-w32";
+            "torchvision:NAME"; "package.module:factory"; or a text from `named`.
 
     Raises:
         ValueError: if there is no such network; the message suggests the nearest name.
@@ -335,7 +100,7 @@ def factory(name: str) -> Factory:
 
 @functools.cache
 def _torchvision(name: str) -> Factory:
-    """A network of torchvision's, with random weights; it takes images of 3 channels."""
+    """Return the factory of a torchvision network with random weights; it takes 3 channels."""
     from torchvision import models
 
     checks.one_of("model=torchvision:NAME, NAME", name, models.list_models(module=models))
@@ -343,22 +108,24 @@ def _torchvision(name: str) -> Factory:
 
 
 def shape_of(data: Any) -> tuple[int, int, int]:
-    """Channels, classes and size of an `ImageData` or `CondensedSet`: what a factory is given."""
+    """Return channels, classes and size of an `ImageData` or `CondensedSet`, for a factory."""
     return data.channels, len(data.classes), data.size
 
 
 def check_takes(name: str, *shape: int) -> None:
-    """Raise ValueError or TypeError if an own network does not take images of this shape (see
-    `shape_of`), or gives no logits for them.
+    """Raise ValueError or TypeError if a network of the user's own does not accept this shape.
+
+    It must return logits for images of this shape (see `shape_of`).
     """
     if own(name):
         foreign.examined(name, factory(name), *shape)
 
 
 def layout(name: str, *shape: int) -> dict[str, int | str]:
-    """What tells a network from others of its name: the number of its layout, if it is not the
-    first that the name has had, or of an own network a digest of its weights' shapes; else nothing.
-    shape: as of `shape_of`.
+    """Return what distinguishes a network from others of its name.
+
+    That is the number of its layout if the name stood for another network before; for a network of
+    the user's own, a digest of its weights' shapes; otherwise nothing. shape: of `shape_of`.
     """
     if own(name):
         return {"weights": foreign.examined(name, factory(name), *shape).weights}
@@ -367,44 +134,45 @@ def layout(name: str, *shape: int) -> dict[str, int | str]:
 
 
 def check_matchable(model: str | Factory) -> str:
-    """The text of a network (see `named`) if condensing can take it, as far as that shows without
-    its shape; else raises ValueError.
+    """Return a network's text (see `named`) if condensing can use it, else raise ValueError.
+
+    Only what can be told without its shape is checked.
     """
     name = named(model)
     if not own(name) and name.split("-")[0] not in MATCHABLE:
         raise ValueError(
-            f"model={name!r} has batch norm, which condensing cannot take; allowed: "
+            f"model={name!r} has batch norm, which condensing cannot use; allowed: "
             f"{', '.join(MATCHABLE)}"
         )
     return name
 
 
 def build_matchable(seed: int, name: str, *shape: int, width: int | None = None) -> nn.Module:
-    """As `build_seeded`, a network that condensing takes.
+    """As `build_seeded`, for a network that condensing can use.
 
-    Raises ValueError if an own one has batch norm, or does not take this shape.
+    Raises ValueError if one of the user's own has batch norm or does not accept this shape.
     """
     norm = foreign.examined(name, factory(name), *shape).batch_norm if own(name) else None
     if norm is not None:
         told = (
-            f"model={name!r} has batch norm ({norm}), which condensing cannot take: its "
-            "checkpoints hold no running statistics"
+            f"model={name!r} has batch norm ({norm}), which condensing cannot use: its checkpoints "
+            "hold no running statistics"
         )
         raise ValueError(f"{told}; use group or instance norm, or track_running_stats=False")
     return build_seeded(seed, name, *shape, width=width)
 
 
 def head_of(name: str, *shape: int) -> str:
-    """The layer, by name, that makes logits of a network's features: "head", or the last linear
-    layer of an own network.
+    """Return the name of the layer that turns a network's features into logits.
 
-    Raises ValueError if there is no such layer, or more follows it. shape: as of `shape_of`.
+    It is "head", or the last linear layer of the user's own network. Raises ValueError if there is
+    no such layer or more layers follow it. shape: of `shape_of`.
     """
     head = foreign.examined(name, factory(name), *shape).head if own(name) else "head"
     if head is None:
         raise ValueError(
-            f"model={name!r} must end in a linear layer, whose input [N, D] is its features: what "
-            "is asked for needs them"
+            f"model={name!r} must end in a linear layer, whose input [N, D] are the features that "
+            "are needed here"
         )
     return head
 
@@ -412,17 +180,20 @@ def head_of(name: str, *shape: int) -> str:
 def build(
     name: str, channels: int, classes: int, size: int, *, width: int | None = None
 ) -> nn.Module:
-    """A network by name (see `factory`), its weights drawn from torch's global generator.
+    """Return a network by name (see `factory`), with weights from torch's global generator.
 
-    width: channels of the ConvNet's layers (None: the paper's 128). Raises ValueError at an unknown
-    name, a size below the network's least, a count below 1, or a width for a network that has none
-    to set; TypeError at what is no whole number.
+    width: channels of the ConvNet's layers (None: the paper's 128).
+
+    Raises:
+        ValueError: if the name is unknown, size is too small for the network, a count is below 1,
+            or width is given for a network whose width cannot be set.
+        TypeError: if a value is not a whole number.
     """
     if width is None:
         return factory(name)(channels, classes, size)
     if name.split("-")[0] != "convnet" or "-w" in name:
         raise ValueError(
-            f"width={width} can be set for a ConvNet whose name has none, got model={name!r}"
+            f"width={width} requires a ConvNet without a width in its name, got model={name!r}"
         )
     convnet: Callable[..., nn.Module] = factory(name)
     return convnet(channels, classes, size, width=width)
@@ -431,8 +202,6 @@ def build(
 def build_seeded(
     seed: int, name: str, channels: int, classes: int, size: int, *, width: int | None = None
 ) -> nn.Module:
-    """As `build`, with the weights that `seed` gives, whatever ran before; torch's global generator
-    stays as it was.
-    """
+    """As `build`, with weights determined by `seed`; torch's global generator is left unchanged."""
     with seeds.torch_seeded(seed):
         return build(name, channels, classes, size, width=width)

@@ -78,7 +78,7 @@ def publish(
     Args:
         name: name of the set, starting with the dataset.
         condensed: the set.
-        accuracies: of `evaluate_many`, with the subsets "start" and "condensed".
+        accuracies: from `evaluate_many`, with the subsets "start" and "condensed".
         evaluation: how these were trained and tested.
         dynamics: recordings on this set to ship with it.
         folder: None for the package's own.

@@ -24,7 +24,7 @@ from tests.parallel import mortal
 from yoco import dynamics, evaluate
 from yoco.data import pixel_cache
 from yoco.experiments import study
-from yoco.parallel import pool
+from yoco.parallel import pool, worker
 from yoco.utils import device
 from yoco.workflow import sweep
 
@@ -135,7 +135,7 @@ def test_what_calls_share_is_sent_once_to_each_process(two_guests, monkeypatch):
         assert 1 <= Heavy.sent <= most
     with ThreadPoolExecutor(2) as threads:
         assert len(list(pool.run(number_of, calls, 1, shared=(Heavy(),), executor=threads))) == 20
-    assert Heavy.sent <= 6 and not pool._held, "a thread takes it as it is, and nothing is kept"
+    assert Heavy.sent <= 6 and not worker.held, "a thread takes it as it is, and nothing is kept"
 
 
 class Fragile:
@@ -209,7 +209,7 @@ def test_what_a_call_raises_ends_the_work(fragile):
     made = fragile({})
     with pytest.raises(ZeroDivisionError) as raised:
         list(pool.run(divmod, [(1, 1), (1, 0), (1, 2)], 2))
-    assert "in _call" in raised.value.__notes__[0]
+    assert "in call_here" in raised.value.__notes__[0]
     assert sum((place.tried for place in made), []).count((1, 0)) == 1
 
 

@@ -30,7 +30,7 @@ def test_files_of_ours_are_replaced_and_the_user_s_are_not(tmp_path):
         tensor_files.write_text(run / "table.csv", text)
     assert (run / "table.csv").read_text() == "second"
     (run / "notes.csv").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"notes.csv was not written by yoco.*move that one"):
+    with pytest.raises(FileExistsError, match=r"notes.csv was not written by yoco.*move it away"):
         tensor_files.write_text(run / "notes.csv", "ours")
     assert (run / "notes.csv").read_text() == "mine"
     (tmp_path / "notes.csv").write_text("mine")  # named by the user, in a folder that is not ours

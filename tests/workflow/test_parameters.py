@@ -6,10 +6,11 @@ from yoco.workflow import parameters
 
 
 def namespace(notebook="04_pruning", injected="", **values):
-    defaults = {
-        name: field.default for name, field in parameters.NOTEBOOKS[notebook].model_fields.items()
-    }
-    return {**defaults, **values, "In": ["", "dataset = 'digits'", injected, "check(...)"]}
+    """The globals of a notebook in which the parameter cell sets `values` beside its own."""
+    model = parameters.NOTEBOOKS[notebook]
+    named = {name: model.model_fields[name].default for name in model.shown} | values
+    cell = "\n".join(["# Parameters that matter", *(f"{name} = ..." for name in named)])
+    return {**named, "In": ["", cell, injected, "check(...)"]}
 
 
 def test_defaults_are_valid_and_scale_follows_the_dataset():
@@ -44,7 +45,23 @@ def test_a_misspelt_papermill_parameter_is_an_error_that_suggests():
 
 
 def test_other_names_of_a_session_are_none_of_our_business():
-    assert parameters.check("04_pruning", namespace(my_own_variable=1)).seed == 0
+    session = {**namespace(), "my_own_variable": 1, "width": "a variable, not the parameter"}
+    assert parameters.check("04_pruning", session).width is None
+    session["In"] += ["# Parameters that matter\nwidht = 8", "# Parameters that matter\nwidth = 8"]
+    session["width"] = 8  # the misspelt cell was corrected and run again
+    assert parameters.check("04_pruning", session).width == 8
+    assert (
+        parameters.check(
+            "04_pruning", {**session, "In": ["", "# Parameters\nseed = 3"], "seed": 3}
+        ).seed
+        == 3
+    )
+
+
+def test_without_a_session_every_known_name_is_a_parameter():
+    names = namespace(width=8)
+    del names["In"]
+    assert parameters.check("04_pruning", names).width == 8
 
 
 @pytest.mark.parametrize(
@@ -173,8 +190,8 @@ def test_early_dynamics_hold_what_the_ablations_and_the_paper_s_settings_read():
 
 def test_a_parameter_that_was_deleted_is_missed():
     values = namespace()
-    del values["seed"]
-    with pytest.raises(ValueError, match="parameter seed is not set"):
+    del values["seeds"]
+    with pytest.raises(ValueError, match="parameter seeds is not set"):
         parameters.check("04_pruning", values)
 
 

@@ -185,7 +185,10 @@ def test_commas_part_values_and_semicolons_lists():
         ),
         (["04", "-p", "ipc_to", "1,2;2,2"], "they must all differ, got 2 more than once"),
         (["04_prunig.ipynb"], "notebook='04_prunig' is unknown (did you mean '04_pruning'?)"),
-        (["04", "--folder", "nowhere"], "no notebook at 04 or nowhere/04_pruning.ipynb"),
+        (
+            ["04", "--folder", "nowhere"],
+            "no 04_pruning.ipynb in nowhere; give its folder with --folder",
+        ),
         (["04", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (
             ["04", "--backend", "dask"],

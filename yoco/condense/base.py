@@ -49,7 +49,7 @@ def members_of(data: ImageData) -> list[Tensor]:
 def packed(data: ImageData, chosen: Tensor, factor: int, mode: str = PACKING) -> Tensor:
     """Shrink training images, given by index, to cells: float [n / factor², C, S, S] in 0..1.
 
-    mode: of `formation.pack`.
+    mode: as for `formation.pack`.
     """
     # in parts: all real images as floats would take factor² times the memory of the result
     parts = chosen.split(PACKED * factor**2)
@@ -66,8 +66,8 @@ def real_set(
 ) -> CondensedSet:
     """Return packed random real images, the start of every method but DREAM with the same seed.
 
-    See `start_set` for DREAM. packing: mode of `formation.pack`. Raises ValueError if a class has
-    fewer than ipc * factor² images.
+    See `start_set` for DREAM. packing: the mode for `formation.pack`. Raises ValueError if a class
+    has fewer than ipc * factor² images.
     """
     data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
     images = packed(data, start_choice(data, ipc, factor, seeds.generator(seed)), factor, packing)
@@ -144,20 +144,28 @@ class Condensing(resumable.Stepper):
         precision: str,
         compiled: bool,
         ranks: Ranks = ALONE,
+        **own: Any,
     ) -> None:
-        self.data, self.ipc, self.factor, self.settings, self.source = (
-            data,
-            ipc,
-            factor,
-            settings,
-            source,
-        )
-        self.device, self.precision, self.compiled = device, precision, compiled
+        self.data, self.ipc, self.factor = data, ipc, factor
+        self.settings, self.source = settings, source
+        self.device, self.precision, self.compiled = self.place(device), precision, compiled
         self.ranks, self.own = ranks, ranks.part(len(data.classes))
-        devices.keep_memory(device)
+        devices.keep_memory(self.device)
         self.members = members_of(data)
         self.started_from = self.choose_start()
-        self.images = packed(data, self.started_from, factor).to(device)
+        self.images = packed(data, self.started_from, factor).to(self.device)
+        self.begin(**own)
+
+    def begin(self, *_: Any, **own: Any) -> None:
+        """Make what the steps need besides the images.
+
+        A method overrides this with arguments of its own: those that `Condenser.experts` and
+        `Condenser.nests` add.
+        """
+
+    def place(self, device: torch.device) -> torch.device:
+        """Return where the method works, if that is not always `device`."""
+        return device
 
     @functools.cached_property
     def real(self) -> RealImages:

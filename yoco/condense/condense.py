@@ -69,7 +69,7 @@ def condense(
             `.info["finished"]` False).
         progress: show a progress bar.
         device: "auto" or a device of torch.
-        precision: of the convolutions, see `device.choose_precision`.
+        precision: precision of the convolutions, see `device.choose_precision`.
         compiled: None compiles if the schedule is long enough to pay for it.
         watch: called with a copy of the current set every few seconds (see `resumable.run`) and at
             the end; `explore.Live()` draws it.

@@ -72,7 +72,7 @@ class RepresentativeMatching(GradientMatching):
         return self._of_each_class(network, wanted).flatten()
 
     def further_work(self) -> dict[timing.Unit, int]:
-        """Return IDC's, plus what is embedded to choose the real batches.
+        """Return IDC's further work, plus the embeddings that choose the real batches.
 
         An embedding has no backward pass, so three count as one.
         """

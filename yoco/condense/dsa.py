@@ -89,7 +89,7 @@ class SiameseMatching(GradientMatching):
         return super().step(number)
 
     def further_work(self) -> dict[timing.Unit, int]:
-        """Return none: the network is first matched with random weights."""
+        """Return no further work: the network is first matched with random weights."""
         return {}
 
     def prepare_network(self) -> None:

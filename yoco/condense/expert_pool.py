@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from yoco.condense.base import Condensing
 from yoco.condense.expert_settings import ExpertSettings
 from yoco.condense.mtt_experts import Experts, missing, train_experts
 from yoco.condense.presets import unit_of
@@ -53,6 +54,30 @@ class Pool:
             ranks,
         )
         self.options = {**options, "progress": progress and ranks.first}
+
+    @classmethod
+    def of(
+        cls,
+        work: Condensing,
+        folder: str | Path | None,
+        settings: ExpertSettings,
+        count: int,
+        seed: int,
+        progress: bool,
+    ) -> "Pool":
+        """Return the pool of one condensation, trained where and as it works."""
+        return cls(
+            work.data,
+            folder,
+            settings,
+            count,
+            seed,
+            progress=progress,
+            ranks=work.ranks,
+            device=work.device,
+            precision=work.precision,
+            compiled=work.compiled,
+        )
 
     def work(self) -> dict[timing.Unit, int]:
         """Return the images that the missing experts will train on, over all epochs."""

@@ -8,7 +8,7 @@ from yoco import augment, models
 from yoco.data.image_data import ImageData
 from yoco.utils import checks
 
-# DSA's, of experts and students
+# DSA's, for experts and students
 AUGMENTATION = augment.Augmentation(augment.OPERATIONS, single=True)
 
 
@@ -20,14 +20,14 @@ class ExpertSettings:
     """
 
     weight_decay: ClassVar[float] = 0.0
-    # whether the weights after each epoch are kept, or the first and the last alone
+    # whether the weights after each epoch are kept, or only the first and the last
     every_epoch: ClassVar[bool] = True
     augmentation: ClassVar[augment.Augmentation] = AUGMENTATION
 
     epochs: int = 50
     model: str = "convnet"
     width: int | None = None  # channels of the ConvNet's layers; None: 128
-    # real images of each expert at most, a random subset of its own; None: all
+    # random real images per expert, at most; each has a subset of its own; None: all
     images: int | None = None
     lr: float = 0.01
     momentum: float = 0.0
@@ -44,18 +44,19 @@ class ExpertSettings:
         checks.real("momentum", self.momentum, 0, 1)
 
     def taken(self, data: ImageData) -> int:
-        """Images that an expert trains on."""
+        """Return the number of images that an expert trains on."""
         return min(self.images or len(data.train_images), len(data.train_images))
 
     def lr_at(self, progress: float) -> float:
-        """The learning rate after a share of the training, in 0..1."""
+        """Return the learning rate after a share of the training, in 0..1."""
         return self.lr
 
 
 @dataclass(frozen=True)
 class PairSettings(ExpertSettings):
-    """How one network of NCFM's pool is trained: momentum SGD, a linear warm-up, then a cosine to
-    0.
+    """How one network of NCFM's pool is trained.
+
+    Momentum SGD, with a linear warm-up and then a cosine to 0.
     """
 
     lr: float = 0.04
@@ -74,7 +75,7 @@ class PairSettings(ExpertSettings):
         checks.real("warmup", self.warmup, 0, 1)
 
     def lr_at(self, progress: float) -> float:
-        """The learning rate after a share of the training, in 0..1."""
+        """Return the learning rate after a share of the training, in 0..1."""
         if progress < self.warmup:
             return self.lr * progress / self.warmup
         return self.lr * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2

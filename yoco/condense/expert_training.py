@@ -23,7 +23,7 @@ CHUNK = 32  # batches that are drawn from the same part of an epoch
 
 
 class ExpertTraining(resumable.Stepper):
-    """An expert as the loop of `resumable` takes it: a step is an epoch."""
+    """An expert in training, as the loop of `resumable` sees it: a step is an epoch."""
 
     def __init__(
         self,
@@ -49,15 +49,15 @@ class ExpertTraining(resumable.Stepper):
         )
         self.own_source = seeds.for_device(self.source, device)
         self.rows = [self._parameters()]  # on the CPU
-        self.shown = 0  # images that the bar has
+        self.shown = 0  # images that the bar has counted
 
     def _parameters(self) -> Tensor:
         return parameters_to_vector(self.model.parameters()).detach().cpu()
 
     def step(self, number: int) -> float:
-        """Epoch `number`.
+        """Train for epoch `number`.
 
-        Returns its mean cross-entropy, NaN where the weights leave the finite numbers.
+        Returns its mean cross-entropy, or NaN if a weight is not finite.
         """
         self.progress = number * len(self.images)  # in images, over all epochs
         self._look()
@@ -74,7 +74,7 @@ class ExpertTraining(resumable.Stepper):
         return total.item() / len(self.images) if self.rows[-1].isfinite().all() else math.nan
 
     def _train_on(self, part: Tensor) -> Tensor:
-        """Train on the images with these indices; the sum of their losses."""
+        """Train on the images with these indices; return the sum of their losses."""
         images, labels = self.images.of(part), self.labels[part]
         losses = []
 
@@ -100,9 +100,7 @@ class ExpertTraining(resumable.Stepper):
         )
 
     def state(self) -> dict[str, Tensor]:
-        """The parameters that are kept and the present ones, float32 [n, P], the momentum, and the
-        states of the generators.
-        """
+        """Return kept and current parameters, float32 [n, P], momentum and generator states."""
         momentum = parameters_to_vector(self.network_step.optimizer.momenta)
         return {
             "parameters": torch.stack(self.rows),
@@ -112,7 +110,7 @@ class ExpertTraining(resumable.Stepper):
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
         self.rows = list(state["parameters"])
         seeds.restore(state, self.source, self.own_source)
         _fill(list(self.model.parameters()), self.rows[-1])

@@ -7,27 +7,28 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from yoco.utils import checks, device
 from yoco.utils.gradients import gradients
 
-Gradients = tuple[Tensor, ...]
+Gradients = tuple[Float[Tensor, "..."], ...]
 EPSILON = 1e-6  # in the denominator of the cosine
 
 
-def squared_l2(real: Gradients, synthetic: Gradients) -> Tensor:
+def squared_l2(real: Gradients, synthetic: Gradients) -> Float[Tensor, ""]:
     """Squared differences, summed over all weights (CIFAR)."""
     return sum(((r - s) ** 2).sum() for r, s in zip(real, synthetic))  # type: ignore[return-value]  # there is at least one
 
 
-def l1(real: Gradients, synthetic: Gradients) -> Tensor:
+def l1(real: Gradients, synthetic: Gradients) -> Float[Tensor, ""]:
     """Absolute differences, summed over all weights (ImageNet)."""
     return sum((r - s).abs().sum() for r, s in zip(real, synthetic))  # type: ignore[return-value]  # there is at least one
 
 
-def row_cosine(real: Gradients, synthetic: Gradients) -> Tensor:
+def row_cosine(real: Gradients, synthetic: Gradients) -> Float[Tensor, ""]:
     """1 - cosine of each output row, summed over rows and layers (DSA).
 
     A row holds the weights that lead to one channel or logit. The published code adds `EPSILON` to
@@ -102,9 +103,9 @@ class GradientMatcher:
     def _gradients(
         self, weights: Gradients, others: Mapping[str, Tensor], images: Tensor, labels: Tensor
     ) -> Gradients:
-        """Return the gradients of the mean cross-entropy in the matched weights, float32.
+        """Return the gradients of the mean cross-entropy, float32.
 
-        images: normalised.
+        They are with respect to the matched weights. images: normalised.
         """
 
         def loss(weights: Sequence[Tensor]) -> Tensor:
@@ -126,7 +127,13 @@ class GradientMatcher:
     ) -> Tensor:
         return self.distance(real, self._gradients(weights, others, images, labels))
 
-    def match(self, model: nn.Module, real: Tensor, synthetic: Tensor, label: int) -> Tensor:
+    def match(
+        self,
+        model: nn.Module,
+        real: Float[Tensor, "n c s s"],
+        synthetic: Float[Tensor, "m c s s"],
+        label: int,
+    ) -> Float[Tensor, ""]:
         """Return the distance D between the gradients of two batches of one class, a scalar >= 0.
 
         It is differentiable in `synthetic`. real [n, C, S, S] and synthetic [m, C, S, S] are

@@ -5,16 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from yoco import augment, formation, models
 from yoco.condense.base import Condenser, Condensing
 from yoco.condense.gradient_matching import GradientMatcher, convolution_weights
-from yoco.condense.presets import IdcSettings, network_of, settings_for, unit_of
+from yoco.condense.presets import network_of, settings_for, unit_of
 from yoco.data.batches import RealImages
-from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise
-from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import network as train
 from yoco.training import timing
 from yoco.utils import seeds
@@ -37,25 +35,18 @@ class GradientMatching(Condensing):
     training = augment.Augmentation(augment.NETWORK)  # of the images that train the network
     matched = staticmethod(convolution_weights)
 
-    def __init__(
-        self,
-        data: ImageData,
-        ipc: int,
-        factor: int,
-        settings: IdcSettings,
-        source: Generator,
-        device: torch.device,
-        precision: str,
-        compiled: bool,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        super().__init__(data, ipc, factor, settings, source, device, precision, compiled, ranks)
-        self.train_labels = data.train_labels.to(device)
+    def begin(self) -> None:
+        """Take the first network."""
+        self.train_labels = self.data.train_labels.to(self.device)
         self.velocity = torch.zeros_like(self.images)
-        self.own_source = seeds.for_device(source, device)
+        self.own_source = seeds.for_device(self.source, self.device)
         self._take_network(self._new_network())
         self.matcher = GradientMatcher(
-            self.model, settings.distance, self.matched, precision=precision, compiled=compiled
+            self.model,
+            self.settings.distance,
+            self.matched,
+            precision=self.precision,
+            compiled=self.compiled,
         )
 
     def further_work(self) -> dict[timing.Unit, int]:
@@ -85,7 +76,7 @@ class GradientMatching(Condensing):
         self._train_on_real(self.settings.network_images)
 
     def image_gradient(self) -> tuple[float, Tensor]:
-        """Return the mean of D over the classes, and each class's gradient of D in its images."""
+        """Return the mean of D over the classes, and the gradient of each class's D."""
         gradient = torch.zeros_like(self.images)
         distances = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
         for label in range(len(self.members)):
@@ -105,10 +96,10 @@ class GradientMatching(Condensing):
     def _matched(
         self, label: int, images: Tensor, chosen: Tensor | slice, real: Tensor, draw: augment.Draw
     ) -> tuple[Tensor, Tensor]:
-        """Return the distance D of a class and its gradient in the class's images, [ipc, C, S, S].
+        """Return the distance D of a class and its gradient, [ipc, C, S, S].
 
         D is between real images, given by index, and the `chosen` cells of the class's condensed
-        images.
+        images, with respect to which the gradient is taken.
         """
         images = images.detach().requires_grad_()
         seen = self.matching.apply(self.real[real], draw)
@@ -177,7 +168,7 @@ class GradientMatching(Condensing):
         self._train_network(self.real.of(chosen), self.train_labels[chosen.to(self.device)])
 
     def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: Any) -> None:
-        """Train for one epoch on normalised images; options: of `network.epoch`."""
+        """Train for one epoch on normalised images; options: as for `network.epoch`."""
         shared: dict[str, Any] = {
             "classes": len(self.members),
             "augmentation": self.training,

@@ -13,15 +13,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from yoco import formation
 from yoco.condense import kip_kernels
 from yoco.condense.base import Condenser, Condensing, Settings
 from yoco.condense.presets import PRESETS, overridden
-from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, to_floats
-from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import timing
 from yoco.utils import checks, seeds
 from yoco.utils import device as devices
@@ -31,7 +29,7 @@ KERNELS = ("fc", "conv", "auto")
 # minutes on one core
 AFFORDABLE = 1e10
 MOST_MEASURED = 512  # images whose kernel is timed at once, at most
-GPU_FACTOR = 100  # so many times more on a GPU: a guess, not measured
+GPU_FACTOR = 100  # the same factor more on a GPU: a guess, not measured
 
 
 @dataclass(frozen=True)
@@ -170,26 +168,21 @@ class KernelInducingPoints(Condensing):
         kernel: "fc" or "conv", also if the setting is "auto".
     """
 
-    def __init__(
-        self,
-        data: ImageData,
-        ipc: int,
-        factor: int,
-        settings: KipSettings,
-        source: Generator,
-        device: torch.device,
-        precision: str,
-        compiled: bool,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        device = device if devices.is_gpu(device) else torch.device("cpu")
-        super().__init__(data, ipc, factor, settings, source, device, precision, compiled, ranks)
-        count = len(data.classes) * ipc * factor**2
+    settings: KipSettings
+
+    def place(self, device: torch.device) -> torch.device:
+        """Return `device` if it is a CUDA GPU, else the CPU: others have no float64."""
+        return device if devices.is_gpu(device) else torch.device("cpu")
+
+    def begin(self) -> None:
+        """Choose the kernel, and give the images their labels."""
+        data, settings = self.data, self.settings
+        count = len(data.classes) * self.ipc * self.factor**2
         self.kernel = _chosen_kernel(
             settings, data.size, count * (count + settings.real_batch), self.device
         )
         self.classes = torch.arange(len(data.classes), device=self.device).repeat_interleave(
-            ipc * factor**2
+            self.ipc * self.factor**2
         )
         self.labels = self._targets(self.classes)
         self.train_labels = data.train_labels.to(self.device)
@@ -235,7 +228,7 @@ class KernelInducingPoints(Condensing):
         self.images = (images * self.scale).clamp(0, 1)
 
     def _share(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return this rank's share of the batch loss and of its gradients in images and labels."""
+        """Return this rank's share of the batch loss and its gradients (images, labels)."""
         own = chosen[self.ranks.rows]
         images, labels = self.images.clone().requires_grad_(), self.labels.clone().requires_grad_()
         if not len(own):

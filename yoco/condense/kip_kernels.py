@@ -10,6 +10,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
@@ -26,7 +27,9 @@ LIVE_TENSORS = 22
 ROUNDING = 64
 
 
-def fc_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
+def fc_kernel(
+    x: Float[Tensor, "n *item"], y: Float[Tensor, "m *item"], depth: int
+) -> Float[Tensor, "n m"]:
     """NTK of a fully connected ReLU network with `depth` hidden layers and a linear readout.
 
     Args:
@@ -35,7 +38,7 @@ def fc_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
 
     Returns:
         [N, M] of that dtype, differentiable once in x and y; for identical inputs, the angle
-        between them has subgradient 0.
+            between them has subgradient 0.
 
     Raises:
         TypeError, ValueError: for other input or a depth below 1.
@@ -54,7 +57,9 @@ def fc_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
     return ntk
 
 
-def conv_kernel(x: Tensor, y: Tensor, depth: int) -> Tensor:
+def conv_kernel(
+    x: Float[Tensor, "n c s s"], y: Float[Tensor, "m c s s"], depth: int
+) -> Float[Tensor, "n m"]:
     """NTK of the infinitely wide ConvNet: depth × (conv 3×3, ReLU, average pool 2), readout.
 
     Convolutions are zero-padded. There are no normalisation layers, unlike in the finite ConvNet.

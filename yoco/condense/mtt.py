@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from yoco import formation, models
 from yoco.condense.base import Condenser, Condensing, Settings
@@ -15,9 +15,7 @@ from yoco.condense.expert_pool import Pool
 from yoco.condense.expert_settings import AUGMENTATION, ExpertSettings
 from yoco.condense.mtt_student import Batch, Student, distance_gradients
 from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
-from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise
-from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import network as training
 from yoco.training import timing
 from yoco.utils import checks
@@ -164,56 +162,34 @@ class TrajectoryMatching(Condensing):
     A student starts from weights that an expert had, trains on the synthetic images, and is pulled
     to where the expert went. Missing experts are trained before the first step. With several ranks,
     each trains its part of the experts, if there is a folder, and takes its part of each student
-    batch.
+    batch. Arguments that are not listed are those of `Condensing`.
 
     Args:
         experts: the folder that keeps the experts (see `train_experts`); None trains them for this
             run only.
         progress: show a progress bar for the experts.
-        Others: as `Condensing`.
 
     Attributes:
         rate: the student's learned learning rate, float32 scalar.
     """
 
-    def __init__(
-        self,
-        data: ImageData,
-        ipc: int,
-        factor: int,
-        settings: TrajectorySettings,
-        source: Generator,
-        device: torch.device,
-        precision: str,
-        compiled: bool,
-        experts: str | Path | None = None,
-        progress: bool = True,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        super().__init__(data, ipc, factor, settings, source, device, precision, compiled, ranks)
-        where: dict[str, Any] = {
-            "device": device,
-            "precision": precision,
-            "compiled": compiled,
-            "progress": progress,
-        }
-        self.pool = Pool(
-            data,
-            experts,
-            settings.buffer,
-            settings.experts,
-            settings.buffer_seed,
-            ranks=ranks,
-            **where,
+    settings: TrajectorySettings
+
+    def begin(self, experts: str | Path | None = None, progress: bool = True) -> None:
+        """Look for the experts, and make the student."""
+        data, settings, device = self.data, self.settings, self.device
+        self.pool = Pool.of(
+            self, experts, settings.buffer, settings.experts, settings.buffer_seed, progress
         )
         self.velocity = torch.zeros_like(self.images)
         self.labels = torch.arange(len(data.classes), device=device).repeat_interleave(
-            ipc * factor**2
+            self.ipc * self.factor**2
         )
         self.rate = torch.tensor(settings.student_lr, device=device)
         self.rate_velocity = torch.zeros_like(self.rate)
         self.image_lr = settings.image_lr * self.images.new_tensor(data.std).view(1, -1, 1, 1) ** 2
-        self.student = Student(network_of(settings, data, 0).to(device), precision, compiled, ranks)
+        network = network_of(settings, data, 0).to(device)
+        self.student = Student(network, self.precision, self.compiled, self.ranks)
 
     def further_work(self) -> dict[timing.Unit, int]:
         """Return the epochs of the missing experts."""
@@ -242,9 +218,10 @@ class TrajectoryMatching(Condensing):
         return loss
 
     def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the distance for one draw, and its gradients in the images and the rate.
+        """Return the distance for one draw, and its gradients.
 
-        Expert, start, batches and augmentation are drawn.
+        Expert, start, batches and augmentation are drawn. The gradients are with respect to the
+        images and the rate.
         """
         start, target = self._trajectory()
         images = self.images.detach().requires_grad_()

@@ -1,5 +1,6 @@
-"""Experts: networks trained on real images, kept in a folder, for MTT (every epoch) and NCFM (the
-first and the last weights).
+"""Experts: networks trained on real images and kept in a folder, for MTT and NCFM.
+
+MTT keeps the weights of every epoch, NCFM those at the start and at the end.
 """
 
 import functools
@@ -27,8 +28,10 @@ KIND = "expert"
 
 
 class Experts:
-    """Finished experts, each a file of `train_experts` (of which two rows at a time are read) or a
-    tensor [epochs + 1, P].
+    """Finished experts.
+
+    Each is a file of `train_experts`, from which two rows at a time are read, or a tensor [epochs +
+    1, P].
     """
 
     def __init__(self, trajectories: Sequence[Path | Tensor]) -> None:
@@ -38,11 +41,10 @@ class Experts:
         return len(self.trajectories)
 
     def pair(self, number: int, epoch: int, ahead: int) -> tuple[Tensor, Tensor]:
-        """Parameters of expert `number` after `epoch` epochs and after `ahead` more, float32 [P]
-        each, in named_parameters order.
+        """Return the parameters of expert `number` after `epoch` epochs and after `ahead` more.
 
-        Raises FileNotFoundError if its file is gone, ValueError if it is damaged, or holds NaN or
-        infinite values.
+        They are float32 [P] each, in named_parameters order. Raises FileNotFoundError if its file
+        is gone, ValueError if it is corrupted or holds NaN or infinite values.
         """
         trajectory = self.trajectories[number]
         rows = [epoch, epoch + ahead]
@@ -53,8 +55,9 @@ class Experts:
 
 
 def _read(path: Path, rows: Sequence[int]) -> list[Tensor]:
-    """Rows of a trajectory's file, of which no more is read once the whole file has been
-    checked.
+    """Return rows of a trajectory's file.
+
+    Nothing else is read once the whole file has been checked.
     """
     with tensor_files.open_tensors(path) as file:
         _check(path, path.stat().st_mtime_ns)
@@ -63,14 +66,15 @@ def _read(path: Path, rows: Sequence[int]) -> list[Tensor]:
             return [parameters[row] for row in rows]
         except (IndexError, RuntimeError, safetensors.SafetensorError) as error:
             raise ValueError(
-                f"{path} is damaged, or holds no epochs {list(rows)}: {error}"
+                f"{path} is corrupted or holds no epochs {list(rows)}: {error}"
             ) from error
 
 
 @functools.cache
 def _check(path: Path, changed: int) -> None:
-    """Raise ValueError if a file is damaged or holds NaN; once per process and time at which it was
-    changed.
+    """Raise ValueError if a file is corrupted or holds NaN.
+
+    It is read once per process and modification time.
     """
     tensor_files.load_tensors(path, KIND)
 
@@ -89,18 +93,30 @@ def train_experts(
     progress: bool = True,
     time_budget: float | None = None,
 ) -> Experts:
-    """Train `count` experts on the normalised training images as `settings` say; a draw of the
-    augmentation per image, no CutMix.
+    """Train `count` experts on the normalised training images as `settings` say.
 
-    folder: one file for each expert, `expert-000.safetensors`, whose "parameters" are float32
-    [epochs + 1, P], the start first ([2, P] if the settings keep the first and the last alone).
-    Finished ones are used as they are, whatever `count` they were made for; an unfinished one goes
-    on from its checkpoint, written every minute, and ends as if never stopped. None: they are kept
-    in memory. only: the numbers of those that are wanted (None: all of 0..count-1). time_budget:
-    seconds after which no epoch is begun; only finished experts come back.
-    Raises ValueError at bad arguments and where a file in the folder is damaged or of other
-    settings, before any training; FloatingPointError if an expert's loss or weights leave the
-    finite numbers; OSError if the folder cannot be written.
+    Each image is augmented by its own draw, without CutMix.
+
+    Args:
+        data: the real images.
+        folder: one file per expert, `expert-000.safetensors`, whose "parameters" are float32
+            [epochs + 1, P], the initial ones first ([2, P] if the settings keep only the first and
+            the last). Finished experts are used as they are, whatever `count` they were made for;
+            an unfinished one is resumed from its checkpoint, written every minute, to a
+            bit-identical result. None: experts are kept in memory.
+        settings: how an expert is trained.
+        count: number of experts.
+        only: numbers of those that are wanted (None: all of 0..count-1).
+        seed: seed of the experts.
+        device, precision, compiled: where and how they are trained.
+        progress: show a progress bar.
+        time_budget: seconds after which no epoch is begun; only finished experts are returned.
+
+    Raises:
+        ValueError: before any training, if an argument is bad, or a file in the folder is corrupted
+            or of other settings.
+        FloatingPointError: if an expert's loss or weights are not finite.
+        OSError: if the folder cannot be written to.
     """
     checks.whole("count", count, 1)
     allowed = math.inf if time_budget is None else checks.real("time_budget", time_budget, 0)
@@ -133,7 +149,7 @@ def train_experts(
 def _identities(
     data: ImageData, settings: ExpertSettings, seed: int, precision: str, numbers: Iterable[int]
 ) -> list[dict[str, Any]]:
-    """What each of the experts with these numbers was made by, as its file says."""
+    """Return the identity of each expert: the settings that made it, as in its file."""
     common = {
         "dataset": data.name,
         "dataset_images": len(data.train_images),
@@ -148,7 +164,7 @@ def _identities(
 
 
 def missing(folder: str | Path | None, count: int) -> int:
-    """How many of `count` experts have no file in `folder` yet."""
+    """Return how many of `count` experts have no file in `folder` yet."""
     return (
         count
         if folder is None
@@ -161,7 +177,7 @@ def _path(folder: str | Path, number: int, suffix: str = "") -> Path:
 
 
 def _finished(folder: str | Path | None, identity: Mapping[str, Any]) -> Path | None:
-    """The file of the expert in `folder`, if it is there.
+    """Return the file of the expert in `folder`, if it exists.
 
     Raises ValueError if it is of other settings.
     """
@@ -180,7 +196,7 @@ def _train(
     identity: Mapping[str, Any],
     time_budget: float | None,
 ) -> Path | Tensor | None:
-    """Train one expert to the end, its file or its trajectory; None if the time ran out."""
+    """Train one expert to the end; return its file or trajectory, or None if the time ran out."""
     unfinished = None if folder is None else _path(folder, identity["number"], ".unfinished")
     epochs = identity["epochs"]
     history = resumable.run(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -51,7 +52,9 @@ class Student:
             self._gradient = devices.compiled(self._gradient_of)
             self._slope = devices.compiled(self._slope_of)
 
-    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    def gradient(
+        self, theta: Float[Tensor, "p"], images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]
+    ) -> Float[Tensor, "p"]:
         """Return the gradient [P] at `theta` [P] of the mean cross-entropy.
 
         images: normalised [n, C, S, S]. labels: int64 [n].
@@ -61,7 +64,13 @@ class Student:
             share * self._gradient(theta, images, labels) if share else torch.zeros_like(theta)
         )
 
-    def slope(self, theta: Tensor, direction: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    def slope(
+        self,
+        theta: Float[Tensor, "p"],
+        direction: Float[Tensor, "p"],
+        images: Float[Tensor, "n c s s"],
+        labels: Int[Tensor, "n"],
+    ) -> Float[Tensor, ""]:
         """Return ⟨gradient, direction⟩, a scalar differentiable in `theta` and in the images.
 
         With several ranks, it is this rank's summand.
@@ -97,17 +106,17 @@ class Student:
 
 def distance_gradients(
     student: Student,
-    start: Tensor,
-    target: Tensor,
-    rate: Tensor,
-    images: Tensor,
-    labels: Tensor,
+    start: Float[Tensor, "p"],
+    target: Float[Tensor, "p"],
+    rate: Float[Tensor, ""],
+    images: Float[Tensor, "n c s s"],
+    labels: Int[Tensor, "n"],
     batches: Sequence[Batch],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Float[Tensor, ""], Float[Tensor, "n c s s"], Float[Tensor, ""]]:
     """Return ‖θ_N − target‖² / ‖start − target‖² after N plain SGD steps, and its gradients.
 
     The unrolled graph is not kept, only each θ. The backward pass goes through one step at a time;
-    λ is the gradient in the θ after that step.
+    λ is the gradient with respect to the θ after that step.
 
     Args:
         student: computes the networks' gradients.
@@ -119,7 +128,7 @@ def distance_gradients(
 
     Returns:
         The distance (1 if the student does not move, 0 if it reaches the target) and its exact
-        gradients in the images, [n, C, S, S], and in the rate.
+            gradients with respect to the images, [n, C, S, S], and the rate.
     """
     thetas = [start]
     with torch.no_grad():

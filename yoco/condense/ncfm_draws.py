@@ -87,7 +87,7 @@ class HostDraws:
 
 
 class DeviceDraws(HostDraws):
-    """Make the same draws on the device, without waiting for the host.
+    """Draw on the device itself, without waiting for the host.
 
     `next` can thus be part of a CUDA graph.
     """

@@ -34,13 +34,13 @@ class Normal:
 
 
 class Mixture(Normal):
-    """Draw frequencies from a mixture of equally weighted Gaussians that maximises the loss.
+    """Draw frequencies from a mixture of equally weighted Gaussians.
 
-    It is trained by Adam and stands for the sampling network ψ of NCFM's paper. Means lie in -1..1
-    and standard deviations in 1/2..2, as tanh(raw) and 2**tanh(raw). Without bounds, the loss is
-    largest at frequencies that show only the noise of two small samples and nothing of the images
-    (the published network ends in tanh for the same reason). At raw = 0 this is the standard
-    normal.
+    Adam trains it to maximise the loss, and it stands for the sampling network ψ of NCFM's paper.
+    Means lie in -1..1 and standard deviations in 1/2..2, as tanh(raw) and 2**tanh(raw). Without
+    bounds, the loss is largest at frequencies that show only the noise of two small samples and
+    nothing of the images (the published network ends in tanh for the same reason). At raw = 0 this
+    is the standard normal.
 
     Args:
         width: dimensions D of a feature.
@@ -72,7 +72,7 @@ class Mixture(Normal):
     def ascend(self, frequencies: Tensor, gradient: Tensor) -> None:
         """Take a step of Adam that raises the loss.
 
-        frequencies: the last ones drawn. gradient: of the loss in these frequencies.
+        frequencies: the last ones drawn. gradient: of the loss with respect to them.
         """
         (slope,) = torch.autograd.grad(frequencies, self.raw, gradient)
         self.steps += 1

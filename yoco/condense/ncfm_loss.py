@@ -7,13 +7,18 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 SCALE = 300.0  # the published factor
 TINY = 1e-12  # under the root, as published, to keep its slope at 0 finite
 
 
-def characteristic(features: Tensor, frequencies: Tensor, averages: Tensor) -> Tensor:
+def characteristic(
+    features: Float[Tensor, "k n d"],
+    frequencies: Float[Tensor, "t d"],
+    averages: Float[Tensor, "p n"],
+) -> Float[Tensor, "2 k p t"]:
     """Return characteristic functions of weighted sets of each class's features.
 
     φ(t) = Σ w exp(i t·f/‖f‖).
@@ -32,7 +37,9 @@ def characteristic(features: Tensor, frequencies: Tensor, averages: Tensor) -> T
     return averages @ torch.stack((angles.cos(), angles.sin()))
 
 
-def distance(real: Tensor, synthetic: Tensor) -> Tensor:
+def distance(
+    real: Float[Tensor, "2 k #p t"], synthetic: Float[Tensor, "2 k p t"]
+) -> Float[Tensor, "k p"]:
     """Return 300 · mean over t of |φ_r − φ_s| / √2, [K, P], each at least 0.
 
     The arguments are characteristic functions [2, K, 1 or P, T]. The published loss,
@@ -42,13 +49,13 @@ def distance(real: Tensor, synthetic: Tensor) -> Tensor:
     return SCALE * ((real - synthetic).square().sum(0) / 2 + TINY).sqrt().mean(-1)
 
 
-def prefix_averages(prefixes: Sequence[int], count: int) -> Tensor:
+def prefix_averages(prefixes: Sequence[int], count: int) -> Float[Tensor, "p n"]:
     """Return weights float32 [len(prefixes), count]: row p averages the first prefixes[p]."""
     ends = torch.tensor(list(prefixes)).view(-1, 1)
     return (torch.arange(count) < ends).float() / ends
 
 
-def prefix_weights(prefixes: Sequence[int], power: float) -> Tensor:
+def prefix_weights(prefixes: Sequence[int], power: float) -> Float[Tensor, "p"]:
     """Return the weight of each prefix's distance in the loss, float32 [len(prefixes)] with sum 1.
 
     A prefix of k cells weighs in proportion to k ** -power.

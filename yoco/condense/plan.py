@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     nested: list[int] | None
 
     def identity(self, precision: str) -> dict[str, Any]:
-        """What a checkpoint must share, and `.info` says."""
+        """Return what a checkpoint must share and `.info` says."""
         made = {
             "method": self.method,
             "dataset": self.data.name,
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
         return {**made, **how, **began, **nested, digests.MADE_FROM: self.data.made_from}
 
     def set_of(self, images: Tensor, info: Mapping[str, Any]) -> CondensedSet:
-        """The condensed set of `images`."""
+        """Return the condensed set of `images`."""
         return condensed_from(images, self.data, self.ipc, self.factor, self.method, info)
 
 
@@ -62,7 +62,7 @@ def planned(
     seed: int,
     settings: dict[str, Any],
 ) -> Plan:
-    """The plan that these arguments of `condense` ask for."""
+    """Return the plan that these arguments of `condense` ask for."""
     if start is not None and factor is None:
         factor = checks.instance("start", start, CondensedSet).factor
     ipc, factor, seed, chosen = checked(data, method, ipc, factor, preset, seed, settings)
@@ -89,9 +89,7 @@ def checked(
     seed: int,
     settings: dict[str, Any],
 ) -> tuple[int, int, int, Any]:
-    """IPC, factor and seed as Python's own numbers, and the settings, once all are known to be
-    good.
-    """
+    """Return IPC, factor and seed as Python ints, and the settings, after checking all of them."""
     own = factor_of(method, checks.instance("data", data, ImageData).size)
     ipc, seed = checks.whole("ipc", ipc, 1), checks.seed("seed", seed)
     factor = own if factor is None else factor
@@ -102,13 +100,14 @@ def checked(
 
 
 def _checked_start(start: CondensedSet, data: ImageData, ipc: int, factor: int) -> CondensedSet:
-    """`start` if it is of the same classes, shape, IPC and factor as the set to be made, else a
-    ValueError.
+    """Return `start` if its classes, shape, IPC and factor are those of the set to make.
+
+    Otherwise a ValueError is raised.
     """
     checks.instance("start", start, CondensedSet)
     if not start.bounded or start.soft:
         raise ValueError(
-            "start must hold images in 0..1 with one class each; this set is unbounded, or has "
+            "start must hold images in 0..1 with one class each, but this set is unbounded or has "
             "soft labels"
         )
     wanted = {
@@ -119,17 +118,17 @@ def _checked_start(start: CondensedSet, data: ImageData, ipc: int, factor: int) 
         "factor": factor,
     }
     differ = [
-        f"{name} {getattr(start, name)!r}, wanted {value!r}"
+        f"{name} must be {value!r}, got {getattr(start, name)!r}"
         for name, value in wanted.items()
         if getattr(start, name) != value
     ]
     if differ:
-        raise ValueError(f"start does not fit: it has {'; '.join(differ)}")
+        raise ValueError(f"start does not fit: {'; '.join(differ)}")
     return start
 
 
 def _budgets(method: str, nested: bool | Sequence[int], ipc: int) -> list[int]:
-    """The budgets of a nested set, for a method that makes such sets."""
+    """Return the budgets of a nested set, if the method can make one."""
     if not METHODS[method].nests:
         allowed = ", ".join(m.name for m in METHODS.values() if m.nests)
         raise ValueError(f"nested={nested!r} is for {allowed}, got method={method!r}")

@@ -19,7 +19,7 @@ from yoco.utils import checks
 
 PRESETS = ("paper", "laptop", "smoke")
 # the paper's step size is for 200,000 image steps; a few hundred of them would move too little
-# (README, "Image step")
+# (docs/condensation.md)
 SHORT_RUN_LR = 20
 SHORTEST_RUN_LR = 80  # for the even fewer steps of smoke
 SMOKE_WIDTH = 24  # channels of the ConvNet in the smoke preset

@@ -1,4 +1,4 @@
-"""Datasets: from names, folders and arrays to uint8 images, and to the batches that networks see.
+"""Datasets: from names, folders and arrays to uint8 images and batches of floats.
 
 `image_data` is what a dataset becomes; `datasets` finds one by its name (`builtin`, `folders`) and
 `arrays` takes one from memory. `decode` and `pixel_cache` turn image files into one mapped file,

@@ -74,7 +74,7 @@ def load(
         root: None is ~/.cache/yoco.
         size: side to which images are resized (the shorter side, then a central crop); None keeps
             theirs.
-        limit_per_class: at most so many images of each class, the first ones, in either split.
+        limit_per_class: maximum number of images per class, the first ones, in either split.
         progress: whether to show a bar while files are decoded.
         cache: where the decoded pixels of a folder are stored and mapped from (see
             `pixel_cache.read`): a folder, True for $YOCO_CACHE or ~/.cache/yoco/pixels, False for
@@ -86,7 +86,7 @@ def load(
 
     Returns:
         The images. Rotated, transparent and deeper files are read as `decode.upright` describes.
-        Hidden files are skipped; all other files that are not read are counted in one warning.
+            Hidden files are skipped; all other files that are not read are counted in one warning.
 
     Raises:
         ValueError: if the name is unknown, images have several sizes without `size`, there is only

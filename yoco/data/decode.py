@@ -1,4 +1,4 @@
-"""Image files to pixels, over threads; each holds only one block in memory at a time."""
+"""Decodes image files with threads; each holds only one block in memory at a time."""
 
 import hashlib
 import json
@@ -155,7 +155,7 @@ def read_image(path: Path, size: int | None) -> np.ndarray:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Return an image of 8 bits, rotated by its EXIF entry and composed on white.
+    """Return an image of 8 bits, rotated as its EXIF entry says; transparency becomes white.
 
     16-bit values run from 0 to 65535. Others (32-bit, float) are scaled by the smallest of 1
     (float), 255 and 65535 that none exceeds, or, if some are negative or larger than that, from

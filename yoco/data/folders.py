@@ -132,7 +132,7 @@ def listed(
         path: the folder that holds train/ and one of `TEST`; with `test_share`, train/ or the
             classes' folders suffice.
         classes: folders to take, in that order; empty: all of the training split, sorted.
-        limit: at most so many images per class, the first ones.
+        limit: maximum number of images per class, the first ones.
         test_share: share of each class that is drawn as test images, always the same ones, if the
             folder has no test split.
         follow_links: whether links may leave the folder.

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from yoco.data import decode
 
 
 def normalise(
-    images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor
-) -> Tensor:
+    images: Float[Tensor, "n c h w"],
+    mean: Sequence[float] | Float[Tensor, "c"],
+    std: Sequence[float] | Float[Tensor, "c"],
+) -> Float[Tensor, "n c h w"]:
     """Return (images - mean) / std per channel of float images [N, C, H, W] in 0..1.
 
     On a GPU, mean and std that are tensors there save a copy.
@@ -22,7 +25,9 @@ def normalise(
     return (images - mean) / std
 
 
-def unnormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def unnormalise(
+    images: Float[Tensor, "n c h w"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "n c h w"]:
     """Return images · std + mean per channel: the reverse of `normalise`."""
     shift, scale = (images.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
     return images * scale + shift
@@ -44,7 +49,9 @@ STATISTICS = {
 }
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(
+    images: UInt8[Tensor, "n c h w"],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel of uint8 images [N, C, H, W], in 0..1.
 
     A constant channel has std 1.
@@ -52,7 +59,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     return statistics_of(decode.histogram(images))
 
 
-def statistics_of(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics_of(counts: Int[Tensor, "c 256"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The same, from how often each value occurs in each channel, int64 [C, 256]."""
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
@@ -64,6 +71,6 @@ def statistics_of(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
     return tuple(means), tuple(stds)
 
 
-def to_floats(images: Tensor) -> Tensor:
+def to_floats(images: UInt8[Tensor, "*shape"] | Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return uint8 images, or floats of any precision, as float32 in 0..1."""
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()

@@ -90,7 +90,7 @@ def read(
 def _writable(folder: Path, demanded: bool) -> bool:
     """Return whether caches can be made in `folder`, which is created.
 
-    If not, an OSError is raised if the folder is demanded or full, else a warning.
+    If not, raise OSError if the folder is demanded or full, else warn.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Dynamics: what one training run showed of each formed image in every epoch.
+"""Dynamics: what one training run showed for each formed image, epoch by epoch.
 
 Every score is computed from them.
 """

@@ -1,6 +1,6 @@
-"""`Dynamics`: what one training run showed of each formed image in every epoch; their file.
+"""`Dynamics`: what one training run showed for each formed image, epoch by epoch.
 
-Also the epochs that LBPE reads by default.
+Also their file format, and the epochs that LBPE reads by default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from yoco.sets.condensed_set import CondensedSet
@@ -18,7 +19,7 @@ from yoco.utils import checks, digests, tensor_files
 
 KIND = "dynamics"
 EARLY = 10  # epochs that EL2N reads
-# runs of at most so many epochs keep the logits of all of them, so LBPE allows any settings
+# runs of at most this length keep the logits of all epochs, so LBPE allows any settings
 SHORT = 30
 CUTMIX = 0.5  # probability while recording, for any augmentation, as in the published code
 # paper settings of LBPE (design §5): top_k and within, by kind of set
@@ -45,7 +46,7 @@ def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class Dynamics:
-    """What one training run showed of N formed images of K classes over E epochs.
+    """What one training run showed for N formed images of K classes over E epochs.
 
     Attributes:
         logits: float [E_kept, N, K], of the epochs in `kept`.
@@ -62,22 +63,22 @@ class Dynamics:
         TypeError, ValueError: if these do not fit each other.
     """
 
-    logits: Tensor
-    kept: Tensor
-    correct: Tensor
-    aum: Tensor
-    labels: Tensor
-    final_logits: Tensor | None = None
-    features: Tensor | None = None
+    logits: Float[Tensor, "kept n k"]
+    kept: Int[Tensor, "kept"]
+    correct: Bool[Tensor, "e n"]
+    aum: Float[Tensor, "n"]
+    labels: Int[Tensor, "n"]
+    final_logits: Float[Tensor, "n k"] | None = None
+    features: Float[Tensor, "n d"] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def accuracy(self) -> Tensor:
+    def accuracy(self) -> Float[Tensor, "e"]:
         """Training accuracy of each epoch, float [E] in 0..1."""
         return self.correct.float().mean(1)
 
     @property
-    def forgetting(self) -> Tensor:
+    def forgetting(self) -> Float[Tensor, "n"]:
         """How often each image went from right to wrong, float [N]."""
         return forgotten(self.correct)
 
@@ -99,7 +100,9 @@ class Dynamics:
             else {}
         )
 
-    def label_probability(self, indices: Sequence[int]) -> Tensor:
+    def label_probability(
+        self, indices: Sequence[int] | Int[Tensor, "m"]
+    ) -> Float[Tensor, "kept m"]:
         """Return the probability of the own label in the kept epochs, float [E_kept, n] in 0..1.
 
         indices: formed images, in 0..N-1; may be empty. Raises TypeError or ValueError for others.
@@ -122,7 +125,7 @@ class Dynamics:
             told.get(part) in (None, own[part]) for part in ("condensed images", "mean and std")
         )
 
-    def early_logits(self, epochs: int = EARLY) -> Tensor:
+    def early_logits(self, epochs: int = EARLY) -> Float[Tensor, "e n k"]:
         """Return the logits of the first `epochs` epochs, or of all if there are fewer.
 
         Raises ValueError if they were not kept.
@@ -130,7 +133,7 @@ class Dynamics:
         wanted = torch.arange(min(checks.whole("epochs", epochs, 1), len(self.correct)))
         return self._rows(wanted, f"the first {epochs} epochs", "early")
 
-    def top_logits(self, top_k: int, within: int) -> Tensor:
+    def top_logits(self, top_k: int, within: int) -> Float[Tensor, "e n k"]:
         """Return the logits of the `top_k` most accurate epochs among the first `within`.
 
         Raises ValueError if they were not kept.
@@ -153,7 +156,7 @@ class Dynamics:
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write one safetensors file, whole or not at all.
 
-        dtype: of logits and features; float16 halves the file.
+        dtype: dtype of logits and features; float16 halves the file.
         """
         names = ("logits", "kept", "correct", "aum", "labels", "final_logits", "features")
         tensors: dict[str, Tensor | None] = {name: getattr(self, name) for name in names}
@@ -236,7 +239,7 @@ def _unpacked(bits: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=count)).bool()
 
 
-def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
+def top_epochs(accuracy: Float[Tensor, "e"], top_k: int, within: int) -> Int[Tensor, "kept"]:
     """Return the `top_k` epochs of highest training accuracy [E] among the first `within`.
 
     The epochs are int64, ascending; ties: the earlier epoch. If there are fewer epochs, all are
@@ -248,7 +251,7 @@ def top_epochs(accuracy: Tensor, top_k: int, within: int) -> Tensor:
     return order[:top_k].sort().values
 
 
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
+def margin(logits: Float[Tensor, "*e n k"], labels: Int[Tensor, "n"]) -> Float[Tensor, "*e n"]:
     """Return the logit of the label minus the largest other logit, float [..., N].
 
     logits: [..., N, K]. labels: int64 [N]. Raises ValueError if K is 1: there is no other logit,
@@ -264,6 +267,6 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(-1, own).squeeze(-1) - others
 
 
-def forgotten(correct: Tensor) -> Tensor:
+def forgotten(correct: Bool[Tensor, "e n"]) -> Float[Tensor, "n"]:
     """Return how often each image goes from right to wrong, float [N] from bool [E, N]."""
     return (correct[:-1] & ~correct[1:]).sum(0).float()

@@ -1,5 +1,6 @@
-"""Train once on the formed images, and record what each of them showed: enough for every score, in
-bounded memory.
+"""Train once on the formed images and record what each image showed, in bounded memory.
+
+The recording suffices for every score.
 """
 
 import bisect
@@ -27,12 +28,11 @@ from yoco.utils.foreign import Factory, Features
 
 
 class Recorder:
-    """Takes the logits of every epoch; keeps running sums, and the logits of the epochs that a
-    score can use.
+    """Receives the logits of every epoch; keeps running sums and the logits that a score can use.
 
-    Those are the first `early`, and for each window the `top_k` most accurate epochs among its
-    first. An epoch that a window has no use for now it never will have, so what is held stays below
-    early + top_k × windows epochs.
+    These are the logits of the first `early` epochs and, for each window, those of the `top_k` most
+    accurate epochs within it. An epoch that no window needs now will not be needed later, so at
+    most early + top_k × windows epochs are held.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Recorder:
         self.margins = torch.zeros(len(labels), dtype=torch.float64)
 
     def add(self, logits: Tensor) -> None:
-        """logits: float [N, K], of the next epoch."""
+        """Add the next epoch. logits: float [N, K]."""
         self.correct.append(logits.argmax(1) == self.labels)
         self.margins += margin(logits, self.labels)
         self.held[len(self.correct) - 1] = logits
@@ -53,10 +53,7 @@ class Recorder:
         self.held = {epoch: held for epoch, held in self.held.items() if epoch in useful}
 
     def _useful(self) -> list[int]:
-        """The epochs to hold.
-
-        Each window's best are among those held, so the work does not grow with the epochs before.
-        """
+        """Return the epochs to hold; each window's best are among those held already."""
         held = sorted(self.held)
         accuracy = torch.stack([self.correct[epoch].float().mean() for epoch in held])
         best = [
@@ -71,15 +68,15 @@ class Recorder:
         return torch.tensor(sorted(self.held))
 
     def logits(self) -> Tensor:
-        """Logits of the epochs in `kept`, float [E_kept, N, K]."""
+        """Return the logits of the epochs in `kept`, float [E_kept, N, K]."""
         return torch.stack([self.held[epoch] for epoch in sorted(self.held)])
 
     def aum(self) -> Tensor:
-        """Mean margin over the epochs so far, float [N]."""
+        """Return the mean margin over the epochs so far, float [N]."""
         return (self.margins / len(self.correct)).float()
 
     def state(self) -> dict[str, Tensor]:
-        """All that was recorded so far, as tensors; empty before the first epoch."""
+        """Return everything recorded so far as tensors; empty before the first epoch."""
         if not self.correct:
             return {}
         return {
@@ -90,7 +87,7 @@ class Recorder:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
         if "correct" in state:
             self.held = dict(zip(state["held.epochs"].tolist(), state["held.logits"]))
             self.correct, self.margins = list(state["correct"]), state["margins"]
@@ -100,14 +97,14 @@ RECORD_ON = ("augmented", "clean")
 
 
 class _Recording(resumable.Stepper):
-    """One training run under observation, as the loop takes it: a step is an epoch."""
+    """One recorded training run as the loop sees it: a step is an epoch."""
 
     def __init__(self, run: training.Run, recorder: Recorder, record_on: str) -> None:
         self.run, self.recorder, self.record_on = run, recorder, record_on
         self.seen = torch.zeros(len(run.images), run.classes, device=run.images.device)
 
     def step(self, number: int) -> float:
-        """Epoch `number`. Returns the mean cross-entropy of what was recorded in it."""
+        """Train for epoch `number`. Returns the mean cross-entropy of the recorded logits."""
         self.run.epoch(self._see)
         logits = (
             self.seen.clone().cpu()
@@ -121,16 +118,14 @@ class _Recording(resumable.Stepper):
         self.seen[index] = logits
 
     def embed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """What a network, or a part of it, makes of the unaugmented images, float32 [N, …] on the
-        CPU.
-        """
+        """Apply a network or a part of it to the unaugmented images: float32 [N, …] on the CPU."""
         run = self.run
         return training.outputs(
             function, lambda part: run.images[part], len(run.images), run.protocol.precision
         ).cpu()
 
     def dynamics(self, head: str | None, info: Mapping[str, Any]) -> Dynamics:
-        """What was recorded; of a run to the end also what the network with this `head` gives."""
+        """Return the dynamics; after a whole schedule, with features and final logits."""
         recorder, final, features = self.recorder, None, None
         if head is not None:
             network = self.run.network.eval()
@@ -148,13 +143,13 @@ class _Recording(resumable.Stepper):
         )
 
     def state(self) -> dict[str, Tensor]:
-        """The training's, and all that was recorded."""
+        """Return the state of the training and everything recorded."""
         return self.run.state() | {
             f"recorder.{name}": tensor for name, tensor in self.recorder.state().items()
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
         self.run.restore(state)
         self.recorder.restore(
             {
@@ -181,20 +176,30 @@ def record(
     progress: bool = True,
     **options: Any,
 ) -> Dynamics:
-    """Train a network on the formed images for `epochs` epochs and record every image, once an
-    epoch.
+    """Train a network on the formed images and record every image in each epoch.
 
-    until: stop after that many epochs of the schedule (enough for LBPE and EL2N; the learning rate
-    first drops after 2/3 of `epochs`). record_on: "augmented" records the network in training, on
-    the augmented and mixed batch that it trains on, against the original labels, as the paper does;
-    "clean" the unaugmented images after each epoch. top_k, windows: LBPE can be asked for these
-    later (None: the paper's, see `lbpe_settings`); early: EL2N for so many epochs. A run of at most
-    `SHORT` epochs can be asked for any. checkpoint: a file to resume from if it exists, written
-    every minute; an interrupted recording resumes to a bit-identical result. options: fields of
-    `protocol.Protocol`, and `protocol`, "even" or "paper". model: as of `models.named`; a recording
-    to the end of the schedule needs its features (see `models.head_of`). Raises ValueError or
-    TypeError at bad arguments before any work, FloatingPointError if the training diverges, and for
-    the checkpoint as `resumable.run`.
+    Runs of at most `SHORT` epochs keep all logits, so that any settings of LBPE and EL2N can be
+    used later. A recording of the whole schedule needs the network's features (see
+    `models.head_of`).
+
+    Args:
+        condensed, epochs, seed: the set, the epochs of the schedule, and the seed of the training.
+        model: a name or factory, see `models.named`.
+        until: stop after this epoch of the schedule (enough for LBPE and EL2N; the learning rate
+            first drops after 2/3 of `epochs`).
+        record_on: "augmented" records the network in training, on the augmented and mixed batches
+            and against the original labels, as the paper does; "clean" the unaugmented images after
+            each epoch.
+        top_k, windows: settings that LBPE can use later (None: the paper's, see `lbpe_settings`).
+        early: epochs that EL2N can use.
+        checkpoint: a file to resume from if it exists, written every minute; an interrupted
+            recording resumes to a bit-identical result.
+        device, progress: where it runs, and whether it shows a bar.
+        **options: fields of `protocol.Protocol`, and `protocol`, "even" or "paper".
+
+    Raises:
+        TypeError, ValueError: if an argument is bad, before any work.
+        FloatingPointError: if the training diverges; other errors as `resumable.run`.
     """
     asked = _asked(condensed, record_on, top_k, windows, early)
     seed = checks.seed("seed", seed)
@@ -229,7 +234,7 @@ def _recording(
     epochs: int,
     asked: Mapping[str, Any],
 ) -> _Recording:
-    """The run at its start."""
+    """Return the run at its start."""
     images, labels = condensed.form()
     run = training.Run(
         condensed.normalise(images).to(where),
@@ -258,7 +263,7 @@ def _asked(
     windows: Sequence[int] | None,
     early: int,
 ) -> dict[str, Any]:
-    """What is to be recorded, checked, and with the paper's settings in place of None."""
+    """Return what is to be recorded, checked, with the paper's settings in place of None."""
     checks.instance("condensed", condensed, CondensedSet)
     checks.one_of("record_on", record_on, RECORD_ON)
     paper_k, paper_window = lbpe_settings(condensed)
@@ -272,7 +277,7 @@ def _asked(
 
 
 def _info(condensed: CondensedSet, protocol: Protocol, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the dynamics, as they tell it."""
+    """Return the entries of info: everything that determines the dynamics."""
     return {
         "set": condensed.fingerprint,
         digests.MADE_FROM: condensed.made_from,
@@ -303,19 +308,23 @@ def record_many(
     progress: bool = True,
     **options: Any,
 ) -> Iterator[tuple[int, Dynamics]]:
-    """Yield (seed, `record(condensed, seed=seed, **options)`) for each of `seeds` as it finishes,
-    in any order.
+    """Yield (seed, `record(condensed, seed=seed, **options)`) as each finishes, in any order.
 
-    only: the seeds that are still to be recorded, with the numbers that recording all of them
-    gives. checkpoints: of each of those, see `record`; the caller removes them once what comes is
-    kept. jobs, executor: as many at once, and where, as of `evaluate.accuracies`. Raises as
-    `record` and `pool.run`.
+    Args:
+        condensed, device, progress, options: as in `record`.
+        seeds: all seeds.
+        only: the seeds to record (None: all). Results do not change if only some are recorded.
+        checkpoints: of the seeds, see `record`; the caller removes each once its result is stored.
+        jobs, executor: recordings at once, and where, as in `evaluate.accuracies`.
+
+    Raises:
+        Exception: as `record` and `pool.run`.
     """
     where = devices.choose(device)
     jobs = pool.jobs_for(jobs, where, len(seeds), executor)
     alone = jobs == 1 and executor is None
     todo = list(seeds if only is None else only)
-    # here: a worker may have another environment
+    # decided here: a worker may have another environment
     precision = devices.choose_precision(options.get("precision", "auto"), where)
     shared = {**options, "precision": precision, "progress": progress and alone}
     calls = [

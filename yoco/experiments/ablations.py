@@ -1,4 +1,4 @@
-"""What each part of YOCO does: trainings without one part each.
+"""What each part of YOCO does: trainings that each leave out one part.
 
 Also how far rankings agree between training runs.
 """
@@ -69,9 +69,9 @@ def plan(
         clean: the same, recorded on unaugmented images.
         others: set and early runs by condensation method.
         methods: None: all.
-        top_k, within: of LBPE, in all pairs.
+        top_k, within: settings of LBPE, combined in all pairs.
         networks: trained in turn; width is for `model` only, other networks have their own.
-        **options: of `study.grid`.
+        **options: options of `study.grid`.
     """
     methods = tuple(prune.METHODS if methods is None else methods)
     networks, main = [*map(named, networks)], named(options.get("model", "convnet"))

@@ -43,11 +43,11 @@ def by_bytes(
         folder: where the ranked files are written.
         methods: as in `study.run`.
         ipc_to: budgets (None: IPC 1, 2, 5 and all).
-        seeds, progress, training: of `evaluate_many`.
+        seeds, progress, training: as for `evaluate_many`.
 
     Returns:
         A table with columns method, stored, per_class (cells), bytes (of cells), seed, last_batch,
-        augmentation, precision, accuracy (%).
+            augmentation, precision, accuracy (%).
     """
     budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
     cell_bytes = (

@@ -69,10 +69,10 @@ def condensations(
 
     Returns:
         A table with columns method, factor, steps, seconds, subset ("start" or "condensed"), seed,
-        last_batch, augmentation, precision, accuracy (%), and the sets by method.
+            last_batch, augmentation, precision, accuracy (%), and the sets by method.
 
     Raises:
-        As `condense` and `evaluate_many`.
+        Exception: as `condense` and `evaluate_many`.
     """
     common: dict[str, Any] = {
         "ipc": ipc,

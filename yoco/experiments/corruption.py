@@ -1,6 +1,6 @@
-"""Damage that is recorded: wrong labels, and images that are blurred, noisy or partly covered.
+"""Controlled damage: wrong labels, and images that are blurred, noisy or partly covered.
 
-It can be done to real data and to condensed sets.
+It is done to real data or condensed sets, with a record of the damaged images.
 """
 
 from dataclasses import replace
@@ -116,7 +116,7 @@ def _chosen(labels: Tensor, percent: int, source: Generator) -> Tensor:
 def _wrong(labels: Tensor, damaged: Tensor, kind: str, classes: int, source: Generator) -> Tensor:
     """Return the labels with wrong ones for the damaged images.
 
-    If every class has as many damaged images, each class loses as many images as it gains.
+    If every class has equally many damaged images, it loses as many images as it gains.
     """
     wrong = labels.clone()
     if kind == "class_dependent":

@@ -92,9 +92,9 @@ def grid(
 
     Args:
         condensed: the set.
-        dynamics: training runs on it; None if no variant needs one. The number of a run seeds the
+        dynamics: training runs on it; an entry is None if no variant needs it. Its number seeds the
             draws of its selections (random, SSP, CCS), so that "random" is averaged over as many
-            draws.
+            draws as there are runs.
         variants: arguments of `prune`, for example {"method": "yoco", "balanced": False}.
         ipc_to: budgets.
         seeds: training seeds.

@@ -9,7 +9,7 @@ from yoco.utils import checks
 
 
 def sample_gradients(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Return the gradient of each sample's cross-entropy in all weights, float64 [N, weights].
+    """Return each sample's gradient of the cross-entropy, float64 [N, weights].
 
     images: normalised [N, C, S, S]. labels: int64 [N]. The network's weights are read in float64.
     """

@@ -185,11 +185,11 @@ def compare(
 
     Returns:
         A table with columns place, kind, percent, method (the rule), ipc_to, dynamics, seed, kept,
-        damaged, precision, recall (see `kept`), accuracy (%), fingerprint, epochs, and arithmetic
-        (the numerical precision); the last four are missing if nothing was trained.
+            damaged, precision, recall (see `kept`), accuracy (%), fingerprint, epochs, and
+            arithmetic (the numerical precision); the last four are missing if nothing was trained.
 
     Raises:
-        As `prune.prune` and `study.train`.
+        TypeError, ValueError: as `prune.prune` and `study.train`.
     """
     checks.different("ipc_to", list(ipc_to))
     if odd := [budget for budget in trained_to if budget not in ipc_to]:
@@ -219,7 +219,7 @@ def compare(
 def gains(table: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
     """Return every rule's accuracy minus that of the rule `against`, paired over runs and seeds.
 
-    Columns: place, kind, percent, ipc_to, method, mean, std (sample, in points), n. table: of
+    Columns: place, kind, percent, ipc_to, method, mean, std (sample, in points), n. table: from
     `compare`. Raises ValueError if it lacks the rule.
     """
     checks.one_of("against", against, set(table["method"]))

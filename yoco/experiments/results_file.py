@@ -1,4 +1,4 @@
-"""The file of a study's results: one row per finished training, appended at once.
+"""The file of a study's results: one row per training, appended when it finishes.
 
 Each row has a checksum.
 """

@@ -59,9 +59,9 @@ def run(
 
     Returns:
         The cells of the grid, in its order, with columns condensation, method, keep, balanced,
-        ipc_to, dynamics, seed, epochs, fingerprint (of what is kept and how it is trained), preset
-        (of the set), model, width (empty: the model's own), last_batch ("even" or "small"),
-        augmentation ("dsa" or "imagenet"), precision, accuracy (%).
+            ipc_to, dynamics, seed, epochs, fingerprint (of what is kept and how it is trained),
+            preset (of the set), model, width (empty: the model's own), last_batch ("even" or
+            "small"), augmentation ("dsa" or "imagenet"), precision, accuracy (%).
 
     Raises:
         TypeError, ValueError: if an argument is bad, before any training.
@@ -91,7 +91,7 @@ def train(
     """Train and test every cell, equal ones once.
 
     Args:
-        cells: of `grid`.
+        cells: from `grid`.
         data: the real data to test on.
         results: a CSV file of finished trainings. Those that it holds are not repeated, whatever
             grid they were made for; new ones are appended one by one, and rows are sorted at the
@@ -106,7 +106,7 @@ def train(
     Raises:
         ValueError: if the file is not a valid results file, or a row was changed.
         BlockingIOError: if another run works on the file.
-        As `evaluate.evaluate` and `pool.run`.
+        Exception: as `evaluate.evaluate` and `pool.run`.
     """
     with locks.hold(results):
         return _train(
@@ -168,7 +168,7 @@ def selections(
 ) -> list[Selection]:
     """Return what every method that these dynamics allow keeps at every budget.
 
-    options: of `prune`; each goes to the methods that read it.
+    options: options of `prune`; each goes to the methods that read it.
     """
     allowed = [
         name for name in compared(condensed) if dynamics.complete or METHODS[name].needs != "full"

@@ -16,7 +16,7 @@ from yoco.utils.lazy import pd
 
 
 def title_of(method: str) -> str:
-    """Return the readers' title of a method or score; condensation methods are in capitals."""
+    """Return the title of a method or score for display; condensation methods are in capitals."""
     named = METHODS.get(method) or SCORES.get(method)
     return named.title if named else method.upper() if method in CONDENSATIONS else method
 
@@ -98,7 +98,7 @@ def with_sets_as_columns(results: pd.DataFrame, main: str) -> pd.DataFrame:
 def table2(comparison: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
     """Return our accuracy, the paper's and the difference, one row per method.
 
-    comparison: of `beside_paper`. spread: of `summary`.
+    comparison: from `beside_paper`. spread: from `summary`.
     """
     cells: dict[str, dict[str, str]] = {}
     for row in comparison.merge(
@@ -142,7 +142,7 @@ def beside_paper(results: pd.DataFrame, condensed: CondensedSet) -> pd.DataFrame
 def order_as_paper(comparison: pd.DataFrame) -> pd.DataFrame:
     """Return how well the order of the methods agrees with the paper's.
 
-    Columns: ipc_to, spearman (1: the same order), n (methods). comparison: of `beside_paper`.
+    Columns: ipc_to, spearman (1: the same order), n (methods). comparison: from `beside_paper`.
     """
     both = comparison.dropna(subset=["ours", "paper"]).groupby("ipc_to", sort=False)
     rows = [
@@ -179,7 +179,7 @@ def rule_effects(results: pd.DataFrame) -> pd.DataFrame:
     """Return what each rule gains in points of accuracy: columns ipc_to, method, easy, balanced.
 
     easy: over hard, averaged over balanced and not. balanced: over unbalanced, averaged over easy
-    and hard. results: of `study.train` on `ablations.rules`.
+    and hard. results: from `study.train` on `ablations.rules`.
     """
     means = (
         results.groupby(["ipc_to", "method", "keep", "balanced"], sort=False)["accuracy"]

@@ -83,7 +83,7 @@ class Ranks:
         return slice(self.rank, None, self.size)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum of `values` over the ranks, identical to the bit on all of them.
+        """Return the sum of `values` over the ranks, bit-identical on all of them.
 
         `values` may be overwritten.
         """
@@ -91,7 +91,7 @@ class Ranks:
 
     @torch.no_grad()
     def like_first(self, tensors: Sequence[Tensor]) -> None:
-        """Give tensors of one dtype and device the values that they have on rank 0, to the bit."""
+        """Give tensors of one dtype and device the values that they have on rank 0."""
         if self.size > 1:
             flat = self._together(
                 dist.broadcast,
@@ -103,7 +103,7 @@ class Ranks:
                 tensor.copy_(values.view(tensor.shape))
 
     def from_first(self, work: Callable[[], Any]) -> Any:
-        """Run `work` on rank 0 only and return its result, which JSON can hold, on every rank.
+        """Run `work` on rank 0 only and return its JSON-serialisable result on every rank.
 
         An error of `work` is raised on every rank.
         """
@@ -144,7 +144,7 @@ class Ranks:
     def check_alike(self, what: Mapping[str, Any]) -> None:
         """Raise ValueError on every rank unless `what` is the same on all of them.
 
-        Its values must be such that JSON can hold them.
+        Its values must be JSON-serialisable.
         """
         if self.size == 1:
             return
@@ -221,9 +221,9 @@ def started() -> bool:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the processes that torchrun started (`ALONE` if it did not); all must come here.
+    """Join the processes that torchrun started (`ALONE` if it did not); all must call this.
 
-    Raises LostRank if a rank does not come, and on SIGTERM, with which torchrun ends the others
+    Raises LostRank if a rank does not join, and on SIGTERM, with which torchrun ends the others
     when it loses one.
     """
     if not started():
@@ -271,7 +271,7 @@ def _come_together() -> Ranks:
 
 @contextlib.contextmanager
 def _told_to_end() -> Iterator[None]:
-    """Turn SIGTERM into a LostRank inside, so that locks and temporary files are cleaned up.
+    """Inside the block, turn SIGTERM into a LostRank, so that locks and files are cleaned up.
 
     After a loss SIGTERM is ignored: the process is ending and still has an error to report.
     """

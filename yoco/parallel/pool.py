@@ -3,15 +3,9 @@
 They run in processes of this machine or in the caller's executor.
 """
 
-import contextlib
 import functools
 import itertools
 import os
-import signal
-import socket
-import threading
-import time
-import traceback
 import uuid
 import warnings
 from collections import Counter, deque
@@ -23,11 +17,11 @@ from typing import Any, NamedTuple, TypeVar
 import loky
 import torch
 
+from yoco.parallel.worker import Call, Lacking, Raised, begin, call_here, held
 from yoco.utils import checks
 from yoco.utils import device as devices
 
 Result = TypeVar("Result")
-Call = tuple[Any, ...]
 TRIES = 3  # attempts at a call whose process dies, before that is an error
 IDLE_SECONDS = 60  # time that a process waits for another study before it ends
 AHEAD = 256  # calls that the caller's executor holds, at most
@@ -47,9 +41,9 @@ INSTEAD = (
 
 
 def default_jobs(device: torch.device, count: int) -> int:
-    """Return the number of processes for `count` trainings: one per core, or one per GPU.
+    """Return the number of processes for `count` trainings: one per core or GPU, at most `count`.
 
-    Small trainings leave a second thread on a CPU half idle.
+    Small trainings would leave a second thread on a CPU half idle.
     """
     return max(
         1, min(torch.get_num_threads() if device.type == "cpu" else devices.count(device), count)
@@ -112,12 +106,12 @@ def run(
 
     Args:
         function: what is called; other processes import it by name.
-        calls: the arguments of each call. Without an executor, a GPU without an index among them
-            becomes that of the process.
+        calls: the arguments of each call. Without an executor, a GPU without an index among them is
+            replaced by the process's own.
         jobs: processes of this machine, at least 1.
         shared: first arguments of all calls, possibly large: they are sent to each process once.
         executor: does the calls instead of processes of this machine.
-        names: of the calls, for errors.
+        names: names of the calls, for errors.
         lost: returns the result for a call that is lost, from its number and the error (None: the
             error is raised).
 
@@ -137,7 +131,7 @@ def run(
     )
     with _Work(function, calls, shared, places) as work:
         for number, outcome in work.outcomes():
-            if isinstance(outcome, _Raised):
+            if isinstance(outcome, Raised):
                 raise outcome.error
             if isinstance(outcome, _Lost):
                 if lost is None:
@@ -163,7 +157,7 @@ class _Process:
     @staticmethod
     def _new() -> loky.ProcessPoolExecutor:
         return loky.ProcessPoolExecutor(
-            1, timeout=IDLE_SECONDS, env=ONE_THREAD, initializer=_begin, initargs=(os.getpid(),)
+            1, timeout=IDLE_SECONDS, env=ONE_THREAD, initializer=begin, initargs=(os.getpid(),)
         )
 
     def submit(self, function: Callable[..., Any], *call: Any) -> Future:
@@ -214,19 +208,9 @@ class _Guest:
     def rest(self) -> None: ...
 
 
-class _Raised(NamedTuple):
-    error: Exception
-
-
 class _Lost(NamedTuple):
     error: BaseException
     why: str
-
-
-class _Lacking(NamedTuple):
-    """The answer of a process that has not received what the calls share."""
-
-    process: tuple[str, int]
 
 
 class _Running(NamedTuple):
@@ -258,18 +242,18 @@ class _Work:
         self.held_back: list[_Process | _Guest] = []
 
     def __enter__(self) -> "_Work":
-        _held[self.key] = self.shared  # for threads of this process
+        held[self.key] = self.shared  # for threads of this process
         return self
 
     def __exit__(self, *_: object) -> None:
-        del _held[self.key]
+        del held[self.key]
         for future, call in self.running.items():
             call.place.stop(future)
         for place in (*self.free, *self.held_back):
             place.rest()
 
     def outcomes(self) -> Iterator[tuple[int, Any]]:
-        """Yield the number and the result of each call, or `_Raised` or `_Lost`."""
+        """Yield the number and the result of each call, or `Raised` or `_Lost`."""
         while self.waiting or self.running:
             while self.waiting and self.free:
                 place = self.free.popleft()
@@ -277,7 +261,7 @@ class _Work:
             for future in wait(self.running, return_when=FIRST_COMPLETED).done:
                 call = self.running.pop(future)
                 outcome = self._outcome(future, call)
-                if isinstance(outcome, _Lacking):
+                if isinstance(outcome, Lacking):
                     self._send(outcome, call)
                 elif outcome is not None:
                     yield call.number, outcome
@@ -285,7 +269,7 @@ class _Work:
     def _begin(self, number: int, place: _Process | _Guest, carries: bool) -> None:
         arguments = tuple(map(place.own, self.calls[number]))
         future = place.submit(
-            _call,
+            call_here,
             self.function,
             self.key,
             next(self.submissions),
@@ -303,7 +287,7 @@ class _Work:
             answer = self._died(error, call)
         except Exception as error:
             answer = _Lost(error, f"its executor gave up on it: {type(error).__name__}: {error}")
-        if not isinstance(answer, _Lacking):
+        if not isinstance(answer, Lacking):
             self.free += [call.place, *self.held_back]
             self.held_back.clear()
         return answer
@@ -321,7 +305,7 @@ class _Work:
         heappush(self.waiting, call.number)
         return None
 
-    def _send(self, lacking: _Lacking, call: _Running) -> None:
+    def _send(self, lacking: Lacking, call: _Running) -> None:
         """Repeat a call and send along what the calls share.
 
         If as many such calls are under way as there are processes that lack it, the call waits
@@ -333,55 +317,3 @@ class _Work:
         else:
             heappush(self.waiting, call.number)
             self.held_back.append(call.place)
-
-
-# held by the running call: one of another thread would draw from the same global generator
-_alone = threading.Lock()
-# what calls share, by their work's key: of work that this process has begun, and was last sent
-_held: dict[str, Call] = {}
-
-
-def _begin(parent: int) -> None:
-    """Initialise a new process: leave Ctrl-C to the parent, and end when the parent ends.
-
-    The parent ends its workers on Ctrl-C.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    # Windows keeps the id of a parent that is gone: there, IDLE_SECONDS ends the process
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _call(
-    function: Callable[..., Any], key: str, submission: int, shared: Call | None, call: Call
-) -> Any:
-    """Run a call in a worker with one thread.
-
-    submission: unique, since Dask takes equal arguments for the same task.
-    """
-    if shared:
-        _held.clear()
-        _held[key] = shared
-    elif shared is None and (shared := _held.get(key)) is None:
-        return _Lacking((socket.gethostname(), os.getpid()))
-    with _alone, _one_thread():
-        try:
-            return function(*shared, *call)
-        except Exception as error:
-            error.add_note(traceback.format_exc())
-            return _Raised(error)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
 """Figures: each function takes data, draws on `ax` (or a new figure) and returns the Axes.
 
-Functions that draw several Axes return the Figure. `charts` draws numbers, `images` draws images,
-`figures` combines several, and `style` defines the look.
+Functions that draw several Axes return the Figure. `charts` and `score_charts` draw numbers,
+`images` draws images, `figures` combines several, and `style` defines the look.
 """
 
 import lazy_loader

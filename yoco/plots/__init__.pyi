@@ -8,11 +8,6 @@ from .charts import condensations as condensations
 from .charts import heat as heat
 from .charts import imbalance as imbalance
 from .charts import loss_curve as loss_curve
-from .charts import margins as margins
-from .charts import rank_correlations as rank_correlations
-from .charts import right_and_wrong as right_and_wrong
-from .charts import score_distributions as score_distributions
-from .charts import trajectories as trajectories
 from .figures import before_and_after as before_and_after
 from .figures import extremes as extremes
 from .figures import kept_by_method as kept_by_method
@@ -31,6 +26,11 @@ from .images import name_rows as name_rows
 from .images import pixels as pixels
 from .images import show as show
 from .images import tiled as tiled
+from .score_charts import margins as margins
+from .score_charts import rank_correlations as rank_correlations
+from .score_charts import right_and_wrong as right_and_wrong
+from .score_charts import score_distributions as score_distributions
+from .score_charts import trajectories as trajectories
 from .style import DROPPED as DROPPED
 from .style import KEPT as KEPT
 from .style import save as save

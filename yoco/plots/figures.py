@@ -1,7 +1,7 @@
 """Figures that combine images and numbers, or several charts.
 
 Each function takes data, draws on `ax` (or a new figure) and returns the Axes, or the Figure if it
-holds several. `charts.py` has the charts of numbers, `images.py` those of images.
+holds several. `charts` and `score_charts` draw numbers, `images` draws images.
 """
 
 from __future__ import annotations
@@ -15,14 +15,10 @@ from torch import Tensor
 from yoco import formation
 from yoco.dynamics.dynamics import Dynamics, margin
 from yoco.experiments.tables import title_of
-from yoco.plots import charts, style
-from yoco.plots.charts import (
-    loss_curve,
-    margins,
-    right_and_wrong,
-    trajectories,
-)
+from yoco.plots import style
+from yoco.plots.charts import loss_curve
 from yoco.plots.images import condensed_set, images, kept_and_dropped, name_rows, show, tiled
+from yoco.plots.score_charts import margins, right_and_wrong, score_label, trajectories
 from yoco.plots.style import DROPPED, KEPT
 from yoco.prune.ranking import score_names
 from yoco.prune.select import Selection
@@ -199,7 +195,7 @@ def two_scores(
 
     Args:
         condensed: the set.
-        table: of `prune.score_table`.
+        table: from `prune.score_table`.
         x, y: columns of the table.
         label: class whose points are filled and whose images stand in the corners (None: all
             classes).
@@ -228,7 +224,7 @@ def two_scores(
     ax.scatter(table[x], table[y], s=style.scaled(3.5) ** 2, **hollow)
     ax.scatter(chosen[x], chosen[y], s=style.scaled(3.8) ** 2, color=KEPT, marker="o", label=named)
     ax.margins(0.22)
-    ax.set(xlabel=charts.score_label(x), ylabel=charts.score_label(y))
+    ax.set(xlabel=score_label(x), ylabel=score_label(y))
     _corners(ax, condensed, chosen[["index", x, y]], count)
     if label is not None:
         ax.legend(

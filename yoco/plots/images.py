@@ -120,7 +120,7 @@ def kept_and_dropped(
     Args:
         condensed: the set.
         selection: what is kept of it.
-        per_class: at most so many condensed images of each class.
+        per_class: maximum number of condensed images per class.
         title: None names the method and the budgets.
         ax: Axes to draw on (None: a new figure).
 
@@ -183,7 +183,7 @@ def kept_of_class(
         condensed: the set.
         selections: one per row.
         label: number of the class, 0..K-1.
-        per_class: at most so many condensed images.
+        per_class: maximum number of condensed images.
         ax: Axes to draw on (None: a new figure).
 
     Returns:

@@ -184,7 +184,7 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     """Return the colour, marker and sizes of each method's line, the same in every figure.
 
     The look of a pruning method follows from its position in `prune.METHODS`; YOCO is black and
-    thick. Other names come after them; methods for nested sets only share the last look.
+    thick. Other names follow; methods for nested sets share the last look.
     """
     known = [name for name, method in METHODS.items() if not method.nested]
     others = [name for name in dict.fromkeys(methods) if name not in METHODS]

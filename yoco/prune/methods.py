@@ -52,8 +52,8 @@ class Method:
         name: its name in `METHODS`.
         title: short title for readers.
         keep: the end that is kept by default, "easy" or "hard".
-        balanced: whether as many of each class are kept by default.
-        needs: what it needs of the training run: "none", "early" or "full" (appendix, Table 1).
+        balanced: whether equally many of each class are kept by default.
+        needs: what it needs from the training run: "none", "early" or "full" (appendix, Table 1).
         rule: (condensed, dynamics, wanted: Wanted, **options) -> int64 indices of the formed images
             that are kept. Its keyword-only parameters are the method's options.
         nests: whether the balanced choice for a budget is, in each class, the beginning of the
@@ -253,17 +253,18 @@ def prune(
 ) -> Selection:
     """Prune a condensed set to `ipc_to` images per class.
 
-    That is ipc_to * factor² formed images of each class, or as many in total if not balanced.
+    That is ipc_to * factor² formed images of each class, or the same number in total if not
+    balanced.
 
     Args:
         condensed: the set.
         dynamics: a training run on it; None suffices for "random" and "prefix".
         method: a name in `METHODS`.
         ipc_to: IPC_T, from 1 to the set's IPC.
-        keep: "easy" or "hard"; None for the method's own end. "random" has either end of a random
+        keep: "easy" or "hard"; None for the method's own end. "random" takes either end of a random
             order; "ssp" with "hard" keeps the images farthest from the centres; "ccs" with "hard"
             drops the easiest share.
-        balanced: whether to keep as many of each class; None for the method's default.
+        balanced: whether to keep equally many of each class; None for the method's default.
         seed: seed of random, SSP and CCS.
         **options: those that the method reads (`METHODS[method].options`): top_k, within, output
             and average of "yoco" (see `scores.lbpe`), hard_cutoff of "ccs". None, or left out,

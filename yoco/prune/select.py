@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from yoco.sets.condensed_set import CondensedSet
@@ -19,15 +20,17 @@ STRATA, MOST_STRATA = 50, 1_000_000
 class Selection:
     """What is kept: indices int64 [n] of formed images and how many of each class, int64 [K]."""
 
-    indices: Tensor
-    per_class_counts: Tensor
+    indices: Int[Tensor, "n"]
+    per_class_counts: Int[Tensor, "k"]
     method: str
     ipc_to: int
     keep: str
     balanced: bool
     seed: int = field(default=0)
 
-    def subset(self, condensed: CondensedSet) -> tuple[Tensor, Tensor]:
+    def subset(
+        self, condensed: CondensedSet
+    ) -> tuple[Float[Tensor, "n c s s"], Int[Tensor, "n"] | Float[Tensor, "n k"]]:
         """Return the formed images that are kept, float [n, C, S, S], and their labels.
 
         The labels are int64 [n] or soft [n, K], as in `CondensedSet.form`.
@@ -37,8 +40,8 @@ class Selection:
 
 
 def in_groups(
-    labels: Tensor, per_class: int, balanced: bool, pick: Callable[[Tensor, int], Tensor]
-) -> Tensor:
+    labels: Int[Tensor, "n"], per_class: int, balanced: bool, pick: Callable[[Tensor, int], Tensor]
+) -> Int[Tensor, "kept"]:
     """Apply `pick(members, n) -> positions within members` to each class and join the results.
 
     If not balanced, it is applied once to all images, with the whole budget. Raises ValueError if a
@@ -58,7 +61,14 @@ def in_groups(
     return torch.cat([members[pick(members, n)] for members in groups])
 
 
-def select(score: Tensor, labels: Tensor, per_class: int, *, keep: str, balanced: bool) -> Tensor:
+def select(
+    score: Float[Tensor, "n"],
+    labels: Int[Tensor, "n"],
+    per_class: int,
+    *,
+    keep: str,
+    balanced: bool,
+) -> Int[Tensor, "kept"]:
     """Keep `per_class` images of every class, or that times the number of classes in total.
 
     Args:
@@ -70,7 +80,7 @@ def select(score: Tensor, labels: Tensor, per_class: int, *, keep: str, balanced
 
     Returns:
         int64 indices, best first (one class after the other if balanced); ties: the lower index
-        first.
+            first.
 
     Raises:
         TypeError, ValueError: if a score is NaN, shapes do not fit, or there are too few images or
@@ -88,8 +98,8 @@ def select(score: Tensor, labels: Tensor, per_class: int, *, keep: str, balanced
 
 
 def stratified(
-    score: Tensor, n: int, *, hard_cutoff: float, strata: int = STRATA, seed: int = 0
-) -> Tensor:
+    score: Float[Tensor, "all"], n: int, *, hard_cutoff: float, strata: int = STRATA, seed: int = 0
+) -> Int[Tensor, "kept"]:
     """Coverage-centric selection (CCS).
 
     Drop the hardest `hard_cutoff` share and cut the range of the remaining scores into `strata`

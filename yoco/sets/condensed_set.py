@@ -29,7 +29,7 @@ class CondensedSet:
     Args:
         images: float [N, C, S, S], N = classes × IPC, held as float32 on the CPU without gradients;
             in 0..1 if `bounded`, else any finite values in the space that networks train on.
-        labels: int64 [N], as many images of each class; or soft targets, float [N, K], each row
+        labels: int64 [N], equally many of each class; or soft targets, float [N, K], each row
             non-negative with sum 1. An image then belongs to the class of its largest target, and
             classes may differ in size. Ascending by class.
         factor: cells along a side.
@@ -90,7 +90,7 @@ class CondensedSet:
             object.__setattr__(self, name, value)  # frozen from here on
 
     def _check_order(self, classes: int) -> None:
-        """Raise ValueError unless images are sorted by class, with as many of each.
+        """Raise ValueError unless images are sorted by class, equally many of each.
 
         With soft labels, only the average has to be whole.
         """
@@ -131,7 +131,7 @@ class CondensedSet:
 
     @property
     def formed_labels(self) -> Tensor:
-        """Classes of the formed images, int64 [N*factor²]; of soft labels the largest target."""
+        """Classes of the formed images, int64 [N*factor²]; for soft labels, the largest target."""
         return hard(self.formed_targets)
 
     @property
@@ -266,9 +266,9 @@ class CondensedSet:
 
         Returns:
             A set in 0..1 if all its values are, un-normalised if necessary; else with
-            `bounded=False`, as the authors train on it.
+                `bounded=False`, as the authors train on it.
             Float labels [N, K] become soft targets: unchanged if they are distributions, plus 1/K
-            if they are centred, else their softmax.
+                if they are centred, else their softmax.
 
         Raises:
             FileNotFoundError, TypeError, ValueError: if an argument is bad, the file is corrupted
@@ -321,7 +321,7 @@ class CondensedSet:
             dynamics: `Dynamics` of this set, or None for a nested set (`condense(nested=...)`),
                 which is ranked already.
             method: a name in `prune.METHODS` whose choices nest.
-            **options: of `prune.prune`, except balanced.
+            **options: options of `prune.prune`, except balanced.
 
         Raises:
             TypeError, ValueError: as `prune.prune`; also for "ssp" and "ccs", which choose anew for

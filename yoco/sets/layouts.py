@@ -45,7 +45,7 @@ class Held(NamedTuple):
         labels_at: name of the file of the labels.
         layout: the layout in words.
         method: the method whose layout it is.
-        header: of an export of yoco.
+        header: the header of a yoco export.
     """
 
     images: object
@@ -92,7 +92,7 @@ def read(path: Path, experiment: int) -> Held:
     """Read the images and labels of a file.
 
     Args:
-        path: of `images_of`.
+        path: from `images_of`.
         experiment: which pair of a dict, counted from 0.
 
     Raises:

@@ -54,13 +54,13 @@ def find(
     """Find out which space images, float [N, C, S, S], are in.
 
     Args:
-        images: of the file.
+        images: the images of the file.
         statistics: mean and std, if known.
         dataset: its name, if known.
         whitened: whether they are; None: to be found out.
         method: the authors'.
         classes: number of classes.
-        words: of the file's name.
+        words: words of the file's name.
 
     Raises:
         ValueError: if there are no statistics for them, or they are neither in 0..1 nor normalised.

@@ -1,6 +1,4 @@
-"""Training a network on images that are in memory: the step, the epoch, the whole run, and what a
-trained network gives.
-"""
+"""Training a network on images in memory: step, epoch, whole run, outputs."""
 
 import functools
 import weakref
@@ -19,13 +17,13 @@ from yoco.training.protocol import Protocol, augmentation_of
 from yoco.training.sgd import MomentumSGD
 from yoco.utils import device, graphs, seeds
 
-LR_DROP = 0.2  # the learning rate is multiplied by it after 2/3 and after 5/6 of the epochs
+LR_DROP = 0.2  # factor of the learning rate after 2/3 and after 5/6 of the epochs
 
 
 def loss_and_logits(
     model: nn.Module, images: Tensor, targets: Tensor, precision: str
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy against soft targets [N, K], and the logits [N, K], both float32."""
+    """Return the mean cross-entropy against soft targets [N, K] and the logits [N, K], float32."""
     with device.autocast(images.device, precision):
         logits = model(images)
     logits = logits.float()
@@ -34,15 +32,16 @@ def loss_and_logits(
 
 @functools.cache
 def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
-    """One compiled function for all networks: their weights are its inputs, so a fresh network
-    compiles nothing anew.
+    """Return one compiled function for all networks.
+
+    The weights are its inputs, so a fresh network needs no compilation.
     """
     return device.compiled(loss_and_logits)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step on a batch; returns the logits [N, K] from before the step, detached."""
+    """One optimiser step on a batch; returns the detached logits [N, K] from before the step."""
 
     model: nn.Module
     optimizer: MomentumSGD
@@ -61,12 +60,11 @@ class Step:
 
     @functools.cached_property
     def learn(self) -> Callable[..., Tensor]:
-        """Augment, mix and learn from a batch: (images, labels, source=, classes=, augmentation=,
-        cutmix=) -> logits from before the step.
+        """Augment, mix and learn from a batch; on a GPU a CUDA graph per batch size.
 
-        On a GPU it is a CUDA graph for each size of batch.
+        (images, labels, source=, classes=, augmentation=, cutmix=) -> logits from before the step.
         """
-        # no cycle: graphs hold much memory, and go with their network
+        # no reference cycle: graphs hold much memory and are freed with their network
         itself = cast(Step, weakref.proxy(self))
         learn = functools.partial(_learn, itself)
         return graphs.captured(learn, next(self.model.parameters()).device)
@@ -95,11 +93,11 @@ def batches(
     design §5).
 
     Args:
-        count: images, at least 1.
+        count: number of images, at least 1.
         batch_size: images per batch at most, at least 1.
-        source: the generator that the order is drawn from.
-        last_batch: "even" splits into ceil(count / batch_size) batches whose sizes differ by one at
-            most; "small" fills every batch but the last, as the published loaders do.
+        source: generator of the order.
+        last_batch: "even" splits into ceil(count / batch_size) batches whose sizes differ by at
+            most one; "small" fills every batch but the last, as the published loaders do.
 
     Returns:
         The batches, int64 [n] each on the generator's device; every index is in exactly one.
@@ -125,12 +123,19 @@ def epoch(
     cutmix: float = 0.5,
     seen: Callable[[Tensor, Tensor], None] | None = None,
 ) -> None:
-    """One pass over normalised images [N, C, S, S], each batch augmented and mixed by CutMix with
-    probability `cutmix`.
+    """Make one pass over normalised images [N, C, S, S].
 
-    source: on the CPU, or on the images' device, so that nothing waits for the host. last_batch: as
-    in `batches`. seen: called with the indices of each batch and its logits [n, K], both on the
-    images' device.
+    Each batch is augmented, and mixed by CutMix with probability `cutmix`.
+
+    Args:
+        step: takes the optimiser step.
+        images, labels: the training set; labels int64 [N] or soft [N, K].
+        source: generator on the CPU, or on the images' device so that nothing waits for the host.
+        classes: number of classes.
+        augmentation: (images, generator) -> images.
+        batch_size, last_batch: as in `batches`.
+        cutmix: probability.
+        seen: called with each batch's indices and logits [n, K], both on the images' device.
     """
     step.model.train()
     how = {"source": source, "classes": classes, "augmentation": augmentation, "cutmix": cutmix}
@@ -142,11 +147,21 @@ def epoch(
 
 
 class Run:
-    """One training by a resolved `protocol`, epoch after epoch, that can be left and gone on with.
+    """One training by a resolved `protocol`, epoch by epoch, that can be interrupted and resumed.
 
-    images: normalised, float [N, C, S, S]; labels: int64 [N] or soft targets [N, K]; mean, std,
-    recorded: as of `augmentation_of`. The learning rate drops to a fifth after 2/3 and again after
-    5/6 of the epochs. network: in training; epochs: how many are done.
+    The learning rate drops to a fifth after 2/3 and again after 5/6 of the epochs.
+
+    Args:
+        images: normalised, float [N, C, S, S].
+        labels: int64 [N] or soft targets [N, K].
+        classes: number of classes K.
+        protocol: how the network is trained.
+        seed: seed of the training.
+        mean, std, recorded: see `augmentation_of`.
+
+    Attributes:
+        network: the network in training.
+        epochs: number of epochs done.
     """
 
     def __init__(
@@ -186,9 +201,9 @@ class Run:
         self.epochs = 0
 
     def epoch(self, seen: Callable[[Tensor, Tensor], None] | None = None) -> None:
-        """Train for an epoch; seen: as in `epoch`.
+        """Train for one epoch; seen: as in `epoch`.
 
-        Raises FloatingPointError if the weights leave the finite numbers.
+        Raises FloatingPointError if a weight is no longer finite.
         """
         self.step.optimizer.lr = self._learning_rate()
         p = self.protocol
@@ -215,8 +230,9 @@ class Run:
         return lr
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next epoch depends on: the network, its momentum, the generators' states,
-        the epochs done.
+        """Return all that the next epoch depends on.
+
+        That is the network, its momentum, the generators' states and the number of epochs done.
         """
         return {
             **network_state(self.step),
@@ -225,16 +241,14 @@ class Run:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
         restore_network(self.step, state)
         seeds.restore(state, self.source, self.own_source)
         self.epochs = int(state["epochs"])
 
 
 def network_state(step: Step) -> dict[str, Tensor]:
-    """Weights and buffers of a step's network as "network.NAME", its momentum as
-    "momentum.NAME".
-    """
+    """Return weights and buffers as "network.NAME" and momentum as "momentum.NAME"."""
     weights = {f"network.{name}": tensor for name, tensor in step.model.state_dict().items()}
     return weights | {f"momentum.{name}": momentum for name, momentum in _named_momenta(step)}
 
@@ -246,7 +260,7 @@ def _named_momenta(step: Step) -> list[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
-    """Give a step's network and optimiser what `network_state` took.
+    """Restore a step's network and momentum from what `network_state` returned.
 
     Raises RuntimeError if it is of another network.
     """
@@ -262,7 +276,7 @@ def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
         stored = state.get(f"momentum.{name}", torch.zeros_like(momentum))
         if stored.shape != momentum.shape:
             raise RuntimeError(
-                f"momentum of {name} has shape {list(stored.shape)}, its weights "
+                f"momentum of {name} has shape {list(stored.shape)}, but its weights have "
                 f"{list(momentum.shape)}"
             )
         momentum.copy_(stored)
@@ -276,10 +290,10 @@ def fit(
     seed: int,
     **normalisation: Any,
 ) -> nn.Module:
-    """Train a fresh network by a resolved `protocol` on normalised images [N, C, S, S] with labels
-    int64 [N] or soft [N, K]; returns it.
+    """Train a fresh network by a resolved `protocol` and return it.
 
-    normalisation: mean and std, as of `Run`. Raises as `Run` and `Run.epoch`.
+    images: normalised [N, C, S, S]. labels: int64 [N] or soft [N, K]. normalisation: mean and std,
+    see `Run`. Raises as `Run` and `Run.epoch`.
     """
     run = Run(images, labels, classes, protocol, seed, **normalisation)
     for _ in range(protocol.epochs):
@@ -307,11 +321,10 @@ def outputs(
     compiled: bool = False,
     batch: int = 500,
 ) -> Tensor:
-    """`function` (a network, or its features) of `count` images in batches, in order; float32
-    [count, …].
+    """Apply `function` (a network, or its features) to `count` images in batches, in order.
 
-    images: gives the normalised images of a slice, so that a whole test set need not be held as
-    floats.
+    images: returns the normalised images of a slice, so that a whole test set need not be held as
+    floats. Returns float32 [count, …].
     """
     parts = []
     for start in range(0, count, batch):

@@ -106,7 +106,7 @@ def constant(values: Sequence[float], like: Tensor) -> Tensor:
 def boxes(shape: Tensor, place: Tensor, size: int) -> Tensor:
     """Return boxes with at least half of the image's area and side ratios up to 4/3.
 
-    They are drawn like torchvision's RandomResizedCrop draws them.
+    They are drawn as in torchvision's RandomResizedCrop.
 
     Args:
         shape: uniform in 0..1 [2, n, TRIES]: area and ratio of each try.
@@ -115,7 +115,7 @@ def boxes(shape: Tensor, place: Tensor, size: int) -> Tensor:
 
     Returns:
         int64 [n, 4]: top, left, height, width of the first try that fits into the image, or the
-        whole image if none does.
+            whole image if none does.
     """
     area = size**2 * (LEAST_AREA + (1 - LEAST_AREA) * shape[0])
     ratio = ((2 * shape[1] - 1) * math.log(MOST_RATIO)).exp()  # wide as often as high

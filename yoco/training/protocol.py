@@ -1,4 +1,4 @@
-"""The paper's way to train a network (design §6): what a training is set by."""
+"""The paper's way to train a network (design §6): the settings of a training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +13,11 @@ from yoco.training.sgd import MomentumSGD
 from yoco.utils import checks, device
 
 LAST_BATCHES = ("even", "small")
-# ours, and the published way
+# our default, and the published way
 PROTOCOLS = {"even": {"last_batch": "even"}, "paper": {"last_batch": "small"}}
-# and what else of a protocol each sets
+# with the other protocol fields that each sets
 AUGMENTATIONS: dict[str, dict[str, Any]] = {"dsa": {}, "imagenet": {"cutmix": 1.0}}
-# what every training had before these could be chosen
+# values of every training from before these could be chosen
 BEFORE = {"last_batch": "small", "augmentation": "dsa"}
 
 
@@ -35,20 +35,21 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class Protocol:
-    """The paper's way to train a network on a condensed set, for evaluation and dynamics; it takes
-    1000 epochs.
+    """How networks are trained on a condensed set, for evaluation and dynamics.
+
+    The paper takes 1000 epochs. Raises TypeError or ValueError if a value is bad.
     """
 
     epochs: int = 1000
-    model: str = "convnet"  # or a factory, or its path: see `models.named`
+    model: str = "convnet"  # or a factory or its path: see `models.named`
     width: int | None = None  # channels of the ConvNet's layers; None: 128
     batch_size: int = 64
-    last_batch: str = "even"  # or "small", as the published loaders leave it: see `batches`
+    last_batch: str = "even"  # or "small", as in the published loaders: see `batches`
     augmentation: str = "dsa"  # or "imagenet": see `augmentation_of`
     optimiser: Optimiser = Optimiser()
     cutmix: float = 0.5  # probability
     precision: str = "auto"
-    compiled: bool | None = None  # None: where the training is long enough to pay for it
+    compiled: bool | None = None  # None: if the training is long enough to pay for it
 
     def __post_init__(self) -> None:
         checks.whole("epochs", self.epochs, 1)
@@ -66,11 +67,12 @@ class Protocol:
 
     @classmethod
     def of(cls, protocol: str = "even", **fields: Any) -> "Protocol":
-        """A protocol by name: "even" splits batches evenly, "paper" leaves a small last batch as
-        the published code does.
+        """Return a protocol by name.
 
-        fields: of `Protocol`; they override the named protocol's. augmentation="imagenet" sets
-        cutmix=1 unless that is given. Raises ValueError if the name is unknown.
+        "even" splits batches evenly, "paper" leaves a small last batch as the published code does.
+
+        fields: of `Protocol`; they override those of the named protocol. augmentation="imagenet"
+        sets cutmix=1 unless that is given. Raises ValueError if the name is unknown.
         """
         named = PROTOCOLS[checks.one_of("protocol", protocol, PROTOCOLS)]
         augmented = AUGMENTATIONS[
@@ -79,16 +81,18 @@ class Protocol:
         return cls(**{**named, **augmented, **fields})
 
     def pays_to_compile(self, where: torch.device, images: int, size: int) -> bool:
-        """Whether `images` images of side `size` through this network, in one process, pay for
-        compiling its step or its test.
+        """Return whether `images` images of side `size` in one process pay for compiling.
+
+        What is compiled is this network's step or its test.
         """
         return self.model not in models.SLOW_TO_COMPILE and device.worth_compiling(
             where, images, size
         )
 
     def resolved(self, where: torch.device, images: int, size: int) -> "Protocol":
-        """With precision and compilation decided for a device and a training on `images` images of
-        side `size`, epochs counted in.
+        """Return the protocol with precision and compilation decided for a device and a training.
+
+        images: images of side `size` in all epochs together.
         """
         compiled = self.compiled
         if compiled is None:
@@ -101,20 +105,20 @@ class Protocol:
 def augmentation_of(
     name: str, mean: Sequence[float] | None, std: Sequence[float] | None, recorded: bool
 ) -> Callable[[Tensor, Generator], Tensor]:
-    """How the batches of a training are augmented.
+    """Return how the batches of a training are augmented.
 
     Args:
         name: "dsa": colour, one of crop, scale and rotate, and flip; "imagenet": as the published
             code trains on ImageNet-10, see `Photographic`.
-        mean, std: by which the images are normalised; "imagenet" needs them.
-        recorded: whether dynamics are recorded, for which the published code applies the operations
-            of "dsa" after those of "imagenet".
+        mean, std: normalisation of the images, which "imagenet" needs.
+        recorded: whether dynamics are recorded; then the published code applies the operations of
+            "dsa" after those of "imagenet".
 
     Returns:
         (normalised images, generator) -> augmented images.
 
     Raises:
-        ValueError: if "imagenet" has no mean and std, or not three of each.
+        ValueError: if "imagenet" has no mean and std, or not three values of each.
     """
     operations = augment.Augmentation(augment.EVALUATION)
     if name == "dsa":

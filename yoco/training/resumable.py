@@ -51,7 +51,7 @@ class Stepper(ABC):
         """Restore what `state` returned."""
 
     def rules(self) -> dict[str, Any]:
-        """Return what a checkpoint must share besides the settings: changes since version 0.1."""
+        """Return what a checkpoint must share besides the settings, such as changes since 0.1."""
         return {}
 
     def outcome(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def run(
         checkpoint: a file that is read first if it exists, and written every minute and at the end
             (an interruption loses at most a minute).
         time_budget: seconds after which this call stops, including what `prepare` takes.
-        progress, description, unit: of the progress bar.
+        progress, description, unit: settings of the progress bar.
         look: called with the losses so far and at the end; at most every `LOOK_EVERY` seconds and
             for at most `LOOK_SHARE` of the time.
         ranks: with several, rank 0 owns the checkpoint, its lock, the bar, the clock and `look`;
@@ -97,84 +97,77 @@ def run(
     """
     with contextlib.ExitStack() as held:
         ranks.from_first(lambda: held.enter_context(locks.hold(checkpoint)))
-        bar = held.enter_context(
-            tqdm(total=steps, desc=description, unit=unit, disable=not (progress and ranks.first))
-        )
-        losses, spent = _resume(method, identity, checkpoint, ranks)
-        bar.update(len(losses))
-        started = time.monotonic()
-        spent_now = lambda: spent + time.monotonic() - started
-        save = lambda: (
-            None if checkpoint is None else _save(checkpoint, method, losses, identity, spent_now())
-        )
-        if not losses:
-            # an unwritable place is found before the work, not after it
-            ranks.from_first(save)
-        glance, save_if_due = _paced(look), _every_minute(save, started)
-
-        def enough() -> bool:
-            """Return whether the time is over; if not, do what is due after a step."""
-            now = time.monotonic()
-            if time_budget is not None and now - started >= time_budget:
-                return True
-            save_if_due(now)
-            glance(losses, now)
-            return False
-
-        ready = len(losses) >= steps or method.prepare(time_budget)
-        while ready and len(losses) < steps:
-            loss = method.step(len(losses))
-            _check_loss(loss, losses, identity)
-            losses.append(loss)
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
-            if ranks.from_first(enough):
-                break
-        ranks.from_first(save)
-        if look is not None and losses:
-            ranks.from_first(lambda: look(losses))
-        seconds = ranks.from_first(lambda: round(spent_now(), 1))
+        shown = progress and ranks.first
+        bar = held.enter_context(tqdm(total=steps, desc=description, unit=unit, disable=not shown))
+        loop = _Loop(method, identity, checkpoint, time_budget, look, ranks)
+        loop.take(steps, bar)
+        losses, seconds = loop.losses, ranks.from_first(lambda: round(loop.seconds(), 1))
         return {"steps": len(losses), "planned_steps": steps, "seconds": seconds, **thinned(losses)}
 
 
-def _save(
-    checkpoint: str | Path,
-    method: Stepper,
-    losses: list[float],
-    identity: Mapping[str, Any],
-    seconds: float,
-) -> None:
-    state = {**method.state(), "loop.losses": torch.tensor(losses, dtype=torch.float64)}
-    tensor_files.save_tensors(
-        checkpoint, KIND, state, {"identity": dict(identity), "seconds": seconds}, make_folder=False
-    )
+class _Loop:
+    """One call of `run`: the steps that it takes, and what is due between them."""
 
+    def __init__(
+        self,
+        method: Stepper,
+        identity: Mapping[str, Any],
+        checkpoint: str | Path | None,
+        time_budget: float | None,
+        look: Callable[[list[float]], None] | None,
+        ranks: Ranks,
+    ) -> None:
+        self.method, self.identity, self.checkpoint = method, identity, checkpoint
+        self.time_budget, self.look, self.ranks = time_budget, look, ranks
+        self.losses, self.spent = _resume(method, identity, checkpoint, ranks)
+        self.started = self.saved = time.monotonic()
+        self.next_look = -math.inf
 
-def _every_minute(save: Callable[[], None], started: float) -> Callable[[float], None]:
-    """Return a function of the time that calls `save` every `SAVE_EVERY` seconds."""
-    saved = started
+    def take(self, steps: int, bar: tqdm) -> None:
+        """Take the steps that are missing, as many as the time allows."""
+        losses = self.losses
+        bar.update(len(losses))
+        if not losses:
+            # an unwritable place is found before the work, not after it
+            self.ranks.from_first(self.save)
+        ready = len(losses) >= steps or self.method.prepare(self.time_budget)
+        while ready and len(losses) < steps:
+            loss = self.method.step(len(losses))
+            _check_loss(loss, losses, self.identity)
+            losses.append(loss)
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+            if self.ranks.from_first(self.enough):
+                break
+        self.ranks.from_first(self.save)
+        if (look := self.look) is not None and losses:
+            self.ranks.from_first(lambda: look(losses))
 
-    def save_if_due(now: float) -> None:
-        nonlocal saved
-        if now - saved >= SAVE_EVERY:
-            save()
-            saved = now
+    def seconds(self) -> float:
+        """Return the seconds that all steps have taken, those of earlier calls included."""
+        return self.spent + time.monotonic() - self.started
 
-    return save_if_due
-
-
-def _paced(look: Callable[[list[float]], None] | None) -> Callable[[list[float], float], None]:
-    """Return a function of losses and time that calls `look`, if there is one, at `run`'s pace."""
-    due = -math.inf
-
-    def glance(losses: list[float], now: float) -> None:
-        nonlocal due
-        if look is not None and now >= due:
-            look(losses)
+    def enough(self) -> bool:
+        """Return whether the time is over; if not, do what is due after a step."""
+        now = time.monotonic()
+        if self.time_budget is not None and now - self.started >= self.time_budget:
+            return True
+        if now - self.saved >= SAVE_EVERY:
+            self.save()
+            self.saved = now
+        if self.look is not None and now >= self.next_look:
+            self.look(self.losses)
             ended = time.monotonic()
-            due = ended + max(LOOK_EVERY, (ended - now) * (1 / LOOK_SHARE - 1))
+            self.next_look = ended + max(LOOK_EVERY, (ended - now) * (1 / LOOK_SHARE - 1))
+        return False
 
-    return glance
+    def save(self) -> None:
+        """Write the checkpoint, if there is one."""
+        if self.checkpoint is not None:
+            info = {"identity": dict(self.identity), "seconds": self.seconds()}
+            losses = torch.tensor(self.losses, dtype=torch.float64)
+            state = {**self.method.state(), "loop.losses": losses}
+            tensor_files.save_tensors(self.checkpoint, KIND, state, info, make_folder=False)
 
 
 def _check_loss(loss: float, losses: list[float], identity: Mapping[str, Any]) -> None:

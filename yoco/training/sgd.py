@@ -9,7 +9,7 @@ from yoco.utils.device import is_gpu
 
 
 class MomentumSGD:
-    """Takes the steps of `torch.optim.SGD(..., foreach=True)`, bit by bit.
+    """Takes the steps of `torch.optim.SGD(..., foreach=True)`, bit for bit.
 
     That class imports torch._dynamo when it is created, which takes 1.2 s of CPU in each training
     process. On a GPU the learning rate is a tensor there, so that a CUDA graph of the step reads

@@ -30,7 +30,7 @@ class Unit(Protocol):
     def pixels(self) -> int: ...
 
     def per_second(self, threads: int, patience: float) -> float:
-        """Return how many a process of so many threads does per second.
+        """Return how many a process with `threads` threads does per second.
 
         patience: seconds to measure for, roughly; 0 measures once.
         """
@@ -163,7 +163,7 @@ def say(
 
 
 def announce(taken: float, jobs: int = 1, budget: float | None = None) -> None:
-    """Print that work takes so many seconds if it is long.
+    """Print how long work takes, given in seconds, if it is long.
 
     budget: seconds after which it is stopped.
     """

@@ -93,7 +93,7 @@ def real(name: str, value: object, low: float, high: float = math.inf) -> float:
 
 
 def plain(value: object) -> object:
-    """Return a NumPy scalar as a Python number, which JSON can hold; anything else unchanged."""
+    """Return a NumPy scalar as a Python number, for JSON; anything else unchanged."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -228,7 +228,7 @@ def floats(name: str, values: object, *dimensions: str) -> Tensor:
 def wide(values: Tensor) -> Tensor:
     """Return half-precision values as float32, other floats unchanged.
 
-    torch implements every operation in float32, and sums do not overflow.
+    torch implements every operation in float32, and sums do not overflow there.
     """
     return values.float() if values.dtype.itemsize < 4 else values
 

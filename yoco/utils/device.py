@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import getpass
+import logging
 import os
 import platform
 import shutil
@@ -18,12 +19,12 @@ from torch import Tensor
 from yoco.utils import checks
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-# 32×32 images that pay for compiling a training step or a test; measured, see README, "What it
-# costs"
+# 32×32 images that pay for compiling a training step or a test; measured, docs/performance.md
 WORTH = 25_000
 # the same for a condensation step, which is differentiated twice and compiles for up to a minute
 WORTH_TWICE = 300_000
 MOST_COMPILED = 256  # networks and shapes for which a process compiles one function
+TOOLS = "torch.utils.cpp_extension"  # torch's logger of compilers
 Function = TypeVar("Function", bound=Callable)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
@@ -220,6 +221,7 @@ def compiled(function: Function) -> Function:
     warning.
     """
     separate_cache()
+    _no_cuda_warning()
     fast = torch._dynamo.config.patch(recompile_limit=MOST_COMPILED)(
         torch.compile(function, dynamic=False)
     )
@@ -242,6 +244,14 @@ def compiled(function: Function) -> Function:
         return function(*arguments)
 
     return cast(Function, functools.wraps(function)(either))
+
+
+def _no_cuda_warning() -> None:
+    """Silence what torch logs, here and in its compile workers, if CUDA is installed but no GPU."""
+    logging.getLogger(TOOLS).setLevel(logging.ERROR)
+    logs = os.environ.get("TORCH_LOGS", "")
+    if TOOLS not in logs:
+        os.environ["TORCH_LOGS"] = ",".join(filter(None, [logs, f"-{TOOLS}"]))
 
 
 def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

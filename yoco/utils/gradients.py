@@ -9,11 +9,11 @@ from torch import Tensor
 def gradients(
     loss: Callable[[tuple[Tensor, ...]], Tensor], at: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """Return the gradients of the scalar `loss(at)` in each tensor of `at`.
+    """Return the gradients of the scalar `loss(at)` with respect to each tensor of `at`.
 
-    They can be differentiated in whatever the loss depends on, except under `torch.no_grad()`.
-    Eager code uses torch.autograd.grad, which is a tenth faster here than torch.func.grad and does
-    not import torch._dynamo (1.3 s of CPU); torch.compile can trace only the latter.
+    They are differentiable themselves, except under `torch.no_grad()`. Eager code uses
+    torch.autograd.grad, which is a tenth faster here than torch.func.grad and does not import
+    torch._dynamo (1.3 s of CPU); torch.compile can trace only the latter.
     """
     if torch.compiler.is_compiling():
         return torch.func.grad(loss)(at)

@@ -29,7 +29,7 @@ def captured(function: Callable[..., Any], device: torch.device) -> Callable[...
             tensors (or a tuple of them). It must not read values on the host, and may draw only
             from generators passed as options. Tensors that it changes or reads besides its inputs
             must stay at the same memory address. A number reaches it as a scalar tensor.
-        device: of all of these tensors.
+        device: the device of all of these tensors.
 
     Returns:
         A function of the same arguments, whose results belong to the caller.

@@ -21,7 +21,7 @@ def kmeans(
         points: float [N, D], on any device.
         clusters: number of clusters, 1..N.
         source: generator of the k-means++ draws.
-        iterations: at most so many iterations.
+        iterations: maximum number of iterations.
 
     Returns:
         Centres [clusters, D].
@@ -59,7 +59,8 @@ def _spread_start(points: Tensor, clusters: int, source: Generator) -> Tensor:
     """Greedy k-means++: choose the start centres one by one.
 
     Each one is the best of a few candidates, drawn with probabilities proportional to the squared
-    distance from the centres so far; the best brings the points nearest to a centre in total.
+    distance from the centres so far; the best minimises the total squared distance of the points to
+    their nearest centres.
     """
     tried = 2 + int(math.log(clusters))  # as scikit-learn's
     norms = (points**2).sum(1)

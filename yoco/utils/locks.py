@@ -18,8 +18,8 @@ from yoco.utils import tensor_files
 def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock on `path`, so that no other process or thread works on it at the same time.
 
-    The path need not exist; temporary files left over from it are removed. The operating system
-    releases the lock when the process ends, for whatever reason.
+    The path need not exist; temporary files left over from an earlier run are removed. The
+    operating system releases the lock when the process ends, for whatever reason.
 
     Args:
         path: the file; None locks nothing (work that is not stored).

@@ -1,5 +1,6 @@
-"""Folders that yoco writes into: each holds a marker, which lists the files in it that yoco wrote
-and may replace.
+"""Folders that yoco writes into; each holds a marker.
+
+The marker lists the files in the folder that yoco wrote and may replace.
 """
 
 import contextlib
@@ -12,16 +13,16 @@ import safetensors
 
 MARKER = ".yoco-folder"
 TITLE = "A folder of yoco, which replaces the files that are named here, and no others:"
-# tables of version 0.1, which left no marker, and columns by which they are known
+# tables of version 0.1, which left no marker, and columns by which they are recognised
 TABLES = {"results.csv": b"condensation,method,keep", "sweep.csv": b"status,seconds,error"}
 
-_planned: set[Path] = set()  # folders that this process is going to write into
+_planned: set[Path] = set()  # folders that this process will write into
 
 
 def plan(folder: Path) -> Path:
-    """Check a folder as `check` does; the first file that is written there makes and claims it.
+    """Check a folder as `check` does, and return it.
 
-    Returns the folder.
+    The first file that is written there creates and claims it.
     """
     check(folder)
     _planned.add(folder)
@@ -29,14 +30,14 @@ def plan(folder: Path) -> Path:
 
 
 def check(folder: Path) -> None:
-    """Check that yoco may write into a folder, and write nothing.
+    """Check that yoco may write into a folder, without writing anything.
 
     Raises:
         NotADirectoryError: if `folder` is a file.
         FileExistsError: if it holds files and yoco did not make it.
     """
     if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file; a folder is needed")
+        raise NotADirectoryError(f"{folder} must be a folder, but is a file")
     if _claimed(folder) or not (found := _visible(folder)) or _of_version_01(folder):
         return
     raise FileExistsError(
@@ -46,13 +47,13 @@ def check(folder: Path) -> None:
 
 
 def claim(folder: Path) -> Path:
-    """Make a folder, or take one that is empty, and leave the marker there; return it.
+    """Create a folder, or take an empty one, and leave the marker there; return the folder.
 
     A folder of version 0.1 is taken with a warning, and all files in it count as yoco's.
 
     Raises:
         NotADirectoryError, FileExistsError: as `check`.
-        OSError: if it cannot be made or written to.
+        OSError: if it cannot be created or written to.
     """
     check(folder)
     if _claimed(folder):
@@ -73,7 +74,7 @@ def claim(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def used(folder: Path) -> Iterator[None]:
-    """Claim a folder; if what follows fails before it wrote anything there, the folder goes again.
+    """Claim a folder; if the block fails before it writes anything there, remove the new folder.
 
     Raises as `claim`.
     """
@@ -89,10 +90,10 @@ def used(folder: Path) -> Iterator[None]:
 
 
 def replacing(path: Path) -> None:
-    """Check that yoco may write a file, and note it as yoco's if its folder is one of yoco's.
+    """Check that yoco may write a file, and record it as yoco's if its folder is yoco's.
 
     Raises:
-        FileExistsError: if the file is there, and its folder's marker does not name it.
+        FileExistsError: if the file exists and its folder's marker does not name it.
         OSError: as `claim`.
     """
     folder = path.parent
@@ -104,7 +105,7 @@ def replacing(path: Path) -> None:
         return
     if path.exists() and not _is_executed(path):
         raise FileExistsError(
-            f"{path} was not written by yoco, which replaces only files of its own: move that one"
+            f"{path} was not written by yoco, which replaces only its own files: move it away"
         )
     _note(folder, path.name)
 
@@ -114,14 +115,15 @@ def _claimed(folder: Path) -> bool:
 
 
 def _note(folder: Path, *lines: str) -> None:
-    """Append to the marker, in one write: other processes may as well."""
+    """Append to the marker in one write, since other processes may do so as well."""
     with open(folder / MARKER, "ab") as marker:
         marker.write("".join(f"{line}\n" for line in lines).encode())
 
 
 def _visible(folder: Path) -> list[str]:
-    """Names in a folder, but for hidden ones, folders of yoco's, and executed notebooks: papermill
-    writes its own before a notebook can ask for the folder.
+    """Return the names in a folder except hidden ones, yoco's folders and executed notebooks.
+
+    Papermill writes its notebook before that can ask for the folder.
     """
     return [
         path.name
@@ -135,7 +137,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _is_executed(path: Path) -> bool:
-    """Whether a file is what papermill made of a notebook."""
+    """Return whether a file is a notebook that papermill executed."""
     if path.suffix != ".ipynb":
         return False
     try:
@@ -146,7 +148,7 @@ def _is_executed(path: Path) -> bool:
 
 
 def _of_version_01(folder: Path) -> bool:
-    """Whether a folder without a marker holds a file of yoco."""
+    """Return whether a folder without a marker holds a file of yoco."""
     return any(path.is_file() and _is_ours(path) for path in _inside(folder))
 
 

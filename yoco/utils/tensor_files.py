@@ -137,7 +137,7 @@ def save_tensors(
     *,
     make_folder: bool = True,
 ) -> Path:
-    """Write named tensors and `info`, which JSON can hold, as one safetensors file.
+    """Write named tensors and JSON-serialisable `info` as one safetensors file.
 
     Args:
         path: the file.

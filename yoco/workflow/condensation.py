@@ -23,7 +23,7 @@ from yoco.zoo import PREFIX as ZOO
 
 
 def _no_data() -> ImageData:
-    raise TypeError("data must be given: the set is not there, and is made from real images")
+    raise TypeError("data must be given: the set is missing and is made from real images")
 
 
 def get_condensed(
@@ -37,27 +37,29 @@ def get_condensed(
     explicit: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> CondensedSet:
-    """Return the run's condensed set.
+    """Return the run's condensed set, making and saving it if it is missing.
 
-    If it is missing, it is the zoo's ("zoo:NAME", or one made by the same arguments), or one
-    condensed now; it is then saved. Under torchrun rank 0 prints, locks and saves; all must see the
-    folder, and return the same set (see `condense`).
+    A missing set is taken from the zoo ("zoo:NAME", or one with the same arguments) or condensed
+    now. Under torchrun, rank 0 prints, locks and saves; all ranks must see the folder, and all
+    return the same set (see `condense`).
 
     Args:
         run: the run's folder.
-        dataset: the name that the real images are loaded by, or "zoo:NAME".
-        data: gives the real images.
-        go_on: for the step that condenses: a set that was stopped before its end is condensed on,
-            from the checkpoint beside it, unless time_budget is 0.
-        start: a set to condense further, by the name that `load_set` takes.
-        path: of a set to be taken instead, see `given_set.take`.
-        explicit: what was given by name, not filled in; a set that is found must have it.
+        dataset: name of the dataset.
+        data: returns the real images.
+        go_on: for the step that condenses: the set is condensed and not taken from the zoo, and an
+            interrupted condensation is resumed from the checkpoint beside it, unless time_budget is
+            0.
+        start: a set to condense further, by a name for `load_set`.
+        path: a set to be taken instead, see `given_set.take`.
+        explicit: the parameters that were given, with their values; a set in the folder must have
+            them.
         **arguments: of `condense`.
 
     Raises:
-        ValueError: if the folder holds a set that differs from what is asked for, was made from
-            other real images or does not fit them; as `load_set`.
-        BlockingIOError: if another process makes it at this moment.
+        ValueError: if the folder holds a set that is not what was asked for, was made from other
+            real images, or does not fit them; also as `load_set`.
+        BlockingIOError: if another process is making the set.
     """
     kept, checkpoint = run / CONDENSED, run / CHECKPOINT
     explicit = explicit or {}
@@ -81,7 +83,7 @@ def get_condensed(
             say(f"found {kept.name}: {describe(found)}")
             if not going_on:
                 return found
-            say("its condensation was stopped before its end: going on from the checkpoint")
+            say("its condensation was interrupted: resuming from the checkpoint")
         among.from_first(lambda: held.enter_context(_writing(run, kept)))
         if real is None:
             made = _of_the_zoo(dataset, checkpoint, explicit)
@@ -140,7 +142,7 @@ def _writing(run: Path, kept: Path) -> Iterator[None]:
 
 
 def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | None:
-    """The zoo's set that `condense(data, **arguments)` would make, up to rounding, if it ships."""
+    """Return the zoo's set that `condense(data, **arguments)` would make up to rounding."""
     name = f"{data.name}-{arguments.get('method')}-ipc{arguments.get('ipc')}"
     shipped = zoo.load(name) if name in zoo.names() and "preset" in arguments else None
     if shipped is None or not made_by(shipped, data, arguments):
@@ -149,22 +151,24 @@ def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | N
 
 
 def get_start(chosen: Any, data: ImageData) -> CondensedSet:
-    """What the run's condensation starts from: the set that its parameters name, or packed real
-    images.
+    """Return what the run's condensation starts from.
+
+    It is the set that its parameters name, or packed real images.
     """
     return start_set(data, **chosen.packing()) if chosen.start is None else load_set(chosen.start)
 
 
 def _keep(made: CondensedSet, path: Path, checkpoint: Path | None = None) -> None:
-    """Save a set; one that is finished no longer needs the checkpoint that it was made from."""
+    """Save a set; a finished one no longer needs its checkpoint."""
     made.save(path)
     if checkpoint is not None and made.info.get("finished", True):
         checkpoint.unlink(missing_ok=True)
 
 
 def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any]) -> bool:
-    """Whether `condense(data, **arguments)` made the set, to its end; the precision is not looked
-    at.
+    """Return whether `condense(data, **arguments)` made the set and finished it.
+
+    The precision is not compared.
     """
     named = ("method", "ipc", "factor", "preset", "seed")
     settings = {
@@ -191,7 +195,7 @@ def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any])
 
 
 def describe(condensed: CondensedSet) -> str:
-    """One line: method, dataset, budget, and whether it is finished."""
+    """Return one line: method, dataset, budget, and how many steps were taken."""
     info = condensed.info
     steps = (
         f", {info['steps']} of {info['planned_steps']} steps ({info['preset']})"
@@ -199,7 +203,7 @@ def describe(condensed: CondensedSet) -> str:
         else ""
     )
     shape = (
-        f"{condensed.ipc} images a class, factor {condensed.factor}, "
+        f"{condensed.ipc} images per class, factor {condensed.factor}, "
         f"{condensed.size}x{condensed.size}"
     )
     nested = " (nested)" if info.get("nested") else ""

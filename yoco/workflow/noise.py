@@ -58,7 +58,7 @@ def _case(
     run's own if that has the same settings, and so are its dynamics.
     """
     clean = kind == noise.CLEAN
-    # only for a start from real images is it known which image each cell came from
+    # the image behind each cell is known only if the set starts from real images
     arguments = {name: value for name, value in chosen.condensation().items() if name != "start"}
     own = clean and (place == "formed" or made_by(condensed, data, arguments))
     name = run / "noise" / f"{place}-{kind}-{percent}"

@@ -142,7 +142,7 @@ def shared() -> list[str]:
 def _told(held: Mapping[str, Described], count: int) -> str:
     """Return what `--help` says about a parameter: its meaning and its defaults.
 
-    held: the notebooks that have it, out of `count`. The meaning is that in the first of them.
+    held: the notebooks that have it, out of `count`. The meaning is taken from the first of them.
     """
     defaults: dict[str, list[str]] = {}
     for notebook, row in held.items():

@@ -1,5 +1,6 @@
-"""The types of the notebooks' parameters: what each may be, how text from a command line becomes
-it, and what readers are told.
+"""The types of the notebooks' parameters.
+
+They say what is allowed, how text from a command line is converted, and what readers are told.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,9 +27,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """What readers are told of a type: a word for it, and the names that it allows, if it does
-    allow names.
-    """
+    """What readers are told about a type: a word for it, and the names that it allows, if any."""
 
     word: str
     allowed: Iterable[str] = ()
@@ -39,19 +38,19 @@ def _zoo_name(name: str) -> str:
 
 
 def _split(value: Any) -> Any:
-    """ "1,2,5" from a command line, or a single value, as a list."""
+    """Return a list: of "1,2,5" from a command line, or of a single value."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, (int, float)) else value
 
 
 def _true_or_split(value: Any) -> Any:
-    """True, or "true" from a command line, as True; anything else as a list."""
+    """Return True, or "true" from a command line, as True; anything else as a list."""
     return True if value is True or str(value).strip().lower() == "true" else _split(value)
 
 
 def _number(value: Any) -> Any:
-    """A number, or text of one: pydantic takes True for 1, and bytes."""
+    """Return a number, or its text; unlike pydantic, reject True and bytes."""
     value = checks.plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"must be a number, got {checks.shown(value)}")
@@ -59,7 +58,7 @@ def _number(value: Any) -> Any:
 
 
 def _among(allowed: Iterable[str]) -> AfterValidator:
-    """A check for one of some names, those that are registered by the time it is made."""
+    """Check for one of some names, including those registered later."""
 
     def check(value: str, info: ValidationInfo) -> str:
         return checks.one_of(str(info.field_name), value, allowed)
@@ -68,7 +67,7 @@ def _among(allowed: Iterable[str]) -> AfterValidator:
 
 
 def _different(values: list[Any]) -> list[Any]:
-    """What stands twice would be trained and counted twice."""
+    """Reject duplicates, which would be trained and counted twice."""
     checks.different("they", values)
     return values
 
@@ -136,22 +135,20 @@ Model = Annotated[str, AfterValidator(check_matchable), Told("name", (*MATCHABLE
 
 
 def by_preset(meaning: str, *, smoke: Any, otherwise: Any) -> Any:
-    """A parameter whose default is the preset's to decide."""
+    """Declare a parameter whose default depends on the preset."""
     default = f"{_shown(otherwise)}; {_shown(smoke)} in smoke"
     extra: Any = {"fill": lambda small: smoke if small else otherwise, "default": default}
     return Field(None, description=meaning, json_schema_extra=extra)
 
 
 def all_of(meaning: str, names: Callable[[], Iterable[str]]) -> Any:
-    """A parameter that is all of some names by default, those registered later as well."""
+    """Declare a parameter whose default is all of some names, including those registered later."""
     extra: Any = {"fill": lambda small: list(names()), "default": "all"}
     return Field(None, description=meaning, json_schema_extra=extra)
 
 
 def fill(field: FieldInfo) -> Callable[[bool], Any] | None:
-    """What gives the value of a parameter that none is given for, from whether the preset is
-    smoke.
-    """
+    """Return the function from "the preset is smoke" to a parameter's default, if it has one."""
     return _extra(field).get("fill")
 
 
@@ -160,7 +157,7 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
 
 
 def told(field: FieldInfo) -> Told:
-    """What readers are told of a parameter's type."""
+    """Return what readers are told about a parameter's type."""
     # of Optional[Annotated[...]]
     inside = (_told(get_args(part)[1:]) for part in get_args(field.annotation))
     return _told(field.metadata) or next(filter(None, inside), Told("text"))
@@ -171,7 +168,7 @@ def _told(metadata: Iterable[Any]) -> Told | None:
 
 
 def described(name: str, field: FieldInfo) -> Described:
-    """A parameter as readers are told of it."""
+    """Return a parameter as readers see it."""
     kind = told(field)
     default = _extra(field).get("default") or _shown(field.default)
     allowed = f"; allowed: {', '.join(kind.allowed)}" if kind.allowed else ""

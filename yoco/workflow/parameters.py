@@ -19,6 +19,14 @@ class Condensation(Parameters):
     """A set from its start to its result, beside the other methods."""
 
     notebook: ClassVar[str] = "01_condensation"
+    shown: ClassVar[tuple[str, ...]] = (
+        "dataset",
+        "method",
+        "ipc",
+        "preset",
+        "time_budget",
+        "seeds",
+    )
 
     seeds: types.Count = Field(2, description="networks trained on the start, and on the result")
     compare: types.Filled[types.Condensers] = types.all_of(
@@ -27,11 +35,10 @@ class Condensation(Parameters):
     compare_seconds: types.Seconds = Field(
         4.0,
         gt=0,
-        description="seconds of condensing by each of those whose set neither the run nor the zoo "
-        "has",
+        description="seconds of condensing for each method without a set in the run or the zoo",
     )
     compare_seeds: types.Count = Field(
-        1, description="networks trained on each start and result of those"
+        1, description="networks trained on each of their starts and results"
     )
 
     @property
@@ -44,6 +51,7 @@ class Scores(Parameters):
     """What the scores say about a set."""
 
     notebook: ClassVar[str] = "02_scores"
+    shown: ClassVar[tuple[str, ...]] = ("dataset", "seed", "top_k", "within")
 
     dataset: types.DatasetOrZoo = Field(
         "zoo:cifar10-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco"
@@ -68,6 +76,7 @@ class Balance(Scores):
     """What each rule does to the classes."""
 
     notebook: ClassVar[str] = "03_class_balance"
+    shown: ClassVar[tuple[str, ...]] = ("dataset", "seed", "ipc_to", "run_dir")
 
     ipc_to: types.DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
 
@@ -76,6 +85,7 @@ class Gallery(Scores):
     """Every figure."""
 
     notebook: ClassVar[str] = "07_gallery"
+    shown: ClassVar[tuple[str, ...]] = ("dataset", "seed", "budget", "run_dir")
 
     budget: types.Count = Field(1, description="IPC_T of the figures about pruning")
 
@@ -84,6 +94,9 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
     model.notebook: model
     for model in (Condensation, Scores, Balance, Pruning, Ablations, Noise, Gallery)
 }
+
+
+MARK = "# Parameters"  # the beginning of cells that set parameters
 
 
 def validated(
@@ -122,23 +135,31 @@ def _wrong(error: Mapping[str, Any]) -> str:
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Return the parameters of the running notebook from its globals, checked before any work.
 
-    Papermill writes its `-p` values into a cell that begins with "# Parameters" and only warns
-    about a misspelt name; here it is an error. Raises ValueError as `validated`, and if a parameter
-    is missing.
+    A notebook's cell shows the parameters that matter most (`shown`). The others are taken from
+    that cell too if a reader adds them, and from the one into which papermill writes its `-p`
+    values; both begin with "# Parameters". Papermill only warns about a misspelt name; here it is
+    an error.
+
+    Args:
+        notebook: its name.
+        namespace: its globals. Without IPython's `In`, every known name in it is a parameter.
+
+    Raises:
+        ValueError: as `validated`, and if a shown parameter is missing.
     """
-    known = NOTEBOOKS[checks.one_of("notebook", notebook, NOTEBOOKS)].model_fields
-    injected = [
-        name
-        for cell in namespace.get("In", [])
-        if cell.startswith("# Parameters")
-        for name in assigned(cell)
-    ]
-    missing = [name for name in known if name not in namespace]
+    model = NOTEBOOKS[checks.one_of("notebook", notebook, NOTEBOOKS)]
+    missing = [name for name in model.shown if name not in namespace]
     if missing:
         raise ValueError(f"parameter {', '.join(missing)} is not set in the cell tagged parameters")
-    values = {name: namespace[name] for name in dict.fromkeys([*known, *injected])}
-    edited = [name for name, field in known.items() if values[name] != field.default]
-    return validated(notebook, values, {*injected, *edited})
+    if "In" not in namespace:
+        return validated(notebook, {n: namespace[n] for n in model.model_fields if n in namespace})
+    # of a cell that was edited and run again, the last run
+    cells = {cell.partition("\n")[0]: cell for cell in namespace["In"] if cell.startswith(MARK)}
+    names = dict.fromkeys([*model.shown, *(n for cell in cells.values() for n in assigned(cell))])
+    values = {name: namespace[name] for name in names}
+    fields = model.model_fields
+    edited = {n for n, value in values.items() if n in fields and value != fields[n].default}
+    return validated(notebook, values, {*edited, *assigned(cells.get(MARK, ""))})
 
 
 def assigned(source: str) -> list[str]:

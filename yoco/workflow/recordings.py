@@ -22,26 +22,25 @@ from yoco.utils import digests, locks
 from yoco.zoo import PREFIX as ZOO
 
 DYNAMICS = "dynamics"  # stem of the files of whole runs
-# of the info of dynamics: what shipped ones must share
+# entries of the info that shipped dynamics must share
 TOLD = ("epochs", "until", "model", "width", "batch_size", *BEFORE)
-# files of dynamics that stop early, by what they were recorded on
+# stems of the files of dynamics that stop early, by what they were recorded on
 EARLY = {"augmented": "early", "clean": "early-clean"}
 
 
 def dynamics_file(run: Path, seed: int, first: int = 0, kind: str = DYNAMICS) -> Path:
-    """The file of the dynamics of a seed: the run's own seed has no number in it."""
+    """Return the file of a seed's dynamics; the name for the run's own seed has no number."""
     return run / (f"{kind}.safetensors" if seed == first else f"{kind}-{seed}.safetensors")
 
 
 def get_dynamics(
     run: Path, condensed: CondensedSet, dataset: str, seed: int, first: int = 0, **arguments: Any
 ) -> Dynamics:
-    """The run's dynamics of a seed, to look at; if missing, those that ship with the zoo, or
-    recorded now and saved.
+    """Return the run's dynamics of a seed, for viewing.
 
-    dataset: of a set of the zoo ("zoo:NAME") shipped dynamics are taken also if they have another
-    kind of last batch than asked for; they are then not saved, since the trainings of a study could
-    not follow them.
+    Missing dynamics are taken from the zoo, or recorded now and saved. For a set of the zoo
+    (dataset "zoo:NAME"), shipped dynamics are taken even if their last batches are of another kind
+    than asked for; they are then not saved, since the trainings of a study could not follow them.
     """
     return get_all_dynamics(
         run, condensed, dataset, [seed], first, any_last_batch=dataset.startswith(ZOO), **arguments
@@ -60,14 +59,14 @@ def get_all_dynamics(
     explicit: Sequence[str] = (),
     **arguments: Any,
 ) -> list[Dynamics]:
-    """As `get_dynamics`, for several seeds: those that have to be recorded are so side by side,
-    each saved as it finishes.
+    """As `get_dynamics`, for several seeds; missing ones are recorded in parallel.
 
-    kind: the stem of their files; another than "dynamics" is recorded anew if it was recorded by
-    other arguments. any_last_batch: take shipped ones with another kind of last batch than asked
-    for. explicit: names of arguments that were given, not filled in. Raises ValueError if dynamics
-    that are found have other values of these, or another seed, or were recorded on a set of other
-    statistics or class names.
+    Each is saved as it finishes.
+
+    kind: the stem of their files; kinds other than "dynamics" are recorded again if the arguments
+    differ. any_last_batch: accept shipped dynamics with another kind of last batch. explicit: names
+    of the arguments that were given. Raises ValueError if dynamics in the folder have other values
+    of these, or another seed, or are of this set with other statistics or class names.
     """
     own = kind == DYNAMICS
     wanted = _told(arguments)
@@ -119,7 +118,10 @@ def _say_how_long(
     until: int | None = None,
     **arguments: Any,
 ) -> None:
-    """Before `missing` of `count` recordings, see `timing`; arguments: of `record_many`."""
+    """Announce the time that `missing` of `count` recordings take, see `timing`.
+
+    arguments: of `record_many`.
+    """
     where = devices.choose(arguments.get("device", "auto"))
     named = {name: arguments[name] for name in ("model", "width", "precision") if name in arguments}
     network = timing.Network.of(
@@ -136,10 +138,10 @@ def _say_how_long(
 
 
 def _unfinished(path: Path, condensed: CondensedSet, arguments: dict[str, Any]) -> Path:
-    """Where the recording that will be `path` is kept while it is made.
+    """Return where the recording for `path` is kept while it is made.
 
-    Its name tells the set and the arguments, so that a recording of others neither goes on from it
-    nor writes over it.
+    The name depends on the set and the arguments, so that other recordings neither resume from it
+    nor overwrite it.
     """
     of = hashlib.sha256(
         repr((condensed.fingerprint, sorted(arguments.items()))).encode()
@@ -161,11 +163,11 @@ def _found_dynamics(
     found = Dynamics.load(path)
     same = torch.equal(found.labels, condensed.formed_labels)
     if not same or found.info.get("set") not in (None, condensed.fingerprint):
-        print(f"{path.name} is of other images, this set's past perhaps: recording anew")
+        print(f"{path.name} is of another set (perhaps an earlier version): recording again")
         return None
     digests.check(str(path), found.info.get(digests.MADE_FROM), condensed.made_from)
     if not _as_asked(found, wanted):
-        print(f"{path.name} was recorded with other settings: recording anew")
+        print(f"{path.name} is of other settings: recording again")
         return None
     told = {**found.info, **found.training}
     if differ := [name for name, value in demanded.items() if told.get(name, value) != value]:
@@ -192,8 +194,9 @@ def _demanded(arguments: dict[str, Any], explicit: Sequence[str]) -> dict[str, A
 
 
 def _told(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `record` as the info of dynamics has them; "auto" precision is resolved
-    there.
+    """Return arguments of `record` as the info of dynamics has them.
+
+    The precision is left out: "auto" is resolved there.
     """
     told = {
         name: value for name, value in arguments.items() if name not in ("precision", "protocol")
@@ -202,8 +205,9 @@ def _told(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_network(condensed: CondensedSet, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Of the info of dynamics, what a network of the user's own must share: another one may have
-    its name.
+    """Return the entries of the info that dynamics of a network of the user's own must share.
+
+    Another network may have the same name.
     """
     model = models.named(arguments.get("model", "convnet"))
     return (
@@ -214,7 +218,7 @@ def _own_network(condensed: CondensedSet, arguments: dict[str, Any]) -> dict[str
 
 
 def _as_asked(found: Dynamics, asked: dict[str, Any]) -> bool:
-    """Whether the info of dynamics tells all that was asked for."""
+    """Return whether the info of dynamics has all that was asked for."""
     told = {**found.info, **found.training}
     return all(told.get(name) == value for name, value in asked.items())
 
@@ -222,8 +226,9 @@ def _as_asked(found: Dynamics, asked: dict[str, Any]) -> bool:
 def _shipped_dynamics(
     path: Path, condensed: CondensedSet, seed: int, wanted: dict[str, Any], any_last_batch: bool
 ) -> Dynamics | None:
-    """The zoo's dynamics of a set under a seed, if they were recorded as `wanted`, saved at `path`;
-    see `get_all_dynamics`.
+    """Return the zoo's dynamics of a set and seed if they were recorded as `wanted`.
+
+    They are saved at `path`; see `get_all_dynamics`.
     """
     shipped = zoo.dynamics_of(condensed, seed)
     if shipped is None:
@@ -232,7 +237,7 @@ def _shipped_dynamics(
     differ = [name for name, value in told.items() if value != wanted.get(name)]
     how = ", ".join(f"{name}={told[name]!r} instead of {wanted.get(name)!r}" for name in differ)
     if set(differ) - ({"last_batch"} if any_last_batch else set()):
-        print(f"the zoo's dynamics of seed {seed} were recorded with {how}: own ones are recorded")
+        print(f"the zoo's dynamics of seed {seed} were recorded with {how}: recording new ones")
         return None
     print(
         f"from the zoo: dynamics of {len(shipped.correct)} epochs"

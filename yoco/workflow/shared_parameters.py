@@ -30,6 +30,7 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     notebook: ClassVar[str]  # name of the notebook
+    shown: ClassVar[tuple[str, ...]]  # parameters in its cell; the others can be set as well
     _explicit: frozenset[str] = PrivateAttr(frozenset())
 
     dataset: types.Dataset = Field(
@@ -64,14 +65,12 @@ class Parameters(BaseModel):
         "published",
     )
     augmentation: types.Augmentation = Field(
-        "dsa", description="augmentation of trainings, of DSA or as published for ImageNet-10"
+        "dsa", description="augmentation of trainings: DSA's, or as published for ImageNet-10"
     )
     model: Optional[types.Model] = Field(
         None,
         description="network of all trainings (none: convnet, or resnet10ap for images of 64 "
-        "pixels "
-        "or "
-        "more)",
+        "pixels or more)",
     )
     width: Optional[types.Count] = Field(
         None, description="channels of the ConvNet (none: 128, or 24 in smoke)"
@@ -94,7 +93,7 @@ class Parameters(BaseModel):
         None, description="epochs of each network in the pool of ncfm (none: by preset)"
     )
     nested: Optional[types.Nested] = Field(
-        None, description="budgets whose prefixes ncfm matches too, or true for 1, 2, 3, 5, …"
+        None, description="budgets whose prefixes ncfm matches as well, or true for 1, 2, 3, 5, …"
     )
     start: Optional[types.Start] = Field(
         None,
@@ -102,7 +101,7 @@ class Parameters(BaseModel):
         "images)",
     )
     time_budget: Optional[types.Seconds] = Field(
-        None, description="seconds after which condensing stops; run again to go on"
+        None, description="seconds after which condensing stops; run again to resume"
     )
 
     @model_validator(mode="before")

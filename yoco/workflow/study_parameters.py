@@ -52,6 +52,14 @@ class Pruning(Study):
     """A set, pruned by every method to every budget."""
 
     notebook: ClassVar[str] = "04_pruning"
+    shown: ClassVar[tuple[str, ...]] = (
+        "dataset",
+        "set_path",
+        "ipc_to",
+        "methods",
+        "dynamics",
+        "seeds",
+    )
 
     ipc_to: types.Filled[types.DifferentCounts] = types.by_preset(
         "budgets, IPC_T", smoke=[1, 2], otherwise=[1, 2, 5]
@@ -64,20 +72,19 @@ class Pruning(Study):
     )
     also: types.OptionalCondensers = Field(
         ["dream"],
-        description="condensations whose sets, pruned at random, are columns as well; may be empty",
+        description="condensation methods whose sets, pruned at random, are further columns; may "
+        "be empty",
     )
     bytes_epochs: Optional[types.Count] = Field(
         None, description="epochs of the trainings on one file's prefixes (none: as epochs)"
     )
     prefix_epochs: Optional[types.Count] = types.by_preset(
-        ("epochs of the trainings beside a nested set"), smoke=40, otherwise=None
+        "epochs of the trainings that compare a nested set", smoke=40, otherwise=None
     )
     set_path: Optional[types.Text] = Field(
         None,
-        description="a condensed set to prune, an author's file or yoco's (none: one condensed "
-        "now); "
-        "also "
-        "is then empty",
+        description="condensed set to prune: an author's file or yoco's (none: condense one); "
+        "`also` is then ignored",
     )
 
     def condensation(self, method: str | None = None) -> dict[str, Any]:
@@ -106,11 +113,19 @@ class Ablations(Study):
     """What each part of YOCO does."""
 
     notebook: ClassVar[str] = "05_ablations"
+    shown: ClassVar[tuple[str, ...]] = (
+        "dataset",
+        "ipc_to",
+        "dynamics",
+        "compare",
+        "networks",
+        "run_dir",
+    )
 
     ipc_to: types.DifferentCounts = Field([1], description="budgets, IPC_T")
     dynamics: types.Count = Field(2, description="training runs recorded")
     methods: types.Filled[types.Methods] = types.all_of(
-        ("pruning methods whose ends and balance are taken apart"), compared
+        "pruning methods whose ends and balance are varied", compared
     )
     top_k: types.DifferentCounts = Field(
         list(ablations.TOP_K), description="epochs that LBPE averages"
@@ -119,10 +134,10 @@ class Ablations(Study):
         list(ablations.WITHIN), description="first epochs that LBPE chooses them among"
     )
     compare: types.Filled[types.Condensers] = types.all_of(
-        ("condensation methods whose sets are pruned"), lambda: CONDENSATIONS
+        "condensation methods whose sets are pruned", lambda: CONDENSATIONS
     )
     networks: types.Filled[types.Models] = types.by_preset(
-        "networks trained on what is left",
+        "networks trained on the pruned sets",
         smoke=["convnet", "convnet-d2-w32"],
         otherwise=["convnet", "resnet10-w32"],
     )
@@ -148,6 +163,7 @@ class Noise(Study):
     """Damage, and which rules keep it."""
 
     notebook: ClassVar[str] = "06_noise"
+    shown: ClassVar[tuple[str, ...]] = ("dataset", "real", "ipc_to", "kinds", "rates", "dynamics")
 
     dataset: types.DatasetOrZoo = Field(
         "zoo:digits-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco"
@@ -155,7 +171,7 @@ class Noise(Study):
     real: Optional[types.Dataset] = Field(
         None,
         description="real images that a set of the zoo is tested on (none: the dataset that it "
-        "tells)",
+        "names)",
     )
     ipc_to: types.DifferentCounts = Field([1, 5], description="budgets, IPC_T")
     trained_to: Optional[types.DifferentCounts] = Field(
@@ -179,7 +195,8 @@ class Noise(Study):
         "damage done before condensing", smoke=["symmetric"], otherwise=list(corruption.KINDS)
     )
     condensed_rates: Optional[types.Percents] = Field(
-        None, description="percent of real images damaged before that (none: the highest of rates)"
+        None,
+        description="percent of real images damaged before condensing (none: the highest of rates)",
     )
 
     @model_validator(mode="after")

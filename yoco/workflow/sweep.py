@@ -23,9 +23,9 @@ from yoco.parallel import pool
 from yoco.utils import checks, locks, owned, tensor_files
 from yoco.utils import device as devices
 from yoco.utils.lazy import pd
+from yoco.workflow import execution, run_folder
 from yoco.workflow import parameter_types as types
 from yoco.workflow import parameters as params
-from yoco.workflow import run_folder
 
 TABLE = "sweep.csv"
 # types of parameters, as `parameter_types.told` has them, in which commas are part of a value
@@ -209,31 +209,21 @@ def _run_point(point: Point, device: torch.device, one_thread: bool, cwd: Path) 
                 if _finished(point.folder / notebook.name, dict(typed)) is None:
                     _patiently(notebook, point.folder / notebook.name, dict(typed), cwd)
     except Exception as error:
-        return Outcome("failed", round(time.monotonic() - began, 1), _last_line(error))
+        return Outcome("failed", round(time.monotonic() - began, 1), execution.last_line(error))
     return point.finished() or Outcome(
         "failed", round(time.monotonic() - began, 1), ("an executed notebook is not whole")
     )
 
 
 def _patiently(notebook: Path, output: Path, typed: dict[str, Any], cwd: Path) -> None:
-    """`execute`; once again where a kernel whose process was killed a moment ago still held the
-    run's files.
-    """
+    """Run a notebook; run it again if the kernel of a killed process still held the run's files."""
     try:
-        execute(notebook, output, typed, cwd, progress_bar=False)
+        execution.execute(notebook, output, typed, cwd)
     except Exception as error:
         if "BlockingIOError" not in (type(error).__name__, getattr(error, "ename", "")):
             raise
         time.sleep(ORPHAN_SECONDS)
-        execute(notebook, output, typed, cwd, progress_bar=False)
-
-
-def _last_line(error: Exception) -> str:
-    name, value = (
-        getattr(error, "ename", type(error).__name__),
-        str(getattr(error, "evalue", error)),
-    )
-    return f"{name}: {(value.strip().splitlines() or [''])[-1]}"
+        execution.execute(notebook, output, typed, cwd)
 
 
 @contextlib.contextmanager
@@ -268,48 +258,3 @@ def _finished(path: Path, typed: dict[str, Any]) -> float | None:
         return float(made["duration"]) if whole else None
     except (OSError, ValueError, KeyError, TypeError):  # it is not there, or none of papermill's
         return None
-
-
-def execute(
-    notebook: Path,
-    output: Path,
-    parameters: dict[str, Any],
-    cwd: Path | None = None,
-    **options: Any,
-) -> None:
-    """Run a notebook; what it ran to, an error included, takes the place of `output` whole.
-
-    A killed run leaves the last one.
-
-    cwd: where it runs (None: here). options: of papermill. Raises PapermillExecutionError,
-    BlockingIOError if another process runs it, ValueError if `output` is the notebook itself,
-    FileExistsError if it is a file that yoco did not write.
-    """
-    import papermill
-
-    output = tensor_files.target(output)
-    if output.exists() and output.samefile(notebook):
-        raise ValueError(
-            f"{output} would be replaced by what it runs to: choose another run_dir, or --folder"
-        )
-    owned.replacing(output)
-    with locks.hold(output):
-        # the next run takes its place where this one is killed
-        part = output.with_name(f".{output.stem}.running.ipynb")
-        try:
-            papermill.execute_notebook(
-                _verbatim(notebook),
-                _verbatim(part),
-                parameters,
-                kernel_name="python3",
-                cwd=cwd,
-                **options,
-            )
-        finally:
-            if part.exists():
-                part.replace(output)
-
-
-def _verbatim(path: Path) -> str:
-    """A path as papermill reads it, which takes braces for its own."""
-    return str(path).replace("{", "{{").replace("}", "}}")

@@ -1,0 +1,49 @@
+"""A run of the package whose annotated shapes are checked at every call (tests/test_shapes.py)."""
+
+import tempfile
+from pathlib import Path
+
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
+
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # a whole number is a float
+
+CHECKED = (
+    "yoco.formation",
+    "yoco.augment",
+    "yoco.score_formulas",
+    "yoco.scores",
+    "yoco.prune.select",
+    "yoco.data.normalise",
+    "yoco.dynamics.dynamics",
+    "yoco.condense.ncfm_loss",
+    "yoco.condense.gradient_matching",
+    "yoco.condense.mtt_student",
+    "yoco.condense.kip_kernels",
+)
+
+
+def check_shapes() -> None:
+    """From here on, each call in the `CHECKED` modules is held against its annotations."""
+    install_import_hook(CHECKED, "tests.shapes.checked")
+
+
+def run() -> None:
+    """Condense by each method, record dynamics, prune by each method, train and test."""
+    from tests.conftest import make_data
+    from tests.test_own import TINY
+    from yoco import condense, dynamics, evaluate, scores
+    from yoco.experiments import study
+
+    data, quiet = make_data(size=16), {"progress": False, "device": "cpu"}
+    for method in condense.METHODS:
+        made = condense.condense(
+            data, method, 2, preset="smoke", **TINY.get(method, {"iterations": 2}), **quiet
+        )
+    made = condense.condense(data, "idc", 2, 2, preset="smoke", **TINY["idc"], **quiet)
+    seen = dynamics.record(made, epochs=3, seed=0, model="convnet-d2-w8", **quiet)
+    options = {"ipc_to": [1], "seeds": [0], "epochs": 1, "model": "convnet-d2-w8", "jobs": 1}
+    print(study.run(made, data, [seen], **options, **quiet))
+    print(scores.lbpe(seen.logits, seen.labels, top_k=1, within=2))
+    seen.save(Path(tempfile.mkdtemp()) / "dynamics.safetensors")
+    evaluate.evaluate(*made.form(), data, epochs=1, seed=0, device="cpu", model="convnet-d2-w8")

@@ -1,0 +1,158 @@
+"""The shipped notebooks, and running one for the command line."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import yoco
+from tests.conftest import until
+from yoco import cli
+from yoco.workflow import execution, notebooks, progress, stills
+
+ROOT = Path(__file__).parents[2]
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+def written(path: Path, *cells: str) -> Path:
+    """A notebook of some cells: text if they begin with #, else code."""
+    make = nbformat.v4
+    made = [
+        (make.new_markdown_cell if text.startswith("#") else make.new_code_cell)(text)
+        for text in cells
+    ]
+    nbformat.write(make.new_notebook(cells=made, metadata={"kernelspec": KERNEL}), path)
+    return path
+
+
+def test_notebooks_are_copied_and_no_file_is_overwritten(tmp_path, capsys):
+    own = tmp_path / "mine/02_scores.ipynb"
+    own.parent.mkdir()
+    own.write_text("my own")
+    assert cli.main(["notebooks", str(own.parent)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{own} exists, kept as it is" in printed and "jupyter lab" in printed
+    assert own.read_text() == "my own"
+    assert sorted(path.stem for path in own.parent.iterdir()) == notebooks.names()
+    one = "01_condensation.ipynb"
+    assert (own.parent / one).read_bytes() == (ROOT / "notebooks" / one).read_bytes()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main(["notebooks", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.startswith("yoco: ")
+
+
+def test_a_notebook_of_the_working_folder_goes_before_the_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert notebooks.find("04_pruning") == ROOT / "notebooks/04_pruning.ipynb"
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/04_pruning.ipynb").touch()
+    assert notebooks.find("04_pruning") == Path("notebooks/04_pruning.ipynb")
+    assert notebooks.find("05_ablations") == ROOT / "notebooks/05_ablations.ipynb"
+    with pytest.raises(FileNotFoundError, match="no 05_ablations.ipynb in notebooks; .*--folder"):
+        notebooks.find("05_ablations", Path("notebooks"))
+
+
+def test_an_installed_package_has_them_inside(tmp_path, monkeypatch):
+    inside = tmp_path / "yoco/notebooks"
+    inside.mkdir(parents=True)
+    monkeypatch.setattr(yoco, "__file__", str(inside.parent / "__init__.py"))
+    assert notebooks.shipped() == inside
+
+
+def test_a_failed_notebook_is_one_line_and_its_copy_has_the_rest(tmp_path, capfd):
+    bad = written(
+        tmp_path / "bad.ipynb", "# Bad", "x = 1", "## The sum", "raise ValueError('one\\ntwo')", "x"
+    )
+    output = tmp_path / "out/bad.ipynb"
+    with pytest.raises(ChildProcessError) as error:
+        execution.run(bad, output, {})
+    said = f"bad failed in the section 'The sum': ValueError: two ({output} has the whole error)"
+    assert str(error.value) == said
+    assert "Traceback" in output.read_text()
+    printed = capfd.readouterr()
+    assert printed.err == printed.out == "", "neither papermill's banner nor the kernel's log"
+
+
+def test_a_notebook_that_is_stopped_is_no_error_of_its_own(tmp_path):
+    stopped = written(tmp_path / "stopped.ipynb", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        execution.run(stopped, tmp_path / "out.ipynb", {})
+
+
+def test_a_dead_kernel_is_one_line(tmp_path):
+    dead = written(tmp_path / "dead.ipynb", "## The end", "import os; os._exit(1)")
+    with pytest.raises(ChildProcessError, match="kernel of dead died in the section 'The end'"):
+        execution.run(dead, tmp_path / "out.ipynb", {})
+
+
+def test_parameters_that_the_cell_does_not_show_are_no_warning(tmp_path, capfd):
+    plain = written(tmp_path / "plain.ipynb", "a = 1", "print(a)")
+    content = nbformat.read(plain, 4)
+    content.cells[0].metadata.tags = ["parameters"]
+    nbformat.write(content, plain)
+    execution.run(plain, tmp_path / "out.ipynb", {"hidden": 3})
+    printed = capfd.readouterr()
+    assert printed.err == "" and "plain: " in printed.out
+    assert "hidden = 3" in (tmp_path / "out.ipynb").read_text()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def told(path: Path, stream: io.StringIO, monkeypatch) -> str:
+    """What is told of the second cell after some time."""
+    monkeypatch.setattr(progress, "FIRST", 0.5)
+    with progress.Progress(path, stream) as telling:
+        for index, cell in enumerate(json.loads(path.read_text())["cells"]):
+            telling.cell({**cell, "source": "".join(cell["source"])}, index)
+        until(lambda: "2/2" in stream.getvalue())
+    return stream.getvalue()
+
+
+def test_progress_names_the_section_and_the_time(tmp_path, monkeypatch):
+    path = written(tmp_path / "long.ipynb", "# Long\n\n## Wait here", "1")
+    log = told(path, io.StringIO(), monkeypatch)
+    assert log.startswith("long 2/2 Wait here: 1 s so far\n")
+    line = told(path, Terminal(), monkeypatch)
+    assert line.startswith("\rlong 2/2 Wait here, 1 s") and line.endswith("\r")
+    assert "\n" not in line, "one line, rewritten"
+
+
+def test_widgets_become_pictures_with_captions_and_bars_go():
+    output = lambda data: {"output_type": "execute_result", "metadata": {}, "data": data}
+    widget = output({stills.WIDGET: {}, stills.PICTURE: "abc", "text/plain": ["What it ", "shows"]})
+    bar = output({stills.WIDGET: {}, "text/plain": "0%"})
+    plain = output({"text/plain": "1"})
+    cells = [
+        {"cell_type": "code", "outputs": [widget, bar, plain]},
+        {"cell_type": "markdown", "source": "text"},
+    ]
+    notebook = {"cells": cells, "metadata": {"widgets": {"state": {}}, "papermill": {}}}
+    made = json.loads(stills.without_widgets(json.dumps(notebook)))
+    assert made["metadata"] == {"papermill": {}} and made["cells"][1] == cells[1]
+    still, caption, other = made["cells"][0]["outputs"]
+    assert still["data"] == {stills.PICTURE: "abc", "text/plain": ["What it ", "shows"]}
+    assert caption["data"]["text/markdown"] == "*What it shows*" and other == plain
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.5, 1.5])
+def test_ctrl_c_while_starting_is_one_line(seconds, tmp_path):
+    code = f"""
+import os, signal, sys, threading
+threading.Timer({seconds}, os.kill, (os.getpid(), signal.SIGINT)).start()
+sys.argv = ["yoco", "run", "01", "--run-dir", {str(tmp_path)!r}]
+from yoco.__main__ import main
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    said = "yoco: interrupted; the same command resumes from the last checkpoint\n"
+    assert (done.returncode, done.stderr) == (130, said)

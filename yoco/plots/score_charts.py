@@ -1,0 +1,161 @@
+"""Charts of scores over images, and of what an image showed over the epochs.
+
+Each function draws on `ax` (or a new figure) and returns the Axes, or the Figure if it holds
+several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from yoco.plots import style
+from yoco.scores import SCORES
+from yoco.utils.lazy import pd, sns
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def score_label(score: str) -> str:
+    """Return a score's axis label: name or unit, and direction."""
+    known = SCORES.get(score)  # the user's own columns are not registered
+    return f"{known.unit} ({known.direction} is hard)" if known else f"{score} (high is hard)"
+
+
+def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
+    """Plot the distribution of each score over the formed images, and below it per class.
+
+    `table` comes from `prune.score_table`. Returns the Figure.
+    """
+    table = table.assign(**{"class": table["class"].map(style.literal)})
+    figure, axes = style.subplots(2, len(scores), min(11, 3 * len(scores)), 6, squeeze=False)
+    for column, score in enumerate(scores):
+        counts = bool((table[score] % 1 == 0).all())
+        sns.histplot(
+            table, x=score, bins="auto" if counts else 30, discrete=counts, ax=axes[0, column]
+        )
+        sns.violinplot(
+            table,
+            x=score,
+            y="class",
+            color="#56B4E9",
+            cut=0,
+            density_norm="width",
+            linewidth=style.scaled(0.8),
+            ax=axes[1, column],
+        )
+        axes[0, column].set(xlabel="", ylabel="formed images" if column == 0 else "")
+        axes[1, column].set(xlabel=score_label(score).replace(" (", "\n("), ylabel="")
+        if column:
+            axes[1, column].set_yticklabels([])
+    return figure
+
+
+def rank_correlations(
+    table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | None = None
+) -> Axes:
+    """Plot the Spearman correlations of the scores, negating those whose low end is hard.
+
+    Returns the Axes.
+    """
+    ax = ax or style.axes(6.2, 5)
+    low = [name for name in scores if name in SCORES and SCORES[name].direction == "low"]
+    named = (
+        table[list(scores)]
+        .assign(**{name: -table[name] for name in low})
+        .rename(columns={name: f"−{name}" for name in low})
+    )
+    options = {
+        "annot": True,
+        "fmt": ".2f",
+        "square": True,
+        "cbar_kws": {"label": "Spearman correlation"},
+    }
+    sns.heatmap(named.corr("spearman"), vmin=-1, vmax=1, cmap="vlag", ax=ax, **options)
+    ax.tick_params(axis="x", rotation=30)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def trajectories(
+    probability: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None
+) -> Axes:
+    """Plot the probability of the own label over the epochs.
+
+    Args:
+        probability: [E, n] in 0..1.
+        epochs: [E], numbers of the epochs.
+        names: [n], one per line; a single line needs none.
+        ax: Axes to draw on (None: a new figure).
+
+    Returns:
+        The Axes.
+    """
+    ax = _over_epochs(probability, epochs, names, ax)
+    ax.set(ylabel="probability\nof the label", ylim=(-0.03, 1.03))
+    return ax
+
+
+def margins(
+    margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None
+) -> Axes:
+    """Plot the margin over the epochs, with arguments as `trajectories`. Returns the Axes.
+
+    The margin is the logit of the label minus the largest other logit: below 0 if the network is
+    wrong.
+    """
+    ax = _over_epochs(margin, epochs, names, ax)
+    ax.axhline(0, color="0.4", lw=style.scaled(1))
+    ax.set_ylabel("margin\n(logits)")
+    return ax
+
+
+def _over_epochs(values: Tensor, epochs: Tensor, names: Sequence[str], ax: Axes | None) -> Axes:
+    ax = ax or style.axes(7, 3)
+    for number, line in enumerate(values.T):
+        options: dict[str, Any] = {
+            "marker": style.MARKERS[number % len(style.MARKERS)],
+            "ls": ("-", "--", ":", "-.")[number % 4],
+        }
+        ax.plot(
+            epochs,
+            line,
+            ms=style.scaled(5),
+            lw=style.scaled(0.8),
+            label=names[number] if names else None,
+            **options,
+        )
+    ax.set_xlabel("epoch (marks: epochs whose logits were kept)")
+    if names:
+        ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
+    """Draw when one image was right and when wrong, bool [E]: one light or dark stripe per epoch.
+
+    A mark shows each epoch in which it was forgotten (right before, wrong now). Returns the Axes.
+    """
+    ax = ax or style.axes(7, 1)
+    ax.imshow(
+        correct[None].numpy(),
+        aspect="auto",
+        cmap="gray",
+        vmin=-0.6,
+        vmax=1.1,
+        extent=(0.5, len(correct) + 0.5, 0, 1),
+        interpolation="nearest",
+    )
+    at = (correct[:-1] & ~correct[1:]).nonzero().flatten() + 2  # epochs are counted from 1
+    ax.plot(at, [1.25] * len(at), "v", ms=style.scaled(3), color=style.DROPPED, clip_on=False)
+    ax.grid(False)
+    ax.set(
+        xlabel=f"epoch (light: right, dark: wrong, ▾: forgotten, {len(at)}×)",
+        yticks=[],
+        xlim=(0.5, len(correct) + 0.5),
+    )
+    return ax

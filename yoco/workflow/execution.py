@@ -1,0 +1,134 @@
+"""Runs a notebook through papermill: checked parameters in, a whole file out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from yoco.utils import locks, owned, tensor_files
+from yoco.workflow.progress import Progress
+from yoco.workflow.stills import without_widgets
+
+# of kernels: they warn on every start that TCP on this machine is not encrypted
+QUIET = ["--log-level=ERROR"]
+INTERRUPT = "KeyboardInterrupt"
+
+
+def execute(
+    notebook: Path,
+    output: Path,
+    parameters: dict[str, Any],
+    cwd: Path | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Run a notebook. The executed copy replaces `output` whole, also if a cell fails.
+
+    A killed run leaves the last copy as it was. Widgets become still pictures, since no kernel
+    stands behind a stored one.
+
+    Args:
+        notebook: the file to run.
+        output: where the executed copy goes.
+        parameters: values for the cell tagged parameters, already checked.
+        cwd: the kernel's working folder. None: this process's.
+        progress: is told which cell runs.
+
+    Raises:
+        papermill.PapermillExecutionError: if a cell fails.
+        BlockingIOError: if another process runs it into the same `output`.
+        ValueError: if `output` is the notebook itself.
+        FileExistsError: if `output` is a file that yoco did not write.
+    """
+    output = tensor_files.target(output)
+    if output.exists() and output.samefile(notebook):
+        raise ValueError(
+            f"{output} would be replaced by its executed copy: choose another run_dir, or --folder"
+        )
+    owned.replacing(output)
+    papermill = _papermill()
+    # it warns of every parameter that the cell does not show; ours are checked
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    options: dict[str, Any] = {"extra_arguments": QUIET, "store_widget_state": False}
+    if progress is not None:
+        options["on_cell_start"] = progress.cell
+    with locks.hold(output):
+        # a killed run leaves this one, and the next run overwrites it
+        part = output.with_name(f".{output.stem}.running.ipynb")
+        try:
+            papermill.execute_notebook(
+                _verbatim(notebook),
+                _verbatim(part),
+                parameters,
+                kernel_name="python3",
+                cwd=cwd,
+                progress_bar=False,
+                **options,
+            )
+        finally:
+            if part.exists():
+                part.write_text(without_widgets(part.read_text(encoding="utf-8")), "utf-8")
+                part.replace(output)
+
+
+def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
+    """Run a notebook for the command line: progress on standard output, and short errors.
+
+    Args:
+        notebook, output, parameters: see `execute`.
+
+    Raises:
+        ChildProcessError: if a cell fails or the kernel dies, with the cell's section and the last
+            line of its error.
+        KeyboardInterrupt: if the user stopped it.
+    """
+    papermill = _papermill()
+    import nbclient.exceptions
+
+    with Progress(notebook, sys.stdout) as progress:
+        try:
+            execute(notebook, output, parameters, progress=progress)
+        except papermill.PapermillExecutionError as error:
+            if error.ename == INTERRUPT:
+                raise KeyboardInterrupt from None
+            raise ChildProcessError(
+                f"{notebook.stem} failed in the section {progress.title!r}: {last_line(error)} "
+                f"({output} has the whole error)"
+            ) from None
+        except nbclient.exceptions.DeadKernelError:
+            raise ChildProcessError(
+                f"the kernel of {notebook.stem} died in the section {progress.title!r}; it may "
+                "have run out of memory"
+            ) from None
+    here = Path.cwd()
+    shown = output.relative_to(here) if output.is_relative_to(here) else output
+    print(f"{notebook.stem}: {progress.seconds:.0f} s -> {shown}", flush=True)
+
+
+def _verbatim(path: Path) -> str:
+    """The path as papermill expects it: it would fill in single braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _papermill() -> ModuleType:
+    """The papermill package, imported without two seconds for a grammar that it never uses.
+
+    jsonschema's optional check of IRIs builds that grammar when it is imported.
+    """
+    absent = "rfc3987_syntax" not in sys.modules
+    if absent:
+        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # ImportError, caught there
+    import papermill
+
+    if absent:
+        del sys.modules["rfc3987_syntax"]
+    return papermill
+
+
+def last_line(error: Exception) -> str:
+    """The name of an error, which may come from a cell, and the last line of its text."""
+    name = getattr(error, "ename", type(error).__name__)
+    text = str(getattr(error, "evalue", error))
+    return f"{name}: {(text.strip().splitlines() or [''])[-1]}"

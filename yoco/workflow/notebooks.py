@@ -1,0 +1,66 @@
+"""The notebooks that ship with the package: finding them and copying them out."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import yoco
+
+FOLDER = "notebooks"  # of the repository, of the package in a wheel, and the default of a copy
+
+
+def shipped() -> Path:
+    """The folder of the shipped notebooks: inside an installed package, beside it in a checkout."""
+    package = Path(yoco.__file__).parent
+    inside = package / FOLDER
+    return inside if inside.is_dir() else package.parent / FOLDER
+
+
+def names() -> list[str]:
+    """Return the names of the shipped notebooks in order, from "00_quickstart" on."""
+    return sorted(path.stem for path in shipped().glob("[0-9][0-9]_*.ipynb"))
+
+
+def find(name: str, folder: Path | None = None) -> Path:
+    """The file of a notebook.
+
+    Args:
+        name: for example "01_condensation".
+        folder: the folder that must hold it. None: notebooks/ in the working folder if the
+            notebook is there, else the shipped one.
+
+    Raises:
+        FileNotFoundError: if `folder` does not hold the notebook.
+    """
+    places = [Path(FOLDER), shipped()] if folder is None else [folder]
+    for place in places:
+        if (place / f"{name}.ipynb").is_file():
+            return place / f"{name}.ipynb"
+    raise FileNotFoundError(f"no {name}.ipynb in {places[-1]}; give its folder with --folder")
+
+
+def copy(folder: Path, which: Iterable[str] | None = None) -> dict[str, bool]:
+    """Copy shipped notebooks into a folder, which is made if it is missing.
+
+    An existing file is never overwritten.
+
+    Args:
+        folder: where the copies go.
+        which: names of notebooks. None: all of them.
+
+    Returns:
+        For each notebook whether it was copied: False if the folder had one already.
+
+    Raises:
+        OSError: if the folder cannot be made or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    copied = {}
+    for name in names() if which is None else which:
+        content = (shipped() / f"{name}.ipynb").read_bytes()
+        try:
+            with open(folder / f"{name}.ipynb", "xb") as file:
+                file.write(content)
+            copied[name] = True
+        except FileExistsError:
+            copied[name] = False
+    return copied
