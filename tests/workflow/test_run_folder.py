@@ -10,7 +10,7 @@ from PIL import Image
 
 from yoco import cli, workflow, zoo
 from yoco.utils import owned
-from yoco.workflow import sweep
+from yoco.workflow import execution
 
 ZOO = "zoo:digits-idc-ipc10"
 
@@ -105,7 +105,7 @@ def test_images_that_cannot_be_loaded_leave_no_folder(tmp_path, capsys):
 
 def test_a_zoo_set_takes_nothing_from_a_run_that_is_unfinished(tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"of another run")
-    with pytest.raises(ValueError, match="unfinished condensation of another.*another run_dir"):
+    with pytest.raises(ValueError, match="unfinished condensation of another.*--run-dir"):
         workflow.get_condensed(tmp_path, ZOO)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
     other = tmp_path / "other"
@@ -126,7 +126,7 @@ def test_sources_of_notebooks_are_never_replaced(tmp_path, monkeypatch, capsys):
     owned.claim(tmp_path / "run")
     (tmp_path / "run/02_scores.ipynb").write_bytes(source.read_bytes())
     assert cli.main(["run", "02", "--folder", "run", "-p", "run_dir", "run"]) == 2
-    assert "would be replaced by what it runs to" in capsys.readouterr().err
+    assert "would be replaced by its executed copy" in capsys.readouterr().err
     assert cli.main(["run", "02", "--folder", "nb", "-p", "run_dir", "run"]) == 2
     assert "was not written by yoco" in capsys.readouterr().err
     assert book.read_bytes() == (tmp_path / "run/02_scores.ipynb").read_bytes()
@@ -135,7 +135,7 @@ def test_sources_of_notebooks_are_never_replaced(tmp_path, monkeypatch, capsys):
 def test_braces_in_a_path_are_its_own(tmp_path, monkeypatch):
     taken = []
     monkeypatch.setattr("papermill.execute_notebook", lambda *places, **_: taken.extend(places[:2]))
-    sweep.execute(tmp_path / "{a}/{0}.ipynb", tmp_path / "{b}{}.ipynb", {"seed": 1})
+    execution.execute(tmp_path / "{a}/{0}.ipynb", tmp_path / "{b}{}.ipynb", {"seed": 1})
     from papermill.parameterize import parameterize_path
 
     assert [parameterize_path(path, {"seed": 1}) for path in taken] == [
@@ -148,7 +148,7 @@ def test_braces_in_a_path_are_its_own(tmp_path, monkeypatch):
 def test_a_notebook_runs_in_a_folder_whose_name_has_braces(tmp_path):
     cell = nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]})
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
-    sweep.execute(tmp_path / "x.ipynb", tmp_path / "{run}.ipynb", {"seed": 1})
+    execution.execute(tmp_path / "x.ipynb", tmp_path / "{run}.ipynb", {"seed": 1})
     assert (
         "output_path" in json.loads((tmp_path / "{run}.ipynb").read_text())["metadata"]["papermill"]
     )

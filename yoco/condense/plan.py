@@ -11,6 +11,7 @@ from yoco.condense.base import PACKING, condensed_from
 from yoco.condense.methods import METHODS, factor_of
 from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.fits import check_fits
 from yoco.utils import checks, digests
 
 
@@ -110,13 +111,8 @@ def _checked_start(start: CondensedSet, data: ImageData, ipc: int, factor: int) 
             "start must hold images in 0..1 with one class each, but this set is unbounded or has "
             "soft labels"
         )
-    wanted = {
-        "classes": data.classes,
-        "channels": data.channels,
-        "size": data.size,
-        "ipc": ipc,
-        "factor": factor,
-    }
+    check_fits(start, data, "start")
+    wanted = {"ipc": ipc, "factor": factor}
     differ = [
         f"{name} must be {value!r}, got {getattr(start, name)!r}"
         for name, value in wanted.items()

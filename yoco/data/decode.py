@@ -161,22 +161,23 @@ def upright(image: Image.Image) -> Image.Image:
     (float), 255 and 65535 that none exceeds, or, if some are negative or larger than that, from
     their lowest to their highest value. Raises ValueError if there is a NaN or an infinite value.
     """
+    kind = image.format  # which transposing forgets
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        return _of_eight_bits(image)
+        return _of_eight_bits(image, kind)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         shown = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
     return image
 
 
-def _of_eight_bits(image: Image.Image) -> Image.Image:
+def _of_eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
     values = np.asarray(image, np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it holds NaN or infinite values")
     low, high = values.min(), values.max()
     # older versions of Pillow read 16-bit PNG files as 32 bits
-    if image.mode.startswith("I;16") or image.format == "PNG":
+    if image.mode.startswith("I;16") or kind == "PNG":
         ranges = [65535]
     else:
         ranges = [1, 255, 65535] if image.mode == "F" else [255, 65535]

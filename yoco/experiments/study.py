@@ -25,6 +25,7 @@ from yoco.parallel import pool
 from yoco.prune.methods import METHODS, compared, options_for, prune
 from yoco.prune.select import Selection
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.fits import check_fits
 from yoco.utils import device as devices
 from yoco.utils import locks
 from yoco.utils.lazy import pd
@@ -108,6 +109,8 @@ def train(
         BlockingIOError: if another run works on the file.
         Exception: as `evaluate.evaluate` and `pool.run`.
     """
+    for condensed in {cell.condensed for cell in cells}:
+        check_fits(condensed, data)
     with locks.hold(results):
         return _train(
             cells, data, results, device, {"jobs": jobs, "executor": executor, "progress": progress}

@@ -10,6 +10,7 @@ from yoco.data.image_data import ImageData
 from yoco.dynamics.dynamics import SHORT
 from yoco.experiments import ablations, study
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.fits import check_fits
 from yoco.utils import tensor_files
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
@@ -29,6 +30,7 @@ def get_ablations(
     chosen: the parameters of 05. Returns the rows of `study.train` with the columns ablation,
     output, top_k, within, record_on, and those of `ablations.labelled`.
     """
+    check_fits(condensed, data)
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     dynamics = functools.partial(
         get_all_dynamics, dataset=chosen.dataset, seeds=numbers, first=chosen.seed

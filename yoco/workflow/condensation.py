@@ -84,12 +84,14 @@ def get_condensed(
             if not going_on:
                 return found
             say("its condensation was interrupted: resuming from the checkpoint")
-        among.from_first(lambda: held.enter_context(_writing(run, kept)))
+        begin = lambda: among.from_first(lambda: held.enter_context(_writing(run, kept)))
         if real is None:
             made = _of_the_zoo(dataset, checkpoint, explicit)
+            begin()
             say(f"from the zoo: {describe(made)}")
             among.from_first(lambda: _keep(made, kept))
             return made
+        begin()
         shipped = None if go_on or there or unfinished else _shipped_set(real, arguments)
         if shipped is not None:
             say(f"from the zoo: {describe(shipped)}")

@@ -11,6 +11,7 @@ from yoco.condense.condense import start_set
 from yoco.data.image_data import ImageData
 from yoco.experiments import corruption, noise
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.fits import check_fits
 from yoco.utils import checks, owned, tensor_files
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
@@ -28,6 +29,7 @@ def get_noise(
     folder; finished trainings of results.csv are kept. The rows go to noise.csv, and how well each
     score finds the damaged images to noise_detection.csv. chosen: the parameters of 06.
     """
+    check_fits(condensed, data)
     for budget in chosen.ipc_to:  # before anything is recorded
         checks.whole("ipc_to", budget, 1, condensed.ipc)
     shapes = [("formed", *shape) for shape in chosen.formed_damage()] + [

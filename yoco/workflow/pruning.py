@@ -8,6 +8,7 @@ from yoco.data.image_data import ImageData
 from yoco.experiments import study, tables
 from yoco.prune.methods import compared
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.fits import check_fits
 from yoco.utils import checks, tensor_files
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
@@ -25,6 +26,7 @@ def get_results(
     table2.csv, their summary to table.csv. chosen: the parameters of 04. Returns the rows of
     `study.run`, and those of the other condensations' sets pruned at random.
     """
+    check_fits(condensed, data)
     for budget in chosen.ipc_to:  # before anything is recorded
         checks.whole("ipc_to", budget, 1, condensed.ipc)
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)

@@ -9,7 +9,7 @@ from yoco import zoo
 from yoco.data import folders
 from yoco.data.datasets import name_of
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks, owned
+from yoco.utils import checks, locks, owned
 from yoco.zoo import PREFIX as ZOO
 
 CONDENSED, CHECKPOINT, RESULTS, TABLE, TABLE2 = (
@@ -58,6 +58,21 @@ def folder(run_dir: str | None, dataset: str) -> Path:
     if dataset.startswith("folder:"):
         _check_outside(path, checks.path("dataset", dataset.removeprefix("folder:")))
     return owned.plan(path)
+
+
+def set_aside(run: Path) -> None:
+    """Rename the folder of an earlier run, if there is one, so that work there begins anew.
+
+    Raises:
+        FileExistsError: if yoco did not make it.
+        BlockingIOError: if another process works there.
+    """
+    if not run.exists():
+        return
+    for name in (CONDENSED, RESULTS):
+        with locks.hold(run / name):
+            pass
+    print(f"{run} is set aside as {owned.set_aside(run).name}")
 
 
 def _check_outside(run: Path, images: Path) -> None:

@@ -185,7 +185,8 @@ class Parameters(BaseModel):
     def _with_explicit(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return arguments of `get_condensed`, and what of them was given: a set must have it."""
         values = {"size": self.size, **arguments}
-        told = {name: values[name] for name in sorted(self.explicit) if name in values}
+        names = sorted(self.explicit - {"time_budget"})
+        told = {name: values[name] for name in names if name in values}
         return {**arguments, "explicit": told} if told else arguments
 
     def _settings_of(self, method: str) -> set[str]:
