@@ -30,7 +30,7 @@ from yoco.utils import tensor_files
 
 # the last few are close to whole batches
 IMAGES = (40, 60, 65, 80, 100, 129, 130, 160, 200, 260, 300, 400, 66, 72, 257, 321)
-# what tells a training from the others
+# what distinguishes a training from the others
 KEY = ["set", "images", "last_batch", "seed", "epochs", "precision"]
 LOOKS = {
     "even": ("split evenly (default)", plots.KEPT, "o"),

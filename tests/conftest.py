@@ -1,5 +1,6 @@
-"""Small data for all tests: random images of three classes that differ in brightness, so that a
-network can learn them.
+"""Small data for all tests.
+
+Random images of three classes that differ in brightness, so that a network can learn them.
 """
 
 import os
@@ -69,7 +70,7 @@ def make_data(per_class: int = 24, size: int = 16, channels: int = 3, seed: int 
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_pixels():
-    """Folders that tests load are decoded to a place of this run's own, in what it starts too."""
+    """Decode folders into a cache of this run's own, also in the processes that it starts."""
     folder = tempfile.mkdtemp(prefix="yoco-pixels-")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("YOCO_CACHE", folder)
@@ -79,8 +80,9 @@ def cache_of_pixels():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Tests of `TOGETHER` run in one worker, all others wherever there is time (xdist's loadgroup
-    finds no group under pytest 9.2).
+    """Run tests of `TOGETHER` in one worker, and all others in any worker.
+
+    xdist's loadgroup finds no group under pytest 9.2.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -92,7 +94,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """The slowest tests are for CI, which has the time."""
+    """Skip the slowest tests outside CI."""
     for item in items if os.environ.get("CI") != "true" else ():
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.skip(reason="takes long: CI=true has it run"))

@@ -1,5 +1,6 @@
-"""A GPU that is not there: tensors on "cuda:0" without values, which raise on mixed devices and
-count what waits for the device.
+"""A simulated GPU: tensors on "cuda:0" without values.
+
+They raise an error if devices are mixed, and count operations that wait for the device.
 """
 
 import contextlib
@@ -35,12 +36,11 @@ SIZED = (
 
 
 class FakeGPU(TorchDispatchMode):
-    """While active, and above a `FakeTensorMode`: tensors on the CPU are real, those on the GPU are
-    fake.
+    """While active, and above a `FakeTensorMode`: CPU tensors are real, GPU tensors are fake.
 
-    waits: the operations for which the host waited for the device, by name: values or copies that
-    it read. sent: copies from the host to the device. Whatever is read is a one, so that the work
-    goes on.
+    waits: operations for which the host waited for the device, by name: values or copies that it
+    read. sent: copies from the host to the device. Every value that is read is a one, so that the
+    work continues.
     """
 
     def __init__(self) -> None:
@@ -98,14 +98,14 @@ class FakeGPU(TorchDispatchMode):
 
 
 class OnGPU(torch.Generator):
-    """A generator that says that it is the GPU's."""
+    """A generator that claims to be the GPU's."""
 
     device = GPU
 
 
 @contextlib.contextmanager
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGPU]:
-    """Inside, `torch.device("cuda:0")` can be computed on."""
+    """Inside, `torch.device("cuda:0")` can be used for computation."""
     monkeypatch.setattr(
         seeds, "for_device", lambda source, device: OnGPU() if device.type == "cuda" else source
     )

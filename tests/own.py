@@ -1,4 +1,4 @@
-"""A network and a dataset that the package does not know: tests name them by their paths."""
+"""A network and a dataset that the package does not know; tests name them by their paths."""
 
 import torch
 from torch import nn
@@ -47,12 +47,12 @@ def flat(channels: int, classes: int, size: int) -> nn.Module:
 
 
 def headless(channels: int, classes: int, size: int) -> nn.Module:
-    """Whose logits are no linear layer's."""
+    """A network whose logits come from no linear layer."""
     return nn.Sequential(nn.Conv2d(channels, classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def tones() -> ImageData:
-    """Three classes of noise, each brighter than the one before."""
+    """Three classes of noise, each brighter than the previous one."""
     source, splits = torch.Generator().manual_seed(0), []
     for count in (8, 4):
         labels = torch.arange(3).repeat_interleave(count)

@@ -24,7 +24,7 @@ CHECKED = (
 
 
 def check_shapes() -> None:
-    """From here on, each call in the `CHECKED` modules is held against its annotations."""
+    """From here on, check each call in the `CHECKED` modules against its annotations."""
     install_import_hook(CHECKED, "tests.shapes.checked")
 
 

@@ -161,7 +161,7 @@ def test_unknown_operation():
     [(EVALUATION, False), (OPERATIONS, True), (("scale",), False), (("crop", "cutout"), False)],
 )
 def test_a_draw_that_is_not_read_does_what_one_that_is_read_does(operations, single):
-    """Operations that were not drawn leave the images as they are."""
+    """Operations that were not drawn leave the images unchanged."""
     strategy, images = (
         Augmentation(operations, single=single),
         torch.randn(6, 3, SIZE, SIZE, generator=seeds.generator(0)),

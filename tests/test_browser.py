@@ -1,5 +1,6 @@
-"""The notebooks as a reader has them: JupyterLab in headless Chromium, all cells run, the widgets
-moved by keyboard and mouse.
+"""The notebooks as a reader sees them: JupyterLab in headless Chromium.
+
+All cells are run, and the widgets are moved by keyboard and mouse.
 """
 
 import io
@@ -44,8 +45,9 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab on 127.0.0.1 over copies of the notebooks, with an empty runs folder: its (URL,
-    token).
+    """A JupyterLab on 127.0.0.1 over copies of the notebooks, with an empty runs folder.
+
+    Returns its (URL, token).
     """
     home, token = tmp_path_factory.mktemp("lab"), secrets.token_hex(16)
     (home / "notebooks").mkdir()
@@ -89,8 +91,9 @@ def lab(tmp_path_factory):
 
 
 def _cleared(notebook: str) -> str:
-    """A notebook up to its last explorer, without outputs, numbers or the state of widgets: what is
-    seen is of this run.
+    """A notebook up to its last explorer, without outputs, numbers or widget state.
+
+    What is seen was thus made in this run.
     """
     content = json.loads(notebook)
     content["metadata"].pop("widgets", None)
@@ -103,7 +106,7 @@ def _cleared(notebook: str) -> str:
 
 
 def _url(server: subprocess.Popen, home: Path) -> str:
-    """Where the server listens, once it does."""
+    """Return where the server listens, once it does."""
     found = lambda: [
         file
         for file in (home / "runtime").glob("jpserver-*.json")
@@ -128,8 +131,9 @@ def browser():
 
 @pytest.fixture
 def page(browser, lab, request, tmp_path):
-    """The notebook that the test names (`@pytest.mark.parametrize("page", …, indirect=True)`), all
-    its cells run without an error.
+    """The notebook that the test names, after all its cells have run without an error.
+
+    It is named by `@pytest.mark.parametrize("page", …, indirect=True)`.
     """
     opened = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
     opened.set_default_timeout(GUARD)
@@ -152,9 +156,7 @@ def page(browser, lab, request, tmp_path):
 
 
 def explorer(page, call: str):
-    """The widget that a cell with this call shows, scrolled to: its controls at the top of the
-    window.
-    """
+    """Return the widget of the cell with this call, its controls scrolled to the top."""
     found = (
         page.locator(".jp-CodeCell")
         .filter(has_text=call)
@@ -167,7 +169,7 @@ def explorer(page, call: str):
 
 
 def seen(page, folder: Path, name: str) -> np.ndarray:
-    """The window as it is, uint8 [H, W, 3], also kept as a file."""
+    """Return the window as uint8 [H, W, 3]; it is also saved as a file."""
     page.mouse.move(WIDTH - 2, HEIGHT - 2)
     page.evaluate(
         "() => Promise.all([...document.images].map(image => image.decode().catch(() => null)))"
@@ -178,19 +180,17 @@ def seen(page, folder: Path, name: str) -> np.ndarray:
 
 
 def source(widget) -> str:
-    """The picture of a widget, as it is in the page."""
+    """Return the picture of a widget, as it is in the page."""
     return widget.locator("img").first.get_attribute("src")
 
 
 def wait_for_another(widget, before: str) -> None:
-    """Wait until the picture of a widget is another than `before`."""
+    """Wait until the picture of a widget differs from `before`."""
     playwright.expect(widget.locator("img").first).not_to_have_attribute("src", before)
 
 
 def step_right(page, widget, text: str) -> None:
-    """Move the slider of a widget by one, with the keyboard, and wait for the text and the picture
-    that follow.
-    """
+    """Move a widget's slider by one with the keyboard, and wait for the new text and picture."""
     drawn = source(widget)
     widget.locator(".noUi-handle").first.focus()
     page.keyboard.press("ArrowRight")
@@ -199,14 +199,12 @@ def step_right(page, widget, text: str) -> None:
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> float:
-    """The share of the window's pixels that differ."""
+    """Return the share of the window's pixels that differ."""
     return float((before != after).any(-1).mean())
 
 
 def fits(widget) -> bool:
-    """Whether nothing of a widget stands out of the window to the right, or has to be scrolled to
-    sideways.
-    """
+    """Return whether no part of a widget extends beyond the window or needs sideways scrolling."""
     parts = [
         box
         for part in widget.locator("img, select, .noUi-base, button:visible").all()
@@ -216,7 +214,7 @@ def fits(widget) -> bool:
 
 
 def at_first(page, tmp_path, call: str, says: str):
-    """A widget as it comes, within the window, and what is seen of it."""
+    """Return a widget in its initial state, within the window, and what is seen of it."""
     widget = explorer(page, call)
     playwright.expect(widget).to_contain_text(says)
     assert fits(widget)

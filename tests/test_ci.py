@@ -1,6 +1,4 @@
-"""The files that other machines read: the workflow of continuous integration and the hooks of
-pre-commit.
-"""
+"""Files that other machines read: the workflow of continuous integration, pre-commit's hooks."""
 
 import os
 import re

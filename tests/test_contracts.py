@@ -1,5 +1,7 @@
-"""What is declared once is everywhere: a score, a pruning rule or a condensation method that
-is registered here goes through pruning, studies, figures and the command line.
+"""What is declared once is available everywhere.
+
+A score, a pruning rule or a condensation method that is registered here goes through pruning,
+studies, figures and the command line.
 """
 
 import re
@@ -34,7 +36,7 @@ def confidence(condensed, dynamics, *, last: int = 3):
 
 @pytest.fixture
 def toy_score():
-    """A score of ours, registered while a test runs."""
+    """A score of ours, registered during a test."""
     yield scores.register(
         scores.Score("confidence", "Conf.", "confidence, 0..1", "low", "early", confidence)
     )
@@ -107,7 +109,7 @@ def first_cells(condensed, dynamics, wanted, *, skip: int = 0):
 
 @pytest.fixture
 def toy_method():
-    """A rule of ours that is no score, registered while a test runs."""
+    """A rule of ours that is not a score, registered during a test."""
     yield prune.register(
         prune.Method("first", "First", "easy", True, "none", first_cells, nests=True)
     )
@@ -217,7 +219,7 @@ class Painting(condense.Condensing):
 
 @pytest.fixture
 def toy_condenser():
-    """A condensation method of ours, registered while a test runs."""
+    """A condensation method of ours, registered during a test."""
     settings_for = lambda preset, size, ipc, overrides: presets.overridden(Paint(), overrides)
     options = {"loss": "distance of levels", "unending": {"iterations": 50}, "lbpe": (2, 3)}
     yield condense.register(condense.Condenser("paint", settings_for, Painting, **options))

@@ -1,5 +1,6 @@
-"""Benchmarks that train on sets, and keep what is done: the last batch of an epoch, accuracy
-against the time of condensing.
+"""Benchmarks that train on sets and keep finished trainings.
+
+They measure the last batch of an epoch, and accuracy against the time of condensing.
 """
 
 from dataclasses import replace
@@ -17,7 +18,7 @@ from yoco.utils.seeds import generator
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Numbers of the trainings that are asked for; none is done."""
+    """The numbers of the trainings that are asked for; none is done."""
     asked = []
 
     def accuracies(work, data, *, only, **options):

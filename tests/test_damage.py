@@ -1,5 +1,6 @@
-"""Files damaged at random: each loads as what was written, or is refused with yoco's own error;
-nothing else ever happens.
+"""Files corrupted at random: each loads as it was written, or yoco refuses it with an error.
+
+Nothing else may happen.
 """
 
 import random
@@ -23,7 +24,7 @@ SLOW = 60.0
 
 
 def same(held, other):
-    """Whether two files hold the same, tensor for tensor."""
+    """Return whether two files hold the same, tensor by tensor."""
     return all(torch.equal(a, b) for a, b in zip(held, other, strict=True))
 
 
@@ -136,8 +137,9 @@ def written(tmp_path_factory, toy, toy_set, toy_dynamics):
 
 
 def damaged(whole: bytes, source: random.Random) -> bytes:
-    """`whole` after one or two accidents; half of them in its first kilobyte, where the headers
-    are.
+    """Return `whole` after one or two accidents; half of them are in the first kilobyte.
+
+    The headers are there.
     """
     held = bytearray(whole)
     for _ in range(source.choice([1, 1, 1, 2])):
@@ -171,9 +173,7 @@ def damaged(whole: bytes, source: random.Random) -> bytes:
 
 
 def outcomes(load, path, whole):
-    """What loading each of the damaged versions of a file came to: a sentence, or what was
-    loaded.
-    """
+    """Return what loading each corrupted version of a file gave: an error's text, or content."""
     source = random.Random(path.name)
     for _ in range(DAMAGES):
         path.write_bytes(damaged(whole, source))
@@ -229,7 +229,7 @@ def test_a_damaged_published_file_is_a_valid_set_or_refused(written, tmp_path, n
 
 
 def test_checksums_catch_what_every_other_check_lets_pass(written, tmp_path):
-    """One bit of one pixel: a valid set, and not the one that was written."""
+    """One bit of one pixel: a valid set, but not the one that was written."""
     whole = bytearray((written / "condensed.safetensors").read_bytes())
     whole[-5] ^= 1
     (tmp_path / "x.safetensors").write_bytes(whole)

@@ -1,5 +1,7 @@
-"""What a researcher meets at the edges: one image, one class, equal scores, equal images, classes
-without images, fewer images than asked for.
+"""Edge cases that a researcher meets.
+
+One image, one class, equal scores, equal images, classes without images, fewer images than asked
+for.
 """
 
 from dataclasses import replace
@@ -103,7 +105,7 @@ def test_a_class_without_images():
     toy = make_data(2, 8, 1)
     with pytest.raises(ValueError, match="no training image in class middle"):
         replace(toy, train_labels=toy.train_labels.where(toy.train_labels != 1, 0))
-    with pytest.raises(ValueError, match=r"as many images in each class; counts are \[2, 0\]"):
+    with pytest.raises(ValueError, match=r"equally many images in each class; got counts \[2, 0\]"):
         CondensedSet(
             torch.rand(2, 1, 8, 8), torch.zeros(2).long(), 1, ("a", "b"), (0.5,), (0.2,), "idc"
         )
@@ -119,7 +121,7 @@ def test_a_class_without_images():
 def test_no_test_images_and_no_images_are_refused():
     toy = make_data(2, 8, 1)
     with pytest.raises(
-        ValueError, match="test_images must be square images .* none of them 0, got"
+        ValueError, match="test_images must be square images .* with no dimension 0, got"
     ):
         replace(toy, test_images=toy.test_images[:0], test_labels=toy.test_labels[:0])
     with pytest.raises(ValueError, match="^images must be square images"):
@@ -129,7 +131,7 @@ def test_no_test_images_and_no_images_are_refused():
         lambda: scores.ssp(torch.zeros(0, 3), 1),
         lambda: scores.ssp(torch.zeros(3, 0), 1),
     ):
-        with pytest.raises(ValueError, match="none of them 0"):
+        with pytest.raises(ValueError, match="no dimension 0"):
             call()
     with pytest.raises(ValueError, match="score must have shape .N., at least one image"):
         prune.select(torch.zeros(0), torch.zeros(0).long(), 1, keep="easy", balanced=True)
@@ -197,7 +199,7 @@ def test_clusters_of_duplicates_of_one_point_and_of_fewer_points_than_clusters()
 
 @pytest.mark.parametrize("method", condense.METHODS)
 def test_condensing_a_class_of_equal_images_with_as_many_as_are_asked_for(method):
-    """Two images a class, one class of one colour; batches and pools that ask for more."""
+    """Two images per class, one class of one colour; batches and pools that ask for more."""
     toy = make_data(2, 8, 1)
     images = toy.train_images.clone()
     images[toy.train_labels == 1] = 7

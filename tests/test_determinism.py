@@ -1,5 +1,7 @@
-"""One seed, one result: every public entry twice, in another order, after other work, and with the
-global random state left alone.
+"""One seed, one result.
+
+Every public entry is called twice, in another order, after other work; the global random state is
+left alone.
 """
 
 import hashlib
@@ -20,7 +22,7 @@ TRAINING = {"epochs": 2, "width": 4, **EXACT}
 
 
 def entries(toy, toy_set, toy_dynamics, folder):
-    """Name -> a call of a public entry with a seed where it takes one."""
+    """Name -> a call of a public entry, with a seed if it takes one."""
     d, formed = toy_dynamics, toy_set.form()
     logits = d.early_logits()
     found = {
@@ -83,7 +85,7 @@ def entries(toy, toy_set, toy_dynamics, folder):
 
 
 def digest(result):
-    """Of the bits of a tensor, a table or a number."""
+    """Return a digest of the bits of a tensor, a table or a number."""
     if isinstance(result, torch.Tensor):
         held = result.detach().contiguous().numpy().tobytes()
     else:
@@ -94,7 +96,7 @@ def digest(result):
 
 
 def states():
-    """The global random state of every library."""
+    """Return the global random state of every library."""
     kind, keys, *rest = np.random.get_state()
     return (
         torch.get_rng_state().tolist(),
@@ -106,7 +108,7 @@ def states():
 
 
 def disturb(seed):
-    """What other work in a kernel may do."""
+    """Do what other work in a kernel may do."""
     torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
     torch.rand(seed + 1), np.random.rand(seed + 1)
 

@@ -1,5 +1,7 @@
-"""The README and docs/ say what the files say: generated tables are current, numbers in sentences
-are those of their files, links lead somewhere, and the code of the README runs.
+"""The README and docs/ agree with the files.
+
+Generated tables are current, numbers in sentences are those of their files, links lead somewhere,
+and the README's code runs.
 """
 
 import json
@@ -35,7 +37,7 @@ def mean_and_std(values: pd.Series) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """What a link can point at in a page, as GitHub and the site name its headings."""
+    """What a link to a page can point at, as GitHub and the site name its headings."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
     return {re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings}
 

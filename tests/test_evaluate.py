@@ -148,7 +148,7 @@ def test_the_paper_s_protocol_leaves_a_small_last_batch(toy, toy_set):
 
 @pytest.fixture
 def mixed(monkeypatch):
-    """Batches as they come to CutMix, with its probability."""
+    """Batches as they arrive at CutMix, with its probability."""
     seen, cutmix = [], augment.cutmix
     monkeypatch.setattr(
         augment,

@@ -1,6 +1,4 @@
-"""The widgets: what they show follows what is chosen, and a picture stands in their place where
-none runs.
-"""
+"""The widgets: what they show follows the choices; a picture replaces them if none can run."""
 
 import base64
 import re
@@ -154,7 +152,7 @@ def test_watching_shows_the_set_as_it_is_and_changes_nothing(toy, monkeypatch, m
 
 
 class Clocked(resumable.Stepper):
-    """Steps that take a second each, on a clock of its own."""
+    """Steps that take a second each, on a clock of their own."""
 
     now = 0.0
 
@@ -213,7 +211,7 @@ def test_the_live_view_draws_into_one_place(toy, monkeypatch):
 
 
 def test_names_of_classes_are_no_markup_and_no_formula(toy_set, toy_dynamics, table):
-    """A folder may be called anything; a widget of HTML would run what it is called."""
+    """A folder can have any name, and an HTML widget would render it."""
     evil = ("<img src=x onerror=alert(1)>", "$\\frac{1}{2}$ & $x^", "red\x1b[31m\n")
     odd = replace(toy_set, classes=evil)
     named = table.assign(**{"class": [evil[label] for label in table.label]})

@@ -1,5 +1,6 @@
-"""Every fast path against the literal implementation (benchmarks/literal.py): float32 to rounding,
-bfloat16 by cosine.
+"""Every fast path against the literal implementation (benchmarks/literal.py).
+
+float32 up to rounding, bfloat16 by cosine.
 """
 
 import functools

@@ -35,7 +35,7 @@ plots.use_style()
 
 @functools.cache
 def modules_after(code: str) -> frozenset[str]:
-    """What a fresh interpreter has imported after `code`."""
+    """Return what a fresh interpreter has imported after `code`."""
     # at once: tearing torch down takes half a second
     tell = "print('\\n' + ' '.join(sys.modules), file=sys.__stdout__, flush=True)\nos._exit(0)"
     told = f"{code}\nimport os, sys\n{tell}"
@@ -46,7 +46,7 @@ def modules_after(code: str) -> frozenset[str]:
 
 
 def imported(code: str, unwanted: tuple[str, ...]) -> list[str]:
-    """Which of `unwanted` a fresh interpreter has imported after `code`."""
+    """Return which of `unwanted` a fresh interpreter has imported after `code`."""
     return [name for name in unwanted if name in modules_after(code)]
 
 

@@ -1,6 +1,4 @@
-"""Long work killed (SIGKILL) at random moments goes on where it was, and ends with the bits of a
-run that was not killed.
-"""
+"""Long work that is killed (SIGKILL) at random moments resumes to a bit-identical result."""
 
 import os
 import random
@@ -38,7 +36,7 @@ def zygote():
 
 
 def run(zygote, kind: str, folder: Path, kill_after: float = 0.0) -> tuple[int, float]:
-    """Do work in a folder, killed after that many seconds of processor time (0: never).
+    """Do work in a folder, killed after that many CPU seconds (0: never).
 
     Returns its exit status and the time it took.
     """
@@ -48,7 +46,7 @@ def run(zygote, kind: str, folder: Path, kill_after: float = 0.0) -> tuple[int, 
 
 
 def digest(folder: Path) -> str:
-    """What the work in a folder came to, or how it failed."""
+    """Return the result of the work in a folder, or how it failed."""
     assert (folder / "digest").exists(), (folder / "log").read_text()
     return (folder / "digest").read_text()
 

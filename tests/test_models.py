@@ -22,8 +22,9 @@ def test_parameter_counts_of_the_paper():
 
 
 def literal_resnet10ap(network, images, kernel, pool):
-    """Logits of a ResNet10-AP as IDC's code computes them: a block is pooled between its two
-    convolutions.
+    """Return the logits of a ResNet10-AP as IDC's code computes them.
+
+    A block is pooled between its two convolutions.
     """
     parameters = iter(network.parameters())
     first = next(parameters)

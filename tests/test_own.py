@@ -1,5 +1,6 @@
-"""A network and a dataset of the user's own (tests/own.py), by path or factory, through everything
-that takes `model=` and `dataset=`.
+"""The user's own network and dataset (tests/own.py), by path or factory.
+
+They go through everything that takes `model=` and `dataset=`.
 """
 
 import os
@@ -59,7 +60,7 @@ def made(tones) -> dict[str, CondensedSet]:
 
 
 def anew() -> None:
-    """What a new process knows of networks: nothing."""
+    """Forget networks, as in a new process."""
     foreign.examined.cache_clear()
 
 
@@ -189,7 +190,7 @@ def test_a_network_of_torchvision_s_trains(toy, toy_set, made, tones):
     with pytest.raises(
         ValueError,
         match=r"model='torchvision:resnet18' has batch norm \(bn1\), which condensing cannot "
-        r"take",
+        r"use",
     ):
         condense.condense(toy, "idc", 1, preset="smoke", model=torchvision, progress=False)
 

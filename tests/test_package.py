@@ -1,4 +1,4 @@
-"""What `pip install yoco` gives: the built sdist and wheel, and a run with nothing but them."""
+"""What `pip install yoco` gives: the built sdist and wheel, and a run with nothing else."""
 
 import ast
 import os
@@ -129,7 +129,7 @@ def test_every_import_of_the_package_is_a_dependency():
 
 
 def imported(tree: ast.AST) -> set[str]:
-    """The top-level names that a file imports, but for the standard library's and its own."""
+    """Return the top-level names that a file imports, without the standard library and its own."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

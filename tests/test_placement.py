@@ -1,5 +1,6 @@
-"""Where tensors are: on a GPU that is not there, every step runs without mixed devices, and waits
-for it once at most.
+"""Where tensors are: on a simulated GPU, every step runs without mixed devices.
+
+It waits for the GPU at most once.
 """
 
 import pytest
@@ -41,7 +42,7 @@ def test_mixed_devices_and_what_is_read_are_found(gpu):
 
 
 def steps_of(name, data, gpu, precision, **overrides):
-    """Steps of a method on the GPU: the second of them, and how often it waited."""
+    """Return the second step of a method on the GPU, and how often it waited."""
     method = condense.METHODS[name]
     settings = method.settings_for("smoke", data.size, 2, {**TINY[name], **overrides})
     options = {"progress": False} if method.experts else {}

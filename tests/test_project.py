@@ -1,4 +1,4 @@
-"""The project's own rules: what imports what, and that files which say the same thing agree."""
+"""The project's own rules: import layers, and agreement of files that say the same thing."""
 
 import ast
 import json

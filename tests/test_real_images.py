@@ -1,5 +1,7 @@
-"""A short run on real images: $YOCO_REAL_DATA is a folder with cifar10-jpeg.tar.gz and
-tiny-imagenet-10.tar.gz (`.ci/run` sets it).
+"""A short run on real images.
+
+$YOCO_REAL_DATA is a folder with cifar10-jpeg.tar.gz and tiny-imagenet-10.tar.gz (`.ci/run` sets
+it).
 """
 
 import os
@@ -90,7 +92,7 @@ def test_the_notebooks_run_on_it(cifar, tmp_path, monkeypatch):
 
 
 def test_imagenet_settings_at_64_pixels(tmp_path_factory):
-    """ResNet10-AP, factor 3, at a size that 3 does not divide."""
+    """ResNet10-AP with factor 3, at a size that 3 does not divide."""
     real = data.load(
         f"folder:{unpacked(tmp_path_factory, 'tiny-imagenet-10')}",
         limit_per_class=40,

@@ -1,4 +1,4 @@
-"""The shapes that public functions are annotated with are those that they take and give."""
+"""Public functions accept and return the shapes that they are annotated with."""
 
 import importlib
 import inspect
@@ -38,7 +38,7 @@ def test_a_run_of_everything_keeps_to_the_annotated_shapes():
 
 
 def functions(module):
-    """The public functions and methods that a module defines."""
+    """Yield the public functions and methods that a module defines."""
     for name, value in vars(module).items():
         if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
             continue

@@ -117,7 +117,7 @@ def test_publish_writes_what_was_measured(toy_set, toy_dynamics, tmp_path, monke
 
 @pytest.fixture
 def shipped_small(toy_set, monkeypatch):
-    """Dynamics as version 0.1 shipped them: the last batch small, and not said."""
+    """Dynamics as version 0.1 shipped them: a small last batch, not mentioned in the info."""
     recorded = dynamics.record(
         toy_set,
         epochs=2,

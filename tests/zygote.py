@@ -1,11 +1,11 @@
-"""Long work in a process that is killed: `python -m tests.zygote` forks one for every line "KIND
-FOLDER SECONDS" that it reads, and kills it after that many seconds of processor time (0: never),
-which a busy machine does not stretch.
+"""Long work in a process that is killed.
+
+`python -m tests.zygote` forks a process for every line "KIND FOLDER SECONDS" that it reads, and
+kills it after that many CPU seconds (0: never), which a busy machine does not stretch.
 
 It imports once, also what yoco imports late, and computes nothing itself, so that its children
-start at once, spend their time on the work, and have their threads to themselves.
-Answers with the exit status and the processor time taken; a child writes the digest of its result
-to FOLDER/digest.
+start at once, spend their time on the work, and have their threads to themselves. It answers with
+the exit status and the CPU time taken; a child writes the digest of its result to FOLDER/digest.
 """
 
 import contextlib
@@ -122,7 +122,7 @@ def grid(folder):
 
 
 def writing(folder, moment):
-    """Write a file, and die by SIGKILL at a moment of that."""
+    """Write a file, and die by SIGKILL at some moment of it."""
     die, flush, path = (
         lambda *_: os.kill(os.getpid(), signal.SIGKILL),
         tensor_files._flush,
@@ -174,8 +174,9 @@ def child(kind: str, folder: Path) -> None:
 
 
 def kill_after(pid: int, seconds: float) -> None:
-    """Kill a child that has not been waited for once it has taken so many seconds of processor
-    time, unless it ends first.
+    """Kill a child after so many CPU seconds, unless it ends first.
+
+    The child has not been waited for.
     """
     process = psutil.Process(pid)
     with contextlib.suppress(psutil.NoSuchProcess):

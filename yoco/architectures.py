@@ -196,7 +196,7 @@ class ResNet10(BatchNormNetwork):
     """
 
     def __init__(self, channels: int, classes: int, size: int, width: int = 64) -> None:
-        from torchvision.models import resnet  # takes a second, which is for those who use it
+        from torchvision.models import resnet  # takes a second: imported only when used
 
         super().__init__(channels, classes, size)
         checks.whole("width", width, 1)
@@ -231,7 +231,7 @@ class DenseNet(BatchNormNetwork):
     """
 
     def __init__(self, channels: int, classes: int, size: int) -> None:
-        from torchvision.models import densenet  # takes a second, which is for those who use it
+        from torchvision.models import densenet  # takes a second: imported only when used
 
         super().__init__(channels, classes, size)
         body: Any = densenet.DenseNet(

@@ -288,9 +288,7 @@ def cutmix(
         images: float [N, C, S, S].
         labels: int64 [N], or soft targets [N, classes]. That labels lie in 0..classes-1 is not
             checked, since reading them would wait for the device.
-        classes: number of classes.
-        source: generator of the draws.
-        probability: in 0..1.
+        classes, source, probability: number of classes, generator of the draws, chance in 0..1.
 
     Returns:
         Images, and soft labels [N, classes] that sum to 1.

@@ -1,8 +1,10 @@
-"""The command line: `yoco run` sends the notebooks through papermill, `yoco sweep` a grid of them;
-`yoco condense`, `study`, `ablations` and `noise` need no Jupyter.
+"""The command line of yoco: condense a dataset, prune the result, and test what is kept.
+
+`yoco run` executes the notebooks through papermill, `yoco sweep` a grid of them; `yoco condense`,
+`study`, `ablations` and `noise` need no Jupyter.
 """
 
-# what needs torch is imported by the commands: --help and --version do not wait for it
+# modules that need torch are imported by the commands: --help and --version do not wait for them
 import argparse
 import re
 import sys
@@ -17,9 +19,9 @@ from yoco.workflow.options import Parser, plain, shared
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status.
+    """Run a command and return the exit status.
 
-    Bad input is one line on standard error and status 2.
+    Bad input is reported in one line on standard error, with status 2.
     """
     try:
         options = parsed(plain(sys.argv[1:] if arguments is None else arguments))
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except distributed.LostRank as error:
         print(
             (
-                f"yoco: {error}; the same command, on any number of ranks, goes on from the last "
+                f"yoco: {error}; the same command, on any number of ranks, resumes from the last "
                 "checkpoint"
             ),
             file=sys.stderr,
@@ -54,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a command. Raises ValueError at wrong ones, which suggests the nearest."""
+    """Return the options of a command.
+
+    Raises ValueError for a wrong one, with the nearest suggestion.
+    """
     options, unknown = parser().parse_known_args(arguments)
     if unknown:
         from yoco.utils import checks
@@ -67,8 +72,9 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def parser() -> Parser:
-    """The commands and their options; a parameter of a notebook is given as `--name VALUE`, or `-p
-    name VALUE`.
+    """Return the commands and their options.
+
+    A parameter of a notebook is given as `--name VALUE`, or `-p name VALUE`.
     """
     top = Parser(prog="yoco", description=__doc__)
     top.add_argument("--version", action="version", version=f"yoco {yoco.__version__}")
@@ -77,7 +83,7 @@ def parser() -> Parser:
         "run", help="run numbered notebooks through papermill, with checked parameters"
     )
     run.add_argument(
-        "notebooks", nargs="*", help="01_condensation, say, or 01 (default: all of them)"
+        "notebooks", nargs="*", help="for example 01_condensation, or 01 (default: all of them)"
     )
     run.add_argument(
         "--folder",
@@ -106,13 +112,12 @@ def parser() -> Parser:
     )
     study.set_defaults(command=run_study, notebook="04_pruning")
     ablations = commands.add_parser(
-        "ablations", help="the trainings of step 05 without Jupyter, which the notebook then finds"
+        "ablations", help="trainings of step 05 without Jupyter; the notebook then uses them"
     )
     ablations.set_defaults(command=run_ablations, notebook="05_ablations")
     noise = commands.add_parser(
         "noise",
-        help="the damaged sets and trainings of step 06 without Jupyter, which the notebook then "
-        "finds",
+        help="damaged sets and trainings of step 06 without Jupyter; the notebook then uses them",
     )
     noise.set_defaults(command=run_noise, notebook="06_noise")
     grid = _sweep_parser(commands)
@@ -136,7 +141,7 @@ def _sweep_parser(commands: Any) -> Parser:
     grid.add_argument(
         "notebooks",
         nargs="+",
-        help="notebooks/04_pruning.ipynb, or 04; several run one after another at each point",
+        help="notebooks/04_pruning.ipynb, or 04; several are run one after another at each point",
     )
     grid.add_argument(
         "--folder",
@@ -150,19 +155,20 @@ def _sweep_parser(commands: Any) -> Parser:
         help="where the points' folders and sweep.csv go (default: runs/sweep-NOTEBOOK)",
     )
     grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores or GPUs)")
-    grid.add_argument("--backend", help=argparse.SUPPRESS)  # of version 0.1
+    grid.add_argument("--backend", help=argparse.SUPPRESS)  # from version 0.1
     grid.set_defaults(command=run_sweep)
     return grid
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:
-    """The parameters that were given, with "none" for None."""
+    """Return the parameters that were given, with "none" for None."""
     return {name: None if value.lower() == "none" else value for name, value in options.parameters}
 
 
 def run_notebooks(options: argparse.Namespace) -> None:
-    """Check all parameters, then run the notebooks in order; executed copies go to the run's
-    folder.
+    """Check all parameters, then run the notebooks in order.
+
+    Executed copies go to the run's folder.
     """
     from yoco import workflow
     from yoco.utils import checks, owned
@@ -199,7 +205,7 @@ def copy_notebooks(options: argparse.Namespace) -> None:
 
 
 def report(run: Path) -> None:
-    """Print the table of methods × IPC_T that lies in a run's folder, and where the figures are."""
+    """Print a run's table of methods × IPC_T, and where the figures are."""
     from yoco import workflow
     from yoco.experiments import tables
 
@@ -211,14 +217,14 @@ def report(run: Path) -> None:
 
 
 def run_sweep(options: argparse.Namespace) -> int:
-    """Check the whole grid, then run what is not finished of it; returns 1 where a point failed."""
+    """Check the whole grid, then run the unfinished points. Returns 1 if any point failed."""
     from yoco import workflow
     from yoco.workflow import sweep
 
     if options.backend not in (None, "loky"):
         raise ValueError(
-            f"--backend {options.backend} is gone; on a cluster, call yoco.workflow.sweep.run in "
-            "Python with executor=client.get_executor()"
+            f"--backend {options.backend} was removed; on a cluster, call yoco.workflow.sweep.run "
+            "in Python with executor=client.get_executor()"
         )
     names = [_full_name(name) for name in options.notebooks]
     paths = [
@@ -264,9 +270,7 @@ def _of(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_condense(options: argparse.Namespace) -> None:
-    """The condensed set of the run's folder, made if it is not there, going on from its
-    checkpoint.
-    """
+    """Make the condensed set of the run's folder if it is missing, resuming from its checkpoint."""
     from yoco import data, workflow
     from yoco.workflow import parameters
 
@@ -291,7 +295,10 @@ def _begin(options: argparse.Namespace, run: Path) -> None:
 
 
 def run_study(options: argparse.Namespace) -> None:
-    """The table of methods × IPC_T for the run's condensed set, cell by cell into results.csv."""
+    """Make the table of methods × IPC_T for the run's condensed set.
+
+    Each finished cell is appended to results.csv.
+    """
     from yoco import workflow
 
     run, _ = _on_the_run_s_set(options, workflow.get_results)
@@ -299,7 +306,7 @@ def run_study(options: argparse.Namespace) -> None:
 
 
 def run_ablations(options: argparse.Namespace) -> None:
-    """The trainings of every ablation, cell by cell into results.csv."""
+    """Run the trainings of every ablation; each finished one is appended to results.csv."""
     from yoco import workflow
 
     run, table = _on_the_run_s_set(options, workflow.get_ablations)
@@ -307,8 +314,9 @@ def run_ablations(options: argparse.Namespace) -> None:
 
 
 def run_noise(options: argparse.Namespace) -> None:
-    """What every rule keeps of damaged sets, and the trainings that follow, cell by cell into
-    results.csv.
+    """Find what every rule keeps of damaged sets, and run the trainings on it.
+
+    Each finished training is appended to results.csv.
     """
     from yoco import workflow
 
@@ -317,7 +325,7 @@ def run_noise(options: argparse.Namespace) -> None:
 
 
 def _on_the_run_s_set(options: argparse.Namespace, work: Callable[..., Any]) -> tuple[Path, Any]:
-    """Do `work` on the run's condensed set, made if it is missing, and the real images."""
+    """Do `work` on the run's condensed set, which is made if missing, and on the real images."""
     from yoco import data, workflow
     from yoco.workflow import parameters
 

@@ -171,8 +171,8 @@ def head_of(name: str, *shape: int) -> str:
     head = foreign.examined(name, factory(name), *shape).head if own(name) else "head"
     if head is None:
         raise ValueError(
-            f"model={name!r} must end in a linear layer, whose input [N, D] are the features that "
-            "are needed here"
+            f"model={name!r} must end in a linear layer, whose input [N, D] holds the features "
+            "that are needed here"
         )
     return head
 

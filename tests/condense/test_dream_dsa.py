@@ -1,5 +1,6 @@
-"""DREAM and DSA: where they differ from IDC (tests/condense/test_idc.py has what all gradient
-matching shares).
+"""DREAM and DSA: how they differ from IDC.
+
+What all gradient matching shares is tested in tests/condense/test_idc.py.
 """
 
 import pytest

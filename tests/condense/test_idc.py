@@ -26,7 +26,7 @@ SHORT = {
 
 
 def literal_distance(model, real, synthetic, label, distance):
-    """Layer by layer, with torch.autograd and all weights, as the published code goes about it."""
+    """Compute layer by layer with torch.autograd and all weights, as the published code does."""
 
     def gradients(images, create_graph):
         loss = F.cross_entropy(model(images), torch.full((len(images),), label))
@@ -67,8 +67,9 @@ def test_only_convolution_weights_are_matched():
 
 @pytest.mark.parametrize("width, count", [(32, 16), pytest.param(128, 64, marks=pytest.mark.slow)])
 def test_bfloat16_gradients_point_the_same_way(width, count):
-    """The larger has the shapes of CIFAR-10, IPC 10, factor 2; a processor without bfloat16 takes
-    long for it.
+    """The larger case has the shapes of CIFAR-10, IPC 10, factor 2.
+
+    It is slow on a processor without bfloat16.
     """
     model = models.build_seeded(0, "convnet", 3, 10, 32, width=width)
     source = seeds.generator(0)
@@ -86,7 +87,7 @@ def test_bfloat16_gradients_point_the_same_way(width, count):
 
 
 def test_one_outer_loop_lowers_the_loss_on_a_fixed_network():
-    """With a network that is not trained and one set of draws, image steps descend."""
+    """Image steps descend if the network is not trained and the draws are fixed."""
     toy = make_data(per_class=40)
     settings = settings_for(
         "smoke", 16, 2, {"width": 8, "inner_loops": 100, "network_images": 0, "image_lr": 0.02}
@@ -103,8 +104,9 @@ def test_one_outer_loop_lowers_the_loss_on_a_fixed_network():
 
 
 def test_all_classes_at_once_move_as_far_as_one_class_after_the_other():
-    """The published code steps one momentum SGD once per class; constant gradients move the images
-    equally far in all (design §5).
+    """The published code takes a step of one momentum SGD per class.
+
+    Constant gradients move the images equally far in all (design §5).
     """
     classes, lr, momentum, loops = 5, 0.1, 0.5, 40
     gradients = torch.randn(classes, 7)
@@ -136,8 +138,9 @@ def test_image_step_is_momentum_sgd_clamped():
 
 @pytest.mark.parametrize("most", [128, 8, 5])
 def test_image_gradient_is_that_of_the_plain_computation(most):
-    """One class by hand: the same draws, formed (of 8 cells `most`), normalised, augmented alike,
-    matched literally.
+    """One class by hand, with the same draws.
+
+    Images are formed (of 8 cells `most`), normalised, augmented alike, and matched literally.
     """
     toy = make_data()
     settings = settings_for("smoke", 16, 2, {"width": 8, "synthetic_batch": most})

@@ -110,7 +110,7 @@ def test_fc_kernel_is_the_literal_recursion(depth):
 
 @pytest.mark.parametrize("size, channels, depth", [(4, 1, 1), (4, 3, 2), (5, 1, 1), (6, 1, 2)])
 def test_conv_kernel_is_the_literal_recursion(size, channels, depth):
-    """5 and 6 -> 3 drop a row in pooling."""
+    """Pooling 5 and 6 pixels to 3 drops a row."""
     x, y = draws(1, size, channels), draws(1, size, channels, seed=1)
     expected = [literal_conv(x[0].numpy(), b.numpy(), depth) for b in (y[0], x[0])]
     assert np.allclose(kip_kernels.conv_kernel(x, torch.cat([y, x]), depth), [expected], rtol=1e-7)
@@ -151,8 +151,9 @@ def wide_conv(x, parameters):
 
 
 def test_kernels_are_those_of_very_wide_networks():
-    """What neither recursion could get wrong alike: gradients of networks with random weights, over
-    a few draws.
+    """What both recursions could get wrong in the same way: gradients of random networks.
+
+    They are averaged over a few draws.
     """
     inputs, width = draws(3, 4, 2), 256
     fc = [(width, 32), (width,), (width, width), (width,), (1, width), (1,)]
@@ -252,9 +253,7 @@ def test_kernel_refuses_bad_input_before_work(monkeypatch, arguments, error, mat
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_loss_is_half_the_squared_error_of_the_batch(factor):
-    """By hand: the drawn real images, formed and normalised synthetic ones, centred one-hot labels,
-    numpy's solve.
-    """
+    """By hand: drawn real images, formed synthetic ones, centred one-hot labels, numpy's solve."""
     toy = make_data(size=8)
     ours = method(toy, 2, factor, real_batch=20, kernel="fc")
     chosen = torch.randperm(72, generator=torch.Generator().set_state(ours.source.get_state()))[:20]

@@ -1,4 +1,4 @@
-"""What every condensation method promises, held for each of them alike."""
+"""What every condensation method promises, tested for each of them."""
 
 import pytest
 import torch

@@ -64,8 +64,9 @@ def network(dtype=torch.float64):
 
 
 def literal_distance(model, start, target, rate, batches):
-    """The whole unroll as one graph, layer by layer, as the published code keeps it. batches:
-    (images, labels) a step.
+    """The whole unroll as one graph, layer by layer, as in the published code.
+
+    batches: (images, labels) per step.
     """
     names, shapes = zip(*((name, p.shape) for name, p in model.named_parameters()))
     theta = start.clone().requires_grad_()
@@ -80,7 +81,7 @@ def literal_distance(model, start, target, rate, batches):
 
 
 def unaugmented(parts):
-    """Batches whose draws change nothing: no operation of the strategy is among them."""
+    """Batches whose draws change nothing: they name no operation of the strategy."""
     source = seeds.generator(0)
     return [
         (
@@ -118,8 +119,9 @@ def test_the_adjoint_gives_the_gradients_of_the_whole_unroll():
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_the_gradients_of_a_step_are_those_of_the_plain_computation(toy, factor):
-    """The same draws by hand: expert, start, batches, augmentation; images formed and normalised in
-    one graph.
+    """The same draws by hand: expert, start, batches and augmentation.
+
+    Images are formed and normalised in one graph.
     """
     ours = method(toy, factor=factor, synthetic_batch=5, student_steps=6)
     assert ours.pool.experts  # trained before the draws
@@ -433,7 +435,7 @@ def test_an_expert_file_is_checked_once_and_again_after_a_change(toy, tmp_path, 
 
 
 def test_expert_files_with_a_checksum_per_row_are_read(toy, tmp_path, monkeypatch):
-    """They were written so by earlier versions."""
+    """Earlier versions wrote such files."""
     with monkeypatch.context() as patch:
         entry = tensor_files._entry
         patch.setattr(tensor_files, "_entry", lambda tensor: entry(tensor, by_row=True))

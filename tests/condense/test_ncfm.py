@@ -1,6 +1,4 @@
-"""NCFM: the loss against the published formula, its steps, its pool, nested sets and starts from a
-set.
-"""
+"""NCFM: the loss against the published formula, its steps and pool, nested sets, given starts."""
 
 import cmath
 import math
@@ -18,7 +16,7 @@ from yoco.condense.expert_settings import PairSettings
 from yoco.condense.mtt_experts import train_experts
 from yoco.condense.ncfm_draws import DeviceDraws
 from yoco.condense.ncfm_frequencies import Mixture
-from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_weights
+from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_shares
 from yoco.condense.nested import budgets
 from yoco.data import to_floats
 from yoco.data.normalise import normalise
@@ -71,9 +69,12 @@ def literal_loss(real, synthetic, frequencies):
     return 300 * total / len(frequencies)
 
 
-def test_prefix_weights_sum_to_one_and_fall_with_the_prefix() -> None:
-    assert prefix_weights([4, 8, 12], 0).tolist() == pytest.approx([1 / 3] * 3)
-    assert prefix_weights([4, 8], 1).tolist() == pytest.approx([2 / 3, 1 / 3])
+def test_a_prefix_moves_only_the_images_that_no_smaller_one_holds():
+    assert prefix_shares([1, 2, 4], 4, 0.25).tolist() == [
+        [1, 1, 1, 1],
+        [0.25, 1, 1, 1],
+        [0.25, 0.25, 1, 1],
+    ]
 
 
 def test_the_loss_is_the_published_one_for_every_class_and_prefix():
@@ -107,8 +108,9 @@ def test_equal_sets_have_no_loss_and_a_finite_gradient():
 
 
 def test_matching_finds_the_two_gaussians_that_it_is_shown():
-    """A planted problem: two classes of points about two directions; ten points for each start
-    between them.
+    """A planted problem: two classes of points about two directions.
+
+    Ten points of each class start between the directions.
     """
     source = seeds.generator(0)
     real = torch.eye(3)[:2].view(2, 1, 3) + 0.2 * torch.randn(2, 500, 3, generator=source)
@@ -130,9 +132,12 @@ def test_matching_finds_the_two_gaussians_that_it_is_shown():
 
 
 def by_hand(ours, draws, prefixes):
-    """Losses and gradients of a step from its draws: class after class, in one graph, the network
-    called as a module.
+    """Losses and gradients of a step from its draws.
+
+    Class after class, in one graph, with the network called as a module. A prefix's loss reaches
+    the images of a smaller one by `prefix_share`.
     """
+    share = ours.settings.prefix_share
     data, t = ours.data, draws.frequencies.detach().requires_grad_()
     images = ours.images.clone().requires_grad_()
     losses = []
@@ -154,11 +159,15 @@ def by_hand(ours, draws, prefixes):
             )
             for x in seen
         )
-        parts = [distance_of(f_real.detach() @ t.T, f_own[:n] @ t.T) for n in prefixes]
         logits = functional_call(skeleton, weights[1], (seen[1],))
-        losses.append(
-            sum(parts) / len(parts) + F.cross_entropy(logits, torch.full((len(own),), label))
-        )
+        errors = F.cross_entropy(logits, torch.full((len(own),), label), reduction="none")
+        parts = []
+        for before, n in zip([0, *prefixes], prefixes):
+            held = f_own[:before]
+            seen_alike = torch.cat([share * held + (1 - share) * held.detach(), f_own[before:n]])
+            wrong = (share * errors[:before].sum() + errors[before:n].sum()) / n
+            parts.append(distance_of(f_real.detach() @ t.T, seen_alike @ t.T) + wrong)
+        losses.append(sum(parts) / len(parts))
     return torch.stack(losses), *torch.autograd.grad(sum(losses), (images, t))
 
 
@@ -178,19 +187,29 @@ def distance_of(real, own):
 
 
 @pytest.mark.parametrize(
-    "factor, prefixes, together, sampler", [(1, (), 80, 0), (2, (), 1, 3), (2, (4, 8), 16, 0)]
+    "factor, prefixes, together, sampler, share",
+    [(1, (), 80, 0, 0), (2, (), 1, 3, 0), (2, (4, 8), 16, 0, 0), (2, (4, 8), 80, 0, 0.5)],
 )
 def test_the_gradient_of_a_step_is_that_of_the_plain_computation(
-    toy, monkeypatch, factor, prefixes, together, sampler
+    toy, monkeypatch, factor, prefixes, together, sampler, share
 ):
     monkeypatch.setattr(ncfm, "TOGETHER_CPU", together)
-    ours = method(toy, factor=factor, prefixes=prefixes, sampler=sampler)
+    ours = method(toy, factor=factor, prefixes=prefixes, sampler=sampler, prefix_share=share)
     draws = ours.draws.next(ours.source)
     losses, *gradients = ours.gradients(ours.images, draws, calibrated=True)
     expected, *wanted = by_hand(ours, draws, prefixes or [2 * factor**2])
     assert losses.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
     for ours, theirs in zip(gradients[: 1 + bool(sampler)], wanted):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
+
+
+def test_the_smallest_prefix_is_moved_as_if_it_were_alone(toy):
+    nested, alone = method(toy, prefixes=(4, 8)), method(toy, ipc=1)
+    alone.images = nested.images[::2].clone()
+    draws = nested.draws.next(nested.source)
+    moved, wanted = (m.gradients(m.images, draws, calibrated=True)[1] for m in (nested, alone))
+    # the loss is the mean of two prefixes'
+    assert torch.allclose(2 * moved[::2], wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
 
 
 def test_the_weights_lie_between_a_network_s_first_and_last(toy):
@@ -325,9 +344,7 @@ def test_a_step_with_a_mixture_is_resumed_bit_for_bit(toy):
 
 
 def test_draws_on_the_device_are_of_the_same_kind(toy):
-    """Real images of their class, each once if there are enough; networks and weights of the
-    pool.
-    """
+    """Real images of their class, each once if there are enough; networks of the pool."""
     for count in (24, 30):
         ours = method(toy, real_batch=count)
         draws = DeviceDraws(ours.pool, ours.draws.members, 16, count, 16, ours.sampler, CPU)

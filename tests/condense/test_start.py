@@ -1,4 +1,4 @@
-"""Condensing on from a set: every method starts from its images, and says which they were."""
+"""Condensing a given set further: every method starts from its images and names the set."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ METHODS = list(TINY)
 
 @pytest.fixture(scope="module")
 def given(toy):
-    """A set that no method starts from by itself."""
+    """A set that no method starts from by default."""
     made = condense.real_set(toy, 1, 1, seed=99)
     return replace(made, images=made.images * 0.5 + 0.25)
 

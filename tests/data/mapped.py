@@ -1,8 +1,8 @@
-"""Load a folder and condense from it, and say what memory that took: `python -m tests.data.mapped
-SMALL FOLDER`, one line of JSON.
+"""Load a folder, condense from it, and report the memory that this took.
 
-The memory is the process's own (RssAnon): pages of a mapped file belong to the system's cache,
-which lets them go when they are needed for something else.
+`python -m tests.data.mapped SMALL FOLDER` prints one line of JSON. The memory is the process's own
+(RssAnon): pages of a mapped file belong to the system's cache, which releases them when memory is
+needed for something else.
 """
 
 import json
@@ -27,7 +27,7 @@ SETTINGS = {
 
 
 class Watch(threading.Thread):
-    """The most anonymous memory in MB, looked at every two milliseconds."""
+    """The largest anonymous memory in MB, sampled every two milliseconds."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -44,8 +44,9 @@ class Watch(threading.Thread):
 
 
 def work(folder: str) -> tuple[data.ImageData, bool]:
-    """Load, read all of it once, and condense; the network step takes 64 images, 75 MB as floats
-    where they have 320 pixels a side.
+    """Load, read everything once, and condense.
+
+    The network step takes 64 images, which are 75 MB as floats with 320 pixels per side.
     """
     real = data.load(f"folder:{folder}", progress=False)
     same = data.channel_statistics(real.train_images) == (real.mean, real.std)
@@ -56,7 +57,7 @@ def work(folder: str) -> tuple[data.ImageData, bool]:
 
 
 def inodes(real: data.ImageData) -> list[str]:
-    """The files that this process maps the training images from."""
+    """The files from which this process maps the training images."""
     maps = Path("/proc/self/maps").read_text().splitlines()
     return sorted({line.split()[4] for line in maps if real.train_images.mapped_from.name in line})
 

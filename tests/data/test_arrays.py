@@ -180,7 +180,7 @@ def test_torchvision_s_by_name(monkeypatch, tmp_path, name, channels):
 
 
 class Rows:
-    """As a split of a Hugging Face dataset."""
+    """Like a split of a Hugging Face dataset."""
 
     def __init__(self, label="label"):
         kind = lambda word, **fields: type(word, (), fields)()

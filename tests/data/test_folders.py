@@ -1,4 +1,4 @@
-"""Folders as people have them: which files are read, how, and what is said of the others."""
+"""Folders as users have them: which files are read, how, and what is said about the others."""
 
 import os
 import warnings

@@ -1,5 +1,6 @@
-"""Folders are decoded once to a file that is mapped, whole or not at all, in memory that does not
-grow with them.
+"""Folders are decoded once into a file that is mapped, whole or not at all.
+
+The memory that this takes does not grow with the folder.
 """
 
 import errno
@@ -33,7 +34,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The names of the images that are decoded, as they are."""
+    """The names of the images, recorded as they are decoded."""
     names, read_image = [], decode.read_image
     monkeypatch.setattr(
         decode, "read_image", lambda path, size: names.append(path.name) or read_image(path, size)
@@ -46,7 +47,7 @@ def load(spec, cache, **options):
 
 
 def whole(cache):
-    """Cached files, by kind; nothing else may be there."""
+    """Cached files by kind; no other files may exist."""
     found = sorted(path.name for path in cache.iterdir())
     assert all(name.endswith((".npy", ".json")) and not name.startswith(".") for name in found), (
         found
@@ -268,7 +269,7 @@ def test_writing_to_a_mapped_tensor_leaves_the_file(tmp_path):
 
 
 def test_a_file_larger_than_memory_is_mapped(tmp_path):
-    """Linux refuses to reserve so much for a private map, as NumPy's asks for."""
+    """Linux refuses to reserve that much for a private map, which NumPy's would ask for."""
     shape = (2**22, 3, 1024, 1024)
     np.lib.format.open_memmap(tmp_path / "large.npy", "w+", np.uint8, shape)
     images = pixel_cache._mapped(tmp_path / "large.npy")
@@ -317,7 +318,7 @@ def test_real_images_are_the_normalised_ones_wherever_they_are(toy, monkeypatch)
 
 
 def large_folder(root, side, count):
-    """PNGs of one colour each: quick to write and to read."""
+    """PNGs of one colour each, quick to write and read."""
     contents = []
     for value in range(8):
         Image.new("RGB", (side, side), (value * 20, value * 10, 255 - value)).save(
@@ -334,8 +335,9 @@ def large_folder(root, side, count):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_memory_does_not_grow_with_the_folder(tmp_path, decoded):
-    """117 MB of pixels are decoded, read, and condensed from in less than 80 MB; the next process
-    maps the same file.
+    """117 MB of pixels are decoded, read and condensed from in less than 80 MB.
+
+    The next process maps the same file.
     """
     folders, cache = (
         [large_folder(tmp_path / "small", 320, 8), large_folder(tmp_path / "large", 320, 400)],

@@ -191,8 +191,9 @@ def test_bad_input(toy_set, arguments, error, match):
 
 
 def test_memory_stays_bounded_at_scale():
-    """What is held after many epochs: 100 classes, 2,000 images here for 20,000, a tenth of the
-    memory.
+    """What is held after many epochs, with 100 classes.
+
+    2,000 images stand for 20,000, with a tenth of the memory.
     """
     labels = torch.arange(2000) % 100
     recorder = Recorder(labels, 100, top_k=10, windows=[200], early=10)

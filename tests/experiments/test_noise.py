@@ -1,5 +1,6 @@
-"""Damage and its record; who keeps the damaged; the repairs, by hand; the study of 06 end to
-end.
+"""Damage and its record, rules that keep damaged images, and repairs, computed by hand.
+
+The study of notebook 06 runs end to end.
 """
 
 import math
@@ -19,7 +20,7 @@ PLAIN = {"width": 8, "precision": "float32", "progress": False}
 
 @pytest.fixture(scope="module")
 def ten_cells(toy):
-    """Three classes of 5 images of 4 cells each: 20 cells a class."""
+    """Three classes of 5 images with 4 cells each: 20 cells per class."""
     return condense.real_set(toy, 5, 2, seed=0)
 
 

@@ -1,5 +1,6 @@
-"""Results are appended in linear time; an altered number is noticed; a torn line costs its own
-training.
+"""Results are appended in linear time, and a changed number is noticed.
+
+An incomplete line costs only its own training.
 """
 
 import os
@@ -25,8 +26,9 @@ FAST = {
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The seeds of the trainings that are done, each of which gives an accuracy at once, the last
-    one first.
+    """The seeds of the trainings that are done.
+
+    Each gives an accuracy immediately, the last one first.
     """
     seeds = []
 
@@ -44,14 +46,15 @@ def run(toy, toy_set, path, seeds, **options):
 
 
 def written_bytes():
-    """What this process has handed to the system so far."""
+    """Bytes that this process has written so far."""
     return int(Path("/proc/self/io").read_text().split("wchar:")[1].split()[0])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bytes are read from /proc")
 def test_rows_are_appended(toy, toy_set, tmp_path, monkeypatch, trained):
-    """2,000 rows cost a few times their own bytes, each is on the disk before the next training,
-    and the end is in order.
+    """2,000 rows cost a few times their own bytes.
+
+    Each is on disk before the next training, and the final file is in order.
     """
     path, flushed = tmp_path / "r.csv", []
     monkeypatch.setattr(

@@ -130,9 +130,9 @@ def test_dynamics_of_another_augmentation_are_refused_and_rows_never_mix(
 
 
 def test_fingerprints_are_those_of_earlier_versions(toy_set):
-    """Of a training that could be done then: rows that it wrote are found again.
+    """Rows written by earlier versions are found again, for trainings that were possible then.
 
-    Another network by the same name is another training.
+    Another network of the same name is another training.
     """
     cell = study.grid(toy_set, [None], [{"method": "random"}], ipc_to=[1], epochs=3, width=8)[0]
     digest = lambda **fields: (
@@ -297,7 +297,7 @@ def test_paper_tables():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock of the loop's own, on which a second passes between looks."""
+    """The loop's clock, on which a second passes between looks."""
     seconds = itertools.count()
     monkeypatch.setattr(resumable.time, "monotonic", lambda: float(next(seconds)))
 

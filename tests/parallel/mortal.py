@@ -1,5 +1,6 @@
-"""A training that keeps a log, and kills its process once: after a few others have finished, or at
-a set one.
+"""A training that keeps a log and kills its process once.
+
+It does so after a few others have finished, or in a given training.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ def note(folder: str, word: str, key: str) -> None:
 
 
 def said(folder: str | Path, word: str) -> list[str]:
-    """The trainings that a log says this word of."""
+    """The trainings for which a log has this word."""
     path = Path(folder, "log")
     return (
         [line.split()[1] for line in path.read_text().splitlines() if line.startswith(word)]
@@ -30,8 +31,8 @@ def said(folder: str | Path, word: str) -> list[str]:
 def accuracy(folder: str, tests, images, labels, space, protocol, seed, *rest):
     """As `evaluate._accuracy`.
 
-    The first one that begins after three have finished dies, once the results of those are written:
-    what a worker has not handed over yet, Dask has done again.
+    The first training that begins after three have finished dies, once their results are written:
+    Dask repeats what a worker has not handed over yet.
     """
     key = hashlib.sha256(images.numpy().tobytes() + bytes([seed])).hexdigest()[:12]
     note(folder, "begun", key)
@@ -45,7 +46,7 @@ def accuracy(folder: str, tests, images, labels, space, protocol, seed, *rest):
 
 
 def claimed(folder: str) -> bool:
-    """Whether this process is the first to ask."""
+    """Return whether this process is the first to ask."""
     try:
         os.close(os.open(Path(folder, "died"), os.O_CREAT | os.O_EXCL))
     except FileExistsError:

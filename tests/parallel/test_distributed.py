@@ -1,5 +1,6 @@
-"""Condensation over several processes: what one process makes, a lost rank, going on with another
-number of them.
+"""Condensation over several processes.
+
+It equals that of one process, detects lost ranks, and resumes with another number of ranks.
 """
 
 import json
@@ -87,7 +88,7 @@ def written(folder: Path, jobs: dict) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The sets that one process makes."""
+    """The sets made by one process."""
     folder = tmp_path_factory.mktemp("alone")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -97,7 +98,7 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """The folder where two ranks under torchrun have done all jobs."""
+    """The folder in which two ranks under torchrun have done all jobs."""
     folder = written(
         tmp_path_factory.mktemp("together"),
         {**JOBS, **REFUSED, "mtt": {**JOBS["mtt"], "checkpoint": "mtt"}},
@@ -123,14 +124,14 @@ def together(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def agent():
-    """Starts ranks as torchrun does, without importing anew for each."""
+    """Starts ranks as torchrun does, without repeating the imports for each."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.parallel.torchrun"], cwd=ROOT, env=ENVIRONMENT, **pipes
     )
 
     def start(count: int, folder: Path, **jobs: dict) -> tuple[list[int], list[str]]:
-        """So many ranks do jobs in a folder. Returns their exit statuses, and what each said."""
+        """Run jobs in a folder with this many ranks; return their exit statuses and outputs."""
         print(count, written(folder, jobs), file=process.stdin, flush=True)
         statuses = json.loads(process.stdout.readline())
         return statuses, [(folder / f"said-{number}").read_text() for number in range(count)]
@@ -146,8 +147,9 @@ def seen(folder: Path, name: str, count: int = 2) -> list[dict]:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_two_ranks_make_the_set_that_one_process_makes(alone, together, name):
-    """To the bit where classes are divided, though rank 1's networks drift away after each
-    training: it has rank 0's.
+    """Bit-identical if classes are divided, although rank 1's networks drift after each training.
+
+    It takes rank 0's weights.
     """
     made, (first, second) = (
         CondensedSet.load(together / f"{name}.safetensors"),
@@ -190,7 +192,7 @@ def test_a_lost_rank_ends_the_others_and_leaves_the_checkpoint(agent, broken, lo
         and f"LOST rank {1 - lost} of 2 has lost rank {lost} (" in said[1 - lost]
     )
     if how == signal.SIGTERM:
-        assert statuses[lost] == 1 and "LOST rank 0 of 2 was told to end (SIGTERM)" in said[lost]
+        assert statuses[lost] == 1 and "LOST rank 0 of 2 received SIGTERM" in said[lost]
     left = {path.name for path in folder.iterdir() if "checkpoint" in path.name}
     # which has no time to remove its lock
     assert left == {"checkpoint"} or (lost, how) == (0, signal.SIGKILL)
@@ -200,9 +202,7 @@ def test_a_lost_rank_ends_the_others_and_leaves_the_checkpoint(agent, broken, lo
 
 @pytest.fixture
 def broken(agent, tmp_path):
-    """Two ranks, of which one sends itself a signal at step 4: the folder, statuses and what they
-    said.
-    """
+    """Two ranks, one of which sends itself a signal at step 4: the folder, statuses and outputs."""
 
     def run(lost: int, how: signal.Signals) -> tuple[Path, list[int], list[str]]:
         return tmp_path / "run", *agent(
@@ -270,7 +270,7 @@ def test_a_lost_rank_is_one_line_and_status_1(monkeypatch, capsys):
     assert cli.main(["condense"]) == 1
     said = (
         "yoco: rank 0 of 2 has lost rank 1 (connection closed); the same command, on any number "
-        "of ranks, goes on from the last checkpoint\n"
+        "of ranks, resumes from the last checkpoint\n"
     )
     assert capsys.readouterr().err == said
 

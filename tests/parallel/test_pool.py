@@ -1,5 +1,6 @@
-"""Calls side by side: the same results from processes, threads and any executor, and what a death
-costs.
+"""Parallel calls: the same results from processes, threads and any executor.
+
+Also what the death of a process costs.
 """
 
 import multiprocessing
@@ -57,7 +58,7 @@ def plain(toy, toy_set, toy_dynamics):
 
 @pytest.fixture(scope="module")
 def two_guests():
-    """An executor of the caller's own."""
+    """An executor of the caller's."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         yield executor
 
@@ -139,7 +140,7 @@ def test_what_calls_share_is_sent_once_to_each_process(two_guests, monkeypatch):
 
 
 class Fragile:
-    """A place in this process that dies under some calls, a few times."""
+    """A place in this process that dies during some calls, a few times."""
 
     def __init__(self, deaths):
         self.deaths, self.tried, self.renewed, self.ended, self.fresh = deaths, [], 0, [], True
@@ -170,7 +171,7 @@ class Fragile:
 
 @pytest.fixture
 def fragile(monkeypatch):
-    """Puts `Fragile` places with these deaths in place of processes."""
+    """Put `Fragile` places with these deaths in place of processes."""
 
     def put(deaths):
         made = []

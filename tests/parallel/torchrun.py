@@ -1,16 +1,15 @@
-"""What the ranks of tests/parallel/test_distributed.py do: the jobs in FOLDER/jobs.json, one after
-the other.
+"""What the ranks of tests/parallel/test_distributed.py do: the jobs in FOLDER/jobs.json, in order.
 
-`torchrun … -m tests.parallel.torchrun FOLDER` is one rank. `python -m tests.parallel.torchrun` does
-torchrun's part: for every line "RANKS FOLDER" that it reads it forks so many, and answers with
-their exit statuses; it imports once (what each would import for seconds, too), and computes
-nothing.
+`torchrun … -m tests.parallel.torchrun FOLDER` is one rank. `python -m tests.parallel.torchrun`
+plays torchrun's part: for every line "RANKS FOLDER" that it reads, it forks that many ranks and
+answers with their exit statuses. It imports everything once (each rank would take seconds for this)
+and computes nothing.
 
-A job condenses by "method", and leaves the set in FOLDER/NAME.safetensors and what a rank saw in
-FOLDER/NAME-RANK.json; its other values are arguments of `condense`, but for "drift" (rank 1's
-networks train to other weights, by far more than rounding), "signal" ([rank, step, signal]: which
-that rank sends itself there) and "of_rank" (arguments of one rank only). Or it calls the command
-line with "cli".
+A job condenses by "method" and leaves the set in FOLDER/NAME.safetensors, and what a rank saw in
+FOLDER/NAME-RANK.json. Its other values are arguments of `condense`, except "drift" (rank 1's
+networks train to other weights, by far more than rounding), "signal" ([rank, step, signal]: sent by
+that rank to itself there) and "of_rank" (arguments of one rank only). A job with "cli" calls the
+command line instead.
 """
 
 import contextlib
@@ -37,8 +36,9 @@ def me() -> int:
 
 
 def patched(method, drift, sent, seen):
-    """The method's steps and trainings, changed as a job asks for; `seen` gets the network's
-    checksum whenever it is matched.
+    """The method's steps and trainings, changed as a job asks.
+
+    `seen` receives the network's checksum whenever it is matched.
     """
     stepper, changed = condense.METHODS[method].stepper, contextlib.ExitStack()
     step, gradient, train = (
@@ -75,7 +75,7 @@ def patched(method, drift, sent, seen):
 
 
 def do(folder, name, method, drift=False, signal=None, of_rank=None, **arguments):
-    """One job; returns the set."""
+    """Do one job and return the set."""
     arguments |= (of_rank or {}).get(str(me()), {})
     if "checkpoint" in arguments:
         arguments["checkpoint"] = folder / arguments["checkpoint"]
@@ -106,7 +106,7 @@ def do(folder, name, method, drift=False, signal=None, of_rank=None, **arguments
 
 
 def rank(folder: Path) -> int:
-    """Do all jobs; the exit status."""
+    """Do all jobs and return the exit status."""
     resumable.SAVE_EVERY = 0.0
     torch.set_num_threads(1)
     try:
@@ -121,7 +121,10 @@ def rank(folder: Path) -> int:
 
 
 def forked(number: int, count: int, port: int, folder: Path) -> int:
-    """A rank in a process of its own, which says what it says to FOLDER/said-NUMBER; its pid."""
+    """Start a rank in a process of its own and return its pid.
+
+    It writes its output to FOLDER/said-NUMBER.
+    """
     pid = os.fork()
     if pid:
         return pid

@@ -1,6 +1,4 @@
-"""Values that nobody should pass, for the property tests, and what a public function may do with
-them.
-"""
+"""Values that nobody should pass, for the property tests, and how a public function may react."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,10 +38,10 @@ SIZES = st.integers(1, 6)
 
 
 def documented(call: Callable[[], Any], *names: str) -> Any:
-    """What `call` gives, or None where it raises an error as documented: a ValueError or TypeError
-    that holds one of `names`.
+    """Return what `call` returns, or None if it raises a documented error.
 
-    Any other error fails the test, an internal message of torch too.
+    That is a ValueError or TypeError that contains one of `names`. Any other error fails the test,
+    an internal message of torch included.
     """
     try:
         return call()

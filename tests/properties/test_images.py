@@ -1,5 +1,6 @@
-"""Generated arguments of what handles images: it works as documented, or names the argument in a
-ValueError or TypeError.
+"""Generated arguments of functions that handle images.
+
+They work as documented, or name the argument in a ValueError or TypeError.
 """
 
 import numpy as np

@@ -1,5 +1,6 @@
-"""Generated parameters of every notebook: right ones pass as they are, wrong ones are named with
-what is allowed.
+"""Generated parameters of every notebook: valid ones pass unchanged.
+
+Invalid ones are named, with what is allowed.
 """
 
 import re
@@ -69,7 +70,7 @@ def is_list(notebook: str, name: str) -> bool:
 
 
 def wrong_values(notebook: str, name: str) -> list:
-    """Values that the parameter must refuse."""
+    """Values that the parameter must reject."""
     if name in TEXT:
         bad = [1, True, 1.5, [], ["digits"], {}]
         return bad + (

@@ -1,5 +1,6 @@
-"""Arguments of what takes time (loading, condensing, dynamics, evaluation): wrong ones are named
-before any training begins.
+"""Arguments of long work (loading, condensing, dynamics, evaluation).
+
+Invalid ones are named before any training begins.
 """
 
 import json
@@ -90,7 +91,7 @@ QUICK = {"device": "cpu", "precision": "float32", "compiled": False, "progress":
 
 @pytest.fixture(autouse=True)
 def no_work(request, monkeypatch):
-    """Where a test is about wrong arguments, a step of any method or training fails it."""
+    """Make any step of a method or training fail a test about invalid arguments."""
     if "wrong" in request.node.name:
         monkeypatch.setattr(resumable, "run", lambda *_, **__: pytest.fail("condensing began"))
         monkeypatch.setattr(train, "epoch", lambda *_, **__: pytest.fail("training began"))

@@ -1,5 +1,6 @@
-"""Generated arguments of scores, clusters, pruning and ranked sets: bounds that hold, or an error
-that names the argument.
+"""Generated arguments of scores, clusters, pruning and ranked sets.
+
+Bounds hold, or an error names the argument.
 """
 
 import functools

@@ -47,8 +47,9 @@ def test_unequal_classes_are_balanced_by_their_own_counts():
 
 
 def literal_stratified(score, n, hard_cutoff, strata):
-    """Budgets of the strata by the rule, in a plain loop; returns the number to be taken of each,
-    by stratum number.
+    """Compute the budgets of the strata by the rule, in a plain loop.
+
+    Returns the number of images to take from each, by stratum number.
     """
     kept = sorted(score.tolist())[: len(score) - int(len(score) * hard_cutoff)]
     low, width = kept[0], (kept[-1] - kept[0]) / strata

@@ -38,7 +38,7 @@ def test_form_gives_factor_squared_images_class_after_class(toy_set):
         (
             {"labels": torch.tensor([0] * 6 + [1] * 5 + [2] * 4)},
             ValueError,
-            ("as many images in each class"),
+            ("equally many images in each class"),
         ),
         ({"labels": torch.tensor([0, 1, 2] * 5)}, ValueError, "sorted"),
         ({"factor": 0}, ValueError, "factor must be between 1 and 16, got 0"),
@@ -64,7 +64,7 @@ def test_missing_cut_foreign_and_newer_files(toy_set, tmp_path):
     with pytest.raises(ValueError, match="not a yoco condensed file"):
         CondensedSet.load(path)
     safetensors.torch.save_file(tensors, path, {"yoco": "condensed", "version": "99", "info": "{}"})
-    with pytest.raises(ValueError, match="format version 99, this yoco reads 2"):
+    with pytest.raises(ValueError, match="format version 99, but this yoco reads 2"):
         CondensedSet.load(path)
     safetensors.torch.save_file(
         tensors, path, {"yoco": "condensed", "version": "1", "info": json.dumps({"factor": 2})}

@@ -1,5 +1,6 @@
-"""Small files that ask for much memory, and crafted ones whose checksums are right: each is the
-documented ValueError.
+"""Small files that ask for much memory, and crafted files with correct checksums.
+
+Each is the documented ValueError.
 """
 
 import json
@@ -27,7 +28,7 @@ WRONG = (None, [], {}, "x", 0, -1, 1.5, True, [[]], ["a", "b"], {"a": 1}, 10**30
 
 @pytest.fixture(autouse=True)
 def little_memory(monkeypatch):
-    """Files of a test may come to a megabyte."""
+    """Limit the memory that a test's file may ask for to a megabyte."""
     monkeypatch.setattr(layouts, "MOST_BYTES", 2**20)
 
 
@@ -48,7 +49,9 @@ def pair(images=None, labels=LABELS):
 def test_tensors_that_are_larger_than_what_they_hold(held, tmp_path):
     torch.save(held, tmp_path / "x.pt")
     assert (tmp_path / "x.pt").stat().st_size < 10_000
-    with pytest.raises(ValueError, match=r"x.pt asks for [\d,]+ bytes of memory, and is [\d,]+"):
+    with pytest.raises(
+        ValueError, match=r"x.pt asks for [\d,]+ bytes of memory, but has only [\d,]+"
+    ):
         CondensedSet.from_published(tmp_path / "x.pt", **STATISTICS)
 
 
@@ -78,7 +81,9 @@ def test_a_file_that_is_as_large_as_what_it_holds_is_read(tmp_path):
 def test_a_long_thin_image(tmp_path, monkeypatch):
     Image.new("L", (200_000, 1)).save(tmp_path / "x.png")
     monkeypatch.setattr(Image.Image, "resize", lambda *_, **__: pytest.fail("resized"))
-    with pytest.raises(ValueError, match="cannot read image .*x.png: it is 200000x1, and resized"):
+    with pytest.raises(
+        ValueError, match="cannot read image .*x.png: it is 200000x1 and would be resized"
+    ):
         decode.read_image(tmp_path / "x.png", 64)
     with pytest.raises(ValueError, match="it is 200000x1"):
         arrays.split("train", [Image.open(tmp_path / "x.png")], [0], 64)
@@ -127,7 +132,7 @@ def test_strange_tensors_of_a_published_file(kind, tmp_path):
 
 
 def crafted(path, kind, tensors, info, sums=None):
-    """A file whose checksums are right, whatever is in it."""
+    """A file whose checksums are correct, whatever it holds."""
     sums = {name: tensor_files._entry(tensor) for name, tensor in tensors.items()} | (sums or {})
     header = {"yoco": kind, "version": "2", "info": json.dumps(info), "sums": json.dumps(sums)}
     header["checksum"] = tensor_files._header_sum(header)
@@ -136,7 +141,7 @@ def crafted(path, kind, tensors, info, sums=None):
 
 
 def used(load, path):
-    """Load a file and use what comes, or have it refused as documented."""
+    """Load a file and use the result, or have it refused as documented."""
     try:
         load(path)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The files that authors really published, if they are at hand in ../shared/data/published."""
+"""Files that authors really published, if they are in ../shared/data/published."""
 
 import tarfile
 from pathlib import Path

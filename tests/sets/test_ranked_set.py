@@ -234,7 +234,10 @@ def told(**values):
             lambda h: h["__metadata__"].update(yoco="condensed"),
             ("not a yoco ranked file .its kind: 'condensed'"),
         ),
-        (lambda h: h["__metadata__"].update(version="3"), "format version 3, this yoco reads 2"),
+        (
+            lambda h: h["__metadata__"].update(version="3"),
+            "format version 3, but this yoco reads 2",
+        ),
         (lambda h: h.pop("cells") and None, "corrupted or truncated"),
         (entry(dtype="I8"), "stored as U8 or F32, got I8"),
         (lambda h: h.update(other=h.pop("cells")), "stored as U8 or F32, got None"),

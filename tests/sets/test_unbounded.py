@@ -1,6 +1,4 @@
-"""Sets whose values leave 0..1 and whose labels are soft: every step that a set goes through takes
-them as they are.
-"""
+"""Sets with values outside 0..1 and soft labels: every step accepts them unchanged."""
 
 from dataclasses import replace
 
@@ -19,8 +17,9 @@ FAST = {"width": 8, "precision": "float32", "progress": False}
 
 @pytest.fixture(scope="module")
 def wild(toy_set) -> CondensedSet:
-    """The toy set, normalised, stretched, with soft labels by which the classes have 6, 5 and 4
-    images.
+    """The toy set, normalised and stretched, with soft labels.
+
+    By these, the classes have 6, 5 and 4 images.
     """
     images = toy_set.normalise(toy_set.images) * 1.5
     targets = torch.full((15, 3), 0.1)
@@ -88,7 +87,7 @@ def test_what_trains_differently_has_another_fingerprint(wild, toy_set):
         (
             {"images": torch.zeros(14, 3, 16, 16), "labels": torch.eye(3)[[0] * 14]},
             ValueError,
-            ("as many images in each class"),
+            ("equally many images in each class"),
         ),
     ],
 )
@@ -129,7 +128,7 @@ def test_networks_train_on_the_values_as_they_are(wild, monkeypatch):
 
 
 def test_soft_targets_are_what_the_loss_is_against(toy, toy_set):
-    """All mass on the next class: the network learns to be wrong."""
+    """All mass is on the next class: the network learns to be wrong."""
     images, labels = toy_set.form()
     wrong = torch.eye(3)[(labels + 1) % 3]
     assert (
@@ -166,8 +165,9 @@ def test_test_images_are_normalised_by_the_set_s_statistics(wild):
 
 @pytest.mark.parametrize("recipe", spaces.RECIPES)
 def test_whitening_by_the_training_images(recipe):
-    """Against a literal computation in float64, and the definition: directions that vary much come
-    out alike.
+    """Against a literal computation in float64, and the definition.
+
+    Directions with large variance come out with equal variance.
     """
     data = make_data(per_class=200, size=4)
     zca = spaces.whitening_of(data, recipe)

@@ -1,5 +1,6 @@
-"""The augmentation of ImageNet trainings, against torchvision's functions and the published steps,
-an image at a time.
+"""The augmentation of ImageNet trainings against torchvision's functions and the published steps.
+
+Images are compared one by one.
 """
 
 import itertools
@@ -77,8 +78,9 @@ def test_a_box_is_enlarged_as_torchvision_does_it():
     "order", list(itertools.permutations(("brightness", "contrast", "saturation")))
 )
 def test_colours_are_the_published_jitter_in_any_order(order):
-    """Each mixes the image with black, its mean luminance, or its luminance, by a factor in
-    0.6..1.4.
+    """Each operation mixes the image with black, its mean luminance, or its luminance.
+
+    The factor is in 0.6..1.4.
     """
     batch, drawn = images(), draw(6)
     grey = lambda image: (

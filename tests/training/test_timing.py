@@ -1,4 +1,4 @@
-"""What long work says before it begins, with speeds that are given."""
+"""What long work announces before it begins, with given speeds."""
 
 from dataclasses import replace
 
@@ -76,7 +76,7 @@ def test_measuring_touches_no_random_state_and_no_threads_and_is_done_once(monke
 
 @pytest.fixture
 def long_work(monkeypatch):
-    """Any work is long: what each place says of its own."""
+    """Make any work count as long."""
     said = []
     monkeypatch.setattr(
         timing, "say", lambda work, jobs=1, budget=None: said.append((dict(work), jobs, budget))

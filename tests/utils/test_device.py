@@ -1,4 +1,4 @@
-"""What choosing a device and compiling promise beside their results."""
+"""What choosing a device and compiling promise besides their results."""
 
 import os
 import subprocess

@@ -1,5 +1,6 @@
-"""CUDA graphs, with a stand-in for CUDA that records a function and runs it again on the same
-tensors.
+"""CUDA graphs, with a stand-in for CUDA that records a function and repeats it.
+
+It runs on the same tensors again.
 """
 
 import contextlib
@@ -15,9 +16,7 @@ CPU = torch.device("cpu")
 
 
 class Graph:
-    """Replays what was recorded: runs it again, and writes the results where the recording left
-    them.
-    """
+    """Replays what was recorded: runs it again and writes the results to the recorded tensors."""
 
     made: list = []
 
@@ -68,9 +67,7 @@ def moved(values, rate, *, source):
 
 
 def test_a_recorded_function_gives_what_the_plain_one_gives(cuda):
-    """Numbers and tensors are read anew, results belong to the caller, and generators go on from
-    where they are.
-    """
+    """Numbers and tensors are read anew, results belong to the caller, generators continue."""
     fast, source, same = graphs.captured(moved, GPU), seeds.generator(0), seeds.generator(0)
     values, kept = torch.ones(3), []
     for number in range(8):

@@ -1,6 +1,4 @@
-"""Import paths of version 0.1: they answer with the modules that have taken their place, and
-warn.
-"""
+"""Import paths of version 0.1: they give the modules that replaced them, with a warning."""
 
 import importlib
 import pickle
@@ -17,7 +15,7 @@ WARNS = sorted(set(moved.MODULES) - moved.KEPT)
 
 @pytest.fixture(autouse=True)
 def unasked(monkeypatch):
-    """Every test asks for the old paths for the first time."""
+    """Let every test use the old paths for the first time."""
     for old in moved.MODULES:
         monkeypatch.delitem(sys.modules, old, raising=False)
         monkeypatch.delitem(vars(yoco), old.removeprefix("yoco."), raising=False)

@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def other(monkeypatch):
-    """The precision that this machine would not choose, asked for by the environment."""
+    """The precision that this machine would not choose, set in the environment."""
     monkeypatch.delenv("YOCO_PRECISION", raising=False)
     other = {"float32": "bfloat16", "bfloat16": "float32"}[device.choose_precision("auto", CPU)]
     monkeypatch.setenv("YOCO_PRECISION", other)

@@ -1,4 +1,4 @@
-"""Where a file cannot be written, or is being worked on: what is said, and what is left."""
+"""Files that cannot be written or are being worked on: what is said, and what is left."""
 
 import os
 import resource
@@ -32,7 +32,7 @@ KIP = {
 
 @pytest.fixture
 def every_step(monkeypatch):
-    """A checkpoint after every step."""
+    """Write a checkpoint after every step."""
     monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
 
 
@@ -51,7 +51,7 @@ def steps_in(checkpoint):
 
 
 def test_a_full_disk_is_said_and_the_last_checkpoint_stays(toy, tmp_path, monkeypatch, every_step):
-    """RLIMIT_FSIZE gives, for any file longer than it, the error that a full disk gives."""
+    """For any file above RLIMIT_FSIZE, the error is that of a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     meanwhile(monkeypatch, 5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1])))
     try:
@@ -118,7 +118,7 @@ with contextlib.ExitStack() as held:
 
 @pytest.fixture
 def held():
-    """A function that has another process hold the locks on paths; its number."""
+    """Return a function that makes another process hold the locks on paths; it returns the pid."""
     started = []
 
     def hold(*paths):
@@ -267,9 +267,7 @@ def test_files_have_the_permissions_of_the_user_s_umask(tmp_path):
 
 
 def test_a_run_s_recording_that_was_broken_off_goes_on(toy_set, tmp_path, monkeypatch, every_step):
-    """Also where the paper's settings are asked for by None, and with a recording by other
-    arguments in between.
-    """
+    """Also if None asks for the paper's settings, with another recording in between."""
     arguments = {
         "epochs": 6,
         "width": 4,

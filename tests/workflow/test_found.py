@@ -120,11 +120,15 @@ def test_dynamics_are_of_a_set_with_its_statistics(toy_set, tmp_path, capsys):
         with pytest.raises(ValueError, match=f"dynamics.safetensors.*differ in {said}{HOW}"):
             get(other)
     assert not dynamics.Dynamics.load(tmp_path / "dynamics.safetensors").of(other)
-    with pytest.raises(ValueError, match=rf"recorded with epochs=1, asked for was epochs=2{HOW}"):
+    with pytest.raises(
+        ValueError, match=rf"recorded with epochs=1, but epochs=2 was asked for{HOW}"
+    ):
         get(toy_set, epochs=2, explicit=["epochs"])
-    with pytest.raises(ValueError, match=r"recorded with last_batch='even', asked for was .*small"):
+    with pytest.raises(
+        ValueError, match=r"recorded with last_batch='even', but .*small' was asked for"
+    ):
         get(toy_set, protocol="paper", explicit=["protocol"])
-    with pytest.raises(ValueError, match="recorded with seed=0, asked for was seed=1"):
+    with pytest.raises(ValueError, match="recorded with seed=0, but seed=1 was asked for"):
         workflow.get_dynamics(tmp_path, toy_set, "toy", 1, 1, **few)
     without_digests(tmp_path / "dynamics.safetensors", "dynamics")
     with pytest.warns(UserWarning, match="is of an earlier version"):
@@ -265,13 +269,13 @@ def explicit(**given):
 @pytest.mark.parametrize(
     "given, said",
     [
-        ({"seed": 1}, "seed=0, asked for was seed=1"),
-        ({"ipc": 5}, "ipc=10, asked for was ipc=5"),
-        ({"preset": "laptop"}, "preset='smoke', asked for was preset='laptop'"),
-        ({"size": 8}, "size=16, asked for was size=8"),
-        ({"method": "dream", "ipc": 10}, "method='idc', asked for was method='dream'"),
-        ({"outer_loops": 77}, r"outer_loops=\d+, asked for was outer_loops=77"),
-        ({"ipc": 5, "seed": 3}, "ipc=10, seed=0, asked for was ipc=5, seed=3"),
+        ({"seed": 1}, "seed=0, but seed=1 was asked for"),
+        ({"ipc": 5}, "ipc=10, but ipc=5 was asked for"),
+        ({"preset": "laptop"}, "preset='smoke', but preset='laptop' was asked for"),
+        ({"size": 8}, "size=16, but size=8 was asked for"),
+        ({"method": "dream", "ipc": 10}, "method='idc', but method='dream' was asked for"),
+        ({"outer_loops": 77}, r"outer_loops=\d+, but outer_loops=77 was asked for"),
+        ({"ipc": 5, "seed": 3}, "ipc=10, seed=0, but ipc=5, seed=3 was asked for"),
     ],
 )
 def test_what_is_given_by_name_must_hold_for_what_is_found(tmp_path, given, said):
@@ -285,7 +289,7 @@ def test_what_is_given_by_name_must_hold_for_what_is_found(tmp_path, given, said
     # of trainings, which any set may have
     with pytest.warns(UserWarning, match="earlier version"):
         find(width=8, precision="float32")
-    with pytest.raises(ValueError, match=f"condensed.safetensors holds a set of {said}{HOW}"):
+    with pytest.raises(ValueError, match=f"condensed.safetensors holds a set with {said}{HOW}"):
         find(**given)
 
 
@@ -293,14 +297,18 @@ def test_what_is_given_by_name_must_hold_for_a_set_of_the_zoo_and_of_a_path(tmp_
     name = "zoo:digits-idc-ipc10"
     chosen = lambda **given: parameters.validated("02_scores", {"dataset": name, **given})
     run = tmp_path / "run"
-    with pytest.raises(ValueError, match=f"{name} holds a set of ipc=10, asked for was ipc=5"):
+    with pytest.raises(
+        ValueError, match=f"{name} holds a set with ipc=10, but ipc=5 was asked for"
+    ):
         workflow.get_condensed(run, name, **chosen(ipc=5).condensation())
     for _ in range(2):
         workflow.get_condensed(run, name, **chosen(seed=3, ipc=10).condensation())
     with pytest.raises(ValueError, match="holds another set than zoo:digits-dsa-ipc10"):
         workflow.get_condensed(run, "zoo:digits-dsa-ipc10")
     path = str(zoo.load("digits-idc-ipc10").save(tmp_path / "x.safetensors"))
-    with pytest.raises(ValueError, match="set_path=.* holds a set of ipc=10, asked for was ipc=5"):
+    with pytest.raises(
+        ValueError, match="set_path=.* holds a set with ipc=10, but ipc=5 was asked for"
+    ):
         workflow.get_condensed(
             tmp_path / "given",
             "digits",

@@ -109,7 +109,7 @@ class Terminal(io.StringIO):
 
 
 def told(path: Path, stream: io.StringIO, monkeypatch) -> str:
-    """What is told of the second cell after some time."""
+    """What is reported about the second cell after some time."""
     monkeypatch.setattr(progress, "FIRST", 0.5)
     with progress.Progress(path, stream) as telling:
         for index, cell in enumerate(json.loads(path.read_text())["cells"]):

@@ -6,7 +6,7 @@ from yoco.workflow import parameters
 
 
 def namespace(notebook="04_pruning", injected="", **values):
-    """The globals of a notebook in which the parameter cell sets `values` beside its own."""
+    """The globals of a notebook whose parameter cell sets `values` besides its own."""
     model = parameters.NOTEBOOKS[notebook]
     named = {name: model.model_fields[name].default for name in model.shown} | values
     cell = "\n".join(["# Parameters that matter", *(f"{name} = ..." for name in named)])

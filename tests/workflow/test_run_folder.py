@@ -1,4 +1,4 @@
-"""Where a run keeps its files: never among images, never over files of the user's."""
+"""Where a run keeps its files: never among images, never over the user's files."""
 
 import json
 from pathlib import Path

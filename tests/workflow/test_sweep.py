@@ -1,6 +1,4 @@
-"""Sweeps: a grid of notebooks, each point in a folder of its own; what is finished is not run
-again.
-"""
+"""Sweeps: a grid of notebooks, one folder per point; finished points are not run again."""
 
 import json
 from pathlib import Path
@@ -192,7 +190,7 @@ def test_commas_part_values_and_semicolons_lists():
         (["04", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (
             ["04", "--backend", "dask"],
-            ("--backend dask is gone; on a cluster, call yoco.workflow.sweep.run"),
+            ("--backend dask was removed; on a cluster, call yoco.workflow.sweep.run"),
         ),
     ],
 )

@@ -57,8 +57,8 @@ def condense(
         preset: "paper", "laptop" or "smoke".
         start: a set to condense further, with the same classes, size, IPC and factor; None: packed
             real images.
-        nested: budgets (IPC_T) whose prefixes of each class are matched as sets of their own (for
-            their weights see `NcfmSettings.prefix_power`), or True for 1, 2, 3, 5, 7, 10, 20, …;
+        nested: budgets (IPC_T) whose prefixes of each class are matched as sets of their own (see
+            `NcfmSettings.prefix_share`), or True for 1, 2, 3, 5, 7, 10, 20, …;
             such a set is ranked already (`CondensedSet.rank`). Only for ncfm.
         seed: seed of the run.
         checkpoint: a file that stores the run; if it exists, the run is resumed from it. An

@@ -17,7 +17,7 @@ from yoco.condense.base import Condenser, Condensing
 from yoco.condense.expert_pool import Pool
 from yoco.condense.ncfm_draws import AUGMENTATION, DeviceDraws, Draws, HostDraws
 from yoco.condense.ncfm_frequencies import Mixture, Normal
-from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_weights
+from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_shares
 from yoco.condense.ncfm_network import Network
 from yoco.condense.ncfm_settings import NcfmSettings, settings_for
 from yoco.condense.presets import network_of
@@ -63,8 +63,12 @@ class CharacteristicMatching(Condensing):
         )
         self.mean, self.square = torch.zeros_like(self.images), torch.zeros_like(self.images)
         formed = self.ipc * self.factor**2
-        self.averages = prefix_averages(prefixes or [formed], formed).to(device)
-        self.weights = prefix_weights(prefixes or [formed], settings.prefix_power).to(device)
+        prefixes = prefixes or [formed]
+        self.averages = prefix_averages(prefixes, formed).to(device)
+        self.shares = prefix_shares(prefixes, formed, settings.prefix_share).to(device)
+        self.weights = (self.averages * self.shares).mean(
+            0
+        )  # weights of the images' cross-entropies
         self.real_average = prefix_averages([settings.real_batch], settings.real_batch).to(device)
         self.statistics = [torch.tensor(values, device=device) for values in (data.mean, data.std)]
         together = max(1, (TOGETHER_CPU if device.type == "cpu" else TOGETHER) // formed)
@@ -167,15 +171,11 @@ class CharacteristicMatching(Condensing):
             synthetic = _seen(
                 normalise(formation.form(own, self.factor), *self.statistics), group, draws
             )
-            loss = (
-                distance(
-                    target,
-                    self._characteristic(
-                        draws.between, synthetic, group, frequencies, self.averages
-                    ),
-                )
-                @ self.weights
+            features = self.network.features(draws.between, synthetic)
+            made = characteristic(
+                features.unflatten(0, (len(group), -1)), frequencies, self.averages, self.shares
             )
+            loss = distance(target, made).mean(1)
             if calibrated:
                 loss = loss + self.settings.calibration * self._calibration(
                     draws.trained, synthetic, group
@@ -201,17 +201,14 @@ class CharacteristicMatching(Condensing):
             features.unflatten(0, (len(group), -1)), frequencies, self.real_average
         )
 
-    def _characteristic(
-        self, weights: Tensor, images: Tensor, group: Tensor, frequencies: Tensor, averages: Tensor
-    ) -> Tensor:
-        features = self.network.features(weights, images)
-        return characteristic(features.unflatten(0, (len(group), -1)), frequencies, averages)
-
     def _calibration(self, weights: Tensor, images: Tensor, group: Tensor) -> Tensor:
-        """Return the mean cross-entropy of each class's images under trained weights, [classes]."""
+        """Return the cross-entropy of each class's images under trained weights, [classes].
+
+        It is averaged over each prefix and then over the prefixes, as the distance is.
+        """
         labels = group.view(-1, 1).expand(-1, len(images) // len(group)).flatten()
         logits = self.network.logits(weights, images)
-        return F.cross_entropy(logits, labels, reduction="none").view(len(group), -1).mean(1)
+        return F.cross_entropy(logits, labels, reduction="none").view(len(group), -1) @ self.weights
 
     def state(self) -> dict[str, Tensor]:
         """Return images, Adam's moments, the sampler's parameters and the generators' states.

@@ -18,6 +18,7 @@ def characteristic(
     features: Float[Tensor, "k n d"],
     frequencies: Float[Tensor, "t d"],
     averages: Float[Tensor, "p n"],
+    shares: Float[Tensor, "p n"] | None = None,
 ) -> Float[Tensor, "2 k p t"]:
     """Return characteristic functions of weighted sets of each class's features.
 
@@ -28,13 +29,18 @@ def characteristic(
             images' gradient by 0.3 degrees).
         frequencies: float32 [T, D].
         averages: float32 [P, n], the weights w of P sets, each row with sum 1.
+        shares: float32 [P, n] in 0..1, of each set's gradient that reaches each feature (see
+            `prefix_shares`). None: all of it.
 
     Returns:
         float32 [2, K, P, T], real and imaginary parts.
     """
     unit = F.normalize(features.float(), dim=-1).to(features.dtype)
     angles = (unit @ frequencies.T.to(features.dtype)).float()
-    return averages @ torch.stack((angles.cos(), angles.sin()))
+    waves = torch.stack((angles.cos(), angles.sin()))
+    if shares is None:
+        return averages @ waves
+    return (averages * shares) @ waves + (averages * (1 - shares)) @ waves.detach()
 
 
 def distance(
@@ -55,10 +61,11 @@ def prefix_averages(prefixes: Sequence[int], count: int) -> Float[Tensor, "p n"]
     return (torch.arange(count) < ends).float() / ends
 
 
-def prefix_weights(prefixes: Sequence[int], power: float) -> Float[Tensor, "p"]:
-    """Return the weight of each prefix's distance in the loss, float32 [len(prefixes)] with sum 1.
+def prefix_shares(prefixes: Sequence[int], count: int, inner: float) -> Float[Tensor, "p n"]:
+    """Return the share of each prefix's gradient that reaches each image.
 
-    A prefix of k cells weighs in proportion to k ** -power.
+    float32 [len(prefixes), count]: `inner` for the images of the previous prefix, which have
+    a loss of their own, and 1 for the others.
     """
-    weights = torch.tensor(list(prefixes), dtype=torch.float32) ** -power
-    return weights / weights.sum()
+    before = torch.tensor([0, *prefixes[:-1]]).view(-1, 1)
+    return torch.where(torch.arange(count) < before, inner, 1.0)

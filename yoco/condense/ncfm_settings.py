@@ -31,8 +31,10 @@ class NcfmSettings(Settings):
     final_lr: float = 0.0001
     calibration: float = 1.0  # weight of the cross-entropy under a trained network
     calibrate_every: int = 1  # steps
-    # in a nested set, a prefix of k cells weighs k ** -prefix_power; 0: all weigh the same
-    prefix_power: float = 0.0
+    # share of a nested prefix's gradient that reaches the smaller prefixes inside it; 0: these
+    # follow only their own losses, so that the smallest becomes as good as a set condensed alone;
+    # 1: as in a flat set
+    prefix_share: float = 0.0
     pool_networks: int = 20
     pool_epochs: int = 60
     # random real images per network, at most; each has a subset of its own; None: all
@@ -45,8 +47,9 @@ class NcfmSettings(Settings):
         for name in ("iterations", "real_batch", "frequencies", "calibrate_every", "pool_networks"):
             checks.whole(name, getattr(self, name), 1)
         checks.whole("sampler", self.sampler, 0)
-        for name in ("image_lr", "final_lr", "calibration", "prefix_power", "pool_lr"):
+        for name in ("image_lr", "final_lr", "calibration", "pool_lr"):
             checks.real(name, getattr(self, name), 0)
+        checks.real("prefix_share", self.prefix_share, 0, 1)
         for name in ("pool_epochs", "pool_batch"):
             checks.whole(name, getattr(self, name), 1)
         if self.pool_images is not None:
@@ -93,7 +96,7 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
     if preset != "paper":
         values |= {"image_lr": 0.01, "final_lr": 0.001}
     if preset == "laptop":
-        values |= {"iterations": 2500, "real_batch": 64, "frequencies": 1024, "prefix_power": 1.0}
+        values |= {"iterations": 2500, "real_batch": 64, "frequencies": 1024}
         values |= {"pool_networks": 3, "pool_epochs": 12}
     elif preset == "smoke":
         values |= {

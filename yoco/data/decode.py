@@ -198,8 +198,8 @@ def cropped(image: Image.Image, size: int | None) -> Image.Image:
     width, height = (max(size, round(side * scale)) for side in image.size)
     if width * height > MOST_PIXELS:
         raise ValueError(
-            f"it is {image.width}x{image.height}, and resized to {width}x{height} it has more than "
-            f"{MOST_PIXELS:,} pixels"
+            f"it is {image.width}x{image.height} and would be resized to {width}x{height}, more "
+            f"than {MOST_PIXELS:,} pixels"
         )
     left, top = (width - size) // 2, (height - size) // 2
     return image.resize((width, height), Image.Resampling.BILINEAR).crop(

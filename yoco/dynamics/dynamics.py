@@ -148,8 +148,8 @@ class Dynamics:
         rows = torch.searchsorted(self.kept, wanted).clamp(max=len(self.kept) - 1)
         if not torch.equal(self.kept[rows], wanted):
             raise ValueError(
-                f"logits of {what} were not kept; record again with another {setting} (kept were: "
-                f"{dict(self.info)})"
+                f"logits of {what} were not kept; record again with another {setting} (recorded "
+                f"with: {dict(self.info)})"
             )
         return self.logits[rows]
 

@@ -291,7 +291,7 @@ def _told_to_end() -> Iterator[None]:
             raise
         me = f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}"
         raise LostRank(
-            f"{me} was told to end (SIGTERM), as torchrun does when another rank is lost"
+            f"{me} received SIGTERM, which torchrun sends when another rank is lost"
         ) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -99,7 +99,7 @@ class CondensedSet:
         uneven = len(labels) % classes if self.soft else (counts != counts[0]).any()
         if uneven or (labels.diff() < 0).any():
             raise ValueError(
-                "labels must be sorted, with as many images in each class; counts are "
+                "labels must be sorted, with equally many images in each class; got counts "
                 f"{counts.tolist()}"
             )
 

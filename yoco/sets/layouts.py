@@ -155,7 +155,7 @@ def _check_bytes(path: Path, wanted: int) -> None:
     size = path.stat().st_size
     if wanted > max(MOST_BYTES, 8 * size):
         raise ValueError(
-            f"{path} asks for {wanted:,} bytes of memory, and is {size:,} bytes long; it was not "
+            f"{path} asks for {wanted:,} bytes of memory, but has only {size:,} bytes; it was not "
             "read"
         )
 

@@ -251,14 +251,16 @@ def read_header(
     if version == UNSUMMED and "checksum" not in header:
         return _json(path, header, "info"), None
     if version != str(FORMAT_VERSION):
-        raise ValueError(f"{path} has format version {version}, this yoco reads {FORMAT_VERSION}")
+        raise ValueError(
+            f"{path} has format version {version}, but this yoco reads {FORMAT_VERSION}"
+        )
     if not {"info", "sums"} <= set(header) or header.get("checksum") != _header_sum(header):
         raise ValueError(
             f"{path} is corrupted: its header does not have the checksum that it was written with"
         )
     sums = _json(path, header, "sums")
     if not all(isinstance(entry, dict) for entry in sums.values()):
-        raise ValueError(f"{path} is damaged: its sums are not a table for each tensor")
+        raise ValueError(f"{path} is corrupted: its sums are not a table for each tensor")
     return _json(path, header, "info"), sums
 
 

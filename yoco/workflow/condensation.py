@@ -128,8 +128,8 @@ def _of_the_zoo(dataset: str, checkpoint: Path, explicit: Mapping[str, Any]) -> 
     """The set "zoo:NAME", for a folder without one of its own."""
     if checkpoint.exists():
         raise ValueError(
-            f"{checkpoint} is the unfinished condensation of another dataset, asked for was "
-            f"{dataset}: {digests.HOW}"
+            f"{checkpoint} is the unfinished condensation of another dataset, but {dataset} was "
+            f"asked for: {digests.HOW}"
         )
     shipped = zoo.load(dataset.removeprefix(ZOO))
     found_set.check_asked(shipped, dataset, dataset, explicit)

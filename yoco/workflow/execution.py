@@ -1,4 +1,4 @@
-"""Runs a notebook through papermill: checked parameters in, a whole file out."""
+"""Runs a notebook through papermill: checked parameters in, a complete file out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yoco.utils import locks, owned, tensor_files
 from yoco.workflow.progress import Progress
 from yoco.workflow.stills import without_widgets
 
-# of kernels: they warn on every start that TCP on this machine is not encrypted
+# of kernels: they warn at every start that TCP on this machine is not encrypted
 QUIET = ["--log-level=ERROR"]
 INTERRUPT = "KeyboardInterrupt"
 
@@ -108,14 +108,14 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
 
 
 def _verbatim(path: Path) -> str:
-    """The path as papermill expects it: it would fill in single braces."""
+    """Return the path as papermill expects it: it would fill in single braces."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _papermill() -> ModuleType:
-    """The papermill package, imported without two seconds for a grammar that it never uses.
+    """Return the papermill package, imported without a grammar that it never uses.
 
-    jsonschema's optional check of IRIs builds that grammar when it is imported.
+    jsonschema's optional check of IRIs would build that grammar on import, which takes two seconds.
     """
     absent = "rfc3987_syntax" not in sys.modules
     if absent:
@@ -128,7 +128,7 @@ def _papermill() -> ModuleType:
 
 
 def last_line(error: Exception) -> str:
-    """The name of an error, which may come from a cell, and the last line of its text."""
+    """Return the name of an error, which may come from a cell, and the last line of its text."""
     name = getattr(error, "ename", type(error).__name__)
     text = str(getattr(error, "evalue", error))
     return f"{name}: {(text.strip().splitlines() or [''])[-1]}"

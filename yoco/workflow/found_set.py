@@ -47,7 +47,9 @@ def check_asked(
         holds, wanted = (
             ", ".join(f"{name}={values[name]!r}" for name in differ) for values in (there, asked)
         )
-        raise ValueError(f"{path} holds a set of {holds}, asked for was {wanted}: {digests.HOW}")
+        raise ValueError(
+            f"{path} holds a set with {holds}, but {wanted} was asked for: {digests.HOW}"
+        )
 
 
 def _asked(

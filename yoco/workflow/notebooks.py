@@ -9,23 +9,26 @@ FOLDER = "notebooks"  # of the repository, of the package in a wheel, and the de
 
 
 def shipped() -> Path:
-    """The folder of the shipped notebooks: inside an installed package, beside it in a checkout."""
+    """Return the folder of the shipped notebooks.
+
+    It is inside an installed package, and beside it in a checkout.
+    """
     package = Path(yoco.__file__).parent
     inside = package / FOLDER
     return inside if inside.is_dir() else package.parent / FOLDER
 
 
 def names() -> list[str]:
-    """Return the names of the shipped notebooks in order, from "00_quickstart" on."""
+    """Return the names of the shipped notebooks in order ("00_quickstart", …)."""
     return sorted(path.stem for path in shipped().glob("[0-9][0-9]_*.ipynb"))
 
 
 def find(name: str, folder: Path | None = None) -> Path:
-    """The file of a notebook.
+    """Return the file of a notebook.
 
     Args:
         name: for example "01_condensation".
-        folder: the folder that must hold it. None: notebooks/ in the working folder if the
+        folder: the folder that must hold it. None: notebooks/ in the working directory if the
             notebook is there, else the shipped one.
 
     Raises:

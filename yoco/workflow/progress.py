@@ -46,7 +46,7 @@ class Progress:
         return time.monotonic() - self._began
 
     def cell(self, cell: Mapping[str, Any], cell_index: int) -> None:
-        """A cell starts. nbclient calls this, also for cells of text."""
+        """Note that a cell starts. nbclient calls this, also for cells of text."""
         self._number = cell_index + 1
         if cell["cell_type"] == "markdown":
             headings = [line for line in cell["source"].splitlines() if line.startswith("#")]

@@ -175,7 +175,9 @@ def _found_dynamics(
             ", ".join(f"{name}={values.get(name)!r}" for name in differ)
             for values in (told, demanded)
         )
-        raise ValueError(f"{path} was recorded with {there}, asked for was {asked}: {digests.HOW}")
+        raise ValueError(
+            f"{path} was recorded with {there}, but {asked} was asked for: {digests.HOW}"
+        )
     print(f"found {path.name}: {len(found.correct)} epochs")
     return found
 

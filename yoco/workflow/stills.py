@@ -10,7 +10,7 @@ PICTURE = "image/png"
 
 
 def without_widgets(notebook: str) -> str:
-    """A notebook's file with its widgets replaced by their pictures.
+    """Return a notebook's file with its widgets replaced by their pictures.
 
     A stored widget needs a kernel to be drawn: without one, GitHub, documentation sites and
     nbconvert show an error or nothing in its place. Widgets without a picture (progress bars) are
@@ -31,7 +31,7 @@ def without_widgets(notebook: str) -> str:
 
 
 def _still(output: dict[str, Any]) -> list[dict[str, Any]]:
-    """What stands in an output's place: itself, unless it is a widget."""
+    """Return what takes an output's place: the output itself, unless it is a widget."""
     data = output.get("data", {})
     if WIDGET not in data:
         return [output]

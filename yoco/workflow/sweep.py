@@ -1,5 +1,6 @@
-"""Notebooks over a grid of parameters: an executed notebook a point, several at once, and one
-table; what is finished stays.
+"""Notebooks over a grid of parameters: one executed notebook per point, and one table.
+
+Several points run at once, and finished ones are kept.
 """
 
 from __future__ import annotations
@@ -28,15 +29,19 @@ from yoco.workflow import parameter_types as types
 from yoco.workflow import parameters as params
 
 TABLE = "sweep.csv"
-# types of parameters, as `parameter_types.told` has them, in which commas are part of a value
+# types of parameters (see `parameter_types.told`) in which commas are part of a value
 LISTS = ("names", "whole numbers")
-NAME_LENGTH = 120  # of a point's folder, at most: file systems take 255 bytes
-ORPHAN_SECONDS = 5  # after which the kernel of a process that was killed has ended as well
+NAME_LENGTH = 120  # maximum for a point's folder: file systems allow 255 bytes
+ORPHAN_SECONDS = 5  # after this time, the kernel of a killed process has ended as well
 
 
 class Outcome(NamedTuple):
-    """What became of a point: "done", "failed", or "pending" where it was not tried; the seconds of
-    its notebooks; the last line of its error.
+    """What became of a point.
+
+    Attributes:
+        status: "done", "failed", or "pending" if it was not tried.
+        seconds: time that its notebooks took.
+        error: last line of its error.
     """
 
     status: str = "pending"
@@ -46,8 +51,12 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a grid: its values as they were given, its run's folder, and the typed
-    parameters of each notebook.
+    """One point of a grid.
+
+    Attributes:
+        values: its values as they were given.
+        folder: the folder of its run.
+        notebooks: the typed parameters of each notebook.
     """
 
     values: Mapping[str, str]
@@ -60,8 +69,9 @@ class Point:
         )
 
     def finished(self) -> Outcome | None:
-        """Its outcome, where its executed notebooks are all there, whole, without an error and of
-        these parameters; else None.
+        """Return its outcome if all of its executed notebooks exist, else None.
+
+        They must be complete, without an error, and have these parameters.
         """
         found = [
             _finished(self.folder / notebook.name, dict(typed))
@@ -72,11 +82,11 @@ class Point:
 
 
 def choices(notebooks: Sequence[str], given: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    """The values of each parameter, by name, from pairs like ("seed", "0,1").
+    """Return the values of each parameter by name, from pairs like ("seed", "0,1").
 
-    Commas separate values, but not of a parameter that is a list itself, nor where there is a
-    semicolon: then only semicolons do. Raises ValueError if a parameter is unknown, stands there
-    twice, or belongs to the sweep.
+    Commas separate values, except for a parameter that is a list itself, or if there is a
+    semicolon: then only semicolons do. Raises ValueError if a parameter is unknown, given twice, or
+    belongs to the sweep.
     """
     models = [
         params.NOTEBOOKS[checks.one_of("notebook", name, params.NOTEBOOKS)].model_fields
@@ -101,10 +111,10 @@ def _separate(text: str, is_list: bool) -> list[str]:
 
 
 def points(notebooks: Sequence[Path], given: Sequence[tuple[str, str]], out: Path) -> list[Point]:
-    """The points of the grid, the last parameter changing fastest, each with a folder inside `out`
-    that its values name.
+    """Return the points of the grid, the last parameter changing fastest.
 
-    Raises ValueError if a value is not allowed, or two points are the same.
+    Each has a folder inside `out`, named after its values. Raises ValueError if a value is not
+    allowed, or two points are the same.
     """
     grid = choices([notebook.stem for notebook in notebooks], given)
     swept = [name for name, values in grid.items() if len(values) > 1]
@@ -131,7 +141,7 @@ def points(notebooks: Sequence[Path], given: Sequence[tuple[str, str]], out: Pat
 
 
 def _typed(notebook: str, values: Mapping[str, str]) -> dict[str, Any]:
-    """Those of the values that a notebook takes, checked and typed; "none" is None."""
+    """Return those of the values that a notebook takes, checked and typed; "none" is None."""
     known = params.NOTEBOOKS[notebook].model_fields
     own = {
         name: None if text.lower() == "none" else text
@@ -145,17 +155,25 @@ def _typed(notebook: str, values: Mapping[str, str]) -> dict[str, Any]:
 def run(
     grid: Sequence[Point], out: Path, *, jobs: int | None = None, executor: Executor | None = None
 ) -> pd.DataFrame:
-    """Send each point's notebooks through papermill, in processes side by side; finished points are
-    not run again.
+    """Run each point's notebooks through papermill, in parallel processes.
 
-    The table goes to `out`/sweep.csv, anew after each point: the swept values, status, seconds,
-    error (see `Outcome`), and beside them the rows of the table.csv of the point's run, where it
-    has one. A column of that which is also swept becomes table_NAME. A point that fails leaves the
-    others alone, and goes on from its run's own files the next time.
+    Finished points are not run again. `out`/sweep.csv is written after each point, with the swept
+    values, status, seconds, error (see `Outcome`), and the rows of the table.csv of the point's
+    run, if it has one. A column of that table that is also swept becomes table_NAME. A point that
+    fails does not affect the others, and resumes from its run's files the next time.
 
-    jobs, executor: points at once, of one thread each, and where, see `pool`; one point at a time
-    here has all threads. If the executor is a cluster's, `out` must be on a disk that all its
-    machines share. Returns the table. Raises BlockingIOError if another sweep works on `out`.
+    Args:
+        grid: from `points`.
+        out: folder of the sweep. If the executor is a cluster's, it must be on a disk that all
+            machines share.
+        jobs, executor: points at once, with one thread each, and where, see `pool`; one point at a
+            time on this machine has all threads.
+
+    Returns:
+        The table.
+
+    Raises:
+        BlockingIOError: if another sweep works on `out`.
     """
     device = devices.choose()
     jobs = pool.jobs_for(jobs, device, len(grid), executor)
@@ -181,7 +199,7 @@ def run(
 
 
 def _write(grid: Sequence[Point], outcomes: Sequence[Outcome], out: Path) -> pd.DataFrame:
-    """The table of all points as it stands, into `out`."""
+    """Write the current table of all points into `out` and return it."""
     parts = []
     for point, outcome in zip(grid, outcomes):
         own = {**point.values, **outcome._asdict()}
@@ -193,14 +211,14 @@ def _write(grid: Sequence[Point], outcomes: Sequence[Outcome], out: Path) -> pd.
         )
         rows = rows.rename(columns={name: f"table_{name}" for name in own})
         parts.append(pd.DataFrame([own] * len(rows)).join(rows))
-    # whole numbers stay so beside rows without any
+    # whole numbers stay whole beside rows without values
     table = pd.concat(parts, ignore_index=True).convert_dtypes()
     tensor_files.write_text(out / TABLE, table.to_csv(index=False))
     return table
 
 
 def _run_point(point: Point, device: torch.device, one_thread: bool, cwd: Path) -> Outcome:
-    """Run the notebooks of a point, in order. What one of them raises becomes the outcome."""
+    """Run the notebooks of a point in order. An error becomes its outcome."""
     began = time.monotonic()
     try:
         owned.claim(point.folder)
@@ -211,7 +229,7 @@ def _run_point(point: Point, device: torch.device, one_thread: bool, cwd: Path) 
     except Exception as error:
         return Outcome("failed", round(time.monotonic() - began, 1), execution.last_line(error))
     return point.finished() or Outcome(
-        "failed", round(time.monotonic() - began, 1), ("an executed notebook is not whole")
+        "failed", round(time.monotonic() - began, 1), "an executed notebook is incomplete"
     )
 
 
@@ -228,7 +246,7 @@ def _patiently(notebook: Path, output: Path, typed: dict[str, Any], cwd: Path) -
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Inside, kernels are started with these environment variables."""
+    """Start kernels inside the block with these environment variables."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -239,8 +257,9 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _finished(path: Path, typed: dict[str, Any]) -> float | None:
-    """The seconds that the executed notebook at `path` took, where it is whole, without an error
-    and of these parameters.
+    """Return the seconds that the executed notebook at `path` took.
+
+    None unless it is complete, without an error, and has these parameters.
     """
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
@@ -256,5 +275,5 @@ def _finished(path: Path, typed: dict[str, Any]) -> float | None:
             and made["parameters"] == json.loads(json.dumps(typed))
         )
         return float(made["duration"]) if whole else None
-    except (OSError, ValueError, KeyError, TypeError):  # it is not there, or none of papermill's
+    except (OSError, ValueError, KeyError, TypeError):  # missing, or not written by papermill
         return None
