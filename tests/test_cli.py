@@ -362,7 +362,7 @@ def test_help_tells_type_default_and_meaning_of_every_parameter_that_a_command_r
 def test_a_run_folder_with_another_set_is_refused(toy_set, tmp_path):
     (tmp_path / "runs/digits").mkdir(parents=True)
     toy_set.save(tmp_path / "runs/digits/condensed.safetensors")
-    with pytest.raises(ValueError, match="but .* was asked for: choose another run_dir"):
+    with pytest.raises(ValueError, match="but .* was asked for: choose another folder"):
         workflow.get_condensed(tmp_path / "runs/digits", "digits")
     for ipc, go_on in ((5, True), (10, False)):  # only the step that condenses asks for an IPC
         assert (

@@ -1,6 +1,4 @@
-"""What a folder holds is used for what it was made from, and for what is asked for, or not at
-all.
-"""
+"""What a folder holds is used only for what it was made from and for what is asked for."""
 
 import os
 from dataclasses import replace

@@ -105,8 +105,9 @@ def get_condensed(
 
 
 def _real(dataset: str, data: Callable[[], ImageData], needed: bool) -> ImageData | None:
-    """The real images; None of a set of the zoo, or if a set is there that they are only compared
-    with, and they are not.
+    """Return the real images.
+
+    None for a set of the zoo, and with a warning if they are not needed and cannot be loaded.
     """
     if dataset.startswith(ZOO):
         return None
@@ -125,7 +126,7 @@ def _real(dataset: str, data: Callable[[], ImageData], needed: bool) -> ImageDat
 
 
 def _of_the_zoo(dataset: str, checkpoint: Path, explicit: Mapping[str, Any]) -> CondensedSet:
-    """The set "zoo:NAME", for a folder without one of its own."""
+    """Return the set "zoo:NAME", for a folder without one of its own."""
     if checkpoint.exists():
         raise ValueError(
             f"{checkpoint} is the unfinished condensation of another dataset, but {dataset} was "

@@ -1,4 +1,4 @@
-"""Whether a condensed set that a run's folder holds is the one that is asked for."""
+"""Checks that the condensed set in a run's folder is the one that is asked for."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +59,7 @@ def _asked(
     arguments: Mapping[str, Any],
     go_on: bool,
 ) -> dict[str, Any]:
-    """What a set must have, by the names of parameters."""
+    """Return what a set must have, by the names of parameters."""
     from_zoo = dataset is not None and dataset.startswith(ZOO)
     left_out = {"start", *(OF_THE_RUN if from_zoo else ()), *(() if go_on else OF_TRAININGS)}
     asked = {name: value for name, value in explicit.items() if name not in left_out}
@@ -78,7 +78,7 @@ def _asked(
 
 
 def _told(found: CondensedSet) -> dict[str, Any]:
-    """What a set tells of itself, by the names of parameters."""
+    """Return what a set says of itself, by the names of parameters."""
     info = found.info
     known = {
         name: info[name] for name in ("dataset", "seed", "preset", "precision") if name in info

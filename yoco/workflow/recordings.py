@@ -152,8 +152,7 @@ def _unfinished(path: Path, condensed: CondensedSet, arguments: dict[str, Any]) 
 def _found_dynamics(
     path: Path, condensed: CondensedSet, wanted: dict[str, Any], demanded: dict[str, Any]
 ) -> Dynamics | None:
-    """The dynamics at `path`, if they are of this set and were recorded with the arguments
-    `wanted`.
+    """Return the dynamics at `path` if they are of this set and were recorded as `wanted`.
 
     Raises ValueError if they are of this set with other statistics or class names, or of other
     values than are `demanded`.
@@ -183,7 +182,7 @@ def _found_dynamics(
 
 
 def _demanded(arguments: dict[str, Any], explicit: Sequence[str]) -> dict[str, Any]:
-    """Of the info of dynamics, what was asked for by name."""
+    """Return what the info of dynamics must have, of the arguments that were given."""
     told = _told(arguments)
     values = {name: told[name] for name in explicit if name in told}
     if "model" in values:
