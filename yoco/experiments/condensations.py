@@ -32,7 +32,6 @@ COMPARED = [
     "precision",
     "accuracy",
 ]
-COMPILE_SECONDS = 300  # shorter condensations do not compile, which can take a minute
 
 
 def condensations(
@@ -113,7 +112,6 @@ def _condensed(
         **common,
         time_budget=seconds,
         progress=False,
-        compiled=None if seconds >= COMPILE_SECONDS else False,
         **condense.METHODS[method].unending,
     )
 
