@@ -171,11 +171,9 @@ def test_settings_for_another_method_are_those_it_has():
         and "pool_epochs" not in fast.condensation("mtt")
         and fast.condensation("kip")["iterations"] == 3
     )
-    assert chosen.condensation("mtt") == {
-        **common,
-        "method": "mtt",
-        "width": 8,
-    } and chosen.condensation("kip") == {**common, "method": "kip"}
+    plain = lambda of: {k: v for k, v in chosen.condensation(of).items() if k != "explicit"}
+    assert plain("mtt") == {**common, "method": "mtt", "width": 8}
+    assert plain("kip") == {**common, "method": "kip"}
 
 
 def test_early_dynamics_hold_what_the_ablations_and_the_paper_s_settings_read():
