@@ -151,7 +151,7 @@ def loops() -> str:
 
 TRAINED_ON = {  # by the path in evaluations.csv
     "nested/condensed.safetensors": "prefixes after the nested steps with equal weights",
-    "nestedA/condensed.safetensors": "prefixes after 600 steps with `prefix_power=1`",
+    "nestedA/condensed.safetensors": "prefixes after 600 more steps with weights 1/k",
     "nestedB/condensed.safetensors": "prefixes of the zoo's nested set",
     "flat/condensed.safetensors": "the flat set",
     "flat/start.safetensors": "the start of the flat set",

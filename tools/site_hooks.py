@@ -17,6 +17,9 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = {"figures": "*.png", "notebooks": "*.ipynb"}  # folders whose files the site takes
 FORMULA = re.compile(r'<(?:span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</(?:span|div)>', re.S)
+# in notebooks: the text of a cell, and the formulas in it
+TEXT = re.compile(r'(?<=data-mime-type="text/markdown">).*?(?=</div>)', re.S)
+DOLLARS = re.compile(r"(\$\$?)(?! )([^$]+?)\1")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -48,10 +51,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Formulas as MathML."""
-    return FORMULA.sub(
-        lambda found: convert(
-            html.unescape(found[2]), display="block" if found[1] == "[" else "inline"
-        ),
-        content,
-    )
+    """Draw formulas as MathML."""
+    if page.file.src_uri.endswith(".ipynb"):
+        return TEXT.sub(lambda cell: DOLLARS.sub(_drawn, cell[0]), content)
+    return FORMULA.sub(_drawn, content)
+
+
+def _drawn(found: re.Match[str]) -> str:
+    display = "block" if found[1] in ("[", "$$") else "inline"
+    return convert(html.unescape(found[2]), display=display)
