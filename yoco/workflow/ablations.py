@@ -11,12 +11,11 @@ from yoco.dynamics.dynamics import SHORT
 from yoco.experiments import ablations, study
 from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.fits import check_fits
-from yoco.utils import tensor_files
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
 from yoco.workflow.comparison import get_beside
 from yoco.workflow.recordings import DYNAMICS, EARLY, get_all_dynamics
-from yoco.workflow.run_folder import RESULTS
+from yoco.workflow.run_folder import RESULTS, keep_table
 
 
 def get_ablations(
@@ -58,5 +57,5 @@ def get_ablations(
     table = ablations.labelled(study.train(cells, data, results=run / RESULTS)).astype(
         {"top_k": "Int64", "within": "Int64"}
     )
-    tensor_files.write_text(run / "ablations.csv", table.to_csv(index=False))
+    keep_table(table, run / "ablations.csv")
     return table

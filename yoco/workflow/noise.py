@@ -12,12 +12,12 @@ from yoco.data.image_data import ImageData
 from yoco.experiments import corruption, noise
 from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.fits import check_fits
-from yoco.utils import checks, owned, tensor_files
+from yoco.utils import checks, owned
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
 from yoco.workflow.condensation import get_condensed, made_by
 from yoco.workflow.recordings import get_all_dynamics
-from yoco.workflow.run_folder import RESULTS, folder
+from yoco.workflow.run_folder import RESULTS, folder, keep_table
 
 
 def get_noise(
@@ -38,10 +38,8 @@ def get_noise(
     cases = [_case(run, condensed, data, chosen, *shape) for shape in shapes]
     parts: dict[str, Any] = {"rules": [*chosen.methods, *noise.REPAIRS], "results": run / RESULTS}
     table = noise.compare(cases, data, **parts, **chosen.comparison(condensed.size))
-    tensor_files.write_text(run / "noise.csv", table.to_csv(index=False))
-    tensor_files.write_text(
-        run / "noise_detection.csv", pd.concat(map(noise.detection, cases)).to_csv(index=False)
-    )
+    keep_table(table, run / "noise.csv")
+    keep_table(pd.concat(map(noise.detection, cases)), run / "noise_detection.csv")
     return cases, table
 
 

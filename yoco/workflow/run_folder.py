@@ -9,7 +9,8 @@ from yoco import zoo
 from yoco.data import folders
 from yoco.data.datasets import name_of
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks, locks, owned
+from yoco.utils import checks, locks, owned, tensor_files
+from yoco.utils.lazy import pd
 from yoco.zoo import PREFIX as ZOO
 
 CONDENSED, CHECKPOINT, RESULTS, TABLE, TABLE2 = (
@@ -86,6 +87,14 @@ def _check_outside(run: Path, images: Path) -> None:
         f"the run's folder {run} lies among the images of folder:{images}, and would be read as "
         "one of their classes: choose another run_dir"
     )
+
+
+def keep_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table to a CSV file of the run, whole or not at all.
+
+    Raises FileExistsError if the file is there and yoco did not write it.
+    """
+    tensor_files.write_text(path, table.to_csv(index=False))
 
 
 def load_set(name: str) -> CondensedSet:
