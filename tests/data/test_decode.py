@@ -44,7 +44,7 @@ def test_no_size_and_the_same_size_change_nothing():
 def test_an_image_may_come_to_so_many_pixels_and_no_more(monkeypatch):
     monkeypatch.setattr(decode, "MOST_PIXELS", 8 * 16)
     assert decode.cropped(picture(4, 2), 8).size == (8, 8)
-    with pytest.raises(ValueError, match="it is 17x8, and resized to 17x8 it has more than 128"):
+    with pytest.raises(ValueError, match="it is 17x8 and would be resized to 17x8, more than 128"):
         decode.cropped(picture(17, 8), 8)
 
 

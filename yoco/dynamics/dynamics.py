@@ -119,10 +119,11 @@ class Dynamics:
 
         The labels must be the same, and the images, mean and std as well if the info tells them.
         """
-        told = {"condensed images": self.info.get("set"), **self.info.get(digests.MADE_FROM, {})}
-        own = condensed.made_from
-        return torch.equal(self.labels, condensed.formed_labels) and all(
-            told.get(part) in (None, own[part]) for part in ("condensed images", "mean and std")
+        told = self.info.get(digests.MADE_FROM, {}).get("mean and std")
+        return (
+            torch.equal(self.labels, condensed.formed_labels)
+            and self.info.get("set") in (None, condensed.fingerprint)
+            and told in (None, condensed.made_from["mean and std"])
         )
 
     def early_logits(self, epochs: int = EARLY) -> Float[Tensor, "e n k"]:

@@ -13,10 +13,10 @@ from yoco.sets.fits import check_fits
 from yoco.utils import digests
 from yoco.zoo import PREFIX as ZOO
 
-# a set of the zoo is not condensed: these are of what else is drawn and trained
-OF_THE_RUN = ("seed", "preset")
+# what a set of the zoo must have: it is not condensed, so the rest is of what else a run does
+OF_THE_ZOO = ("method", "ipc", "factor", "size", "nested")
 # beside condensing, the trainings of a run have them too
-OF_TRAININGS = ("model", "width", "precision")
+OF_TRAININGS = ("start", "model", "width", "precision")
 
 
 def check_asked(
@@ -61,8 +61,9 @@ def _asked(
 ) -> dict[str, Any]:
     """Return what a set must have, by the names of parameters."""
     from_zoo = dataset is not None and dataset.startswith(ZOO)
-    left_out = {"start", *(OF_THE_RUN if from_zoo else ()), *(() if go_on else OF_TRAININGS)}
-    asked = {name: value for name, value in explicit.items() if name not in left_out}
+    left_out = ("start",) if go_on else OF_TRAININGS
+    of_set = OF_THE_ZOO if from_zoo else tuple(explicit)
+    asked = {name: explicit[name] for name in explicit if name in of_set and name not in left_out}
     if go_on:
         names = ("method", "ipc", "factor", "nested")
         asked |= {name: arguments[name] for name in names if name in arguments}
