@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from yoco import zoo
 from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import owned
+from yoco.utils import digests, owned
 from yoco.workflow import parameters
 from yoco.workflow.condensation import describe, get_condensed
 from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, folder
@@ -59,10 +60,13 @@ def take_from_zoo(
     if any((inside / file).exists() for file in (CONDENSED, CHECKPOINT)) or name not in zoo.names():
         return
     shipped = zoo.load(name)
+    asked = {name: getattr(chosen, name) for name in chosen.explicit if name == "seed"}
     if (
         shipped.info["dataset"] == data.name
         and shipped.info["preset"] == chosen.scale
         and chosen.size is None
+        and all(shipped.info.get(name) == value for name, value in asked.items())
     ):
         print(f"from the zoo: {describe(shipped)}")
-        shipped.save(owned.claim(inside) / CONDENSED)
+        told = {**shipped.info, digests.MADE_FROM: data.made_from}
+        replace(shipped, info=told).save(owned.claim(inside) / CONDENSED)
