@@ -123,6 +123,11 @@ def test_yoco_in_a_few_lines_is_yoco(toy_set, toy_dynamics):
     assert sorted(names["by_hand"].tolist()) == sorted(kept.tolist())
 
 
+def test_every_evaluated_set_of_ncfm_has_a_row():
+    paths = pd.read_csv(FIGURES / "ncfm/evaluations.csv").path
+    assert set(paths) == set(document_tables.TRAINED_ON)
+
+
 def test_cifar10_s_sentences_are_the_files():
     order = tables.order_as_paper(pd.read_csv(FIGURES / "cifar10/beside_paper.csv")).spearman
     assert "by {:.2f}, {:.2f} and {:.2f} (Spearman".format(*order) in page("results/cifar10")

@@ -148,21 +148,9 @@ def test_classes_cut_by_index_are_as_large(toy):
     )
 
 
-def test_the_page_shows_its_files():
+def test_the_page_shows_the_assumptions_and_its_file_is_the_simulation():
     page, bench = (ROOT / "docs/imagenet1k.md").read_text(), ROOT / "figures/bench"
-    read = lambda name: pd.read_csv(bench / f"{name}.csv")
-    found, work = read("imagenet1k"), imagenet1k.known_work(bench)
-    shown = [
-        imagenet1k.table(found),
-        imagenet1k.facts(found, work, read("costs")),
-        imagenet1k.cost_table(read("costs")),
-    ]
-    for text in (
-        *shown,
-        imagenet1k.work_table(read("work")),
-        scale_check.table(read("scale_check")),
-    ):
-        assert text in page
+    found, work = pd.read_csv(bench / "imagenet1k.csv"), imagenet1k.known_work(bench)
     for row in imagenet1k.assumptions().splitlines()[2:]:
         assert row in page  # with its source after it
     again = imagenet1k.simulated(JOB, work)

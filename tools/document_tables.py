@@ -66,6 +66,17 @@ def sections(path: Path) -> dict[str, str]:
     return {name: text.strip() for name, text in (part.split("\n\n", 1) for part in parts)}
 
 
+# paths in figures/ncfm/evaluations.csv; NESTED is the zoo's set
+NESTED = "nestedB/condensed.safetensors"
+TRAINED_ON = {
+    "nested/condensed.safetensors": "prefixes after the nested steps with equal weights",
+    "nestedA/condensed.safetensors": "prefixes after 600 more steps with weights 1/k",
+    NESTED: "prefixes of the zoo's nested set",
+    "flat/condensed.safetensors": "the flat set",
+    "flat/start.safetensors": "the start of the flat set",
+}
+
+
 # The README and the zoo
 
 
@@ -74,7 +85,7 @@ def results() -> str:
     """Some of Table 2 on CIFAR-10, the paper's YOCO, and the prefixes of the nested set."""
     ours = tables.pivot(_read("cifar10/table.csv"))
     paper = _read("cifar10/beside_paper.csv").set_index(["ipc_to", "method"])["paper"]
-    nested = _evaluated("nestedB/condensed.safetensors")
+    nested = _evaluated(NESTED)
     return _markdown(
         ["IPC", "Random", "CCS", "YOCO", "YOCO in the paper", "Nested set"],
         [
@@ -147,15 +158,6 @@ def loops() -> str:
             for method in ("idc", "dream")
         ],
     )
-
-
-TRAINED_ON = {  # by the path in evaluations.csv
-    "nested/condensed.safetensors": "prefixes after the nested steps with equal weights",
-    "nestedA/condensed.safetensors": "prefixes after 600 more steps with weights 1/k",
-    "nestedB/condensed.safetensors": "prefixes of the zoo's nested set",
-    "flat/condensed.safetensors": "the flat set",
-    "flat/start.safetensors": "the start of the flat set",
-}
 
 
 def _evaluated(path: str) -> dict[int, pd.Series]:
