@@ -52,6 +52,8 @@ def execute(
     # it warns of every parameter that the cell does not show; ours are checked
     logging.getLogger("papermill").setLevel(logging.ERROR)
     options: dict[str, Any] = {"extra_arguments": QUIET, "store_widget_state": False}
+    # it would write the whole notebook twice for each cell; it writes it at the end in any case
+    options |= {"request_save_on_cell_execute": False, "autosave_cell_every": 0}
     if progress is not None:
         options["on_cell_start"] = progress.cell
     with locks.hold(output):

@@ -28,7 +28,7 @@ class Condensation(Parameters):
         "seeds",
     )
 
-    seeds: types.Count = Field(2, description="networks trained on the start, and on the result")
+    seeds: types.Count = Field(1, description="networks trained on the start, and on the result")
     compare: types.Filled[types.Condensers] = types.all_of(
         "condensation methods compared", lambda: CONDENSATIONS
     )

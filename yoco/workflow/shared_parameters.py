@@ -208,6 +208,12 @@ class Parameters(BaseModel):
         how = {"protocol": self.protocol, "augmentation": self.augmentation}
         return {"epochs": self.epochs or scale.epochs, **how, **shape, "precision": self.precision}
 
+    @property
+    def trains_as_preset(self) -> bool:
+        """Whether no parameter changes how the preset trains networks."""
+        names = ("epochs", "protocol", "augmentation", "model", "width", "precision")
+        return all(getattr(self, name) == type(self).model_fields[name].default for name in names)
+
     def recording(self, size: int) -> dict[str, Any]:
         """Return arguments for `record` and `record_many`: those of training except the epochs."""
         told = {RECORDED[name] for name in self.explicit if name in RECORDED}
