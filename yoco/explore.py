@@ -261,10 +261,7 @@ def browse(
 
 
 class _Page:
-    """A page of images that are buttons: Tab goes from one to the next, Enter selects.
-
-    The images are backgrounds defined in a style sheet.
-    """
+    """A page of images as buttons (Tab moves, Enter selects), drawn by a style sheet."""
 
     pressed: Callable[[int], None]
 
