@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 import warnings
 
 import pytest
@@ -10,7 +11,7 @@ from yoco.utils import locks
 
 
 def test_inside_nobody_else_has_it_and_afterwards_nothing_is_left(tmp_path):
-    path = tmp_path / "deep/x"
+    path = tmp_path / "a/deep/x"
     with locks.hold(path):
         assert sorted(entry.name for entry in path.parent.iterdir()) == [".x.holder", ".x.lock"]
         said = (path.parent / ".x.holder").read_text()
@@ -53,6 +54,7 @@ def test_waiting_is_said_and_ends_when_the_other_is_done(tmp_path):
         with locks.hold(path):
             begun.set()
             waiting.wait(60)
+            time.sleep(0.1)  # long enough for who does not wait
             order.append("other")
 
     thread = threading.Thread(target=other)
