@@ -22,5 +22,6 @@ from .run_folder import TABLE as TABLE
 from .run_folder import TABLE2 as TABLE2
 from .run_folder import folder as folder
 from .run_folder import home as home
+from .run_folder import keep_table as keep_table
 from .run_folder import load_set as load_set
 from .run_folder import project as project

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from yoco import zoo
 from yoco.data.image_data import ImageData
 from yoco.experiments.condensations import condensations
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import owned
+from yoco.utils import digests, owned
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
 from yoco.workflow.condensation import describe, get_condensed
@@ -112,7 +113,9 @@ def _ships(name: str, chosen: parameters.Parameters, data: ImageData) -> bool:
     if name not in zoo.names() or chosen.size is not None:
         return False
     info = zoo.load(name).info
-    return (info["dataset"], info["preset"]) == (data.name, chosen.scale)
+    asked = {"seed": chosen.seed} if "seed" in chosen.explicit else {}
+    wanted = {"dataset": data.name, "preset": chosen.scale, **asked}
+    return all(info.get(key) == value for key, value in wanted.items())
 
 
 def take_from_zoo(
@@ -122,8 +125,10 @@ def take_from_zoo(
 
     If the zoo has none, nothing happens.
     """
-    name, kept = _zoo_name(chosen, method, data), (CONDENSED, CHECKPOINT)
-    if not any((inside / file).exists() for file in kept) and _ships(name, chosen, data):
+    name = _zoo_name(chosen, method, data)
+    there = any((inside / file).exists() for file in (CONDENSED, CHECKPOINT))
+    if not there and _ships(name, chosen, data):
         shipped = zoo.load(name)
         print(f"from the zoo: {describe(shipped)}")
-        shipped.save(owned.claim(inside) / CONDENSED)
+        told = {**shipped.info, digests.MADE_FROM: data.made_from}
+        replace(shipped, info=told).save(owned.claim(inside) / CONDENSED)

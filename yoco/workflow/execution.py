@@ -88,6 +88,7 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     """
     papermill = _papermill()
     import nbclient.exceptions
+    from jupyter_client.kernelspec import NoSuchKernel
 
     with Progress(notebook, sys.stdout) as progress:
         try:
@@ -98,6 +99,10 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
             raise ChildProcessError(
                 f"{notebook.stem} failed in the section {progress.title!r}: {last_line(error)} "
                 f"({output} has the whole error)"
+            ) from None
+        except NoSuchKernel:
+            raise ChildProcessError(
+                "Jupyter knows no kernel python3: python -m ipykernel install --sys-prefix"
             ) from None
         except nbclient.exceptions.DeadKernelError:
             raise ChildProcessError(
