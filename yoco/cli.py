@@ -126,7 +126,7 @@ def parser() -> Parser:
         command.add_argument(
             "--fresh",
             action="store_true",
-            help="begin anew: the folder of an earlier run is renamed, and nothing in it is used",
+            help="start from scratch: rename the folder of an earlier run and use nothing in it",
         )
         command.add_parameters(notebook and [notebook], shared() if command is condense else None)
         command.set_defaults(parser=command)
@@ -291,7 +291,7 @@ def _begin(options: argparse.Namespace, run: Path) -> None:
 
     if options.fresh and distributed.started():
         raise ValueError(
-            "--fresh is not for torchrun, whose ranks start on their own: use --run-dir"
+            "--fresh cannot be used under torchrun, whose ranks start separately: use --run-dir"
         )
     if options.fresh:
         run_folder.set_aside(run)

@@ -129,17 +129,11 @@ def budgets(
 ) -> Explorer:
     """Return a slider for the budget IPC_T over what each method keeps (framed) and drops (faded).
 
-    All methods are shown at once: with one panel per method for all classes, or with one row per
-    method for a single class. Methods that need more than the dynamics hold are left out.
+    All methods are shown at once: one panel per method for all classes, or one row per method for a
+    single class. Methods that need more than the dynamics hold are left out.
 
-    Args:
-        condensed: the set.
-        dynamics: recorded on this set.
-        ipc_to: initial value of the slider.
-        **options: options of `prune.prune` except the budget, for example balanced=True.
-
-    Raises:
-        TypeError, ValueError: for a bad budget or dynamics of another set.
+    ipc_to: initial value of the slider. options: of `prune.prune` except the budget, for example
+    balanced=True. Raises TypeError or ValueError for a bad budget or dynamics of another set.
     """
     checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
     budget, by_class = _slider("IPC_T", condensed.ipc, ipc_to), _classes(condensed)
@@ -267,10 +261,7 @@ def browse(
 
 
 class _Page:
-    """A page of images that are buttons: Tab goes from one to the next, Enter selects.
-
-    The images are backgrounds defined in a style sheet.
-    """
+    """A page of images as buttons (Tab moves, Enter selects), drawn by a style sheet."""
 
     pressed: Callable[[int], None]
 

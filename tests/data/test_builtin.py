@@ -11,7 +11,7 @@ from yoco import data
     [
         ("cifar10", r"place https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz in .*here"),
         ("cifar100", r"place https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz in .*here"),
-        ("mnist", r"place train-images-idx3-ubyte.gz, .* of https?://.* in .*here/MNIST/raw"),
+        ("mnist", r"place train-images-idx3-ubyte.gz, .* from https?://.* in .*here/MNIST/raw"),
         ("fashionmnist", r"place train-images.*t10k-labels.* in .*here/FashionMNIST/raw"),
         ("svhn", r"place http.*/train_32x32.mat and http.*/test_32x32.mat in .*here"),
     ],

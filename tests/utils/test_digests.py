@@ -40,7 +40,7 @@ def test_a_mismatch_names_what_changed_and_a_file_of_before_is_taken_with_a_warn
     digests.check("x", own | {"more": "c"}, own)
     for stored, said in (
         ({"pixels": "a", "labels": "c"}, "x was made from other data, which differ in labels: "),
-        ({}, "pixels, labels: choose another folder .--run-dir., or begin anew .--fresh."),
+        ({}, "pixels, labels: choose another folder .--run-dir., or start from scratch .--fresh."),
         ([], "pixels, labels"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -20,7 +20,7 @@ from yoco.workflow import parameters
 
 EXACT = {"precision": "float32", "progress": False}
 KIP = {"method": "kip", "ipc": 1, "preset": "smoke", "iterations": 1, "kernel": "fc", **EXACT}
-HOW = r".*choose another folder \(--run-dir\), or begin anew \(--fresh\)"
+HOW = r".*choose another folder \(--run-dir\), or start from scratch \(--fresh\)"
 
 
 def changed(images):
@@ -85,7 +85,9 @@ def test_a_set_is_found_though_its_images_are_elsewhere_now(whole):
     def gone():
         raise FileNotFoundError("no folder at toy")
 
-    with pytest.warns(UserWarning, match="nothing tells whether the set is of toy.*no folder at"):
+    with pytest.warns(
+        UserWarning, match="whether the set is of toy cannot be checked.*no folder at"
+    ):
         assert workflow.get_condensed(whole, "toy", gone).ipc == 1
     with pytest.raises(FileNotFoundError):
         workflow.get_condensed(whole.with_name("other"), "toy", gone)

@@ -45,8 +45,8 @@ def digits(size: int) -> ImageData:
 def torchvision(name: str, root: Path, size: int | None) -> ImageData:
     """Return one of `TORCHVISION`, downloaded to `root`; size: as in `load`.
 
-    Raises FileNotFoundError if it is not there and cannot be downloaded; it says what to place
-    where.
+    Raises FileNotFoundError if it is missing and cannot be downloaded; the message says which files
+    to place where.
     """
     from torchvision import datasets
 
@@ -56,7 +56,7 @@ def torchvision(name: str, root: Path, size: int | None) -> ImageData:
         chosen = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
         try:
             split = source(root, **chosen, download=True)
-        except (OSError, RuntimeError) as error:  # of the network, or a file that is damaged
+        except (OSError, RuntimeError) as error:  # network error or corrupted file
             reason = " ".join(str(error).split())[:200]
             raise FileNotFoundError(
                 f"{name} is not in {root} and cannot be downloaded ({reason}): place "
@@ -72,10 +72,10 @@ def torchvision(name: str, root: Path, size: int | None) -> ImageData:
 
 
 def _wanted(source: Any, root: Path) -> str:
-    """Return where the files of a dataset of torchvision are from, and where they belong."""
+    """Return where the files of a torchvision dataset come from, and where they belong."""
     if hasattr(source, "resources"):  # MNIST and its relatives
         names = ", ".join(name for name, _ in source.resources)
-        return f"{names} of {source.mirrors[0]} in {root / source.__name__ / 'raw'}"
+        return f"{names} from {source.mirrors[0]} in {root / source.__name__ / 'raw'}"
     if hasattr(source, "split_list"):  # SVHN
         return f"{' and '.join(source.split_list[of][0] for of in ('train', 'test'))} in {root}"
     return f"{source.url} in {root}"

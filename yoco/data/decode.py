@@ -49,8 +49,9 @@ class Source(NamedTuple):
     def key(self) -> str:
         """Return 32 hexadecimal digits that identify the pixels.
 
-        They depend on each file's name, size and times, and on the decoder. A file may be replaced
-        by one with its modification time, but not with the time of its status.
+        They depend on each file's name, size, modification and status-change times, and on the
+        decoder. A file can be replaced by one with the same modification time, but not with the
+        same status-change time.
         """
         rule = hashlib.sha256(json.dumps([RULE, PIL.__version__, self.size]).encode())
         for name in self.names:
@@ -90,7 +91,7 @@ def shape_of(source: Source) -> tuple[int, int, int, int]:
 
 
 class Decoded(NamedTuple):
-    """How often each value occurs in each channel, int64 [3, 256], and the pixels' digest."""
+    """Counts of each value per channel, int64 [3, 256], and the digest of the pixels."""
 
     counts: Tensor
     digest: str
@@ -161,7 +162,7 @@ def upright(image: Image.Image) -> Image.Image:
     (float), 255 and 65535 that none exceeds, or, if some are negative or larger than that, from
     their lowest to their highest value. Raises ValueError if there is a NaN or an infinite value.
     """
-    kind = image.format  # which transposing forgets
+    kind = image.format  # lost by transposing
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         return _of_eight_bits(image, kind)

@@ -95,22 +95,22 @@ def _complete(results: Path) -> str:
 
 
 def told(parts: Mapping[str, str]) -> str:
-    """Return digests by part as the text of a row, "test images=0123456789abcdef; …"."""
+    """Return digests by part as the text of a row: "test images=0123456789abcdef; …"."""
     return "; ".join(f"{part}={digest}" for part, digest in parts.items())
 
 
 def check_data(
     results: str | Path | None, rows: Mapping[str, Mapping[str, Any]], now: Mapping[str, str]
 ) -> None:
-    """Check that rows are of networks that were tested on the same data as now.
+    """Check that rows come from networks tested on the same data as now.
 
     Args:
         results: the file, for messages.
         rows: its rows by fingerprint.
-        now: what `told` gives now, by the fingerprint of the rows that are wanted.
+        now: the current text of `told` for each wanted row, by fingerprint.
 
     Raises:
-        ValueError: as `digests.check`, which warns of rows of the previous version.
+        ValueError: as `digests.check`, which only warns about rows of the previous version.
     """
     parts = lambda told: dict(part.split("=") for part in told.split("; ")) if told else None
     for stored, own in {(rows[name][DATA], text) for name, text in now.items() if name in rows}:

@@ -161,7 +161,7 @@ def _train(
 
 
 def _tested_on(cell: Cell, data: ImageData) -> str:
-    """Return what the accuracy of a cell depends on beside the cell, as rows tell it."""
+    """Return what the accuracy of a cell depends on besides the cell, as text for its row."""
     whitened = cell.condensed.whitening is not None  # by the training images
     return results_file.told((data.made_from if whitened else {}) | data.tested_on)
 

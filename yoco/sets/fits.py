@@ -6,15 +6,15 @@ from yoco.data.image_data import ImageData
 
 
 def check_fits(condensed: Any, data: ImageData, what: str = "the condensed set") -> None:
-    """Check that a set is of images like the real ones, and of the same classes in that order.
+    """Check that a set has the image shape of the real data and the same classes in the same order.
 
     Args:
-        condensed: a `CondensedSet`. Classes called "0", "1", … have no names, and may be any.
+        condensed: a `CondensedSet`. Classes called "0", "1", … count as unnamed and fit any names.
         data: the real images.
         what: the set, for the error.
 
     Raises:
-        ValueError: if they differ; it names what differs, in both.
+        ValueError: if they differ; it names the differences, with both values.
     """
     pairs = {name: (getattr(condensed, name), getattr(data, name)) for name in ("channels", "size")}
     pairs["number of classes"] = len(condensed.classes), len(data.classes)

@@ -219,15 +219,15 @@ def _found(identity: Mapping[str, Any], checkpoint: str | Path | None) -> dict[s
 
 
 def check_identity(what: str, stored: Any, identity: Mapping[str, Any]) -> None:
-    """Check that a file was made by the settings, and from the data, that it is used for.
+    """Check that a file was made with the current settings and from the current data.
 
     Args:
         what: the file, for messages.
-        stored: the identity in it.
-        identity: the one now.
+        stored: the identity stored in it.
+        identity: the current identity.
 
     Raises:
-        ValueError: if they differ; it names the settings, or the parts of the data.
+        ValueError: if they differ; it names the settings or the parts of the data.
     """
     there = dict(stored) if isinstance(stored, Mapping) else {}
     here = dict(identity)
@@ -239,7 +239,7 @@ def check_identity(what: str, stored: Any, identity: Mapping[str, Any]) -> None:
             if there.get(name) != here.get(name)
         ]
         raise ValueError(
-            f"{what} is of another run ({'; '.join(differ)}); give the same settings, or "
+            f"{what} is of another run ({'; '.join(differ)}); use the same settings, or "
             f"{digests.HOW}"
         )
     if data[1] is not None:

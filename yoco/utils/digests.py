@@ -1,4 +1,4 @@
-"""Digests of what an artefact was made from, and the check that it is used for the same."""
+"""Digests of what an artefact was made from, and the check that it is used with the same."""
 
 import hashlib
 import warnings
@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MADE_FROM = "made_from"  # where artefacts keep their digests, by part
-BLOCK = 2**23  # bytes of images that are digested at a time
-HOW = "choose another folder (--run-dir), or begin anew (--fresh)"
-_HELD = "yoco_digest"  # attribute of a tensor: its version, and its digest
+MADE_FROM = "made_from"  # key under which artefacts store their digests, by part
+BLOCK = 2**23  # bytes of images digested at a time
+HOW = "choose another folder (--run-dir), or start from scratch (--fresh)"
+_HELD = "yoco_digest"  # attribute of a tensor: its version and its digest
 
 
 def of_bytes(*parts: bytes | memoryview) -> str:
-    """Return 16 hexadecimal digits of some bytes."""
+    """Return 16 hexadecimal digits of the BLAKE2b hash of some bytes."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         digest.update(part)
@@ -30,7 +30,7 @@ def of_text(value: object) -> str:
 def of_tensor(values: Tensor) -> str:
     """Return the digest of a tensor's bytes, block by block; a mapped file is read once.
 
-    It is kept with the tensor until that is written to.
+    It is stored with the tensor until the tensor is written to.
     """
     version = 0 if values.is_inference() else values._version
     held = getattr(values, _HELD, None)
@@ -43,12 +43,12 @@ def of_tensor(values: Tensor) -> str:
 
 
 def rows_of(row_bytes: int) -> int:
-    """Return the number of rows, of so many bytes each, in a block."""
+    """Return the number of rows per block, for rows of `row_bytes` bytes."""
     return max(1, BLOCK // row_bytes)
 
 
 def of_block(values: Tensor) -> str:
-    """Return the digest of a tensor's shape beyond the first dimension, dtype and bytes."""
+    """Return the digest of a tensor's bytes, dtype, and shape beyond the first dimension."""
     plain = values.detach().cpu().contiguous()
     told = repr((str(plain.dtype), list(plain.shape[1:]))).encode()
     return of_bytes(told, plain.reshape(-1).view(torch.uint8).numpy().data)
@@ -60,27 +60,27 @@ def of_blocks(blocks: list[str]) -> str:
 
 
 def keep(values: Tensor, digest: str) -> Tensor:
-    """Keep the digest of a tensor that was computed as its blocks were made; return the tensor."""
+    """Store a digest that was computed along with the tensor's blocks; return the tensor."""
     setattr(values, _HELD, (values._version, digest))
     return values
 
 
 def check(what: str, stored: Any, own: Mapping[str, str], how: str = HOW) -> None:
-    """Check that an artefact was made from what it is used for now.
+    """Check that an artefact was made from the data that it is used with now.
 
     Args:
         what: the artefact, for messages.
-        stored: the digests in it by part; None in a file of the previous version, which warns.
-        own: the digests now.
-        how: the way out, for the error.
+        stored: its digests by part; None in a file of the previous version, which only warns.
+        own: the current digests.
+        how: what the user can do, for the error.
 
     Raises:
-        ValueError: if a part differs; it names all that do.
+        ValueError: if a part differs; it names all parts that do.
     """
     if stored is None:
         warnings.warn(
-            f"{what} is of an earlier version of yoco, which did not note the data that it was "
-            "made from: nothing tells whether they are the same",
+            f"{what} is of an earlier version of yoco, which did not record the data that it was "
+            "made from: whether they are the same cannot be checked",
             stacklevel=3,
         )
         return

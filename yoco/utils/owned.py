@@ -91,7 +91,7 @@ def used(folder: Path) -> Iterator[None]:
 
 
 def set_aside(folder: Path) -> Path:
-    """Rename a folder of yoco's to NAME.before-N, and return it.
+    """Rename a folder of yoco's to NAME.before-N, and return the new path.
 
     Raises FileExistsError as `check`.
     """

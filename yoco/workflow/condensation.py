@@ -107,7 +107,7 @@ def get_condensed(
 def _real(dataset: str, data: Callable[[], ImageData], needed: bool) -> ImageData | None:
     """Return the real images.
 
-    None for a set of the zoo, and with a warning if they are not needed and cannot be loaded.
+    None for a set of the zoo. If they are not needed and cannot be loaded, None with a warning.
     """
     if dataset.startswith(ZOO):
         return None
@@ -119,14 +119,15 @@ def _real(dataset: str, data: Callable[[], ImageData], needed: bool) -> ImageDat
         return data()
     except (OSError, ImportError) as error:
         warnings.warn(
-            f"nothing tells whether the set is of {dataset}, which cannot be loaded here: {error}",
+            f"whether the set is of {dataset} cannot be checked, since that cannot be loaded here: "
+            f"{error}",
             stacklevel=3,
         )
         return None
 
 
 def _of_the_zoo(dataset: str, checkpoint: Path, explicit: Mapping[str, Any]) -> CondensedSet:
-    """Return the set "zoo:NAME", for a folder without one of its own."""
+    """Return the set "zoo:NAME", for a folder that has no set."""
     if checkpoint.exists():
         raise ValueError(
             f"{checkpoint} is the unfinished condensation of another dataset, but {dataset} was "

@@ -1,4 +1,4 @@
-"""Checks that the condensed set in a run's folder is the one that is asked for."""
+"""Checks that the condensed set in a run's folder is the one that was asked for."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +13,10 @@ from yoco.sets.fits import check_fits
 from yoco.utils import digests
 from yoco.zoo import PREFIX as ZOO
 
-# what a set of the zoo must have: it is not condensed, so the rest is of what else a run does
+# what a set of the zoo must match: it is not condensed here, so all other parameters concern only
+# what else a run does
 OF_THE_ZOO = ("method", "ipc", "factor", "size", "nested")
-# beside condensing, the trainings of a run have them too
+# the trainings of a run have these as well as condensing
 OF_TRAININGS = ("start", "model", "width", "precision")
 
 
@@ -30,15 +31,15 @@ def check_asked(
     """Check that a set has what was asked for.
 
     Args:
-        found, path: the set, and where it lies.
+        found, path: the set, and where it is.
         dataset: the name that was asked for; None: any.
-        explicit: what was given by name.
+        explicit: the parameters that were given, with their values.
         arguments: of `condense`.
-        go_on: whether the set is condensed on: method, IPC, factor, nested and start must then be
-            those of `arguments`.
+        go_on: whether the set will be condensed further: method, IPC, factor, nested and start must
+            then be those of `arguments`.
 
     Raises:
-        ValueError: that names both values, and says how to go on.
+        ValueError: if it has not; it names both values and says what to do.
     """
     there = _told(found)
     asked = _asked(found, dataset, explicit, arguments or {}, go_on)
@@ -79,7 +80,7 @@ def _asked(
 
 
 def _told(found: CondensedSet) -> dict[str, Any]:
-    """Return what a set says of itself, by the names of parameters."""
+    """Return what a set says about itself, by the names of parameters."""
     info = found.info
     known = {
         name: info[name] for name in ("dataset", "seed", "preset", "precision") if name in info
@@ -94,19 +95,20 @@ def _of_the_zoo(dataset: str) -> CondensedSet:
 
 
 def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageData | None) -> None:
-    """Check that a set was made from the real images that are there now, and fits them.
+    """Check that a set was made from the current real images, and fits them.
 
     Args:
-        found, path: the set, and where it lies.
+        found, path: the set, and where it is.
         dataset: the name that was asked for.
-        real: the images, if they are there; a set of the zoo has none, and must be that one.
+        real: the images, if available; for a set of the zoo there are none, and the set must be
+            that one.
 
     Raises:
-        ValueError: that says what differs.
+        ValueError: if it was not, or does not fit; it says what differs.
     """
     if real is not None:
         check_fits(found, real, str(path))
-        if found.info.get("source") is None:  # of an author's file nobody knows
+        if found.info.get("source") is None:  # unknown for an author's file
             digests.check(str(path), found.info.get(digests.MADE_FROM), real.made_from)
     elif dataset.startswith(ZOO) and found.fingerprint != _of_the_zoo(dataset).fingerprint:
         raise ValueError(f"{path} holds another set than {dataset}: {digests.HOW}")

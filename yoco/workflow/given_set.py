@@ -45,7 +45,7 @@ def take(
             f"{kept.parent} holds the unfinished condensation of another set ({CHECKPOINT}) than "
             f"{told}: {digests.HOW}"
         )
-    made = replace(made, info={"source": path.name, **made.info})  # it may be of other images
+    made = replace(made, info={"source": path.name, **made.info})  # may be made from other images
     with owned.used(kept.parent):
         made.save(kept)
     return made

@@ -154,8 +154,8 @@ def _found_dynamics(
 ) -> Dynamics | None:
     """Return the dynamics at `path` if they are of this set and were recorded as `wanted`.
 
-    Raises ValueError if they are of this set with other statistics or class names, or of other
-    values than are `demanded`.
+    Raises ValueError if they are of this set with other statistics or class names, or if a value
+    differs from `demanded`.
     """
     if not path.exists():
         return None
@@ -166,7 +166,7 @@ def _found_dynamics(
         return None
     digests.check(str(path), found.info.get(digests.MADE_FROM), condensed.made_from)
     if not _as_asked(found, wanted):
-        print(f"{path.name} is of other settings: recording again")
+        print(f"{path.name} has other settings: recording again")
         return None
     told = {**found.info, **found.training}
     if differ := [name for name, value in demanded.items() if told.get(name, value) != value]:
@@ -182,7 +182,7 @@ def _found_dynamics(
 
 
 def _demanded(arguments: dict[str, Any], explicit: Sequence[str]) -> dict[str, Any]:
-    """Return what the info of dynamics must have, of the arguments that were given."""
+    """Return what the info of dynamics must have because the user gave these arguments."""
     told = _told(arguments)
     values = {name: told[name] for name in explicit if name in told}
     if "model" in values:

@@ -62,7 +62,7 @@ def folder(run_dir: str | None, dataset: str) -> Path:
 
 
 def set_aside(run: Path) -> None:
-    """Rename the folder of an earlier run, if there is one, so that work there begins anew.
+    """Rename the folder of an earlier run, if there is one, so that work there starts from scratch.
 
     Raises:
         FileExistsError: if yoco did not make it.
@@ -92,7 +92,7 @@ def _check_outside(run: Path, images: Path) -> None:
 def keep_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table to a CSV file of the run, whole or not at all.
 
-    Raises FileExistsError if the file is there and yoco did not write it.
+    Raises FileExistsError if the file exists and yoco did not write it.
     """
     tensor_files.write_text(path, table.to_csv(index=False))
 

@@ -11,7 +11,7 @@ from yoco.utils import checks
 from yoco.workflow import parameter_types as types
 from yoco.zoo import PREFIX as ZOO
 
-# parameters that dynamics must have if they were given, and the arguments that they become
+# parameters that found dynamics must match if they were given, and the arguments they become
 RECORDED = {
     **{
         name: name for name in ("epochs", "protocol", "augmentation", "model", "width", "precision")
@@ -129,11 +129,11 @@ class Parameters(BaseModel):
 
     @property
     def explicit(self) -> frozenset[str]:
-        """Names of the parameters that were given: what is found must have their values."""
+        """Names of the parameters that were given: whatever is found must have their values."""
         return self._explicit
 
     def given(self, names: Collection[str]) -> Self:
-        """Note the names of the parameters that were given, not filled in; return self."""
+        """Record the names of the parameters that were given, not filled in; return self."""
         self._explicit = frozenset(name for name in names if getattr(self, name) is not None)
         return self
 
@@ -183,7 +183,7 @@ class Parameters(BaseModel):
         )
 
     def _with_explicit(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return arguments of `get_condensed`, and what of them was given: a set must have it."""
+        """Return arguments of `get_condensed`, including those that a found set must match."""
         values = {"size": self.size, **arguments}
         names = sorted(self.explicit - {"time_budget"})
         told = {name: values[name] for name in names if name in values}
