@@ -224,6 +224,7 @@ def report(run: Path) -> None:
 def run_sweep(options: argparse.Namespace) -> int:
     """Check the whole grid, then run the unfinished points. Returns 1 if any point failed."""
     from yoco import workflow
+    from yoco.utils import checks
     from yoco.workflow import sweep
 
     if options.backend not in (None, "loky"):
@@ -239,7 +240,9 @@ def run_sweep(options: argparse.Namespace) -> int:
         for given, name in zip(options.notebooks, names)
     ]
     out = (
-        options.out.expanduser() if options.out else workflow.home() / f"sweep-{'-'.join(names)}"
+        checks.path("--out", options.out)
+        if options.out
+        else workflow.home() / f"sweep-{'-'.join(names)}"
     ).absolute()
     grid = sweep.points(paths, options.parameters, out)
     _begin(options, out)
