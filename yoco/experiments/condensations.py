@@ -89,7 +89,10 @@ def condensations(
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
         if method not in made:
             made[method] = _condensed(data, method, seconds, common)
-    starts = {method: condense.start_set(data, method, **common) for method in methods}
+    starts = {
+        method: condense.start_set(data, method, factor=made[method].factor, **common)
+        for method in methods
+    }
     made = {method: made[method] for method in methods}
     known = {
         method: table[table.seed.isin(seeds)]

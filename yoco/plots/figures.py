@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CELL = 0.6  # inches: most of an image's side in a panel
+CELL = 0.45  # inches: most of an image's side in a panel
 
 
 def panels(count: int, width: float = 2.2) -> tuple[Figure, Sequence[Axes]]:

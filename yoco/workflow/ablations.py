@@ -13,7 +13,7 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.fits import check_fits
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
-from yoco.workflow.comparison import get_beside
+from yoco.workflow.comparison import get_beside, possible
 from yoco.workflow.recordings import DYNAMICS, EARLY, get_all_dynamics
 from yoco.workflow.run_folder import RESULTS, keep_table
 
@@ -42,7 +42,7 @@ def get_ablations(
     early = dynamics(run, condensed, kind=seen, **short)
     clean = dynamics(run, condensed, kind=EARLY["clean"], **chosen.early(data.size, "clean"))
     others = {}
-    for method in chosen.compare:
+    for method in possible(run, chosen, "compare", data):
         inside, other = get_beside(run, chosen, method, data)
         others[method] = other, dynamics(inside, other, kind=seen, **short)
     parts: dict[str, Any] = {

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from yoco import zoo
+from yoco.condense.methods import factor_of
 from yoco.data.image_data import ImageData
 from yoco.experiments.condensations import condensations
 from yoco.sets.condensed_set import CondensedSet
@@ -32,6 +33,38 @@ def get_beside(
     return inside, get_condensed(
         inside, chosen.dataset, lambda: data, **chosen.condensation(method)
     )
+
+
+def possible(
+    run: Path, chosen: parameters.Parameters, parameter: str, data: ImageData
+) -> list[str]:
+    """Return the methods of a parameter without those that need more images than a class has.
+
+    Those are left out, and said so; not if the parameter was given, or the set is there.
+
+    Args:
+        run: the run's folder.
+        chosen: parameters of a notebook.
+        parameter: the name of one that holds condensation methods.
+        data: the real data.
+    """
+    methods = getattr(chosen, parameter)
+    if parameter in chosen.explicit:
+        return list(methods)
+    fewest = min(data.counts())
+    short = [
+        method
+        for method in methods
+        if method != chosen.method
+        and fewest < chosen.ipc * factor_of(method, data.size) ** 2
+        and not (run / method / CONDENSED).exists()
+    ]
+    if short:
+        print(
+            f"left out: {', '.join(short)}: ipc={chosen.ipc} with their factor needs more than the "
+            f"{fewest} training images that a class has"
+        )
+    return [method for method in methods if method not in short]
 
 
 def ready_sets(
@@ -69,18 +102,23 @@ def get_comparison(
         A table with columns method, factor, steps, seconds, subset ("start" or "condensed"),
         accuracy (%) and others, and the sets by method.
     """
-    sets = ready_sets(run, chosen, chosen.compare, data)
-    names = {method: _zoo_name(chosen, method, data) for method in chosen.compare}
-    if chosen.trains_as_preset and all(_ships(names[m], chosen, data) for m in chosen.compare):
-        print(f"accuracies from the zoo: {zoo.load(names[chosen.compare[0]]).info['evaluation']}")
-        return _shipped(names), {method: sets[method] for method in chosen.compare}
+    compared = possible(run, chosen, "compare", data)
+    sets = ready_sets(run, chosen, compared, data)
+    names = {method: _zoo_name(chosen, method, data) for method in compared}
+    if (
+        compared
+        and chosen.trains_as_preset
+        and all(_ships(n, chosen, data) for n in names.values())
+    ):
+        print(f"accuracies from the zoo: {zoo.load(names[compared[0]]).info['evaluation']}")
+        return _shipped(names), {method: sets[method] for method in compared}
     training = {
         **chosen.training(data.size),
         "seeds": range(chosen.seed, chosen.seed + chosen.compare_seeds),
     }
     return condensations(
         data,
-        chosen.compare,
+        compared,
         chosen.compare_seconds,
         ready=sets,
         known={chosen.method: known},

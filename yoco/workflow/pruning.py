@@ -12,7 +12,7 @@ from yoco.sets.fits import check_fits
 from yoco.utils import checks
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
-from yoco.workflow.comparison import get_beside
+from yoco.workflow.comparison import get_beside, possible
 from yoco.workflow.recordings import get_all_dynamics
 from yoco.workflow.run_folder import RESULTS, TABLE, TABLE2, keep_table
 
@@ -37,7 +37,7 @@ def get_results(
     parts = [
         study.run(condensed, data, dynamics, methods=compared(condensed, chosen.methods), **options)
     ]
-    for method in () if chosen.set_path else chosen.also:
+    for method in () if chosen.set_path else possible(run, chosen, "also", data):
         if method == condensed.method:  # its column is there already
             continue
         _, other = get_beside(run, chosen, method, data)
