@@ -90,7 +90,9 @@ def test_every_figure_of_a_set_fits(classes, ipc, channels, factor):
     fits(plots.kept_of_class(condensed, kept, classes - 1))
     fits(plots.score_distributions(table, names))
     fits(plots.two_scores(condensed, table, "lbpe", "aum", label=0))
-    fits(plots.sample(condensed, dynamics, len(table) - 1))
+    one = plots.sample(condensed, dynamics, len(table) - 1)
+    fits(one)
+    assert min(ax.get_position().width for ax in one.axes[1:]) > 0.4, "the charts have room"
     fits(plots.multi_formation(condensed.images[:1].repeat(factor**2, 1, 1, 1), factor))
     balance = tables.class_balance(condensed, kept)
     fits(plots.class_balance(balance, factor**2))

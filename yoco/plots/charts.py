@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAMES = 16  # names that fit under the bars of a panel
+NAMES = 12  # names that fit under the bars of a panel
 
 
 def _dots(ax: Axes, **options: Any) -> None:

@@ -165,7 +165,7 @@ def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
     ax.plot(at, [1.25] * len(at), "v", ms=style.scaled(3), color=style.DROPPED, clip_on=False)
     ax.grid(False)
     ax.set(
-        xlabel=f"epoch (light: right, dark: wrong, ▾: forgotten, {len(at)}×)",
+        xlabel=f"epoch (light: right, dark: wrong,\n▾: forgotten, {len(at)}×)",
         yticks=[],
         xlim=(0.5, len(correct) + 0.5),
     )
