@@ -162,10 +162,11 @@ def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
         interpolation="nearest",
     )
     at = (correct[:-1] & ~correct[1:]).nonzero().flatten() + 2  # epochs are counted from 1
-    ax.plot(at, [1.25] * len(at), "v", ms=style.scaled(3), color=style.DROPPED, clip_on=False)
+    if len(at):  # a line without points would take room from the corner of the figure on
+        ax.plot(at, [1.25] * len(at), "v", ms=style.scaled(3), color=style.DROPPED, clip_on=False)
     ax.grid(False)
     ax.set(
-        xlabel=f"epoch (light: right, dark: wrong,\n▾: forgotten, {len(at)}×)",
+        xlabel=f"epoch (light: right, dark: wrong, ▾: forgotten, {len(at)}×)",
         yticks=[],
         xlim=(0.5, len(correct) + 0.5),
     )
