@@ -154,7 +154,7 @@ def test_condense_by_every_method_and_keep_the_run_s_to_one(
     folders = {path.name for path in (tmp_path / "runs/digits").iterdir() if path.is_dir()}
     assert folders == {"mtt": {"experts"}, "ncfm": {"networks"}}.get(method, set())
     capsys.readouterr()
-    assert cli.main(["condense", *FAST]) == 2 and f"'method': '{method}'" in capsys.readouterr().err
+    assert cli.main(["condense", *FAST]) == 2 and f"method='{method}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["idc", "ncfm"])
@@ -208,7 +208,7 @@ def test_condense_further_from_a_set_of_the_zoo_or_a_file(method, tmp_path, caps
     made.save("mine.safetensors")
     with_file = ["condense", *fast, "-p", "start", "mine.safetensors"]
     # the folder's began elsewhere
-    assert cli.main(with_file) == 2 and f"'start': '{made.fingerprint}'" in capsys.readouterr().err
+    assert cli.main(with_file) == 2 and f"start='{made.fingerprint}'" in capsys.readouterr().err
     (run / "condensed.safetensors").unlink()
     assert (
         cli.main(with_file) == 0
@@ -227,7 +227,7 @@ def test_condense_further_from_a_set_of_the_zoo_or_a_file(method, tmp_path, caps
             ),
         ),
         ("nowhere.safetensors", "nowhere.safetensors"),
-        ("zoo:cifar10-idc-ipc10", "start does not fit: "),
+        ("zoo:cifar10-idc-ipc10", "start does not fit digits: "),
     ],
 )
 def test_a_start_that_cannot_be_condensed_further_is_named(start, error, tmp_path, capsys):
@@ -276,9 +276,8 @@ def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):
         (
             ["condense", "--datset", "digits"],
             (
-                "option='--datset' is unknown (did you mean '--dataset'?); allowed: --dataset, "
-                "--root, "
-                "--run-dir"
+                "option='--datset' is unknown (did you mean '--dataset'?); allowed: --fresh, "
+                "--dataset, --root, --run-dir"
             ),
         ),
         (
@@ -362,7 +361,7 @@ def test_help_tells_type_default_and_meaning_of_every_parameter_that_a_command_r
 def test_a_run_folder_with_another_set_is_refused(toy_set, tmp_path):
     (tmp_path / "runs/digits").mkdir(parents=True)
     toy_set.save(tmp_path / "runs/digits/condensed.safetensors")
-    with pytest.raises(ValueError, match="but .* was asked for: choose another run_dir"):
+    with pytest.raises(ValueError, match="but .* was asked for: choose another folder"):
         workflow.get_condensed(tmp_path / "runs/digits", "digits")
     for ipc, go_on in ((5, True), (10, False)):  # only the step that condenses asks for an IPC
         assert (
@@ -371,7 +370,7 @@ def test_a_run_folder_with_another_set_is_refused(toy_set, tmp_path):
             ).ipc
             == 5
         )
-    with pytest.raises(ValueError, match="'ipc': 10"):
+    with pytest.raises(ValueError, match="ipc=10 was asked for"):
         workflow.get_condensed(tmp_path / "runs/digits", "toy", go_on=True, ipc=10, factor=2)
 
 

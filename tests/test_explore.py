@@ -118,6 +118,7 @@ def test_where_no_widget_runs_the_figure_stands_in_its_place(toy_set, toy_dynami
             :4
         ] == b"\x89PNG"
         assert "application/vnd.jupyter.widget-view+json" in shown
+        assert shown["text/plain"].startswith("A still picture of the widget: ")
     assert not plt.get_fignums(), "what is drawn for a widget is closed"
 
 

@@ -148,7 +148,7 @@ def test_another_network_of_the_same_name_is_noticed(made, tones, tmp_path, monk
     anew()
     assert cell.fingerprint != before
     with pytest.raises(
-        ValueError, match=r"has other settings \(weights: '\w{16}' there, '\w{16}' " r"here\)"
+        ValueError, match=r"is of another run \(weights: '\w{16}' there, '\w{16}' " r"here\)"
     ):
         condense.condense(tones, "ncfm", 1, 1, **options)
     recordings.get_dynamics(run, condensed, TONES, 0, **asked)

@@ -124,6 +124,11 @@ def parser() -> Parser:
     grid = _sweep_parser(commands)
     for command in (run, condense, study, ablations, noise, grid):
         notebook = command.get_default("notebook")
+        command.add_argument(
+            "--fresh",
+            action="store_true",
+            help="start from scratch: rename the folder of an earlier run and use nothing in it",
+        )
         command.add_parameters(notebook and [notebook], shared() if command is condense else None)
         command.set_defaults(parser=command)
     return top
@@ -181,6 +186,8 @@ def run_notebooks(options: argparse.Namespace) -> None:
     # all of them, before the first one starts
     chosen = {name: parameters.validated(name, _of(name, values)) for name in parametrised}
     paths = {name: notebooks.find(name, options.folder) for name in wanted}
+    for place in {workflow.folder(of.run_dir, of.dataset) for of in chosen.values()}:
+        _begin(options, place)
     run = None
     for name, path in paths.items():
         typed: dict[str, Any] = {}
@@ -233,6 +240,7 @@ def run_sweep(options: argparse.Namespace) -> int:
         options.out.expanduser() if options.out else workflow.home() / f"sweep-{'-'.join(names)}"
     ).absolute()
     grid = sweep.points(paths, options.parameters, out)
+    _begin(options, out)
     table = sweep.run(grid, out, jobs=options.jobs)
     failed = [row for row in table.to_dict("records") if row["status"] == "failed"]
     for row in failed:
@@ -272,7 +280,21 @@ def run_condense(options: argparse.Namespace) -> None:
     chosen = parameters.validated(options.notebook, given(options))
     run = workflow.folder(chosen.run_dir, chosen.dataset)
     load = lambda: data.load(chosen.dataset, chosen.root, size=chosen.size)
+    _begin(options, run)
     workflow.get_condensed(run, chosen.dataset, load, go_on=True, **chosen.condensation())
+
+
+def _begin(options: argparse.Namespace, run: Path) -> None:
+    """Set the folder of an earlier run aside if --fresh was given."""
+    from yoco.parallel import distributed
+    from yoco.workflow import run_folder
+
+    if options.fresh and distributed.started():
+        raise ValueError(
+            "--fresh cannot be used under torchrun, whose ranks start separately: use --run-dir"
+        )
+    if options.fresh:
+        run_folder.set_aside(run)
 
 
 def run_study(options: argparse.Namespace) -> None:
@@ -313,5 +335,6 @@ def _on_the_run_s_set(options: argparse.Namespace, work: Callable[..., Any]) -> 
     chosen = parameters.validated(options.notebook, given(options))
     run = workflow.folder(chosen.run_dir, chosen.dataset)
     real = data.load(chosen.real_dataset, chosen.root, size=chosen.size)
+    _begin(options, run)
     condensed = workflow.get_condensed(run, chosen.dataset, lambda: real, **chosen.condensation())
     return run, work(run, condensed, real, chosen)

@@ -37,14 +37,21 @@ DPI, WIDE_DPI = 80, 110  # of pictures; of pictures shown wider than they are dr
 
 
 class Explorer(widgets.VBox):
-    """Controls over a picture; if no widget can run, the figure that `still` draws."""
+    """Controls over a picture; if no widget can run, the figure that `still` draws.
 
-    def __init__(self, children: Sequence[widgets.Widget], still: Callable[[], Figure]) -> None:
+    The caption of the still picture is what `picture` says to a reader who cannot see it.
+    """
+
+    def __init__(
+        self, children: Sequence[widgets.Widget], still: Callable[[], Figure], picture: "_Picture"
+    ) -> None:
         super().__init__(children, layout=widgets.Layout(max_width="1180px"))
-        self._still = still
+        self._still, self._picture = still, picture
 
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, object]:
-        return {**super()._repr_mimebundle_(**kwargs), "image/png": png(self._still())}
+        caption = f"A still picture of the widget: {self._picture.says}"
+        bundle = super()._repr_mimebundle_(**kwargs)
+        return {**bundle, "text/plain": caption, "image/png": png(self._still())}
 
 
 def png(figure: Figure, dpi: int = DPI) -> bytes:
@@ -77,6 +84,7 @@ class _Picture(widgets.HTML):
 
     def show(self, file: bytes, width: int, says: str) -> None:
         """width: pixels on the screen, or all there are if there are fewer."""
+        self.says = says
         self.value = (
             f'<img alt="{_text(says)}" src="{_data(file)}" style="width: {width}px; max-width: '
             '100%; height: auto">'
@@ -121,17 +129,11 @@ def budgets(
 ) -> Explorer:
     """Return a slider for the budget IPC_T over what each method keeps (framed) and drops (faded).
 
-    All methods are shown at once: with one panel per method for all classes, or with one row per
-    method for a single class. Methods that need more than the dynamics hold are left out.
+    All methods are shown at once: one panel per method for all classes, or one row per method for a
+    single class. Methods that need more than the dynamics hold are left out.
 
-    Args:
-        condensed: the set.
-        dynamics: recorded on this set.
-        ipc_to: initial value of the slider.
-        **options: options of `prune.prune` except the budget, for example balanced=True.
-
-    Raises:
-        TypeError, ValueError: for a bad budget or dynamics of another set.
+    ipc_to: initial value of the slider. options: of `prune.prune` except the budget, for example
+    balanced=True. Raises TypeError or ValueError for a bad budget or dynamics of another set.
     """
     checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
     budget, by_class = _slider("IPC_T", condensed.ipc, ipc_to), _classes(condensed)
@@ -169,7 +171,7 @@ def budgets(
         )
 
     _follow(update, budget, by_class)
-    return Explorer([_row(budget, by_class), words, picture], draw)
+    return Explorer([_row(budget, by_class), words, picture], draw, picture)
 
 
 def compare(
@@ -198,11 +200,11 @@ def compare(
         picture.show(
             png(draw(), WIDE_DPI),
             WIDTHS["scores"],
-            (f"{up.value} against {across.value}, {by_class.label}"),
+            (f"{up.value} against {across.value}, classes: {by_class.label}"),
         )
 
     _follow(update, across, up, by_class)
-    return Explorer([_row(across, up, by_class), picture], draw)
+    return Explorer([_row(across, up, by_class), picture], draw, picture)
 
 
 def browse(
@@ -254,15 +256,12 @@ def browse(
     page.pressed = press
     _follow(update, by_class, by_score, order, rank)
     return Explorer(
-        [_row(by_class, by_score, order), _row(rank, words), _row(page.box, picture)], draw
+        [_row(by_class, by_score, order), _row(rank, words), _row(page.box, picture)], draw, picture
     )
 
 
 class _Page:
-    """A page of images that are buttons: Tab goes from one to the next, Enter selects.
-
-    The images are backgrounds defined in a style sheet.
-    """
+    """A page of images as buttons (Tab moves, Enter selects), drawn by a style sheet."""
 
     pressed: Callable[[int], None]
 

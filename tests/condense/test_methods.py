@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from yoco import condense
+from yoco.condense.condense import COMPILE_SECONDS
 from yoco.training import resumable
+from yoco.utils import device
 
 MATCHING = {"outer_loops": 2, "inner_loops": 3, "width": 4}
 TINY = {
@@ -164,3 +166,14 @@ def test_factor_can_be_set_for_every_method(toy):
         made_by("kip", toy).info["kernel"] == "fc"
         and made_by("kip", toy, learn_labels=True).info["changed_classes"] >= 0
     )
+
+
+@pytest.mark.parametrize(
+    "budget, compiled", [(None, True), (COMPILE_SECONDS, True), (COMPILE_SECONDS - 1, False)]
+)
+def test_a_short_time_budget_is_not_spent_on_compiling(budget, compiled, toy, monkeypatch):
+    stopped = {"steps": 0, "planned_steps": 1, "seconds": 0.0, "loss": [], "loss_every": 1}
+    monkeypatch.setattr(resumable, "run", lambda *_, **__: stopped)
+    monkeypatch.setattr(device, "worth_compiling", lambda *_: True)
+    assert made_by("idc", toy, time_budget=budget).info["compiled"] is compiled
+    assert made_by("idc", toy, time_budget=budget, compiled=True).info["compiled"]

@@ -65,11 +65,11 @@ def test_a_run_from_a_set_resumes_to_the_same_bits_and_from_no_other(
     [
         ({"ipc": 2}, "start does not fit: ipc must be 2, got 1"),
         ({"factor": 2}, "start does not fit: factor must be 2, got 1"),
-        ({"data": make_data(size=8)}, "start does not fit: size must be 8, got 16"),
-        ({"data": make_data(channels=1)}, "start does not fit: channels must be 1, got 3"),
+        ({"data": make_data(size=8)}, "start does not fit toy: it has size 16, not 8"),
+        ({"data": make_data(channels=1)}, "start does not fit toy: it has channels 3, not 1"),
         (
             {"data": replace(make_data(), classes=("a", "b", "c"))},
-            ("start does not fit: classes must be .'a', 'b', 'c'., got "),
+            "start does not fit toy: it has class 0 'dark', not 'a'; class 1",
         ),
     ],
 )

@@ -27,7 +27,7 @@ from yoco import data, evaluate
 from yoco.data import decode, pixel_cache
 from yoco.data.batches import RealImages
 from yoco.data.normalise import normalise
-from yoco.utils import device, tensor_files
+from yoco.utils import device, digests, tensor_files
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -183,7 +183,7 @@ def test_what_stops_a_decoding_leaves_nothing(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return read_image(path, size)
 
-    monkeypatch.setattr(decode, "BLOCK", 900)
+    monkeypatch.setattr(digests, "BLOCK", 900)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(decode, "read_image", stopped)
         load(spec, cache)

@@ -59,7 +59,7 @@ def test_summary_pivot_and_paired_by_hand():
     assert gap["p"] == pytest.approx((1 - t / math.sqrt(2 + t * t)) / 2)
     assert tables.verdict(tables.paired(results)) == (
         "IPC 1: YOCO's smallest lead is +3.33 ± 3.79 points, over Random (ahead in 2 of 3 pairs, "
-        "p = 0.133)"
+        "p = 0.133, corrected 0.133)"
     )
 
 
@@ -97,7 +97,7 @@ def test_a_single_pair_has_no_p_value():
     gaps = tables.paired(results_of({"random": [10.0], "yoco": [15.0], "aum": [16.0]}))
     assert gaps.p.isna().all() and gaps.wins.tolist() == [1, 0]
     assert (
-        "smallest lead is -1.00 points, over AUM (ahead in 0 of 1 pairs, p = nan)"
+        "smallest lead is -1.00 points, over AUM (ahead in 0 of 1 pairs, p = nan, corrected nan)"
         in tables.verdict(gaps)
     )
 
@@ -172,3 +172,30 @@ def test_spread_keeps_the_order_and_leaves_gaps_empty():
     wide = tables.spread(results, "b", "c")
     assert wide.index.tolist() == ["z", "a"] and wide.columns.tolist() == ["y", "x"]
     assert wide.loc["z"].tolist() == ["2.00 ± 1.41", ""] and wide.loc["a"].tolist() == ["", "5.00"]
+
+
+def test_holm_by_hand():
+    p = pd.Series([0.01, 0.04, float("nan"), 0.03, 0.9], index=list("abcde"))
+    corrected = tables.holm(p)
+    assert corrected[["a", "d", "b", "e"]].round(6).tolist() == [0.04, 0.09, 0.09, 0.9]
+    assert pd.isna(corrected["c"]) and tables.holm(pd.Series([0.6, 0.7])).tolist() == [1.0, 1.0]
+
+
+def test_a_readable_table_never_wraps_and_has_its_best_in_bold():
+    table = pd.DataFrame(
+        {1: ["46.76 ± 3.95", "50.00"], 2: ["9.50 ± 0.10", "–"], "word": ["x", "y"]},
+        index=pd.Index(["random", "yoco"], name="method"),
+    )
+    text = repr(tables.readable(table, best="column"))
+    assert text == tables.readable(table, best="column")._repr_markdown_()
+    assert text.splitlines() == [
+        "| method | 1 | 2 | word |",
+        "| --- | --- | --- | --- |",
+        "| random | 46.76\u00a0±\u00a03.95 | **9.50\u00a0±\u00a00.10** | x |",
+        "| yoco | **50.00** | – | y |",
+    ]
+    assert "| **46.76\u00a0±\u00a03.95** | 9.50" in repr(tables.readable(table, best="row"))
+    assert "**" not in repr(tables.readable(table))
+    wide = pd.DataFrame([range(7)], index=pd.Index(["x"], name="method"))
+    assert repr(tables.readable(wide, best="row")).splitlines()[-1] == "| 6 | **6** |"
+    assert (tables.counted(1, "seed"), tables.counted(2, "seed")) == ("1 seed", "2 seeds")

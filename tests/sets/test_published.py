@@ -119,11 +119,8 @@ def test_a_read_set_is_saved_and_pruned(tmp_path, toy_dynamics):
     )
     again = CondensedSet.load(read_set.save(tmp_path / "set.safetensors"))
     assert torch.equal(again.images, read_set.images) and again.info == read_set.info
-    toy_dynamics.info["set"], before = again.fingerprint, toy_dynamics.info["set"]
-    try:
-        assert len(prune.prune(again, toy_dynamics, ipc_to=2).indices) == 3 * 8
-    finally:
-        toy_dynamics.info["set"] = before
+    of_it = replace(toy_dynamics, info={"set": again.fingerprint})
+    assert len(prune.prune(again, of_it, ipc_to=2).indices) == 3 * 8
 
 
 def test_an_overshoot_is_kept_and_other_ranges_are_refused(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.kernelspec import NoSuchKernel
 
 import yoco
 from tests.conftest import until
@@ -156,3 +157,18 @@ sys.exit(main())
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     said = "yoco: interrupted; the same command resumes from the last checkpoint\n"
     assert (done.returncode, done.stderr) == (130, said)
+
+
+def test_a_kernel_that_jupyter_does_not_know_is_said(tmp_path, monkeypatch):
+    def unknown(*_, **__):
+        raise NoSuchKernel("python3")
+
+    monkeypatch.setattr(execution, "execute", unknown)
+    with pytest.raises(ChildProcessError, match="no kernel python3: python -m ipykernel install"):
+        execution.run(ROOT / "notebooks/02_scores.ipynb", tmp_path / "x.ipynb", {})
+
+
+def test_notebooks_name_the_kernel_that_ipykernel_installs():
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        kernel = json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]
+        assert kernel["name"] == "python3", path

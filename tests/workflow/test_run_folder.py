@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -105,7 +106,7 @@ def test_images_that_cannot_be_loaded_leave_no_folder(tmp_path, capsys):
 
 def test_a_zoo_set_takes_nothing_from_a_run_that_is_unfinished(tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"of another run")
-    with pytest.raises(ValueError, match="unfinished condensation of another.*another run_dir"):
+    with pytest.raises(ValueError, match="unfinished condensation of another.*--run-dir"):
         workflow.get_condensed(tmp_path, ZOO)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
     other = tmp_path / "other"
@@ -157,3 +158,15 @@ def test_a_notebook_runs_in_a_folder_whose_name_has_braces(tmp_path):
 def test_zoo_names_are_names_of_folders(tmp_path):
     for name in zoo.names():
         assert workflow.folder(None, f"zoo:{name}").parent == tmp_path / "runs"
+
+
+def test_a_table_of_a_notebook_replaces_its_own_and_none_of_the_user_s(tmp_path):
+    run = owned.claim(tmp_path / "run")
+    for number in (1, 2):
+        workflow.keep_table(pd.DataFrame({"a": [number]}), run / "scores.csv")
+    assert (run / "scores.csv").read_text() == "a\n2\n"
+    (run / "overlap.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match="overlap.csv was not written by yoco"):
+        workflow.keep_table(pd.DataFrame({"a": [1]}), run / "overlap.csv")
+    for path in (Path(cli.__file__).parents[1] / "notebooks").glob("*.ipynb"):
+        assert ".to_csv(" not in path.read_text(encoding="utf-8"), path

@@ -19,7 +19,7 @@ from yoco.parallel.distributed import ALONE, Ranks
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import resumable
 from yoco.utils import device as devices
-from yoco.utils import seeds
+from yoco.utils import digests, seeds
 
 LARGE = 64  # images of at least this side take the ImageNet-10 settings
 PACKED = 100  # condensed images packed at a time
@@ -81,8 +81,9 @@ def condensed_from(
 ) -> CondensedSet:
     """Return images of `data`'s classes, ordered by class, as a CondensedSet."""
     labels = torch.arange(len(data.classes)).repeat_interleave(ipc)
+    told = {**info, digests.MADE_FROM: data.made_from}
     return CondensedSet(
-        images.detach().cpu(), labels, factor, data.classes, data.mean, data.std, method, info
+        images.detach().cpu(), labels, factor, data.classes, data.mean, data.std, method, told
     )
 
 

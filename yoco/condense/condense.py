@@ -15,8 +15,10 @@ from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import resumable, timing
-from yoco.utils import checks, seeds, tensor_files
+from yoco.utils import checks, seeds
 from yoco.utils import device as devices
+
+COMPILE_SECONDS = 300  # a shorter budget is not spent on compiling, which can take a minute
 
 
 def condense(
@@ -70,7 +72,8 @@ def condense(
         progress: show a progress bar.
         device: "auto" or a device of torch.
         precision: precision of the convolutions, see `device.choose_precision`.
-        compiled: None compiles if the schedule is long enough to pay for it.
+        compiled: None compiles if the schedule is long enough to pay for it, and the time budget
+            at least `COMPILE_SECONDS`.
         watch: called with a copy of the current set every few seconds (see `resumable.run`) and at
             the end; `explore.Live()` draws it.
         **settings: override single values of the preset (see `IdcSettings`, `DreamSettings`,
@@ -91,6 +94,8 @@ def condense(
     plan = planned(data, method, ipc, factor, preset, start, nested, seed, settings)
     experts = _experts(method, expert_folder, checkpoint, progress)
     with distributed.joined() as among:
+        if time_budget is not None and time_budget < COMPILE_SECONDS:
+            compiled = compiled or False
         work = _Work(plan, experts, among, device, precision, compiled)
         return work.run(checkpoint, time_budget, progress, watch)
 
@@ -116,14 +121,7 @@ class _Work:
                 self.where, self.images, data.size, devices.WORTH_TWICE
             )
         self.compiled, self.identity = compiled, plan.identity(self.precision)
-        among.check_alike(
-            {
-                **self.identity,
-                "labels": tensor_files.checksum(data.train_labels),
-                "mean": data.mean,
-                "std": data.std,
-            }
-        )
+        among.check_alike(self.identity)
         own = {"ranks": among, **experts} | (
             {}
             if plan.nested is None

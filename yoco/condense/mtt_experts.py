@@ -21,7 +21,7 @@ from yoco.condense.expert_settings import ExpertSettings
 from yoco.condense.expert_training import ExpertTraining
 from yoco.data.image_data import ImageData
 from yoco.training import resumable
-from yoco.utils import checks, tensor_files
+from yoco.utils import checks, digests, tensor_files
 from yoco.utils import device as devices
 
 KIND = "expert"
@@ -158,6 +158,7 @@ def _identities(
         "last_batch": "even",
         **models.layout(settings.model, *models.shape_of(data)),
         **asdict(settings),
+        digests.MADE_FROM: data.made_from,
     }
     return [{**common, "number": number} for number in numbers]
 
@@ -185,17 +186,7 @@ def _finished(folder: str | Path | None, identity: Mapping[str, Any]) -> Path | 
     path = _path(folder, identity["number"])
     with tensor_files.open_tensors(path) as file:
         info, _ = tensor_files.read_header(path, file.metadata() or {}, KIND)
-    stored = info.get("identity", {})
-    differ = [
-        f"{name}: {stored.get(name)!r} there, {value!r} here"
-        for name, value in identity.items()
-        if stored.get(name) != value
-    ]
-    if differ:
-        raise ValueError(
-            f"expert {path} has other settings ({'; '.join(differ)}); give another folder or the "
-            "same settings"
-        )
+    resumable.check_identity(f"expert {path}", info.get("identity"), identity)
     return path
 
 

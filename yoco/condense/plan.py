@@ -11,7 +11,8 @@ from yoco.condense.base import PACKING, condensed_from
 from yoco.condense.methods import METHODS, factor_of
 from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks
+from yoco.sets.fits import check_fits
+from yoco.utils import checks, digests
 
 
 class Plan(NamedTuple):
@@ -43,7 +44,8 @@ class Plan(NamedTuple):
             "precision": precision,
         }
         began = {"packing": PACKING} if self.start is None else {"start": self.start.fingerprint}
-        return {**made, **how, **began, **({} if self.nested is None else {"nested": self.nested})}
+        nested = {} if self.nested is None else {"nested": self.nested}
+        return {**made, **how, **began, **nested, digests.MADE_FROM: self.data.made_from}
 
     def set_of(self, images: Tensor, info: Mapping[str, Any]) -> CondensedSet:
         """Return the condensed set of `images`."""
@@ -109,13 +111,8 @@ def _checked_start(start: CondensedSet, data: ImageData, ipc: int, factor: int) 
             "start must hold images in 0..1 with one class each, but this set is unbounded or has "
             "soft labels"
         )
-    wanted = {
-        "classes": data.classes,
-        "channels": data.channels,
-        "size": data.size,
-        "ipc": ipc,
-        "factor": factor,
-    }
+    check_fits(start, data, "start")
+    wanted = {"ipc": ipc, "factor": factor}
     differ = [
         f"{name} must be {value!r}, got {getattr(start, name)!r}"
         for name, value in wanted.items()

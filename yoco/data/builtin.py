@@ -1,6 +1,7 @@
 """Datasets that other libraries provide: scikit-learn's digits, and torchvision's by name."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,14 +43,25 @@ def digits(size: int) -> ImageData:
 
 
 def torchvision(name: str, root: Path, size: int | None) -> ImageData:
-    """Return one of `TORCHVISION`, downloaded to `root`; size: as in `load`."""
+    """Return one of `TORCHVISION`, downloaded to `root`; size: as in `load`.
+
+    Raises FileNotFoundError if it is missing and cannot be downloaded; the message says which files
+    to place where.
+    """
     from torchvision import datasets
 
     source = getattr(datasets, TORCHVISION[name])
     splits = []
     for train in (True, False):
         chosen = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
-        split = source(root, **chosen, download=True)
+        try:
+            split = source(root, **chosen, download=True)
+        except (OSError, RuntimeError) as error:  # network error or corrupted file
+            reason = " ".join(str(error).split())[:200]
+            raise FileNotFoundError(
+                f"{name} is not in {root} and cannot be downloaded ({reason}): place "
+                f"{_wanted(source, root)}"
+            ) from error
         labels = split.labels if name == "svhn" else split.targets
         taken = arrays.split("train" if train else "test", split.data, labels, None)
         splits.append((resize(taken.images, size or taken.images.shape[-1]), taken.labels))
@@ -57,3 +69,13 @@ def torchvision(name: str, root: Path, size: int | None) -> ImageData:
     mean, std = STATISTICS["cifar10" if name == "cifar100" else name]
     (images, labels), (test_images, test_labels) = splits
     return ImageData(name, images, labels, test_images, test_labels, classes, mean, std)
+
+
+def _wanted(source: Any, root: Path) -> str:
+    """Return where the files of a torchvision dataset come from, and where they belong."""
+    if hasattr(source, "resources"):  # MNIST and its relatives
+        names = ", ".join(name for name, _ in source.resources)
+        return f"{names} from {source.mirrors[0]} in {root / source.__name__ / 'raw'}"
+    if hasattr(source, "split_list"):  # SVHN
+        return f"{' and '.join(source.split_list[of][0] for of in ('train', 'test'))} in {root}"
+    return f"{source.url} in {root}"

@@ -16,9 +16,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from yoco.utils import digests
+
 RULE = 2  # version of how files become pixels: resizing, cropping, colours
 MOST_PIXELS = 2**27  # of an image as it is resized, before its middle is cut out
-BLOCK = 2**23  # bytes that a thread decodes at a time
 
 
 class Source(NamedTuple):
@@ -48,12 +49,16 @@ class Source(NamedTuple):
     def key(self) -> str:
         """Return 32 hexadecimal digits that identify the pixels.
 
-        They depend on each file's name, size and modification time, and on the decoder.
+        They depend on each file's name, size, modification and status-change times, and on the
+        decoder. A file can be replaced by one with the same modification time, but not with the
+        same status-change time.
         """
         rule = hashlib.sha256(json.dumps([RULE, PIL.__version__, self.size]).encode())
         for name in self.names:
             stat = os.stat(self.root / name)
-            rule.update(json.dumps([name, stat.st_size, stat.st_mtime_ns]).encode())
+            rule.update(
+                json.dumps([name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]).encode()
+            )
         return rule.hexdigest()[:32]
 
 
@@ -63,7 +68,7 @@ def histogram(images: Tensor) -> Tensor:
     The counts are int64 [C, 256].
     """
     counts = torch.zeros(images.shape[1], 256, dtype=torch.long)
-    for part in images.split(max(1, BLOCK // images[0].numel())):
+    for part in images.split(digests.rows_of(images[0].numel())):
         # Pillow counts a byte in a nanosecond, torch in twenty
         for channel, count in zip(part.cpu().numpy().swapaxes(0, 1), counts):
             count += torch.tensor(
@@ -85,7 +90,14 @@ def shape_of(source: Source) -> tuple[int, int, int, int]:
     return len(source.names), 3, height, width
 
 
-def decode(source: Source, out: np.ndarray, title: str, progress: bool) -> Tensor:
+class Decoded(NamedTuple):
+    """Counts of each value per channel, int64 [3, 256], and the digest of the pixels."""
+
+    counts: Tensor
+    digest: str
+
+
+def decode(source: Source, out: np.ndarray, title: str, progress: bool) -> Decoded:
     """Decode all images over threads (decoding releases Python's lock).
 
     Args:
@@ -95,26 +107,28 @@ def decode(source: Source, out: np.ndarray, title: str, progress: bool) -> Tenso
         progress: whether to show it.
 
     Returns:
-        How often each value occurs in each channel, int64 [3, 256].
+        The counts and the digest of the pixels, which is that of `digests.of_tensor`.
 
     Raises:
         ValueError: if an image (named) cannot be read or has another shape.
     """
     counts = torch.zeros(3, 256, dtype=torch.long)
-    step = max(1, BLOCK // out[0].size)
+    blocks: list[str] = []
+    step = digests.rows_of(out[0].size)
     block = lambda first: _block(source, out, slice(first, first + step))
     with (
         tqdm(total=len(out), desc=title, unit="image", disable=not progress) as bar,
         ThreadPoolExecutor(loky.cpu_count()) as threads,
     ):
-        for part in threads.map(block, range(0, len(out), step)):
+        for part, digest in threads.map(block, range(0, len(out), step)):
             counts += part
+            blocks.append(digest)
             bar.update(int(part[0].sum()) // out[0, 0].size)
-    return counts
+    return Decoded(counts, digests.of_blocks(blocks))
 
 
-def _block(source: Source, out: np.ndarray, part: slice) -> Tensor:
-    """Decode the images of `part` into `out`, and return their counts."""
+def _block(source: Source, out: np.ndarray, part: slice) -> Decoded:
+    """Decode the images of `part` into `out`, and return their counts and digest."""
     for name, place in zip(source.names[part], out[part]):
         image = read_image(source.root / name, source.size)
         if image.shape != place.shape:
@@ -124,7 +138,8 @@ def _block(source: Source, out: np.ndarray, part: slice) -> Tensor:
                 f"is {side}; pass size= to make them alike"
             )
         place[:] = image
-    return histogram(torch.from_numpy(out[part]))
+    pixels = torch.from_numpy(out[part])
+    return Decoded(histogram(pixels), digests.of_block(pixels))
 
 
 def read_image(path: Path, size: int | None) -> np.ndarray:
@@ -147,22 +162,23 @@ def upright(image: Image.Image) -> Image.Image:
     (float), 255 and 65535 that none exceeds, or, if some are negative or larger than that, from
     their lowest to their highest value. Raises ValueError if there is a NaN or an infinite value.
     """
+    kind = image.format  # lost by transposing
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        return _of_eight_bits(image)
+        return _of_eight_bits(image, kind)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         shown = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
     return image
 
 
-def _of_eight_bits(image: Image.Image) -> Image.Image:
+def _of_eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
     values = np.asarray(image, np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it holds NaN or infinite values")
     low, high = values.min(), values.max()
     # older versions of Pillow read 16-bit PNG files as 32 bits
-    if image.mode.startswith("I;16") or image.format == "PNG":
+    if image.mode.startswith("I;16") or kind == "PNG":
         ranges = [65535]
     else:
         ranges = [1, 255, 65535] if image.mode == "F" else [255, 65535]

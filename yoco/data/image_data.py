@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoco.utils import checks
+from yoco.utils import checks, digests
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,31 @@ class ImageData:
             raise ValueError(
                 f"{what} needs {count} images of every class; too few in: {', '.join(short[:5])}"
             )
+
+    @property
+    def made_from(self) -> dict[str, str]:
+        """Digests of what is condensed, by part (see `digests.check`)."""
+        return {
+            "training images": digests.of_tensor(self.train_images),
+            "training labels": digests.of_tensor(self.train_labels),
+            **self._told,
+        }
+
+    @property
+    def tested_on(self) -> dict[str, str]:
+        """Digests of what an accuracy depends on, by part."""
+        return {
+            "test images": digests.of_tensor(self.test_images),
+            "test labels": digests.of_tensor(self.test_labels),
+            **self._told,
+        }
+
+    @property
+    def _told(self) -> dict[str, str]:
+        return {
+            "class names": digests.of_text(self.classes),
+            "mean and std": digests.of_text((self.mean, self.std)),
+        }
 
     def first_of_each(self, limit: int | None) -> "ImageData":
         """Return the data with at most the first `limit` images of each class in either split.

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from yoco.data import decode
-from yoco.utils import checks, locks, tensor_files
+from yoco.utils import checks, digests, locks, tensor_files
 
 MAPPED_FROM = "mapped_from"  # attribute of a tensor mapped from a cache file: the file's path
 # seconds after its last use before an outdated cache is removed: running processes still find it
@@ -83,8 +83,8 @@ def read(
         if found is not None:
             return found
     images = np.empty(decode.shape_of(source), np.uint8)
-    counts = decode.decode(source, images, title, progress)
-    return Pixels(torch.from_numpy(images), counts)
+    made = decode.decode(source, images, title, progress)
+    return Pixels(digests.keep(torch.from_numpy(images), made.digest), made.counts)
 
 
 def _writable(folder: Path, demanded: bool) -> bool:
@@ -118,7 +118,7 @@ def _made(path: Path, source: decode.Source, title: str, progress: bool) -> Pixe
     if wanted > free:
         why = f"no space for {wanted:,} bytes of pixels in {path} ({free:,} are free); {ELSEWHERE}"
         raise OSError(errno.ENOSPC, why)
-    found: list[Tensor] = []
+    found: list[decode.Decoded] = []
 
     def write(part: Path) -> None:
         pages = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
@@ -132,11 +132,11 @@ def _made(path: Path, source: decode.Source, title: str, progress: bool) -> Pixe
     note = path.with_suffix(".json")
     note.unlink(missing_ok=True)
     tensor_files.write_whole(path, write)
-    tensor_files.write_text(
-        note, json.dumps({"written": path.stat().st_mtime_ns, "counts": found[0].tolist()})
-    )
+    [made] = found
+    record = {"counts": made.counts.tolist(), "digest": made.digest}
+    tensor_files.write_text(note, json.dumps({"written": path.stat().st_mtime_ns, **record}))
     _drop_outdated(path, source.place)
-    return Pixels(_mapped(path), found[0])
+    return Pixels(digests.keep(_mapped(path), made.digest), made.counts)
 
 
 def _open(path: Path) -> Pixels | None:
@@ -149,6 +149,7 @@ def _open(path: Path) -> Pixels | None:
         of_each = [found.images[:, 0].numel()] * 3
         if record["written"] != path.stat().st_mtime_ns or found.counts.sum(1).tolist() != of_each:
             return None
+        digests.keep(found.images, str(record["digest"]))
     # missing, truncated, or not ours
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None

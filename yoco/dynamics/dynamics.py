@@ -15,7 +15,7 @@ from torch import Tensor
 
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training.protocol import BEFORE
-from yoco.utils import checks, tensor_files
+from yoco.utils import checks, digests, tensor_files
 
 KIND = "dynamics"
 EARLY = 10  # epochs that EL2N reads
@@ -117,11 +117,13 @@ class Dynamics:
     def of(self, condensed: CondensedSet) -> bool:
         """Return whether these were recorded on that set.
 
-        The labels must be the same, and the images as well if the info names the set.
+        The labels must be the same, and the images, mean and std as well if the info tells them.
         """
-        return torch.equal(self.labels, condensed.formed_labels) and self.info.get("set") in (
-            None,
-            condensed.fingerprint,
+        told = self.info.get(digests.MADE_FROM, {}).get("mean and std")
+        return (
+            torch.equal(self.labels, condensed.formed_labels)
+            and self.info.get("set") in (None, condensed.fingerprint)
+            and told in (None, condensed.made_from["mean and std"])
         )
 
     def early_logits(self, epochs: int = EARLY) -> Float[Tensor, "e n k"]:

@@ -22,7 +22,7 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as training
 from yoco.training import resumable
 from yoco.training.protocol import BEFORE, Protocol
-from yoco.utils import checks
+from yoco.utils import checks, digests
 from yoco.utils import device as devices
 from yoco.utils.foreign import Factory, Features
 
@@ -280,6 +280,7 @@ def _info(condensed: CondensedSet, protocol: Protocol, asked: Mapping[str, Any])
     """Return the entries of info: everything that determines the dynamics."""
     return {
         "set": condensed.fingerprint,
+        digests.MADE_FROM: condensed.made_from,
         "epochs": protocol.epochs,
         "until": asked["until"],
         "seed": asked["seed"],

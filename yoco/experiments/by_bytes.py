@@ -15,6 +15,7 @@ from yoco.dynamics.dynamics import Dynamics
 from yoco.evaluate import evaluate_many
 from yoco.prune.methods import METHODS, OURS, compared, prune
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.fits import check_fits
 from yoco.sets.ranked_set import RankedSet
 from yoco.utils.lazy import pd
 
@@ -49,6 +50,7 @@ def by_bytes(
         A table with columns method, stored, per_class (cells), bytes (of cells), seed, last_batch,
             augmentation, precision, accuracy (%).
     """
+    check_fits(condensed, data)
     budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
     cell_bytes = (
         formation.cell_size(condensed.size, condensed.factor) ** 2

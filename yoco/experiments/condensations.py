@@ -15,6 +15,7 @@ from yoco import condense
 from yoco.data.image_data import ImageData
 from yoco.evaluate import evaluate_many
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.fits import check_fits
 from yoco.training import timing
 from yoco.training.protocol import BEFORE
 from yoco.utils.lazy import pd
@@ -31,7 +32,6 @@ COMPARED = [
     "precision",
     "accuracy",
 ]
-COMPILE_SECONDS = 300  # shorter condensations do not compile, which can take a minute
 
 
 def condensations(
@@ -82,6 +82,8 @@ def condensations(
         "precision": precision,
     }
     made = dict(ready or {})
+    for method, condensed in made.items():
+        check_fits(condensed, data, f"ready[{method!r}]")
     if progress:
         timing.announce(seconds * sum(method not in made for method in methods))
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
@@ -110,7 +112,6 @@ def _condensed(
         **common,
         time_budget=seconds,
         progress=False,
-        compiled=None if seconds >= COMPILE_SECONDS else False,
         **condense.METHODS[method].unending,
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from yoco.training.protocol import BEFORE
-from yoco.utils import tensor_files
+from yoco.utils import digests, tensor_files
 from yoco.utils.lazy import pd
 
 # what identifies a cell of a grid
@@ -23,6 +23,8 @@ CELL = ["condensation", "method", "keep", "balanced", "ipc_to", "dynamics", "see
 # settings of the condensation, and of the training
 SETTINGS = ["preset", "model", "width", *BEFORE, "precision"]
 COLUMNS = [*CELL, "fingerprint", *SETTINGS, "accuracy"]
+DATA = "tested_on"  # digests of what the network was tested on, by part
+STORED = [*COLUMNS, DATA]
 CHECK = "check"  # column with the checksum of a row's text
 
 
@@ -44,30 +46,25 @@ def read_results(results: str | Path | None) -> dict[str, dict[str, Any]]:
         return {}
     try:
         text = pd.read_csv(io.StringIO(_complete(Path(results))), dtype=str, keep_default_na=False)
-        columns = [name for name in COLUMNS if name in text.columns or name not in BEFORE]
+        added = (*BEFORE, DATA)
+        columns = [name for name in STORED if name in text.columns or name not in added]
         if missing := set(columns) - set(text.columns):
             raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
-        # the columns in BEFORE came later than the checksums
-        if CHECK not in text.columns and set(columns) & set(BEFORE):
+        if CHECK not in text.columns:
             raise ValueError(
                 f"it lacks the column {CHECK} that it was written with, which shows whether a "
                 "number was changed"
             )
-        if CHECK in text.columns and (
-            altered := [
-                n
-                for n, row in enumerate(text.to_dict("records"), 1)
-                if row[CHECK] != _check(row, columns)
-            ]
-        ):
+        written = [row[CHECK] == _check(row, columns) for row in text.to_dict("records")]
+        if not all(written):
             raise ValueError(
-                f"row {altered[0]} was changed since it was written; remove the row to train it "
-                "again"
+                f"row {written.index(False) + 1} was changed since it was written; remove the row "
+                "to train it again"
             )
         text = text.assign(
-            **{name: before for name, before in BEFORE.items() if name not in text.columns}
+            **{name: old for name, old in {**BEFORE, DATA: ""}.items() if name not in text.columns}
         )
-        table = text[COLUMNS].astype(
+        table = text[STORED].astype(
             {"ipc_to": int, "dynamics": int, "seed": int, "epochs": int, "accuracy": float}
         )
         table["balanced"] = table["balanced"].map({"True": True, "False": False})
@@ -97,9 +94,32 @@ def _complete(results: Path) -> str:
     return complete.decode() + "\n"
 
 
+def told(parts: Mapping[str, str]) -> str:
+    """Return digests by part as the text of a row: "test images=0123456789abcdef; …"."""
+    return "; ".join(f"{part}={digest}" for part, digest in parts.items())
+
+
+def check_data(
+    results: str | Path | None, rows: Mapping[str, Mapping[str, Any]], now: Mapping[str, str]
+) -> None:
+    """Check that rows come from networks tested on the same data as now.
+
+    Args:
+        results: the file, for messages.
+        rows: its rows by fingerprint.
+        now: the current text of `told` for each wanted row, by fingerprint.
+
+    Raises:
+        ValueError: as `digests.check`, which only warns about rows of the previous version.
+    """
+    parts = lambda told: dict(part.split("=") for part in told.split("; ")) if told else None
+    for stored, own in {(rows[name][DATA], text) for name, text in now.items() if name in rows}:
+        digests.check(f"a row of {results}", parts(stored), parts(own) or {})
+
+
 def write_results(results: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replace the file by these rows, whole or not at all."""
-    tensor_files.write_text(results, ",".join([*COLUMNS, CHECK]) + "\n" + _lines(rows))
+    tensor_files.write_text(results, ",".join([*STORED, CHECK]) + "\n" + _lines(rows))
 
 
 def append_result(results: str | Path, row: Mapping[str, Any]) -> None:
@@ -118,12 +138,10 @@ def append_result(results: str | Path, row: Mapping[str, Any]) -> None:
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return rows as CSV, each with its checksum."""
-    texts = [
-        {name: "" if row[name] is None else str(row[name]) for name in COLUMNS} for row in rows
-    ]
+    texts = [{name: "" if row[name] is None else str(row[name]) for name in STORED} for row in rows]
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerows([*text.values(), _check(text, COLUMNS)] for text in texts)
+    writer.writerows([*text.values(), _check(text, STORED)] for text in texts)
     return lines.getvalue()
 
 

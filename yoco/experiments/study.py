@@ -15,6 +15,7 @@ import torch
 from yoco.data.image_data import ImageData
 from yoco.dynamics.dynamics import Dynamics
 from yoco.evaluate import accuracies
+from yoco.experiments import results_file
 from yoco.experiments.by_bytes import by_bytes as by_bytes
 from yoco.experiments.condensations import condensations as condensations
 from yoco.experiments.grid import Cell as Cell
@@ -24,9 +25,13 @@ from yoco.parallel import pool
 from yoco.prune.methods import METHODS, compared, options_for, prune
 from yoco.prune.select import Selection
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.fits import check_fits
 from yoco.utils import device as devices
 from yoco.utils import locks
 from yoco.utils.lazy import pd
+
+# columns of a row that another machine may have trained
+FOUND = ("precision", "accuracy")
 
 
 @pool.without_backend
@@ -104,6 +109,8 @@ def train(
         BlockingIOError: if another run works on the file.
         Exception: as `evaluate.evaluate` and `pool.run`.
     """
+    for condensed in {cell.condensed for cell in cells}:
+        check_fits(condensed, data)
     with locks.hold(results):
         return _train(
             cells, data, results, device, {"jobs": jobs, "executor": executor, "progress": progress}
@@ -126,6 +133,8 @@ def _train(
     different = {row["fingerprint"]: number for number, row in reversed(list(enumerate(rows)))}
     done = read_results(results)
     names = sorted(different, key=different.__getitem__)
+    tested_on = {name: _tested_on(cells[different[name]], data) for name in names}
+    results_file.check_data(results, done, tested_on)
     missing = [position for position, name in enumerate(names) if name not in done]
     work = trainings([cells[different[name]] for name in names])
     said = [
@@ -139,14 +148,22 @@ def _train(
     ):
         row = rows[different[names[position]]]
         done[names[position]] = {name: row[name] for name in COLUMNS} | {
-            "accuracy": round(accuracy, 4)
+            "accuracy": round(accuracy, 4),
+            results_file.DATA: tested_on[names[position]],
         }
         if results is not None:
             append_result(results, done[names[position]])
     if missing and results is not None:
         others = [row for name, row in done.items() if name not in different]
         write_results(results, [*others, *(done[name] for name in names)])  # in the grid's order
-    return pd.DataFrame([{**row, "accuracy": done[row["fingerprint"]]["accuracy"]} for row in rows])
+    found = [{name: done[row["fingerprint"]][name] for name in FOUND} for row in rows]
+    return pd.DataFrame([{**row, **own} for row, own in zip(rows, found)])
+
+
+def _tested_on(cell: Cell, data: ImageData) -> str:
+    """Return what the accuracy of a cell depends on besides the cell, as text for its row."""
+    whitened = cell.condensed.whitening is not None  # by the training images
+    return results_file.told((data.made_from if whitened else {}) | data.tested_on)
 
 
 def selections(

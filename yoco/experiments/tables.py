@@ -14,6 +14,9 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks
 from yoco.utils.lazy import pd
 
+MOST_COLUMNS = 6  # of a table for readers, beside its index
+NEVER_WRAPS = "\u00a0±\u00a0"  # with spaces that do not break
+
 
 def title_of(method: str) -> str:
     """Return the title of a method or score for display; condensation methods are in capitals."""
@@ -155,9 +158,10 @@ def order_as_paper(comparison: pd.DataFrame) -> pd.DataFrame:
 def paired(results: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
     """Return YOCO minus each other method, paired over dynamics and seeds.
 
-    Columns: ipc_to, method, mean, std (in %), wins, n, p. p is from a one-sided paired t-test that
-    the mean difference is above 0 (NaN for a single pair). Several seeds of one dynamics share a
-    selection, so p is then too small.
+    Columns: ipc_to, method, mean, std (in %), wins, n, p, holm. p is from a one-sided paired t-test
+    that the mean difference is above 0 (NaN for a single pair). Several seeds of one dynamics share
+    a selection, so p is then too small. holm is p after Holm's correction for all tests of the
+    table.
     """
     checks.one_of("against", against, set(results.method))
     wide = results.pivot_table(
@@ -170,9 +174,20 @@ def paired(results: pd.DataFrame, against: str = "yoco") -> pd.DataFrame:
         .dropna(subset="gap")
     )
     grouped = long.groupby(["ipc_to", "method"], sort=False)["gap"]
-    return grouped.agg(
+    table = grouped.agg(
         mean="mean", std="std", wins=lambda gap: int((gap > 0).sum()), n="count", p=_p_value
     ).reset_index()
+    return table.assign(holm=holm(table.p))
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """Return p-values after Holm's step-down correction for all of them; NaN counts as no test.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    ordered = p.dropna().sort_values()
+    left = range(len(ordered), 0, -1)  # tests not yet rejected, this one included
+    return (ordered * list(left)).cummax().clip(upper=1.0).reindex(p.index)
 
 
 def rule_effects(results: pd.DataFrame) -> pd.DataFrame:
@@ -206,16 +221,16 @@ def _p_value(gaps: pd.Series) -> float:
 def verdict(gaps: pd.DataFrame, against: str = "YOCO") -> str:
     """Return one sentence per budget of `paired`: the smallest lead over another method.
 
-    It also says in how many pairs the method `against` is ahead.
+    It also says in how many pairs the method `against` is ahead, and the p-value of the paired
+    t-test, before and after Holm's correction for all tests of the table.
     """
+    gaps = gaps.assign(holm=holm(gaps.p))
     smallest = gaps.loc[gaps.groupby("ipc_to", sort=False)["mean"].idxmin()]
     return "\n".join(
         f"IPC {row.ipc_to}: {against}'s smallest lead is {_cell(row.mean, row.std, '+.2f')} "
         f"points, over {title_of(row.method)} "
-        f"(ahead in {row.wins} of {row.n} pairs, p = {row.p:.3g})"
-        for row in smallest[["ipc_to", "method", "mean", "std", "wins", "n", "p"]].itertuples(
-            index=False
-        )
+        f"(ahead in {row.wins} of {row.n} pairs, p = {row.p:.3g}, corrected {row.holm:.3g})"
+        for row in smallest.itertuples(index=False)
     )
 
 
@@ -229,3 +244,51 @@ def markdown(table: pd.DataFrame) -> str:
         for row in shown.itertuples(index=False)
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+class Readable:
+    """A table in Markdown, which notebooks, GitHub and documentation sites render alike."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def _repr_markdown_(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def readable(table: pd.DataFrame, best: str | None = None) -> Readable:
+    """Return a table for readers: cells do not wrap, and the best value is bold.
+
+    A table of more than `MOST_COLUMNS` columns is transposed if it has fewer rows than columns.
+
+    Args:
+        table: cells "mean ± std", numbers or words; its index becomes the first columns.
+        best: "row" or "column", whose highest value is bold; None for no bold.
+    """
+    if table.shape[1] > MOST_COLUMNS and table.shape[0] < table.shape[1]:
+        table, best = table.T, {"row": "column", "column": "row"}.get(best or "")
+    cells = table.map(lambda value: _cell(value) if isinstance(value, float) else str(value))
+    if best is not None:
+        axis = {"row": 1, "column": 0}[checks.one_of("best", best, ("row", "column"))]
+        values = cells.map(_leading_number)
+        bold = values.eq(values.max(axis=axis), axis=1 - axis)
+        cells = cells.mask(bold, "**" + cells + "**")
+    shown = cells.rename_axis(columns=None).reset_index()
+    shown.columns = [str(name) for name in shown.columns]
+    return Readable(markdown(shown.set_index(shown.columns[0])).replace(" ± ", NEVER_WRAPS))
+
+
+def _leading_number(cell: str) -> float:
+    """Return the number at the beginning of a cell, NaN if there is none."""
+    try:
+        return float(cell.split(" ")[0])
+    except ValueError:
+        return float("nan")
+
+
+def counted(count: int, thing: str) -> str:
+    """Return for example "1 seed" or "3 seeds"."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"

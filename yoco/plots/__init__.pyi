@@ -19,6 +19,7 @@ from .figures import two_scores as two_scores
 from .images import condensed_set as condensed_set
 from .images import cross_out as cross_out
 from .images import gap as gap
+from .images import heat_map as heat_map
 from .images import images as images
 from .images import kept_and_dropped as kept_and_dropped
 from .images import kept_of_class as kept_of_class

@@ -70,6 +70,22 @@ def images(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | Non
     return ax
 
 
+def heat_map(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Draw signed images [N, C, H, W], summed over their channels, red above 0 and blue below.
+
+    A gradient in the pixels, for example: blue pixels get brighter by a step against it. Returns
+    the Axes.
+    """
+    ax = ax or style.axes(0.7 * columns, 0.7 * -(-len(values) // columns) + 0.3)
+    summed = values.detach().sum(1, keepdim=True)
+    most = summed.abs().max().item() or 1.0
+    centred = tiled(summed / (2 * most) + 0.5, columns, gap(values.shape[-1]))
+    ax.imshow(centred[0].cpu(), cmap="RdBu_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.axis("off")
+    ax.set_title(title)
+    return ax
+
+
 def name_rows(ax: Axes, names: Sequence[str], size: int) -> None:
     """Write names to the left of the rows of a grid of images of side `size`."""
     step = size + gap(size)

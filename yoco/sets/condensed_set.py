@@ -17,7 +17,7 @@ from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, unnormalise
 from yoco.sets import exported, published, ranked_set
 from yoco.sets.ranked_set import RankedSet
-from yoco.utils import checks, tensor_files
+from yoco.utils import checks, digests, tensor_files
 
 KIND = "condensed"
 
@@ -153,6 +153,16 @@ class CondensedSet:
         if not self.bounded:
             digest.update(repr((self.whitening, self.mean, self.std)).encode())
         return digest.hexdigest()[:12]
+
+    @property
+    def made_from(self) -> dict[str, str]:
+        """Digests of what dynamics depend on, by part (see `digests.check`)."""
+        return {
+            "condensed images": self.fingerprint,
+            "labels": digests.of_tensor(self.labels),
+            "class names": digests.of_text(self.classes),
+            "mean and std": digests.of_text((self.mean, self.std)),
+        }
 
     @property
     def space(self) -> spaces.Space | None:

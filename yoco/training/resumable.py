@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import timing
-from yoco.utils import locks, tensor_files
+from yoco.utils import digests, locks, tensor_files
 
 KIND = "checkpoint"
 SAVE_EVERY = 60.0  # seconds between checkpoints
@@ -210,22 +210,40 @@ def _found(identity: Mapping[str, Any], checkpoint: str | Path | None) -> dict[s
     if checkpoint is None or not Path(checkpoint).exists():
         return {}
     state, info = tensor_files.load_tensors(checkpoint, KIND)
-    stored = info.get("identity", {})
-    if stored != dict(identity):
-        differ = [
-            f"{k}: {stored.get(k)!r} there, {identity.get(k)!r} here"
-            for k in {**stored, **identity}
-            if stored.get(k) != identity.get(k)
-        ]
-        raise ValueError(
-            f"checkpoint {checkpoint} is of another run ({'; '.join(differ)}); give another file "
-            "or the same settings"
-        )
+    check_identity(f"checkpoint {checkpoint}", info.get("identity"), identity)
     if "loop.losses" not in state or not isinstance(info.get("seconds"), float):
         raise ValueError(
             f"checkpoint {checkpoint} is corrupted: it lacks the losses or the time so far"
         )
     return {**state, "loop.seconds": torch.tensor(info["seconds"], dtype=torch.float64)}
+
+
+def check_identity(what: str, stored: Any, identity: Mapping[str, Any]) -> None:
+    """Check that a file was made with the current settings and from the current data.
+
+    Args:
+        what: the file, for messages.
+        stored: the identity stored in it.
+        identity: the current identity.
+
+    Raises:
+        ValueError: if they differ; it names the settings or the parts of the data.
+    """
+    there = dict(stored) if isinstance(stored, Mapping) else {}
+    here = dict(identity)
+    data = there.pop(digests.MADE_FROM, None), here.pop(digests.MADE_FROM, None)
+    if there != here:
+        differ = [
+            f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
+            for name in {**there, **here}
+            if there.get(name) != here.get(name)
+        ]
+        raise ValueError(
+            f"{what} is of another run ({'; '.join(differ)}); use the same settings, or "
+            f"{digests.HOW}"
+        )
+    if data[1] is not None:
+        digests.check(what, data[0], data[1])
 
 
 def thinned(losses: list[float], most: int = 1000) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The marker lists the files in the folder that yoco wrote and may replace.
 """
 
 import contextlib
+import itertools
 import json
 import warnings
 from collections.abc import Iterator
@@ -87,6 +88,16 @@ def used(folder: Path) -> Iterator[None]:
             (folder / MARKER).unlink()
             folder.rmdir()
         raise
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a folder of yoco's to NAME.before-N, and return the new path.
+
+    Raises FileExistsError as `check`.
+    """
+    check(folder)
+    places = (folder.with_name(f"{folder.name}.before-{number}") for number in itertools.count(1))
+    return folder.rename(next(place for place in places if not place.exists()))
 
 
 def replacing(path: Path) -> None:

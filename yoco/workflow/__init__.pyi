@@ -2,6 +2,7 @@ from . import parameters as parameters
 from . import sweep as sweep
 from .ablations import get_ablations as get_ablations
 from .comparison import get_beside as get_beside
+from .comparison import get_comparison as get_comparison
 from .comparison import ready_sets as ready_sets
 from .comparison import take_from_zoo as take_from_zoo
 from .condensation import describe as describe
@@ -21,5 +22,6 @@ from .run_folder import TABLE as TABLE
 from .run_folder import TABLE2 as TABLE2
 from .run_folder import folder as folder
 from .run_folder import home as home
+from .run_folder import keep_table as keep_table
 from .run_folder import load_set as load_set
 from .run_folder import project as project

@@ -10,12 +10,12 @@ from yoco.data.image_data import ImageData
 from yoco.dynamics.dynamics import SHORT
 from yoco.experiments import ablations, study
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import tensor_files
+from yoco.sets.fits import check_fits
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
 from yoco.workflow.comparison import get_beside
 from yoco.workflow.recordings import DYNAMICS, EARLY, get_all_dynamics
-from yoco.workflow.run_folder import RESULTS
+from yoco.workflow.run_folder import RESULTS, keep_table
 
 
 def get_ablations(
@@ -29,6 +29,7 @@ def get_ablations(
     chosen: the parameters of 05. Returns the rows of `study.train` with the columns ablation,
     output, top_k, within, record_on, and those of `ablations.labelled`.
     """
+    check_fits(condensed, data)
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     dynamics = functools.partial(
         get_all_dynamics, dataset=chosen.dataset, seeds=numbers, first=chosen.seed
@@ -56,5 +57,5 @@ def get_ablations(
     table = ablations.labelled(study.train(cells, data, results=run / RESULTS)).astype(
         {"top_k": "Int64", "within": "Int64"}
     )
-    tensor_files.write_text(run / "ablations.csv", table.to_csv(index=False))
+    keep_table(table, run / "ablations.csv")
     return table

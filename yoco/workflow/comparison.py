@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from yoco import zoo
 from yoco.data.image_data import ImageData
+from yoco.experiments.condensations import condensations
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import owned
+from yoco.utils import digests, owned
+from yoco.utils.lazy import pd
 from yoco.workflow import parameters
 from yoco.workflow.condensation import describe, get_condensed
 from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, folder
@@ -48,6 +51,73 @@ def ready_sets(
     return {method: get_beside(run, chosen, method, data)[1] for method in ready}
 
 
+def get_comparison(
+    run: Path, chosen: parameters.Condensation, data: ImageData, known: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, CondensedSet]]:
+    """Return what the start and the result of each condensation method teach, and the sets.
+
+    If every set ships with the zoo and the trainings are the preset's, the accuracies that ship
+    with the sets are read and nothing is trained. Else as `study.condensations`.
+
+    Args:
+        run: the run's folder.
+        chosen: parameters of 01; `compare` names the methods.
+        data: the real data.
+        known: the accuracies of the run's own start and result, of `evaluate_many`.
+
+    Returns:
+        A table with columns method, factor, steps, seconds, subset ("start" or "condensed"),
+        accuracy (%) and others, and the sets by method.
+    """
+    sets = ready_sets(run, chosen, chosen.compare, data)
+    names = {method: _zoo_name(chosen, method, data) for method in chosen.compare}
+    if chosen.trains_as_preset and all(_ships(names[m], chosen, data) for m in chosen.compare):
+        print(f"accuracies from the zoo: {zoo.load(names[chosen.compare[0]]).info['evaluation']}")
+        return _shipped(names), {method: sets[method] for method in chosen.compare}
+    training = {
+        **chosen.training(data.size),
+        "seeds": range(chosen.seed, chosen.seed + chosen.compare_seeds),
+    }
+    return condensations(
+        data,
+        chosen.compare,
+        chosen.compare_seconds,
+        ready=sets,
+        known={chosen.method: known},
+        ipc=chosen.ipc,
+        preset=chosen.scale,
+        seed=chosen.seed,
+        **training,
+    )
+
+
+def _shipped(names: Mapping[str, str]) -> pd.DataFrame:
+    """Return one row per method and subset from the zoo's sets, named by method."""
+    rows = zoo.table().set_index("name").loc[list(names.values())]
+    rows["seconds"] = rows.hours * 3600
+    told = rows.rename(columns={"start_accuracy": "start", "accuracy": "condensed"})
+    return told.melt(
+        ["method", "factor", "steps", "seconds", "precision", "evaluation"],
+        ["start", "condensed"],
+        "subset",
+        "accuracy",
+    )
+
+
+def _zoo_name(chosen: parameters.Parameters, method: str, data: ImageData) -> str:
+    return f"{data.name}-{method}-ipc{chosen.ipc}"
+
+
+def _ships(name: str, chosen: parameters.Parameters, data: ImageData) -> bool:
+    """Whether the zoo has a set of that name, made from these images by this preset."""
+    if name not in zoo.names() or chosen.size is not None:
+        return False
+    info = zoo.load(name).info
+    asked = {"seed": chosen.seed} if "seed" in chosen.explicit else {}
+    wanted = {"dataset": data.name, "preset": chosen.scale, **asked}
+    return all(info.get(key) == value for key, value in wanted.items())
+
+
 def take_from_zoo(
     inside: Path, chosen: parameters.Parameters, method: str, data: ImageData
 ) -> None:
@@ -55,14 +125,10 @@ def take_from_zoo(
 
     If the zoo has none, nothing happens.
     """
-    name = f"{data.name}-{method}-ipc{chosen.ipc}"
-    if any((inside / file).exists() for file in (CONDENSED, CHECKPOINT)) or name not in zoo.names():
-        return
-    shipped = zoo.load(name)
-    if (
-        shipped.info["dataset"] == data.name
-        and shipped.info["preset"] == chosen.scale
-        and chosen.size is None
-    ):
+    name = _zoo_name(chosen, method, data)
+    there = any((inside / file).exists() for file in (CONDENSED, CHECKPOINT))
+    if not there and _ships(name, chosen, data):
+        shipped = zoo.load(name)
         print(f"from the zoo: {describe(shipped)}")
-        shipped.save(owned.claim(inside) / CONDENSED)
+        told = {**shipped.info, digests.MADE_FROM: data.made_from}
+        replace(shipped, info=told).save(owned.claim(inside) / CONDENSED)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,11 @@ from yoco import zoo
 from yoco.condense.condense import condense, start_set
 from yoco.condense.methods import METHODS
 from yoco.condense.nested import budgets
-from yoco.data.datasets import name_of
 from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks, locks, owned
-from yoco.workflow import given_set
+from yoco.utils import checks, digests, locks, owned
+from yoco.workflow import found_set, given_set
 from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, load_set, project
 from yoco.zoo import PREFIX as ZOO
 
@@ -33,6 +34,7 @@ def get_condensed(
     go_on: bool = False,
     start: str | None = None,
     path: str | None = None,
+    explicit: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> CondensedSet:
     """Return the run's condensed set, making and saving it if it is missing.
@@ -44,58 +46,96 @@ def get_condensed(
     Args:
         run: the run's folder.
         dataset: name of the dataset.
-        data: returns the real images, if they are needed.
+        data: returns the real images.
         go_on: for the step that condenses: the set is condensed and not taken from the zoo, and an
             interrupted condensation is resumed from the checkpoint beside it, unless time_budget is
             0.
         start: a set to condense further, by a name for `load_set`.
         path: a set to be taken instead, see `given_set.take`.
+        explicit: the parameters that were given, with their values; a set in the folder must have
+            them.
         **arguments: of `condense`.
 
     Raises:
-        ValueError: if the folder holds a set of another dataset than asked for (with go_on, also of
-            another method, IPC, factor or start); also as `load_set`.
+        ValueError: if the folder holds a set that is not what was asked for, was made from other
+            real images, or does not fit them; also as `load_set`.
         BlockingIOError: if another process is making the set.
     """
     kept, checkpoint = run / CONDENSED, run / CHECKPOINT
+    explicit = explicit or {}
     if path is not None:
-        return given_set.take(kept, project() / checks.path("set_path", path), data())
+        return given_set.take(
+            kept, project() / checks.path("set_path", path), data(), explicit=explicit
+        )
     arguments |= {} if start is None else {"start": load_set(start)}
     with distributed.joined() as among, contextlib.ExitStack() as held:
         say = print if among.first else lambda _: None
         there, unfinished = among.from_first(lambda: (kept.exists(), checkpoint.exists()))
-        if there:
-            found = CondensedSet.load(kept)
-            _check_found(found, kept, dataset, arguments if go_on else {})
+        going_on = go_on and unfinished and arguments.get("time_budget") != 0
+        found = CondensedSet.load(kept) if there else None
+        if found is not None:
+            found_set.check_asked(found, kept, dataset, explicit, arguments, go_on)
+        # before anything is written: real images that cannot be loaded leave no folder
+        load = lambda: _real(dataset, data, needed=found is None or going_on)
+        real = among.after_first(load)
+        if found is not None:
+            found_set.check_made_from(found, kept, dataset, real)
             say(f"found {kept.name}: {describe(found)}")
-            if not (go_on and unfinished) or arguments.get("time_budget") == 0:
+            if not going_on:
                 return found
             say("its condensation was interrupted: resuming from the checkpoint")
         begin = lambda: among.from_first(lambda: held.enter_context(_writing(run, kept)))
-        if dataset.startswith(ZOO):
-            if unfinished:
-                raise ValueError(
-                    f"{run} holds the unfinished condensation of another dataset "
-                    f"({checkpoint.name}), but {dataset} was asked for: choose another run_dir or "
-                    "remove that file"
-                )
+        if real is None:
+            made = _of_the_zoo(dataset, checkpoint, explicit)
             begin()
-            shipped: CondensedSet | None = zoo.load(dataset.removeprefix(ZOO))
-        else:
-            # before anything is written: real images that cannot be loaded leave no folder
-            real = among.after_first(data)
-            begin()
-            shipped = None if go_on or there or unfinished else _shipped_set(real, arguments)
+            say(f"from the zoo: {describe(made)}")
+            among.from_first(lambda: _keep(made, kept))
+            return made
+        begin()
+        shipped = None if go_on or there or unfinished else _shipped_set(real, arguments)
         if shipped is not None:
             say(f"from the zoo: {describe(shipped)}")
-            among.from_first(lambda: _keep(shipped, kept))
-            return shipped
-        if not there:
+        elif not there:
             say(f"no {kept.name} in the run's folder: condensing {dataset} now")
-        made = condense(real, checkpoint=checkpoint, **arguments)
-        say(f"made {kept.name}: {describe(made)}")
-        among.from_first(lambda: _keep(made, kept, checkpoint))
+        made = shipped or condense(real, checkpoint=checkpoint, **arguments)
+        if shipped is None:
+            say(f"made {kept.name}: {describe(made)}")
+        among.from_first(lambda: _keep(made, kept, None if shipped else checkpoint))
         return made
+
+
+def _real(dataset: str, data: Callable[[], ImageData], needed: bool) -> ImageData | None:
+    """Return the real images.
+
+    None for a set of the zoo. If they are not needed and cannot be loaded, None with a warning.
+    """
+    if dataset.startswith(ZOO):
+        return None
+    if needed:
+        return data()
+    if data is _no_data:
+        return None
+    try:
+        return data()
+    except (OSError, ImportError) as error:
+        warnings.warn(
+            f"whether the set is of {dataset} cannot be checked, since that cannot be loaded here: "
+            f"{error}",
+            stacklevel=3,
+        )
+        return None
+
+
+def _of_the_zoo(dataset: str, checkpoint: Path, explicit: Mapping[str, Any]) -> CondensedSet:
+    """Return the set "zoo:NAME", for a folder that has no set."""
+    if checkpoint.exists():
+        raise ValueError(
+            f"{checkpoint} is the unfinished condensation of another dataset, but {dataset} was "
+            f"asked for: {digests.HOW}"
+        )
+    shipped = zoo.load(dataset.removeprefix(ZOO))
+    found_set.check_asked(shipped, dataset, dataset, explicit)
+    return shipped
 
 
 @contextlib.contextmanager
@@ -109,7 +149,9 @@ def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | N
     """Return the zoo's set that `condense(data, **arguments)` would make up to rounding."""
     name = f"{data.name}-{arguments.get('method')}-ipc{arguments.get('ipc')}"
     shipped = zoo.load(name) if name in zoo.names() and "preset" in arguments else None
-    return shipped if shipped is not None and made_by(shipped, data, arguments) else None
+    if shipped is None or not made_by(shipped, data, arguments):
+        return None
+    return replace(shipped, info={**shipped.info, digests.MADE_FROM: data.made_from})
 
 
 def get_start(chosen: Any, data: ImageData) -> CondensedSet:
@@ -127,32 +169,6 @@ def _keep(made: CondensedSet, path: Path, checkpoint: Path | None = None) -> Non
         checkpoint.unlink(missing_ok=True)
 
 
-def _check_found(found: CondensedSet, path: Path, dataset: str, arguments: dict[str, Any]) -> None:
-    there: dict[str, Any] = {
-        "dataset": found.info.get("dataset"),
-        "method": found.method,
-        "ipc": found.ipc,
-        "factor": found.factor,
-    }
-    asked = there | {
-        name: arguments[name] for name in ("method", "ipc", "factor") if name in arguments
-    }
-    if "nested" in arguments:
-        there["nested"], asked["nested"] = (
-            found.info.get("nested"),
-            budgets(arguments["nested"], arguments["ipc"]),
-        )
-    if "start" in arguments:
-        there["start"], asked["start"] = found.info.get("start"), arguments["start"].fingerprint
-    if not dataset.startswith(ZOO):
-        asked["dataset"] = name_of(dataset)
-    if asked != there:
-        raise ValueError(
-            f"{path} holds {there}, but {asked} was asked for: choose another run_dir or remove "
-            "that file"
-        )
-
-
 def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any]) -> bool:
     """Return whether `condense(data, **arguments)` made the set and finished it.
 
@@ -162,7 +178,7 @@ def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any])
     settings = {
         name: value
         for name, value in arguments.items()
-        if name not in (*named, "precision", "time_budget", "nested", "start")
+        if name not in (*named, "precision", "time_budget", "nested", "start", "explicit")
     }
     wanted = {"factor": condensed.factor} | {
         name: arguments[name] for name in named if name in arguments
@@ -177,6 +193,8 @@ def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any])
     }
     wanted |= {"start": arguments["start"].fingerprint if "start" in arguments else None}
     wanted |= {"dataset": data.name, "images": len(data.train_images), "finished": True}
+    if digests.MADE_FROM in condensed.info:
+        wanted[digests.MADE_FROM] = data.made_from
     return all(condensed.info.get(name) == value for name, value in wanted.items())
 
 

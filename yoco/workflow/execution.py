@@ -52,6 +52,8 @@ def execute(
     # it warns of every parameter that the cell does not show; ours are checked
     logging.getLogger("papermill").setLevel(logging.ERROR)
     options: dict[str, Any] = {"extra_arguments": QUIET, "store_widget_state": False}
+    # it would write the whole notebook twice for each cell; it writes it at the end in any case
+    options |= {"request_save_on_cell_execute": False, "autosave_cell_every": 0}
     if progress is not None:
         options["on_cell_start"] = progress.cell
     with locks.hold(output):
@@ -86,6 +88,7 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     """
     papermill = _papermill()
     import nbclient.exceptions
+    from jupyter_client.kernelspec import NoSuchKernel
 
     with Progress(notebook, sys.stdout) as progress:
         try:
@@ -96,6 +99,10 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
             raise ChildProcessError(
                 f"{notebook.stem} failed in the section {progress.title!r}: {last_line(error)} "
                 f"({output} has the whole error)"
+            ) from None
+        except NoSuchKernel:
+            raise ChildProcessError(
+                "Jupyter knows no kernel python3: python -m ipykernel install --sys-prefix"
             ) from None
         except nbclient.exceptions.DeadKernelError:
             raise ChildProcessError(

@@ -1,16 +1,24 @@
 """A run's condensed set from a file that the user names: an author's, or one of yoco's."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.fits import check_fits
 from yoco.sets.published_space import known_dataset
-from yoco.utils import owned
+from yoco.utils import digests, owned
+from yoco.workflow import found_set
 from yoco.workflow.run_folder import CHECKPOINT
 
+SHAPE = ("ipc", "factor", "size")
 
-def take(kept: Path, path: Path, data: ImageData) -> CondensedSet:
+
+def take(
+    kept: Path, path: Path, data: ImageData, *, explicit: Mapping[str, Any] | None = None
+) -> CondensedSet:
     """Read a set and keep a copy in the run's folder.
 
     Args:
@@ -19,28 +27,25 @@ def take(kept: Path, path: Path, data: ImageData) -> CondensedSet:
             The latter takes its classes from `data`, and also mean and std if the authors' for such
             data are not known.
         data: the real images on which it will be tested.
+        explicit: what was given by name; IPC, factor and size must be those of the set.
 
     Raises:
         FileNotFoundError, ValueError: if it cannot be read or does not fit `data`, or the run holds
             another set.
     """
     made = CondensedSet.load(path) if path.suffix == ".safetensors" else _published(path, data)
-    found, wanted = ((x.channels, x.size, len(x.classes)) for x in (made, data))
-    if found != wanted:
-        raise ValueError(
-            f"set_path={str(path)!r} holds a set of (channels, size, classes) {found}, but "
-            f"{data.name} has {wanted}"
-        )
+    told = f"set_path={str(path)!r}"
+    check_fits(made, data, told)
+    asked = {name: value for name, value in (explicit or {}).items() if name in SHAPE}
+    found_set.check_asked(made, told, None, asked)
     if kept.exists() and CondensedSet.load(kept).fingerprint != made.fingerprint:
-        raise ValueError(
-            f"{kept} holds another set than set_path={str(path)!r}: choose another run_dir or "
-            "remove that file"
-        )
+        raise ValueError(f"{kept} holds another set than {told}: {digests.HOW}")
     if not kept.exists() and (kept.parent / CHECKPOINT).exists():
         raise ValueError(
-            f"{kept.parent} holds the unfinished condensation of another set ({CHECKPOINT}): "
-            f"choose another run_dir for set_path={str(path)!r}, or remove that file"
+            f"{kept.parent} holds the unfinished condensation of another set ({CHECKPOINT}) than "
+            f"{told}: {digests.HOW}"
         )
+    made = replace(made, info={"source": path.name, **made.info})  # may be made from other images
     with owned.used(kept.parent):
         made.save(kept)
     return made

@@ -11,12 +11,13 @@ from yoco.condense.condense import start_set
 from yoco.data.image_data import ImageData
 from yoco.experiments import corruption, noise
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks, owned, tensor_files
+from yoco.sets.fits import check_fits
+from yoco.utils import checks, owned
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
 from yoco.workflow.condensation import get_condensed, made_by
 from yoco.workflow.recordings import get_all_dynamics
-from yoco.workflow.run_folder import RESULTS, folder
+from yoco.workflow.run_folder import RESULTS, folder, keep_table
 
 
 def get_noise(
@@ -28,6 +29,7 @@ def get_noise(
     folder; finished trainings of results.csv are kept. The rows go to noise.csv, and how well each
     score finds the damaged images to noise_detection.csv. chosen: the parameters of 06.
     """
+    check_fits(condensed, data)
     for budget in chosen.ipc_to:  # before anything is recorded
         checks.whole("ipc_to", budget, 1, condensed.ipc)
     shapes = [("formed", *shape) for shape in chosen.formed_damage()] + [
@@ -36,10 +38,8 @@ def get_noise(
     cases = [_case(run, condensed, data, chosen, *shape) for shape in shapes]
     parts: dict[str, Any] = {"rules": [*chosen.methods, *noise.REPAIRS], "results": run / RESULTS}
     table = noise.compare(cases, data, **parts, **chosen.comparison(condensed.size))
-    tensor_files.write_text(run / "noise.csv", table.to_csv(index=False))
-    tensor_files.write_text(
-        run / "noise_detection.csv", pd.concat(map(noise.detection, cases)).to_csv(index=False)
-    )
+    keep_table(table, run / "noise.csv")
+    keep_table(pd.concat(map(noise.detection, cases)), run / "noise_detection.csv")
     return cases, table
 
 

@@ -1,7 +1,7 @@
 """The typed parameters of every notebook, declared once for notebooks and command line."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Optional
 
 from pydantic import Field, ValidationError
@@ -28,7 +28,7 @@ class Condensation(Parameters):
         "seeds",
     )
 
-    seeds: types.Count = Field(2, description="networks trained on the start, and on the result")
+    seeds: types.Count = Field(1, description="networks trained on the start, and on the result")
     compare: types.Filled[types.Condensers] = types.all_of(
         "condensation methods compared", lambda: CONDENSATIONS
     )
@@ -99,17 +99,19 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
 MARK = "# Parameters"  # the beginning of cells that set parameters
 
 
-def validated(notebook: str, values: Mapping[str, Any]) -> Parameters:
+def validated(
+    notebook: str, values: Mapping[str, Any], explicit: Collection[str] | None = None
+) -> Parameters:
     """Return the parameters of a notebook ("01_condensation") from `values`.
 
-    The others take their defaults. Raises a ValueError that names every wrong parameter, what came
-    and what is allowed.
+    The others take their defaults. explicit: those that were given, not filled in (None: all of
+    `values`). Raises a ValueError that names every wrong parameter, what came and what is allowed.
     """
     model = NOTEBOOKS[checks.one_of("notebook", notebook, NOTEBOOKS)]
     for name in values:
         checks.one_of("parameter", name, model.model_fields)
     try:
-        return model(**values)
+        return model(**values).given(values if explicit is None else explicit)
     except ValidationError as error:
         raise ValueError(
             f"parameters of {notebook}: {'; '.join(map(_wrong, error.errors()))}"
@@ -154,7 +156,10 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     # of a cell that was edited and run again, the last run
     cells = {cell.partition("\n")[0]: cell for cell in namespace["In"] if cell.startswith(MARK)}
     names = dict.fromkeys([*model.shown, *(n for cell in cells.values() for n in assigned(cell))])
-    return validated(notebook, {name: namespace[name] for name in names})
+    values = {name: namespace[name] for name in names}
+    fields = model.model_fields
+    edited = {n for n, value in values.items() if n in fields and value != fields[n].default}
+    return validated(notebook, values, {*edited, *assigned(cells.get(MARK, ""))})
 
 
 def assigned(source: str) -> list[str]:

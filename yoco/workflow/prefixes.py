@@ -11,7 +11,6 @@ from yoco.data.image_data import ImageData
 from yoco.experiments import study
 from yoco.prune.methods import METHODS, compared
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import tensor_files
 from yoco.utils.lazy import pd
 from yoco.workflow import comparison, recordings, run_folder
 from yoco.workflow.parameters import Pruning
@@ -78,5 +77,5 @@ def get_results(
         )
     # prefixes are the same under all dynamics
     table = pd.concat(parts).drop_duplicates(["method", "fingerprint"], ignore_index=True)
-    tensor_files.write_text(run / "prefixes.csv", table.to_csv(index=False))
+    run_folder.keep_table(table, run / "prefixes.csv")
     return table

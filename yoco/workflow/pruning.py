@@ -8,12 +8,13 @@ from yoco.data.image_data import ImageData
 from yoco.experiments import study, tables
 from yoco.prune.methods import compared
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks, tensor_files
+from yoco.sets.fits import check_fits
+from yoco.utils import checks
 from yoco.utils.lazy import pd
 from yoco.workflow import parameters
 from yoco.workflow.comparison import get_beside
 from yoco.workflow.recordings import get_all_dynamics
-from yoco.workflow.run_folder import RESULTS, TABLE, TABLE2
+from yoco.workflow.run_folder import RESULTS, TABLE, TABLE2, keep_table
 
 
 def get_results(
@@ -25,6 +26,7 @@ def get_results(
     table2.csv, their summary to table.csv. chosen: the parameters of 04. Returns the rows of
     `study.run`, and those of the other condensations' sets pruned at random.
     """
+    check_fits(condensed, data)
     for budget in chosen.ipc_to:  # before anything is recorded
         checks.whole("ipc_to", budget, 1, condensed.ipc)
     numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
@@ -41,9 +43,6 @@ def get_results(
         _, other = get_beside(run, chosen, method, data)
         parts.append(study.run(other, data, [None] * len(dynamics), methods=["random"], **options))
     results = pd.concat(parts, ignore_index=True)
-    tensor_files.write_text(run / TABLE2, results.to_csv(index=False))
-    tensor_files.write_text(
-        run / TABLE,
-        tables.summary(tables.with_sets_as_columns(results, condensed.method)).to_csv(index=False),
-    )
+    keep_table(results, run / TABLE2)
+    keep_table(tables.summary(tables.with_sets_as_columns(results, condensed.method)), run / TABLE)
     return results

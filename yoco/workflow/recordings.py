@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from yoco import models, zoo
 from yoco.dynamics.dynamics import Dynamics
@@ -15,7 +18,7 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.training import timing
 from yoco.training.protocol import BEFORE, PROTOCOLS, Protocol
 from yoco.utils import device as devices
-from yoco.utils import locks
+from yoco.utils import digests, locks
 from yoco.zoo import PREFIX as ZOO
 
 DYNAMICS = "dynamics"  # stem of the files of whole runs
@@ -53,6 +56,7 @@ def get_all_dynamics(
     *,
     kind: str = DYNAMICS,
     any_last_batch: bool = False,
+    explicit: Sequence[str] = (),
     **arguments: Any,
 ) -> list[Dynamics]:
     """As `get_dynamics`, for several seeds; missing ones are recorded in parallel.
@@ -60,14 +64,22 @@ def get_all_dynamics(
     Each is saved as it finishes.
 
     kind: the stem of their files; kinds other than "dynamics" are recorded again if the arguments
-    differ. any_last_batch: accept shipped dynamics with another kind of last batch.
+    differ. any_last_batch: accept shipped dynamics with another kind of last batch. explicit: names
+    of the arguments that were given. Raises ValueError if dynamics in the folder have other values
+    of these, or another seed, or are of this set with other statistics or class names.
     """
     own = kind == DYNAMICS
     wanted = _told(arguments)
     network = _own_network(condensed, arguments)
     paths = {seed: dynamics_file(run, seed, first, kind) for seed in seeds}
+    demanded = _demanded(arguments, explicit) if own else {}
     found: dict[int, Any] = {
-        seed: _found_dynamics(path, condensed, network if own else wanted | network)
+        seed: _found_dynamics(
+            path,
+            condensed,
+            network if own else wanted | network,
+            {"seed": seed, **demanded},
+        )
         for seed, path in paths.items()
     }
     if own:
@@ -137,19 +149,49 @@ def _unfinished(path: Path, condensed: CondensedSet, arguments: dict[str, Any]) 
     return path.with_name(f"{path.stem}.unfinished-{of}.safetensors")
 
 
-def _found_dynamics(path: Path, condensed: CondensedSet, wanted: dict[str, Any]) -> Dynamics | None:
-    """Return the dynamics at `path` if they are of this set and were recorded as `wanted`."""
+def _found_dynamics(
+    path: Path, condensed: CondensedSet, wanted: dict[str, Any], demanded: dict[str, Any]
+) -> Dynamics | None:
+    """Return the dynamics at `path` if they are of this set and were recorded as `wanted`.
+
+    Raises ValueError if they are of this set with other statistics or class names, or if a value
+    differs from `demanded`.
+    """
     if not path.exists():
         return None
     found = Dynamics.load(path)
-    if found.of(condensed) and _as_asked(found, wanted):
-        print(f"found {path.name}: {len(found.correct)} epochs")
-        return found
-    print(
-        f"{path.name} is of another set (perhaps an earlier version) or of other settings: "
-        "recording again"
-    )
-    return None
+    same = torch.equal(found.labels, condensed.formed_labels)
+    if not same or found.info.get("set") not in (None, condensed.fingerprint):
+        print(f"{path.name} is of another set (perhaps an earlier version): recording again")
+        return None
+    digests.check(str(path), found.info.get(digests.MADE_FROM), condensed.made_from)
+    if not _as_asked(found, wanted):
+        print(f"{path.name} has other settings: recording again")
+        return None
+    told = {**found.info, **found.training}
+    if differ := [name for name, value in demanded.items() if told.get(name, value) != value]:
+        there, asked = (
+            ", ".join(f"{name}={values.get(name)!r}" for name in differ)
+            for values in (told, demanded)
+        )
+        raise ValueError(
+            f"{path} was recorded with {there}, but {asked} was asked for: {digests.HOW}"
+        )
+    print(f"found {path.name}: {len(found.correct)} epochs")
+    return found
+
+
+def _demanded(arguments: dict[str, Any], explicit: Sequence[str]) -> dict[str, Any]:
+    """Return what the info of dynamics must have because the user gave these arguments."""
+    told = _told(arguments)
+    values = {name: told[name] for name in explicit if name in told}
+    if "model" in values:
+        values["model"] = models.named(values["model"])
+    if "protocol" in explicit:
+        values |= PROTOCOLS[arguments["protocol"]]
+    if "precision" in explicit and arguments["precision"] != "auto":
+        values["precision"] = arguments["precision"]
+    return values
 
 
 def _told(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -203,5 +245,6 @@ def _shipped_dynamics(
         + (f", recorded with {how}" if differ else "")
     )
     if not differ:
-        shipped.save(path)
+        told = {**shipped.info, digests.MADE_FROM: condensed.made_from}
+        replace(shipped, info=told).save(path)
     return shipped

@@ -9,7 +9,8 @@ from yoco import zoo
 from yoco.data import folders
 from yoco.data.datasets import name_of
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks, owned
+from yoco.utils import checks, locks, owned, tensor_files
+from yoco.utils.lazy import pd
 from yoco.zoo import PREFIX as ZOO
 
 CONDENSED, CHECKPOINT, RESULTS, TABLE, TABLE2 = (
@@ -60,6 +61,21 @@ def folder(run_dir: str | None, dataset: str) -> Path:
     return owned.plan(path)
 
 
+def set_aside(run: Path) -> None:
+    """Rename the folder of an earlier run, if there is one, so that work there starts from scratch.
+
+    Raises:
+        FileExistsError: if yoco did not make it.
+        BlockingIOError: if another process works there.
+    """
+    if not run.exists():
+        return
+    for name in (CONDENSED, RESULTS):
+        with locks.hold(run / name):
+            pass
+    print(f"{run} is set aside as {owned.set_aside(run).name}")
+
+
 def _check_outside(run: Path, images: Path) -> None:
     """Raise ValueError if a run's folder lies where the classes of a folder of images are."""
     run, images = run.resolve(), images.resolve()
@@ -71,6 +87,14 @@ def _check_outside(run: Path, images: Path) -> None:
         f"the run's folder {run} lies among the images of folder:{images}, and would be read as "
         "one of their classes: choose another run_dir"
     )
+
+
+def keep_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table to a CSV file of the run, whole or not at all.
+
+    Raises FileExistsError if the file exists and yoco did not write it.
+    """
+    tensor_files.write_text(path, table.to_csv(index=False))
 
 
 def load_set(name: str) -> CondensedSet:

@@ -1,14 +1,23 @@
 """`Parameters`: the parameters that every notebook has, and the arguments that follow from them."""
 
+from collections.abc import Collection
 from typing import Any, ClassVar, Optional, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from yoco.condense.methods import METHODS as CONDENSATIONS
 from yoco.condense.presets import SCALES, default_model
 from yoco.utils import checks
 from yoco.workflow import parameter_types as types
 from yoco.zoo import PREFIX as ZOO
+
+# parameters that found dynamics must match if they were given, and the arguments they become
+RECORDED = {
+    **{
+        name: name for name in ("epochs", "protocol", "augmentation", "model", "width", "precision")
+    },
+    "dynamics_epochs": "epochs",
+}
 
 
 def _scale_of(dataset: str) -> str:
@@ -22,6 +31,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     notebook: ClassVar[str]  # name of the notebook
     shown: ClassVar[tuple[str, ...]]  # parameters in its cell; the others can be set as well
+    _explicit: frozenset[str] = PrivateAttr(frozenset())
 
     dataset: types.Dataset = Field(
         "digits",
@@ -119,6 +129,16 @@ class Parameters(BaseModel):
         return self
 
     @property
+    def explicit(self) -> frozenset[str]:
+        """Names of the parameters that were given: whatever is found must have their values."""
+        return self._explicit
+
+    def given(self, names: Collection[str]) -> Self:
+        """Record the names of the parameters that were given, not filled in; return self."""
+        self._explicit = frozenset(name for name in names if getattr(self, name) is not None)
+        return self
+
+    @property
     def seeds_taken(self) -> int:
         """Number of seeds that the runs take, from `seed` on."""
         return 1
@@ -144,7 +164,7 @@ class Parameters(BaseModel):
                 for name in ("nested", "start")
                 if getattr(self, name) is not None
             }
-            return {**self.packing(), "time_budget": self.time_budget, **given}
+            return self._with_explicit({**self.packing(), "time_budget": self.time_budget, **given})
         known = {
             "method",
             "preset",
@@ -155,11 +175,20 @@ class Parameters(BaseModel):
             *self._settings_of(method),
         }
         other = self.model_copy(update={"method": method, "factor": None})
-        return {
-            name: value
-            for name, value in other.condensation().items()
-            if name in known | {"time_budget"}
-        }
+        return self._with_explicit(
+            {
+                name: value
+                for name, value in other.condensation().items()
+                if name in known | {"time_budget"}
+            }
+        )
+
+    def _with_explicit(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments of `get_condensed`, including those that a found set must match."""
+        values = {"size": self.size, **arguments}
+        names = sorted(self.explicit - {"time_budget"})
+        told = {name: values[name] for name in names if name in values}
+        return {**arguments, "explicit": told} if told else arguments
 
     def _settings_of(self, method: str) -> set[str]:
         """Return the names of a condensation method's settings; they are the same for all sizes."""
@@ -180,6 +209,17 @@ class Parameters(BaseModel):
         how = {"protocol": self.protocol, "augmentation": self.augmentation}
         return {"epochs": self.epochs or scale.epochs, **how, **shape, "precision": self.precision}
 
+    @property
+    def trains_as_preset(self) -> bool:
+        """Whether no parameter changes how the preset trains networks."""
+        names = ("epochs", "protocol", "augmentation", "model", "width", "precision")
+        return all(getattr(self, name) == type(self).model_fields[name].default for name in names)
+
     def recording(self, size: int) -> dict[str, Any]:
         """Return arguments for `record` and `record_many`: those of training except the epochs."""
-        return {**self.training(size), "epochs": self.epochs or SCALES[self.scale].recorded}
+        told = {RECORDED[name] for name in self.explicit if name in RECORDED}
+        return {
+            **self.training(size),
+            "epochs": self.epochs or SCALES[self.scale].recorded,
+            **({"explicit": sorted(told)} if told else {}),
+        }
