@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tools.notebooks import MOST_BYTES
 from yoco.workflow import notebooks, parameters
+from yoco.workflow.stills import WIDGET
 
 ROOT = Path(__file__).parent.parent
 
@@ -80,6 +82,8 @@ def test_notebooks_are_executed_checked_and_without_machine_paths(name):
     assert not any(pair == ("code", "code") for pair in zip(kinds, kinds[1:])), (
         "a sentence before each cell"
     )
+    assert len(text.encode()) < MOST_BYTES and '"widgets"' not in text and WIDGET not in text
+    assert "<details>" in text, "an exercise, its solution folded"
     assert not re.search(r"/(work|root|home|tmp)/", re.sub(r'"image/png": "[^"]*"', "", text))
 
 

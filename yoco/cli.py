@@ -17,6 +17,8 @@ from yoco.utils.lazy import pd
 from yoco.workflow import notebooks
 from yoco.workflow.options import Parser, plain, shared
 
+PICTURE = "accuracy_by_budget.png"  # of a run, by 04_pruning
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status.
@@ -215,13 +217,17 @@ def report(run: Path) -> None:
     if (run / workflow.TABLE).exists():
         print(f"\ntest accuracy in %, mean ± standard deviation ({run / workflow.TABLE}):\n")
         print(tables.pivot(pd.read_csv(run / workflow.TABLE)).T.to_string())
+        if (run / PICTURE).exists():
+            print(f"\nits picture: {run / PICTURE}")
     figures = sorted(path.name for path in run.glob("*.png"))
-    print(f"\nfigures, tables and executed notebooks are in {run}: {', '.join(figures)}")
+    named = f" (figures: {', '.join(figures)})" if figures else ""
+    print(f"\nall files of the run are in {run}{named}")
 
 
 def run_sweep(options: argparse.Namespace) -> int:
     """Check the whole grid, then run the unfinished points. Returns 1 if any point failed."""
     from yoco import workflow
+    from yoco.utils import checks
     from yoco.workflow import sweep
 
     if options.backend not in (None, "loky"):
@@ -237,7 +243,9 @@ def run_sweep(options: argparse.Namespace) -> int:
         for given, name in zip(options.notebooks, names)
     ]
     out = (
-        options.out.expanduser() if options.out else workflow.home() / f"sweep-{'-'.join(names)}"
+        checks.path("--out", options.out)
+        if options.out
+        else workflow.home() / f"sweep-{'-'.join(names)}"
     ).absolute()
     grid = sweep.points(paths, options.parameters, out)
     _begin(options, out)

@@ -107,6 +107,17 @@ def test_every_figure_is_drawn_and_saved(toy, toy_set, toy_dynamics, tmp_path):
         assert plots.save(figure, tmp_path / f"{number}.png").stat().st_size > 1000
 
 
+def test_a_heat_map_is_red_above_zero_and_blue_below():
+    signed = torch.zeros(2, 3, 4, 4)
+    signed[0, :, 0, 0], signed[1, :, 3, 3] = 1.0, -0.5
+    ax = plots.heat_map(signed, 2, title="gradient")
+    shown = ax.images[0].get_array()
+    assert shown.shape == (4 + 2, 2 * 4 + 3) and ax.get_title() == "gradient"
+    assert (shown[1, 1], shown[1, 2], shown[4, 9]) == (1.0, 0.5, 0.25)
+    assert shown.mask[0].all() and shown.mask[:, 5].all(), "nothing between the images"
+    assert plots.heat_map(signed * 0, 2).images[0].get_array()[1, 1] == 0.5
+
+
 def test_correlations_turn_aum_round(toy_set, toy_dynamics):
     table = prune.score_table(toy_set, toy_dynamics).assign(lbpe=lambda t: -t["aum"])
     ax = plots.rank_correlations(table, ["lbpe", "aum"])

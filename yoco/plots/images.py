@@ -79,8 +79,12 @@ def heat_map(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | N
     ax = ax or style.axes(0.7 * columns, 0.7 * -(-len(values) // columns) + 0.3)
     summed = values.detach().sum(1, keepdim=True)
     most = summed.abs().max().item() or 1.0
-    centred = tiled(summed / (2 * most) + 0.5, columns, gap(values.shape[-1]))
-    ax.imshow(centred[0].cpu(), cmap="RdBu_r", vmin=0, vmax=1, interpolation="nearest")
+    centred, between = (
+        tiled(part, columns, gap(values.shape[-1]))[0]
+        for part in (summed / (2 * most) + 0.5, torch.zeros_like(summed))
+    )
+    shown = centred.masked_fill(between == 1, torch.nan).cpu().numpy()
+    ax.imshow(shown, cmap="RdBu_r", vmin=0, vmax=1, interpolation="nearest")
     ax.axis("off")
     ax.set_title(title)
     return ax
