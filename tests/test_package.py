@@ -32,6 +32,7 @@ COMES_WITH = {
     "PIL": "pillow",
     "IPython": "ipykernel",
     "nbclient": "papermill",
+    "jupyter_client": "ipykernel",
 }
 OPTIONAL = {"datasets"}  # hf:NAME asks for it
 

@@ -130,7 +130,7 @@ def writing(folder, moment):
     )
     if moment == "holder":
         tensor_files.write_text = lambda place, text: (
-            place.with_name(f".{place.name}.x.part").write_text(text),
+            place.with_name(f".{place.name}.killed00.part").write_text(text),
             die(),
         )
     with locks.hold(path):

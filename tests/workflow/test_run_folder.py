@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from yoco import cli, workflow, zoo
+from yoco.data import pixel_cache
 from yoco.utils import owned
 from yoco.workflow import execution
 
@@ -77,6 +78,20 @@ def test_yoco_runs_may_be_empty_of_the_home_or_relative(given, expected, tmp_pat
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("YOCO_RUNS", given)
     assert workflow.folder(None, "digits") == tmp_path / expected / "digits"
+
+
+def test_a_home_that_is_not_known_is_said(monkeypatch, capsys):
+    with pytest.raises(ValueError, match="dataset='~nobody-here/x' starts in an unknown home"):
+        workflow.folder(None, "folder:~nobody-here/x")
+    assert cli.main(["sweep", "04", "--out", "~nobody-here/x"]) == 2
+    assert "--out='~nobody-here/x' starts in an unknown home" in capsys.readouterr().err
+    for name, call in (
+        ("YOCO_RUNS", lambda: workflow.folder(None, "digits")),
+        ("YOCO_CACHE", pixel_cache.default_folder),
+    ):
+        monkeypatch.setenv(name, "~nobody-here/x")
+        with pytest.raises(ValueError, match=f"{name}='~nobody-here/x' starts in an unknown home"):
+            call()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Images and labels in memory, or in another library's dataset, as uint8 tensors."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -288,15 +287,10 @@ def hugging_face(name: str) -> tuple[Any, Any | None]:
         raise ModuleNotFoundError(
             f"dataset hf:{name} needs the package datasets: pip install datasets"
         ) from error
-    saved = any(
-        (Path(name).expanduser() / file).is_file() for file in ("dataset_dict.json", "state.json")
-    )
+    place = checks.path("dataset", name)
+    saved = any((place / file).is_file() for file in ("dataset_dict.json", "state.json"))
     try:
-        found = (
-            datasets.load_from_disk(str(Path(name).expanduser()))
-            if saved
-            else datasets.load_dataset(name)
-        )
+        found = datasets.load_from_disk(str(place)) if saved else datasets.load_dataset(name)
     except Exception as error:  # the hub, a server or a script can raise nearly anything
         raise ValueError(f"dataset hf:{name} cannot be loaded: {error}") from error
     splits = dict(found) if hasattr(found, "keys") else {"train": found}

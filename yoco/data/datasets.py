@@ -236,4 +236,4 @@ def name_of(dataset: str) -> str:
         return f"hf:{dataset.removeprefix('hf:').rstrip('/').split('/')[-1]}"
     if not dataset.startswith("folder:"):
         return dataset
-    return f"folder:{Path(dataset.removeprefix('folder:')).expanduser().resolve().name}"
+    return f"folder:{checks.path('dataset', dataset.removeprefix('folder:')).resolve().name}"

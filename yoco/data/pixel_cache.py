@@ -41,9 +41,7 @@ class Pixels(NamedTuple):
 
 def default_folder() -> Path:
     """Return where caches are: $YOCO_CACHE, or ~/.cache/yoco/pixels."""
-    return Path(
-        os.environ.get("YOCO_CACHE") or Path.home() / ".cache" / "yoco" / "pixels"
-    ).expanduser()
+    return checks.path("YOCO_CACHE", os.environ.get("YOCO_CACHE") or "~/.cache/yoco/pixels")
 
 
 def read(

@@ -34,7 +34,7 @@ def find(name: str, folder: Path | None = None) -> Path:
     Raises:
         FileNotFoundError: if `folder` does not hold the notebook.
     """
-    places = [Path(FOLDER), shipped()] if folder is None else [folder]
+    places = [Path(FOLDER), shipped()] if folder is None else [folder.expanduser()]
     for place in places:
         if (place / f"{name}.ipynb").is_file():
             return place / f"{name}.ipynb"
