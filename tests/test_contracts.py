@@ -149,7 +149,7 @@ def test_a_score_says_what_is_wrong_with_it_and_with_its_options(toy_score, toy_
     with pytest.raises(ValueError, match="direction='up' is unknown.*allowed: high, low"):
         scores.Score("x", "X", "x", "up", "early", confidence)
     with pytest.raises(
-        TypeError, match="option 'first' is not read by score='confidence'; it reads: last"
+        TypeError, match="option 'first' is unknown to score='confidence'; allowed: last"
     ):
         toy_score.read(toy_set, toy_dynamics, first=1)
     with pytest.raises(ValueError, match="score='confidence' needs dynamics, got None"):

@@ -221,7 +221,7 @@ def test_a_checkpoint_that_version_0_1_made_by_another_rule_is_refused(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(condense.METHODS[method].stepper, "rules", lambda self: {})
         condense.condense(toy, method, 2, **run)
-    with pytest.raises(ValueError, match=rf"is of another run \({told}\)"):
+    with pytest.raises(ValueError, match=rf"belongs to another run \({told}\)"):
         condense.condense(toy, method, 2, **run)
 
 

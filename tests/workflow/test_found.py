@@ -107,7 +107,7 @@ def test_a_checkpoint_and_experts_go_on_with_the_same_data(toy, tmp_path, part):
     without_digests(path, "checkpoint")
     without_digests(tmp_path / "expert-000.safetensors", "expert")
     for call in (begin, train):
-        with pytest.warns(UserWarning, match="is of an earlier version of yoco"):
+        with pytest.warns(UserWarning, match="is from an earlier version of yoco"):
             call(other)
 
 
@@ -220,7 +220,7 @@ def test_two_folders_of_one_name_are_told_apart(tmp_path, monkeypatch, capsys):
     assert cli.main(command("b/data")) == 2
     assert "does not fit folder:data: it has class 0 'cat', not 'dog'" in capsys.readouterr().err
     assert cli.main([*command("b/data"), "--fresh"]) == 0
-    assert "runs/data is set aside as data.before-1" in capsys.readouterr().out
+    assert "runs/data is renamed to data.before-1" in capsys.readouterr().out
     held = [
         CondensedSet.load(path / "condensed.safetensors") for path in (tmp_path / "runs").iterdir()
     ]
