@@ -152,8 +152,8 @@ def evaluate_many(
         device, jobs, executor, progress: see `accuracies`.
 
     Returns:
-        A table in the order of the work, with columns subset, seed, last_batch, augmentation, precision,
-            accuracy (%).
+        A table in the order of the work, with columns subset, seed, last_batch, augmentation,
+            precision, accuracy (%).
 
     Raises:
         TypeError, ValueError: as `evaluate`, before any training.

@@ -181,7 +181,7 @@ def test_rows_of_version_0_1_are_found_by_the_published_protocol_alone(toy, toy_
     rows["accuracy"] = "12.5"
     rows["check"] = [results_file._check(row, columns) for row in rows.to_dict("records")]
     rows.to_csv(tmp_path / "r.csv", index=False)
-    with pytest.warns(UserWarning, match="r.csv is of an earlier version"):
+    with pytest.warns(UserWarning, match="r.csv is from an earlier version"):
         assert study.run(toy_set, toy, [None], **grid).accuracy.tolist() == [12.5]
     again = study.run(toy_set, toy, [None], **{**grid, "protocol": "even"})
     assert again.fingerprint[0] != table.fingerprint[0] and again.accuracy[0] != 12.5

@@ -69,7 +69,7 @@ def test_archives_that_unpack_to_far_more(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unpacked"))
     for name in ("x.npz", "x.pt"):
         assert (tmp_path / name).stat().st_size < 100_000
-        with pytest.raises(ValueError, match=f"{name} asks for [78],"):
+        with pytest.raises(ValueError, match=f"{name} would take [78],"):
             CondensedSet.from_published(tmp_path / name, **STATISTICS)
 
 
