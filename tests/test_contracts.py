@@ -288,7 +288,7 @@ def test_a_registered_condenser_is_a_choice_of_the_notebooks_and_the_command_lin
     monkeypatch.setenv("YOCO_RUNS", str(tmp_path))
     assert cli.main(["condense", "--method", "paint", "--ipc", "1", "--iterations", "3"]) == 0
     assert (
-        "made condensed.safetensors: paint of digits, 1 images per class, factor 1"
+        "made condensed.safetensors: paint of digits, 1 image per class, factor 1"
         in capsys.readouterr().out
     )
 

@@ -207,7 +207,7 @@ def describe(condensed: CondensedSet) -> str:
         else ""
     )
     shape = (
-        f"{condensed.ipc} images per class, factor {condensed.factor}, "
+        f"{condensed.ipc} image{'s' * (condensed.ipc != 1)} per class, factor {condensed.factor}, "
         f"{condensed.size}x{condensed.size}"
     )
     nested = " (nested)" if info.get("nested") else ""
