@@ -317,7 +317,7 @@ def run_study(options: argparse.Namespace) -> None:
 
 
 def run_ablations(options: argparse.Namespace) -> None:
-    """Run the trainings of every ablation; each finished one is appended to results.csv."""
+    """Do the training runs of every ablation; each finished one is appended to results.csv."""
     from yoco import workflow
 
     run, table = _on_the_run_s_set(options, workflow.get_ablations)
@@ -325,9 +325,9 @@ def run_ablations(options: argparse.Namespace) -> None:
 
 
 def run_noise(options: argparse.Namespace) -> None:
-    """Find what every rule keeps of damaged sets, and run the trainings on it.
+    """Find what every rule keeps of damaged sets, and train networks on it.
 
-    Each finished training is appended to results.csv.
+    Each finished training run is appended to results.csv.
     """
     from yoco import workflow
 

@@ -107,8 +107,8 @@ def two_sided(
 ) -> Float[Tensor, "n"]:
     """Mean rank within the class over several runs; images at a common extreme come last.
 
-    The latter are those that every run has among the easiest `cut` of their class, or that every
-    run has among the hardest. This repairs LBPE for noisy data.
+    These are the images that every run has among the easiest `cut` of their class, or that every
+    run has among the hardest. It is meant to repair LBPE on noisy data.
 
     Args:
         errors: float [R, N], a score from each of R runs; higher is harder.
@@ -177,7 +177,7 @@ def aum(logits: Float[Tensor, "e n k"], labels: Int[Tensor, "n"]) -> Float[Tenso
 
 
 def forgetting(correct: Bool[Tensor, "e n"]) -> Float[Tensor, "n"]:
-    """Number of epochs at which an image goes from right to wrong (appendix B.1.3).
+    """Number of times an image goes from right to wrong between epochs (appendix B.1.3).
 
     Args:
         correct: bool [E, N], with at least one epoch and image.
