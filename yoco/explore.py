@@ -110,9 +110,11 @@ def _row(*children: widgets.Widget) -> widgets.HBox:
 
 
 def _classes(condensed: CondensedSet) -> widgets.Dropdown:
+    """Return a choice among all classes and each that has images."""
+    present = condensed.formed_labels.unique().tolist()
     options = [
         ("all", ALL),
-        *((checks.printable(name), label) for label, name in enumerate(condensed.classes)),
+        *((checks.printable(condensed.classes[label]), label) for label in present),
     ]
     return widgets.Dropdown(options=options, description="class")
 

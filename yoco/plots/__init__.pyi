@@ -24,7 +24,9 @@ from .images import images as images
 from .images import kept_and_dropped as kept_and_dropped
 from .images import kept_of_class as kept_of_class
 from .images import name_rows as name_rows
+from .images import of_class as of_class
 from .images import pixels as pixels
+from .images import real_images as real_images
 from .images import show as show
 from .images import tiled as tiled
 from .score_charts import margins as margins

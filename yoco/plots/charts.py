@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NAMES = 16  # names that fit under the bars of a panel
+
 
 def _dots(ax: Axes, **options: Any) -> None:
     """Draw Seaborn's stripplot with our own jitter; the global random state stays unchanged."""
@@ -40,7 +42,8 @@ def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
     ax = ax or style.axes(7, 3)
     every, loss = condensed.info["loss_every"], pd.Series(condensed.info["loss"])
     steps = (np.arange(len(loss)) + 1) * every
-    ax.plot(steps, loss, lw=style.scaled(0.8), alpha=0.5, label="each step")
+    alone = "o" if len(loss) == 1 else ""  # a line needs two points
+    ax.plot(steps, loss, marker=alone, lw=style.scaled(0.8), alpha=0.5, label="each step")
     method = CONDENSATIONS.get(condensed.method)  # None if it is no longer registered
     life = condensed.info["settings"].get("inner_loops")
     if life:
@@ -59,21 +62,22 @@ def class_balance(balance: pd.DataFrame, even: int) -> Figure:
     """Draw bars of what each method keeps of each class at one budget. Returns the Figure.
 
     balance: rows of `tables.class_balance`. even: the share per class of a balanced selection, in
-    formed images.
+    formed images. Of many classes, every bar is drawn but not every name is written.
     """
-    methods, balance = (
-        list(dict.fromkeys(balance.method)),
-        balance.assign(**{"class": balance["class"].map(style.literal)}),
-    )
+    methods, names = list(dict.fromkeys(balance.method)), list(dict.fromkeys(balance["class"]))
+    named = style.spread(len(names), NAMES)
     rows = -(-len(methods) // 4)
     figure, axes = style.subplots(
         rows, 4, 11, 2.2 * rows + 0.6, sharex=True, sharey=True, squeeze=False
     )
     for ax, method in zip(axes.flat, methods):
-        sns.barplot(balance[balance.method == method], x="class", y="kept", color=style.KEPT, ax=ax)
+        kept = balance[balance.method == method].groupby("class")["kept"].mean().reindex(names)
+        ax.bar(range(len(names)), kept, color=sns.desaturate(style.KEPT, 0.75))
+        ax.set_xticks(named, [style.literal(names[number]) for number in named])
+        ax.grid(False, axis="x")
         ax.axhline(even, color=style.DROPPED, lw=style.scaled(1.5), ls="--")
         ax.tick_params(axis="x", rotation=90)
-        ax.set(title=title_of(method), xlabel="", ylabel="")
+        ax.set(title=title_of(method), xlim=(-0.5, len(names) - 0.5))
     for ax in axes.flat[len(methods) :]:
         ax.axis("off")
     figure.supylabel("formed images kept")
@@ -313,9 +317,14 @@ def heat(
 ) -> Axes:
     """Draw means of column `y` over a grid of two columns, with their values in the squares.
 
-    digits: decimals of the values. Returns the Axes.
+    digits: decimals of the values. Returns the Axes, which say so if there is no value.
     """
     means = table.pivot_table(index=index, columns=columns, values=y, sort=False)
+    if means.empty:
+        ax = ax or style.axes(5, 1)
+        ax.text(0.5, 0.5, f"no {label}", ha="center", va="center", transform=ax.transAxes)
+        ax.axis("off")
+        return ax
     names = max(len(str(name)) for name in means.index)
     ax = ax or style.axes(
         max(5, 0.9 * means.shape[1] + 0.1 * names + 1.3), max(3.2, 0.35 * means.shape[0] + 1.2)

@@ -17,7 +17,17 @@ from yoco.dynamics.dynamics import Dynamics, margin
 from yoco.experiments.tables import title_of
 from yoco.plots import style
 from yoco.plots.charts import loss_curve
-from yoco.plots.images import condensed_set, images, kept_and_dropped, name_rows, show, tiled
+from yoco.plots.images import (
+    condensed_set,
+    filled,
+    images,
+    kept_and_dropped,
+    name_rows,
+    show,
+    shown_classes,
+    some_of,
+    tiled,
+)
 from yoco.plots.score_charts import margins, right_and_wrong, score_label, trajectories
 from yoco.plots.style import DROPPED, KEPT
 from yoco.prune.ranking import score_names
@@ -29,6 +39,8 @@ from yoco.utils.lazy import pd
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+CELL = 0.6  # inches: most of an image's side in a panel
 
 
 def panels(count: int, width: float = 2.2) -> tuple[Figure, Sequence[Axes]]:
@@ -62,7 +74,8 @@ def multi_formation(images: Tensor, factor: int) -> Figure:
 
 def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: int = 5) -> Figure:
     """Draw the start, not yet condensed, and the condensed set side by side."""
-    figure, axes = style.subplots(1, 2, 1.1 * per_class + 2.5, 0.55 * len(condensed.classes) + 0.5)
+    rows = len(shown_classes(condensed))
+    figure, axes = style.subplots(1, 2, 1.1 * per_class + 2.5, 0.55 * rows + 0.5)
     for ax, shown, title in zip(
         axes, (start, condensed), ("start: packed real images", "condensed")
     ):
@@ -76,15 +89,19 @@ def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
     score: [N], higher is harder.
     """
     formed, labels = condensed.pictures(condensed.form()[0]), condensed.formed_labels
-    figure, axes = style.subplots(1, 2, 1.2 * count + 2, 0.6 * len(condensed.classes) + 0.5)
+    shown = shown_classes(condensed)
+    count = min(count, int(labels.bincount().max()))
+    figure, axes = style.subplots(1, 2, max(7, 1.2 * count + 2), 0.6 * len(shown) + 0.5)
     for ax, title, hard in zip(axes, ("easiest", "hardest"), (False, True)):
         rows = []
-        for label in range(len(condensed.classes)):
+        for label in shown:
             members = torch.nonzero(labels == label).flatten()
-            rows.append(members[score[members].argsort(descending=hard, stable=True)[:count]])
-        images(formed[torch.cat(rows)], len(rows[0]), title=f"{title} by this score", ax=ax)
+            own = members[score[members].argsort(descending=hard, stable=True)[:count]]
+            rows.append(filled(formed[own], count))
+        title = f"{title} by this score{some_of(condensed)}"
+        images(torch.cat(rows), count, title=title, ax=ax)
         if not hard:
-            name_rows(ax, condensed.classes, condensed.size)
+            name_rows(ax, [condensed.classes[label] for label in shown], condensed.size)
     return figure
 
 
@@ -93,7 +110,9 @@ def progress(condensed: CondensedSet, per_class: int = 5) -> Figure:
 
     At most `per_class` images of each class are drawn.
     """
-    figure, (left, right) = style.subplots(1, 2, 9.5, 4, width_ratios=(1, 1.4))
+    figure, (left, right) = style.subplots(
+        1, 2, 9.5, max(4, 0.25 * len(shown_classes(condensed)) + 0.5), width_ratios=(1, 1.4)
+    )
     condensed_set(
         condensed,
         per_class,
@@ -113,7 +132,7 @@ def kept_by_method(
     """
     columns = min(4, len(selections))
     rows, shown = -(-len(selections) // columns), min(per_class, condensed.ipc)
-    height = 11 / columns * len(condensed.classes) / shown + 0.3
+    height = min(11 / columns / shown, CELL) * len(shown_classes(condensed)) + 0.3
     budgets = " and ".join(
         str(budget) for budget in sorted({selection.ipc_to for selection in selections})
     )
@@ -128,7 +147,7 @@ def kept_by_method(
             text.set_visible(False)
     for ax in axes.flat[len(selections) :]:
         ax.axis("off")
-    figure.suptitle(f"{condensed.ipc} → {budgets} images per class")
+    figure.suptitle(f"{condensed.ipc} → {budgets} images per class{some_of(condensed)}")
     return figure
 
 

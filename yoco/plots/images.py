@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yoco import formation
+from yoco.data.image_data import ImageData
+from yoco.data.normalise import to_floats
 from yoco.experiments.tables import title_of
 from yoco.plots import style
 from yoco.prune.select import Selection
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FADED = 0.2  # weight of dropped cells
+ROWS = 20  # most classes that a figure has a row for
+NARROW = 3.5  # inches that a grid has at least, however few its columns: names and titles need them
 
 
 def pixels(images: Tensor) -> np.ndarray:
@@ -50,21 +54,28 @@ def gap(size: int) -> int:
 
 
 def tiled(values: Tensor, columns: int, padding: int) -> Tensor:
-    """Join images [N, C, H, W] in 0..1 into one [C, height, width], row by row.
+    """Join images [N, C, H, W] in 0..1 (or uint8) into one [C, height, width], row by row.
 
-    Each image is surrounded by `padding` white pixels.
+    Each image is surrounded by `padding` white pixels. Without images, it is white.
     """
-    columns = min(columns, len(values))
-    rows = -(-len(values) // columns)
-    padded = F.pad(values, (padding, 0, padding, 0), value=1.0)
-    full = F.pad(padded, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(values)), value=1.0)
+    white = 1.0 if values.is_floating_point() else 255
+    columns = max(1, min(columns, len(values)))
+    rows = max(1, -(-len(values) // columns))
+    padded = F.pad(values, (padding, 0, padding, 0), value=white)
+    full = F.pad(padded, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(values)), value=white)
     joined = full.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-    return F.pad(joined, (0, padding, 0, padding), value=1.0)
+    return F.pad(joined, (0, padding, 0, padding), value=white)
+
+
+def _grid_axes(count: int, columns: int) -> Axes:
+    """Return the Axes of a new figure for a grid of that many images."""
+    width = 0.7 * max(1, min(columns, count))
+    return style.axes(max(NARROW, width), 0.7 * max(1, -(-count // columns)) + 0.3)
 
 
 def images(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Draw a grid of images [N, C, H, W] in 0..1, row by row. Returns the Axes."""
-    ax = ax or style.axes(0.7 * columns, 0.7 * -(-len(values) // columns) + 0.3)
+    """Draw a grid of images [N, C, H, W] in 0..1 (or uint8), row by row. Returns the Axes."""
+    ax = ax or _grid_axes(len(values), columns)
     show(ax, tiled(values, columns, gap(values.shape[-1])))
     ax.set_title(title)
     return ax
@@ -76,7 +87,7 @@ def heat_map(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | N
     A gradient in the pixels, for example: blue pixels get brighter by a step against it. Returns
     the Axes.
     """
-    ax = ax or style.axes(0.7 * columns, 0.7 * -(-len(values) // columns) + 0.3)
+    ax = ax or _grid_axes(len(values), columns)
     summed = values.detach().sum(1, keepdim=True)
     most = summed.abs().max().item() or 1.0
     centred, between = (
@@ -104,17 +115,51 @@ def name_rows(ax: Axes, names: Sequence[str], size: int) -> None:
         )
 
 
+def real_images(
+    data: ImageData, per_class: int = 4, classes: int = 10, *, ax: Axes | None = None
+) -> Axes:
+    """Draw the first training images of the first classes, one column per class.
+
+    A class with fewer than the others leaves white places.
+
+    Args:
+        data: the real data.
+        per_class: most images of a class.
+        classes: most classes.
+        ax: Axes to draw on (None: a new figure).
+
+    Returns:
+        The Axes.
+    """
+    shown = min(classes, len(data.classes))
+    rows = min(per_class, max(data.counts()[:shown]))
+    members = [(data.train_labels == label).nonzero().flatten()[:rows] for label in range(shown)]
+    columns = torch.stack([filled(to_floats(data.train_images[own]), rows) for own in members])
+    return images(columns.transpose(0, 1).flatten(0, 1), shown, ax=ax)
+
+
+def shown_classes(condensed: CondensedSet) -> list[int]:
+    """Return the classes that have a row in a figure: all, or `ROWS` of them, evenly spread."""
+    return style.spread(len(condensed.classes), ROWS)
+
+
+def some_of(condensed: CondensedSet) -> str:
+    """Return a line for a title: how many classes are shown, or nothing if all are."""
+    shown, count = len(shown_classes(condensed)), len(condensed.classes)
+    return f"\n{shown} of {count} classes" if shown < count else ""
+
+
 def condensed_set(
     condensed: CondensedSet, per_class: int = 10, *, title: str = "", ax: Axes | None = None
 ) -> Axes:
     """Draw one row of condensed images per class, with the classes' names. Returns the Axes.
 
-    Each row holds at most `per_class` images.
+    Each row holds at most `per_class` images. Of more than `ROWS` classes, as many are drawn.
     """
-    shown = min(per_class, condensed.ipc)
-    rows = [of_class(condensed, label, shown) for label in range(len(condensed.classes))]
-    ax = images(torch.cat(rows), shown, title=title, ax=ax)
-    name_rows(ax, condensed.classes, condensed.size)
+    shown, labels = min(per_class, condensed.ipc), shown_classes(condensed)
+    rows = [of_class(condensed, label, shown) for label in labels]
+    ax = images(torch.cat(rows), shown, title=title + some_of(condensed), ax=ax)
+    name_rows(ax, [condensed.classes[label] for label in labels], condensed.size)
     return ax
 
 
@@ -123,7 +168,11 @@ def of_class(condensed: CondensedSet, label: int, count: int) -> Tensor:
 
     White images fill up a class that has fewer.
     """
-    shown = condensed.pictures(condensed.images[condensed.members(label)[:count]])
+    return filled(condensed.pictures(condensed.images[condensed.members(label)[:count]]), count)
+
+
+def filled(shown: Tensor, count: int) -> Tensor:
+    """Return images [n, C, S, S] in 0..1 followed by white ones, `count` in all."""
     return F.pad(shown, (0, 0, 0, 0, 0, 0, 0, count - len(shown)), value=1.0)
 
 
@@ -137,6 +186,8 @@ def kept_and_dropped(
 ) -> Axes:
     """Draw the condensed set with kept cells framed and dropped cells faded, one row per class.
 
+    Of more than `ROWS` classes, as many are drawn.
+
     Args:
         condensed: the set.
         selection: what is kept of it.
@@ -147,12 +198,10 @@ def kept_and_dropped(
     Returns:
         The Axes.
     """
-    title = (
-        f"{title_of(selection.method)}: {condensed.ipc} → {selection.ipc_to} images per class"
-        if title is None
-        else title
-    )
-    rows = [(selection, label, name) for label, name in enumerate(condensed.classes)]
+    if title is None:
+        budgets = f"{condensed.ipc} → {selection.ipc_to} images per class"
+        title = f"{title_of(selection.method)}: {budgets}{some_of(condensed)}"
+    rows = [(selection, label, condensed.classes[label]) for label in shown_classes(condensed)]
     return _marked(condensed, rows, per_class, title, ax)
 
 
@@ -176,7 +225,7 @@ def cross_out(ax: Axes, condensed: CondensedSet, which: Tensor, per_class: int =
     marked = which.view(-1, condensed.factor**2)
     rows = [
         marked[condensed.members(label)[: min(per_class, condensed.ipc)]]
-        for label in range(len(condensed.classes))
+        for label in shown_classes(condensed)
     ]
     frames = [
         frame
@@ -232,14 +281,13 @@ def _marked(
     from matplotlib.collections import PolyCollection
 
     shown = min(per_class, condensed.ipc)
-    ax = ax or style.axes(0.7 * shown, 0.7 * len(rows) + 0.3)
     strips, frames = [], []
     for row, (selection, label, _) in enumerate(rows):
         kept = _kept(condensed, selection)[condensed.members(label)[:shown]]
         held = F.pad(kept, (0, 0, 0, shown - len(kept)))  # if the class has fewer images
         strips.append(_faded(of_class(condensed, label, shown), held, condensed.factor))
         frames += _frames(kept, row, condensed.size, condensed.factor)
-    images(torch.cat(strips), shown, title=title, ax=ax)
+    ax = images(torch.cat(strips), shown, title=title, ax=ax)
     name_rows(ax, [name for _, _, name in rows], condensed.size)
     ax.add_collection(
         PolyCollection(

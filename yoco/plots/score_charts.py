@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+VIOLINS = 20  # most classes whose distributions are drawn
+
 
 def score_label(score: str) -> str:
     """Return a score's axis label: name or unit, and direction."""
@@ -29,19 +31,26 @@ def score_label(score: str) -> str:
 def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """Plot the distribution of each score over the formed images, and below it per class.
 
-    `table` comes from `prune.score_table`. Returns the Figure.
+    `table` comes from `prune.score_table`. Of more than `VIOLINS` classes, as many are drawn.
+    Returns the Figure.
     """
-    table = table.assign(**{"class": table["class"].map(style.literal)})
-    figure, axes = style.subplots(2, len(scores), min(11, 3 * len(scores)), 6, squeeze=False)
+    classes = list(dict.fromkeys(table["class"]))
+    names = [classes[number] for number in style.spread(len(classes), VIOLINS)]
+    some = f"{len(names)} of {len(classes)} classes" if len(names) < len(classes) else ""
+    below = max(3, 0.22 * len(names) + 0.5)
+    options: dict[str, Any] = {"squeeze": False, "height_ratios": (3, below)}
+    width = max(5, min(11, 3 * len(scores)))
+    figure, axes = style.subplots(2, len(scores), width, 3 + below, **options)
     for column, score in enumerate(scores):
         counts = bool((table[score] % 1 == 0).all())
         sns.histplot(
             table, x=score, bins="auto" if counts else 30, discrete=counts, ax=axes[0, column]
         )
         sns.violinplot(
-            table,
+            table[table["class"].isin(names)],
             x=score,
             y="class",
+            order=names,
             color="#56B4E9",
             cut=0,
             density_norm="width",
@@ -49,9 +58,11 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
             ax=axes[1, column],
         )
         axes[0, column].set(xlabel="", ylabel="formed images" if column == 0 else "")
-        axes[1, column].set(xlabel=score_label(score).replace(" (", "\n("), ylabel="")
-        if column:
-            axes[1, column].set_yticklabels([])
+        axes[1, column].set(xlabel=score_label(score).replace(" (", "\n("))
+        axes[1, column].set_ylabel("" if column else some)
+        axes[1, column].set_yticks(
+            range(len(names)), [""] * len(names) if column else map(style.literal, names)
+        )
     return figure
 
 

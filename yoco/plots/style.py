@@ -37,6 +37,7 @@ PALETTE = (
     "#ece133",
     "#56b4e9",
 )
+MOST_NAME = 24  # characters of a name in a figure
 UNIT = 7.0  # inches: width of a plain figure in a notebook; the widest figures have 11
 
 
@@ -156,8 +157,20 @@ def sized(width: float, height: float) -> tuple[float, float]:
 
 
 def literal(text: str) -> str:
-    """Return the user's text for a figure: on one line, with dollar signs escaped."""
-    return checks.printable(text).replace("$", r"\$")
+    """Return a user's name for a figure: on one line, shortened, with dollar signs escaped."""
+    shown = checks.printable(text)
+    if len(shown) > MOST_NAME:
+        shown = f"{shown[: MOST_NAME // 2]}…{shown[-(MOST_NAME // 2 - 1) :]}"
+    return shown.replace("$", r"\$")
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return at most `most` of the numbers 0..count-1, evenly spread, from the first to the last.
+
+    most: at least 2.
+    """
+    shown = min(count, most)
+    return [number * (count - 1) // max(1, shown - 1) for number in range(shown)]
 
 
 def axes(width: float, height: float) -> Axes:
