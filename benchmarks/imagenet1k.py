@@ -127,8 +127,8 @@ def work_table(work: pd.DataFrame) -> str:
             1000 * seconds / count for count, seconds in parts if not np.isnan(seconds)
         ]
     spread = (
-        f"Between {min(milliseconds):.1f} and {max(milliseconds):.1f} processor milliseconds per "
-        "GFLOP, whatever the part and the side."
+        f"All parts and sizes cost between {min(milliseconds):.1f} and {max(milliseconds):.1f} "
+        "processor milliseconds per GFLOP."
     )
     return f"{markdown(columns, rows)}\n\n{spread}"
 
@@ -204,23 +204,24 @@ def facts(
         f"{gb(machine.memory_bytes)}. So the code as written does not start, on any number of "
         "GPUs.",
         f"**Checkpoints.** Rank 0 gathers and writes the images and their velocity, "
-        f"{gb(2 * job.set_bytes)}. That takes {eight['checkpoint_s']:.0f} s and begins again "
-        f"after {machine.save_every:.0f} s: {share(eight, 'checkpoints')} of the time.",
+        f"{gb(2 * job.set_bytes)}. That takes {eight['checkpoint_s']:.0f} s and starts again "
+        f"{machine.save_every:.0f} s later: {share(eight, 'checkpoints')} of the time.",
         f"**Pretraining.** Each of the {job.outer_loops} networks sees all real images "
-        f"{job.pretrain_epochs} times, on every rank alike. That takes "
+        f"{job.pretrain_epochs} times, on every rank. That takes "
         f"{eight['pretraining']:.0f} hours on 8 GPUs and {most['pretraining']:.0f} on 512; "
         f"matching takes {eight['matching']:.0f} and {most['matching']:.1f}.",
-        "**The network step, and waiting,** once these are changed. On 512 GPUs matching is "
+        "**The network step, and waiting,** once these are changed. On 512 GPUs, matching is "
         f"{share(mended, 'matching')} of the time, waiting for the slowest rank "
         f"{share(mended, 'waiting')}, and the network step, which all ranks repeat, "
         f"{share(mended, 'network')}.",
         "**Not the links.** As written, a gradient of all images is summed in every step: "
         f"{share(most, 'exchange')} of the time on 512 GPUs. The weights alone are "
-        f"{share(mended, 'exchange')}. Nor the division: {job.classes} classes over 512 GPUs are "
-        f"{most_classes(job.classes, 512)} at most and {job.classes / 512:.2f} on average.",
+        f"{share(mended, 'exchange')}. Nor an uneven division: of {job.classes} classes, each of "
+        f"512 GPUs has at most {most_classes(job.classes, 512)}, {job.classes / 512:.2f} on "
+        "average.",
         f"**Not the data.** The pixels are {gb(pixels)}, decoded once in {decoding:.1f} hours of "
         "one core (images of 500 × 375 from JPEG), and stay in the host's memory. A formed image "
-        f"adds {formed_mb:.0f} MB to matching (on a CPU), so the {job.formed} of a class take "
+        f"adds {formed_mb:.0f} MB to matching (on a CPU), so the {job.formed} in a class take "
         f"{formed_mb * job.formed / 1024:.0f} GB.",
     )
     return "\n".join(f"{number}. {item}" for number, item in enumerate(items, 1))

@@ -5,7 +5,7 @@ The data are parts of a condensed set.
     python -m benchmarks.last_batch folder:PATH zoo:cifar10-ncfm-ipc10
 
 Writes figures/bench/last_batch.csv, one row per training as it finishes, and last_batch.png. A
-second start trains what the table lacks; `--most N` stops after N trainings.
+second start trains what the table lacks; `--most N` stops after N training runs.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def smallest(count: int, last_batch: str, batch_size: int) -> int:
 def plan(
     condensed: CondensedSet, epochs: int, seeds: int
 ) -> tuple[list[evaluate.Training], list[dict[str, Any]]]:
-    """Return the trainings, and the columns of each.
+    """Return the training runs, and the columns of each.
 
     Settings whose batches are all full are the same in both ways and are trained once.
     """
@@ -81,7 +81,7 @@ def plan(
 def measured(
     condensed: CondensedSet, real: ImageData, path: Path, epochs: int, seeds: int, most: int | None
 ) -> pd.DataFrame:
-    """Return the table at `path` after at most `most` further trainings."""
+    """Return the table at `path` after at most `most` further training runs."""
     work, rows = plan(condensed, epochs, seeds)
     done = pd.read_csv(path).to_dict("records") if path.exists() else []
     known = {tuple(row[name] for name in KEY) for row in done}
@@ -101,9 +101,7 @@ def measured(
         )
         began = time.process_time()
         tensor_files.write_text(path, pd.DataFrame(done).sort_values(KEY).to_csv(index=False))
-    print(
-        f"{len(done)} trainings in {path}, {max(0, len(missing) - (most or len(missing)))} missing"
-    )
+    print(f"{len(done)} runs in {path}, {max(0, len(missing) - (most or len(missing)))} missing")
     return pd.DataFrame(done)
 
 
@@ -174,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument(
-        "--most", type=int, help="trainings in this call (default: all that are missing)"
+        "--most", type=int, help="training runs in this call (default: all that are missing)"
     )
     parser.add_argument("--out", type=Path, default=Path("figures/bench"))
     options = parser.parse_args(arguments)

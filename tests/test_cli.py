@@ -348,7 +348,7 @@ def test_help_tells_type_default_and_meaning_of_every_parameter_that_a_command_r
                 and options.option(row.name) in told["sweep"]
             )
     assert (
-        "default: 2 in 01 | 1 in 04, 05, 06]" in told["run"]
+        "default: none in 02, 03, 07 | 1, 3, 10, 30 in 05]" in told["run"]
         and "default: 4.0; in 01]" in told["sweep"]
     )
     assert (

@@ -149,7 +149,7 @@ def test_a_score_says_what_is_wrong_with_it_and_with_its_options(toy_score, toy_
     with pytest.raises(ValueError, match="direction='up' is unknown.*allowed: high, low"):
         scores.Score("x", "X", "x", "up", "early", confidence)
     with pytest.raises(
-        TypeError, match="option 'first' is not read by score='confidence'; it reads: last"
+        TypeError, match="option 'first' is unknown to score='confidence'; allowed: last"
     ):
         toy_score.read(toy_set, toy_dynamics, first=1)
     with pytest.raises(ValueError, match="score='confidence' needs dynamics, got None"):
@@ -288,7 +288,7 @@ def test_a_registered_condenser_is_a_choice_of_the_notebooks_and_the_command_lin
     monkeypatch.setenv("YOCO_RUNS", str(tmp_path))
     assert cli.main(["condense", "--method", "paint", "--ipc", "1", "--iterations", "3"]) == 0
     assert (
-        "made condensed.safetensors: paint of digits, 1 images per class, factor 1"
+        "made condensed.safetensors: paint of digits, 1 image per class, factor 1"
         in capsys.readouterr().out
     )
 

@@ -121,7 +121,7 @@ def test_a_class_without_images():
 def test_no_test_images_and_no_images_are_refused():
     toy = make_data(2, 8, 1)
     with pytest.raises(
-        ValueError, match="test_images must be square images .* with no dimension 0, got"
+        ValueError, match="test_images must be square images .* with no empty dimension, got"
     ):
         replace(toy, test_images=toy.test_images[:0], test_labels=toy.test_labels[:0])
     with pytest.raises(ValueError, match="^images must be square images"):
@@ -131,7 +131,7 @@ def test_no_test_images_and_no_images_are_refused():
         lambda: scores.ssp(torch.zeros(0, 3), 1),
         lambda: scores.ssp(torch.zeros(3, 0), 1),
     ):
-        with pytest.raises(ValueError, match="no dimension 0"):
+        with pytest.raises(ValueError, match="no empty dimension"):
             call()
     with pytest.raises(ValueError, match="score must have shape .N., at least one image"):
         prune.select(torch.zeros(0), torch.zeros(0).long(), 1, keep="easy", balanced=True)

@@ -148,7 +148,7 @@ def test_another_network_of_the_same_name_is_noticed(made, tones, tmp_path, monk
     anew()
     assert cell.fingerprint != before
     with pytest.raises(
-        ValueError, match=r"is of another run \(weights: '\w{16}' there, '\w{16}' " r"here\)"
+        ValueError, match=r"belongs to another run \(weights: '\w{16}' there, '\w{16}' " r"here\)"
     ):
         condense.condense(tones, "ncfm", 1, 1, **options)
     recordings.get_dynamics(run, condensed, TONES, 0, **asked)
@@ -267,11 +267,11 @@ def test_what_is_no_network_is_refused(made, tones, model, kind, told):
 
 def test_what_gives_no_logits_is_refused(made, tones):
     for model, kind, told in (
-        (lambda *_: 3, TypeError, "must give an nn.Module, got 3"),
+        (lambda *_: 3, TypeError, "must return an nn.Module, got 3"),
         (
             lambda channels, classes, size: own.plain(channels, 5, size),
             TypeError,
-            (r"must give logits of shape \[N, 3\], got shape \[2, " r"5\]"),
+            (r"must return logits of shape \[N, 3\], got shape \[2, " r"5\]"),
         ),
         (lambda *_: nn.Identity(), ValueError, "has no weights to train"),
     ):
@@ -288,7 +288,7 @@ def test_a_dataset_s_function_is_checked():
             ("dataset='tests.own:WIDTH' must be a function that returns an ImageData, got 6"),
         ),
         ("os:getcwd", TypeError, "dataset='os:getcwd' must return an ImageData .*from_arrays"),
-        ("package.module:function", ValueError, "stands for data of your own"),
+        ("package.module:function", ValueError, "is a placeholder for your own data"),
     ):
         with pytest.raises(kind, match=told):
             data.load(name)

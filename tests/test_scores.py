@@ -128,7 +128,7 @@ def test_ssp_with_duplicates_still_gives_different_images():
             torch.zeros(0, 3, 2),
             torch.zeros(3, dtype=torch.long),
             ValueError,
-            r"E, N, K\] with no dimension 0",
+            r"E, N, K\] with no empty dimension",
         ),
         (
             torch.full((1, 3, 2), float("nan")),

@@ -144,7 +144,7 @@ def image_step() -> str:
         losses = f"{row.first_loss} → {row.last_loss}" if row.steps else "–"
         named = {0: "none: the start", 0.005: "0.005 (paper)"}.get(row.image_lr, f"{row.image_lr}")
         rows.append((named, losses, f"{row.accuracy} %"))
-    return _markdown(["image step", "loss, first → last", "accuracy"], rows)
+    return _markdown(["pixel step size", "loss, first → last", "accuracy"], rows)
 
 
 @_table("loops")

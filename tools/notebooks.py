@@ -21,7 +21,7 @@ from yoco.workflow.notebooks import names
 from yoco.workflow.stills import PICTURE, without_widgets
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
-COLOURS = (128, 64, 32)  # of a stored picture: the first number with which the notebook is small
+COLOURS = 128  # of a stored picture
 MOST_BYTES = 500_000  # of a stored notebook
 
 
@@ -40,37 +40,27 @@ def executed(path: Path) -> str:
 
 
 def slim(text: str) -> str:
-    """Return a notebook's text without widgets and times, and with pictures of few colours."""
+    """A notebook's text without widgets, and with pictures of few colours."""
     content = json.loads(without_widgets(text))
     content["metadata"]["language_info"] = {"name": "python"}  # else it names the Python version
     for cell in content["cells"]:
         for kept in ("execution", "papermill"):
             cell["metadata"].pop(kept, None)
-    for colours in COLOURS:
-        made = _with_colours(content, colours)
-        if len(made.encode()) < MOST_BYTES:
-            break
-    return made
-
-
-def _with_colours(content: dict[str, Any], colours: int) -> str:
-    """Reduce the pictures of a notebook to that many colours and return its text."""
-    for cell in content["cells"]:
         for output in cell.get("outputs", []):
-            data = output.get("data", {})
+            data: dict[str, Any] = output.get("data", {})
             if PICTURE in data:
-                data[PICTURE] = _smaller("".join(data[PICTURE]), colours)
+                data[PICTURE] = _smaller(data[PICTURE])
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def _smaller(picture: str, colours: int) -> str:
-    """Return a PNG file in base64 with a palette of that many colours, if that is smaller."""
+def _smaller(picture: str) -> str:
+    """A PNG file in base64 with a palette of `COLOURS`, if it has none and gets smaller by it."""
     with Image.open(io.BytesIO(base64.b64decode(picture))) as opened:
-        if opened.mode == "P" and len(opened.getcolors() or ()) <= colours:
+        if opened.mode == "P":
             return picture
-        # of Pillow's methods this one keeps both the faded and the strong colours
+        # of Pillow's ways this one keeps both the faded and the strong colours
         few = opened.convert("RGB").quantize(
-            colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+            COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
         )
     buffer = io.BytesIO()
     few.save(buffer, "PNG", optimize=True)

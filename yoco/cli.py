@@ -1,7 +1,7 @@
 """The command line of yoco: condense a dataset, prune the result, and test what is kept.
 
-`yoco run` executes the notebooks through papermill, `yoco sweep` a grid of them; `yoco condense`,
-`study`, `ablations` and `noise` need no Jupyter.
+`yoco run` executes the notebooks with papermill, and `yoco sweep` runs them over a grid of
+parameters; `yoco condense`, `study`, `ablations` and `noise` need no Jupyter.
 """
 
 # modules that need torch are imported by the commands: --help and --version do not wait for them
@@ -82,7 +82,7 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"yoco {yoco.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser(
-        "run", help="run numbered notebooks through papermill, with checked parameters"
+        "run", help="run notebooks with papermill, after checking all parameters"
     )
     run.add_argument(
         "notebooks", nargs="*", help="for example 01_condensation, or 01 (default: all of them)"
@@ -90,12 +90,11 @@ def parser() -> Parser:
     run.add_argument(
         "--folder",
         type=Path,
-        help="folder of the notebooks (default: notebooks; those that it lacks are the shipped "
-        "ones)",
+        help="folder of the notebooks (default: notebooks; shipped ones are used if missing there)",
     )
     run.set_defaults(command=run_notebooks)
     copy = commands.add_parser(
-        "notebooks", help="copy the shipped notebooks into a folder, to open them in JupyterLab"
+        "notebooks", help="copy the shipped notebooks into a folder, for use in JupyterLab"
     )
     copy.add_argument(
         "folder",
@@ -103,23 +102,25 @@ def parser() -> Parser:
         nargs="?",
         default=Path(notebooks.FOLDER),
         metavar="DIR",
-        help="folder that they are copied to (default: notebooks); no file is overwritten",
+        help="folder to copy them to (default: notebooks); no file is overwritten",
     )
     copy.set_defaults(command=copy_notebooks, parser=copy)
-    condense = commands.add_parser("condense", help="condense a dataset (step 01 without Jupyter)")
+    condense = commands.add_parser(
+        "condense", help="condense a dataset (the work of notebook 01, without Jupyter)"
+    )
     condense.set_defaults(command=run_condense, notebook="01_condensation")
     study = commands.add_parser(
         "study",
-        help="dynamics, pruning and evaluation of a run's condensed set (step 04 without Jupyter)",
+        help="record, prune and evaluate a run's condensed set (the work of notebook 04)",
     )
     study.set_defaults(command=run_study, notebook="04_pruning")
     ablations = commands.add_parser(
-        "ablations", help="trainings of step 05 without Jupyter; the notebook then uses them"
+        "ablations", help="do the training runs of notebook 05, which then uses the results"
     )
     ablations.set_defaults(command=run_ablations, notebook="05_ablations")
     noise = commands.add_parser(
         "noise",
-        help="damaged sets and trainings of step 06 without Jupyter; the notebook then uses them",
+        help="do the damaging and training of notebook 06, which then uses the results",
     )
     noise.set_defaults(command=run_noise, notebook="06_noise")
     grid = _sweep_parser(commands)
@@ -138,25 +139,27 @@ def parser() -> Parser:
 def _sweep_parser(commands: Any) -> Parser:
     grid = commands.add_parser(
         "sweep",
-        help="run notebooks for every combination of parameters, several at once, into one table",
+        help="run notebooks for every combination of parameters, in parallel, into one table",
     )
     grid.add_argument(
         "notebooks",
         nargs="+",
-        help="notebooks/04_pruning.ipynb, or 04; several are run one after another at each point",
+        help="for example notebooks/04_pruning.ipynb, or 04; several run in order at each point",
     )
     grid.add_argument(
         "--folder",
         type=Path,
-        help="folder of notebooks given by name (default: notebooks; those that it lacks are the "
-        "shipped ones)",
+        help="folder of notebooks given by name (default: notebooks; shipped ones are used if "
+        "missing there)",
     )
     grid.add_argument(
         "--out",
         type=Path,
-        help="where the points' folders and sweep.csv go (default: runs/sweep-NOTEBOOK)",
+        help="folder for sweep.csv and the points' folders (default: runs/sweep-NOTEBOOK)",
     )
-    grid.add_argument("--jobs", type=int, help="points at once (default: as many as cores or GPUs)")
+    grid.add_argument(
+        "--jobs", type=int, help="points run in parallel (default: one per core or GPU)"
+    )
     grid.add_argument("--backend", help=argparse.SUPPRESS)  # from version 0.1
     grid.set_defaults(command=run_sweep)
     return grid
@@ -314,7 +317,7 @@ def run_study(options: argparse.Namespace) -> None:
 
 
 def run_ablations(options: argparse.Namespace) -> None:
-    """Run the trainings of every ablation; each finished one is appended to results.csv."""
+    """Do the training runs of every ablation; each finished one is appended to results.csv."""
     from yoco import workflow
 
     run, table = _on_the_run_s_set(options, workflow.get_ablations)
@@ -322,9 +325,9 @@ def run_ablations(options: argparse.Namespace) -> None:
 
 
 def run_noise(options: argparse.Namespace) -> None:
-    """Find what every rule keeps of damaged sets, and run the trainings on it.
+    """Find what every rule keeps of damaged sets, and train networks on it.
 
-    Each finished training is appended to results.csv.
+    Each finished training run is appended to results.csv.
     """
     from yoco import workflow
 

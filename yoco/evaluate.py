@@ -52,7 +52,7 @@ def evaluate(
         labels: int64 [n], or soft targets [n, K].
         data: the real data whose test images are used.
         epochs: epochs of training.
-        seed: seed of the training.
+        seed: training seed.
         model: a name, a factory (channels, classes, size) -> nn.Module, or its path.
         device: "auto" or a device of torch.
         space: `condensed.space` of an unbounded set, whose images are not in 0..1 but in the space
@@ -143,7 +143,7 @@ def evaluate_many(
     space: Space | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """`evaluate` each subset with each seed.
+    """Evaluate each subset with each seed, as `evaluate` does.
 
     Args:
         subsets: name -> (images, labels), at least one, all of `space`.
@@ -152,8 +152,8 @@ def evaluate_many(
         device, jobs, executor, progress: see `accuracies`.
 
     Returns:
-        A table in order of work, with columns subset, seed, last_batch, augmentation, precision,
-            accuracy (%).
+        A table in the order of the work, with columns subset, seed, last_batch, augmentation,
+            precision, accuracy (%).
 
     Raises:
         TypeError, ValueError: as `evaluate`, before any training.
@@ -198,7 +198,7 @@ def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Sub
 
 
 class Training(NamedTuple):
-    """One training of many.
+    """One training run of many.
 
     Attributes:
         images: [n, C, S, S], float in 0..1 or uint8, or any floats of `space`.
@@ -232,24 +232,23 @@ def accuracies(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> Iterator[tuple[int, float]]:
-    """Yield (number, accuracy in %) of each training in `work` as it finishes, in any order.
+    """Yield (number, accuracy in %) of each training run in `work` as it finishes, in any order.
 
-    How the trainings are done (compiled, how many at once) is decided from the whole of `work`, so
+    How networks are trained (compiled, how many at once) is decided from the whole of `work`, so
     that an interrupted study ends with the same numbers as an uninterrupted one. The progress bar
-    counts images, in training and in tests, so that its estimate of the time left holds for
-    trainings of any length. With a bar, long work first says how long it will take on this machine
-    (see `timing`).
+    counts images, in training and in tests, so that its estimate of the time left holds for runs of
+    any length. With a bar, an estimate of the time that long work takes on this machine is printed
+    first (see `timing`).
 
     Args:
-        work: the trainings.
+        work: the training runs.
         data: the real data whose test images are used.
-        only: numbers of the trainings that are still to be done (None: all).
-        names: names of all of `work`, for the error if the process of a training dies at every
-            attempt.
+        only: numbers of the runs that are still to be done (None: all).
+        names: names of all of `work`, for the error if the process of a run dies at every attempt.
         device: "auto" or a device of torch.
-        jobs: trainings at once (None: one per core on a CPU, else one per GPU). With an executor:
-            its number of workers, which decides on compiling and the time announced.
-        executor: does the trainings instead of processes of this machine.
+        jobs: runs in parallel (None: one per core on a CPU, else one per GPU). With an executor:
+            its number of workers, which decides on compiling and the estimated time.
+        executor: trains instead of processes on this machine.
         progress: show a progress bar.
     """
     where = devices.choose(device)
@@ -290,7 +289,7 @@ def _passes(
     data: ImageData,
     where: torch.device,
 ) -> Counter[timing.Network]:
-    """Return the images that go through each network in the trainings `todo`."""
+    """Return the images that go through each network in the runs `todo`."""
     passes: Counter[timing.Network] = Counter()
     for number in todo:
         passes[

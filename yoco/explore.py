@@ -1,7 +1,7 @@
 """Notebook widgets (ipywidgets) over the figures of `plots`.
 
-They browse a condensed set, move the budget, compare scores and watch a condensation. Each works by
-mouse or keyboard (Tab from control to control, arrows along a slider, Enter on an image). If no
+They browse a condensed set, change the budget, compare scores and watch a condensation. Each works
+by mouse or keyboard (Tab from control to control, arrows along a slider, Enter on an image). If no
 widget can run (papermill, GitHub's viewer), the figure in its initial state takes its place.
 """
 
@@ -215,7 +215,7 @@ def browse(
     """Return a browser of the formed images by class, score and rank.
 
     The slider moves along the ranks and turns the pages. The selected image is shown large, with
-    its course over the epochs.
+    how it fared over the epochs.
 
     table: from `prune.score_table`. Raises ValueError if the score is unknown or the dynamics are
     of another set.

@@ -29,7 +29,7 @@ def cell_size(size: int, factor: int) -> int:
         fewer, more = -(-size // side), -(-size // (side - 1))
         raise ValueError(
             f"factor={factor} leaves the last cells of images of side {size} empty; the nearest "
-            f"allowed factors: {fewer} and {more}"
+            f"allowed factors are {fewer} and {more}"
         )
     return side
 

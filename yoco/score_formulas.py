@@ -3,6 +3,8 @@
 N images, K classes, E epochs.
 """
 
+import random
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -105,8 +107,8 @@ def two_sided(
 ) -> Float[Tensor, "n"]:
     """Mean rank within the class over several runs; images at a common extreme come last.
 
-    The latter are those that every run has among the easiest `cut` of their class, or that every
-    run has among the hardest. This repairs LBPE for noisy data.
+    These are the images that every run has among the easiest `cut` of their class, or that every
+    run has among the hardest. It is meant to repair LBPE on noisy data.
 
     Args:
         errors: float [R, N], a score from each of R runs; higher is harder.
@@ -175,7 +177,7 @@ def aum(logits: Float[Tensor, "e n k"], labels: Int[Tensor, "n"]) -> Float[Tenso
 
 
 def forgetting(correct: Bool[Tensor, "e n"]) -> Float[Tensor, "n"]:
-    """Number of epochs at which an image goes from right to wrong (appendix B.1.3).
+    """Number of times an image goes from right to wrong between epochs (appendix B.1.3).
 
     Args:
         correct: bool [E, N], with at least one epoch and image.
@@ -234,8 +236,10 @@ def ssp(
         TypeError, ValueError: if features, n or the seed (0..2**32-1) are bad, or squared distances
             overflow.
     """
+    state = random.getstate()
     from sklearn.cluster import KMeans
 
+    random.setstate(state)  # the first import of scikit-learn moves it
     points = _checked_floats("features", features, "N", "D").detach().double()
     if not clusters.measurable(points):
         raise ValueError("features must have finite squared distances")

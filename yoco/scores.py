@@ -93,7 +93,7 @@ def check_options(
     for name in options:
         if name not in known:
             raise TypeError(
-                f"option {name!r} is not read by {what}; it reads: {', '.join(known) or 'none'}"
+                f"option {name!r} is unknown to {what}; allowed: {', '.join(known) or 'none'}"
             )
     return options
 

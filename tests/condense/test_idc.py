@@ -221,7 +221,7 @@ def test_a_checkpoint_that_version_0_1_made_by_another_rule_is_refused(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(condense.METHODS[method].stepper, "rules", lambda self: {})
         condense.condense(toy, method, 2, **run)
-    with pytest.raises(ValueError, match=rf"is of another run \({told}\)"):
+    with pytest.raises(ValueError, match=rf"belongs to another run \({told}\)"):
         condense.condense(toy, method, 2, **run)
 
 
@@ -292,7 +292,9 @@ def test_a_run_killed_between_checkpoints_goes_on_from_the_last(toy, tmp_path, m
 def test_checkpoint_of_other_settings_is_refused_by_name(toy, tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     condense.condense(toy, ipc=1, checkpoint=path, **SHORT)
-    with pytest.raises(ValueError, match="checkpoint .* of another run .*seed: 0 there, 1 here"):
+    with pytest.raises(
+        ValueError, match="checkpoint .* belongs to another run .*seed: 0 there, 1 here"
+    ):
         condense.condense(toy, ipc=1, seed=1, checkpoint=path, **SHORT)
 
 

@@ -110,7 +110,9 @@ def test_stopping_and_going_on_gives_the_set_that_not_stopping_gives(
         and rest.info["loss"] == whole.info["loss"]
         and rest.info["finished"]
     )
-    with pytest.raises(ValueError, match="checkpoint .* of another run .*seed: 0 there, 1 here"):
+    with pytest.raises(
+        ValueError, match="checkpoint .* belongs to another run .*seed: 0 there, 1 here"
+    ):
         made_by(method, toy, checkpoint=path, seed=1)
 
 

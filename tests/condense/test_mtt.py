@@ -376,7 +376,7 @@ def test_experts_of_other_settings_are_refused_before_training(toy, tmp_path, mo
     )
     with pytest.raises(
         ValueError,
-        match=r"expert-000.safetensors is of another run \(lr: 0.01 there, 0.02 " r"here\)",
+        match=r"expert-000.safetensors belongs to another run \(lr: 0.01 there, 0.02 " r"here\)",
     ):
         trained(toy, tmp_path, dataclasses.replace(BUFFER, lr=0.02), count=2)
     with pytest.raises(ValueError, match=r"dataset_images: 72 there, 60 here"):
@@ -388,7 +388,7 @@ def test_experts_of_another_layout_are_refused(toy, tmp_path, monkeypatch):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "LAYOUTS", {})  # as version 0.1
         trained(toy, tmp_path, deep)
-    with pytest.raises(ValueError, match=r"is of another run \(layout: None there, 2 here\)"):
+    with pytest.raises(ValueError, match=r"belongs to another run \(layout: None there, 2 here\)"):
         trained(toy, tmp_path, deep)
 
 

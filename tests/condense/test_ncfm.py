@@ -436,7 +436,9 @@ def test_networks_lie_beside_the_checkpoint_and_runs_share_them(toy, tmp_path, m
     condense.condense(
         toy, "ncfm", 2, nested=True, seed=1, checkpoint=tmp_path / "other.safetensors", **SHORT
     )
-    with pytest.raises(ValueError, match=r"is of another run \(batch_size: 32 there, 8 here\)"):
+    with pytest.raises(
+        ValueError, match=r"belongs to another run \(batch_size: 32 there, 8 here\)"
+    ):
         condense.condense(
             toy, "ncfm", 1, expert_folder=tmp_path / "networks", **{**SHORT, "pool_batch": 8}
         )

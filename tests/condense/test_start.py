@@ -56,7 +56,7 @@ def test_a_run_from_a_set_resumes_to_the_same_bits_and_from_no_other(
         with pytest.raises(pytest.fail.Exception):
             made_from(given, method, toy, checkpoint=path)
     assert torch.equal(made_from(given, method, toy, checkpoint=path).images, whole.images)
-    with pytest.raises(ValueError, match="checkpoint .* of another run .*start: "):
+    with pytest.raises(ValueError, match="checkpoint .* belongs to another run .*start: "):
         made_from(whole, method, toy, checkpoint=path)
 
 

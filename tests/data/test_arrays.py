@@ -101,7 +101,7 @@ def test_without_test_images_a_share_is_drawn_and_said_so(capsys):
             [COLOUR[0].numpy(), COLOUR[0, :, :5].numpy()],
             LABELS[:2],
             ValueError,
-            ("train_images must be alike"),
+            ("train_images must have one shape"),
         ),
         (COLOUR, LABELS[:-1], ValueError, r"train_labels must have shape \[10\]"),
         (COLOUR, LABELS.float(), TypeError, "train_labels must be whole numbers"),
@@ -221,7 +221,7 @@ def test_hugging_face_s_datasets(monkeypatch, tmp_path, capsys):
         len(data.load(f"hf:{tmp_path}").test_images) == 2
         and "has no test split" in capsys.readouterr().out
     )
-    with pytest.raises(ValueError, match="hf:NAME stands for data of your own"):
+    with pytest.raises(ValueError, match="hf:NAME is a placeholder for your own data"):
         data.load("hf:NAME")
 
 

@@ -82,7 +82,7 @@ def test_cells_of_another_set_or_protocol_are_not_reused(toy, toy_set, two_dynam
 
 
 def test_dynamics_of_another_last_batch_are_refused(toy, toy_set, two_dynamics):
-    told = r"dynamics\[0\] were recorded with last_batch='even', but the trainings have 'small'"
+    told = r"dynamics\[0\] were recorded with last_batch='even', but training uses 'small'"
     told += r"; record them again, or train with protocol='even'"
     with pytest.raises(ValueError, match=told):
         study.run(toy_set, toy, two_dynamics, protocol="paper", **GRID)
@@ -103,7 +103,7 @@ def test_dynamics_of_another_last_batch_are_refused(toy, toy_set, two_dynamics):
 def test_dynamics_of_another_augmentation_are_refused_and_rows_never_mix(
     toy, toy_set, two_dynamics, tmp_path
 ):
-    told = r"dynamics\[0\] were recorded with augmentation='dsa', but the trainings have 'imagenet'"
+    told = r"dynamics\[0\] were recorded with augmentation='dsa', but training uses 'imagenet'"
     with pytest.raises(
         ValueError, match=told + ("; record them again, or train with augmentation='dsa'")
     ):
@@ -181,7 +181,7 @@ def test_rows_of_version_0_1_are_found_by_the_published_protocol_alone(toy, toy_
     rows["accuracy"] = "12.5"
     rows["check"] = [results_file._check(row, columns) for row in rows.to_dict("records")]
     rows.to_csv(tmp_path / "r.csv", index=False)
-    with pytest.warns(UserWarning, match="r.csv is of an earlier version"):
+    with pytest.warns(UserWarning, match="r.csv is from an earlier version"):
         assert study.run(toy_set, toy, [None], **grid).accuracy.tolist() == [12.5]
     again = study.run(toy_set, toy, [None], **{**grid, "protocol": "even"})
     assert again.fingerprint[0] != table.fingerprint[0] and again.accuracy[0] != 12.5

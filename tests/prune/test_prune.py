@@ -200,11 +200,11 @@ def test_options_belong_to_the_methods_that_read_them(toy_set, toy_dynamics):
         "ccs": ("hard_cutoff",), "yoco": ("top_k", "within", "output", "average"),
     }  # fmt: skip
     with pytest.raises(
-        TypeError, match="option 'top_k' is not read by method='random'; it reads: none"
+        TypeError, match="option 'top_k' is unknown to method='random'; allowed: none"
     ):
         prune.prune(toy_set, toy_dynamics, "random", 1, top_k=3)
     with pytest.raises(
-        TypeError, match="option 'topk' is not read by any method; it reads: .*top_k"
+        TypeError, match="option 'topk' is unknown to every method; allowed: .*top_k"
     ):
         study.selections(toy_set, toy_dynamics, [1], topk=3)
     kept = {

@@ -50,7 +50,7 @@ def test_tensors_that_are_larger_than_what_they_hold(held, tmp_path):
     torch.save(held, tmp_path / "x.pt")
     assert (tmp_path / "x.pt").stat().st_size < 10_000
     with pytest.raises(
-        ValueError, match=r"x.pt asks for [\d,]+ bytes of memory, but has only [\d,]+"
+        ValueError, match=r"x.pt would take [\d,]+ bytes of memory, but has only [\d,]+"
     ):
         CondensedSet.from_published(tmp_path / "x.pt", **STATISTICS)
 
@@ -69,7 +69,7 @@ def test_archives_that_unpack_to_far_more(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unpacked"))
     for name in ("x.npz", "x.pt"):
         assert (tmp_path / name).stat().st_size < 100_000
-        with pytest.raises(ValueError, match=f"{name} asks for [78],"):
+        with pytest.raises(ValueError, match=f"{name} would take [78],"):
             CondensedSet.from_published(tmp_path / name, **STATISTICS)
 
 

@@ -285,7 +285,7 @@ def test_what_mtt_s_logger_saved_to_look_at_is_not_taken_for_the_set(tmp_path):
     torch.save(whitened_images(), tmp_path / "images_5000.pt")
     torch.save(IMAGES, tmp_path / "images_zca_5000.pt")
     torch.save(LABELS, tmp_path / "labels_5000.pt")
-    with pytest.raises(ValueError, match="un-whitened images.*; give images_5000.pt"):
+    with pytest.raises(ValueError, match="un-whitened images.*; pass images_5000.pt"):
         read(tmp_path / "images_zca_5000.pt")
     assert (
         read(tmp_path).info["source"] == "images_5000.pt" and read(tmp_path).whitening == "pixels"
@@ -466,7 +466,7 @@ def test_missing_cut_and_garbage_files(tmp_path, method, name):
             "images must be a plain float tensor, got torch.uint8",
         ),
         (IMAGES[0], LABELS, "images must have four dimensions"),
-        (IMAGES[:0], LABELS[:0], "no dimension 0"),
+        (IMAGES[:0], LABELS[:0], "no empty dimension"),
         (IMAGES[..., :8], LABELS, "images must be square images"),
         pytest.param(
             IMAGES.to_sparse(),

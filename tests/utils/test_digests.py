@@ -45,5 +45,5 @@ def test_a_mismatch_names_what_changed_and_a_file_of_before_is_taken_with_a_warn
     ):
         with pytest.raises(ValueError, match=said):
             digests.check("x", stored, own)
-    with pytest.warns(UserWarning, match="x is of an earlier version of yoco"):
+    with pytest.warns(UserWarning, match="x is from an earlier version of yoco"):
         digests.check("x", None, own)

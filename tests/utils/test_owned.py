@@ -55,6 +55,18 @@ def test_work_that_fails_before_it_writes_leaves_no_folder(tmp_path):
     with pytest.raises(OSError, match="again"), owned.used(tmp_path / "run"):
         raise OSError("again")
     assert (tmp_path / "run/x").read_text() == "kept"
+    owned.claim(tmp_path / "earlier")
+    with pytest.raises(OSError, match="once more"), owned.used(tmp_path / "earlier"):
+        raise OSError("once more")
+    assert (tmp_path / "earlier" / owned.MARKER).is_file()
+
+
+def test_a_folder_of_yoco_s_inside_is_none_of_the_user_s(tmp_path):
+    owned.claim(tmp_path / "run/dream")
+    owned.check(tmp_path / "run")
+    (tmp_path / "run/mine").mkdir()
+    with pytest.raises(FileExistsError, match="not yoco's .mine."):
+        owned.check(tmp_path / "run")
 
 
 def test_a_folder_of_the_previous_version_is_taken_with_a_warning(tmp_path, toy_set):

@@ -77,7 +77,7 @@ def test_a_set_is_found_for_the_data_that_it_was_made_from(whole, toy, part):
 def test_a_set_of_the_previous_version_is_taken_with_a_warning(toy, tmp_path):
     get(tmp_path / "run", toy)
     without_digests(tmp_path / "run/condensed.safetensors", "condensed")
-    with pytest.warns(UserWarning, match="condensed.safetensors is of an earlier version"):
+    with pytest.warns(UserWarning, match="condensed.safetensors is from an earlier version"):
         get(tmp_path / "run", CHANGES["training images"](toy))
 
 
@@ -86,7 +86,7 @@ def test_a_set_is_found_though_its_images_are_elsewhere_now(whole):
         raise FileNotFoundError("no folder at toy")
 
     with pytest.warns(
-        UserWarning, match="whether the set is of toy cannot be checked.*no folder at"
+        UserWarning, match="cannot check whether the set was made from toy.*no folder at"
     ):
         assert workflow.get_condensed(whole, "toy", gone).ipc == 1
     with pytest.raises(FileNotFoundError):
@@ -107,7 +107,7 @@ def test_a_checkpoint_and_experts_go_on_with_the_same_data(toy, tmp_path, part):
     without_digests(path, "checkpoint")
     without_digests(tmp_path / "expert-000.safetensors", "expert")
     for call in (begin, train):
-        with pytest.warns(UserWarning, match="is of an earlier version of yoco"):
+        with pytest.warns(UserWarning, match="is from an earlier version of yoco"):
             call(other)
 
 
@@ -131,7 +131,7 @@ def test_dynamics_are_of_a_set_with_its_statistics(toy_set, tmp_path, capsys):
     with pytest.raises(ValueError, match="recorded with seed=0, but seed=1 was asked for"):
         workflow.get_dynamics(tmp_path, toy_set, "toy", 1, 1, **few)
     without_digests(tmp_path / "dynamics.safetensors", "dynamics")
-    with pytest.warns(UserWarning, match="is of an earlier version"):
+    with pytest.warns(UserWarning, match="is from an earlier version"):
         get(toy_set, epochs=2)
     capsys.readouterr()
     get(replace(toy_set, images=1 - toy_set.images))
@@ -178,7 +178,7 @@ def test_a_row_is_of_what_it_was_tested_on(toy, toy_set, tmp_path, at_once, part
     lines = [[*text.values(), results_file._check(text, older)] for text in texts]
     text = "\n".join(",".join(line) for line in [[*older, "check"], *lines])
     (tmp_path / "r.csv").write_text(text + "\n")
-    with pytest.warns(UserWarning, match="a row of .*r.csv is of an earlier version"):
+    with pytest.warns(UserWarning, match="a row of .*r.csv is from an earlier version"):
         run(CHANGES[part](toy))
     assert at_once == [0]
 
@@ -220,7 +220,7 @@ def test_two_folders_of_one_name_are_told_apart(tmp_path, monkeypatch, capsys):
     assert cli.main(command("b/data")) == 2
     assert "does not fit folder:data: it has class 0 'cat', not 'dog'" in capsys.readouterr().err
     assert cli.main([*command("b/data"), "--fresh"]) == 0
-    assert "runs/data is set aside as data.before-1" in capsys.readouterr().out
+    assert "runs/data is renamed to data.before-1" in capsys.readouterr().out
     held = [
         CondensedSet.load(path / "condensed.safetensors") for path in (tmp_path / "runs").iterdir()
     ]

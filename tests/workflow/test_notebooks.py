@@ -149,9 +149,9 @@ def test_widgets_become_pictures_with_captions_and_bars_go():
 def test_ctrl_c_while_starting_is_one_line(seconds, tmp_path):
     code = f"""
 import os, signal, sys, threading
-threading.Timer({seconds}, os.kill, (os.getpid(), signal.SIGINT)).start()
-sys.argv = ["yoco", "run", "01", "--run-dir", {str(tmp_path)!r}]
 from yoco.__main__ import main
+sys.argv = ["yoco", "run", "01", "--run-dir", {str(tmp_path)!r}]
+threading.Timer({seconds}, os.kill, (os.getpid(), signal.SIGINT)).start()
 sys.exit(main())
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -199,7 +199,7 @@ class Condenser:
         multi: whether the paper makes its sets multi-formation (factor 2, or 3 for large images) or
             with one image each.
         loss: axis label of its loss.
-        unending: settings with which it runs until its time budget is over.
+        unending: settings for a run that only its time budget ends.
         experts: folder that keeps the networks that it trains first; the stepper then takes
             `experts` (that folder, or None) and `progress`.
         nests: whether its steps can match prefixes; the stepper then takes `prefixes`, numbers of

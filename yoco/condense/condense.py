@@ -43,11 +43,11 @@ def condense(
 ) -> CondensedSet:
     """Condense `data` to `ipc` images per class, each holding factor × factor cells.
 
-    With a progress bar, long work first says how long it will take on this machine, missing experts
-    included (see `timing`).
+    With a progress bar, an estimate of the time that long work takes on this machine is printed
+    first, including missing experts (see `timing`).
 
-    Under torchrun, all processes call this alike and work on one set: each takes its share of the
-    classes, on a GPU of its own (`device="auto"`) or the CPU. Only rank 0 touches the checkpoint,
+    Under torchrun, all processes make the same call and work on one set: each takes its share of
+    the classes, on its own GPU (`device="auto"`) or the CPU. Only rank 0 touches the checkpoint,
     shows progress and calls `watch`. All return the same set; on CPUs it is bit-identical to that
     of a single process with as many threads. Any number of processes can resume a checkpoint.
 
@@ -55,7 +55,8 @@ def condense(
         data: the real data.
         method: a name in `METHODS`.
         ipc: condensed images per class.
-        factor: None for that of `start`, or else the method's own (see `factor_of`).
+        factor: cells along a side; None: as `start`, or else the method's default (see
+            `factor_of`).
         preset: "paper", "laptop" or "smoke".
         start: a set to condense further, with the same classes, size, IPC and factor; None: packed
             real images.
@@ -73,7 +74,7 @@ def condense(
         device: "auto" or a device of torch.
         precision: precision of the convolutions, see `device.choose_precision`.
         compiled: None compiles if the schedule is long enough to pay for it, and the time budget
-            at least `COMPILE_SECONDS`.
+            is at least `COMPILE_SECONDS`.
         watch: called with a copy of the current set every few seconds (see `resumable.run`) and at
             the end; `explore.Live()` draws it.
         **settings: override single values of the preset (see `IdcSettings`, `DreamSettings`,

@@ -137,7 +137,7 @@ def _check_inputs(x: Tensor, y: Tensor, depth: int) -> None:
             )
     if x.dtype != y.dtype or x.shape[1:] != y.shape[1:] or x.ndim < 2 or 0 in (*x.shape, *y.shape):
         raise ValueError(
-            f"x and y must be non-empty, of one dtype and shape per item, got {x.dtype} "
+            f"x and y must be non-empty and have one dtype and shape per item, got {x.dtype} "
             f"{list(x.shape)} and {y.dtype} {list(y.shape)}"
         )
 

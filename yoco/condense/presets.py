@@ -90,7 +90,7 @@ class IdcSettings(MatchingSettings):
 
 @dataclass(frozen=True)
 class Scale:
-    """Length and width of the trainings on a condensed set in a preset."""
+    """A preset's epochs and network width for training on a condensed set."""
 
     epochs: int
     recorded: int  # epochs of a run that records dynamics

@@ -53,27 +53,28 @@ def from_arrays(
     size: int | None = None,
     test_share: float | None = TEST_SHARE,
 ) -> ImageData:
-    """Take images in memory or from another library's dataset.
+    """Make an `ImageData` from images in memory or from another library's dataset.
 
     Args:
         train_images, test_images: NumPy arrays or tensors, uint8 or float in 0..1 (stored as
             uint8), [N, H, W], [N, H, W, C] or [N, C, H, W]; lists of such images or of PIL images;
-            or datasets of torchvision or Hugging Face. test_images=None: a share of each class of
+            or torchvision or Hugging Face datasets. test_images=None: a share of each class of
             the training images, always the same ones, with a message.
         train_labels, test_labels: whole numbers in 0..K-1 [N]; None for a dataset, which has its
             own.
         classes: names; None: the dataset's, or "0", "1", …
         name: name of the data, stored in the info of what is made from it.
-        size: side to which images are resized and cropped; None: they must be square and alike.
-        test_share: share of each class that is drawn if there are no test images; None: their
-            absence is an error.
+        size: side to which images are resized and cropped; None: they must be square and of one
+            size.
+        test_share: share of each class that is drawn if there are no test images; None: missing
+            test images are an error.
 
     Returns:
         The images, with mean and std computed from the training images.
 
     Raises:
-        TypeError, ValueError: if images, labels and classes are anything else or do not fit each
-            other.
+        TypeError, ValueError: if images, labels and classes have another form or do not fit
+            together.
     """
     checks.instance("name", name, str)
     if size is not None:
@@ -242,8 +243,8 @@ def _stacked(name: str, images: Sequence[Any], size: int | None) -> Tensor:
     parts = [torch.as_tensor(np.asarray(image)) for image in images]
     if shapes := {tuple(part.shape) for part in parts} - {tuple(parts[0].shape)}:
         raise ValueError(
-            f"{name} must be alike, got shapes {list(parts[0].shape)} and {list(shapes.pop())}; "
-            "pass size= with PIL images"
+            f"{name} must have one shape, got {list(parts[0].shape)} and {list(shapes.pop())}; "
+            "pass PIL images and size= to resize them"
         )
     return torch.stack(parts)
 

@@ -69,12 +69,12 @@ def load(
             ImageNet's train/ and val/; 224×224); "tinyimagenet" (root holds tiny-imagenet-200/);
             "folder:PATH" (train/ beside test/, val/ or valid/, with one folder per class, read as
             RGB); "hf:NAME" (a Hugging Face dataset, by name or folder; needs the package datasets);
-            "package.module:function" (a function of yours, called without arguments, that returns
+            "package.module:function" (your own function, called without arguments, that returns
             an `ImageData`).
-        root: None is ~/.cache/yoco.
-        size: side to which images are resized (the shorter side, then a central crop); None keeps
-            theirs.
-        limit_per_class: maximum number of images per class, the first ones, in either split.
+        root: folder of the dataset, or of its download; None: ~/.cache/yoco.
+        size: side to which images are resized (the shorter side, then a centre crop); None keeps
+            their size.
+        limit_per_class: maximum number of images per class in each split; the first ones are kept.
         progress: whether to show a bar while files are decoded.
         cache: where the decoded pixels of a folder are stored and mapped from (see
             `pixel_cache.read`): a folder, True for $YOCO_CACHE or ~/.cache/yoco/pixels, False for
@@ -82,10 +82,11 @@ def load(
         test_share: if a folder or Hugging Face dataset has no test split, the share of each class
             that is drawn as test images, always the same ones, with a message; None: such a dataset
             is an error.
-        follow_links: whether symbolic links may leave the folder.
+        follow_links: whether symbolic links may lead out of the folder.
 
     Returns:
-        The images. Rotated, transparent and deeper files are read as `decode.upright` describes.
+        The images. Rotated, transparent, and 16- or 32-bit files are read as `decode.upright`
+            describes.
             Hidden files are skipped; all other files that are not read are counted in one warning.
 
     Raises:
@@ -199,8 +200,8 @@ def check_name(dataset: str) -> str:
     """
     if dataset in FORMS or dataset in PREFIXES:
         raise ValueError(
-            f"{dataset} stands for data of your own, for example folder:~/pictures, hf:mnist or "
-            "mypackage.data:flowers"
+            f"{dataset} is a placeholder for your own data, for example folder:~/pictures, "
+            "hf:mnist or mypackage.data:flowers"
         )
     # a set of the zoo has no real images
     if ":" in dataset and not dataset.startswith((*PREFIXES, "zoo:")):

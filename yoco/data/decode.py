@@ -135,7 +135,7 @@ def _block(source: Source, out: np.ndarray, part: slice) -> Decoded:
             side = f"{place.shape[1]}x{place.shape[2]}"
             raise ValueError(
                 f"{source.root / name} is {image.shape[2]}x{image.shape[1]}, but {source.names[0]} "
-                f"is {side}; pass size= to make them alike"
+                f"is {side}; pass size= to resize them all"
             )
         place[:] = image
     pixels = torch.from_numpy(out[part])

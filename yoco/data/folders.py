@@ -178,7 +178,7 @@ def _split(path: Path, names: Collection[str], walk: Walk) -> Path | None:
     found = next((path / name for name in names if (path / name).is_dir()), None)
     if found and not walk.follow_links and not found.resolve().is_relative_to(walk.top):
         raise FileNotFoundError(
-            f"{found} is a link that leaves the folder; follow_links=True follows it"
+            f"{found} is a link that leads out of the folder; pass follow_links=True to follow it"
         )
     return found
 

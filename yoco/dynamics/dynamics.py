@@ -89,7 +89,7 @@ class Dynamics:
 
     @property
     def training(self) -> dict[str, str]:
-        """The `Protocol` fields that the trainings of a study must share.
+        """The `Protocol` fields that the training runs of a study must share.
 
         These are "last_batch" and "augmentation"; empty if the info does not say how the dynamics
         were recorded.
@@ -103,7 +103,7 @@ class Dynamics:
     def label_probability(
         self, indices: Sequence[int] | Int[Tensor, "m"]
     ) -> Float[Tensor, "kept m"]:
-        """Return the probability of the own label in the kept epochs, float [E_kept, n] in 0..1.
+        """Return the probability of each image's label in the kept epochs, [E_kept, n] in 0..1.
 
         indices: formed images, in 0..N-1; may be empty. Raises TypeError or ValueError for others.
         """
@@ -115,9 +115,9 @@ class Dynamics:
         return self.logits[:, chosen].softmax(-1)[:, torch.arange(len(chosen)), self.labels[chosen]]
 
     def of(self, condensed: CondensedSet) -> bool:
-        """Return whether these were recorded on that set.
+        """Return whether these dynamics were recorded on that set.
 
-        The labels must be the same, and the images, mean and std as well if the info tells them.
+        The labels must be the same, and so must the images, mean and std if the info records them.
         """
         told = self.info.get(digests.MADE_FROM, {}).get("mean and std")
         return (
@@ -155,7 +155,7 @@ class Dynamics:
         return self.logits[rows]
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write one safetensors file, whole or not at all.
+        """Write one safetensors file, atomically.
 
         dtype: dtype of logits and features; float16 halves the file.
         """

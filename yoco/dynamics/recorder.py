@@ -183,13 +183,13 @@ def record(
     `models.head_of`).
 
     Args:
-        condensed, epochs, seed: the set, the epochs of the schedule, and the seed of the training.
+        condensed, epochs, seed: the set, the epochs of the schedule, and the training seed.
         model: a name or factory, see `models.named`.
         until: stop after this epoch of the schedule (enough for LBPE and EL2N; the learning rate
             first drops after 2/3 of `epochs`).
-        record_on: "augmented" records the network in training, on the augmented and mixed batches
-            and against the original labels, as the paper does; "clean" the unaugmented images after
-            each epoch.
+        record_on: "augmented" records the logits during training, on the augmented and mixed
+            batches but against the original labels, as the paper does; "clean" records those of the
+            unaugmented images after each epoch.
         top_k, windows: settings that LBPE can use later (None: the paper's, see `lbpe_settings`).
         early: epochs that EL2N can use.
         checkpoint: a file to resume from if it exists, written every minute; an interrupted
@@ -314,8 +314,8 @@ def record_many(
         condensed, device, progress, options: as in `record`.
         seeds: all seeds.
         only: the seeds to record (None: all). Results do not change if only some are recorded.
-        checkpoints: of the seeds, see `record`; the caller removes each once its result is stored.
-        jobs, executor: recordings at once, and where, as in `evaluate.accuracies`.
+        checkpoints: seed -> file, see `record`; the caller removes each once its result is stored.
+        jobs, executor: how many recordings run in parallel, and where, as in `evaluate.accuracies`.
 
     Raises:
         Exception: as `record` and `pool.run`.

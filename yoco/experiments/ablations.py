@@ -1,4 +1,4 @@
-"""What each part of YOCO does: trainings that each leave out one part.
+"""What each part of YOCO does: training runs that each leave out one part.
 
 Also how far rankings agree between training runs.
 """

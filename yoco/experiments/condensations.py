@@ -53,7 +53,7 @@ def condensations(
     """Condense by each method for `seconds`, and train and test on each start and result.
 
     Each method takes its own factor, and its schedule runs until the time is over, which includes
-    training MTT's experts. Methods with the same start share the trainings on it.
+    training MTT's experts. Methods with the same start share the training runs on it.
 
     Args:
         data: the real data.

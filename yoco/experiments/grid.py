@@ -105,7 +105,7 @@ def grid(
 
     Raises:
         TypeError, ValueError: if an argument is bad, or dynamics were recorded with another
-            last_batch or augmentation than the trainings have.
+            last_batch or augmentation than the training runs have.
     """
     if not dynamics or not seeds or not variants:
         raise ValueError("dynamics, seeds and variants must each hold at least one value")
@@ -129,13 +129,13 @@ def grid(
 
 
 def check_recorded_alike(dynamics: Sequence[Dynamics | None], protocol: Protocol) -> None:
-    """Raise ValueError if dynamics differ from the trainings in last_batch or augmentation."""
+    """Raise ValueError if dynamics differ from the training in last_batch or augmentation."""
     for number, recorded in enumerate(dynamics):
         for name, value in (recorded.training if recorded is not None else {}).items():
             if value != getattr(protocol, name):
                 told = (
-                    f"dynamics[{number}] were recorded with {name}={value!r}, but the trainings "
-                    f"have {getattr(protocol, name)!r}"
+                    f"dynamics[{number}] were recorded with {name}={value!r}, but training "
+                    f"uses {getattr(protocol, name)!r}"
                 )
                 named = [
                     f"protocol={key!r}"

@@ -1,4 +1,4 @@
-"""Pruning under noise: how many damaged images each rule keeps, the accuracy that follows.
+"""Pruning under noise: how many damaged images each rule keeps, and the resulting accuracy.
 
 Also repairs of LBPE.
 """

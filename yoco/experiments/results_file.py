@@ -52,8 +52,7 @@ def read_results(results: str | Path | None) -> dict[str, dict[str, Any]]:
             raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
         if CHECK not in text.columns:
             raise ValueError(
-                f"it lacks the column {CHECK} that it was written with, which shows whether a "
-                "number was changed"
+                f"it lacks the column {CHECK}, whose checksums show whether a number was changed"
             )
         written = [row[CHECK] == _check(row, columns) for row in text.to_dict("records")]
         if not all(written):
@@ -86,8 +85,8 @@ def _complete(results: Path) -> str:
     if torn:
         warnings.warn(
             (
-                f"the last line of {results} is incomplete and is dropped; its training is done "
-                "again"
+                f"the last line of {results} is incomplete and is dropped; its training run is "
+                "repeated"
             ),
             stacklevel=3,
         )

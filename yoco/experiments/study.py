@@ -1,6 +1,6 @@
 """Studies: every cell of a grid is trained and tested, and one table holds the results.
 
-Finished trainings are on disk and are skipped on the next start.
+Finished training runs are on disk and are skipped on the next start.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run(
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """Prune by each method to each budget under each dynamics; train and test with each seed.
+    """Prune by each method to each budget for each dynamics; train and test with each seed.
 
     Args:
         condensed: the set.
@@ -94,11 +94,12 @@ def train(
     Args:
         cells: from `grid`.
         data: the real data to test on.
-        results: a CSV file of finished trainings. Those that it holds are not repeated, whatever
-            grid they were made for; new ones are appended one by one, and rows are sorted at the
-            end. Each row has a checksum.
+        results: a CSV file of finished training runs. Those that it holds are not repeated,
+            whatever grid they were made for; new ones are appended one by one, and rows are sorted
+            at the end. Each row has a checksum.
         device: "auto" or a device of torch.
-        jobs, executor: trainings at once, and where, see `evaluate.accuracies` and `pool.run`.
+        jobs, executor: how many run in parallel, and where, see `evaluate.accuracies` and
+            `pool.run`.
         progress: show a progress bar.
 
     Returns:

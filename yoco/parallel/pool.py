@@ -41,9 +41,9 @@ INSTEAD = (
 
 
 def default_jobs(device: torch.device, count: int) -> int:
-    """Return the number of processes for `count` trainings: one per core or GPU, at most `count`.
+    """Return the number of processes for `count` runs: one per core or GPU, at most `count`.
 
-    Small trainings would leave a second thread on a CPU half idle.
+    Small training runs would leave a second thread on a CPU half idle.
     """
     return max(
         1, min(torch.get_num_threads() if device.type == "cpu" else devices.count(device), count)

@@ -97,7 +97,7 @@ def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw the accuracy of condensation methods beside that of their starts.
+    """Draw the accuracy of condensation methods next to the accuracy of their starts.
 
     `table` comes from `study.condensations`. Returns the Axes.
     """
@@ -263,7 +263,7 @@ def by_damage(
         table: rows of one place and budget of `noise.compare`.
         y: column of the table.
         label: label of the y axis.
-        chance: also draw what a blind choice gives: as large a share of damage as there is.
+        chance: also draw what a random choice gives: the damaged share of the set.
 
     Returns:
         The Figure.

@@ -126,7 +126,7 @@ def progress(condensed: CondensedSet, per_class: int = 5) -> Figure:
 def kept_by_method(
     condensed: CondensedSet, selections: Sequence[Selection], per_class: int = 10
 ) -> Figure:
-    """Draw each method's choice in its own panel: kept cells framed, dropped ones faded.
+    """Draw each method's selection in its own panel: kept cells framed, dropped ones faded.
 
     Each panel has one row per class. The selections are of several methods, all from this set.
     """
@@ -152,7 +152,7 @@ def kept_by_method(
 
 
 def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> Figure:
-    """Draw one formed image and its course over the training run.
+    """Draw one formed image and how it fared over the training run.
 
     The charts show the probability of its label and its margin at the epochs whose logits were
     kept, and for every epoch whether it was classified correctly or was forgotten.

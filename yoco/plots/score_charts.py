@@ -95,7 +95,7 @@ def rank_correlations(
 def trajectories(
     probability: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None
 ) -> Axes:
-    """Plot the probability of the own label over the epochs.
+    """Plot the probability of an image's label over the epochs.
 
     Args:
         probability: [E, n] in 0..1.

@@ -227,14 +227,14 @@ def save(drawn: Figure | Axes, path: str | Path) -> Path:
 
     Args:
         drawn: the Figure or Axes.
-        path: its ending gives the format (.png; .pdf and .svg for vectors). Without an ending, PNG
+        path: its extension gives the format (.png; .pdf and .svg for vectors). Without one, PNG
             and PDF are both written.
 
     Returns:
-        The path that was written; that of the PNG if there are two.
+        The path that was written; if there are two, the PNG's.
 
     Raises:
-        ValueError: if matplotlib does not know the ending.
+        ValueError: if matplotlib does not know the extension.
         OSError: if the file cannot be written.
     """
     path = Path(path)

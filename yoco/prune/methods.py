@@ -26,7 +26,7 @@ COMMON = ("keep", "balanced", "seed")  # options of every method
 
 @dataclass(frozen=True)
 class Wanted:
-    """What every method is asked for.
+    """What `prune` asks of a method.
 
     Attributes:
         ipc_to: IPC_T.
@@ -34,7 +34,7 @@ class Wanted:
             total.
         keep: the end that is kept.
         balanced: whether classes are balanced.
-        seed: seed of what is drawn.
+        seed: seed of all random choices.
     """
 
     ipc_to: int
@@ -52,12 +52,12 @@ class Method:
         name: its name in `METHODS`.
         title: short title for readers.
         keep: the end that is kept by default, "easy" or "hard".
-        balanced: whether equally many of each class are kept by default.
+        balanced: whether the same number of each class is kept by default.
         needs: what it needs from the training run: "none", "early" or "full" (appendix, Table 1).
         rule: (condensed, dynamics, wanted: Wanted, **options) -> int64 indices of the formed images
             that are kept. Its keyword-only parameters are the method's options.
-        nests: whether the balanced choice for a budget is, in each class, the beginning of the
-            choice for any larger one.
+        nests: whether, in each class, the balanced selection for a budget is a prefix of that for
+            any larger one.
         score: its score, if it uses exactly one; the options are then the score's.
         nested: whether it makes sense only on nested sets, and is compared on those.
     """
@@ -261,10 +261,10 @@ def prune(
         dynamics: a training run on it; None suffices for "random" and "prefix".
         method: a name in `METHODS`.
         ipc_to: IPC_T, from 1 to the set's IPC.
-        keep: "easy" or "hard"; None for the method's own end. "random" takes either end of a random
+        keep: "easy" or "hard"; None for the method's default. "random" takes either end of a random
             order; "ssp" with "hard" keeps the images farthest from the centres; "ccs" with "hard"
             drops the easiest share.
-        balanced: whether to keep equally many of each class; None for the method's default.
+        balanced: whether to keep the same number of each class; None for the method's default.
         seed: seed of random, SSP and CCS.
         **options: those that the method reads (`METHODS[method].options`): top_k, within, output
             and average of "yoco" (see `scores.lbpe`), hard_cutoff of "ccs". None, or left out,
@@ -328,7 +328,7 @@ def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises TypeError for an option that no method reads.
     """
     scores.check_options(
-        "any method",
+        "every method",
         dict(options),
         tuple({*COMMON, *(name for each in METHODS.values() for name in each.options)}),
     )

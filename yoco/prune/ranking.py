@@ -1,4 +1,4 @@
-"""Rankings of formed images by methods whose choices nest, and a table of all scores."""
+"""Rankings of formed images by methods whose selections are nested, and a table of all scores."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def ranking(
 ) -> Tensor:
     """Return the formed images of every class, best first, int64 [K, n].
 
-    The first k columns are the balanced choice for any k. n is the size of the smallest class; with
-    soft labels, other classes may be larger.
+    For any k, the first k columns are the balanced selection. n is the size of the smallest class;
+    with soft labels, other classes may be larger.
 
     options: those of `prune` except balanced. Raises as `prune`, and ValueError for a method that
-    chooses anew for every budget.
+    selects anew for every budget.
     """
     checks.one_of("method", method, METHODS)
     if not METHODS[method].nests:
         allowed = ", ".join(name for name, each in METHODS.items() if each.nests)
         raise ValueError(
-            f"method={method!r} chooses anew for every budget, so its choices do not nest; "
+            f"method={method!r} selects anew for every budget, so its selections are not nested; "
             f"allowed: {allowed}"
         )
     smallest = torch.bincount(condensed.formed_labels, minlength=len(condensed.classes)).min()

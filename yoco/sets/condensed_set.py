@@ -29,7 +29,7 @@ class CondensedSet:
     Args:
         images: float [N, C, S, S], N = classes × IPC, held as float32 on the CPU without gradients;
             in 0..1 if `bounded`, else any finite values in the space that networks train on.
-        labels: int64 [N], equally many of each class; or soft targets, float [N, K], each row
+        labels: int64 [N], the same number of each class; or soft targets, float [N, K], each row
             non-negative with sum 1. An image then belongs to the class of its largest target, and
             classes may differ in size. Ascending by class.
         factor: cells along a side.
@@ -141,7 +141,7 @@ class CondensedSet:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits by which dynamics name their set.
+        """Twelve hexadecimal digits by which dynamics identify their set.
 
         They depend on the images, the factor, soft labels, and the space of unbounded images.
         """
@@ -190,7 +190,7 @@ class CondensedSet:
         return unnormalise(images, self.mean, self.std).clamp(0, 1)
 
     def save(self, path: str | Path) -> Path:
-        """Write one safetensors file, whole or not at all; images stay float32.
+        """Write one safetensors file, atomically; images stay float32.
 
         Returns the path.
         """
@@ -259,8 +259,8 @@ class CondensedSet:
             dataset: its name, for the statistics; also stored in info, where CCS looks for its
                 cutoff.
             experiment: which pair of a dict, counted from 0.
-            whitened: if it is ZCA-whitened, the real data of the set, whose classes, mean and std
-                are used, or True; False if it is not; None: it is if the file's name says "zca" or
+            whitened: True if the set is ZCA-whitened, or its real data, whose classes, mean and std
+                are then used; False if it is not; None: it is if the file's name says "zca" or
                 neighbouring pixels do not correlate. The transform is computed from the training
                 images of the data on which the set is tested.
 
@@ -313,14 +313,14 @@ class CondensedSet:
         return exported.Formed(self)
 
     def rank(self, dynamics: Any = None, method: str = "yoco", **options: Any) -> RankedSet:
-        """Order the formed images so that every prefix is the method's balanced choice.
+        """Order the formed images so that every prefix is the method's balanced selection.
 
         For every k, the first k images of each class are what the method keeps.
 
         Args:
             dynamics: `Dynamics` of this set, or None for a nested set (`condense(nested=...)`),
                 which is ranked already.
-            method: a name in `prune.METHODS` whose choices nest.
+            method: a name in `prune.METHODS` whose selections are nested.
             **options: options of `prune.prune`, except balanced.
 
         Raises:

@@ -77,7 +77,7 @@ def images_of(path: Path) -> Path:
     if twin := _whitened_twin(path):
         raise ValueError(
             f"{path.name} holds the un-whitened images, which the authors' code saves beside "
-            f"{twin.name} for viewing; give {twin.name}"
+            f"{twin.name} for viewing; pass {twin.name}"
         )
     return path
 
@@ -155,8 +155,8 @@ def _check_bytes(path: Path, wanted: int) -> None:
     size = path.stat().st_size
     if wanted > max(MOST_BYTES, 8 * size):
         raise ValueError(
-            f"{path} asks for {wanted:,} bytes of memory, but has only {size:,} bytes; it was not "
-            "read"
+            f"{path} would take {wanted:,} bytes of memory, but has only {size:,} bytes; it was "
+            "not read"
         )
 
 

@@ -175,7 +175,7 @@ def _tensor(held: object, name: str) -> Tensor:
     """Return `held` if it is a tensor with values in memory and a dtype that torch computes in."""
     plain = checks.tensor(name, held, "of numbers").detach()
     if plain.is_floating_point() and plain.dtype not in checks.FLOATS:
-        raise TypeError(f"{name} must be of a dtype that torch computes in, got {plain.dtype}")
+        raise TypeError(f"{name} must have a dtype that torch computes in, got {plain.dtype}")
     return plain
 
 
@@ -186,7 +186,7 @@ def _images(held: object) -> Tensor:
         raise TypeError(f"images must be a plain float tensor, got {images.dtype}")
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(
-            f"images must have four dimensions, with no dimension 0, got {list(images.shape)}"
+            f"images must have four dimensions, with no empty dimension, got {list(images.shape)}"
         )
     last = images.shape[1] not in (1, 3) and images.shape[3] in (1, 3)
     return checks.finite("images", (images.permute(0, 3, 1, 2) if last else images).float())

@@ -1,6 +1,6 @@
 """`RankedSet`: cells ordered best first, so that every prefix is a good balanced subset.
 
-From its file, only the prefix that is asked for is read.
+Only the requested prefix is read from its file.
 """
 
 import math
@@ -96,8 +96,8 @@ class RankedSet:
         shape = list(self.cells.shape)
         if len(shape) != 5 or 0 in shape or shape[1] != len(classes) or shape[3:] != [side, side]:
             raise ValueError(
-                f"cells must have shape [ranks, {len(classes)}, C, {side}, {side}], none of them "
-                f"0, got {shape}"
+                f"cells must have shape [ranks, {len(classes)}, C, {side}, {side}] with no empty "
+                f"dimension, got {shape}"
             )
         if self.cells.dtype not in DTYPES.values():
             raise TypeError(f"cells must be uint8 or float32, got {self.cells.dtype}")
@@ -140,15 +140,15 @@ class RankedSet:
         Args:
             per_class: k formed images of each class.
             ipc: k = ipc · factor².
-            bytes: as many whole ranks as fit into so many bytes of cell data (see `rank_bytes`), at
-                most all.
+            bytes: as many whole ranks as fit into this many bytes of cell data (see `rank_bytes`),
+                at most all.
 
         Returns:
             Images float32 [classes*k, C, size, size] and labels, int64 or soft [classes*k, K].
 
         Raises:
-            TypeError, ValueError: if not exactly one budget is given, it is more than there is or
-                less than one rank, or the file is corrupted.
+            TypeError, ValueError: if not exactly one budget is given, it exceeds the set or is
+                below one rank, or the file is corrupted.
         """
         k = self._count(
             {
@@ -194,7 +194,7 @@ class RankedSet:
         return cells
 
     def save(self, path: str | Path, dtype: torch.dtype | None = None) -> Path:
-        """Write one safetensors file, whole or not at all, with the cells rank by rank.
+        """Write one safetensors file, atomically, with the cells rank by rank.
 
         Args:
             path: the file.

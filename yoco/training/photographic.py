@@ -1,4 +1,4 @@
-"""The augmentation of ImageNet trainings: random resized crop, flip, colour jitter, lighting.
+"""The augmentation of training on ImageNet: random resized crop, flip, colour jitter, lighting.
 
 Lighting is noise along the principal axes of ImageNet's colours.
 """
@@ -40,7 +40,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Photographic:
-    """Augment normalised colour images one by one, as IDC's code does in trainings on ImageNet-10.
+    """Augment normalised colour images one by one, as IDC's code does when training on ImageNet-10.
 
     mean, std: the normalisation of the 3 channels. Colours are changed in 0..1 without clipping.
     Raises ValueError for another number of channels.

@@ -1,4 +1,4 @@
-"""The paper's way to train a network (design §6): the settings of a training."""
+"""The paper's way to train a network (design §6): the settings of a training run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

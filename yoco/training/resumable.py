@@ -239,7 +239,7 @@ def check_identity(what: str, stored: Any, identity: Mapping[str, Any]) -> None:
             if there.get(name) != here.get(name)
         ]
         raise ValueError(
-            f"{what} is of another run ({'; '.join(differ)}); use the same settings, or "
+            f"{what} belongs to another run ({'; '.join(differ)}); use the same settings, or "
             f"{digests.HOW}"
         )
     if data[1] is not None:

@@ -133,7 +133,7 @@ def seconds(work: Mapping[Work, int], jobs: int = 1, speed: Speed = _measured) -
 
     Args:
         work: how many of each unit: images that go through a network, in all epochs of all
-            trainings.
+            training runs.
         jobs: pieces at once, each in a process with one thread; a single one has all threads.
         speed: measures units per second; as `Unit.per_second`.
     """

@@ -222,7 +222,7 @@ def floats(name: str, values: object, *dimensions: str) -> Tensor:
         raise TypeError(f"{name} must be floating point, got {found.dtype}")
     if found.ndim != len(dimensions) or 0 in found.shape:
         raise ValueError(
-            f"{name} must have shape {what} with no dimension 0, got {list(found.shape)}"
+            f"{name} must have shape {what} with no empty dimension, got {list(found.shape)}"
         )
     return found
 
@@ -252,7 +252,7 @@ def square(name: str, values: object) -> Tensor:
     shape = found.shape
     if len(shape) != 4 or shape[2] != shape[3] or 0 in shape:
         raise ValueError(
-            f"{name} must be square images [N, C, S, S] with no dimension 0, got {list(shape)}"
+            f"{name} must be square images [N, C, S, S] with no empty dimension, got {list(shape)}"
         )
     return found
 

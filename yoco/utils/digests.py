@@ -79,8 +79,8 @@ def check(what: str, stored: Any, own: Mapping[str, str], how: str = HOW) -> Non
     """
     if stored is None:
         warnings.warn(
-            f"{what} is of an earlier version of yoco, which did not record the data that it was "
-            "made from: whether they are the same cannot be checked",
+            f"{what} is from an earlier version of yoco, which did not record the data that it was "
+            "made from, so whether the data are the same cannot be checked",
             stacklevel=3,
         )
         return

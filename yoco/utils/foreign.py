@@ -50,7 +50,7 @@ def examined(name: str, factory: Factory, channels: int, classes: int, size: int
             f"model={name!r} cannot be built for {told}", lambda: factory(channels, classes, size)
         )
         if not isinstance(network, nn.Module):
-            raise TypeError(f"model={name!r} must give an nn.Module, got {checks.shown(network)}")
+            raise TypeError(f"model={name!r} must return an nn.Module, got {checks.shown(network)}")
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise ValueError(f"model={name!r} has no weights to train")
         seen: list[tuple[str, Tensor]] = []  # linear layers and their inputs, as they are called
@@ -64,7 +64,7 @@ def examined(name: str, factory: Factory, channels: int, classes: int, size: int
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):
         got = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(
-            f"model={name!r} must give logits of shape [N, {classes}], got {got} for two images"
+            f"model={name!r} must return logits of shape [N, {classes}], got {got} for two images"
         )
     shapes = [(key, list(tensor.shape)) for key, tensor in network.state_dict().items()]
     norms = [

@@ -1,8 +1,8 @@
 """The work of the notebooks and the command line: parameters, run folders, sweeps.
 
 `run_folder` is the folder of a run. Each step that fills it is one file (`condensation`,
-`recordings`, `comparison`, `pruning`, `ablations`, `noise`): what an earlier run left is used, the
-rest is made. `parameters` declares the parameters of each notebook.
+`recordings`, `comparison`, `pruning`, `ablations`, `noise`): it uses what an earlier run left and
+makes the rest. `parameters` declares the parameters of each notebook.
 """
 
 import lazy_loader

@@ -21,7 +21,7 @@ from yoco.workflow.run_folder import RESULTS, keep_table
 def get_ablations(
     run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Ablations
 ) -> pd.DataFrame:
-    """Return the trainings of 05 in the run's folder, running those that are missing.
+    """Return the training runs of 05 in the run's folder, after doing the missing ones.
 
     Missing dynamics and other methods' sets are made, and finished cells of results.csv are kept.
     The rows go to ablations.csv.

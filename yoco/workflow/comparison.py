@@ -87,9 +87,9 @@ def ready_sets(
 def get_comparison(
     run: Path, chosen: parameters.Condensation, data: ImageData, known: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, CondensedSet]]:
-    """Return what the start and the result of each condensation method teach, and the sets.
+    """Return the accuracies of each condensation method's start and result, and the sets.
 
-    If every set ships with the zoo and the trainings are the preset's, the accuracies that ship
+    If every set is in the zoo and the settings are the preset's, the accuracies that ship
     with the sets are read and nothing is trained. Else as `study.condensations`.
 
     Args:

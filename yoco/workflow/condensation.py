@@ -119,7 +119,7 @@ def _real(dataset: str, data: Callable[[], ImageData], needed: bool) -> ImageDat
         return data()
     except (OSError, ImportError) as error:
         warnings.warn(
-            f"whether the set is of {dataset} cannot be checked, since that cannot be loaded here: "
+            f"cannot check whether the set was made from {dataset}, which cannot be loaded here: "
             f"{error}",
             stacklevel=3,
         )
@@ -207,7 +207,7 @@ def describe(condensed: CondensedSet) -> str:
         else ""
     )
     shape = (
-        f"{condensed.ipc} images per class, factor {condensed.factor}, "
+        f"{condensed.ipc} image{'s' * (condensed.ipc != 1)} per class, factor {condensed.factor}, "
         f"{condensed.size}x{condensed.size}"
     )
     nested = " (nested)" if info.get("nested") else ""

@@ -16,7 +16,7 @@ from yoco.zoo import PREFIX as ZOO
 # what a set of the zoo must match: it is not condensed here, so all other parameters concern only
 # what else a run does
 OF_THE_ZOO = ("method", "ipc", "factor", "size", "nested")
-# the trainings of a run have these as well as condensing
+# training has these parameters as well as condensing
 OF_TRAININGS = ("start", "model", "width", "precision")
 
 

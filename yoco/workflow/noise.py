@@ -26,7 +26,7 @@ def get_noise(
     """Return the damaged sets of 06 with their dynamics, and what every rule keeps of them.
 
     Missing sets and dynamics are made, each case in its own folder inside noise/ of the run's
-    folder; finished trainings of results.csv are kept. The rows go to noise.csv, and how well each
+    folder; finished runs in results.csv are kept. The rows go to noise.csv, and how well each
     score finds the damaged images to noise_detection.csv. chosen: the parameters of 06.
     """
     check_fits(condensed, data)

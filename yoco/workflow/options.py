@@ -92,7 +92,7 @@ class Parser(argparse.ArgumentParser):
             default=[],
             metavar=("NAME", "VALUE"),
             dest="parameters",
-            help="set one by its name",
+            help="set a parameter by its name",
         )
         for name in dict.fromkeys(
             row.name for rows in chosen.values() for row in rows if only is None or row.name in only

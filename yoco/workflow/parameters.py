@@ -35,10 +35,10 @@ class Condensation(Parameters):
     compare_seconds: types.Seconds = Field(
         4.0,
         gt=0,
-        description="seconds of condensing for each method without a set in the run or the zoo",
+        description="seconds to condense by each method that has no set in the run or the zoo",
     )
     compare_seeds: types.Count = Field(
-        1, description="networks trained on each of their starts and results"
+        1, description="networks trained on the start, and on the result, of each compared method"
     )
 
     @property
@@ -57,10 +57,10 @@ class Scores(Parameters):
         "zoo:cifar10-idc-ipc10", description="as in 01, or zoo:NAME for a set that ships with yoco"
     )
     top_k: Optional[types.Count] = Field(
-        None, description="epochs that LBPE averages (none: the paper's)"
+        None, description="number of epochs that LBPE averages (none: the paper's)"
     )
     within: Optional[types.Count] = Field(
-        None, description="first epochs that LBPE chooses among (none: the paper's)"
+        None, description="LBPE chooses among this many first epochs (none: the paper's)"
     )
 
     def recording(self, size: int) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Gallery(Scores):
     notebook: ClassVar[str] = "07_gallery"
     shown: ClassVar[tuple[str, ...]] = ("dataset", "seed", "budget", "run_dir")
 
-    budget: types.Count = Field(1, description="IPC_T of the figures about pruning")
+    budget: types.Count = Field(1, description="IPC_T in the figures about pruning")
 
 
 NOTEBOOKS: dict[str, type[Parameters]] = {

@@ -58,7 +58,7 @@ def get_results(
 ) -> pd.DataFrame:
     """Train on YOCO's choice of each of `get_sets`, and on the prefixes of the nested one.
 
-    Missing dynamics are recorded; finished trainings of the run's results.csv are kept. The rows go
+    Missing dynamics are recorded; finished training runs in results.csv are kept. The rows go
     to prefixes.csv.
 
     run, condensed, data, chosen: as in `get_sets`; there must be a nested set. Returns the rows of

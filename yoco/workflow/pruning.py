@@ -20,7 +20,7 @@ from yoco.workflow.run_folder import RESULTS, TABLE, TABLE2, keep_table
 def get_results(
     run: Path, condensed: CondensedSet, data: ImageData, chosen: parameters.Pruning
 ) -> pd.DataFrame:
-    """Return the study of 04 in the run's folder, running the trainings that are missing.
+    """Return the study of 04 in the run's folder, after doing the missing training runs.
 
     Missing dynamics are recorded, and finished cells of results.csv are kept. The rows go to
     table2.csv, their summary to table.csv. chosen: the parameters of 04. Returns the rows of

@@ -40,7 +40,7 @@ def get_dynamics(
 
     Missing dynamics are taken from the zoo, or recorded now and saved. For a set of the zoo
     (dataset "zoo:NAME"), shipped dynamics are taken even if their last batches are of another kind
-    than asked for; they are then not saved, since the trainings of a study could not follow them.
+    than asked for; they are then not saved, since the runs of a study could not follow them.
     """
     return get_all_dynamics(
         run, condensed, dataset, [seed], first, any_last_batch=dataset.startswith(ZOO), **arguments

@@ -53,7 +53,7 @@ def folder(run_dir: str | None, dataset: str) -> Path:
         name = name_of(dataset).removeprefix("folder:") or "root"
         path = home() / name.replace(":", "-").replace("/", "-")
     elif run_dir == "":
-        raise ValueError(f"run_dir must be a path, got ''; left out, it is {home()}/NAME")
+        raise ValueError(f"run_dir must be a path, got ''; leave it out for {home()}/NAME")
     else:
         path = project() / checks.path("run_dir", run_dir)
     if dataset.startswith("folder:"):
@@ -73,7 +73,7 @@ def set_aside(run: Path) -> None:
     for name in (CONDENSED, RESULTS):
         with locks.hold(run / name):
             pass
-    print(f"{run} is set aside as {owned.set_aside(run).name}")
+    print(f"{run} is renamed to {owned.set_aside(run).name}")
 
 
 def _check_outside(run: Path, images: Path) -> None:

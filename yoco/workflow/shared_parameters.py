@@ -39,43 +39,45 @@ class Parameters(BaseModel):
         "package.module:function",
     )
     root: Optional[types.Text] = Field(
-        None, description="where the dataset is, or is downloaded to (none: ~/.cache/yoco)"
+        None, description="folder of the dataset, or of its download (none: ~/.cache/yoco)"
     )
     run_dir: Optional[types.Text] = Field(
-        None, description="the run's folder (none: runs/ and the dataset's name)"
+        None, description="the run's folder (none: runs/ plus the dataset's name)"
     )
-    seed: types.Seed = Field(0, description="seed of everything that is drawn")
-    size: Optional[types.Side] = Field(None, description="resize the real images to this side")
+    seed: types.Seed = Field(0, description="seed of all random choices")
+    size: Optional[types.Side] = Field(
+        None, description="resize the real images to this side length"
+    )
     method: types.Filled[types.Condenser] = types.by_preset(
         "condensation method", smoke="idc", otherwise="ncfm"
     )
     ipc: types.Count = Field(10, description="images per class of the condensed set, IPC_F")
     factor: Optional[types.Count] = Field(
-        None, description="cells along a side of a condensed image (none: the method's own)"
+        None, description="cells along a side of a condensed image (none: the method's default)"
     )
     preset: Optional[types.Preset] = Field(
         None, description="scale of all settings (none: smoke on digits, else laptop)"
     )
     epochs: Optional[types.Count] = Field(
-        None, description="epochs of each training (none: 1000, 200 or 10, by preset)"
+        None, description="epochs of each training run (none: 1000, 200 or 10, by preset)"
     )
     protocol: types.Protocol = Field(
         "even",
-        description="how trainings split an epoch: evenly, or with a small last batch, as "
+        description="how an epoch is split into batches: evenly, or with a small last one, as "
         "published",
     )
     augmentation: types.Augmentation = Field(
-        "dsa", description="augmentation of trainings: DSA's, or as published for ImageNet-10"
+        "dsa", description="augmentation in training: DSA's, or as published for ImageNet-10"
     )
     model: Optional[types.Model] = Field(
         None,
-        description="network of all trainings (none: convnet, or resnet10ap for images of 64 "
-        "pixels or more)",
+        description="network to train (none: convnet, or resnet10ap for images of 64 pixels or "
+        "more)",
     )
     width: Optional[types.Count] = Field(
         None, description="channels of the ConvNet (none: 128, or 24 in smoke)"
     )
-    precision: types.Precision = Field("auto", description="number format of convolutions")
+    precision: types.Precision = Field("auto", description="number format for convolutions")
 
     outer_loops: Optional[types.Count] = Field(
         None, description="fresh networks in idc, dream and dsa (none: by preset)"
@@ -93,12 +95,11 @@ class Parameters(BaseModel):
         None, description="epochs of each network in the pool of ncfm (none: by preset)"
     )
     nested: Optional[types.Nested] = Field(
-        None, description="budgets whose prefixes ncfm matches as well, or true for 1, 2, 3, 5, …"
+        None, description="budgets whose prefixes ncfm also matches, or true for 1, 2, 3, 5, …"
     )
     start: Optional[types.Start] = Field(
         None,
-        description="set that the method condenses further: a file or zoo:NAME (none: packed real "
-        "images)",
+        description="set to condense further: a file or zoo:NAME (none: packed real images)",
     )
     time_budget: Optional[types.Seconds] = Field(
         None, description="seconds after which condensing stops; run again to resume"

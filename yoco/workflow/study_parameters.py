@@ -19,7 +19,7 @@ class Study(Parameters):
     """Parameters of notebooks that train on pruned sets."""
 
     ipc_to: types.DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
-    dynamics: types.Count = Field(3, description="training runs recorded")
+    dynamics: types.Count = Field(3, description="training runs to record")
     seeds: types.Count = Field(
         1, description="networks trained on each pruned set, for each recorded run"
     )
@@ -65,21 +65,21 @@ class Pruning(Study):
         "budgets, IPC_T", smoke=[1, 2], otherwise=[1, 2, 5]
     )
     dynamics: types.Filled[types.Count] = types.by_preset(
-        "training runs recorded", smoke=2, otherwise=3
+        "training runs to record", smoke=2, otherwise=3
     )
     epochs_to: Optional[types.Counts] = Field(
-        None, description="epochs at each of ipc_to, in its order (none: as epochs)"
+        None, description="epochs for each budget of ipc_to, in order (none: as epochs)"
     )
     also: types.OptionalCondensers = Field(
         ["dream"],
-        description="condensation methods whose sets, pruned at random, are further columns; may "
-        "be empty",
+        description="condensation methods whose sets, pruned at random, get columns too; may be "
+        "empty",
     )
     bytes_epochs: Optional[types.Count] = Field(
-        None, description="epochs of the trainings on one file's prefixes (none: as epochs)"
+        None, description="epochs of training on the prefixes of one file (none: as epochs)"
     )
     prefix_epochs: Optional[types.Count] = types.by_preset(
-        "epochs of the trainings that compare a nested set", smoke=40, otherwise=None
+        "epochs of training in the comparison of a nested set", smoke=40, otherwise=None
     )
     set_path: Optional[types.Text] = Field(
         None,
@@ -123,15 +123,15 @@ class Ablations(Study):
     )
 
     ipc_to: types.DifferentCounts = Field([1], description="budgets, IPC_T")
-    dynamics: types.Count = Field(2, description="training runs recorded")
+    dynamics: types.Count = Field(2, description="training runs to record")
     methods: types.Filled[types.Methods] = types.all_of(
-        "pruning methods whose ends and balance are varied", compared
+        "pruning methods whose end and balance are varied", compared
     )
     top_k: types.DifferentCounts = Field(
-        list(ablations.TOP_K), description="epochs that LBPE averages"
+        list(ablations.TOP_K), description="numbers of epochs that LBPE averages"
     )
     within: types.DifferentCounts = Field(
-        list(ablations.WITHIN), description="first epochs that LBPE chooses them among"
+        list(ablations.WITHIN), description="numbers of first epochs that LBPE chooses them among"
     )
     compare: types.Filled[types.Condensers] = types.all_of(
         "condensation methods whose sets are pruned", lambda: CONDENSATIONS
@@ -170,18 +170,17 @@ class Noise(Study):
     )
     real: Optional[types.Dataset] = Field(
         None,
-        description="real images that a set of the zoo is tested on (none: the dataset that it "
-        "names)",
+        description="real images to test a zoo set on (none: the dataset that it names)",
     )
     ipc_to: types.DifferentCounts = Field([1, 5], description="budgets, IPC_T")
     trained_to: Optional[types.DifferentCounts] = Field(
-        None, description="those of ipc_to at which networks are trained (none: the smallest)"
+        None, description="budgets of ipc_to at which networks are trained (none: the smallest)"
     )
     dynamics: types.Filled[types.Count] = types.by_preset(
-        "training runs recorded, of each set", smoke=1, otherwise=2
+        "training runs to record for each set", smoke=1, otherwise=2
     )
     rates: types.Filled[types.Percents] = types.by_preset(
-        "percent of the labels that are wrong", smoke=[40], otherwise=[5, 10, 20, 40]
+        "percentages of wrong labels", smoke=[40], otherwise=[5, 10, 20, 40]
     )
     kinds: types.Filled[types.DamageKinds] = types.by_preset(
         "damage done to the condensed set",
@@ -189,14 +188,16 @@ class Noise(Study):
         otherwise=list(corruption.KINDS),
     )
     image_rates: Optional[types.Percents] = Field(
-        None, description="percent of images blurred, noisy or covered (none: the highest of rates)"
+        None,
+        description="percentages of blurred, noisy or covered images (none: the highest of rates)",
     )
     condensed_kinds: types.Filled[types.DamageKinds] = types.by_preset(
         "damage done before condensing", smoke=["symmetric"], otherwise=list(corruption.KINDS)
     )
     condensed_rates: Optional[types.Percents] = Field(
         None,
-        description="percent of real images damaged before condensing (none: the highest of rates)",
+        description="percentages of real images damaged before condensing (none: the highest of "
+        "rates)",
     )
 
     @model_validator(mode="after")

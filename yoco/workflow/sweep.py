@@ -98,8 +98,8 @@ def choices(notebooks: Sequence[str], given: Sequence[tuple[str, str]]) -> dict[
     names = checks.different("parameters", [name for name, _ in given])
     if "run_dir" in names:
         raise ValueError(
-            "parameter run_dir: each point of a sweep has a folder of its own; choose where these "
-            "lie with --out"
+            "parameter run_dir: each point of a sweep has a folder of its own; choose their "
+            "location with --out"
         )
     return {name: _separate(text, types.told(known[name]).word in LISTS) for name, text in given}
 
@@ -155,7 +155,7 @@ def _typed(notebook: str, values: Mapping[str, str]) -> dict[str, Any]:
 def run(
     grid: Sequence[Point], out: Path, *, jobs: int | None = None, executor: Executor | None = None
 ) -> pd.DataFrame:
-    """Run each point's notebooks through papermill, in parallel processes.
+    """Run each point's notebooks with papermill, in parallel processes.
 
     Finished points are not run again. `out`/sweep.csv is written after each point, with the swept
     values, status, seconds, error (see `Outcome`), and the rows of the table.csv of the point's
@@ -166,8 +166,8 @@ def run(
         grid: from `points`.
         out: folder of the sweep. If the executor is a cluster's, it must be on a disk that all
             machines share.
-        jobs, executor: points at once, with one thread each, and where, see `pool`; one point at a
-            time on this machine has all threads.
+        jobs, executor: how many points run in parallel, with one thread each, and where, see
+            `pool`; a single point on this machine has all threads.
 
     Returns:
         The table.
