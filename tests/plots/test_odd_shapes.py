@@ -150,7 +150,7 @@ def test_many_classes_are_spread_from_the_first_to_the_last():
 
 
 def test_bars_of_classes_whose_shortened_names_are_equal_stay_apart():
-    names = [f"{'a' * 30}{k}{'b' * 30}" for k in range(2)]
+    names = [f"{'a' * 40}{k}{'b' * 40}" for k in range(2)]
     rows = [("yoco", name, count) for name, count in zip(names, (1, 5))]
     figure = plots.class_balance(pd.DataFrame(rows, columns=["method", "class", "kept"]), 3)
     assert [bar.get_height() for bar in figure.axes[0].patches] == [1, 5]

@@ -30,8 +30,8 @@ NOTEBOOKS = {
     "02": {},
     "03": {"ipc_to": 1},
     "04": STUDY,
-    "05": {**STUDY, "compare": "idc", "networks": "convnet-d1-w4"},
-    "06": STUDY,
+    "05": {**STUDY, "methods": "random,yoco", "compare": "idc", "networks": "convnet-d1-w4"},
+    "06": {**STUDY, "methods": "random,yoco"},
     "07": {},
 }
 

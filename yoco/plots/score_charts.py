@@ -162,8 +162,9 @@ def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
         interpolation="nearest",
     )
     at = (correct[:-1] & ~correct[1:]).nonzero().flatten() + 2  # epochs are counted from 1
-    if len(at):  # a line without points would take room from the corner of the figure on
-        ax.plot(at, [1.25] * len(at), "v", ms=style.scaled(3), color=style.DROPPED, clip_on=False)
+    look: dict[str, Any] = {"ms": style.scaled(3), "color": style.DROPPED, "clip_on": False}
+    (marks,) = ax.plot(at, [1.25] * len(at), "v", **look)
+    marks.set_in_layout(len(at) > 0)  # without points it would take room up to the figure's corner
     ax.grid(False)
     ax.set(
         xlabel=f"epoch (light: right, dark: wrong, ▾: forgotten, {len(at)}×)",

@@ -37,7 +37,7 @@ PALETTE = (
     "#ece133",
     "#56b4e9",
 )
-MOST_NAME = 24  # characters of a name in a figure
+MOST_NAME = 30  # characters of a name in a figure
 UNIT = 7.0  # inches: width of a plain figure in a notebook; the widest figures have 11
 
 
