@@ -41,8 +41,9 @@ GRID = {
 POWERS = [(2, n) for n in range(5)]
 # prints the numbers of its processes, then waits for ever
 HANGS = """
-import os, time
+import os, signal, time
 from yoco.parallel import pool
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 def hang(number):
     os.write(1, f"{os.getpid()}\\n".encode())
     time.sleep(1200)

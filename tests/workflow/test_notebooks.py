@@ -150,6 +150,7 @@ def test_ctrl_c_while_starting_is_one_line(seconds, tmp_path):
     code = f"""
 import os, signal, sys, threading
 from yoco.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.argv = ["yoco", "run", "01", "--run-dir", {str(tmp_path)!r}]
 threading.Timer({seconds}, os.kill, (os.getpid(), signal.SIGINT)).start()
 sys.exit(main())
