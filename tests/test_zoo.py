@@ -70,12 +70,12 @@ def test_its_dynamics_serve_every_method():
 
 def test_shipped_dynamics_are_found_though_they_do_not_name_their_augmentation(tmp_path, capsys):
     condensed, asked = (
-        zoo.load("digits-idc-ipc10"),
+        zoo.load("digits-dream-ipc10"),
         parameters.validated("04_pruning", {}).recording(16),
     )
     assert (
         asked["augmentation"] == "dsa"
-        and "augmentation" not in zoo.load_dynamics("digits-idc-ipc10").info
+        and "augmentation" not in zoo.load_dynamics("digits-dream-ipc10").info
     )
     workflow.get_dynamics(tmp_path, condensed, "digits", 0, **asked)
     assert "from the zoo: dynamics of 20 epochs" in capsys.readouterr().out

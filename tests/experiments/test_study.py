@@ -368,14 +368,15 @@ def test_sets_and_accuracies_that_are_there_are_taken_in_a_comparison(toy, toy_s
     assert len(again) == 4 and again.accuracy.tolist() != [10.0, 20.0, 10.0, 20.0]
 
 
-def test_equal_starts_are_trained_on_once(toy, toy_set, monkeypatch):
+def test_equal_starts_are_trained_on_once(toy, monkeypatch):
     measured, original = [], evaluate.evaluate_many
     noted = lambda subsets, *rest, **options: (
         measured.append(list(subsets)) or original(subsets, *rest, **options)
     )
     monkeypatch.setattr(condensations, "evaluate_many", noted)
     methods = ["dsa", "mtt", "idc", "ncfm", "kip"]
-    ready = {method: replace(toy_set, info={"steps": 1, "seconds": 1}) for method in methods}
+    ready = {method: condense.start_set(toy, method, 1, preset="smoke") for method in methods}
+    ready = {m: replace(made, info={"steps": 1, "seconds": 1}) for m, made in ready.items()}
     rows = {
         "subset": ["start", "condensed"],
         "seed": 0,

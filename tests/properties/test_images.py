@@ -45,7 +45,7 @@ def test_a_factor_that_would_leave_cells_empty_names_two_that_do_not(size, facto
         formation.cell_size(size, factor)
     except ValueError as error:
         if "nearest" in str(error):
-            fewer, more = str(error).split("factors: ")[1].split(" and ")
+            fewer, more = str(error).split("factors are ")[1].split(" and ")
             assert int(fewer) < factor < int(more)
             formation.cell_size(size, int(fewer))
             formation.cell_size(size, int(more))

@@ -131,7 +131,7 @@ def test_wrong_values_are_named_with_what_is_allowed(notebook, name):
             parameters.check(notebook, namespace(notebook, **{name: value}))
         said = str(error.value)
         assert re.search(
-            (r"should be|should have|must|allowed|valid|required|stands " r"for|greater|less"), said
+            r"should be|should have|must|allowed|valid|required|placeholder|greater|less", said
         ), said
         if name in NAMED and value == "nothing":
             assert all(allowed in said for allowed in NAMED[name]), said

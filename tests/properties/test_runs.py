@@ -217,7 +217,7 @@ def test_wrong_arguments_of_load(name, draw):
     if name not in data.NAMES:
         with pytest.raises(
             (ValueError, TypeError, FileNotFoundError),
-            match="name|dataset|no folder|has no folder|stands for|home",
+            match="name|dataset|no folder|has no folder|placeholder|home",
         ):
             data.load(name)
     elif name == "digits":
