@@ -51,7 +51,9 @@ def digest(folder: Path) -> str:
     return (folder / "digest").read_text()
 
 
-@pytest.mark.parametrize("kind", WORK)
+@pytest.mark.parametrize(
+    "kind", [k if k == "idc" else pytest.param(k, marks=pytest.mark.slow) for k in WORK]
+)
 def test_killed_work_ends_as_if_it_was_not(zygote, tmp_path, kind):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()

@@ -299,6 +299,7 @@ def test_a_dataset_s_function_is_checked():
     ).networks == ["convnet", PLAIN]
 
 
+@pytest.mark.slow
 def test_a_notebook_takes_them_from_the_working_folder(tmp_path):
     shutil.copy(own.__file__, tmp_path / "mine.py")
     given = {

@@ -183,7 +183,12 @@ def test_experts_are_divided(together):
 
 
 @pytest.mark.parametrize(
-    "lost, how", [(1, signal.SIGKILL), (0, signal.SIGKILL), (0, signal.SIGTERM)]
+    "lost, how",
+    [
+        (0, signal.SIGKILL),
+        pytest.param(1, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(0, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_a_lost_rank_ends_the_others_and_leaves_the_checkpoint(agent, broken, lost, how):
     folder, statuses, said = broken(lost, how)

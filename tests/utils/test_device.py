@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_compiling_without_a_gpu_says_nothing_of_cuda(tmp_path):
     code = """
 from yoco.utils import device

@@ -145,7 +145,10 @@ def test_widgets_become_pictures_with_captions_and_bars_go():
     assert caption["data"]["text/markdown"] == "*What it shows*" and other == plain
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.5, 1.5])
+@pytest.mark.parametrize(
+    "seconds",
+    [0.5, pytest.param(0.05, marks=pytest.mark.slow), pytest.param(1.5, marks=pytest.mark.slow)],
+)
 def test_ctrl_c_while_starting_is_one_line(seconds, tmp_path):
     code = f"""
 import os, signal, sys, threading
