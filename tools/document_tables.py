@@ -72,7 +72,11 @@ TRAINED_ON = {
     "nested/condensed.safetensors": "prefixes after the nested steps with equal weights",
     "nestedA/condensed.safetensors": "prefixes after 600 more steps with weights 1/k",
     NESTED: "prefixes of the zoo's nested set",
+    "greedy/condensed.safetensors": "after 1,000 more steps with `prefix_share=0`",
+    "share02/condensed.safetensors": "after 1,000 more steps with `prefix_share=0.2`",
+    "share05/condensed.safetensors": "after 700 more steps with `prefix_share=0.5`",
     "flat/condensed.safetensors": "the flat set",
+    "flatC/condensed.safetensors": "the flat set after 700 more steps at lower learning rates",
     "flat/start.safetensors": "the start of the flat set",
 }
 
