@@ -65,6 +65,7 @@ def execute(
                 _verbatim(part),
                 parameters,
                 kernel_name="python3",
+                language="python",
                 cwd=cwd,
                 progress_bar=False,
                 **options,
