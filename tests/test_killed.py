@@ -13,7 +13,7 @@ import torch
 
 from tests.conftest import HUNG, until
 from tests.zygote import WORK
-from yoco.utils import locks, tensor_files
+from yoco.utils import locks, owned, tensor_files
 
 KILLS = 3 if os.environ.get("CI") == "true" else 1  # of each kind of work
 ROOT = Path(__file__).parent.parent
