@@ -3,15 +3,13 @@
 N images, K classes, E epochs.
 """
 
-import random
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from yoco.dynamics.dynamics import forgotten, margin, top_epochs
-from yoco.utils import checks
+from yoco.utils import checks, seeds
 from yoco.utils import kmeans as clusters
 
 OUTPUTS = ("probabilities", "logits")
@@ -236,10 +234,9 @@ def ssp(
         TypeError, ValueError: if features, n or the seed (0..2**32-1) are bad, or squared distances
             overflow.
     """
-    state = random.getstate()
-    from sklearn.cluster import KMeans
+    with seeds.importing():
+        from sklearn.cluster import KMeans
 
-    random.setstate(state)  # the first import of scikit-learn moves it
     points = _checked_floats("features", features, "N", "D").detach().double()
     if not clusters.measurable(points):
         raise ValueError("features must have finite squared distances")

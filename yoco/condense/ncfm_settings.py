@@ -32,8 +32,7 @@ class NcfmSettings(Settings):
     calibration: float = 1.0  # weight of the cross-entropy under a trained network
     calibrate_every: int = 1  # steps
     # share of a nested prefix's gradient that reaches the smaller prefixes inside it; 0: these
-    # follow only their own losses, so that the smallest becomes as good as a set condensed alone;
-    # 1: as in a flat set
+    # follow only their own losses, and the smallest is condensed as if it were alone; 1: all of it
     prefix_share: float = 0.0
     pool_networks: int = 20
     pool_epochs: int = 60

@@ -9,6 +9,7 @@ import torch
 from yoco.data import arrays
 from yoco.data.image_data import ImageData, resize
 from yoco.data.normalise import STATISTICS, channel_statistics
+from yoco.utils import seeds
 
 TORCHVISION = {
     "cifar10": "CIFAR10",
@@ -24,8 +25,9 @@ def digits(size: int) -> ImageData:
 
     They are 8×8 in 0..16 there.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    with seeds.importing():
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
     train, test = train_test_split(

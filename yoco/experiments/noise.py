@@ -27,6 +27,7 @@ from yoco.scores import EL2N, LBPE, SCORES
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training.protocol import Protocol
 from yoco.utils import checks
+from yoco.utils import seeds as random_state
 from yoco.utils.lazy import pd
 
 CLEAN = "clean"  # kind of damage of a set without damage
@@ -131,7 +132,8 @@ def detection(case: Case) -> pd.DataFrame:
     It is 1 if every damaged image is harder than every other one, 0.5 for chance. Columns: those of
     the case, score, dynamics, auc; no rows if nothing is damaged.
     """
-    from sklearn.metrics import roc_auc_score
+    with random_state.importing():
+        from sklearn.metrics import roc_auc_score
 
     rows = []
     for number, recorded in enumerate(case.dynamics if case.damaged.any() else ()):

@@ -1,6 +1,7 @@
 """Random numbers: one generator per run, derived seeds; the global state is left as it was."""
 
 import contextlib
+import random
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -94,3 +95,13 @@ def drawn_of_each(labels: Tensor, share: float, source: Generator) -> Tensor:
 def choice(count: int, n: int, source: Generator) -> Tensor:
     """Return `n` different indices out of 0..count-1 in random order, on the generator's device."""
     return torch.randperm(count, generator=source, device=source.device)[:n]
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Keep Python's global random state, which the first import of scikit-learn advances."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)

@@ -1,6 +1,5 @@
 """The notebooks that ship with the package: finding them and copying them out."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import yoco
@@ -41,14 +40,13 @@ def find(name: str, folder: Path | None = None) -> Path:
     raise FileNotFoundError(f"no {name}.ipynb in {places[-1]}; give its folder with --folder")
 
 
-def copy(folder: Path, which: Iterable[str] | None = None) -> dict[str, bool]:
+def copy(folder: Path) -> dict[str, bool]:
     """Copy shipped notebooks into a folder, which is made if it is missing.
 
     An existing file is never overwritten.
 
     Args:
         folder: where the copies go.
-        which: names of notebooks. None: all of them.
 
     Returns:
         For each notebook whether it was copied: False if the folder had one already.
@@ -58,7 +56,7 @@ def copy(folder: Path, which: Iterable[str] | None = None) -> dict[str, bool]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     copied = {}
-    for name in names() if which is None else which:
+    for name in names():
         content = (shipped() / f"{name}.ipynb").read_bytes()
         try:
             with open(folder / f"{name}.ipynb", "xb") as file:
