@@ -6,12 +6,12 @@ How a method is declared, the packed real images that it starts from, and the se
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Generator, Tensor
 
-from yoco import formation
+from yoco import formation, models
 from yoco.data.batches import RealImages
 from yoco.data.image_data import ImageData
 from yoco.data.normalise import to_floats
@@ -19,11 +19,13 @@ from yoco.parallel.distributed import ALONE, Ranks
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import resumable
 from yoco.utils import device as devices
-from yoco.utils import digests, seeds
+from yoco.utils import digests, fields, seeds
 
 LARGE = 64  # images of at least this side take the ImageNet-10 settings
 PACKED = 100  # condensed images packed at a time
 PACKING = "nearest"  # how all methods shrink the real images that they start from
+# a network that condensing can use, by name, path or factory; stored as text
+Matchable = Annotated[str, lambda _, model: models.check_matchable(model)]
 
 
 def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
@@ -91,8 +93,12 @@ def condensed_from(
 class Settings:
     """Settings of a method: a frozen dataclass.
 
-    Its fields are what `condense` takes as `**settings` and stores in `.info`.
+    Its fields are what `condense` takes as `**settings` and stores in `.info`. Types such as
+    `fields.Count` say what values they allow; others are the method's own to check.
     """
+
+    def __post_init__(self) -> None:
+        fields.check(self)
 
     @property
     def steps(self) -> int:

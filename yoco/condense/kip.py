@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from yoco.data.normalise import normalise, to_floats
 from yoco.training import timing
 from yoco.utils import checks, seeds
 from yoco.utils import device as devices
+from yoco.utils.fields import Count, Flag, Rate, among
 
 KERNELS = ("fc", "conv", "auto")
 # covariances of a whole run up to which `auto` takes the convolutional kernel on a CPU: about 15
@@ -36,31 +37,20 @@ GPU_FACTOR = 100  # the same factor more on a GPU: a guess, not measured
 class KipSettings(Settings):
     """Settings of KIP. The defaults are the paper's for CIFAR-10: many days on a GPU."""
 
-    kernel: str = "conv"  # "fc" | "conv" | "auto": conv if a run with it is affordable, else fc
-    depth: int = 3  # hidden layers
+    # "auto": conv if a run with it is affordable, else fc
+    kernel: Annotated[str, among(KERNELS)] = "conv"
+    depth: Count = 3  # hidden layers
     # Adam's, for normalised images (a pixel in 0..1 moves by lr times its channel's std) and
     # labels
-    lr: float = 0.04
-    ridge: float = 1e-6  # times the mean of the synthetic kernel's diagonal
-    real_batch: int = 5000  # real images predicted per step
-    learn_labels: bool = False  # learn the labels too
-    iterations: int = 50_000
-
-    def __post_init__(self) -> None:
-        checks.one_of("kernel", self.kernel, KERNELS)
-        for name in ("depth", "real_batch", "iterations"):
-            checks.whole(name, getattr(self, name), 1)
-        for name in ("lr", "ridge"):
-            checks.real(name, getattr(self, name), 0)
-        checks.flag("learn_labels", self.learn_labels)
+    lr: Rate = 0.04
+    ridge: Rate = 1e-6  # times the mean of the synthetic kernel's diagonal
+    real_batch: Count = 5000  # real images predicted per step
+    learn_labels: Flag = False  # learn the labels too
+    iterations: Count = 50_000
 
     @property
     def steps(self) -> int:
         return self.iterations
-
-    def work(self, classes: int, formed: int) -> int:
-        """Return 0: no images go through a network, so there is nothing to compile."""
-        return 0
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> KipSettings:
