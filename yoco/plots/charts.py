@@ -6,7 +6,7 @@ several.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,16 +15,12 @@ from yoco.experiments.noise import CLEAN
 from yoco.experiments.tables import title_of
 from yoco.plots import style
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils.lazy import pd, sns
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from yoco.utils.lazy import pd, plt, sns
 
 NAMES = 12  # names that fit under the bars of a panel
 
 
-def _dots(ax: Axes, **options: Any) -> None:
+def _dots(ax: plt.Axes, **options: Any) -> None:
     """Draw Seaborn's stripplot with our own jitter; the global random state stays unchanged."""
     before, source, drawn = len(ax.collections), np.random.default_rng(0), np.random.get_state()
     sns.stripplot(**options, jitter=False, ax=ax)
@@ -34,7 +30,7 @@ def _dots(ax: Axes, **options: Any) -> None:
         dots.set_offsets(np.stack([x + source.uniform(-0.08, 0.08, len(x)), y], axis=1))
 
 
-def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
+def loss_curve(condensed: CondensedSet, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Plot the loss over the steps of a condensation. Returns the Axes.
 
     A method that trains networks in turn also gets the running mean over one network's life.
@@ -58,7 +54,7 @@ def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def class_balance(balance: pd.DataFrame, even: int) -> Figure:
+def class_balance(balance: pd.DataFrame, even: int) -> plt.Figure:
     """Draw bars of what each method keeps of each class at one budget. Returns the Figure.
 
     balance: rows of `tables.class_balance`. even: the share per class of a balanced selection, in
@@ -84,7 +80,7 @@ def class_balance(balance: pd.DataFrame, even: int) -> Figure:
     return figure
 
 
-def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def accuracy_bars(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Draw the accuracy of each subset over its seeds; `table` as `evaluate_many` returns it.
 
     Returns the Axes.
@@ -96,7 +92,7 @@ def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def condensations(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Draw the accuracy of condensation methods next to the accuracy of their starts.
 
     `table` comes from `study.condensations`. Returns the Axes.
@@ -108,7 +104,7 @@ def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def imbalance(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Plot how many classes each method leaves without images, against the budget.
 
     `table` has the columns method, ipc_to, missing. Returns the Axes.
@@ -127,8 +123,8 @@ def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def accuracy_by_budget(
-    summary: pd.DataFrame, published: pd.DataFrame | None = None, *, ax: Axes | None = None
-) -> Axes:
+    summary: pd.DataFrame, published: pd.DataFrame | None = None, *, ax: plt.Axes | None = None
+) -> plt.Axes:
     """Plot each method's accuracy with standard deviations against the budget.
 
     The paper's values are drawn in outline if it has them.
@@ -175,7 +171,7 @@ def accuracy_by_budget(
     return ax
 
 
-def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def accuracy_by_bytes(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Plot each method's accuracy against the bytes of its prefixes on a log scale.
 
     Lines of float32 cells are dashed. `table` comes from `study.by_bytes`. Returns the Axes.
@@ -210,8 +206,8 @@ def bars(
     *,
     y: str = "accuracy",
     label: str = "test accuracy (%)",
-    ax: Axes | None = None,
-) -> Axes:
+    ax: plt.Axes | None = None,
+) -> plt.Axes:
     """Draw means of column `y` by column `x` (and `hue`), with one dot per run. Returns the Axes.
 
     Whiskers are standard deviations. Pruning methods are shown by their titles.
@@ -253,7 +249,7 @@ def by_damage(
     label: str = "test accuracy (%)",
     *,
     chance: bool = False,
-) -> Figure:
+) -> plt.Figure:
     """Plot means of column `y` against the percentage of damaged images.
 
     There is one panel per kind of damage and one line per rule; each line starts from the rows
@@ -313,8 +309,8 @@ def heat(
     y: str = "accuracy",
     label: str = "test accuracy (%)",
     digits: int = 1,
-    ax: Axes | None = None,
-) -> Axes:
+    ax: plt.Axes | None = None,
+) -> plt.Axes:
     """Draw means of column `y` over a grid of two columns, with their values in the squares.
 
     digits: decimals of the values. Returns the Axes, which say so if there is no value.
