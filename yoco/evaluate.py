@@ -15,8 +15,7 @@ from tqdm.auto import tqdm
 from yoco import models
 from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, to_floats
-from yoco.data.spaces import Space
-from yoco.data.test_set import TestSet
+from yoco.data.spaces import Space, TestSet
 from yoco.parallel import pool
 from yoco.training import network as train
 from yoco.training import timing

@@ -3,8 +3,6 @@
 They are YOCO's two rules and the methods that the paper compares them with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """A run's condensed set: found, taken from the zoo, or made, and kept in its folder."""
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping

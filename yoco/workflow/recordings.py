@@ -1,7 +1,5 @@
 """A run's dynamics: found, taken from the zoo, or recorded, and kept in its folder."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
