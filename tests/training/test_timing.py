@@ -17,21 +17,22 @@ LARGE = replace(SMALL, width=32)
 PASSES = 100_000
 
 
-def fixed(images_per_second):
-    """A measurement that always finds this speed, and remembers how it was asked."""
+@pytest.fixture
+def asked(monkeypatch):
+    """Make every measurement find 1000 small images a second, and remember how it was asked."""
     asked = []
 
-    def speed(network, threads, patience):
+    def per_second(network, threads, patience):
         asked.append((network, threads, patience))
-        return images_per_second / (network.width / SMALL.width)
+        return 1000 / (network.width / SMALL.width)
 
-    return speed, asked
+    monkeypatch.setattr(timing.Network, "per_second", per_second)
+    return asked
 
 
-def test_passes_become_seconds_over_networks_and_jobs():
-    speed, asked = fixed(1000.0)
-    assert timing.seconds({SMALL: PASSES}, speed=speed) == 100
-    assert timing.seconds({SMALL: PASSES, LARGE: PASSES}, 2, speed) == (100 + 400) / 2
+def test_passes_become_seconds_over_networks_and_jobs(asked):
+    assert timing.seconds({SMALL: PASSES}) == 100
+    assert timing.seconds({SMALL: PASSES, LARGE: PASSES}, 2) == (100 + 400) / 2
     assert asked[0] == (SMALL, torch.get_num_threads(), 0.0) and asked[-1] == (
         LARGE,
         1,
@@ -39,13 +40,12 @@ def test_passes_become_seconds_over_networks_and_jobs():
     )
 
 
-def test_short_work_is_not_measured(capsys):
-    speed, asked = fixed(1000.0)
-    timing.say({SMALL: timing.LEAST_PIXELS // 16**2}, speed=speed)
+def test_short_work_is_not_measured(capsys, asked):
+    timing.say({SMALL: timing.LEAST_PIXELS // 16**2})
     assert asked == []
-    timing.say({SMALL: 29_000}, speed=speed)
+    timing.say({SMALL: 29_000})
     assert [patience for _, _, patience in asked] == [0.0], "a single step tells"
-    timing.say({SMALL: PASSES}, budget=29, speed=speed)
+    timing.say({SMALL: PASSES}, budget=29)
     assert len(asked) == 1 and capsys.readouterr().out == ""
 
 
@@ -59,19 +59,19 @@ def test_short_work_is_not_measured(capsys):
         (40_000, 1, 120.0, "about 40 s on this machine"),
     ],
 )
-def test_long_work_says_how_long(capsys, passes, jobs, budget, line):
-    timing.say({SMALL: passes}, jobs, budget, fixed(1000.0)[0])
+def test_long_work_says_how_long(asked, capsys, passes, jobs, budget, line):
+    timing.say({SMALL: passes}, jobs, budget)
     assert capsys.readouterr().out == line + "\n"
 
 
 def test_measuring_touches_no_random_state_and_no_threads_and_is_done_once(monkeypatch):
-    timing.images_per_second.cache_clear()
+    timing.Network.per_second.cache_clear()
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    speed = timing.images_per_second(SMALL, 1, 0.05)
+    speed = SMALL.per_second(1, 0.05)
     assert 0 < speed < float("inf")
     assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
     monkeypatch.setattr(training, "epoch", lambda *_, **__: pytest.fail("measured again"))
-    assert timing.images_per_second(SMALL, 1, 0.05) == speed
+    assert SMALL.per_second(1, 0.05) == speed
 
 
 @pytest.fixture

@@ -95,9 +95,8 @@ class Pair:
         Their number doubles until a run takes a quarter of `patience` seconds or `MOST_MEASURED`
         images.
         """
-        before, count, source = torch.get_num_threads(), 2, seeds.generator(0)
-        torch.set_num_threads(threads)
-        try:
+        count, source = 2, seeds.generator(0)
+        with devices.threads(threads):
             while True:
                 shape = count, self.channels, self.size, self.size
                 images = (
@@ -114,8 +113,6 @@ class Pair:
                 if taken >= patience / 4 or count >= MOST_MEASURED:
                     return count**2 / taken
                 count *= 2
-        finally:
-            torch.set_num_threads(before)
 
 
 def kernel_of(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:

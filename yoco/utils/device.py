@@ -10,7 +10,7 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 import torch
@@ -264,6 +264,17 @@ def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     for tensor in batch:
         torch._dynamo.maybe_mark_dynamic(tensor, 0)
     return batch
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @functools.cache
