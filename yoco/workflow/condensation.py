@@ -2,10 +2,10 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from yoco import zoo
 from yoco.condense.condense import condense, start_set
@@ -82,20 +82,23 @@ def get_condensed(
             if not going_on:
                 return found
             say("its condensation was interrupted: resuming from the checkpoint")
-        begin = lambda: among.from_first(lambda: held.enter_context(_writing(run, kept)))
+        shipped = None
         if real is None:
-            made = _of_the_zoo(dataset, checkpoint, explicit)
-            begin()
-            say(f"from the zoo: {describe(made)}")
-            among.from_first(lambda: _keep(made, kept))
-            return made
-        begin()
-        shipped = None if go_on or there or unfinished else _shipped_set(real, arguments)
+            shipped = _of_the_zoo(dataset, checkpoint, explicit)
+        elif not (go_on or there or unfinished):
+            shipped = _shipped_set(real, arguments)
+
+        def begin() -> None:
+            held.enter_context(owned.used(run))  # made if missing
+            held.enter_context(locks.hold(kept))
+
+        among.from_first(begin)
         if shipped is not None:
             say(f"from the zoo: {describe(shipped)}")
         elif not there:
             say(f"no {kept.name} in the run's folder: condensing {dataset} now")
-        made = shipped or condense(real, checkpoint=checkpoint, **arguments)
+        # without real images, it is a set of the zoo
+        made = shipped or condense(cast(ImageData, real), checkpoint=checkpoint, **arguments)
         if shipped is None:
             say(f"made {kept.name}: {describe(made)}")
         among.from_first(lambda: _keep(made, kept, None if shipped else checkpoint))
@@ -134,13 +137,6 @@ def _of_the_zoo(dataset: str, checkpoint: Path, explicit: Mapping[str, Any]) -> 
     shipped = zoo.load(dataset.removeprefix(ZOO))
     found_set.check_asked(shipped, dataset, dataset, explicit)
     return shipped
-
-
-@contextlib.contextmanager
-def _writing(run: Path, kept: Path) -> Iterator[None]:
-    """Hold the run's folder, made if missing, and the lock on its set."""
-    with owned.used(run), locks.hold(kept):
-        yield
 
 
 def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | None:

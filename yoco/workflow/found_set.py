@@ -90,10 +90,6 @@ def _told(found: CondensedSet) -> dict[str, Any]:
     return {**dict(info.get("settings", {})), **known, **own, **made}
 
 
-def _of_the_zoo(dataset: str) -> CondensedSet:
-    return zoo.load(dataset.removeprefix(ZOO))
-
-
 def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageData | None) -> None:
     """Check that a set was made from the current real images, and fits them.
 
@@ -110,5 +106,8 @@ def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageDa
         check_fits(found, real, str(path))
         if found.info.get("source") is None:  # unknown for an author's file
             digests.check(str(path), found.info.get(digests.MADE_FROM), real.made_from)
-    elif dataset.startswith(ZOO) and found.fingerprint != _of_the_zoo(dataset).fingerprint:
+    elif (
+        dataset.startswith(ZOO)
+        and found.fingerprint != zoo.load(dataset.removeprefix(ZOO)).fingerprint
+    ):
         raise ValueError(f"{path} holds another set than {dataset}: {digests.HOW}")

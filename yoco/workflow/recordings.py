@@ -163,10 +163,10 @@ def _found_dynamics(
         print(f"{path.name} is of another set (perhaps an earlier version): recording again")
         return None
     digests.check(str(path), found.info.get(digests.MADE_FROM), condensed.made_from)
-    if not _as_asked(found, wanted):
+    told = {**found.info, **found.training}
+    if any(told.get(name) != value for name, value in wanted.items()):
         print(f"{path.name} has other settings: recording again")
         return None
-    told = {**found.info, **found.training}
     if differ := [name for name, value in demanded.items() if told.get(name, value) != value]:
         there, asked = (
             ", ".join(f"{name}={values.get(name)!r}" for name in differ)
@@ -214,12 +214,6 @@ def _own_network(condensed: CondensedSet, arguments: dict[str, Any]) -> dict[str
         if models.own(model)
         else {}
     )
-
-
-def _as_asked(found: Dynamics, asked: dict[str, Any]) -> bool:
-    """Return whether the info of dynamics has all that was asked for."""
-    told = {**found.info, **found.training}
-    return all(told.get(name) == value for name, value in asked.items())
 
 
 def _shipped_dynamics(
