@@ -6,7 +6,7 @@ How a method is declared, the packed real images that it starts from, and the se
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -138,7 +138,11 @@ class Condensing(resumable.Stepper):
             after every step.
         started_from: the training images that they were made from, int64 [classes * ipc * factor²].
         members: indices of each class's training images.
+        held: names of the attributes that a checkpoint holds besides the generators.
+        own_source: the generator for draws on a device, if the method makes any; else `source`.
     """
+
+    held: ClassVar[tuple[str, ...]] = ("images",)
 
     def __init__(
         self,
@@ -154,7 +158,7 @@ class Condensing(resumable.Stepper):
         **own: Any,
     ) -> None:
         self.data, self.ipc, self.factor = data, ipc, factor
-        self.settings, self.source = settings, source
+        self.settings, self.source, self.own_source = settings, source, source
         self.device, self.precision, self.compiled = self.place(device), precision, compiled
         self.ranks, self.own = ranks, ranks.part(len(data.classes))
         devices.keep_memory(self.device)
@@ -184,13 +188,14 @@ class Condensing(resumable.Stepper):
         return start_choice(self.data, self.ipc, self.factor, self.source)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the images and the generator's state."""
-        return {"images": self.images, "generator": self.source.get_state()}
+        """Return the tensors in `held` and the generators' states."""
+        own = {name: getattr(self, name) for name in self.held}
+        return own | seeds.states(self.source, self.own_source)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        self.images = state["images"].to(self.device)
-        self.source.set_state(state["generator"])
+        for name in self.held:
+            setattr(self, name, state[name].to(self.device))
+        seeds.restore(state, self.source, self.own_source)
 
 
 @dataclass(frozen=True)

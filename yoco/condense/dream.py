@@ -58,6 +58,7 @@ class RepresentativeMatching(GradientMatching):
     """
 
     settings: DreamSettings
+    held = (*GradientMatching.held, "representatives")
 
     def choose_start(self) -> Tensor:
         network = self._new_network().to(self.device)
@@ -127,13 +128,6 @@ class RepresentativeMatching(GradientMatching):
         if not kmeans.measurable(embedded):
             embedded = torch.zeros_like(embedded)
         return pool[kmeans.representatives(embedded, count, self.source)]
-
-    def state(self) -> dict[str, Tensor]:
-        return {**super().state(), "representatives": self.representatives}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        super().restore(state)
-        self.representatives = state["representatives"]
 
 
 CONDENSER = Condenser(

@@ -118,3 +118,17 @@ class Pool:
             "only": only,
         }
         return train_experts(self.data, self.folder, self.settings, **shared, **self.options)
+
+
+class Pooled(Condensing):
+    """Steps that follow the experts of a `pool`, which are trained before the first step."""
+
+    pool: Pool
+
+    def further_work(self) -> dict[timing.Unit, int]:
+        """Return the epochs of the missing experts."""
+        return self.pool.work()
+
+    def prepare(self, time_budget: float | None) -> bool:
+        """Train the missing experts; False if the time of any rank ran out before the last one."""
+        return self.pool.ready(time_budget)

@@ -65,7 +65,6 @@ class PairSettings(ExpertSettings):
     )
 
     def lr_at(self, progress: float) -> float:
-        """Return the learning rate after a share of the training, in 0..1."""
         if progress < self.warmup:
             return self.lr * progress / self.warmup
         return self.lr * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2

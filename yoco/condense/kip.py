@@ -250,17 +250,12 @@ class KernelInducingPoints(Condensing):
         towards = kernel(self._inputs(to_floats(real)), formed, self.settings.depth)
         return ridge_regression(among, towards, labels.double(), self.settings.ridge)
 
-    def learned_labels(self) -> tuple[Tensor, Tensor]:
-        """Return the current labels of the formed images and their argmax.
-
-        Labels are float32 [N, K], the argmax is int64 [N]; both are on the CPU. The condensed set
-        keeps its order, one class after the other, whatever the argmax is; see `changed_classes`.
-        """
-        return self.labels.to("cpu", copy=True), self.labels.argmax(1).cpu()
-
     @property
     def changed_classes(self) -> int:
-        """Number of formed images whose learned label points at another class than their own."""
+        """Number of formed images whose learned label points at another class than their own.
+
+        The condensed set keeps its order, one class after the other, whatever the labels.
+        """
         return int((self.labels.argmax(1) != self.classes).sum())
 
     def outcome(self) -> dict[str, Any]:

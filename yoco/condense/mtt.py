@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from yoco import formation, models
-from yoco.condense.base import Condenser, Condensing, Matchable, Settings
-from yoco.condense.expert_pool import Pool
+from yoco.condense.base import Condenser, Matchable, Settings
+from yoco.condense.expert_pool import Pool, Pooled
 from yoco.condense.expert_settings import AUGMENTATION, ExpertSettings
 from yoco.condense.mtt_student import Batch, Student, distance_gradients
 from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
 from yoco.data.normalise import normalise
 from yoco.training import network as training
-from yoco.training import timing
 from yoco.utils import checks
 from yoco.utils.fields import Count, Rate, Seed, Share
 
@@ -90,10 +89,6 @@ class TrajectorySettings(Settings):
         )
 
     def work(self, classes: int, formed: int) -> int:
-        """Return roughly the images that go through a network per step.
-
-        This decides whether compiling pays.
-        """
         batch = min(classes * formed, self.synthetic_batch or classes * formed)
         return 4 * self.student_steps * batch  # forward once, backward with second derivatives
 
@@ -140,7 +135,7 @@ def settings_for(
     return overridden(TrajectorySettings(), {**values, **overrides})
 
 
-class TrajectoryMatching(Condensing):
+class TrajectoryMatching(Pooled):
     """Steps of MTT.
 
     A student starts from weights that an expert had, trains on the synthetic images, and is pulled
@@ -158,6 +153,7 @@ class TrajectoryMatching(Condensing):
     """
 
     settings: TrajectorySettings
+    held = ("images", "velocity", "rate", "rate_velocity")  # not the experts
 
     def begin(self, experts: str | Path | None = None, progress: bool = True) -> None:
         """Look for the experts, and make the student."""
@@ -174,14 +170,6 @@ class TrajectoryMatching(Condensing):
         self.image_lr = settings.image_lr * self.images.new_tensor(data.std).view(1, -1, 1, 1) ** 2
         network = network_of(settings, data, 0).to(device)
         self.student = Student(network, self.precision, self.compiled, self.ranks)
-
-    def further_work(self) -> dict[timing.Unit, int]:
-        """Return the epochs of the missing experts."""
-        return self.pool.work()
-
-    def prepare(self, time_budget: float | None) -> bool:
-        """Train the missing experts; False if the time of any rank ran out before the last one."""
-        return self.pool.ready(time_budget)
 
     def step(self, number: int) -> float:
         """Take one image step, and one step of the student's learning rate.
@@ -255,21 +243,6 @@ class TrajectoryMatching(Condensing):
     def outcome(self) -> dict[str, Any]:
         """Return the student's learned learning rate."""
         return {"student_lr": self.rate.item()}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return images and rate, their velocities and the generator's state; not the experts."""
-        return {
-            **super().state(),
-            "velocity": self.velocity,
-            "rate": self.rate,
-            "rate_velocity": self.rate_velocity,
-        }
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        super().restore(state)
-        for name in ("velocity", "rate", "rate_velocity"):
-            setattr(self, name, state[name].to(self.device))
 
 
 LOSS = "distance from the expert's weights (share of its way)"

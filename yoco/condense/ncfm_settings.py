@@ -59,10 +59,6 @@ class NcfmSettings(Settings):
         return PairSettings(epochs=self.pool_epochs, images=self.pool_images, **network)
 
     def work(self, classes: int, formed: int) -> int:
-        """Return roughly the images that go through a network per step.
-
-        This decides whether compiling pays.
-        """
         return classes * (self.real_batch + 4 * formed)
 
     def lr_at(self, number: int) -> float:

@@ -149,7 +149,6 @@ class _Recording(resumable.Stepper):
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
         self.run.restore(state)
         self.recorder.restore(
             {

@@ -30,7 +30,6 @@ class Study(Parameters):
 
     @property
     def seeds_taken(self) -> int:
-        """Number of seeds that the runs take, from `seed` on."""
         return max(self.seeds, self.dynamics)
 
     def recording(self, size: int) -> dict[str, Any]:
