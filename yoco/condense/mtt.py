@@ -158,7 +158,7 @@ class TrajectoryMatching(Pooled):
     def begin(self, experts: str | Path | None = None, progress: bool = True) -> None:
         """Look for the experts, and make the student."""
         data, settings, device = self.data, self.settings, self.device
-        self.pool = Pool.of(
+        self.pool = Pool(
             self, experts, settings.buffer, settings.experts, settings.buffer_seed, progress
         )
         self.velocity = torch.zeros_like(self.images)

@@ -58,7 +58,7 @@ class CharacteristicMatching(Pooled):
     ) -> None:
         """Look for the pool's networks, and make what every step takes."""
         data, settings, device = self.data, self.settings, self.device
-        self.pool = Pool.of(
+        self.pool = Pool(
             self, experts, settings.pool, settings.pool_networks, settings.pool_seed, progress
         )
         self.mean, self.square = torch.zeros_like(self.images), torch.zeros_like(self.images)

@@ -246,6 +246,15 @@ def compiled(function: Function) -> Function:
     return cast(Function, functools.wraps(function)(either))
 
 
+@functools.cache
+def compiled_once(function: Function) -> Function:
+    """Return `compiled(function)`, the same for all networks that the function takes.
+
+    The weights are its inputs, so a fresh network needs no compilation.
+    """
+    return compiled(function)
+
+
 def _no_cuda_warning() -> None:
     """Silence what torch logs, here and in its compile workers, if CUDA is installed but no GPU."""
     logging.getLogger(TOOLS).setLevel(logging.ERROR)
