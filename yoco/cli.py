@@ -106,6 +106,24 @@ def parser() -> Parser:
         help="folder to copy them to (default: notebooks); no file is overwritten",
     )
     copy.set_defaults(command=copy_notebooks)
+    _add_works(commands)
+    _add_sweep(commands)
+    for name, command in commands.choices.items():
+        command.set_defaults(parser=command)
+        if name == "notebooks":
+            continue
+        notebook = command.get_default("notebook")
+        command.add_argument(
+            "--fresh",
+            action="store_true",
+            help="start from scratch: rename the folder of an earlier run and use nothing in it",
+        )
+        command.add_parameters(notebook and [notebook], shared() if name == "condense" else None)
+    return top
+
+
+def _add_works(commands: Any) -> None:
+    """Add the commands that do the work of a notebook."""
     for name, work, notebook, told in (
         (
             "condense",
@@ -133,19 +151,6 @@ def parser() -> Parser:
         ),
     ):
         commands.add_parser(name, help=told).set_defaults(command=work, notebook=notebook)
-    _add_sweep(commands)
-    for name, command in commands.choices.items():
-        command.set_defaults(parser=command)
-        if name == "notebooks":
-            continue
-        notebook = command.get_default("notebook")
-        command.add_argument(
-            "--fresh",
-            action="store_true",
-            help="start from scratch: rename the folder of an earlier run and use nothing in it",
-        )
-        command.add_parameters(notebook and [notebook], shared() if name == "condense" else None)
-    return top
 
 
 def _add_sweep(commands: Any) -> None:

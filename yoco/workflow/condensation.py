@@ -17,6 +17,7 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks, digests, locks, owned
 from yoco.workflow import found_set, given_set
 from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, load_set, project
+from yoco.workflow.shared_parameters import Parameters
 from yoco.zoo import PREFIX as ZOO
 
 
@@ -148,7 +149,7 @@ def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | N
     return replace(shipped, info={**shipped.info, digests.MADE_FROM: data.made_from})
 
 
-def get_start(chosen: Any, data: ImageData) -> CondensedSet:
+def get_start(chosen: Parameters, data: ImageData) -> CondensedSet:
     """Return what the run's condensation starts from.
 
     It is the set that its parameters name, or packed real images.
