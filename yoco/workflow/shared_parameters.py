@@ -135,7 +135,7 @@ class Parameters(BaseModel):
 
     def given(self, names: Collection[str]) -> Self:
         """Record the names of the parameters that were given, not filled in; return self."""
-        self._explicit = frozenset(name for name in names if getattr(self, name) is not None)
+        self._explicit = frozenset(self.model_dump(include={*names}, exclude_none=True))
         return self
 
     @property
@@ -159,11 +159,7 @@ class Parameters(BaseModel):
         For another method than the run's, only those that it has.
         """
         if method is None or method == self.method:
-            given = {
-                name: getattr(self, name)
-                for name in ("nested", "start")
-                if getattr(self, name) is not None
-            }
+            given = self.model_dump(include={"nested", "start"}, exclude_none=True)
             return self._with_explicit({**self.packing(), "time_budget": self.time_budget, **given})
         known = {
             "method",
@@ -212,8 +208,8 @@ class Parameters(BaseModel):
     @property
     def trains_as_preset(self) -> bool:
         """Whether no parameter changes how the preset trains networks."""
-        names = ("epochs", "protocol", "augmentation", "model", "width", "precision")
-        return all(getattr(self, name) == type(self).model_fields[name].default for name in names)
+        names = {"epochs", "protocol", "augmentation", "model", "width", "precision"}
+        return not self.model_dump(include=names, exclude_defaults=True)
 
     def recording(self, size: int) -> dict[str, Any]:
         """Return arguments for `record` and `record_many`: those of training except the epochs."""
