@@ -112,15 +112,15 @@ def count(device: torch.device) -> int:
     return max(1, torch.cuda.device_count()) if device.type == "cuda" else 1
 
 
-def for_worker(device: torch.device, number: int, there: int | None = None) -> torch.device:
+def for_worker(device: torch.device, number: int) -> torch.device:
     """Return the device of worker process `number`, counted from 0.
 
     If `device` is a GPU without an index, the workers take the GPUs in turn; otherwise all of them
-    use `device`. there: number of GPUs of this machine (None: count them).
+    use `device`.
     """
     if device.type != "cuda" or device.index is not None:
         return device
-    return torch.device("cuda", number % (count(device) if there is None else there))
+    return torch.device("cuda", number % count(device))
 
 
 def environment(device: torch.device) -> dict[str, str]:
