@@ -209,7 +209,7 @@ def test_jobs_by_device():
 
 @pytest.mark.parametrize("side", ["literal", "ours"])
 def test_an_inner_loop_of_either_side_moves_images_and_network(side):
-    data = cases.random_data(classes=2, per_class=40, size=16)
+    data = cases.noise(classes=2, per_class=40, size=16)
     source = seeds.generator(0)
     if side == "literal":
         loops = literal.InnerLoops(
