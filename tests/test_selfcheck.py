@@ -31,12 +31,14 @@ MISSING = (
 BARE = f"""
 import sys
 
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {MISSING}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+from importlib.machinery import PathFinder
 
-sys.meta_path.insert(0, Missing())
+class Found(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *where):
+        return None if name.split(".")[0] in {MISSING} else super().find_spec(name, *where)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Found
 """
 
 

@@ -81,14 +81,21 @@ def training(device: torch.device, *, compiled: bool, per_class: int = 40, epoch
 WORK: dict[str, Callable[..., Work]] = {"inner_loop": inner_loop, "train_400": training}
 
 
-def timed(work: Work, device: torch.device) -> float:
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if devices.is_gpu(device):
+        torch.cuda.synchronize(device)
+
+
+def timed(
+    work: Work, device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Return the seconds of one run, the device's work included."""
-    wait = torch.cuda.synchronize if devices.is_gpu(device) else (lambda: None)
-    wait()
-    began = time.perf_counter()
+    wait(device)
+    began = clock()
     work()
-    wait()
-    return time.perf_counter() - began
+    wait(device)
+    return clock() - began
 
 
 def seconds(name: str, device: torch.device, patience: float = 8.0, most: int = 9) -> float:
