@@ -81,8 +81,8 @@ def run(device: str | torch.device = "auto") -> bool:
     for name in speed.WORK:
         print(f"{name}: {speed.seconds(name, where):.3f} s", flush=True)
     wrong = [result for result in found if not result.right]
-    for result in wrong:
-        if result.error:
-            print(f"\n{result.name}:\n{result.error}")
+    for error in dict.fromkeys(result.error for result in wrong if result.error):
+        names = [result.name for result in wrong if result.error == error]
+        print(f"\n{'; '.join(names)}:\n{error}")
     print(f"\n{len(found) - len(wrong)} of {len(found)} results are right")
     return not wrong
