@@ -9,7 +9,7 @@ import torch
 from tests.condense.test_methods import TINY
 from tests.fake_gpu import GPU, fake_gpu
 from yoco import condense, evaluate
-from yoco.condense import expert_settings, expert_training
+from yoco.condense import class_groups, expert_settings, expert_training
 from yoco.dynamics import recorder
 from yoco.dynamics.recorder import Recorder
 from yoco.training import network as train
@@ -80,9 +80,21 @@ def test_a_step_of_ncfm_draws_on_the_device_and_waits_once(toy, gpu, precision, 
     stepper.step(2)
 
 
-@pytest.mark.parametrize("name", ["idc", "dream", "dsa", "mtt"])
-def test_a_step_of_the_other_methods_waits_once(toy, gpu, name):
-    steps_of(name, toy, gpu, "bfloat16")
+@pytest.mark.parametrize("name", ["idc", "dream", "dsa"])
+@pytest.mark.parametrize("most", [class_groups.TOGETHER, 1])
+def test_a_step_matches_classes_together_draws_on_the_device_and_waits_once(
+    toy, gpu, monkeypatch, name, most
+):
+    monkeypatch.setattr(class_groups, "TOGETHER", most)
+    stepper = steps_of(name, toy, gpu, "bfloat16", synthetic_batch=1, real_batch=5)
+    assert stepper.together and len(stepper.groups) == (1 if most > 1 else 3)
+    assert len(gpu.waits) == 1 and not gpu.sent, (gpu.waits, gpu.sent)
+    stepper.restore({name: tensor.cpu() for name, tensor in stepper.state().items()})
+    stepper.step(2)
+
+
+def test_a_step_of_mtt_waits_once(toy, gpu):
+    steps_of("mtt", toy, gpu, "bfloat16")
     assert len(gpu.waits) == 1, gpu.waits
 
 

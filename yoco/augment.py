@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from yoco.mixing import cutmix as cutmix
+from yoco.mixing import cutmix_unread as cutmix_unread
 from yoco.utils import checks
 
 GEOMETRIC = ("crop", "scale", "rotate")  # one of them is drawn per batch
@@ -104,10 +106,20 @@ class Augmentation:
             )
         return self.unread(drawn, count, size, source)
 
-    def unread(self, drawn: Int[Tensor, "1"], count: int, size: int, source: Generator) -> Draw:
+    def draw_batches(self, count: int, size: int, source: Generator) -> Draw:
+        """Draw for `count` batches at once, on the generator's device: each as if by `draw`.
+
+        Number i of the result is for the whole of batch i (see `Draw.of`), whatever `shared` says.
+        All operations are named, as in the draws from a GPU's generator.
+        """
+        choices = max(1, len(self.exclusive))
+        drawn = torch.randint(choices, (count,), generator=source, device=source.device)
+        return replace(self, shared=False).unread(drawn, count, size, source)
+
+    def unread(self, drawn: Int[Tensor, "m"], count: int, size: int, source: Generator) -> Draw:
         """As `draw`, with the choice among `exclusive` given as a tensor, which is not read.
 
-        drawn: index of the operation that was drawn, int64 [1].
+        drawn: index of the operation that was drawn, int64 [1], or one for each draw, [count].
         """
         exclusive = self.exclusive
         stays = (
@@ -187,7 +199,7 @@ class Augmentation:
 
 
 def _only(stays: Mapping[str, Tensor], draw: Draw) -> Draw:
-    """Return `draw`, neutral for each operation whose bool [1] in `stays` is false."""
+    """Return `draw`, neutral for each operation whose bool [1] or [n] in `stays` is false."""
     kept = functools.partial(_kept, stays)
     return replace(
         draw,
@@ -203,7 +215,9 @@ def _only(stays: Mapping[str, Tensor], draw: Draw) -> Draw:
 def _kept(
     stays: Mapping[str, Tensor], operation: str, values: Tensor, neutral: Tensor | float
 ) -> Tensor:
-    return torch.where(stays[operation], values, neutral) if operation in stays else values
+    if operation not in stays:
+        return values
+    return torch.where(stays[operation].view(-1, *[1] * (values.ndim - 1)), values, neutral)
 
 
 def _affine_if(stays: Mapping[str, Tensor], operations: Sequence[str], u: Tensor) -> Tensor:
@@ -271,78 +285,3 @@ def cutout_mask(centre: Int[Tensor, "n 2"], size: int) -> Float[Tensor, "n s s"]
     start = centre - side // 2
     inside = (span >= start[:, :, None]) & (span < start[:, :, None] + side)  # [n, 2, S]
     return (~(inside[:, 0, :, None] & inside[:, 1, None, :])).float()
-
-
-def cutmix(
-    images: Float[Tensor, "n c s s"],
-    labels: Int[Tensor, "n"] | Float[Tensor, "n k"],
-    classes: int,
-    source: Generator,
-    probability: float = 0.5,
-) -> tuple[Float[Tensor, "n c s s"], Float[Tensor, "n k"]]:
-    """With `probability`, paste one box of a partner image into every image of the batch.
-
-    The box is the same for all images; its area is drawn from Beta(1, 1).
-
-    Args:
-        images: float [N, C, S, S].
-        labels: int64 [N], or soft targets [N, classes]. That labels lie in 0..classes-1 is not
-            checked, since reading them would wait for the device.
-        classes, source, probability: number of classes, generator of the draws, chance in 0..1.
-
-    Returns:
-        Images, and soft labels [N, classes] that sum to 1.
-
-    Raises:
-        TypeError, ValueError: for other images or labels, or a probability outside 0..1.
-    """
-    checks.float_images("images", images)
-    soft = isinstance(labels, Tensor) and labels.ndim == 2
-    if not soft:
-        checks.labels("labels", labels, len(images))
-    elif list(checks.floats("labels", labels, "N", "K").shape) != [len(images), classes]:
-        raise ValueError(
-            f"labels must have shape [{len(images)}, {classes}], one row per image, got "
-            f"{list(labels.shape)}"
-        )
-    checks.real("probability", probability, 0, 1)
-    targets = labels if soft else F.one_hot(labels, classes).float()
-    if source.device.type != "cpu":
-        return cutmix_unread(images, targets, source, probability)
-    if torch.rand(1, generator=source) >= probability:
-        return images, targets
-    size = images.shape[-1]
-    keep = torch.rand(1, generator=source)  # Beta(1, 1) is uniform
-    half = (size * (1 - keep).sqrt() / 2).int().item()
-    row, column = torch.randint(size, (2,), generator=source).tolist()
-    top, bottom = max(row - half, 0), min(row + half, size)
-    left, right = max(column - half, 0), min(column + half, size)
-    partner = torch.randperm(images.shape[0], generator=source).to(images.device)
-    images = images.clone()
-    images[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
-    share = (bottom - top) * (right - left) / size**2
-    return images, targets * (1 - share) + targets[partner] * share
-
-
-def cutmix_unread(
-    images: Float[Tensor, "n c s s"],
-    targets: Float[Tensor, "n k"],
-    source: Generator,
-    probability: float,
-) -> tuple[Float[Tensor, "n c s s"], Float[Tensor, "n k"]]:
-    """As `cutmix` for soft labels [N, classes], but with a mask instead of reading draws.
-
-    Reading a draw on the host would wait for the device.
-    """
-    size = images.shape[-1]
-    how: dict[str, Any] = {"generator": source, "device": source.device}
-    mixed = torch.rand(1, **how) < probability
-    half = (size * (1 - torch.rand(1, **how)).sqrt() / 2).int()
-    centre = torch.randint(size, (2, 1), **how)
-    span = torch.arange(size, device=images.device)
-    inside = (span >= centre - half) & (span < centre + half)  # rows and columns, [2, S]
-    box = mixed & inside[0, :, None] & inside[1, None, :]
-    partner = torch.rand(len(images), **how).argsort()
-    return torch.where(box, images[partner], images), torch.lerp(
-        targets, targets[partner], box.float().mean()
-    )

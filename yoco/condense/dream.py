@@ -68,7 +68,9 @@ class RepresentativeMatching(GradientMatching):
         network = self._new_network().to(self.device)
         wanted = self.ipc * self.factor**2
         # int64 [classes, real batch], from the first step on
-        self.representatives = torch.zeros(len(self.members), 0, dtype=torch.long)
+        self.representatives = torch.zeros(
+            len(self.members), 0, dtype=torch.long, device=self.device
+        )
         return self._of_each_class(network, wanted).flatten()
 
     def further_work(self) -> dict[timing.Unit, int]:
@@ -97,12 +99,15 @@ class RepresentativeMatching(GradientMatching):
                 *map(len, self.members),
                 self.settings.pool or self.settings.real_batch,
             )
-            self.representatives = self._of_each_class(self.model, most)
+            self.representatives = self._of_each_class(self.model, most).to(self.device)
             self.due = False
         return super().image_gradient()
 
     def real_batch(self, label: int) -> Tensor:
         return self.representatives[label]
+
+    def real_batches(self) -> Tensor:
+        return self.representatives
 
     def _of_each_class(self, network: nn.Module, count: int) -> Tensor:
         """Return, for each class, the images nearest to `count` centres: int64 [classes, count]."""
@@ -138,7 +143,7 @@ class RepresentativeMatching(GradientMatching):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         super().restore(state)
-        self.representatives = state["representatives"]
+        self.representatives = state["representatives"].to(self.device)
 
 
 CONDENSER = Condenser(

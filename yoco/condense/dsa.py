@@ -107,7 +107,8 @@ class SiameseMatching(GradientMatching):
 
     @property
     def pixel_lr(self) -> Tensor:
-        return self.settings.image_lr * self.images.new_tensor(self.data.std).view(1, -1, 1, 1) ** 2
+        std = torch.as_tensor(self.real.std)
+        return self.settings.image_lr * std.view(1, -1, 1, 1) ** 2
 
 
 CONDENSER = Condenser("dsa", settings_for, SiameseMatching, loss=LOSS, unending=UNENDING)

@@ -3,11 +3,11 @@
 One batch is real, the other synthetic; the gradients are those of a network's weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -64,7 +64,8 @@ class GradientMatcher:
     """Gradient matching for networks of one architecture, whose parameters are passed in.
 
     Args:
-        skeleton: a network of that architecture; its own weights are not read.
+        skeleton: a network of that architecture, on the device of all others; its own weights are
+            not read.
         distance: a name in `DISTANCES`.
         matched: returns the names of the parameters whose gradients are compared.
         precision: "float32", or "bfloat16" for the convolutions.
@@ -83,6 +84,7 @@ class GradientMatcher:
     ) -> None:
         self.distance = DISTANCES[checks.one_of("distance", distance, DISTANCES)]
         self.skeleton, self.precision, self.compiled = skeleton, precision, compiled
+        self.device = next(skeleton.parameters()).device
         self.names = matched(skeleton)
         if not self.names:
             raise ValueError(
@@ -100,22 +102,21 @@ class GradientMatcher:
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         return tuple(parameters.pop(name) for name in self.names), parameters
 
+    def _loss(
+        self, weights: Gradients, others: Mapping[str, Tensor], images: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Return the mean cross-entropy, float32. images: normalised."""
+        with device.autocast(self.device, self.precision):
+            logits = functional_call(
+                self.skeleton, {**others, **dict(zip(self.names, weights))}, (images,)
+            )
+        return F.cross_entropy(logits.float(), labels)
+
     def _gradients(
         self, weights: Gradients, others: Mapping[str, Tensor], images: Tensor, labels: Tensor
     ) -> Gradients:
-        """Return the gradients of the mean cross-entropy, float32.
-
-        They are with respect to the matched weights. images: normalised.
-        """
-
-        def loss(weights: Sequence[Tensor]) -> Tensor:
-            with device.autocast(images.device, self.precision):
-                logits = functional_call(
-                    self.skeleton, {**others, **dict(zip(self.names, weights))}, (images,)
-                )
-            return F.cross_entropy(logits.float(), labels)
-
-        return gradients(loss, weights)
+        """Return the gradients of the loss with respect to the matched weights, float32."""
+        return gradients(lambda weights: self._loss(weights, others, images, labels), weights)
 
     def _distance_to(
         self,
@@ -150,3 +151,25 @@ class GradientMatcher:
             )
         labels = synthetic.new_full((len(synthetic),), label, dtype=torch.long)
         return self._matching(target, weights, others, synthetic, labels)
+
+    def match_together(
+        self,
+        model: nn.Module,
+        real: Float[Tensor, "k n c s s"],
+        synthetic: Float[Tensor, "k m c s s"],
+        labels: Int[Tensor, "k"],
+    ) -> Float[Tensor, "k"]:
+        """Return the distances D of several classes, each as `match` gives it up to rounding.
+
+        The kernels of one class serve all of them, which spares a GPU the launches. It is never
+        compiled.
+        """
+        weights, others = self.split(model)
+        each = torch.vmap(torch.func.grad(self._loss), (None, None, 0, 0))
+
+        def gradients_on(images: Tensor) -> Gradients:
+            return each(weights, others, images, labels.view(-1, 1).expand(images.shape[:2]))
+
+        with torch.no_grad():
+            target = gradients_on(real)
+        return torch.vmap(self.distance)(target, gradients_on(synthetic))

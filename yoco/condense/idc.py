@@ -1,21 +1,25 @@
 """IDC: condensation by gradient matching with multi-formation (appendix B.1.2; design §5, §6)."""
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from yoco import augment, formation, models
 from yoco.condense.base import Condenser, Condensing
+from yoco.condense.class_groups import Group, grouped
+from yoco.condense.class_members import Members
 from yoco.condense.gradient_matching import GradientMatcher, convolution_weights
 from yoco.condense.presets import network_of, settings_for, unit_of
 from yoco.data.batches import RealImages
 from yoco.data.normalise import normalise
 from yoco.training import network as train
 from yoco.training import timing
-from yoco.utils import seeds
+from yoco.utils import device as devices
+from yoco.utils import graphs, seeds
 
 
 class GradientMatching(Condensing):
@@ -25,9 +29,10 @@ class GradientMatching(Condensing):
     and DSA differ in the class attributes, `choose_start`, `real_batch`, the network's training and
     `pixel_lr`.
 
-    With several ranks, each matches its own classes. All of them make the draws of every class, so
-    that their generators stay in step, and train the network, which takes rank 0's weights before
-    each image step.
+    On a GPU, classes are matched together, with draws from a generator there. With several ranks,
+    each matches its own classes. All of them make the draws of every class, so that their
+    generators stay in step, and train the network, which takes rank 0's weights before each image
+    step.
     """
 
     # shared by the real and the synthetic half
@@ -36,17 +41,26 @@ class GradientMatching(Condensing):
     matched = staticmethod(convolution_weights)
 
     def begin(self) -> None:
-        """Take the first network."""
+        """Take the first network, and decide how classes are matched."""
+        s = self.settings
         self.train_labels = self.data.train_labels.to(self.device)
         self.velocity = torch.zeros_like(self.images)
         self.own_source = seeds.for_device(self.source, self.device)
-        self._take_network(self._new_network())
+        self.model = self._new_network().to(self.device)
+        optimiser = train.Optimiser(s.network_lr, s.network_momentum, s.network_weight_decay)
+        self.network_step = train.Step(
+            self.model, optimiser.build(self.model), self.precision, self.compiled
+        )
         self.matcher = GradientMatcher(
-            self.model,
-            self.settings.distance,
-            self.matched,
-            precision=self.precision,
-            compiled=self.compiled,
+            self.model, s.distance, self.matched, precision=self.precision, compiled=self.compiled
+        )
+        # a GPU spends its time on launches; on a CPU, one class fits the cache and ten do not
+        self.together = devices.is_gpu(self.device) and not self.compiled
+        recordable = self.real.pixels.device == self.images.device
+        self.match_together = (
+            graphs.captured(self._match_together, self.device)
+            if recordable
+            else self._match_together
         )
 
     def further_work(self) -> dict[timing.Unit, int]:
@@ -57,7 +71,7 @@ class GradientMatching(Condensing):
     def step(self, number: int) -> float:
         """Take one inner loop. Returns the distance D, averaged over the classes."""
         if number % self.settings.inner_loops == 0:
-            self._take_network(self._new_network())
+            self._renew_network()
             self.prepare_network()
         # ranks may round differently, on GPUs in particular
         self.ranks.like_first(list(self.model.parameters()))
@@ -77,6 +91,14 @@ class GradientMatching(Condensing):
 
     def image_gradient(self) -> tuple[float, Tensor]:
         """Return the mean of D over the classes, and the gradient of each class's D."""
+        matched = self._together() if self.together else self._in_turn()
+        distances, gradient = map(self.ranks.sum, matched)
+        # at NaN the loop stops and keeps the last checkpoint
+        total = distances.sum().masked_fill(~torch.isfinite(gradient).all(), math.nan)
+        return total.item() / len(self.members), gradient
+
+    def _in_turn(self) -> tuple[Tensor, Tensor]:
+        """Match one class after another; return D of each, float64 [K], and its gradient."""
         gradient = torch.zeros_like(self.images)
         distances = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
         for label in range(len(self.members)):
@@ -88,10 +110,7 @@ class GradientMatching(Condensing):
                 distances[label], gradient[own] = self._matched(
                     label, self.images[own], chosen, real, draw
                 )
-        distances, gradient = self.ranks.sum(distances), self.ranks.sum(gradient)
-        # at NaN the loop stops and keeps the last checkpoint
-        total = distances.sum().masked_fill(~torch.isfinite(gradient).all(), math.nan)
-        return total.item() / len(self.members), gradient
+        return distances, gradient
 
     def _matched(
         self, label: int, images: Tensor, chosen: Tensor | slice, real: Tensor, draw: augment.Draw
@@ -107,6 +126,50 @@ class GradientMatching(Condensing):
         synthetic = self.matching.apply(self._normalise(formed), draw)
         distance = self.matcher.match(self.model, seen, synthetic, label)
         return distance.detach(), torch.autograd.grad(distance, images)[0]
+
+    def _together(self) -> tuple[Tensor, Tensor]:
+        """As `_in_turn`, with draws and kernels that serve many classes; on a GPU, one graph."""
+        return self.match_together(self.images, self.real_batches(), source=self.own_source)
+
+    def _match_together(
+        self, images: Tensor, real: Tensor, *, source: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return D of each class, float64 [K], and the gradient of each class's D.
+
+        real: indices of the real images of each class, int64 [K, n]; see `real_batches`.
+        """
+        draw = self.matching.draw_batches(len(self.members), self.data.size, source)
+        cells = self.synthetic_batches(source)
+        gradient = torch.zeros_like(images)
+        distances = torch.zeros(len(self.members), dtype=torch.float64, device=images.device)
+        by_class, slopes = (i.unflatten(0, (len(self.members), -1)) for i in (images, gradient))
+        for group in self.groups:
+            own = by_class[group.labels].requires_grad_()
+            found = self._matched_group(own, group, real, cells, draw)
+            distances[group.labels] = found.detach().double()
+            (slopes[group.labels],) = torch.autograd.grad(found.sum(), own)
+        return distances, gradient
+
+    def _matched_group(
+        self, images: Tensor, group: Group, real: Tensor, cells: Tensor | None, draw: augment.Draw
+    ) -> Tensor:
+        """Return D of each class of a group, differentiable in its images [k, ipc, C, S, S].
+
+        real, draw: of every class. cells: see `synthetic_batches`.
+        """
+        made = formation.cells(images.flatten(0, 1), self.factor)
+        if cells is not None:
+            made = made[group.places(cells, len(made))]
+        synthetic = self._normalise(formation.upsampled(made, self.data.size))
+        seen = self.real[real[group.labels, : group.real].flatten()]
+
+        def augmented(batch: Tensor) -> Tensor:
+            own = self.matching.apply(batch, draw.of(group.of_each(batch)))
+            return own.unflatten(0, (len(group.labels), -1))
+
+        return self.matcher.match_together(
+            self.model, augmented(seen), augmented(synthetic), group.labels
+        )
 
     def _move_images(self, gradient: Tensor) -> None:
         """Momentum SGD on all classes at once (design §5, image step).
@@ -141,30 +204,52 @@ class GradientMatching(Condensing):
             self.ipc * self.factor**2, self.settings.synthetic_batch, self.source
         ).to(self.device)
 
+    def synthetic_batches(self, source: Generator) -> Tensor | None:
+        """Return the same for every class, int64 [K, n]; None if they are all used."""
+        if self.whole:
+            return None
+        cells = self.ipc * self.factor**2
+        sizes = torch.full((len(self.members), 1), cells, device=source.device)
+        return seeds.choice_of_each(sizes, cells, self.settings.synthetic_batch, source)
+
     def real_batch(self, label: int) -> Tensor:
         """Return the indices of the real images of a class that are matched: random ones."""
         members = self.members[label]
         return members[seeds.choice(len(members), self.settings.real_batch, self.source)]
 
+    def real_batches(self) -> Tensor:
+        """Return the same for every class, int64 [K, n]; see `Members.draw`."""
+        return self.of_classes.draw(self.settings.real_batch, self.own_source)
+
+    @functools.cached_property
+    def of_classes(self) -> Members:
+        """The training images of every class, on the device."""
+        return Members(self.members, self.device)
+
+    @functools.cached_property
+    def groups(self) -> list[Group]:
+        """The classes that are matched at once, if they are not matched in turn."""
+        real = [min(len(members), self.settings.real_batch) for members in self.members]
+        synthetic = min(self.ipc * self.factor**2, self.settings.synthetic_batch)
+        return grouped(self.own, real, synthetic, self.data.size, self.device)
+
     def _normalise(self, images: Tensor) -> Tensor:
-        return normalise(images, self.data.mean, self.data.std)
+        return normalise(images, self.real.mean, self.real.std)
 
     def _new_network(self) -> torch.nn.Module:
         return network_of(self.settings, self.data, seeds.draw_seed(self.source))
 
-    def _take_network(self, model: torch.nn.Module) -> None:
-        s = self.settings
-        self.model = model.to(self.device)
-        optimiser = train.Optimiser(s.network_lr, s.network_momentum, s.network_weight_decay)
-        self.network_step = train.Step(
-            self.model, optimiser.build(self.model), self.precision, self.compiled
-        )
+    def _renew_network(self) -> None:
+        """Give the network fresh weights, in the memory that CUDA graphs read."""
+        self.model.load_state_dict(self._new_network().state_dict())
+        for momentum in self.network_step.optimizer.momenta:
+            momentum.zero_()
 
     def _train_on_real(self, count: int) -> None:
         """Train the network on `count` random real images, augmented one by one, with CutMix."""
         if not count:
             return
-        chosen = seeds.choice(len(self.real), count, self.source)
+        chosen = seeds.choice(len(self.real), count, self.own_source)
         self._train_network(self.real.of(chosen), self.train_labels[chosen.to(self.device)])
 
     def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: Any) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from yoco import augment
+from yoco.condense.class_members import Members
 from yoco.condense.expert_pool import Pool
 from yoco.condense.ncfm_frequencies import Normal
 from yoco.utils import seeds
@@ -101,14 +102,9 @@ class DeviceDraws(HostDraws):
         return torch.stack(pairs).to(self.device)
 
     @functools.cached_property
-    def sizes(self) -> Tensor:
-        """Number of training images of each class, int64 [K, 1]."""
-        return torch.tensor([[len(members)] for members in self.members], device=self.device)
-
-    @functools.cached_property
-    def padded(self) -> Tensor:
-        """Indices of each class's training images, padded with zeros, int64 [K, most]."""
-        return torch.nn.utils.rnn.pad_sequence(list(self.members), batch_first=True).to(self.device)
+    def of_classes(self) -> Members:
+        """The training images of every class, on the device."""
+        return Members(self.members, self.device)
 
     def weights(self, source: Generator) -> tuple[Tensor, Tensor]:
         number = torch.randint(self.pool.count, (2,), generator=source, device=source.device)
@@ -118,15 +114,10 @@ class DeviceDraws(HostDraws):
         ), trained
 
     def real(self, source: Generator) -> Tensor:
-        classes, most = self.padded.shape
+        own, shape = self.of_classes, (len(self.members), self.real_batch)
         # with repetitions
-        places = (
-            torch.rand(classes, self.real_batch, generator=source, device=source.device)
-            * self.sizes
-        ).long()
-        if most >= self.real_batch:
-            keys = torch.rand(classes, most, generator=source, device=source.device)
-            absent = torch.arange(most, device=self.device) >= self.sizes
-            distinct = keys.masked_fill(absent, -1).topk(self.real_batch).indices
-            places = torch.where(self.sizes < self.real_batch, places, distinct)
-        return self.padded.gather(1, places)
+        places = (torch.rand(shape, generator=source, device=source.device) * own.sizes).long()
+        repeated = own.padded.gather(1, places)
+        if own.padded.shape[1] < self.real_batch:
+            return repeated
+        return torch.where(own.sizes < self.real_batch, repeated, own.draw(self.real_batch, source))

@@ -113,6 +113,26 @@ def choice(count: int, n: int, source: Generator) -> Tensor:
     return torch.randperm(count, generator=source, device=source.device)[:n]
 
 
+def choice_of_each(sizes: Tensor, most: int, n: int, source: Generator) -> Tensor:
+    """Return, for each of `sizes`, `n` different indices out of 0..size-1 in random order.
+
+    One draw serves all rows, and nothing is read on the host.
+
+    Args:
+        sizes: int64 [K, 1] on the generator's device.
+        most: the largest of them.
+        n: indices per row, at most `most`. A row of a smaller size has each of its indices first;
+            the rest of the row is meaningless.
+        source: generator.
+
+    Returns:
+        int64 [K, n] on the generator's device, every value below `most`.
+    """
+    keys = torch.rand(len(sizes), most, generator=source, device=source.device)
+    absent = torch.arange(most, device=source.device) >= sizes
+    return keys.masked_fill(absent, -1).topk(n).indices
+
+
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
     """Keep Python's global random state, which the first import of scikit-learn advances."""

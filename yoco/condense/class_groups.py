@@ -1,0 +1,63 @@
+"""Which classes a GPU matches together: of equal batches, and few enough for its memory."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# pixels of real and synthetic images that are matched at once: CIFAR-10's 10 classes at IPC 10,
+# which take 3.2 GB with the ConvNet (0.3 GB per class, measured on a CPU)
+TOGETHER = 10 * (64 + 40) * 32**2
+
+
+class Group:
+    """Classes that are matched together.
+
+    Attributes:
+        labels: the classes, int64 [k] on the device.
+        real: real images of each.
+    """
+
+    def __init__(self, labels: Tensor, real: int) -> None:
+        self.labels, self.real = labels, real
+
+    def of_each(self, images: Tensor) -> Tensor:
+        """Return the class of each image of a batch with equally many of each class, by class."""
+        return self.labels.repeat_interleave(len(images) // len(self.labels))
+
+    def places(self, chosen: Tensor, images: int) -> Tensor:
+        """Return the places, in a batch of `images` images by class, of those that are chosen.
+
+        chosen: numbers within a class, int64 [K, n], for every class of the data.
+        """
+        starts = torch.arange(0, images, images // len(self.labels), device=chosen.device)
+        return (chosen[self.labels] + starts.view(-1, 1)).flatten()
+
+
+def grouped(
+    classes: Sequence[int],
+    real: Sequence[int],
+    synthetic: int,
+    size: int,
+    device: torch.device,
+) -> list[Group]:
+    """Return the groups in which a GPU matches classes.
+
+    Args:
+        classes: the classes to match.
+        real: real images in the batch of each class of the data.
+        synthetic: synthetic images in the batch of a class.
+        size: side of an image in pixels.
+        device: where the classes are matched.
+    """
+    alike = defaultdict(list)
+    for label in classes:
+        alike[real[label]].append(label)
+    groups = []
+    for count, labels in alike.items():
+        most = max(1, TOGETHER // ((count + synthetic) * size**2))
+        parts = torch.tensor(labels, device=device).tensor_split(math.ceil(len(labels) / most))
+        groups += [Group(part, count) for part in parts]
+    return groups
