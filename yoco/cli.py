@@ -136,13 +136,10 @@ def parser() -> Parser:
 
 
 def _selfcheck_parser(commands: Any) -> None:
-    check = commands.add_parser(
-        "selfcheck",
-        help="compare this machine's results with stored ones and time it; paste into bug reports",
-    )
-    check.add_argument(
-        "--device", default="auto", help="auto, cpu, or a GPU as torch names it (default: auto)"
-    )
+    told = "compare this machine's results with stored ones, and time it, for a bug report"
+    check = commands.add_parser("selfcheck", help=told)
+    where = "auto, cpu, or a GPU as torch names it (default: auto)"
+    check.add_argument("--device", default="auto", help=where)
     check.set_defaults(command=run_selfcheck, parser=check)
 
 
