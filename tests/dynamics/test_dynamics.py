@@ -5,7 +5,7 @@ from yoco import dynamics, scores
 from yoco.dynamics import Dynamics
 from yoco.dynamics import recorder as recording
 from yoco.dynamics.dynamics import top_epochs
-from yoco.dynamics.recorder import Recorder
+from yoco.dynamics.recording import Recorder
 from yoco.utils import tensor_files
 
 
