@@ -470,15 +470,14 @@ def test_early_dynamics_are_recorded_anew_for_other_epochs(toy_set, tmp_path, ca
 
 
 def test_run_sends_a_notebook_through_papermill(tmp_path):
-    short = ["-p", "seeds", "1", "-p", "compare", "kip", "-p", "compare_seconds", "0.1"]
-    assert cli.main(["run", "01", "--folder", str(ROOT / "notebooks"), *FAST, *short]) == 0
-    executed = nbformat.read(tmp_path / "runs/digits/01_condensation.ipynb", 4)
+    assert cli.main(["run", "03", "--folder", str(ROOT / "notebooks"), "-p", "ipc_to", "2"]) == 0
+    run = tmp_path / "runs/zoo-cifar10-idc-ipc10"
     injected = next(
         cell.source
-        for cell in executed.cells
+        for cell in nbformat.read(run / "03_class_balance.ipynb", 4).cells
         if "injected-parameters" in cell.metadata.get("tags", [])
     )
-    assert "ipc = 2" in injected and (tmp_path / "runs/digits/condensed.png").is_file()
+    assert "ipc_to = [2]" in injected and (run / "class_balance_2.png").is_file()
 
 
 def test_bare_papermill_stops_at_a_misspelt_parameter(tmp_path):

@@ -52,7 +52,7 @@ def digest(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "kind", [k if k == "idc" else pytest.param(k, marks=pytest.mark.slow) for k in WORK]
+    "kind", [k if k == "kip" else pytest.param(k, marks=pytest.mark.slow) for k in WORK]
 )
 def test_killed_work_ends_as_if_it_was_not(zygote, tmp_path, kind):
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -2,6 +2,9 @@
 
 import sys
 
+INTERRUPTED = 130  # exit status
+SAID = "yoco: interrupted; the same command resumes from the last checkpoint"
+
 
 def main() -> int:
     """Run the command line; Ctrl-C ends it with one line, also while it is still being imported."""
@@ -10,10 +13,8 @@ def main() -> int:
 
         return cli.main()
     except KeyboardInterrupt:
-        print(
-            "yoco: interrupted; the same command resumes from the last checkpoint", file=sys.stderr
-        )
-        return 130
+        print(SAID, file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yoco
+from yoco.__main__ import INTERRUPTED, SAID
 from yoco.utils.lazy import pd
 from yoco.workflow import notebooks
 from yoco.workflow.options import Parser, plain, shared
@@ -30,8 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"yoco: {error}", file=sys.stderr)
         return 2
-    from yoco.parallel import distributed
-    from yoco.utils import checks
+    from yoco.utils import checks, interrupts
+
+    with interrupts.ending(SAID, INTERRUPTED):
+        from yoco.parallel import distributed
 
     try:
         if distributed.started() and options.command is not run_condense:
@@ -42,10 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.command(options) or 0
     except distributed.LostRank as error:
         print(
-            (
-                f"yoco: {error}; the same command, on any number of ranks, resumes from the last "
-                "checkpoint"
-            ),
+            f"yoco: {error}; the same command, on any number of ranks, resumes from the last "
+            "checkpoint",
             file=sys.stderr,
         )
         return 1

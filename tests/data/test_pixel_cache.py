@@ -333,6 +333,7 @@ def large_folder(root, side, count):
     return str(root)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_memory_does_not_grow_with_the_folder(tmp_path, decoded):
     """117 MB of pixels are decoded, read and condensed from in less than 80 MB.

@@ -229,7 +229,9 @@ def test_an_executor_that_gives_up_is_an_error_with_the_call_s_name():
         list(pool.run(pow, [(2, 3)], 1, executor=Closed(), names=["the first"]))
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "end", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_processes_end_with_their_parent(end):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     parent = subprocess.Popen(

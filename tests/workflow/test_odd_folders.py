@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 from PIL import Image
 
-from yoco import cli
+from tests.conftest import HUNG
+from yoco.workflow import notebooks
+from yoco.workflow.execution import QUIET
 
 # of each class the training images: two classes in grey, 30 in colour; long and odd names
 FOLDERS = {
@@ -24,15 +28,20 @@ SHARED = {
     "outer_loops": 1,
     "inner_loops": 1,
 }
-STUDY = {"dynamics": 1, "seeds": 1, "ipc_to": 1}
+STUDY = {"dynamics": 1, "seeds": 1, "ipc_to": [1]}
 NOTEBOOKS = {
-    "01": {"compare_seconds": 0.01},
-    "02": {},
-    "03": {"ipc_to": 1},
-    "04": STUDY,
-    "05": {**STUDY, "methods": "random,yoco", "compare": "idc", "networks": "convnet-d1-w4"},
-    "06": {**STUDY, "methods": "random,yoco"},
-    "07": {},
+    "01_condensation": {"compare_seconds": 0.01},
+    "02_scores": {},
+    "03_class_balance": {"ipc_to": [1]},
+    "04_pruning": STUDY,
+    "05_ablations": {
+        **STUDY,
+        "methods": ["random", "yoco"],
+        "compare": ["idc"],
+        "networks": ["convnet-d1-w4"],
+    },
+    "06_noise": {**STUDY, "methods": ["random", "yoco"]},
+    "07_gallery": {},
 }
 
 
@@ -50,12 +59,24 @@ def written(root: Path, counts: dict[str, int], channels: int) -> str:
     return f"folder:{root}"
 
 
+def joined(dataset: str) -> nbformat.NotebookNode:
+    """All notebooks one after another, each with its parameters: they share a kernel's start."""
+    cells = []
+    for notebook, own in NOTEBOOKS.items():
+        values = {"dataset": dataset, **SHARED, **own}.items()
+        cells.append(nbformat.v4.new_code_cell("%reset -f"))
+        for cell in nbformat.read(notebooks.find(notebook), as_version=4).cells:
+            cells.append(cell)
+            if "parameters" in cell.metadata.get("tags", ()):
+                lines = [f"{name} = {value!r}" for name, value in values]
+                given = "\n".join(["# Parameters", *lines])  # as papermill writes them
+                cells.append(nbformat.v4.new_code_cell(given))
+    return nbformat.v4.new_notebook(cells=cells)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FOLDERS)
-def test_every_notebook_runs_on_it(kind, tmp_path, monkeypatch, capsys):
+def test_every_notebook_runs_on_it(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("YOCO_RUNS", str(tmp_path / "runs"))
-    dataset = written(tmp_path / kind, *FOLDERS[kind])
-    for notebook, own in NOTEBOOKS.items():
-        told = {"dataset": dataset, **SHARED, **own}
-        options = [part for name, value in told.items() for part in ("-p", name, str(value))]
-        assert cli.main(["run", notebook, *options]) == 0, capsys.readouterr().err
+    notebook = joined(written(tmp_path / kind, *FOLDERS[kind]))
+    NotebookClient(notebook, timeout=HUNG, kernel_name="python3", extra_arguments=QUIET).execute()
