@@ -1,7 +1,7 @@
 """The command line of yoco: condense a dataset, prune the result, and test what is kept.
 
 `yoco run` executes the notebooks with papermill, and `yoco sweep` runs them over a grid of
-parameters; `yoco condense`, `study`, `ablations` and `noise` need no Jupyter.
+parameters; `yoco condense`, `study`, `ablations`, `noise` and `selfcheck` need no Jupyter.
 """
 
 # modules that need torch are imported by the commands: --help and --version do not wait for them
@@ -14,11 +14,8 @@ from typing import Any
 
 import yoco
 from yoco import data, workflow  # import on first use
-from yoco.utils.lazy import pd
 from yoco.workflow import notebooks
 from yoco.workflow.options import Parser, plain, shared
-
-PICTURE = "accuracy_by_budget.png"  # of a run, by 04_pruning
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,8 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"yoco: {error}", file=sys.stderr)
         return 2
-    from yoco.parallel import distributed
-    from yoco.utils import checks
+    from yoco.utils import checks, interrupts
+
+    with interrupts.ending():
+        from yoco.parallel import distributed
 
     try:
         if distributed.started() and options.command is not run_condense:
@@ -43,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.command(options) or 0
     except distributed.LostRank as error:
         print(
-            (
-                f"yoco: {error}; the same command, on any number of ranks, resumes from the last "
-                "checkpoint"
-            ),
+            f"yoco: {error}; the same command, on any number of ranks, resumes from the last "
+            "checkpoint",
             file=sys.stderr,
         )
         return 1
@@ -107,10 +104,11 @@ def parser() -> Parser:
     )
     copy.set_defaults(command=copy_notebooks)
     _add_works(commands)
+    _add_selfcheck(commands)
     _add_sweep(commands)
     for name, command in commands.choices.items():
         command.set_defaults(parser=command)
-        if name == "notebooks":
+        if name in ("notebooks", "selfcheck"):  # no parameters
             continue
         notebook = command.get_default("notebook")
         command.add_argument(
@@ -153,6 +151,14 @@ def _add_works(commands: Any) -> None:
         commands.add_parser(name, help=told).set_defaults(command=work, notebook=notebook)
 
 
+def _add_selfcheck(commands: Any) -> None:
+    told = "compare this machine's results with stored ones, and time it, for a bug report"
+    check = commands.add_parser("selfcheck", help=told)
+    where = "auto, cpu, or a GPU as torch names it (default: auto)"
+    check.add_argument("--device", default="auto", help=where)
+    check.set_defaults(command=run_selfcheck)
+
+
 def _add_sweep(commands: Any) -> None:
     grid = commands.add_parser(
         "sweep",
@@ -192,7 +198,7 @@ def run_notebooks(options: argparse.Namespace) -> None:
     Executed copies go to the run's folder.
     """
     from yoco.utils import checks, owned
-    from yoco.workflow import execution
+    from yoco.workflow import execution, outcome
 
     known_to = workflow.parameters.NOTEBOOKS
     wanted = [_full_name(name) for name in options.notebooks] or notebooks.names()
@@ -215,7 +221,7 @@ def run_notebooks(options: argparse.Namespace) -> None:
         place = owned.claim(run or workflow.folder(values.get("run_dir"), "quickstart"))
         execution.run(path, place / f"{name}.ipynb", typed)
     if run:
-        report(run)
+        outcome.tell(run)
 
 
 def copy_notebooks(options: argparse.Namespace) -> None:
@@ -225,18 +231,11 @@ def copy_notebooks(options: argparse.Namespace) -> None:
     print(f"open them with: jupyter lab {options.folder}")
 
 
-def report(run: Path) -> None:
-    """Print a run's table of methods × IPC_T, and where the figures are."""
-    from yoco.experiments import tables
+def run_selfcheck(options: argparse.Namespace) -> int:
+    """Check this machine and print the report. Returns 1 if a result is wrong."""
+    from yoco.selfcheck import report
 
-    if (run / workflow.TABLE).exists():
-        print(f"\ntest accuracy in %, mean ± standard deviation ({run / workflow.TABLE}):\n")
-        print(tables.pivot(pd.read_csv(run / workflow.TABLE)).T.to_string())
-        if (run / PICTURE).exists():
-            print(f"\nits picture: {run / PICTURE}")
-    figures = sorted(path.name for path in run.glob("*.png"))
-    named = f" (figures: {', '.join(figures)})" if figures else ""
-    print(f"\nall files of the run are in {run}{named}")
+    return int(not report.run(options.device))
 
 
 def run_sweep(options: argparse.Namespace) -> int:
@@ -314,8 +313,10 @@ def run_study(options: argparse.Namespace) -> None:
 
     Each finished cell is appended to results.csv.
     """
+    from yoco.workflow import outcome
+
     run, _ = _on_the_run_s_set(options, workflow.get_results)
-    report(run)
+    outcome.tell(run)
 
 
 def run_ablations(options: argparse.Namespace) -> None:

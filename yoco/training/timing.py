@@ -82,6 +82,7 @@ class Network:
         No random state is touched. patience: seconds to measure for; 0 measures a single step.
         """
         source = seeds.generator(0)
+        own_source = seeds.for_device(source, self.device)
         batch = max(1, min(64, BATCH_PIXELS // self.size**2))
         images = torch.rand(batch, self.channels, self.size, self.size, generator=source)
         shape = self.channels, self.classes, self.size
@@ -95,10 +96,10 @@ class Network:
             "batch_size": batch,
         }
         with device.threads(threads):
-            training.epoch(step, pixels, labels, source, **options)  # a first step takes longer
+            training.epoch(step, pixels, labels, own_source, **options)  # a first step takes longer
             began, done = time.monotonic(), 0
             while not done or time.monotonic() - began < patience:
-                training.epoch(step, pixels, labels, source, **options)
+                training.epoch(step, pixels, labels, own_source, **options)
                 next(model.parameters()).sum().item()  # waits for a GPU
                 done += batch
             return done / (time.monotonic() - began)
