@@ -135,7 +135,7 @@ def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ylabel="classes left without\nany image",
         xticks=sorted(table.ipc_to.unique()),
     )
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params("y", integer=True)
     ax.legend(frameon=False, fontsize="x-small", ncols=2)
     return ax
 
@@ -213,7 +213,7 @@ def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
                 **look,
             )
     ax.set(xscale="log", xlabel="bytes of cells (log scale)", ylabel="test accuracy (%)")
-    ax.xaxis.get_major_locator().set_params(subs=(1, 2, 5))
+    ax.locator_params("x", subs=(1, 2, 5))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.minorticks_off()
     _legend_above(ax, 4)
