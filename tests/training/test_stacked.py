@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from yoco import dynamics, evaluate
-from yoco.data.spaces import TestSet
+from yoco.data import spaces
 from yoco.dynamics.recording import Recorder
 from yoco.training import resumable, stacked, trials
 from yoco.training.network import Protocol, Run
@@ -114,7 +114,7 @@ def test_an_evaluation_of_several_gives_the_accuracies_of_each(toy, toy_set):
     images, labels = toy_set.form()
     protocol = Protocol(epochs=3, precision="float32", compiled=False, **WIDE)
     subsets = [(images[:12], labels[:12], 0), (images[4:16], labels[4:16], 1)]
-    how = ({None: TestSet.of(toy)}, None, protocol, CPU)
+    how = ({None: spaces.TestSet.of(toy)}, None, protocol, CPU)
     tests, *rest = how
     several = trials.train_and_test(tests, subsets, *rest)
     alone = [trials.train_and_test(tests, [subset], *rest)[0] for subset in subsets]
