@@ -18,7 +18,6 @@ from yoco.utils import checks, digests, locks, owned
 from yoco.workflow import found_set, given_set
 from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, load_set, project
 from yoco.workflow.shared_parameters import Parameters
-from yoco.zoo import PREFIX as ZOO
 
 
 def _no_data() -> ImageData:
@@ -111,7 +110,7 @@ def _real(dataset: str, data: Callable[[], ImageData], needed: bool) -> ImageDat
 
     None for a set of the zoo. If they are not needed and cannot be loaded, None with a warning.
     """
-    if dataset.startswith(ZOO):
+    if dataset.startswith(zoo.PREFIX):
         return None
     if needed:
         return data()
@@ -135,7 +134,7 @@ def _of_the_zoo(dataset: str, checkpoint: Path, explicit: Mapping[str, Any]) -> 
             f"{checkpoint} is the unfinished condensation of another dataset, but {dataset} was "
             f"asked for: {digests.HOW}"
         )
-    shipped = zoo.load(dataset.removeprefix(ZOO))
+    shipped = zoo.load(dataset.removeprefix(zoo.PREFIX))
     found_set.check_asked(shipped, dataset, dataset, explicit)
     return shipped
 

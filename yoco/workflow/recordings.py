@@ -17,7 +17,6 @@ from yoco.training import timing
 from yoco.training.protocol import BEFORE, PROTOCOLS, Protocol
 from yoco.utils import device as devices
 from yoco.utils import digests, locks
-from yoco.zoo import PREFIX as ZOO
 
 DYNAMICS = "dynamics"  # stem of the files of whole runs
 # entries of the info that shipped dynamics must share
@@ -41,7 +40,13 @@ def get_dynamics(
     than asked for; they are then not saved, since the runs of a study could not follow them.
     """
     return get_all_dynamics(
-        run, condensed, dataset, [seed], first, any_last_batch=dataset.startswith(ZOO), **arguments
+        run,
+        condensed,
+        dataset,
+        [seed],
+        first,
+        any_last_batch=dataset.startswith(zoo.PREFIX),
+        **arguments,
     )[0]
 
 

@@ -5,11 +5,11 @@ from typing import Any, ClassVar, Optional, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from yoco import zoo
 from yoco.condense.methods import METHODS as CONDENSATIONS
 from yoco.condense.presets import SCALES, default_model
 from yoco.utils import checks
 from yoco.workflow import parameter_types as types
-from yoco.zoo import PREFIX as ZOO
 
 # parameters that found dynamics must match if they were given, and the arguments they become
 RECORDED = {
@@ -22,7 +22,9 @@ RECORDED = {
 
 def _scale_of(dataset: str) -> str:
     """Return the default preset of a dataset."""
-    return "smoke" if dataset == "digits" or dataset.startswith(f"{ZOO}digits-") else "laptop"
+    return (
+        "smoke" if dataset == "digits" or dataset.startswith(f"{zoo.PREFIX}digits-") else "laptop"
+    )
 
 
 class Parameters(BaseModel):
