@@ -8,7 +8,6 @@ from yoco import augment
 from yoco.condense.base import Matchable
 from yoco.data.image_data import ImageData
 from yoco.utils import fields
-from yoco.utils.fields import Count, Rate, Share
 
 # DSA's, for experts and students
 AUGMENTATION = augment.Augmentation(augment.OPERATIONS, single=True)
@@ -26,14 +25,14 @@ class ExpertSettings:
     every_epoch: ClassVar[bool] = True
     augmentation: ClassVar[augment.Augmentation] = AUGMENTATION
 
-    epochs: Count = 50
+    epochs: fields.Count = 50
     model: Matchable = "convnet"
-    width: Count | None = None  # channels of the ConvNet's layers; None: 128
+    width: fields.Count | None = None  # channels of the ConvNet's layers; None: 128
     # random real images per expert, at most; each has a subset of its own; None: all
-    images: Count | None = None
-    lr: Rate = 0.01
-    momentum: Share = 0.0
-    batch_size: Count = 256
+    images: fields.Count | None = None
+    lr: fields.Rate = 0.01
+    momentum: fields.Share = 0.0
+    batch_size: fields.Count = 256
 
     def __post_init__(self) -> None:
         fields.check(self)
@@ -54,10 +53,10 @@ class PairSettings(ExpertSettings):
     Momentum SGD, with a linear warm-up and then a cosine to 0.
     """
 
-    lr: Rate = 0.04
-    momentum: Share = 0.9
-    weight_decay: Rate = 5e-4  # type: ignore[misc]  # fixed for MTT, a setting here
-    warmup: Share = 0.05  # share of the training
+    lr: fields.Rate = 0.04
+    momentum: fields.Share = 0.9
+    weight_decay: fields.Rate = 5e-4  # type: ignore[misc]  # fixed for MTT, a setting here
+    warmup: fields.Share = 0.05  # share of the training
 
     every_epoch: ClassVar[bool] = False
     augmentation: ClassVar[augment.Augmentation] = augment.Augmentation(

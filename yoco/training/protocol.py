@@ -11,7 +11,6 @@ from yoco import augment, models
 from yoco.training.photographic import Photographic
 from yoco.training.sgd import MomentumSGD
 from yoco.utils import checks, device, fields
-from yoco.utils.fields import Count, Flag, among
 
 LAST_BATCHES = ("even", "small")
 # our default, and the published way
@@ -44,19 +43,19 @@ class Protocol:
     The paper takes 1000 epochs. Raises TypeError or ValueError if a value is bad.
     """
 
-    epochs: Count = 1000
+    epochs: fields.Count = 1000
     # or a factory or its path, which become text: see `models.named`
     model: Annotated[str, lambda _, model: models.named(model)] = "convnet"
-    width: Count | None = None  # channels of the ConvNet's layers; None: 128
-    batch_size: Count = 64
+    width: fields.Count | None = None  # channels of the ConvNet's layers; None: 128
+    batch_size: fields.Count = 64
     # or "small", as in the published loaders: see `batches`
-    last_batch: Annotated[str, among(LAST_BATCHES)] = "even"
+    last_batch: Annotated[str, fields.among(LAST_BATCHES)] = "even"
     # or "imagenet": see `augmentation_of`
-    augmentation: Annotated[str, among(AUGMENTATIONS)] = "dsa"
+    augmentation: Annotated[str, fields.among(AUGMENTATIONS)] = "dsa"
     optimiser: Optimiser = Optimiser()
     cutmix: float = 0.5  # probability
-    precision: Annotated[str, among(device.PRECISIONS)] = "auto"
-    compiled: Flag | None = None  # None: if the training is long enough to pay for it
+    precision: Annotated[str, fields.among(device.PRECISIONS)] = "auto"
+    compiled: fields.Flag | None = None  # None: if the training is long enough to pay for it
 
     def __post_init__(self) -> None:
         fields.check(self)
