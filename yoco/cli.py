@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yoco
-from yoco.__main__ import INTERRUPTED, SAID
 from yoco.workflow import notebooks
 from yoco.workflow.options import Parser, plain, shared
 
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     from yoco.utils import checks, interrupts
 
-    with interrupts.ending(SAID, INTERRUPTED):
+    with interrupts.ending():
         from yoco.parallel import distributed
 
     try:

@@ -205,7 +205,7 @@ class Run:
 
         Raises FloatingPointError if a weight is no longer finite.
         """
-        self.step.optimizer.lr = self._learning_rate()
+        self.step.optimizer.lr = self.learning_rate
         p = self.protocol
         shared: dict[str, Any] = {
             "classes": self.classes,
@@ -218,12 +218,23 @@ class Run:
         if not torch.stack(
             [torch.isfinite(parameter).all() for parameter in self.network.parameters()]
         ).all():
-            raise FloatingPointError(
-                f"training diverged: weights are not finite after epoch {self.epochs} (seed "
-                f"{self.seed}, {p})"
-            )
+            raise self.diverged()
 
-    def _learning_rate(self) -> float:
+    def diverged(self) -> FloatingPointError:
+        """Return the error for weights that are not finite."""
+        return FloatingPointError(
+            f"training diverged: weights are not finite after epoch {self.epochs} (seed "
+            f"{self.seed}, {self.protocol})"
+        )
+
+    def batch(self, index: Tensor, source: Generator) -> tuple[Tensor, Tensor]:
+        """Return the images with these indices, augmented and mixed, and their soft targets."""
+        images, p = self.augmentation(self.images[index], source), self.protocol
+        return augment.cutmix(images, self.labels[index], self.classes, source, p.cutmix)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next epoch."""
         lr = self.protocol.optimiser.lr
         for milestone in (2 * self.protocol.epochs // 3, 5 * self.protocol.epochs // 6):
             lr *= LR_DROP if self.epochs >= milestone else 1.0

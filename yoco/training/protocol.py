@@ -1,6 +1,6 @@
 """The paper's way to train a network (design §6): the settings of a training run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,10 @@ class Optimiser:
     weight_decay: float = 5e-4
 
     def build(self, model: nn.Module) -> MomentumSGD:
-        return MomentumSGD(model.parameters(), self.lr, self.momentum, self.weight_decay)
+        return self.of(model.parameters())
+
+    def of(self, parameters: Iterable[Tensor]) -> MomentumSGD:
+        return MomentumSGD(parameters, self.lr, self.momentum, self.weight_decay)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ def captured(function: Callable[..., Any], device: torch.device) -> Callable[...
     Args:
         function: takes tensors and numbers by position and hashable options by name, and returns
             tensors (or a tuple of them). It must not read values on the host, and may draw only
-            from generators passed as options. Tensors that it changes or reads besides its inputs
-            must stay at the same memory address. A number reaches it as a scalar tensor.
+            from generators passed as options (one, or a tuple). Tensors that it changes or reads
+            besides its inputs must stay at the same memory address. A number reaches it as a scalar
+            tensor.
         device: the device of all of these tensors.
 
     Returns:
@@ -107,10 +108,9 @@ class _Recording:
 
     def _record(self) -> None:
         graph = torch.cuda.CUDAGraph()
-        for generator in (
-            option for option in self.options.values() if isinstance(option, Generator)
-        ):
-            graph.register_generator_state(generator)
+        for option in pytree.tree_leaves(list(self.options.values())):
+            if isinstance(option, Generator):
+                graph.register_generator_state(option)
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.outputs = self.function(*self.inputs, **self.options)
