@@ -93,6 +93,13 @@ def pytest_xdist_make_scheduler(config, log):
     return Together(config, log)
 
 
+def pytest_configure(config):
+    """Keep all tests and their processes on the CPU, unless `-m gpu` asks for the card."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        torch.backends.mps.is_available = lambda: False  # no variable hides it
+
+
 def pytest_collection_modifyitems(items):
     """Skip the slowest tests outside CI."""
     for item in items if os.environ.get("CI") != "true" else ():

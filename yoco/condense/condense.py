@@ -173,7 +173,7 @@ class _Work:
         )
         machine = {
             "compiled": self.compiled,
-            "device": self.where.type,
+            "device": stepper.device.type,
             "torch": torch.__version__,
             "ranks": self.among.size,
         }
