@@ -251,6 +251,8 @@ def accuracies(
     ]
     if progress:
         timing.say(_passes(work, todo, cost, data, where), min(jobs, max(1, len(todo))))
+        if any(protocol.compiled for _, _, protocol, *_ in calls):
+            timing.say_compiling()
     with tqdm(
         total=sum(cost[number] for number in todo),
         desc="training",
