@@ -16,7 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-from yoco.workflow.execution import QUIET
+from yoco.workflow.execution import KERNEL
 from yoco.workflow.notebooks import names
 from yoco.workflow.stills import PICTURE, without_widgets
 
@@ -32,7 +32,7 @@ def executed(path: Path) -> str:
         notebook,
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
-        extra_arguments=QUIET,
+        extra_arguments=KERNEL,
         store_widget_state=False,
         record_timing=False,
     ).execute()

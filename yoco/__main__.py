@@ -2,9 +2,6 @@
 
 import sys
 
-INTERRUPTED = 130  # exit status
-SAID = "yoco: interrupted; the same command resumes from the last checkpoint"
-
 
 def main() -> int:
     """Run the command line; Ctrl-C ends it with one line, also while it is still being imported."""
@@ -13,8 +10,10 @@ def main() -> int:
 
         return cli.main()
     except KeyboardInterrupt:
-        print(SAID, file=sys.stderr)
-        return INTERRUPTED
+        from yoco.utils import interrupts
+
+        print(interrupts.SAID, file=sys.stderr)
+        return interrupts.STATUS
 
 
 if __name__ == "__main__":

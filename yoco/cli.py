@@ -1,7 +1,7 @@
 """The command line of yoco: condense a dataset, prune the result, and test what is kept.
 
 `yoco run` executes the notebooks with papermill, and `yoco sweep` runs them over a grid of
-parameters; `yoco condense`, `study`, `ablations` and `noise` need no Jupyter.
+parameters; `yoco condense`, `study`, `ablations`, `noise` and `selfcheck` need no Jupyter.
 """
 
 # modules that need torch are imported by the commands: --help and --version do not wait for them
@@ -13,12 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yoco
-from yoco.__main__ import INTERRUPTED, SAID
-from yoco.utils.lazy import pd
 from yoco.workflow import notebooks
 from yoco.workflow.options import Parser, plain, shared
-
-PICTURE = "accuracy_by_budget.png"  # of a run, by 04_pruning
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     from yoco.utils import checks, interrupts
 
-    with interrupts.ending(SAID, INTERRUPTED):
+    with interrupts.ending():
         from yoco.parallel import distributed
 
     try:
@@ -124,6 +120,7 @@ def parser() -> Parser:
         help="do the damaging and training of notebook 06, which then uses the results",
     )
     noise.set_defaults(command=run_noise, notebook="06_noise")
+    _selfcheck_parser(commands)
     grid = _sweep_parser(commands)
     for command in (run, condense, study, ablations, noise, grid):
         notebook = command.get_default("notebook")
@@ -135,6 +132,14 @@ def parser() -> Parser:
         command.add_parameters(notebook and [notebook], shared() if command is condense else None)
         command.set_defaults(parser=command)
     return top
+
+
+def _selfcheck_parser(commands: Any) -> None:
+    told = "compare this machine's results with stored ones, and time it, for a bug report"
+    check = commands.add_parser("selfcheck", help=told)
+    where = "auto, cpu, or a GPU as torch names it (default: auto)"
+    check.add_argument("--device", default="auto", help=where)
+    check.set_defaults(command=run_selfcheck, parser=check)
 
 
 def _sweep_parser(commands: Any) -> Parser:
@@ -178,7 +183,7 @@ def run_notebooks(options: argparse.Namespace) -> None:
     """
     from yoco import workflow
     from yoco.utils import checks, owned
-    from yoco.workflow import execution, parameters
+    from yoco.workflow import execution, outcome, parameters
 
     wanted = [_full_name(name) for name in options.notebooks] or notebooks.names()
     values = given(options)
@@ -200,7 +205,7 @@ def run_notebooks(options: argparse.Namespace) -> None:
         place = owned.claim(run or workflow.folder(values.get("run_dir"), "quickstart"))
         execution.run(path, place / f"{name}.ipynb", typed)
     if run:
-        report(run)
+        outcome.tell(run)
 
 
 def copy_notebooks(options: argparse.Namespace) -> None:
@@ -210,19 +215,11 @@ def copy_notebooks(options: argparse.Namespace) -> None:
     print(f"open them with: jupyter lab {options.folder}")
 
 
-def report(run: Path) -> None:
-    """Print a run's table of methods × IPC_T, and where the figures are."""
-    from yoco import workflow
-    from yoco.experiments import tables
+def run_selfcheck(options: argparse.Namespace) -> int:
+    """Check this machine and print the report. Returns 1 if a result is wrong."""
+    from yoco.selfcheck import report
 
-    if (run / workflow.TABLE).exists():
-        print(f"\ntest accuracy in %, mean ± standard deviation ({run / workflow.TABLE}):\n")
-        print(tables.pivot(pd.read_csv(run / workflow.TABLE)).T.to_string())
-        if (run / PICTURE).exists():
-            print(f"\nits picture: {run / PICTURE}")
-    figures = sorted(path.name for path in run.glob("*.png"))
-    named = f" (figures: {', '.join(figures)})" if figures else ""
-    print(f"\nall files of the run are in {run}{named}")
+    return int(not report.run(options.device))
 
 
 def run_sweep(options: argparse.Namespace) -> int:
@@ -312,9 +309,10 @@ def run_study(options: argparse.Namespace) -> None:
     Each finished cell is appended to results.csv.
     """
     from yoco import workflow
+    from yoco.workflow import outcome
 
     run, _ = _on_the_run_s_set(options, workflow.get_results)
-    report(run)
+    outcome.tell(run)
 
 
 def run_ablations(options: argparse.Namespace) -> None:

@@ -12,6 +12,10 @@ from yoco.utils import checks
 
 PADDING = 0.5  # mid-grey, for sizes that are not a multiple of factor
 MODES = ("nearest", "antialias")
+# bytes that any cells may come to when enlarged; many cells may come to more, up to as many times
+# their own size as images of 8×8 cells do
+MOST_BYTES = 2**30
+MOST_ENLARGED = 64
 
 
 def cell_size(size: int, factor: int) -> int:
@@ -98,7 +102,7 @@ def form(images: Float[Tensor, "n c s s"], factor: int) -> Float[Tensor, "cells 
     """Turn condensed images [N, C, S, S] into formed images [N*factor², C, S, S].
 
     Each cell is upsampled bilinearly; the operation is differentiable. Formed image n*factor² +
-    r*factor + c is cell (r, c) of condensed image n. Raises as `cells`.
+    r*factor + c is cell (r, c) of condensed image n. Raises as `cells` and `upsampled`.
     """
     return upsampled(cells(images, factor), images.shape[-1])
 
@@ -107,7 +111,16 @@ def upsampled(cells: Float[Tensor, "n c side side"], size: int) -> Float[Tensor,
     """Upsample cells [N, C, side, side] bilinearly to formed images [N, C, size, size].
 
     Cells that have that size already are returned unchanged.
+
+    Raises:
+        ValueError: if tiny cells would take far more memory than their images do.
     """
-    if cells.shape[-1] == size:
+    held, side = cells.numel() * cells.itemsize, cells.shape[-1]
+    if side == size:
         return cells
+    if (wanted := held // side**2 * size**2) > max(MOST_BYTES, MOST_ENLARGED * held):
+        raise ValueError(
+            f"cells of side {side} would be enlarged to side {size}, and {held:,} bytes to "
+            f"{wanted:,}; at most {MOST_ENLARGED} times as many are allowed, or {MOST_BYTES:,}"
+        )
     return F.interpolate(cells, (size, size), mode="bilinear", align_corners=False)

@@ -148,8 +148,10 @@ def test_links_inside_the_folder_are_followed_and_circles_end(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "train/a/again.png").symlink_to(tmp_path / "train/b/0.png")
     (tmp_path / "train/a/loop").symlink_to(tmp_path / "train/a")
-    loaded, warning = told(tmp_path)
-    assert loaded.counts() == [4, 3] and warning == ""
+    (tmp_path / "link").symlink_to(tmp_path)
+    for root in (tmp_path, tmp_path / "link"):
+        loaded, warning = told(root)
+        assert loaded.counts() == [4, 3] and warning == ""
 
 
 def test_a_split_that_is_a_link_elsewhere_is_asked_about(tmp_path):
@@ -189,6 +191,7 @@ def test_without_a_test_split_a_share_is_drawn_and_said_so(tmp_path, capsys, lay
     assert load(root, test_share=0.5).counts() == [5, 5] and load(
         root, limit_per_class=3
     ).counts() == [3, 3]
+    assert load(root, test_share=0.99).counts() == [1, 1]  # never all, though 9.9 are rounded to 10
     assert values(load(root, limit_per_class=3).test_images) == values(loaded.test_images)
     with pytest.raises(FileNotFoundError, match="test or val or valid or validation"):
         write_folder(tmp_path / "other", ("train",))
@@ -212,7 +215,7 @@ def test_tiny_imagenet_s_own_layout(tmp_path):
     write_folder(root, ("train",), ("n01", "n02"))
     (root / "val/images").mkdir(parents=True)
     rows = []
-    for number, name in enumerate(["n02", "n01", "n02"]):
+    for number, name in enumerate(["n02", "n01", "n02", "n03"]):  # n03 is not in train/
         Image.new("L", (10, 10), number).save(root / f"val/images/val_{number}.JPEG")
         rows.append(f"val_{number}.JPEG\t{name}\t0\t0\t62\t62\n")
     (root / "val/val_annotations.txt").write_text("".join(rows))

@@ -24,6 +24,8 @@ def test_what_differs_is_named_in_both(toy, toy_set):
     ):
         with pytest.raises(ValueError, match=f"the set does not fit toy: it has {said}"):
             check_fits(toy_set, data, "the set")
+    with pytest.raises(ValueError, match="it has class 0 '0', not 'dark'"):  # a name like others
+        check_fits(replace(toy_set, classes=("0", *toy.classes[1:])), toy)
 
 
 def test_it_is_made_before_any_work(toy, toy_set, toy_dynamics, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from yoco import CondensedSet, RankedSet
+from yoco import CondensedSet, RankedSet, formation
 from yoco.condense import mtt_experts
 from yoco.data import arrays, decode
 from yoco.dynamics import Dynamics
@@ -104,6 +104,25 @@ def test_a_ranked_set_that_would_be_enlarged_without_bound(
     path = ranked(toy_set, toy_dynamics, tmp_path, size=size, factor=factor)
     with pytest.raises(ValueError, match=f"ranked.safetensors is not a valid ranked set: .*{said}"):
         RankedSet.open(path)
+
+
+@pytest.mark.parametrize("factor, enlarged", [(8, True), (16, False)])
+def test_tiny_cells_are_not_enlarged_without_bound(factor, enlarged, monkeypatch):
+    """One-pixel cells would take size² times the memory of their file."""
+    monkeypatch.setattr(formation, "MOST_BYTES", 2**20)
+    images, labels = torch.rand(3, 1, 64, 64), torch.arange(3)
+    whole = CondensedSet(images, labels, factor, ("a", "b", "c"), (0.5,), (0.5,), "idc")
+    cells = formation.cells(images, factor).unflatten(0, (3, -1)).transpose(0, 1)
+    best = RankedSet(cells, factor, 64, whole.classes, whole.mean, whole.std, "yoco")
+    if enlarged:
+        assert whole.form()[0].shape == best.take(ipc=1)[0].shape == (3 * factor**2, 1, 64, 64)
+        return
+    monkeypatch.setattr(torch.nn.functional, "interpolate", lambda *_, **__: pytest.fail("too big"))
+    said = "cells of side 4 would be enlarged to side 64, and 49,152 bytes to 12,582,912"
+    for form in (whole.form, lambda: best.take(ipc=1)):
+        with pytest.raises(ValueError, match=said):
+            form()
+    assert whole.formed_labels.tolist() == whole.formed_targets.tolist()
 
 
 def nested():

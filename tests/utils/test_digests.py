@@ -31,6 +31,7 @@ def test_it_is_kept_until_the_tensor_is_written_to(monkeypatch):
         assert digests.of_tensor(values) == first
     values[0, 0] = 1
     assert digests.of_tensor(values) != first
+    assert digests.of_tensor(digests.keep(values, "known")) == "known"
     with torch.inference_mode():
         assert digests.of_tensor(torch.zeros(3, 2)) == first
 

@@ -79,7 +79,8 @@ class CharacteristicMatching(Condensing):
         self.sampler: Mixture | Normal = Normal(self.network.width)
         if settings.sampler:
             self.sampler = Mixture(self.network.width, settings.sampler, self.source, device)
-        drawn = DeviceDraws if devices.is_gpu(device) else HostDraws
+        self.own_source = seeds.for_device(self.source, device)
+        drawn = DeviceDraws if devices.is_gpu(self.own_source.device) else HostDraws
         self.draws = drawn(
             self.pool,
             self.members,
@@ -89,7 +90,6 @@ class CharacteristicMatching(Condensing):
             self.sampler,
             device,
         )
-        self.own_source = seeds.for_device(self.source, device)
         recordable = self.ranks.size == 1 and self.real.pixels.device == self.images.device
         self._advance = graphs.captured(self._advanced, device) if recordable else self._advanced
 

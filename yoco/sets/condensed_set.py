@@ -125,14 +125,15 @@ class CondensedSet:
     def form(self) -> tuple[Tensor, Tensor]:
         """Return the formed images, float [N*factor², C, S, S], and their labels.
 
-        Images are in 0..1 if bounded, labels are int64 [N*factor²] or soft [N*factor², K].
+        Images are in 0..1 if bounded, labels are int64 [N*factor²] or soft [N*factor², K]. Raises
+        ValueError if cells are so tiny that enlarging them takes far more memory than the set does.
         """
         return formation.form(self.images, self.factor), self.formed_targets
 
     @property
     def formed_labels(self) -> Tensor:
         """Classes of the formed images, int64 [N*factor²]; for soft labels, the largest target."""
-        return hard(self.formed_targets)
+        return hard(self.labels).repeat_interleave(self.factor**2)
 
     @property
     def formed_targets(self) -> Tensor:

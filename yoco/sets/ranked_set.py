@@ -148,7 +148,8 @@ class RankedSet:
 
         Raises:
             TypeError, ValueError: if not exactly one budget is given, it exceeds the set or is
-                below one rank, or the file is corrupted.
+                below one rank, the file is corrupted, or enlarging takes too much memory (see
+                `formation.upsampled`).
         """
         k = self._count(
             {

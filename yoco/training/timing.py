@@ -95,6 +95,7 @@ def images_per_second(network: Network, threads: int, patience: float) -> float:
         patience: seconds to measure for; 0 measures a single step.
     """
     n, source, before = network, seeds.generator(0), torch.get_num_threads()
+    own_source = seeds.for_device(source, network.device)
     batch = max(1, min(64, BATCH_PIXELS // n.size**2))
     images = torch.rand(batch, n.channels, n.size, n.size, generator=source).to(n.device)
     model = models.build_seeded(0, n.model, n.channels, n.classes, n.size, width=n.width).to(
@@ -111,10 +112,10 @@ def images_per_second(network: Network, threads: int, patience: float) -> float:
     }
     torch.set_num_threads(threads)
     try:
-        training.epoch(step, images, labels, source, **options)  # a first step takes longer
+        training.epoch(step, images, labels, own_source, **options)  # a first step takes longer
         began, done = time.monotonic(), 0
         while not done or time.monotonic() - began < patience:
-            training.epoch(step, images, labels, source, **options)
+            training.epoch(step, images, labels, own_source, **options)
             next(model.parameters()).sum().item()  # waits for a GPU
             done += batch
         return done / (time.monotonic() - began)

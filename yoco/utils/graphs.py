@@ -22,7 +22,8 @@ def captured(function: Callable[..., Any], device: torch.device) -> Callable[...
     """Return `function` recorded as CUDA graphs if `device` is a GPU, else `function` itself.
 
     The first calls run normally, the next one is recorded, and later ones replay the recording.
-    There is one graph per combination of input shapes and options. `YOCO_GRAPHS=0` turns this off.
+    There is one graph per combination of input shapes and options. A call that draws from a
+    generator of the CPU runs normally. `YOCO_GRAPHS=0` turns recording off.
 
     Args:
         function: takes tensors and numbers by position and hashable options by name, and returns
@@ -53,6 +54,8 @@ class _Captured:
         self.recordings: dict[Hashable, _Recording] = {}
 
     def __call__(self, *inputs: Input, **options: Hashable) -> Any:
+        if any(isinstance(o, Generator) and not is_gpu(o.device) for o in options.values()):
+            return self.function(*inputs, **options)
         key = (*map(_signature, inputs), frozenset(options.items()))
         with torch.cuda.device(self.device):
             if key not in self.recordings:

@@ -7,9 +7,12 @@ import sys
 import threading
 from collections.abc import Iterator
 
+SAID = "yoco: interrupted; the same command resumes from the last checkpoint"
+STATUS = 130  # of a process that Ctrl-C ended
+
 
 @contextlib.contextmanager
-def ending(said: str, status: int) -> Iterator[None]:
+def ending() -> Iterator[None]:
     """End the process at Ctrl-C in this block, in which torch is imported.
 
     torch's import swallows a KeyboardInterrupt, and the run would go on. A handler of the caller's
@@ -17,8 +20,8 @@ def ending(said: str, status: int) -> Iterator[None]:
     """
 
     def end(*_: object) -> None:
-        print(said, file=sys.stderr, flush=True)
-        os._exit(status)
+        print(SAID, file=sys.stderr, flush=True)
+        os._exit(STATUS)
 
     usual = signal.getsignal(signal.SIGINT)
     main_thread = threading.current_thread() is threading.main_thread()

@@ -12,8 +12,9 @@ from yoco.utils import locks, owned, tensor_files
 from yoco.workflow.progress import Progress
 from yoco.workflow.stills import without_widgets
 
-# of kernels: they warn at every start that TCP on this machine is not encrypted
-QUIET = ["--log-level=ERROR"]
+# of kernels: they would warn at every start that TCP on this machine is not encrypted, and could
+# outlive a killed process
+KERNEL = ["--log-level=ERROR", "--IPKernelApp.extra_extensions=yoco.workflow.kernel"]
 INTERRUPT = "KeyboardInterrupt"
 
 
@@ -51,7 +52,7 @@ def execute(
     papermill = _papermill()
     # it warns of every parameter that the cell does not show; ours are checked
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    options: dict[str, Any] = {"extra_arguments": QUIET, "store_widget_state": False}
+    options: dict[str, Any] = {"extra_arguments": KERNEL, "store_widget_state": False}
     # it would write the whole notebook twice for each cell; it writes it at the end in any case
     options |= {"request_save_on_cell_execute": False, "autosave_cell_every": 0}
     if progress is not None:
