@@ -252,7 +252,7 @@ def record_many(
     shared = {**options, "precision": precision, "progress": progress and alone}
     files = [(checkpoints or {}).get(seed) for seed in todo]
     kinds = [_kind(condensed, file, shared) for file in files]
-    groups = stacked.grouped(kinds, where)
+    groups = stacked.grouped(kinds, where, jobs)
     calls = [
         ([todo[place] for place in group], where, [files[place] for place in group], shared)
         for group in groups
