@@ -34,6 +34,18 @@ def _dots(ax: Axes, **options: Any) -> None:
         dots.set_offsets(np.stack([x + source.uniform(-0.08, 0.08, len(x)), y], axis=1))
 
 
+def _legend_above(ax: Axes, columns: int) -> None:
+    """Put the legend above the Axes, where no line or bar can cross it."""
+    ax.legend(
+        title=None,
+        frameon=False,
+        fontsize="small",
+        ncols=columns,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+    )
+
+
 def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
     """Plot the loss over the steps of a condensation. Returns the Axes.
 
@@ -80,6 +92,7 @@ def class_balance(balance: pd.DataFrame, even: int) -> Figure:
         ax.set(title=title_of(method), xlim=(-0.5, len(names) - 0.5))
     for ax in axes.flat[len(methods) :]:
         ax.axis("off")
+    axes[0, 0].yaxis.get_major_locator().set_params(integer=True)  # they share it
     figure.supylabel("formed images kept")
     return figure
 
@@ -122,6 +135,7 @@ def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ylabel="classes left without\nany image",
         xticks=sorted(table.ipc_to.unique()),
     )
+    ax.locator_params("y", integer=True)
     ax.legend(frameon=False, fontsize="x-small", ncols=2)
     return ax
 
@@ -171,7 +185,7 @@ def accuracy_by_budget(
         ylabel="test accuracy (%)",
         xticks=sorted(summary.ipc_to.unique()),
     )
-    ax.legend(frameon=False, fontsize="small", ncols=2)
+    _legend_above(ax, 4)
     return ax
 
 
@@ -199,7 +213,10 @@ def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
                 **look,
             )
     ax.set(xscale="log", xlabel="bytes of cells (log scale)", ylabel="test accuracy (%)")
-    ax.legend(frameon=False, fontsize="small", ncols=2)
+    ax.locator_params("x", subs=(1, 2, 5))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.minorticks_off()
+    _legend_above(ax, 4)
     return ax
 
 
@@ -236,14 +253,7 @@ def bars(
     )
     ax.set(xlabel="", ylabel=label)
     if hue is not None:
-        ax.legend(
-            title=None,
-            frameon=False,
-            fontsize="small",
-            ncols=2,
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-        )
+        _legend_above(ax, 2)
     return ax
 
 
@@ -269,8 +279,10 @@ def by_damage(
         The Figure.
     """
     kinds = [kind for kind in table["kind"].unique() if kind != CLEAN]
+    columns = min(3, len(kinds) + 1)  # the legend takes the last panel
+    rows = -(-(len(kinds) + 1) // columns)
     figure, axes = style.subplots(
-        -(-(len(kinds) + 1) // 3), 3, 10, 3 * -(-(len(kinds) + 1) // 3), sharey=True, squeeze=False
+        rows, columns, 3.4 * columns, 3 * rows, sharey=True, squeeze=False
     )
     for ax, kind in zip(axes.flat, kinds):
         part = table[table["kind"].isin([CLEAN, kind])]
@@ -332,4 +344,5 @@ def heat(
     sns.heatmap(
         means, annot=True, fmt=f".{digits}f", cmap="cividis", cbar_kws={"label": label}, ax=ax
     )
+    ax.tick_params(axis="y", rotation=0)
     return ax

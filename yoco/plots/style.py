@@ -244,4 +244,6 @@ def save(drawn: Figure | Axes, path: str | Path) -> Path:
         undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(file.suffix)
         kind: dict[str, Any] = {"format": file.suffix.removeprefix("."), "metadata": undated}
         tensor_files.write_whole(file, functools.partial(figure_of(drawn).savefig, **kind))
+        # its layout is done: the next file, and the notebook, need not do it again
+        figure_of(drawn).set_layout_engine("none")
     return made[0]
