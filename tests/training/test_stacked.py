@@ -105,6 +105,8 @@ def test_only_a_gpu_trains_runs_of_one_shape_at_once_as_many_as_fit(monkeypatch)
     assert stacked.grouped(kinds, gpu) == [[0, 2], [1], [3]]
     monkeypatch.setattr(stacked, "TOGETHER", 2 * 10 * 32**2)
     assert stacked.grouped([kinds[0]] * 5, gpu) == [[0, 1], [2, 3], [4]]
+    assert stacked.grouped([kinds[0]] * 5, gpu, jobs=4) == [[0, 1], [2], [3], [4]]
+    assert stacked.grouped([kinds[0]] * 2, gpu, jobs=8) == [[0], [1]]
     for model in ("densenet", "resnet10", "torchvision:resnet18"):
         assert stacked.grouped([(Protocol(model=model), shape, None)] * 2, gpu) == [[0], [1]]
     assert stacked.grouped([(Protocol(compiled=True), shape, None)] * 2, gpu) == [[0], [1]]
@@ -125,7 +127,9 @@ def test_an_evaluation_of_several_gives_the_accuracies_of_each(toy, toy_set):
 def as_on_a_gpu(monkeypatch):
     """Runs are grouped as on a GPU, and train here."""
     real = stacked.grouped
-    monkeypatch.setattr(stacked, "grouped", lambda kinds, _: real(kinds, torch.device("cuda")))
+    monkeypatch.setattr(
+        stacked, "grouped", lambda kinds, _, jobs: real(kinds, torch.device("cuda"), jobs)
+    )
     with mock.patch.object(Stacked, "epoch", autospec=True, side_effect=Stacked.epoch) as epoch:
         yield epoch
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from yoco import condense, evaluate, workflow
+from yoco import condense, dynamics, evaluate, workflow
 from yoco.condense import kip
 from yoco.experiments import condensations, study
 from yoco.training import network as training
-from yoco.training import timing
+from yoco.training import resumable, timing
 
 CPU = torch.device("cpu")
 SMALL = timing.Network("convnet", 8, 3, 3, 16, "float32", CPU)
@@ -216,3 +216,29 @@ def test_recordings_say_their_passes(toy_set, tmp_path, long_work):
         tmp_path, toy_set, "toy", [0, 1], until=2, jobs=1, progress=False, **options
     )
     assert len(long_work) == 1, "nothing is recorded the second time"
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_work_that_compiles_says_so_once_before_it_begins(
+    toy, toy_set, capsys, monkeypatch, compiled
+):
+    """With a bar; whether compiling pays is decided elsewhere."""
+    eager = lambda *_, **__: pytest.fail("work began")
+    monkeypatch.setattr(timing, "say", lambda *_, **__: None)
+    monkeypatch.setattr("yoco.utils.device.worth_compiling", lambda *_: compiled)
+    monkeypatch.setattr(resumable, "run", eager)
+    monkeypatch.setattr("yoco.parallel.pool.run", eager)
+    part = toy_set.form()
+    works = (
+        lambda **how: condense.condense(toy, "idc", 1, preset="smoke", **how),
+        lambda **how: dynamics.record(toy_set, epochs=2, seed=0, **how),
+        lambda **how: list(dynamics.record_many(toy_set, epochs=2, seeds=[0, 1], until=1, **how)),
+        lambda **how: evaluate.evaluate_many({"all": part}, toy, epochs=2, seeds=[0], **how),
+    )
+    for work in works:
+        for progress, said in ((False, 0), (True, compiled)):
+            timing.say_compiling.cache_clear()
+            for _ in range(2):
+                with pytest.raises(pytest.fail.Exception):
+                    work(progress=progress, device="cpu")
+            assert capsys.readouterr().out.count("compiling for this processor first") == said

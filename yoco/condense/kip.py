@@ -7,6 +7,7 @@ squared error.
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -148,7 +149,8 @@ class KernelInducingPoints(Condensing):
 
     Targets are one-hot minus 1/K. `precision` and `compiled` are ignored: the kernel is always
     float64, since float32 rounds the ridge away. Unless the device is a CUDA GPU, the work is done
-    on the CPU. With several ranks, each predicts its part of the batch.
+    on the CPU, with a warning if another device was chosen. With several ranks, each predicts its
+    part of the batch.
 
     Attributes:
         labels: float32 [classes * ipc * factor², K], of the formed images.
@@ -158,8 +160,15 @@ class KernelInducingPoints(Condensing):
     settings: KipSettings
 
     def place(self, device: torch.device) -> torch.device:
-        """Return `device` if it is a CUDA GPU, else the CPU: others have no float64."""
-        return device if devices.is_gpu(device) else torch.device("cpu")
+        """Return `device` if it is a CUDA GPU, else the CPU: other GPUs have no float64."""
+        if devices.is_gpu(device):
+            return device
+        if device.type != "cpu":
+            warnings.warn(
+                f"KIP needs float64, which {device.type} does not have: it runs on the CPU",
+                stacklevel=5,
+            )
+        return torch.device("cpu")
 
     def begin(self) -> None:
         """Choose the kernel, and give the images their labels."""

@@ -157,6 +157,15 @@ def announce(taken: float, jobs: int = 1, budget: float | None = None) -> None:
         )
 
 
+@functools.cache
+def say_compiling() -> None:
+    """Print, once per process, that the work begins with compiling."""
+    print(
+        "compiling for this processor first: a minute or two, once (YOCO_COMPILE=0 does without)",
+        flush=True,
+    )
+
+
 def spelt(taken: float) -> str:
     """Return a duration for readers: "40 s", "4 min", "2.5 h"."""
     if taken < 95:
