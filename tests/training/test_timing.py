@@ -223,11 +223,12 @@ def test_work_that_compiles_says_so_once_before_it_begins(
     toy, toy_set, capsys, monkeypatch, compiled
 ):
     """With a bar; whether compiling pays is decided elsewhere."""
-    eager = lambda *_, **__: pytest.fail("work began")
+    begun = lambda *_, **__: pytest.fail("work began")
     monkeypatch.setattr(timing, "say", lambda *_, **__: None)
     monkeypatch.setattr("yoco.utils.device.worth_compiling", lambda *_: compiled)
-    monkeypatch.setattr(resumable, "run", eager)
-    monkeypatch.setattr("yoco.parallel.pool.run", eager)
+    monkeypatch.setattr("yoco.utils.device.compiled", lambda function: function)
+    monkeypatch.setattr(resumable, "run", begun)
+    monkeypatch.setattr("yoco.parallel.pool.run", begun)
     part = toy_set.form()
     works = (
         lambda **how: condense.condense(toy, "idc", 1, preset="smoke", **how),
