@@ -1,12 +1,15 @@
 """`make bench`: yoco against the literal implementation, interleaved in one run.
 
-Prints a table and writes runs/bench.json.
+Prints a table and writes runs/bench.json, one row per case and precision. Rows of other cases that
+the file holds are kept, each with the day and the machine on which it was measured.
 """
 
 import argparse
 import json
 import os
-import platform
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -15,90 +18,104 @@ from typing import Any
 import pandas as pd
 import torch
 
-from benchmarks import cases
-from benchmarks.limit import convolution_rate
+from benchmarks import cases, limit
 from benchmarks.sides import Side
+from yoco.selfcheck import machine
 from yoco.utils import checks, tensor_files
 from yoco.utils import device as devices
 
 REPEATS = {"inner_loop": 3, "table_block": 2}
-SIDES = ("literal", "ours")
+LITERAL = "literal"
 COLUMNS = [
     "name",
+    "precision",
     "literal_s",
     "ours_s",
     "ratio",
+    "share",
     "first_s",
     "literal_mb",
     "ours_mb",
-    "device",
-    "precision",
     "threads",
 ]
+# rows that agree in these replace each other
+KEY = ("name", "precision", "device", "processor", "instructions", "threads")
 
 
-def measure(case: str, device: str, repeats: int | None = None) -> dict[str, Any]:
-    """Return medians over repeats, alternating between the two sides, after a warm-up run of each.
+def precisions(device: torch.device) -> list[str]:
+    """Return the default precision of the device, and float32 if that is another one."""
+    return list(dict.fromkeys([devices.choose_precision("auto", device), "float32"]))
 
-    `first_s`: our warm-up run, including compilation.
+
+def measure(
+    case: str,
+    device: torch.device,
+    repeats: int | None = None,
+    limits: bool = True,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Return a row per precision: medians over repeats, the sides taking turns.
+
+    A first run of each side does not count; ours is `first_s`, which includes compilation and is
+    always measured by the wall clock. `limit_s`: time of the convolutions alone, of which `share`
+    is the ratio to ours. options: of the case.
     """
-    where = devices.choose(device)
-    with Side(case, "literal", device) as literal, Side(case, "ours", device) as ours:
-        literal.run()
-        first_s = ours.run()["seconds"]
+    wanted = {LITERAL: (LITERAL, "float32")} | {p: ("ours", p) for p in precisions(device)}
+    with ExitStack() as stack:
+        sides = {
+            name: stack.enter_context(Side(case, side, device.type, precision, **options))
+            for name, (side, precision) in wanted.items()
+        }
+        first = {name: side.run()["wall_s"] for name, side in sides.items()}
         runs = [
-            {"literal": literal.run(), "ours": ours.run()}
+            {name: side.run() for name, side in sides.items()}
             for _ in range(repeats or REPEATS.get(case, 5))
         ]
-    seconds = {side: median(run[side]["seconds"] for run in runs) for side in SIDES}
-    memory = {f"{side}_mb": runs[-1][side]["memory_mb"] for side in SIDES}
-    on_gpu = {
-        f"{side}_gpu_mb": runs[-1][side]["gpu_mb"]
-        for side in SIDES
-        if runs[-1][side]["gpu_mb"] is not None
-    }
-    return {
-        "name": case,
-        "literal_s": seconds["literal"],
-        "ours_s": seconds["ours"],
-        "ratio": seconds["literal"] / seconds["ours"],
-        "first_s": first_s,
-        **memory,
-        **on_gpu,
-        **({"images_per_s": cases.IMAGES[case] / seconds["ours"]} if case in cases.IMAGES else {}),
-        "device": where.type,
-        "precision": devices.choose_precision("auto", where),
-        "threads": torch.get_num_threads(),
-        "repeats": len(runs),
-        "all_s": {side: [run[side]["seconds"] for run in runs] for side in SIDES},
-    }
+    calls = limit.of_case(case, **options) if limits else None
+    rows = []
+    for precision in precisions(device):
+        row = _row(case, precision, first[precision], runs)
+        if calls is not None:
+            row["limit_s"] = limit.seconds(calls, precision, device)
+            row["share"] = row["limit_s"] / row["ours_s"]
+        rows.append({**row, "device": device.type, **_where(device)})
+    return rows
 
 
-def machine(device: torch.device) -> dict[str, str]:
-    named = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    models = [
-        line.split(":")[1].strip() for line in named.splitlines() if line.startswith("model name")
-    ]
-    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        **gpu,
-    }
+def _row(case: str, precision: str, first_s: float, runs: Sequence[dict]) -> dict[str, Any]:
+    """Return what both sides took, ours in one precision."""
+    sides = {"literal": LITERAL, "ours": precision}
+    row: dict[str, Any] = {"name": case, "precision": precision}
+    for side, name in sides.items():
+        row[f"{side}_s"] = median(run[name]["seconds"] for run in runs)
+        row[f"{side}_mb"] = runs[-1][name]["memory_mb"]
+        if runs[-1][name]["gpu_mb"] is not None:
+            row[f"{side}_gpu_mb"] = runs[-1][name]["gpu_mb"]
+    row |= {"ratio": row["literal_s"] / row["ours_s"], "first_s": first_s, "repeats": len(runs)}
+    every = {side: [run[name]["seconds"] for run in runs] for side, name in sides.items()}
+    return {**row, "all_s": every}
 
 
-def limit(measured: list[dict[str, Any]], device: torch.device) -> dict[str, float]:
-    """Return the rate of the convolutions alone, and the share of it that training reaches.
+def _where(device: torch.device) -> dict[str, Any]:
+    """Return the day and the machine of a row."""
+    told = machine.described(device)
+    kept = ("processor", "gpu", "instructions", "bfloat16", "cores", "threads", "torch")
+    named = {name: told[name] for name in kept if name in told}
+    return {**named, "measured": date.today().isoformat()}
 
-    Training is on 400 images.
-    """
-    rate = convolution_rate(devices.choose_precision("auto", device))
-    reached = [case["images_per_s"] / rate for case in measured if case["name"] == "train_400"]
-    return {
-        "convolutions_images_per_s": rate,
-        **({"train_400_share": reached[0]} if reached else {}),
-    }
+
+def merged(
+    known: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return all rows in the order of the cases, new ones in place of old ones."""
+    by_key = {tuple(row.get(name) for name in KEY): row for row in (*known, *measured)}
+    order = list(cases.CASES)
+    return sorted(by_key.values(), key=lambda row: (order.index(row["name"]), row["precision"]))
+
+
+def read(path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of this benchmark; none if there is no file."""
+    return json.loads(Path(path).read_text())["cases"] if Path(path).exists() else []
 
 
 def main() -> None:
@@ -106,30 +123,30 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", help=f"{', '.join(cases.CASES)}; all, if none is named")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int)
-    parser.add_argument("--out", default="runs/bench.json")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench.json"))
     options = parser.parse_args()
     for case in options.cases:
         checks.one_of("case", case, cases.CASES)
     with TemporaryDirectory() as cache:  # torch's own may hold the results of earlier compilation
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-        run(options)
+        run(options.cases or cases.CASES, options.device, options.out, options.repeats)
 
 
-def run(options: argparse.Namespace) -> None:
-    device, measured = devices.choose(options.device), []
-    for case in options.cases or cases.CASES:
-        measured.append(measure(case, options.device, options.repeats))
-        print(
-            pd.DataFrame(measured)[COLUMNS].round(2).to_string(index=False), end="\n\n", flush=True
-        )
-        result = {"machine": machine(device), "cases": measured}
-        # results are kept even if a later case fails
-        tensor_files.write_text(options.out, json.dumps(result, indent=1) + "\n")
-    if device.type == "cpu":
-        result["limit"] = limit(measured, device)
-        print({name: round(value, 2) for name, value in result["limit"].items()})
-        tensor_files.write_text(options.out, json.dumps(result, indent=1) + "\n")
-    print(f"written to {options.out}")
+def run(
+    wanted: Sequence[str], device: str, out: Path, repeats: int | None = None, limits: bool = True
+) -> None:
+    """Measure cases one after another; each one's rows are written at once."""
+    where = devices.choose(device)
+    for name, value in _where(where).items():
+        print(f"{name}: {value}")
+    measured: list[dict[str, Any]] = []
+    for case in wanted:
+        measured += measure(case, where, repeats, limits)
+        shown = pd.DataFrame(measured).reindex(columns=COLUMNS).round(2)
+        print(f"\n{shown.to_string(index=False)}", flush=True)
+        rows = {"cases": merged(read(out), measured)}
+        tensor_files.write_text(out, json.dumps(rows, indent=1) + "\n")
+    print(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Both do the same work on the same data.
 """
 
+import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,89 +12,49 @@ import torch
 
 from benchmarks import literal
 from yoco import condense, dynamics, evaluate, prune
-from yoco.condense.idc import GradientMatching
 from yoco.data import ImageData, to_floats
 from yoco.data.normalise import normalise
 from yoco.dynamics import dynamics as dynamics_module
+from yoco.selfcheck import speed
+from yoco.selfcheck.speed import Work, noise, noise_set
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as train
 from yoco.utils import seeds
-from yoco.utils.device import can_compile, choose, choose_precision
-
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-Work = Callable[[], Any]
-
-
-def random_data(
-    classes: int = 10, per_class: int = 300, test: int = 64, size: int = 32
-) -> ImageData:
-    """Return noise in CIFAR-10's shapes: time does not depend on the content of images."""
-    source = seeds.generator(0)
-
-    def split(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        images = torch.randint(0, 256, (count, 3, size, size), generator=source, dtype=torch.uint8)
-        return images, torch.arange(classes).repeat_interleave(-(-count // classes))[:count]
-
-    return ImageData(
-        "noise",
-        *split(classes * per_class),
-        *split(test),
-        tuple(map(str, range(classes))),
-        MEAN,
-        STD,
-    )
+from yoco.utils.device import can_compile, choose
 
 
 def inner_loop(
     side: str, device: torch.device, *, classes: int = 10, ipc: int = 10, per_class: int = 300
 ) -> Work:
-    """One inner loop of IDC at CIFAR-10 shapes, factor 2.
-
-    Every class is matched, then the image step and the network step on 2,000 images.
-    """
-    data = random_data(classes, per_class)
-    settings = condense.settings_for("paper", data.size, ipc, {})
-    source = seeds.generator(0)
-    if side == "literal":
-        images = condense.real_set(data, ipc, 2, 0).images
-        loops = literal.InnerLoops(
-            data, images, 2, lr=settings.image_lr, device=device, source=source
+    """One inner loop of IDC at CIFAR-10 shapes, factor 2 (see `speed.inner_loop`)."""
+    if side == "ours":
+        return speed.inner_loop(
+            device, compiled=can_compile(device), classes=classes, ipc=ipc, per_class=per_class
         )
-        return lambda: loops.step(settings.real_batch, settings.network_images)
-    ours = GradientMatching(
-        data,
-        ipc,
-        2,
-        settings,
-        source,
-        device,
-        choose_precision("auto", device),
-        can_compile(device),
+    data = noise(classes, per_class)
+    settings = condense.settings_for("paper", data.size, ipc, {})
+    images = condense.real_set(data, ipc, 2, 0).images
+    loops = literal.InnerLoops(
+        data, images, 2, lr=settings.image_lr, device=device, source=seeds.generator(0)
     )
-    return lambda: ours.step(1)
-
-
-def formed_set(per_class: int) -> CondensedSet:
-    return condense.real_set(random_data(), per_class // 4, 2, 0)
+    return lambda: loops.step(settings.real_batch, settings.network_images)
 
 
 def training(side: str, device: torch.device, *, per_class: int, epochs: int) -> Work:
-    """Train one network on 10 × per_class formed images, with augmentation.
-
-    The schedule is the paper's, shortened to `epochs`.
-    """
-    condensed = formed_set(per_class)
+    """Train one network on 10 × per_class formed images (see `speed.training`)."""
+    if side == "ours":
+        return speed.training(
+            device, compiled=can_compile(device), per_class=per_class, epochs=epochs
+        )
+    condensed = noise_set(per_class)
     images, labels = condensed.form()
     images = condensed.normalise(images)
-    if side == "literal":
-        return lambda: literal.fit(images, labels, 10, epochs, seeds.generator(0), device)
-    protocol = train.Protocol(epochs=epochs, compiled=can_compile(device)).resolved(device, 0, 32)
-    return lambda: train.fit(images.to(device), labels.to(device), 10, protocol, 0)
+    return lambda: literal.fit(images, labels, 10, epochs, seeds.generator(0), device)
 
 
 def recording(side: str, device: torch.device, *, epochs: int) -> Work:
     """Record dynamics: train on all 400 formed images and keep the logits of every epoch."""
-    condensed = formed_set(40)
+    condensed = noise_set(40)
     if side == "literal":
         images, labels = condensed.form()
         return lambda: literal.fit(
@@ -114,7 +76,7 @@ def table_block(side: str, device: torch.device, *, epochs: int, runs: int) -> W
     Every cell is scored, pruned, trained and tested. The ninth column, DREAM, is a random draw from
     another set of the same size: here another random draw from this one.
     """
-    data, condensed = random_data(), formed_set(40)
+    data, condensed = noise(), noise_set(40)
 
     def subsets(
         recorded: dynamics.Dynamics, number: int
@@ -202,14 +164,23 @@ def _as_dynamics(
     )
 
 
-CASES: dict[str, Callable[[str, torch.device], Work]] = {
+CASES: dict[str, Callable[..., Work]] = {
     "inner_loop": inner_loop,
-    "train_40": lambda side, device: training(side, device, per_class=4, epochs=40),
-    "train_400": lambda side, device: training(side, device, per_class=40, epochs=4),
-    "dynamics": lambda side, device: recording(side, device, epochs=4),
-    "table_block": lambda side, device: table_block(side, device, epochs=4, runs=1),
+    "train_40": functools.partial(training, per_class=4, epochs=40),
+    "train_400": functools.partial(training, per_class=40, epochs=4),
+    "dynamics": functools.partial(recording, epochs=4),
+    "table_block": functools.partial(table_block, epochs=4, runs=1),
 }
-IMAGES = {"train_40": 40 * 40, "train_400": 400 * 4, "dynamics": 400 * 4}  # trained on in one run
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """Return the clock of a measurement.
+
+    With one thread of a CPU it counts the CPU seconds of this process, which other programs on the
+    machine disturb least; otherwise it is the wall clock.
+    """
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time if alone else time.perf_counter
 
 
 def build(case: str, side: str, device: str, **options: Any) -> Work:

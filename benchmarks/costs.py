@@ -29,13 +29,13 @@ from scipy.optimize import nnls
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks.cases import random_data
 from benchmarks.sides import ROOT, peak_memory
 from yoco import models
 from yoco.condense.gradient_matching import GradientMatcher
 from yoco.condense.idc import GradientMatching
 from yoco.condense.presets import settings_for
 from yoco.data import decode
+from yoco.selfcheck.speed import noise
 from yoco.utils import device as devices
 from yoco.utils import seeds, tensor_files
 
@@ -80,7 +80,7 @@ def per_class(setting: Setting) -> int:
 
 def stepper(setting: Setting, data: Any = None, precision: str = "auto") -> GradientMatching:
     """Return IDC, uncompiled, with the paper's settings except those that are measured."""
-    data = data or random_data(setting.classes, per_class(setting), size=setting.side)
+    data = data or noise(setting.classes, per_class(setting), size=setting.side)
     overrides = {
         "model": setting.model,
         "real_batch": setting.real,

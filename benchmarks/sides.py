@@ -15,14 +15,20 @@ from typing import Any
 import torch
 
 from benchmarks import cases
+from yoco.selfcheck import speed
 
 ROOT = Path(__file__).parents[1]
 
 
 class Side:
-    """A process that holds one side of a case. `run` makes it do the work once, and waits."""
+    """A process that holds one side of a case. `run` makes it do the work once, and waits.
 
-    def __init__(self, case: str, side: str, device: str = "auto", **options: Any) -> None:
+    precision: what `precision="auto"` stands for in it.
+    """
+
+    def __init__(
+        self, case: str, side: str, device: str = "auto", precision: str = "auto", **options: Any
+    ) -> None:
         arguments = json.dumps({"case": case, "side": side, "device": device, **options})
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
@@ -30,11 +36,11 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths},
+            env={**os.environ, "PYTHONPATH": paths, "YOCO_PRECISION": precision},
         )
 
     def run(self) -> dict[str, float]:
-        """Return the seconds of one run, and the peak memory so far in MB.
+        """Return the seconds of one run (see `cases.clock`), and the peak memory so far in MB.
 
         Memory includes worker processes and, on a GPU, the GPU's.
         """
@@ -80,14 +86,11 @@ def peak_memory() -> float | None:
 
 
 def timed(work: cases.Work, device: torch.device) -> dict[str, float | None]:
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
-    synchronise()
-    started = time.perf_counter()
-    work()
-    synchronise()
-    seconds = time.perf_counter() - started
+    began = time.perf_counter()
+    seconds = speed.timed(work, device, cases.clock(device))
+    wall_s = time.perf_counter() - began
     on_gpu = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None
-    return {"seconds": seconds, "memory_mb": peak_memory(), "gpu_mb": on_gpu}
+    return {"seconds": seconds, "wall_s": wall_s, "memory_mb": peak_memory(), "gpu_mb": on_gpu}
 
 
 def main() -> None:

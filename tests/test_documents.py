@@ -4,7 +4,6 @@ Generated tables are current, numbers in sentences are those of their files, lin
 and the README's code runs.
 """
 
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarks import bench
 from tools import document_tables, documents, generate
 from yoco import plots, prune
 from yoco.condense import METHODS as CONDENSATIONS
@@ -168,11 +168,9 @@ def test_the_repairs_gains_are_the_file():
 
 
 def test_performance_s_sentences_are_the_files():
-    text, bench = page("performance"), json.loads((FIGURES / "bench/cpu.json").read_text())
-    ratios = [case["ratio"] for case in bench["cases"]]
+    text, rows = page("performance"), bench.read(FIGURES / "bench/cpu.json")
+    ratios = [r["ratio"] for r in rows if r["precision"] == "bfloat16" and r["threads"] == 2]
     assert f"{min(ratios):.1f} to {max(ratios):.1f} times as fast" in text
-    assert f"would train {bench['limit']['convolutions_images_per_s']:,.0f} images/s" in text
-    assert f"a share of {bench['limit']['train_400_share']:.2f}" in text
     assert f"fewer than {WORTH:,} images" in text
 
 

@@ -14,8 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import cases, growth, literal
-from benchmarks.bench import limit, measure
+from benchmarks import bench, cases, growth, limit, literal
 from yoco import augment, condense, dynamics, evaluate, formation, models
 from yoco.condense.gradient_matching import GradientMatcher
 from yoco.condense.idc import GradientMatching
@@ -209,7 +208,7 @@ def test_jobs_by_device():
 
 @pytest.mark.parametrize("side", ["literal", "ours"])
 def test_an_inner_loop_of_either_side_moves_images_and_network(side):
-    data = cases.random_data(classes=2, per_class=40, size=16)
+    data = cases.noise(classes=2, per_class=40, size=16)
     source = seeds.generator(0)
     if side == "literal":
         loops = literal.InnerLoops(
@@ -229,28 +228,55 @@ def test_an_inner_loop_of_either_side_moves_images_and_network(side):
 
 
 @pytest.mark.slow
-def test_benchmark_writes_what_the_readme_says(monkeypatch):
+def test_the_benchmark_measures_every_precision_and_its_limit(monkeypatch):
     # in the sides' processes too: seconds in place of a minute
     monkeypatch.setenv("YOCO_COMPILE", "0")
-    case = measure("train_40", "cpu", repeats=1)
-    assert {
-        "name",
-        "literal_s",
-        "ours_s",
-        "ratio",
-        "device",
-        "precision",
-        "threads",
-        "ours_mb",
-    } <= set(case)
-    assert (
-        case["ratio"] == pytest.approx(case["literal_s"] / case["ours_s"]) and case["ours_mb"] > 100
-    )
-    assert json.loads(json.dumps(case)) == case
-    bound = limit([{**case, "name": "train_400"}], CPU)
-    assert bound["train_400_share"] == pytest.approx(
-        case["images_per_s"] / bound["convolutions_images_per_s"]
-    )
+    monkeypatch.setattr(bench, "precisions", lambda device: ["bfloat16", "float32"])
+    rows = bench.measure("train_40", CPU, repeats=1, epochs=1)
+    assert [row["precision"] for row in rows] == ["bfloat16", "float32"]
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["literal_s"] / row["ours_s"])
+        assert row["share"] == pytest.approx(row["limit_s"] / row["ours_s"])
+        assert row["instructions"] == torch.backends.cpu.get_cpu_capability()
+        assert row["ours_mb"] > 100 and row["first_s"] > 0
+    assert json.loads(json.dumps(rows)) == rows
+
+
+def test_new_rows_of_the_benchmark_replace_those_of_the_same_case_and_machine():
+    def row(name, precision, threads, seconds):
+        return {"name": name, "precision": precision, "threads": threads, "ours_s": seconds}
+
+    known = [row("train_40", "float32", 2, 1), row("inner_loop", "float32", 2, 2)]
+    measured = [row("train_40", "float32", 2, 3), row("train_40", "float32", 1, 4)]
+    assert [r["ours_s"] for r in bench.merged(known, measured)] == [2, 3, 4]
+
+
+def test_the_limit_counts_every_convolution_and_times_it():
+    weight = torch.rand(4, 3, 3, 3, requires_grad=True)
+    images = torch.rand(2, 3, 8, 8)
+
+    def work():
+        for _ in range(2):
+            torch.nn.functional.conv2d(images, weight, padding=1).sum().backward()
+
+    calls = limit.counted(work)
+    assert {name.split("::")[1]: count for (name, _), count in calls.items()} == {
+        "convolution": 2,
+        "convolution_backward": 2,
+    }
+    once = limit.seconds(calls, "float32", CPU)
+    assert 0 < once < 1 and limit.counted(lambda: torch.rand(3, 3) @ torch.rand(3, 3)) == {}
+
+
+def test_a_second_derivative_s_convolutions_are_counted():
+    data = cases.noise(classes=2, per_class=40, size=16)
+    overrides = {"real_batch": 4, "network_images": 0, "width": 4}
+    settings = condense.settings_for("paper", 16, 1, overrides)
+    loops = GradientMatching(data, 1, 2, settings, seeds.generator(0), CPU, "float32", False)
+    calls = limit.counted(lambda: loops.step(1))
+    # 2 classes, 3 layers: 2 forward passes; backward once for real and synthetic, then twice
+    assert sum(count for (name, _), count in calls.items() if "backward" not in name) >= 12
+    assert sum(count for (name, _), count in calls.items() if "backward" in name) >= 18
 
 
 def test_growth_is_drawn_from_its_table():

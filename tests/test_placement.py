@@ -8,11 +8,12 @@ import torch
 
 from tests.condense.test_methods import TINY
 from tests.fake_gpu import GPU, fake_gpu
-from yoco import condense, evaluate
+from yoco import condense
 from yoco.condense import class_groups, expert_settings, expert_training
-from yoco.dynamics import recorder
-from yoco.dynamics.recorder import Recorder
+from yoco.data import spaces
+from yoco.dynamics.recording import RecordedTogether, Recorder, Recording
 from yoco.training import network as train
+from yoco.training import stacked, trials
 from yoco.utils import seeds
 
 # fake tensors have no values to copy
@@ -80,8 +81,10 @@ def test_a_step_of_ncfm_draws_on_the_device_and_waits_once(toy, gpu, precision, 
     stepper.step(2)
 
 
-@pytest.mark.parametrize("name", ["idc", "dream", "dsa"])
-@pytest.mark.parametrize("most", [class_groups.TOGETHER, 1])
+@pytest.mark.parametrize(
+    "name, most",
+    [("idc", class_groups.TOGETHER), ("idc", 1), ("dream", 10**9), ("dsa", 10**9)],
+)
 def test_a_step_matches_classes_together_draws_on_the_device_and_waits_once(
     toy, gpu, monkeypatch, name, most
 ):
@@ -127,9 +130,7 @@ def test_recording_waits_for_the_weights_and_the_logits_of_an_epoch(toy_set, gpu
     images, labels = toy_set.form()
     protocol = train.Protocol(epochs=6, width=4, precision="bfloat16", compiled=False)
     run = train.Run(toy_set.normalise(images).to(GPU), labels.to(GPU), 3, protocol, seed=0)
-    recording = recorder._Recording(
-        run, Recorder(labels, 3, top_k=2, windows=[5], early=2), record_on
-    )
+    recording = Recording(run, Recorder(labels, 3, top_k=2, windows=[5], early=2), record_on)
     recording.step(0)
     gpu.waits.clear(), gpu.sent.clear()
     recording.step(1)
@@ -156,7 +157,44 @@ def test_evaluation_runs_on_the_device(toy, toy_set, gpu):
     protocol = train.Protocol(
         epochs=2, width=4, batch_size=64, precision="bfloat16", compiled=False
     )
-    accuracy = evaluate._accuracy(
-        {None: evaluate.TestSet.of(toy)}, *toy_set.form(), None, protocol, 0, GPU
+    subsets = [(*toy_set.form(), 0)]
+    (accuracy,) = trials.train_and_test(
+        {None: spaces.TestSet.of(toy)}, subsets, None, protocol, GPU
     )
     assert 0 <= accuracy <= 100 and len(gpu.waits) == protocol.epochs + 1, gpu.waits
+
+
+def test_runs_that_train_at_once_wait_once_an_epoch_and_never_within(toy, gpu):
+    protocol = train.Protocol(epochs=6, width=4, precision="bfloat16", compiled=False)
+    images, labels = torch.rand(3, 20, 3, 16, 16).to(GPU), (torch.arange(20) % 3).to(GPU)
+    together = stacked.Stacked(
+        [train.Run(own, labels, 3, protocol, seed) for seed, own in enumerate(images)]
+    )
+    together.epoch()
+    gpu.waits.clear(), gpu.sent.clear()
+    within = []
+    together.epoch(lambda *both: within.append((both[0].device, both[1].shape, len(gpu.waits))))
+    assert within == [(GPU, (3, 20, 3), 0)] and len(gpu.waits) == 1 and not gpu.sent, (
+        within,
+        gpu.waits,
+        gpu.sent,
+    )
+
+
+@pytest.mark.parametrize("record_on, waits", [("augmented", 2), ("clean", 4)])
+def test_recording_at_once_waits_once_for_the_logits_of_all_runs(toy_set, gpu, record_on, waits):
+    images, labels = toy_set.form()
+    protocol = train.Protocol(epochs=6, width=4, precision="bfloat16", compiled=False)
+    recordings = [
+        Recording(
+            train.Run(toy_set.normalise(images).to(GPU), labels.to(GPU), 3, protocol, seed),
+            Recorder(labels, 3, top_k=2, windows=[5], early=2),
+            record_on,
+        )
+        for seed in range(3)
+    ]
+    together = RecordedTogether(recordings, [None] * 3, [{}] * 3)
+    together.step(0)
+    gpu.waits.clear(), gpu.sent.clear()
+    together.step(1)
+    assert len(gpu.waits) == waits and not gpu.sent, (gpu.waits, gpu.sent)

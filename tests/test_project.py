@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tools.generate import WIDTH
 from tools.notebooks import MOST_BYTES
 from yoco.workflow import notebooks, parameters
 from yoco.workflow.stills import WIDGET
@@ -78,6 +79,8 @@ def test_notebooks_are_executed_checked_and_without_machine_paths(name):
     assert not any(re.match(r"(def|class) ", line) for cell in cells for line in cell["source"]), (
         "logic belongs in the package"
     )
+    lines = [line.rstrip("\n") for cell in cells for line in cell["source"]]
+    assert max(map(len, lines)) <= WIDTH, "JupyterLab scrolls longer lines at 1280 pixels"
     kinds = [cell["cell_type"] for cell in json.loads(text)["cells"]]
     assert not any(pair == ("code", "code") for pair in zip(kinds, kinds[1:])), (
         "a sentence before each cell"

@@ -1,13 +1,12 @@
 """The tables of the README and of docs/, each made from its file by one function."""
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import imagenet1k, last_batch, published, scale_check
+from benchmarks import bench, imagenet1k, last_batch, published, scale_check
 from yoco import zoo
 from yoco.experiments import tables
 from yoco.workflow import parameters
@@ -322,24 +321,38 @@ def noise_accuracy_in_full() -> str:
 # Performance
 
 
-@_table("costs")
-def costs() -> str:
-    columns = ("case", "literal, s", "ours, s", "ratio", "ours, first run, s")
+def _costs(precision: str) -> str:
+    """The benchmark's rows in one precision."""
+    columns = ("case", "threads", "literal, s", "ours, s", "ratio", "share of the limit")
+    rows = [row for row in bench.read(FIGURES / "bench/cpu.json") if row["precision"] == precision]
     return _markdown(
-        [*columns, "literal, MB", "ours, MB"],
+        [*columns, "first run, s", "literal, MB", "ours, MB", "measured"],
         [
             [
-                f"`{case['name']}`",
-                f"{case['literal_s']:.2f}",
-                f"{case['ours_s']:.2f}",
-                f"{case['ratio']:.2f}×",
-                f"{case['first_s']:.1f}",
-                f"{case['literal_mb']:,.0f}",
-                f"{case['ours_mb']:,.0f}",
+                f"`{row['name']}`",
+                row["threads"],
+                f"{row['literal_s']:.2f}",
+                f"{row['ours_s']:.2f}",
+                f"{row['ratio']:.2f}×",
+                f"{row['share']:.2f}" if "share" in row else "–",
+                f"{row['first_s']:.1f}",
+                f"{row['literal_mb']:,.0f}",
+                f"{row['ours_mb']:,.0f}",
+                row["measured"],
             ]
-            for case in json.loads((FIGURES / "bench/cpu.json").read_text())["cases"]
+            for row in rows
         ],
     )
+
+
+@_table("costs")
+def costs() -> str:
+    return _costs("bfloat16")
+
+
+@_table("costs-float32")
+def costs_in_float32() -> str:
+    return _costs("float32")
 
 
 @_table("precision")

@@ -9,6 +9,7 @@ A test compares the files with what this would write (tests/test_documents.py).
 """
 
 import json
+import textwrap
 from pathlib import Path
 
 from tools import documents
@@ -16,10 +17,8 @@ from yoco.workflow import parameters
 from yoco.workflow.options import DECLARED, Described
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAD = (
-    f"{parameters.MARK} that matter most here; `yoco run --help` lists the others, which can be "
-    "set here too"
-)
+HEAD = f"{parameters.MARK} that matter most here; `yoco run --help` lists the others"
+WIDTH = 88  # columns of a code cell in JupyterLab, in a window of 1280 pixels
 # other types are text
 PYTHON = {"whole number": "int", "number": "float", "whole numbers": "list", "names": "list"}
 
@@ -50,10 +49,14 @@ def _line(row: Described, value: object) -> str:
     kind = PYTHON.get(row.type, "str")
     decided = value is None and row.default != "none"  # the default depends on preset or registry
     meaning = f"{row.meaning} (none: {row.default})" if decided else row.meaning
-    return (
+    assigned = (
         f"{row.name}: {f'Optional[{kind}]' if value is None else kind} = "
-        f"{json.dumps(value) if value is not None else None}  # {meaning}"
+        f"{json.dumps(value) if value is not None else None}"
     )
+    if len(line := f"{assigned}  # {meaning}") <= WIDTH:
+        return line
+    hash_ = {"initial_indent": "# ", "subsequent_indent": "# "}
+    return "\n".join([*textwrap.wrap(meaning, WIDTH, break_on_hyphens=False, **hash_), assigned])
 
 
 def with_cell(text: str, notebook: str) -> str:

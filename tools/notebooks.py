@@ -34,6 +34,7 @@ def executed(path: Path) -> str:
         resources={"metadata": {"path": str(path.parent)}},
         extra_arguments=KERNEL,
         store_widget_state=False,
+        shutdown_kernel="immediate",
         record_timing=False,
     ).execute()
     return nbformat.writes(notebook)

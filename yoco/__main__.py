@@ -10,10 +10,10 @@ def main() -> int:
 
         return cli.main()
     except KeyboardInterrupt:
-        print(
-            "yoco: interrupted; the same command resumes from the last checkpoint", file=sys.stderr
-        )
-        return 130
+        from yoco.utils import interrupts
+
+        print(interrupts.SAID, file=sys.stderr)
+        return interrupts.STATUS
 
 
 if __name__ == "__main__":

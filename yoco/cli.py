@@ -1,7 +1,7 @@
 """The command line of yoco: condense a dataset, prune the result, and test what is kept.
 
 `yoco run` executes the notebooks with papermill, and `yoco sweep` runs them over a grid of
-parameters; `yoco condense`, `study`, `ablations` and `noise` need no Jupyter.
+parameters; `yoco condense`, `study`, `ablations`, `noise` and `selfcheck` need no Jupyter.
 """
 
 # modules that need torch are imported by the commands: --help and --version do not wait for them
@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import yoco
-from yoco.utils.lazy import pd
+from yoco import data, workflow  # import on first use
 from yoco.workflow import notebooks
 from yoco.workflow.options import Parser, plain, shared
-
-PICTURE = "accuracy_by_budget.png"  # of a run, by 04_pruning
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"yoco: {error}", file=sys.stderr)
         return 2
-    from yoco.parallel import distributed
-    from yoco.utils import checks
+    from yoco.utils import checks, interrupts
+
+    with interrupts.ending():
+        from yoco.parallel import distributed
 
     try:
         if distributed.started() and options.command is not run_condense:
@@ -42,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.command(options) or 0
     except distributed.LostRank as error:
         print(
-            (
-                f"yoco: {error}; the same command, on any number of ranks, resumes from the last "
-                "checkpoint"
-            ),
+            f"yoco: {error}; the same command, on any number of ranks, resumes from the last "
+            "checkpoint",
             file=sys.stderr,
         )
         return 1
@@ -104,39 +102,64 @@ def parser() -> Parser:
         metavar="DIR",
         help="folder to copy them to (default: notebooks); no file is overwritten",
     )
-    copy.set_defaults(command=copy_notebooks, parser=copy)
-    condense = commands.add_parser(
-        "condense", help="condense a dataset (the work of notebook 01, without Jupyter)"
-    )
-    condense.set_defaults(command=run_condense, notebook="01_condensation")
-    study = commands.add_parser(
-        "study",
-        help="record, prune and evaluate a run's condensed set (the work of notebook 04)",
-    )
-    study.set_defaults(command=run_study, notebook="04_pruning")
-    ablations = commands.add_parser(
-        "ablations", help="do the training runs of notebook 05, which then uses the results"
-    )
-    ablations.set_defaults(command=run_ablations, notebook="05_ablations")
-    noise = commands.add_parser(
-        "noise",
-        help="do the damaging and training of notebook 06, which then uses the results",
-    )
-    noise.set_defaults(command=run_noise, notebook="06_noise")
-    grid = _sweep_parser(commands)
-    for command in (run, condense, study, ablations, noise, grid):
+    copy.set_defaults(command=copy_notebooks)
+    _add_works(commands)
+    _add_selfcheck(commands)
+    _add_sweep(commands)
+    for name, command in commands.choices.items():
+        command.set_defaults(parser=command)
+        if name in ("notebooks", "selfcheck"):  # no parameters
+            continue
         notebook = command.get_default("notebook")
         command.add_argument(
             "--fresh",
             action="store_true",
             help="start from scratch: rename the folder of an earlier run and use nothing in it",
         )
-        command.add_parameters(notebook and [notebook], shared() if command is condense else None)
-        command.set_defaults(parser=command)
+        command.add_parameters(notebook and [notebook], shared() if name == "condense" else None)
     return top
 
 
-def _sweep_parser(commands: Any) -> Parser:
+def _add_works(commands: Any) -> None:
+    """Add the commands that do the work of a notebook."""
+    for name, work, notebook, told in (
+        (
+            "condense",
+            run_condense,
+            "01_condensation",
+            "condense a dataset (the work of notebook 01, without Jupyter)",
+        ),
+        (
+            "study",
+            run_study,
+            "04_pruning",
+            "record, prune and evaluate a run's condensed set (the work of notebook 04)",
+        ),
+        (
+            "ablations",
+            run_ablations,
+            "05_ablations",
+            "do the training runs of notebook 05, which then uses the results",
+        ),
+        (
+            "noise",
+            run_noise,
+            "06_noise",
+            "do the damaging and training of notebook 06, which then uses the results",
+        ),
+    ):
+        commands.add_parser(name, help=told).set_defaults(command=work, notebook=notebook)
+
+
+def _add_selfcheck(commands: Any) -> None:
+    told = "compare this machine's results with stored ones, and time it, for a bug report"
+    check = commands.add_parser("selfcheck", help=told)
+    where = "auto, cpu, or a GPU as torch names it (default: auto)"
+    check.add_argument("--device", default="auto", help=where)
+    check.set_defaults(command=run_selfcheck)
+
+
+def _add_sweep(commands: Any) -> None:
     grid = commands.add_parser(
         "sweep",
         help="run notebooks for every combination of parameters, in parallel, into one table",
@@ -162,7 +185,6 @@ def _sweep_parser(commands: Any) -> Parser:
     )
     grid.add_argument("--backend", help=argparse.SUPPRESS)  # from version 0.1
     grid.set_defaults(command=run_sweep)
-    return grid
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:
@@ -175,18 +197,18 @@ def run_notebooks(options: argparse.Namespace) -> None:
 
     Executed copies go to the run's folder.
     """
-    from yoco import workflow
     from yoco.utils import checks, owned
-    from yoco.workflow import execution, parameters
+    from yoco.workflow import execution, outcome
 
+    known_to = workflow.parameters.NOTEBOOKS
     wanted = [_full_name(name) for name in options.notebooks] or notebooks.names()
     values = given(options)
-    parametrised = [name for name in wanted if name in parameters.NOTEBOOKS]
-    known = {field for name in parametrised for field in parameters.NOTEBOOKS[name].model_fields}
+    parametrised = [name for name in wanted if name in known_to]
+    known = {field for name in parametrised for field in known_to[name].model_fields}
     for name in values:
         checks.one_of("parameter", name, sorted({"run_dir", *known}))
     # all of them, before the first one starts
-    chosen = {name: parameters.validated(name, _of(name, values)) for name in parametrised}
+    chosen = {name: workflow.parameters.validated(name, _of(name, values)) for name in parametrised}
     paths = {name: notebooks.find(name, options.folder) for name in wanted}
     for place in {workflow.folder(of.run_dir, of.dataset) for of in chosen.values()}:
         _begin(options, place)
@@ -199,7 +221,7 @@ def run_notebooks(options: argparse.Namespace) -> None:
         place = owned.claim(run or workflow.folder(values.get("run_dir"), "quickstart"))
         execution.run(path, place / f"{name}.ipynb", typed)
     if run:
-        report(run)
+        outcome.tell(run)
 
 
 def copy_notebooks(options: argparse.Namespace) -> None:
@@ -209,26 +231,16 @@ def copy_notebooks(options: argparse.Namespace) -> None:
     print(f"open them with: jupyter lab {options.folder}")
 
 
-def report(run: Path) -> None:
-    """Print a run's table of methods × IPC_T, and where the figures are."""
-    from yoco import workflow
-    from yoco.experiments import tables
+def run_selfcheck(options: argparse.Namespace) -> int:
+    """Check this machine and print the report. Returns 1 if a result is wrong."""
+    from yoco.selfcheck import report
 
-    if (run / workflow.TABLE).exists():
-        print(f"\ntest accuracy in %, mean ± standard deviation ({run / workflow.TABLE}):\n")
-        print(tables.pivot(pd.read_csv(run / workflow.TABLE)).T.to_string())
-        if (run / PICTURE).exists():
-            print(f"\nits picture: {run / PICTURE}")
-    figures = sorted(path.name for path in run.glob("*.png"))
-    named = f" (figures: {', '.join(figures)})" if figures else ""
-    print(f"\nall files of the run are in {run}{named}")
+    return int(not report.run(options.device))
 
 
 def run_sweep(options: argparse.Namespace) -> int:
     """Check the whole grid, then run the unfinished points. Returns 1 if any point failed."""
-    from yoco import workflow
     from yoco.utils import checks
-    from yoco.workflow import sweep
 
     if options.backend not in (None, "loky"):
         raise ValueError(
@@ -247,9 +259,9 @@ def run_sweep(options: argparse.Namespace) -> int:
         if options.out
         else workflow.home() / f"sweep-{'-'.join(names)}"
     ).absolute()
-    grid = sweep.points(paths, options.parameters, out)
+    grid = workflow.sweep.points(paths, options.parameters, out)
     _begin(options, out)
-    table = sweep.run(grid, out, jobs=options.jobs)
+    table = workflow.sweep.run(grid, out, jobs=options.jobs)
     failed = [row for row in table.to_dict("records") if row["status"] == "failed"]
     for row in failed:
         print(
@@ -271,21 +283,13 @@ def _full_name(name: str) -> str:
 
 
 def _of(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
-    from yoco.workflow import parameters
-
-    return {
-        name: value
-        for name, value in values.items()
-        if name in parameters.NOTEBOOKS[notebook].model_fields
-    }
+    known = workflow.parameters.NOTEBOOKS[notebook].model_fields
+    return {name: value for name, value in values.items() if name in known}
 
 
 def run_condense(options: argparse.Namespace) -> None:
     """Make the condensed set of the run's folder if it is missing, resuming from its checkpoint."""
-    from yoco import data, workflow
-    from yoco.workflow import parameters
-
-    chosen = parameters.validated(options.notebook, given(options))
+    chosen = workflow.parameters.validated(options.notebook, given(options))
     run = workflow.folder(chosen.run_dir, chosen.dataset)
     load = lambda: data.load(chosen.dataset, chosen.root, size=chosen.size)
     _begin(options, run)
@@ -295,14 +299,13 @@ def run_condense(options: argparse.Namespace) -> None:
 def _begin(options: argparse.Namespace, run: Path) -> None:
     """Set the folder of an earlier run aside if --fresh was given."""
     from yoco.parallel import distributed
-    from yoco.workflow import run_folder
 
     if options.fresh and distributed.started():
         raise ValueError(
             "--fresh cannot be used under torchrun, whose ranks start separately: use --run-dir"
         )
     if options.fresh:
-        run_folder.set_aside(run)
+        workflow.set_aside(run)
 
 
 def run_study(options: argparse.Namespace) -> None:
@@ -310,16 +313,14 @@ def run_study(options: argparse.Namespace) -> None:
 
     Each finished cell is appended to results.csv.
     """
-    from yoco import workflow
+    from yoco.workflow import outcome
 
     run, _ = _on_the_run_s_set(options, workflow.get_results)
-    report(run)
+    outcome.tell(run)
 
 
 def run_ablations(options: argparse.Namespace) -> None:
     """Do the training runs of every ablation; each finished one is appended to results.csv."""
-    from yoco import workflow
-
     run, table = _on_the_run_s_set(options, workflow.get_ablations)
     print(f"{len(table)} rows in {run / 'ablations.csv'}; 05_ablations shows them")
 
@@ -329,18 +330,13 @@ def run_noise(options: argparse.Namespace) -> None:
 
     Each finished training run is appended to results.csv.
     """
-    from yoco import workflow
-
     run, (_, table) = _on_the_run_s_set(options, workflow.get_noise)
     print(f"{len(table)} rows in {run / 'noise.csv'}; 06_noise shows them")
 
 
 def _on_the_run_s_set(options: argparse.Namespace, work: Callable[..., Any]) -> tuple[Path, Any]:
     """Do `work` on the run's condensed set, which is made if missing, and on the real images."""
-    from yoco import data, workflow
-    from yoco.workflow import parameters
-
-    chosen = parameters.validated(options.notebook, given(options))
+    chosen = workflow.parameters.validated(options.notebook, given(options))
     run = workflow.folder(chosen.run_dir, chosen.dataset)
     real = data.load(chosen.real_dataset, chosen.root, size=chosen.size)
     _begin(options, run)

@@ -14,13 +14,11 @@ from tqdm.auto import tqdm
 
 from yoco import models
 from yoco.data.image_data import ImageData
-from yoco.data.normalise import normalise, to_floats
-from yoco.data.spaces import Space
-from yoco.data.test_set import TestSet
+from yoco.data.spaces import Space, TestSet
 from yoco.parallel import pool
-from yoco.training import network as train
-from yoco.training import timing
+from yoco.training import stacked, timing
 from yoco.training.protocol import BEFORE, Protocol
+from yoco.training.trials import train_and_test
 from yoco.utils import checks
 from yoco.utils import device as devices
 from yoco.utils.foreign import Factory
@@ -74,7 +72,8 @@ def evaluate(
         Protocol.of(epochs=epochs, model=model, **options),
     )
     models.check_takes(protocol.model, *models.shape_of(data))
-    return _accuracy(tests, images, labels, space, protocol, seed, devices.choose(device))
+    where = devices.choose(device)
+    return train_and_test(tests, [(images, labels, seed)], space, protocol, where)[0]
 
 
 def check_subset(
@@ -99,33 +98,6 @@ def check_subset(
             f"images must have shape {list(data.test_images.shape[1:])} each, as {data.name}'s, "
             f"got {list(images.shape[1:])}"
         )
-
-
-def _accuracy(
-    tests: Mapping[Space | None, TestSet],
-    images: Tensor,
-    labels: Tensor,
-    space: Space | None,
-    protocol: Protocol,
-    seed: int,
-    device: torch.device,
-    compiled_test: bool = False,
-) -> float:
-    protocol = protocol.resolved(device, protocol.epochs * len(images), images.shape[-1])
-    test = tests[space]
-    inputs = to_floats(images.detach()).to(device)
-    inputs = normalise(inputs, test.mean, test.std) if test.bounded else inputs
-    network = train.fit(
-        inputs, labels.to(device), test.classes, protocol, seed, mean=test.mean, std=test.std
-    )
-
-    def test_batch(part: slice) -> Tensor:
-        return normalise(to_floats(torch.tensor(test.images[part]).to(device)), test.mean, test.std)
-
-    logits = train.outputs(
-        network, test_batch, len(test.labels), protocol.precision, compiled=compiled_test
-    )
-    return (logits.argmax(1).cpu() == torch.tensor(test.labels)).double().mean().item() * 100
 
 
 @pool.without_backend
@@ -219,6 +191,11 @@ class Training(NamedTuple):
         """Images that go through the network in training, over all epochs."""
         return self.protocol.epochs * len(self.images)
 
+    @property
+    def kind(self) -> tuple[Protocol, torch.Size, Hashable]:
+        """What runs share that train at once, see `stacked.grouped`."""
+        return self.protocol, self.images.shape, (self.labels.shape, self.space)
+
 
 @pool.without_backend
 def accuracies(
@@ -235,7 +212,8 @@ def accuracies(
     """Yield (number, accuracy in %) of each training run in `work` as it finishes, in any order.
 
     How networks are trained (compiled, how many at once) is decided from the whole of `work`, so
-    that an interrupted study ends with the same numbers as an uninterrupted one. The progress bar
+    that an interrupted study ends with the same numbers as an uninterrupted one; on a GPU, up to
+    rounding, as runs of one shape train at once there (see `stacked`). The progress bar
     counts images, in training and in tests, so that its estimate of the time left holds for runs of
     any length. With a bar, an estimate of the time that long work takes on this machine is printed
     first (see `timing`).
@@ -264,9 +242,16 @@ def accuracies(
     cost = [training.passes + len(data.test_labels) // 3 for training in work]
     # longest first: a long one at the end would leave other cores idle
     todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])
-    calls = [_call(work[number], where, *compiled[work[number].protocol.model]) for number in todo]
+    kinds = [work[number].kind for number in todo]
+    groups = [[todo[place] for place in group] for group in stacked.grouped(kinds, where, jobs)]
+    calls = [
+        _call([work[number] for number in group], where, *compiled[work[group[0]].protocol.model])
+        for group in groups
+    ]
     if progress:
         timing.say(_passes(work, todo, cost, data, where), min(jobs, max(1, len(todo))))
+        if any(protocol.compiled for _, _, protocol, *_ in calls):
+            timing.say_compiling()
     with tqdm(
         total=sum(cost[number] for number in todo),
         desc="training",
@@ -274,12 +259,16 @@ def accuracies(
         unit_scale=True,
         disable=not progress,
     ) as bar:
-        said = names and [names[number] for number in todo]
-        results = pool.run(_accuracy, calls, jobs, shared=(tests,), executor=executor, names=said)
-        for done, (position, accuracy) in enumerate(results, 1):
-            bar.set_postfix_str(f"{done} of {len(todo)} runs", refresh=False)
-            bar.update(cost[todo[position]])
-            yield todo[position], accuracy
+        said = names and ["; ".join(names[number] for number in group) for group in groups]
+        done = 0
+        for position, found in pool.run(
+            train_and_test, calls, jobs, shared=(tests,), executor=executor, names=said
+        ):
+            for number, accuracy in zip(groups[position], found):
+                done += 1
+                bar.set_postfix_str(f"{done} of {len(todo)} runs", refresh=False)
+                bar.update(cost[number])
+                yield number, accuracy
 
 
 def _passes(
@@ -316,16 +305,17 @@ def _compiled(
 
 
 def _call(
-    training: Training, where: torch.device, compiled: bool, compiled_test: bool
+    work: Sequence[Training], where: torch.device, compiled: bool, compiled_test: bool
 ) -> tuple[Any, ...]:
-    """Return the arguments of `_accuracy` after the test sets.
+    """Return the arguments of `train_and_test` after the test sets, for runs of one group.
 
     If the protocol says whether to compile, that takes precedence.
     """
-    images, labels, seed, protocol, space = training
-    if protocol.compiled is not None:
-        compiled = compiled_test = protocol.compiled
-    protocol = replace(protocol, compiled=compiled).resolved(
-        where, training.passes, images.shape[-1]
+    first = work[0]
+    if first.protocol.compiled is not None:
+        compiled = compiled_test = first.protocol.compiled
+    protocol = replace(first.protocol, compiled=compiled).resolved(
+        where, first.passes, first.images.shape[-1]
     )
-    return images, labels, space, protocol, seed, where, compiled_test
+    subsets = [(training.images, training.labels, training.seed) for training in work]
+    return subsets, first.space, protocol, where, compiled_test

@@ -68,6 +68,15 @@ def own(name: str) -> bool:
     return ":" in name
 
 
+def stackable(name: str) -> bool:
+    """Return whether the weights of several such networks can be stacked and trained at once.
+
+    They can if a network has no batch norm, whose statistics belong to a single batch, and is not
+    the user's own, of which nothing is known.
+    """
+    return not own(name) and name.split("-")[0] in MATCHABLE
+
+
 def factory(name: str) -> Factory:
     """Return the function that builds a network of this name from (channels, classes, size).
 

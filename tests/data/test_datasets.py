@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 from torchvision import datasets
 
 from yoco import data
@@ -19,6 +21,21 @@ def write_folder(
                 pixels = np.full((size[1], size[0], 3), (100 * k + i) % 256, np.uint8)
                 Image.fromarray(pixels).convert(mode).save(root / split / name / f"{i}.png")
     return f"folder:{root}"
+
+
+def test_digits_are_scikit_learn_s_split_by_its_seed_0():
+    pixels, labels = load_digits(return_X_y=True)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
+    )
+    digits = data.load("digits", size=8)
+    for images, targets, chosen in (
+        (digits.train_images, digits.train_labels, train),
+        (digits.test_images, digits.test_labels, test),
+    ):
+        expected = torch.from_numpy(pixels)[chosen].mul(255 / 16).round().to(torch.uint8)
+        assert torch.equal(images.flatten(1), expected)
+        assert torch.equal(targets, torch.from_numpy(labels)[chosen].long())
 
 
 def test_digits_are_16_pixels_of_grey_in_ten_classes():

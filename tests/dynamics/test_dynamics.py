@@ -2,10 +2,9 @@ import pytest
 import torch
 
 from yoco import dynamics, scores
-from yoco.dynamics import Dynamics
-from yoco.dynamics import recorder as recording
+from yoco.dynamics import Dynamics, recording
 from yoco.dynamics.dynamics import top_epochs
-from yoco.dynamics.recorder import Recorder
+from yoco.dynamics.recording import Recorder
 from yoco.utils import tensor_files
 
 

@@ -50,7 +50,7 @@ def test_finished_cells_are_kept_and_skipped_and_a_broken_run_goes_on(
     toy, toy_set, two_dynamics, tmp_path, monkeypatch
 ):
     whole = study.run(toy_set, toy, two_dynamics, **GRID)
-    real, calls = evaluate._accuracy, []
+    real, calls = evaluate.train_and_test, []
 
     def broken(*arguments):
         calls.append(1)
@@ -58,7 +58,7 @@ def test_finished_cells_are_kept_and_skipped_and_a_broken_run_goes_on(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(evaluate, "_accuracy", broken)
+    monkeypatch.setattr(evaluate, "train_and_test", broken)
     with pytest.raises(KeyboardInterrupt):
         study.run(toy_set, toy, two_dynamics, results=tmp_path / "r.csv", **GRID)
     assert len(pd.read_csv(tmp_path / "r.csv")) == 5
@@ -221,9 +221,9 @@ def test_epochs_can_differ_by_budget(toy, toy_set, toy_dynamics):
 def test_equal_trainings_are_done_once_and_found_by_other_grids(
     toy, toy_set, toy_dynamics, tmp_path, monkeypatch
 ):
-    real, calls = evaluate._accuracy, []
+    real, calls = evaluate.train_and_test, []
     monkeypatch.setattr(
-        evaluate, "_accuracy", lambda *arguments: calls.append(1) or real(*arguments)
+        evaluate, "train_and_test", lambda *arguments: calls.append(1) or real(*arguments)
     )
     options = {"ipc_to": [1], "epochs": 2, "width": 8, "precision": "float32"}
     where = {"results": tmp_path / "r.csv", "progress": False, "jobs": 1}

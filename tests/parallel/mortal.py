@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 from tests.conftest import until
-from yoco.evaluate import _accuracy as train
+from yoco.training.trials import train_and_test
 
 
 def note(folder: str, word: str, key: str) -> None:
@@ -28,19 +28,20 @@ def said(folder: str | Path, word: str) -> list[str]:
     )
 
 
-def accuracy(folder: str, tests, images, labels, space, protocol, seed, *rest):
-    """As `evaluate._accuracy`.
+def accuracies(folder: str, tests, subsets, *rest):
+    """As `train_and_test`, for a subset alone.
 
     The first training that begins after three have finished dies, once their results are written:
     Dask repeats what a worker has not handed over yet.
     """
+    ((images, _, seed),) = subsets
     key = hashlib.sha256(images.numpy().tobytes() + bytes([seed])).hexdigest()[:12]
     note(folder, "begun", key)
     if (finished := len(said(folder, "done"))) >= 3 and claimed(folder):
         results = Path(folder, "results.csv")
         until(lambda: results.exists() and results.read_text().count("\n") > finished)
         os.kill(os.getpid(), signal.SIGKILL)
-    result = train(tests, images, labels, space, protocol, seed, *rest)
+    result = train_and_test(tests, subsets, *rest)
     note(folder, "done", key)
     return result
 

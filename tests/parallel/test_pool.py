@@ -84,7 +84,7 @@ def dask_of_two():
 def test_a_killed_worker_costs_its_own_cell(
     workers, plain, toy, toy_set, toy_dynamics, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(evaluate, "_accuracy", partial(mortal.accuracy, str(tmp_path)))
+    monkeypatch.setattr(evaluate, "train_and_test", partial(mortal.accuracies, str(tmp_path)))
     with workers() as where:
         table = study.run(
             toy_set, toy, [toy_dynamics], results=tmp_path / "results.csv", **GRID, **where

@@ -267,3 +267,29 @@ def test_a_legend_leaves_its_bars_room():
         )
         ax.figure.canvas.draw()
     assert ax.get_position().width > 0.7
+
+
+def test_a_legend_stands_above_its_lines():
+    published = paper.beside("cifar10", 10)
+    prefixes = pd.DataFrame(
+        [("yoco", "uint8", 2560, 40.0), ("yoco", "float32", 20480, 41.0)],
+        columns=["method", "stored", "bytes", "accuracy"],
+    )
+    with plt.rc_context():
+        plots.use_style("notebook")
+        by_bytes = plots.accuracy_by_bytes(prefixes)
+        for ax in (plots.accuracy_by_budget(published.assign(n=3), published), by_bytes):
+            ax.figure.canvas.draw()
+            legend = ax.get_legend().get_window_extent()
+            assert legend.y0 >= ax.bbox.y1 and legend.x1 <= ax.figure.bbox.x1
+        shown = [tick.get_text() for tick in by_bytes.get_xticklabels()]
+    assert {"5,000", "10,000", "20,000"} <= set(shown)
+
+
+def test_a_saved_figure_keeps_its_layout(toy_set, tmp_path):
+    with plt.rc_context():
+        plots.use_style("notebook")
+        drawn = plots.style.figure_of(plots.condensed_set(toy_set))
+        assert drawn.get_constrained_layout()
+        plots.save(drawn, tmp_path / "figure.png")
+    assert not drawn.get_constrained_layout()  # which takes as long as drawing

@@ -8,11 +8,17 @@ import types
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
+from tests.fake_gpu import OnGPU
 from yoco.utils import graphs, seeds
 
 GPU = types.SimpleNamespace(type="cuda")
 CPU = torch.device("cpu")
+
+
+def on_gpu(seed):
+    return OnGPU().manual_seed(seed)
 
 
 class Graph:
@@ -42,11 +48,12 @@ def cuda(monkeypatch):
     record = graphs._Recording._record
 
     def recorded(self):
-        state = [option.get_state() for option in self.options.values()]
+        sources = pytree.tree_leaves(list(self.options.values()))
+        state = [source.get_state() for source in sources]
         record(self)  # a recording draws nothing
         self.graph.recording = self
-        for option, before in zip(self.options.values(), state):
-            option.set_state(before)
+        for source, before in zip(sources, state):
+            source.set_state(before)
 
     monkeypatch.setattr(graphs._Recording, "_record", recorded)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -68,7 +75,7 @@ def moved(values, rate, *, source):
 
 def test_a_recorded_function_gives_what_the_plain_one_gives(cuda):
     """Numbers and tensors are read anew, results belong to the caller, generators continue."""
-    fast, source, same = graphs.captured(moved, GPU), seeds.generator(0), seeds.generator(0)
+    fast, source, same = graphs.captured(moved, GPU), on_gpu(0), on_gpu(0)
     values, kept = torch.ones(3), []
     for number in range(8):
         result = fast(values, 0.1 * number, source=source)
@@ -82,12 +89,28 @@ def test_a_recorded_function_gives_what_the_plain_one_gives(cuda):
 
 
 def test_each_shape_and_option_has_a_graph_of_its_own(cuda):
-    fast, source = graphs.captured(moved, GPU), seeds.generator(0)
+    fast, source = graphs.captured(moved, GPU), on_gpu(0)
     for _ in range(graphs.WARM_UP + 2):
         for size in (2, 3):
             assert fast(torch.ones(size), 0.5, source=source)[1] == size
-        fast(torch.ones(2), 0.5, source=(other := seeds.generator(1)))
+        fast(torch.ones(2), 0.5, source=(other := on_gpu(1)))
     assert sorted(len(graph.generators) for graph in Graph.made) == [1, 1] and other is not source
+
+
+def test_a_call_that_draws_on_the_host_is_not_recorded(cuda):
+    fast, source, same = graphs.captured(moved, GPU), seeds.generator(0), seeds.generator(0)
+    for _ in range(graphs.WARM_UP + 2):
+        values = fast(torch.ones(2), 0.5, source=source)[0]
+        assert torch.equal(values, moved(torch.ones(2), 0.5, source=same)[0])
+    assert not Graph.made
+
+
+def test_a_function_may_draw_from_several_generators(cuda):
+    fast = graphs.captured(lambda values, *, sources: (values * len(sources),), GPU)
+    sources = tuple(seeds.generator(seed) for seed in range(3))
+    for _ in range(graphs.WARM_UP + 1):
+        assert fast(torch.ones(1), sources=sources) == (3,)
+    assert Graph.made[0].generators == list(sources)
 
 
 def test_what_cannot_be_recorded_says_how_to_do_without(cuda):

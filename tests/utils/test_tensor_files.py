@@ -14,7 +14,7 @@ import torch
 
 from yoco import condense, dynamics, workflow
 from yoco.condense import kip, mtt_experts
-from yoco.dynamics import recorder
+from yoco.dynamics import recording
 from yoco.experiments import study
 from yoco.training import resumable
 from yoco.utils import locks, tensor_files
@@ -280,16 +280,16 @@ def test_a_run_s_recording_that_was_broken_off_goes_on(toy_set, tmp_path, monkey
     whole = dynamics.record(
         toy_set, seed=0, **{name: value for name, value in arguments.items() if name != "jobs"}
     )
-    step, epochs = recorder._Recording.step, []
+    step, epochs = recording.Recording.step, []
     monkeypatch.setattr(
-        recorder._Recording,
+        recording.Recording,
         "step",
         lambda self, n: pytest.fail("killed") if n == 4 else step(self, n),
     )
     with pytest.raises(pytest.fail.Exception):
         workflow.get_dynamics(tmp_path, toy_set, "toy", 0, **arguments)
     monkeypatch.setattr(
-        recorder._Recording, "step", lambda self, n: (epochs.append(n), step(self, n))[1]
+        recording.Recording, "step", lambda self, n: (epochs.append(n), step(self, n))[1]
     )
     workflow.get_dynamics(tmp_path, toy_set, "toy", 0, **{**arguments, "epochs": 2})
     (tmp_path / "dynamics.safetensors").unlink()

@@ -147,7 +147,7 @@ def test_widgets_become_pictures_with_captions_and_bars_go():
 
 @pytest.mark.parametrize(
     "seconds",
-    [0.5, pytest.param(0.05, marks=pytest.mark.slow), pytest.param(1.5, marks=pytest.mark.slow)],
+    [0.5, *(pytest.param(late, marks=pytest.mark.slow) for late in (0.05, 0.4, 0.8, 1.5))],
 )
 def test_ctrl_c_while_starting_is_one_line(seconds, tmp_path):
     code = f"""

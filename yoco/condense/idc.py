@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -36,6 +36,7 @@ class GradientMatching(Condensing):
     """
 
     # shared by the real and the synthetic half
+    held: ClassVar[tuple[str, ...]] = ("images", "velocity")
     matching = augment.Augmentation(augment.MATCHING, shared=True)
     training = augment.Augmentation(augment.NETWORK)  # of the images that train the network
     matched = staticmethod(convolution_weights)
@@ -55,7 +56,7 @@ class GradientMatching(Condensing):
             self.model, s.distance, self.matched, precision=self.precision, compiled=self.compiled
         )
         # a GPU spends its time on launches; on a CPU, one class fits the cache and ten do not
-        self.together = devices.is_gpu(self.device) and not self.compiled
+        self.together = devices.is_gpu(self.own_source.device) and not self.compiled
         recordable = self.real.pixels.device == self.images.device
         self.match_together = (
             graphs.captured(self._match_together, self.device)
@@ -94,13 +95,13 @@ class GradientMatching(Condensing):
         matched = self._together() if self.together else self._in_turn()
         distances, gradient = map(self.ranks.sum, matched)
         # at NaN the loop stops and keeps the last checkpoint
-        total = distances.sum().masked_fill(~torch.isfinite(gradient).all(), math.nan)
-        return total.item() / len(self.members), gradient
+        read = distances.masked_fill(~torch.isfinite(gradient).all(), math.nan).cpu()
+        return read.double().sum().item() / len(self.members), gradient
 
     def _in_turn(self) -> tuple[Tensor, Tensor]:
-        """Match one class after another; return D of each, float64 [K], and its gradient."""
+        """Match one class after another; return D of each, float32 [K], and its gradient."""
         gradient = torch.zeros_like(self.images)
-        distances = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
+        distances = torch.zeros(len(self.members), device=self.device)
         for label in range(len(self.members)):
             chosen = self.synthetic_batch()
             draw = self.matching.draw(1, self.data.size, self.source)
@@ -134,19 +135,19 @@ class GradientMatching(Condensing):
     def _match_together(
         self, images: Tensor, real: Tensor, *, source: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return D of each class, float64 [K], and the gradient of each class's D.
+        """Return D of each class, float32 [K], and the gradient of each class's D.
 
         real: indices of the real images of each class, int64 [K, n]; see `real_batches`.
         """
         draw = self.matching.draw_batches(len(self.members), self.data.size, source)
         cells = self.synthetic_batches(source)
         gradient = torch.zeros_like(images)
-        distances = torch.zeros(len(self.members), dtype=torch.float64, device=images.device)
+        distances = torch.zeros(len(self.members), device=images.device)
         by_class, slopes = (i.unflatten(0, (len(self.members), -1)) for i in (images, gradient))
         for group in self.groups:
             own = by_class[group.labels].requires_grad_()
             found = self._matched_group(own, group, real, cells, draw)
-            distances[group.labels] = found.detach().double()
+            distances[group.labels] = found.detach()
             (slopes[group.labels],) = torch.autograd.grad(found.sum(), own)
         return distances, gradient
 
@@ -262,19 +263,11 @@ class GradientMatching(Condensing):
         train.epoch(self.network_step, images, labels, self.own_source, **shared, **options)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the images, their velocity, the network, its momentum and the generator states."""
-        own = {
-            "images": self.images,
-            "velocity": self.velocity,
-            **seeds.states(self.source, self.own_source),
-        }
-        return own | train.network_state(self.network_step)
+        """Return also the network and its momentum."""
+        return super().state() | train.network_state(self.network_step)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        self.images = state["images"].to(self.device)
-        self.velocity = state["velocity"].to(self.device)
-        seeds.restore(state, self.source, self.own_source)
+        super().restore(state)
         train.restore_network(self.network_step, state)
 
 

@@ -1,7 +1,8 @@
 """Datasets that other libraries provide: scikit-learn's digits, and torchvision's by name."""
 
+import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -9,8 +10,10 @@ import torch
 from yoco.data import arrays
 from yoco.data.image_data import ImageData, resize
 from yoco.data.normalise import STATISTICS, channel_statistics
-from yoco.utils import seeds
 
+# numbers of scikit-learn's digits: four stratified fifths to train on, then the test set
+ORDER = Path(__file__).with_name("digits_order.npy")
+DIGITS_TESTED = 360
 TORCHVISION = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
@@ -25,23 +28,27 @@ def digits(size: int) -> ImageData:
 
     They are 8×8 in 0..16 there.
     """
-    with seeds.importing():
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-    images, labels = load_digits(return_X_y=True)
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
-    )
-    pixels = resize(
-        torch.from_numpy(images / 16 * 255).round().to(torch.uint8).view(-1, 1, 8, 8), size
-    )
-    targets = torch.from_numpy(labels).long()
+    pixels, labels = _digits()
+    order = torch.from_numpy(np.load(ORDER).astype(np.int64))
+    train, test = order[:-DIGITS_TESTED], order[-DIGITS_TESTED:]
+    pixels = resize((pixels / 16 * 255).round().to(torch.uint8).view(-1, 1, 8, 8), size)
+    targets = labels.long()
     classes = tuple(map(str, range(10)))
     mean, std = channel_statistics(pixels[train])
     return ImageData(
         "digits", pixels[train], targets[train], pixels[test], targets[test], classes, mean, std
     )
+
+
+def _digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scikit-learn's digits, float64 [1797, 64] in 0..16, and their labels.
+
+    They are read from its file: importing scikit-learn takes seconds.
+    """
+    package = Path(cast(Any, importlib.util.find_spec("sklearn")).origin).parent
+    table = np.loadtxt(package / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    images, labels = torch.from_numpy(table).split([64, 1], dim=1)
+    return images, labels.flatten()
 
 
 def torchvision(name: str, root: Path, size: int | None) -> ImageData:

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import loky
 import numpy as np
 import PIL
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from yoco.utils import digests
+from yoco.utils.lazy import loky
 
 RULE = 2  # version of how files become pixels: resizing, cropping, colours
 MOST_PIXELS = 2**27  # of an image as it is resized, before its middle is cut out

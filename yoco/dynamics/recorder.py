@@ -3,161 +3,27 @@
 The recording suffices for every score.
 """
 
-import bisect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from yoco import models
-from yoco.dynamics.dynamics import CUTMIX, EARLY, SHORT, Dynamics, lbpe_settings, margin, top_epochs
+from yoco.dynamics.dynamics import CUTMIX, EARLY, SHORT, Dynamics, lbpe_settings
+from yoco.dynamics.recording import RECORD_ON as RECORD_ON
+from yoco.dynamics.recording import RecordedTogether, Recorder, Recording
 from yoco.parallel import pool
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as training
-from yoco.training import resumable
+from yoco.training import resumable, stacked, timing
 from yoco.training.protocol import BEFORE, Protocol
 from yoco.utils import checks, digests
 from yoco.utils import device as devices
-from yoco.utils.foreign import Factory, Features
-
-
-class Recorder:
-    """Receives the logits of every epoch; keeps running sums and the logits that a score can use.
-
-    These are the logits of the first `early` epochs and, for each window, those of the `top_k` most
-    accurate epochs within it. An epoch that no window needs now will not be needed later, so at
-    most early + top_k × windows epochs are held.
-    """
-
-    def __init__(
-        self, labels: Tensor, classes: int, *, top_k: int, windows: Sequence[int], early: int
-    ) -> None:
-        self.labels, self.classes = labels, classes
-        self.top_k, self.windows, self.early = top_k, windows, early
-        self.held: dict[int, Tensor] = {}
-        self.correct: list[Tensor] = []
-        self.margins = torch.zeros(len(labels), dtype=torch.float64)
-
-    def add(self, logits: Tensor) -> None:
-        """Add the next epoch. logits: float [N, K]."""
-        self.correct.append(logits.argmax(1) == self.labels)
-        self.margins += margin(logits, self.labels)
-        self.held[len(self.correct) - 1] = logits
-        useful = set(self._useful())
-        self.held = {epoch: held for epoch, held in self.held.items() if epoch in useful}
-
-    def _useful(self) -> list[int]:
-        """Return the epochs to hold; each window's best are among those held already."""
-        held = sorted(self.held)
-        accuracy = torch.stack([self.correct[epoch].float().mean() for epoch in held])
-        best = [
-            top_epochs(accuracy, self.top_k, bisect.bisect_left(held, window)).tolist()
-            for window in self.windows
-        ]
-        return [*range(self.early), *(held[position] for position in sum(best, []))]
-
-    @property
-    def kept(self) -> Tensor:
-        """The epochs whose logits are held, int64, ascending."""
-        return torch.tensor(sorted(self.held))
-
-    def logits(self) -> Tensor:
-        """Return the logits of the epochs in `kept`, float [E_kept, N, K]."""
-        return torch.stack([self.held[epoch] for epoch in sorted(self.held)])
-
-    def aum(self) -> Tensor:
-        """Return the mean margin over the epochs so far, float [N]."""
-        return (self.margins / len(self.correct)).float()
-
-    def state(self) -> dict[str, Tensor]:
-        """Return everything recorded so far as tensors; empty before the first epoch."""
-        if not self.correct:
-            return {}
-        return {
-            "held.epochs": self.kept,
-            "held.logits": self.logits(),
-            "correct": torch.stack(self.correct),
-            "margins": self.margins,
-        }
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        if "correct" in state:
-            self.held = dict(zip(state["held.epochs"].tolist(), state["held.logits"]))
-            self.correct, self.margins = list(state["correct"]), state["margins"]
-
-
-RECORD_ON = ("augmented", "clean")
-
-
-class _Recording(resumable.Stepper):
-    """One recorded training run as the loop sees it: a step is an epoch."""
-
-    def __init__(self, run: training.Run, recorder: Recorder, record_on: str) -> None:
-        self.run, self.recorder, self.record_on = run, recorder, record_on
-        self.seen = torch.zeros(len(run.images), run.classes, device=run.images.device)
-
-    def step(self, number: int) -> float:
-        """Train for epoch `number`. Returns the mean cross-entropy of the recorded logits."""
-        self.run.epoch(self._see)
-        logits = (
-            self.seen.clone().cpu()
-            if self.record_on == "augmented"
-            else self.embed(self.run.network.eval())
-        )
-        self.recorder.add(logits)
-        return F.cross_entropy(logits, self.recorder.labels).item()
-
-    def _see(self, index: Tensor, logits: Tensor) -> None:
-        self.seen[index] = logits
-
-    def embed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Apply a network or a part of it to the unaugmented images: float32 [N, …] on the CPU."""
-        run = self.run
-        return training.outputs(
-            function, lambda part: run.images[part], len(run.images), run.protocol.precision
-        ).cpu()
-
-    def dynamics(self, head: str | None, info: Mapping[str, Any]) -> Dynamics:
-        """Return the dynamics; after a whole schedule, with features and final logits."""
-        recorder, final, features = self.recorder, None, None
-        if head is not None:
-            network = self.run.network.eval()
-            features = self.embed(Features(network, head))
-            final = network.get_submodule(head)(features.to(self.seen.device)).detach().cpu()
-        return Dynamics(
-            recorder.logits(),
-            recorder.kept,
-            torch.stack(recorder.correct),
-            recorder.aum(),
-            recorder.labels,
-            final,
-            features,
-            info,
-        )
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the state of the training and everything recorded."""
-        return self.run.state() | {
-            f"recorder.{name}": tensor for name, tensor in self.recorder.state().items()
-        }
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        self.run.restore(state)
-        self.recorder.restore(
-            {
-                name.removeprefix("recorder."): tensor
-                for name, tensor in state.items()
-                if name.startswith("recorder.")
-            }
-        )
+from yoco.utils.foreign import Factory
 
 
 def record(
@@ -201,10 +67,72 @@ def record(
         TypeError, ValueError: if an argument is bad, before any work.
         FloatingPointError: if the training diverges; other errors as `resumable.run`.
     """
+    planned = _planned(
+        condensed,
+        epochs,
+        seed,
+        device,
+        model=model,
+        until=until,
+        record_on=record_on,
+        top_k=top_k,
+        windows=windows,
+        early=early,
+        **options,
+    )
+    if progress and planned.recording.run.protocol.compiled:
+        timing.say_compiling()
+    resumable.run(
+        planned.recording,
+        planned.steps,
+        planned.identity,
+        checkpoint=checkpoint,
+        progress=progress,
+        description=f"dynamics, seed {seed}",
+        unit="epoch",
+    )
+    return planned.dynamics()
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A recording at its start, and all that is told of it."""
+
+    recording: Recording
+    steps: int
+    head: str | None
+    info: Mapping[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share."""
+        protocol = replace(self.recording.run.protocol, compiled=None)
+        return {**self.info, "protocol": repr(protocol)}
+
+    def dynamics(self) -> Dynamics:
+        """Return what was recorded."""
+        return self.recording.dynamics(self.head, self.info)
+
+
+def _planned(
+    condensed: CondensedSet,
+    epochs: int,
+    seed: int,
+    device: str | torch.device,
+    *,
+    model: str | Factory = "convnet",
+    until: int | None = None,
+    record_on: str = "augmented",
+    top_k: int | None = None,
+    windows: Sequence[int] | None = None,
+    early: int = EARLY,
+    **options: Any,
+) -> _Planned:
+    """Check the arguments of `record`; return the recording at its start."""
     asked = _asked(condensed, record_on, top_k, windows, early)
     seed = checks.seed("seed", seed)
     epochs = checks.whole("epochs", epochs, 1)
-    protocol = Protocol.of(epochs=epochs, model=model, **{"cutmix": CUTMIX, **options})
+    protocol = _protocol(epochs=epochs, model=model, **options)
     if until is not None:
         until = checks.whole("until", until, 1, epochs)
     shape = models.shape_of(condensed)
@@ -213,17 +141,11 @@ def record(
     where, steps = devices.choose(device), until or epochs
     protocol = protocol.resolved(where, steps * len(condensed.formed_labels), condensed.size)
     info = _info(condensed, protocol, {"until": until, "seed": seed, **asked})
-    recording = _recording(condensed, protocol, seed, where, steps, asked)
-    resumable.run(
-        recording,
-        steps,
-        {**info, "protocol": repr(replace(protocol, compiled=None))},
-        checkpoint=checkpoint,
-        progress=progress,
-        description=f"dynamics, seed {seed}",
-        unit="epoch",
-    )
-    return recording.dynamics(head, info)
+    return _Planned(_recording(condensed, protocol, seed, where, steps, asked), steps, head, info)
+
+
+def _protocol(**fields: Any) -> Protocol:
+    return Protocol.of(**{"cutmix": CUTMIX, **fields})
 
 
 def _recording(
@@ -233,7 +155,7 @@ def _recording(
     where: torch.device,
     epochs: int,
     asked: Mapping[str, Any],
-) -> _Recording:
+) -> Recording:
     """Return the run at its start."""
     images, labels = condensed.form()
     run = training.Run(
@@ -253,7 +175,7 @@ def _recording(
         windows=asked["windows"],
         early=epochs if epochs <= SHORT else asked["early"],
     )
-    return _Recording(run, recorder, asked["record_on"])
+    return Recording(run, recorder, asked["record_on"])
 
 
 def _asked(
@@ -313,7 +235,8 @@ def record_many(
     Args:
         condensed, device, progress, options: as in `record`.
         seeds: all seeds.
-        only: the seeds to record (None: all). Results do not change if only some are recorded.
+        only: the seeds to record (None: all). Results do not change if only some are recorded; on a
+            GPU, up to rounding, as several train at once there (see `stacked`).
         checkpoints: seed -> file, see `record`; the caller removes each once its result is stored.
         jobs, executor: how many recordings run in parallel, and where, as in `evaluate.accuracies`.
 
@@ -327,19 +250,69 @@ def record_many(
     # decided here: a worker may have another environment
     precision = devices.choose_precision(options.get("precision", "auto"), where)
     shared = {**options, "precision": precision, "progress": progress and alone}
+    files = [(checkpoints or {}).get(seed) for seed in todo]
+    kinds = [_kind(condensed, file, shared) for file in files]
+    groups = stacked.grouped(kinds, where, jobs)
     calls = [
-        (seed, where, {**shared, "checkpoint": (checkpoints or {}).get(seed)}) for seed in todo
+        ([todo[place] for place in group], where, [files[place] for place in group], shared)
+        for group in groups
     ]
-    names = [f"the recording of seed {seed}" for seed in todo]
+    names = [f"the recording of seed {', '.join(map(str, seeds))}" for seeds, *_ in calls]
+    if progress and any(_compiled(*kind[:2], where, options.get("until")) for kind in kinds):
+        timing.say_compiling()
     with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or alone) as bar:
-        for position, recorded in pool.run(
+        for position, found in pool.run(
             _record, calls, jobs, shared=(condensed,), executor=executor, names=names
         ):
-            bar.update()
-            yield todo[position], recorded
+            for place, recorded in zip(groups[position], found):
+                bar.update()
+                yield todo[place], recorded
+
+
+def _kind(
+    condensed: CondensedSet, checkpoint: Path | None, options: Mapping[str, Any]
+) -> tuple[Protocol, torch.Size, Any]:
+    """Return what recordings that train at once share, see `stacked.grouped`.
+
+    One that has begun goes on alone.
+    """
+    named = {"protocol", *(field.name for field in fields(Protocol))}
+    protocol = _protocol(**{name: options[name] for name in named & set(options)})
+    shape = torch.Size((len(condensed.formed_labels), *condensed.images.shape[1:]))
+    return protocol, shape, checkpoint if checkpoint and checkpoint.exists() else None
+
+
+def _compiled(
+    protocol: Protocol, shape: torch.Size, where: torch.device, until: int | None
+) -> bool | None:
+    """Return whether a recording compiles its training step."""
+    steps = until if isinstance(until, int) else protocol.epochs
+    return protocol.resolved(where, steps * shape[0], shape[-1]).compiled
 
 
 def _record(
-    condensed: CondensedSet, seed: int, device: torch.device, options: Mapping[str, Any]
-) -> Dynamics:
-    return record(condensed, seed=seed, device=device, **options)
+    condensed: CondensedSet,
+    seeds: Sequence[int],
+    device: torch.device,
+    checkpoints: Sequence[Path | None],
+    options: Mapping[str, Any],
+) -> list[Dynamics]:
+    """Return the dynamics of the seeds of a group."""
+    if len(seeds) == 1:
+        how = {**options, "seed": seeds[0], "checkpoint": checkpoints[0], "device": device}
+        return [record(condensed, **how)]
+    own = {name: value for name, value in options.items() if name != "progress"}
+    planned = [_planned(condensed, seed=seed, device=device, **own) for seed in seeds]
+    identities = [each.identity for each in planned]
+    together = RecordedTogether([each.recording for each in planned], checkpoints, identities)
+    together.save()  # an unwritable place is found before the work, not after it
+    resumable.run(
+        together,
+        planned[0].steps,
+        {**identities[0], "seed": list(seeds)},
+        look=together.save,
+        progress=options["progress"],
+        description=f"dynamics, {len(seeds)} seeds at once",
+        unit="epoch",
+    )
+    return [each.dynamics() for each in planned]

@@ -3,6 +3,8 @@
 They run in processes of this machine or in the caller's executor.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import os
@@ -14,12 +16,12 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from heapq import heappop, heappush
 from typing import Any, NamedTuple, TypeVar
 
-import loky
 import torch
 
 from yoco.parallel.worker import Call, Lacking, Raised, begin, call_here, held
 from yoco.utils import checks
 from yoco.utils import device as devices
+from yoco.utils.lazy import loky
 
 Result = TypeVar("Result")
 TRIES = 3  # attempts at a call whose process dies, before that is an error
@@ -241,7 +243,7 @@ class _Work:
         self.lacking: set[tuple[str, int]] = set()
         self.held_back: list[_Process | _Guest] = []
 
-    def __enter__(self) -> "_Work":
+    def __enter__(self) -> _Work:
         held[self.key] = self.shared  # for threads of this process
         return self
 

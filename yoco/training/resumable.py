@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +164,24 @@ class _Loop:
     def save(self) -> None:
         """Write the checkpoint, if there is one."""
         if self.checkpoint is not None:
-            info = {"identity": dict(self.identity), "seconds": self.seconds()}
-            losses = torch.tensor(self.losses, dtype=torch.float64)
-            state = {**self.method.state(), "loop.losses": losses}
-            tensor_files.save_tensors(self.checkpoint, KIND, state, info, make_folder=False)
+            state, seconds = self.method.state(), self.seconds()
+            save(self.checkpoint, self.identity, state, self.losses, seconds)
+
+
+def save(
+    checkpoint: str | Path,
+    identity: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    losses: Sequence[float],
+    seconds: float,
+) -> None:
+    """Write a checkpoint that `run` resumes from.
+
+    identity, state, losses, seconds: what `run` was given, and what it has so far.
+    """
+    info = {"identity": dict(identity), "seconds": seconds}
+    told = {**state, "loop.losses": torch.tensor(losses, dtype=torch.float64)}
+    tensor_files.save_tensors(checkpoint, KIND, told, info, make_folder=False)
 
 
 def _check_loss(loss: float, losses: list[float], identity: Mapping[str, Any]) -> None:

@@ -22,13 +22,15 @@ def captured(function: Callable[..., Any], device: torch.device) -> Callable[...
     """Return `function` recorded as CUDA graphs if `device` is a GPU, else `function` itself.
 
     The first calls run normally, the next one is recorded, and later ones replay the recording.
-    There is one graph per combination of input shapes and options. `YOCO_GRAPHS=0` turns this off.
+    There is one graph per combination of input shapes and options. A call that draws from a
+    generator of the CPU runs normally. `YOCO_GRAPHS=0` turns recording off.
 
     Args:
         function: takes tensors and numbers by position and hashable options by name, and returns
             tensors (or a tuple of them). It must not read values on the host, and may draw only
-            from generators passed as options. Tensors that it changes or reads besides its inputs
-            must stay at the same memory address. A number reaches it as a scalar tensor.
+            from generators passed as options (one, or a tuple). Tensors that it changes or reads
+            besides its inputs must stay at the same memory address. A number reaches it as a scalar
+            tensor.
         device: the device of all of these tensors.
 
     Returns:
@@ -52,6 +54,8 @@ class _Captured:
         self.recordings: dict[Hashable, _Recording] = {}
 
     def __call__(self, *inputs: Input, **options: Hashable) -> Any:
+        if any(isinstance(o, Generator) and not is_gpu(o.device) for o in options.values()):
+            return self.function(*inputs, **options)
         key = (*map(_signature, inputs), frozenset(options.items()))
         with torch.cuda.device(self.device):
             if key not in self.recordings:
@@ -104,10 +108,9 @@ class _Recording:
 
     def _record(self) -> None:
         graph = torch.cuda.CUDAGraph()
-        for generator in (
-            option for option in self.options.values() if isinstance(option, Generator)
-        ):
-            graph.register_generator_state(generator)
+        for option in pytree.tree_leaves(list(self.options.values())):
+            if isinstance(option, Generator):
+                graph.register_generator_state(option)
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.outputs = self.function(*self.inputs, **self.options)

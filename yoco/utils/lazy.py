@@ -18,8 +18,11 @@ class Module:
 
 
 if TYPE_CHECKING:
+    import loky
     import matplotlib.pyplot as plt
     import pandas as pd
     import seaborn as sns
 else:
+    # a machine that trains in one process needs no loky
+    loky = Module("loky")
     plt, pd, sns = Module("matplotlib.pyplot"), Module("pandas"), Module("seaborn")

@@ -1,6 +1,7 @@
 """Random numbers: one generator per run, derived seeds; the global state is left as it was."""
 
 import contextlib
+import contextvars
 import random
 from collections.abc import Iterator, Mapping
 
@@ -9,6 +10,8 @@ from torch import Generator, Tensor
 
 from yoco.utils import checks
 from yoco.utils.device import is_gpu
+
+_ON_HOST = contextvars.ContextVar("on_host", default=False)
 
 
 def generator(seed: int, stream: int = 0) -> Generator:
@@ -32,11 +35,24 @@ def for_device(source: Generator, device: torch.device) -> Generator:
 
     That is `source` itself, or on a CUDA device a new generator seeded from `source`: drawing on
     the GPU does not wait for the host and can be recorded in a CUDA graph. Its numbers differ from
-    the CPU's.
+    the CPU's (see `drawn_on_host`).
     """
-    if not is_gpu(device):
+    if not is_gpu(device) or _ON_HOST.get():
         return source
     return Generator(device).manual_seed(draw_seed(source))
+
+
+@contextlib.contextmanager
+def drawn_on_host() -> Iterator[None]:
+    """Let all work that begins inside draw on the CPU, also if its tensors are on a GPU.
+
+    It is slower, and nothing is recorded in CUDA graphs, but every device gets the CPU's numbers.
+    """
+    before = _ON_HOST.set(True)
+    try:
+        yield
+    finally:
+        _ON_HOST.reset(before)
 
 
 def states(source: Generator, own: Generator) -> dict[str, Tensor]:
@@ -66,30 +82,6 @@ def torch_seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def drawn_of_each(labels: Tensor, share: float, source: Generator) -> Tensor:
-    """Return which images are drawn, bool [N]: the rounded share of each class.
-
-    At least one image of a class is drawn, and never all. Raises ValueError if a class has only one
-    image.
-    """
-    drawn = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        members = torch.nonzero(labels == label).flatten()
-        if len(members) < 2:
-            raise ValueError(
-                f"there is no test split, and class {int(label)} has only one image, which cannot "
-                "be spared for it"
-            )
-        drawn[
-            members[
-                choice(
-                    len(members), min(max(round(len(members) * share), 1), len(members) - 1), source
-                )
-            ]
-        ] = True
-    return drawn
 
 
 def choice(count: int, n: int, source: Generator) -> Tensor:

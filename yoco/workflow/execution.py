@@ -1,7 +1,5 @@
 """Runs a notebook through papermill: checked parameters in, a complete file out."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from pathlib import Path
@@ -55,6 +53,8 @@ def execute(
     options: dict[str, Any] = {"extra_arguments": KERNEL, "store_widget_state": False}
     # it would write the whole notebook twice for each cell; it writes it at the end in any case
     options |= {"request_save_on_cell_execute": False, "autosave_cell_every": 0}
+    # all files are written by then, and Python takes seconds to take torch apart
+    options |= {"shutdown_kernel": "immediate"}
     if progress is not None:
         options["on_cell_start"] = progress.cell
     with locks.hold(output):

@@ -1,0 +1,131 @@
+"""Everything that is to be measured on a GPU, in calls of a few minutes that continue each other.
+
+    python -m benchmarks.gpu --minutes 9 --out DIR --data PACKED     # repeat until all is done
+
+PACKED is a folder of `benchmarks.mosaic`, or the name of a dataset. DIR holds at most 8 files of at
+most 16 MB each: `report.json` with every result so far, networks, sets, dynamics and results. Each
+stage has a process of its own, which is killed at the end of the time; a stage that fails is told
+in the report, and the others go on. docs/scale.md has the order.
+"""
+
+import argparse
+import json
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks import gpu_stages
+from benchmarks.gpu_stages import TINY, Job, Plan
+from yoco.selfcheck import machine
+from yoco.utils import device as devices
+from yoco.utils import tensor_files
+
+REPORT = "report.json"
+AT_THE_END = 25.0  # seconds kept for packing
+GRACE = 10.0  # seconds that a stage may take beyond its time before it is killed
+# a child of this process begins without importing torch again; this process never uses a GPU
+FORK = multiprocessing.get_context("fork")
+
+
+def read(out: Path) -> dict[str, Any]:
+    """Return the report of earlier calls."""
+    path = out / REPORT
+    return json.loads(path.read_text()) if path.exists() else {"machines": [], "stages": {}}
+
+
+def write(out: Path, report: dict[str, Any]) -> None:
+    tensor_files.write_text(out / REPORT, json.dumps(report, indent=1) + "\n")
+
+
+def apart(work: Callable[[Job], Any], job: Job, seconds: float) -> dict[str, Any]:
+    """Do `work` in a process of its own and return its result, its error, or neither.
+
+    seconds: time after which it is killed.
+    """
+    receiver, sender = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=_answer, args=(work, job, sender))
+    child.start()
+    sender.close()
+    answer: dict[str, Any] = {}
+    try:
+        if receiver.poll(seconds):
+            answer = receiver.recv()
+    except EOFError:
+        child.join()
+        answer = {"error": f"the process ended with status {child.exitcode}"}
+    child.kill()
+    child.join()
+    return answer
+
+
+def _answer(work: Callable[[Job], Any], job: Job, sender: Any) -> None:
+    try:
+        sender.send({"result": work(job)})
+    except BaseException:
+        sender.send({"error": traceback.format_exc()})
+
+
+def run(job: Job, stages: list[gpu_stages.Stage]) -> bool:
+    """Do the stages that are not done yet, as far as the time goes; return whether all are done."""
+    report = read(job.out)
+    told = apart(lambda job: machine.described(devices.choose(job.device)), job, 60.0)
+    if told not in report["machines"]:
+        report["machines"].append(told)
+    write(job.out, report)
+    apart(gpu_stages.unpack_pool, job, job.left())
+    for stage in stages:
+        entry = report["stages"].setdefault(stage.name, {"seconds": 0.0})
+        ready = all("result" in report["stages"].get(name, {}) for name in stage.needs)
+        if "result" in entry or not ready or job.left() < stage.least:
+            continue
+        print(f"\n{stage.name}: {job.left():.0f} s are left", flush=True)
+        began = time.monotonic()
+        answer = apart(stage.work, job, job.left() + GRACE)
+        _sweep(job.out)
+        report["stages"][stage.name] = _after(entry, answer, time.monotonic() - began)
+        write(job.out, report)
+    apart(gpu_stages.pack_pool, job, AT_THE_END)
+    return all("result" in report["stages"].get(stage.name, {}) for stage in stages)
+
+
+def _after(entry: dict[str, Any], answer: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return a stage's entry in the report after one more attempt."""
+    found = {"seconds": round(entry["seconds"] + seconds, 1)}
+    if answer.get("result") is not None:
+        return {**found, "result": answer["result"]}
+    if "error" in answer:
+        print(answer["error"], flush=True)
+        return {**found, "error": answer["error"]}
+    return found
+
+
+def _sweep(out: Path) -> None:
+    """Remove locks and temporary files of a stage that was killed."""
+    for ending in ("part", "lock", "holder"):
+        for path in out.glob(f".*.{ending}"):
+            path.unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--tiny", action="store_true", help="minutes on a CPU, to rehearse")
+    options = parser.parse_args()
+    plan = TINY if options.tiny else Plan()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as scratch:
+        end = time.monotonic() + 60 * options.minutes - AT_THE_END
+        place = (options.out, Path(scratch), options.data, options.device)
+        done = run(Job(*place, plan, end), gpu_stages.stages(plan))
+    print("\nall is done" if done else "\nnot all is done: call again with the same folder")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Writes what `yoco selfcheck` expects, on the CPU: `yoco/selfcheck/expected.safetensors`.
+
+    python -m tools.selfcheck
+
+To be run after a change of what a seed gives. A test fails until then.
+"""
+
+import os
+import statistics
+
+import torch
+
+from yoco.selfcheck import checks, expected
+
+CPU = torch.device("cpu")
+SEEDS = range(4)  # of which an accuracy as used is the mean
+
+
+def measured() -> dict[str, checks.Measured]:
+    """Return what every check gives here, in float32."""
+    found = {}
+    for name, check in checks.CHECKS.items():
+        with checks.only_rounding(check.exact):
+            found[name] = check.measure(CPU)
+    accuracies = [checks.evaluated_as_used(CPU, seed)["accuracy"].item() for seed in SEEDS]
+    print(f"accuracies as used: {[round(accuracy, 1) for accuracy in accuracies]}")
+    found["evaluate, as used"] = {"accuracy": torch.tensor(statistics.mean(accuracies))}
+    return found
+
+
+def main() -> None:
+    os.environ["YOCO_PRECISION"] = "float32"
+    print(f"written to {expected.save(measured())}")
+
+
+if __name__ == "__main__":
+    main()
