@@ -5,10 +5,11 @@ import torch
 
 from tests.condense.test_methods import TINY
 from tests.fake_mps import MPS, fake_mps, supported
-from yoco import condense, evaluate
-from yoco.dynamics import recorder
-from yoco.dynamics.recorder import Recorder
+from yoco import condense
+from yoco.data import spaces
+from yoco.dynamics.recording import Recorder, Recording
 from yoco.training import network as train
+from yoco.training import trials
 from yoco.utils import device as devices
 from yoco.utils import seeds
 
@@ -86,10 +87,11 @@ def test_recording_runs(toy_set, mps, record_on):
     protocol = train.Protocol(epochs=6, width=4).resolved(MPS, 1, 16)
     run = train.Run(toy_set.normalise(images).to(MPS), labels.to(MPS), 3, protocol, seed=0)
     kept = Recorder(labels, 3, top_k=2, windows=[5], early=2)
-    recorder._Recording(run, kept, record_on).step(0)
+    Recording(run, kept, record_on).step(0)
 
 
 def test_evaluation_runs(toy, toy_set, mps):
     protocol = train.Protocol(epochs=2, width=4)
-    tests = {None: evaluate.TestSet.of(toy)}
-    assert 0 <= evaluate._accuracy(tests, *toy_set.form(), None, protocol, 0, MPS) <= 100
+    tests, subsets = {None: spaces.TestSet.of(toy)}, [(*toy_set.form(), 0)]
+    (accuracy,) = trials.train_and_test(tests, subsets, None, protocol, MPS)
+    assert 0 <= accuracy <= 100
