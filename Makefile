@@ -43,7 +43,7 @@ test: $(STAMP)
 nbval-first: LOT = 01_condensation 04_pruning 05_ablations
 nbval-second: LOT = 00_quickstart 02_scores 03_class_balance 06_noise 07_gallery
 nbval-first nbval-second: $(STAMP)
-	YOCO_RUNS=$(CURDIR)/runs/nbval/$@ OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(NBVAL) $(LOT:%=notebooks/%.ipynb)
+	YOCO_RUNS=$(CURDIR)/runs/nbval/$@ OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -q $(NBVAL) $(LOT:%=notebooks/%.ipynb)
 
 # ours against the literal implementation: a table, and runs/bench.json; then what a step costs, and the plan for ImageNet-1K from that
 bench: $(STAMP)

@@ -17,7 +17,8 @@ import pandas as pd
 import seaborn as sns
 import torch
 
-from yoco import condense, data, evaluate, plots, zoo
+from benchmarks.zoo import publish
+from yoco import condense, data, evaluate, plots
 from yoco.condense.base import condensed_from
 from yoco.data import ImageData
 from yoco.parallel import pool
@@ -134,7 +135,7 @@ def main() -> None:
         rows = table[(table.method == "dream") & table.steps.isin(ends)]
         evaluation = f"ConvNet-D3 of width 128, {options.epochs} epochs, last epoch"
         condensed = CondensedSet.load(kept["dream"][MARKS[-1]])
-        zoo.publish(
+        publish(
             "cifar10-dream-ipc10", condensed, rows.assign(subset=rows.steps.map(ends)), evaluation
         )
 

@@ -7,9 +7,16 @@ Each has its accuracy and dynamics. For the maintainers of yoco.
 """
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from yoco import condense, data, dynamics, evaluate, zoo
+import pandas as pd
+import torch
+
+from yoco import CondensedSet, condense, data, dynamics, evaluate, zoo
 from yoco.condense.presets import SCALES
+from yoco.dynamics import Dynamics
 
 EPOCHS, SEEDS = 100, 5
 RUNS = 2  # dynamics that ship with each set, for the seeds 0, 1, …
@@ -17,7 +24,59 @@ SCALE = SCALES["smoke"]
 # the smoke presets, or longer if their steps are too few to gain anything
 # a name in the zoo: the method that makes the set
 SETS = {**{method: method for method in condense.METHODS}, "nested": "ncfm"}
+MOST_BYTES = 2_000_000  # limit of a shipped file
 LONGER = {"dsa": {"outer_loops": 40}, "kip": {"iterations": 500}}
+
+
+def publish(
+    name: str,
+    condensed: CondensedSet,
+    accuracies: pd.DataFrame,
+    evaluation: str,
+    dynamics: Sequence[Dynamics] = (),
+    folder: Path | None = None,
+) -> Path:
+    """Write a set into the package's zoo (or `folder`) with its measured accuracy.
+
+    Args:
+        name: name of the set, starting with the dataset.
+        condensed: the set.
+        accuracies: from `evaluate_many`, with the subsets "start" and "condensed".
+        evaluation: how these were trained and tested.
+        dynamics: recordings on this set to ship with it.
+        folder: None for the package's own.
+
+    Returns:
+        The set's path.
+
+    Raises:
+        ValueError: if dynamics are of another set, or a file would have 2 MB or more.
+    """
+    if not all(recorded.of(condensed) for recorded in dynamics):
+        raise ValueError("dynamics must be of the set to publish, but are of another one")
+    grouped = accuracies.groupby("subset")["accuracy"]
+    info = {
+        "accuracy": round(grouped.mean()["condensed"], 2),
+        "accuracy_std": round(grouped.std()["condensed"], 2),
+    }
+    info |= {
+        "start_accuracy": round(grouped.mean()["start"], 2),
+        "trainings": int(grouped.count()["condensed"]),
+        "evaluation": evaluation,
+    }
+    folder = folder or Path(str(zoo.FOLDER))
+    paths = [replace(condensed, info={**condensed.info, **info}).save(folder / (name + zoo.SET))]
+    paths += [
+        recorded.save(folder / zoo.dynamics_file(name, recorded.info["seed"]), torch.float16)
+        for recorded in dynamics
+    ]
+    for path in paths:
+        if path.stat().st_size >= MOST_BYTES:
+            path.unlink()
+            raise ValueError(
+                f"{path.name} would be {MOST_BYTES / 1e6:.0f} MB or larger, too large to ship"
+            )
+    return paths[0]
 
 
 def main() -> None:
@@ -41,7 +100,7 @@ def main() -> None:
             "device": "cpu",
         }
         runs = [dynamics.record(condensed, seed=seed, **recording) for seed in range(RUNS)]
-        zoo.publish(
+        publish(
             f"digits-{name}-ipc10",
             condensed,
             accuracies,

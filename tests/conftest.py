@@ -3,6 +3,7 @@
 Random images of three classes that differ in brightness, so that a network can learn them.
 """
 
+import functools
 import os
 import shutil
 import tempfile
@@ -91,6 +92,14 @@ def pytest_xdist_make_scheduler(config, log):
             return next((group[0] for group in TOGETHER if nodeid.startswith(group)), nodeid)
 
     return Together(config, log)
+
+
+def pytest_configure(config):
+    """Keep all tests and their processes on the CPU, unless `-m gpu` asks for the card."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        # no variable hides it; cached as torch's own, which torch.compile unwraps
+        torch.backends.mps.is_available = functools.cache(lambda: False)
 
 
 def pytest_collection_modifyitems(items):

@@ -43,6 +43,8 @@ class FakeGPU(TorchDispatchMode):
     work continues.
     """
 
+    place = GPU
+
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
@@ -55,7 +57,7 @@ class FakeGPU(TorchDispatchMode):
         if function is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
             return META  # autograd's C++ would ask the driver for a stream of any GPU
         if kwargs.get("device") == META:  # other C++ that asked
-            kwargs = {**kwargs, "device": GPU}
+            kwargs = {**kwargs, "device": self.place}
         tensors = [
             value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)
         ]
@@ -83,12 +85,12 @@ class FakeGPU(TorchDispatchMode):
             self.waits.append("to the host")
             return self._ones(made)
         if function is aten.copy_.default and args[0].device != args[1].device:
-            (self.sent if args[0].device == GPU else self.waits).append("copy_")
+            (self.sent if args[0].device == self.place else self.waits).append("copy_")
         elif function in (
             aten._to_copy.default,
             aten.index.Tensor,
             aten.index_put_.default,
-        ) and not all(t.device == GPU for t in tensors):
+        ) and not all(t.device == self.place for t in tensors):
             self.sent.append(str(function))
         return made
 

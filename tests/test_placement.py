@@ -10,7 +10,7 @@ from tests.condense.test_methods import TINY
 from tests.fake_gpu import GPU, fake_gpu
 from yoco import condense
 from yoco.condense import class_groups, expert_settings, expert_training
-from yoco.data import test_set
+from yoco.data import spaces
 from yoco.dynamics.recording import RecordedTogether, Recorder, Recording
 from yoco.training import network as train
 from yoco.training import stacked, trials
@@ -159,7 +159,7 @@ def test_evaluation_runs_on_the_device(toy, toy_set, gpu):
     )
     subsets = [(*toy_set.form(), 0)]
     (accuracy,) = trials.train_and_test(
-        {None: test_set.TestSet.of(toy)}, subsets, None, protocol, GPU
+        {None: spaces.TestSet.of(toy)}, subsets, None, protocol, GPU
     )
     assert 0 <= accuracy <= 100 and len(gpu.waits) == protocol.epochs + 1, gpu.waits
 

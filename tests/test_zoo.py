@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 
+from benchmarks import zoo as making
 from yoco import condense, dynamics, prune, workflow, zoo
 from yoco.experiments import study
 from yoco.sets import condensed_set
@@ -98,7 +101,9 @@ def test_unknown_name():
 
 
 def test_publish_writes_what_was_measured(toy_set, toy_dynamics, tmp_path, monkeypatch):
-    path = zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [toy_dynamics], tmp_path)
+    path = making.publish(
+        "toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [toy_dynamics], tmp_path
+    )
     info = condensed_set.CondensedSet.load(path).info
     assert (info["accuracy"], info["start_accuracy"], info["trainings"]) == (51.5, 41.0, 2)
     assert torch.allclose(
@@ -106,13 +111,13 @@ def test_publish_writes_what_was_measured(toy_set, toy_dynamics, tmp_path, monke
         toy_dynamics.logits,
         atol=0.02,
     )
-    monkeypatch.setattr(zoo, "MOST_BYTES", 1000)
+    monkeypatch.setattr(making, "MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="too large to ship"):
-        zoo.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [], tmp_path)
+        making.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [], tmp_path)
     monkeypatch.undo()
-    other = zoo.replace(toy_set, images=1 - toy_set.images)
+    other = replace(toy_set, images=1 - toy_set.images)
     with pytest.raises(ValueError, match="must be of the set to publish"):
-        zoo.publish("x", other, ACCURACIES, "", [toy_dynamics], tmp_path)
+        making.publish("x", other, ACCURACIES, "", [toy_dynamics], tmp_path)
 
 
 @pytest.fixture
@@ -133,7 +138,7 @@ def shipped_small(toy_set, monkeypatch):
         for name, value in recorded.info.items()
         if name not in ("last_batch", "width", "batch_size")
     }
-    old = zoo.replace(recorded, info=told)
+    old = replace(recorded, info=told)
     monkeypatch.setattr(
         zoo, "dynamics_of", lambda condensed, seed: old if seed == 0 and old.of(condensed) else None
     )

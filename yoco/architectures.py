@@ -29,7 +29,21 @@ def instance_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(channels, channels)
 
 
-class ConvNet(nn.Module):
+class Network(nn.Module):
+    """A network of two parts: maps normalised images to logits."""
+
+    body: nn.Module
+    head: nn.Linear
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the embedding before the last layer, [N, head.in_features]."""
+        return self.body(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+class ConvNet(Network):
     """depth × (conv 3×3, instance norm, ReLU, average pool 2), then one linear layer.
 
     Maps normalised images [N, channels, size, size] to logits [N, classes]. ConvNet-D3 of width 128
@@ -54,13 +68,6 @@ class ConvNet(nn.Module):
             ]
         self.body = nn.Sequential(*blocks, nn.Flatten())
         self.head = nn.Linear(width * (size // 2**depth) ** 2, classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return the embedding before the last layer, [N, width * (size / 2**depth)²]."""
-        return self.body(images)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
 
 
 class ResidualBlock(nn.Module):
@@ -102,7 +109,7 @@ def fan_out(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-class ResNetAP(nn.Module):
+class ResNetAP(Network):
     """ResNet with average pooling instead of strides, and instance norm.
 
     This is the network of IDC's published code. Depth 10 has one block per stage: 4,910,922
@@ -148,15 +155,8 @@ class ResNetAP(nn.Module):
         self.head = nn.Linear(inputs, classes)
         fan_out(self)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the embedding before the last layer, [N, 8 * width]."""
-        return self.body(images)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
-
-
-class BatchNormNetwork(nn.Module):
+class BatchNormNetwork(Network):
     """What the two networks of the cross-architecture test share.
 
     `body` is torchvision's network, whose last layer is moved to `head`. Maps normalised images [N,
@@ -165,9 +165,6 @@ class BatchNormNetwork(nn.Module):
     image's logits depend on its batch. Raises ValueError if size is below 16: the last stage would
     have a single pixel, and a batch of one image no variance.
     """
-
-    body: nn.Module
-    head: nn.Linear
 
     def __init__(self, channels: int, classes: int, size: int) -> None:
         super().__init__()
@@ -178,13 +175,6 @@ class BatchNormNetwork(nn.Module):
         """Return the first convolution; torchvision's always takes 3 channels."""
         kernel, stride = (7, 2) if self.large else (3, 1)
         return nn.Conv2d(channels, outputs, kernel, stride, padding=kernel // 2, bias=False)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return the embedding before the last layer, [N, head.in_features]."""
-        return self.body(images)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
 
 
 class ResNet10(BatchNormNetwork):

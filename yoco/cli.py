@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yoco
+from yoco import data, workflow  # import on first use
 from yoco.workflow import notebooks
 from yoco.workflow.options import Parser, plain, shared
 
@@ -101,48 +102,64 @@ def parser() -> Parser:
         metavar="DIR",
         help="folder to copy them to (default: notebooks); no file is overwritten",
     )
-    copy.set_defaults(command=copy_notebooks, parser=copy)
-    condense = commands.add_parser(
-        "condense", help="condense a dataset (the work of notebook 01, without Jupyter)"
-    )
-    condense.set_defaults(command=run_condense, notebook="01_condensation")
-    study = commands.add_parser(
-        "study",
-        help="record, prune and evaluate a run's condensed set (the work of notebook 04)",
-    )
-    study.set_defaults(command=run_study, notebook="04_pruning")
-    ablations = commands.add_parser(
-        "ablations", help="do the training runs of notebook 05, which then uses the results"
-    )
-    ablations.set_defaults(command=run_ablations, notebook="05_ablations")
-    noise = commands.add_parser(
-        "noise",
-        help="do the damaging and training of notebook 06, which then uses the results",
-    )
-    noise.set_defaults(command=run_noise, notebook="06_noise")
-    _selfcheck_parser(commands)
-    grid = _sweep_parser(commands)
-    for command in (run, condense, study, ablations, noise, grid):
+    copy.set_defaults(command=copy_notebooks)
+    _add_works(commands)
+    _add_selfcheck(commands)
+    _add_sweep(commands)
+    for name, command in commands.choices.items():
+        command.set_defaults(parser=command)
+        if name in ("notebooks", "selfcheck"):  # no parameters
+            continue
         notebook = command.get_default("notebook")
         command.add_argument(
             "--fresh",
             action="store_true",
             help="start from scratch: rename the folder of an earlier run and use nothing in it",
         )
-        command.add_parameters(notebook and [notebook], shared() if command is condense else None)
-        command.set_defaults(parser=command)
+        command.add_parameters(notebook and [notebook], shared() if name == "condense" else None)
     return top
 
 
-def _selfcheck_parser(commands: Any) -> None:
+def _add_works(commands: Any) -> None:
+    """Add the commands that do the work of a notebook."""
+    for name, work, notebook, told in (
+        (
+            "condense",
+            run_condense,
+            "01_condensation",
+            "condense a dataset (the work of notebook 01, without Jupyter)",
+        ),
+        (
+            "study",
+            run_study,
+            "04_pruning",
+            "record, prune and evaluate a run's condensed set (the work of notebook 04)",
+        ),
+        (
+            "ablations",
+            run_ablations,
+            "05_ablations",
+            "do the training runs of notebook 05, which then uses the results",
+        ),
+        (
+            "noise",
+            run_noise,
+            "06_noise",
+            "do the damaging and training of notebook 06, which then uses the results",
+        ),
+    ):
+        commands.add_parser(name, help=told).set_defaults(command=work, notebook=notebook)
+
+
+def _add_selfcheck(commands: Any) -> None:
     told = "compare this machine's results with stored ones, and time it, for a bug report"
     check = commands.add_parser("selfcheck", help=told)
     where = "auto, cpu, or a GPU as torch names it (default: auto)"
     check.add_argument("--device", default="auto", help=where)
-    check.set_defaults(command=run_selfcheck, parser=check)
+    check.set_defaults(command=run_selfcheck)
 
 
-def _sweep_parser(commands: Any) -> Parser:
+def _add_sweep(commands: Any) -> None:
     grid = commands.add_parser(
         "sweep",
         help="run notebooks for every combination of parameters, in parallel, into one table",
@@ -168,7 +185,6 @@ def _sweep_parser(commands: Any) -> Parser:
     )
     grid.add_argument("--backend", help=argparse.SUPPRESS)  # from version 0.1
     grid.set_defaults(command=run_sweep)
-    return grid
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:
@@ -181,18 +197,18 @@ def run_notebooks(options: argparse.Namespace) -> None:
 
     Executed copies go to the run's folder.
     """
-    from yoco import workflow
     from yoco.utils import checks, owned
-    from yoco.workflow import execution, outcome, parameters
+    from yoco.workflow import execution, outcome
 
+    known_to = workflow.parameters.NOTEBOOKS
     wanted = [_full_name(name) for name in options.notebooks] or notebooks.names()
     values = given(options)
-    parametrised = [name for name in wanted if name in parameters.NOTEBOOKS]
-    known = {field for name in parametrised for field in parameters.NOTEBOOKS[name].model_fields}
+    parametrised = [name for name in wanted if name in known_to]
+    known = {field for name in parametrised for field in known_to[name].model_fields}
     for name in values:
         checks.one_of("parameter", name, sorted({"run_dir", *known}))
     # all of them, before the first one starts
-    chosen = {name: parameters.validated(name, _of(name, values)) for name in parametrised}
+    chosen = {name: workflow.parameters.validated(name, _of(name, values)) for name in parametrised}
     paths = {name: notebooks.find(name, options.folder) for name in wanted}
     for place in {workflow.folder(of.run_dir, of.dataset) for of in chosen.values()}:
         _begin(options, place)
@@ -224,9 +240,7 @@ def run_selfcheck(options: argparse.Namespace) -> int:
 
 def run_sweep(options: argparse.Namespace) -> int:
     """Check the whole grid, then run the unfinished points. Returns 1 if any point failed."""
-    from yoco import workflow
     from yoco.utils import checks
-    from yoco.workflow import sweep
 
     if options.backend not in (None, "loky"):
         raise ValueError(
@@ -245,9 +259,9 @@ def run_sweep(options: argparse.Namespace) -> int:
         if options.out
         else workflow.home() / f"sweep-{'-'.join(names)}"
     ).absolute()
-    grid = sweep.points(paths, options.parameters, out)
+    grid = workflow.sweep.points(paths, options.parameters, out)
     _begin(options, out)
-    table = sweep.run(grid, out, jobs=options.jobs)
+    table = workflow.sweep.run(grid, out, jobs=options.jobs)
     failed = [row for row in table.to_dict("records") if row["status"] == "failed"]
     for row in failed:
         print(
@@ -269,21 +283,13 @@ def _full_name(name: str) -> str:
 
 
 def _of(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
-    from yoco.workflow import parameters
-
-    return {
-        name: value
-        for name, value in values.items()
-        if name in parameters.NOTEBOOKS[notebook].model_fields
-    }
+    known = workflow.parameters.NOTEBOOKS[notebook].model_fields
+    return {name: value for name, value in values.items() if name in known}
 
 
 def run_condense(options: argparse.Namespace) -> None:
     """Make the condensed set of the run's folder if it is missing, resuming from its checkpoint."""
-    from yoco import data, workflow
-    from yoco.workflow import parameters
-
-    chosen = parameters.validated(options.notebook, given(options))
+    chosen = workflow.parameters.validated(options.notebook, given(options))
     run = workflow.folder(chosen.run_dir, chosen.dataset)
     load = lambda: data.load(chosen.dataset, chosen.root, size=chosen.size)
     _begin(options, run)
@@ -293,14 +299,13 @@ def run_condense(options: argparse.Namespace) -> None:
 def _begin(options: argparse.Namespace, run: Path) -> None:
     """Set the folder of an earlier run aside if --fresh was given."""
     from yoco.parallel import distributed
-    from yoco.workflow import run_folder
 
     if options.fresh and distributed.started():
         raise ValueError(
             "--fresh cannot be used under torchrun, whose ranks start separately: use --run-dir"
         )
     if options.fresh:
-        run_folder.set_aside(run)
+        workflow.set_aside(run)
 
 
 def run_study(options: argparse.Namespace) -> None:
@@ -308,7 +313,6 @@ def run_study(options: argparse.Namespace) -> None:
 
     Each finished cell is appended to results.csv.
     """
-    from yoco import workflow
     from yoco.workflow import outcome
 
     run, _ = _on_the_run_s_set(options, workflow.get_results)
@@ -317,8 +321,6 @@ def run_study(options: argparse.Namespace) -> None:
 
 def run_ablations(options: argparse.Namespace) -> None:
     """Do the training runs of every ablation; each finished one is appended to results.csv."""
-    from yoco import workflow
-
     run, table = _on_the_run_s_set(options, workflow.get_ablations)
     print(f"{len(table)} rows in {run / 'ablations.csv'}; 05_ablations shows them")
 
@@ -328,18 +330,13 @@ def run_noise(options: argparse.Namespace) -> None:
 
     Each finished training run is appended to results.csv.
     """
-    from yoco import workflow
-
     run, (_, table) = _on_the_run_s_set(options, workflow.get_noise)
     print(f"{len(table)} rows in {run / 'noise.csv'}; 06_noise shows them")
 
 
 def _on_the_run_s_set(options: argparse.Namespace, work: Callable[..., Any]) -> tuple[Path, Any]:
     """Do `work` on the run's condensed set, which is made if missing, and on the real images."""
-    from yoco import data, workflow
-    from yoco.workflow import parameters
-
-    chosen = parameters.validated(options.notebook, given(options))
+    chosen = workflow.parameters.validated(options.notebook, given(options))
     run = workflow.folder(chosen.run_dir, chosen.dataset)
     real = data.load(chosen.real_dataset, chosen.root, size=chosen.size)
     _begin(options, run)

@@ -14,8 +14,7 @@ from tqdm.auto import tqdm
 
 from yoco import models
 from yoco.data.image_data import ImageData
-from yoco.data.spaces import Space
-from yoco.data.test_set import TestSet
+from yoco.data.spaces import Space, TestSet
 from yoco.parallel import pool
 from yoco.training import stacked, timing
 from yoco.training.protocol import BEFORE, Protocol
@@ -244,13 +243,15 @@ def accuracies(
     # longest first: a long one at the end would leave other cores idle
     todo = sorted(range(len(work)) if only is None else only, key=lambda number: -cost[number])
     kinds = [work[number].kind for number in todo]
-    groups = [[todo[place] for place in group] for group in stacked.grouped(kinds, where)]
+    groups = [[todo[place] for place in group] for group in stacked.grouped(kinds, where, jobs)]
     calls = [
         _call([work[number] for number in group], where, *compiled[work[group[0]].protocol.model])
         for group in groups
     ]
     if progress:
         timing.say(_passes(work, todo, cost, data, where), min(jobs, max(1, len(todo))))
+        if any(protocol.compiled for _, _, protocol, *_ in calls):
+            timing.say_compiling()
     with tqdm(
         total=sum(cost[number] for number in todo),
         desc="training",

@@ -3,6 +3,8 @@
 N images, K classes, E epochs.
 """
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -236,6 +238,7 @@ def ssp(
     """
     with seeds.importing():
         from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
 
     points = _checked_floats("features", features, "N", "D").detach().double()
     if not clusters.measurable(points):
@@ -243,7 +246,11 @@ def ssp(
     n, seed = checks.whole("n", n, 1, len(features)), checks.seed("seed", seed)
     checks.flag("farthest", farthest)
     points = _in_their_span(points)
-    centres = torch.from_numpy(_kmeans(KMeans, points, n, seed))
+    # it warns of fewer different points than clusters; the empty ones are filled below
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = KMeans(n, random_state=seed, n_init=4).fit(points.numpy())
+    centres = torch.from_numpy(found.cluster_centers_)
     return clusters.nearest_to(centres, points, farthest=farthest)
 
 
@@ -255,14 +262,3 @@ def _in_their_span(points: Tensor) -> Tensor:
     if points.shape[0] >= points.shape[1]:
         return points
     return torch.linalg.qr(points.T, mode="r").R.T.contiguous()
-
-
-def _kmeans(kmeans: type, points: Tensor, n: int, seed: int):
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
-
-    # it warns of fewer different points than clusters: `ssp` fills the empty ones
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return kmeans(n, random_state=seed, n_init=4).fit(points.numpy()).cluster_centers_

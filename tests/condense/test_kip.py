@@ -317,22 +317,20 @@ def test_start_is_the_other_methods_start_and_labels_stay_unless_learned():
     toy = make_data(size=8)
     ours = method(toy, 2, 2, seed=5, kernel="fc")
     assert torch.equal(ours.images, packed(toy, start_choice(toy, 2, 2, seeds.generator(5)), 2))
-    labels, classes = ours.learned_labels()
+    labels, classes = ours.labels.clone(), torch.arange(3).repeat_interleave(8)
     ours.step(0)
-    assert torch.equal(ours.learned_labels()[0], labels) and torch.equal(
-        classes, torch.arange(3).repeat_interleave(8)
-    )
+    assert torch.equal(ours.labels, labels)
     assert torch.allclose(labels, F.one_hot(classes, 3) - 1 / 3)
 
 
 def test_learned_labels_move_and_images_that_change_class_are_counted():
     ours = method(make_data(size=8), 2, kernel="fc", learn_labels=True)
-    before, _ = ours.learned_labels()
+    before = ours.labels.clone()
     ours.step(0)
-    moved = (ours.learned_labels()[0] - before).abs()
+    moved = (ours.labels - before).abs()
     assert moved.max() == pytest.approx(0.04, rel=1e-3) and ours.changed_classes == 0
     ours.labels[1] = torch.tensor([0.0, 0.0, 1.0])
-    assert ours.changed_classes == 1 and ours.learned_labels()[1].tolist() == [0, 2, 1, 1, 2, 2]
+    assert ours.changed_classes == 1 and ours.labels.argmax(1).tolist() == [0, 2, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("learn_labels", [False, True])

@@ -55,7 +55,7 @@ def together_and_alone(stepper, monkeypatch):
         assert (stepper.data.train_labels[own] == label).all() and len(own.unique()) == len(own)
         alone.append(stepper._matched(label, images, chosen, own, draw.of(torch.tensor([label]))))
     distances, gradients = zip(*alone)
-    return found, (torch.stack(distances).double(), torch.cat(gradients))
+    return found, (torch.stack(distances), torch.cat(gradients))
 
 
 @pytest.mark.parametrize("pixels", [class_groups.TOGETHER, 2 * (12 + 4) * 16**2, 1])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from yoco import dynamics, evaluate
-from yoco.data import test_set
+from yoco.data import spaces
 from yoco.dynamics.recording import Recorder
 from yoco.training import resumable, stacked, trials
 from yoco.training.network import Protocol, Run
@@ -105,6 +105,8 @@ def test_only_a_gpu_trains_runs_of_one_shape_at_once_as_many_as_fit(monkeypatch)
     assert stacked.grouped(kinds, gpu) == [[0, 2], [1], [3]]
     monkeypatch.setattr(stacked, "TOGETHER", 2 * 10 * 32**2)
     assert stacked.grouped([kinds[0]] * 5, gpu) == [[0, 1], [2, 3], [4]]
+    assert stacked.grouped([kinds[0]] * 5, gpu, jobs=4) == [[0, 1], [2], [3], [4]]
+    assert stacked.grouped([kinds[0]] * 2, gpu, jobs=8) == [[0], [1]]
     for model in ("densenet", "resnet10", "torchvision:resnet18"):
         assert stacked.grouped([(Protocol(model=model), shape, None)] * 2, gpu) == [[0], [1]]
     assert stacked.grouped([(Protocol(compiled=True), shape, None)] * 2, gpu) == [[0], [1]]
@@ -114,7 +116,7 @@ def test_an_evaluation_of_several_gives_the_accuracies_of_each(toy, toy_set):
     images, labels = toy_set.form()
     protocol = Protocol(epochs=3, precision="float32", compiled=False, **WIDE)
     subsets = [(images[:12], labels[:12], 0), (images[4:16], labels[4:16], 1)]
-    how = ({None: test_set.TestSet.of(toy)}, None, protocol, CPU)
+    how = ({None: spaces.TestSet.of(toy)}, None, protocol, CPU)
     tests, *rest = how
     several = trials.train_and_test(tests, subsets, *rest)
     alone = [trials.train_and_test(tests, [subset], *rest)[0] for subset in subsets]
@@ -125,7 +127,9 @@ def test_an_evaluation_of_several_gives_the_accuracies_of_each(toy, toy_set):
 def as_on_a_gpu(monkeypatch):
     """Runs are grouped as on a GPU, and train here."""
     real = stacked.grouped
-    monkeypatch.setattr(stacked, "grouped", lambda kinds, _: real(kinds, torch.device("cuda")))
+    monkeypatch.setattr(
+        stacked, "grouped", lambda kinds, _, jobs: real(kinds, torch.device("cuda"), jobs)
+    )
     with mock.patch.object(Stacked, "epoch", autospec=True, side_effect=Stacked.epoch) as epoch:
         yield epoch
 

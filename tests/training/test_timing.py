@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from yoco import condense, evaluate, workflow
+from yoco import condense, dynamics, evaluate, workflow
 from yoco.condense import kip
 from yoco.experiments import condensations, study
 from yoco.training import network as training
-from yoco.training import timing
+from yoco.training import resumable, timing
 
 CPU = torch.device("cpu")
 SMALL = timing.Network("convnet", 8, 3, 3, 16, "float32", CPU)
@@ -17,21 +17,22 @@ LARGE = replace(SMALL, width=32)
 PASSES = 100_000
 
 
-def fixed(images_per_second):
-    """A measurement that always finds this speed, and remembers how it was asked."""
+@pytest.fixture
+def asked(monkeypatch):
+    """Make every measurement find 1000 small images a second, and remember how it was asked."""
     asked = []
 
-    def speed(network, threads, patience):
+    def per_second(network, threads, patience):
         asked.append((network, threads, patience))
-        return images_per_second / (network.width / SMALL.width)
+        return 1000 / (network.width / SMALL.width)
 
-    return speed, asked
+    monkeypatch.setattr(timing.Network, "per_second", per_second)
+    return asked
 
 
-def test_passes_become_seconds_over_networks_and_jobs():
-    speed, asked = fixed(1000.0)
-    assert timing.seconds({SMALL: PASSES}, speed=speed) == 100
-    assert timing.seconds({SMALL: PASSES, LARGE: PASSES}, 2, speed) == (100 + 400) / 2
+def test_passes_become_seconds_over_networks_and_jobs(asked):
+    assert timing.seconds({SMALL: PASSES}) == 100
+    assert timing.seconds({SMALL: PASSES, LARGE: PASSES}, 2) == (100 + 400) / 2
     assert asked[0] == (SMALL, torch.get_num_threads(), 0.0) and asked[-1] == (
         LARGE,
         1,
@@ -39,13 +40,12 @@ def test_passes_become_seconds_over_networks_and_jobs():
     )
 
 
-def test_short_work_is_not_measured(capsys):
-    speed, asked = fixed(1000.0)
-    timing.say({SMALL: timing.LEAST_PIXELS // 16**2}, speed=speed)
+def test_short_work_is_not_measured(capsys, asked):
+    timing.say({SMALL: timing.LEAST_PIXELS // 16**2})
     assert asked == []
-    timing.say({SMALL: 29_000}, speed=speed)
+    timing.say({SMALL: 29_000})
     assert [patience for _, _, patience in asked] == [0.0], "a single step tells"
-    timing.say({SMALL: PASSES}, budget=29, speed=speed)
+    timing.say({SMALL: PASSES}, budget=29)
     assert len(asked) == 1 and capsys.readouterr().out == ""
 
 
@@ -59,19 +59,19 @@ def test_short_work_is_not_measured(capsys):
         (40_000, 1, 120.0, "about 40 s on this machine"),
     ],
 )
-def test_long_work_says_how_long(capsys, passes, jobs, budget, line):
-    timing.say({SMALL: passes}, jobs, budget, fixed(1000.0)[0])
+def test_long_work_says_how_long(asked, capsys, passes, jobs, budget, line):
+    timing.say({SMALL: passes}, jobs, budget)
     assert capsys.readouterr().out == line + "\n"
 
 
 def test_measuring_touches_no_random_state_and_no_threads_and_is_done_once(monkeypatch):
-    timing.images_per_second.cache_clear()
+    timing.Network.per_second.cache_clear()
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    speed = timing.images_per_second(SMALL, 1, 0.05)
+    speed = SMALL.per_second(1, 0.05)
     assert 0 < speed < float("inf")
     assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
     monkeypatch.setattr(training, "epoch", lambda *_, **__: pytest.fail("measured again"))
-    assert timing.images_per_second(SMALL, 1, 0.05) == speed
+    assert SMALL.per_second(1, 0.05) == speed
 
 
 @pytest.fixture
@@ -216,3 +216,30 @@ def test_recordings_say_their_passes(toy_set, tmp_path, long_work):
         tmp_path, toy_set, "toy", [0, 1], until=2, jobs=1, progress=False, **options
     )
     assert len(long_work) == 1, "nothing is recorded the second time"
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_work_that_compiles_says_so_once_before_it_begins(
+    toy, toy_set, capsys, monkeypatch, compiled
+):
+    """With a bar; whether compiling pays is decided elsewhere."""
+    begun = lambda *_, **__: pytest.fail("work began")
+    monkeypatch.setattr(timing, "say", lambda *_, **__: None)
+    monkeypatch.setattr("yoco.utils.device.worth_compiling", lambda *_: compiled)
+    monkeypatch.setattr("yoco.utils.device.compiled", lambda function: function)
+    monkeypatch.setattr(resumable, "run", begun)
+    monkeypatch.setattr("yoco.parallel.pool.run", begun)
+    part = toy_set.form()
+    works = (
+        lambda **how: condense.condense(toy, "idc", 1, preset="smoke", **how),
+        lambda **how: dynamics.record(toy_set, epochs=2, seed=0, **how),
+        lambda **how: list(dynamics.record_many(toy_set, epochs=2, seeds=[0, 1], until=1, **how)),
+        lambda **how: evaluate.evaluate_many({"all": part}, toy, epochs=2, seeds=[0], **how),
+    )
+    for work in works:
+        for progress, said in ((False, 0), (True, compiled)):
+            timing.say_compiling.cache_clear()
+            for _ in range(2):
+                with pytest.raises(pytest.fail.Exception):
+                    work(progress=progress, device="cpu")
+            assert capsys.readouterr().out.count("compiling for this processor first") == said

@@ -8,6 +8,7 @@ import types
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from tests.fake_gpu import OnGPU
 from yoco.utils import graphs, seeds
@@ -47,11 +48,12 @@ def cuda(monkeypatch):
     record = graphs._Recording._record
 
     def recorded(self):
-        state = [option.get_state() for option in self.options.values()]
+        sources = pytree.tree_leaves(list(self.options.values()))
+        state = [source.get_state() for source in sources]
         record(self)  # a recording draws nothing
         self.graph.recording = self
-        for option, before in zip(self.options.values(), state):
-            option.set_state(before)
+        for source, before in zip(sources, state):
+            source.set_state(before)
 
     monkeypatch.setattr(graphs._Recording, "_record", recorded)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -101,6 +103,14 @@ def test_a_call_that_draws_on_the_host_is_not_recorded(cuda):
         values = fast(torch.ones(2), 0.5, source=source)[0]
         assert torch.equal(values, moved(torch.ones(2), 0.5, source=same)[0])
     assert not Graph.made
+
+
+def test_a_function_may_draw_from_several_generators(cuda):
+    fast = graphs.captured(lambda values, *, sources: (values * len(sources),), GPU)
+    sources = tuple(seeds.generator(seed) for seed in range(3))
+    for _ in range(graphs.WARM_UP + 1):
+        assert fast(torch.ones(1), sources=sources) == (3,)
+    assert Graph.made[0].generators == list(sources)
 
 
 def test_what_cannot_be_recorded_says_how_to_do_without(cuda):

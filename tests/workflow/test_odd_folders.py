@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.conftest import HUNG
 from yoco.workflow import notebooks
-from yoco.workflow.execution import QUIET
+from yoco.workflow.execution import KERNEL
 
 # of each class the training images: two classes in grey, 30 in colour; long and odd names
 FOLDERS = {
@@ -79,4 +79,4 @@ def joined(dataset: str) -> nbformat.NotebookNode:
 def test_every_notebook_runs_on_it(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("YOCO_RUNS", str(tmp_path / "runs"))
     notebook = joined(written(tmp_path / kind, *FOLDERS[kind]))
-    NotebookClient(notebook, timeout=HUNG, kernel_name="python3", extra_arguments=QUIET).execute()
+    NotebookClient(notebook, timeout=HUNG, kernel_name="python3", extra_arguments=KERNEL).execute()

@@ -6,12 +6,12 @@ How a method is declared, the packed real images that it starts from, and the se
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
 
-from yoco import formation
+from yoco import formation, models
 from yoco.data.batches import RealImages
 from yoco.data.image_data import ImageData
 from yoco.data.normalise import to_floats
@@ -19,11 +19,13 @@ from yoco.parallel.distributed import ALONE, Ranks
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import resumable
 from yoco.utils import device as devices
-from yoco.utils import digests, seeds
+from yoco.utils import digests, fields, seeds
 
 LARGE = 64  # images of at least this side take the ImageNet-10 settings
 PACKED = 100  # condensed images packed at a time
 PACKING = "nearest"  # how all methods shrink the real images that they start from
+# a network that condensing can use, by name, path or factory; stored as text
+Matchable = Annotated[str, lambda _, model: models.check_matchable(model)]
 
 
 def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
@@ -91,8 +93,12 @@ def condensed_from(
 class Settings:
     """Settings of a method: a frozen dataclass.
 
-    Its fields are what `condense` takes as `**settings` and stores in `.info`.
+    Its fields are what `condense` takes as `**settings` and stores in `.info`. Types such as
+    `fields.Count` say what values they allow; others are the method's own to check.
     """
+
+    def __post_init__(self) -> None:
+        fields.check(self)
 
     @property
     def steps(self) -> int:
@@ -132,7 +138,11 @@ class Condensing(resumable.Stepper):
             after every step.
         started_from: the training images that they were made from, int64 [classes * ipc * factor²].
         members: indices of each class's training images.
+        held: names of the attributes that a checkpoint holds besides the generators.
+        own_source: the generator for draws on a device, if the method makes any; else `source`.
     """
+
+    held: ClassVar[tuple[str, ...]] = ("images",)
 
     def __init__(
         self,
@@ -148,7 +158,7 @@ class Condensing(resumable.Stepper):
         **own: Any,
     ) -> None:
         self.data, self.ipc, self.factor = data, ipc, factor
-        self.settings, self.source = settings, source
+        self.settings, self.source, self.own_source = settings, source, source
         self.device, self.precision, self.compiled = self.place(device), precision, compiled
         self.ranks, self.own = ranks, ranks.part(len(data.classes))
         devices.keep_memory(self.device)
@@ -178,13 +188,14 @@ class Condensing(resumable.Stepper):
         return start_choice(self.data, self.ipc, self.factor, self.source)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the images and the generator's state."""
-        return {"images": self.images, "generator": self.source.get_state()}
+        """Return the tensors in `held` and the generators' states."""
+        own = {name: getattr(self, name) for name in self.held}
+        return own | seeds.states(self.source, self.own_source)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        self.images = state["images"].to(self.device)
-        self.source.set_state(state["generator"])
+        for name in self.held:
+            setattr(self, name, state[name].to(self.device))
+        seeds.restore(state, self.source, self.own_source)
 
 
 @dataclass(frozen=True)

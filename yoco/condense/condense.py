@@ -146,6 +146,8 @@ class _Work:
         """Take the steps, from the checkpoint on if there is one, and return the set."""
         if progress and self.among.first and not (checkpoint and Path(checkpoint).exists()):
             self._announce(time_budget)
+        if progress and self.among.first and self.compiled:
+            timing.say_compiling()
         steps, stepper, identity = self.plan.settings.steps, self.stepper, self.identity
 
         def look(losses: list[float]) -> None:
@@ -173,7 +175,7 @@ class _Work:
         )
         machine = {
             "compiled": self.compiled,
-            "device": self.where.type,
+            "device": stepper.device.type,
             "torch": torch.__version__,
             "ranks": self.among.size,
         }

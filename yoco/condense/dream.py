@@ -16,7 +16,8 @@ from yoco.condense.idc import LOSS, UNENDING, GradientMatching
 from yoco.condense.presets import IdcSettings, idc_preset, overridden
 from yoco.training import network as training
 from yoco.training import timing
-from yoco.utils import checks, kmeans, seeds
+from yoco.utils import kmeans, seeds
+from yoco.utils.fields import Count
 from yoco.utils.foreign import Features
 
 REAL_BATCH = 128  # representatives per class
@@ -28,15 +29,9 @@ LAPTOP_POOL = 500
 class DreamSettings(IdcSettings):
     """Settings of DREAM: IDC's, and how the real images are chosen."""
 
-    renew_every: int = 10  # image steps from one choice of the real batches to the next
+    renew_every: Count = 10  # image steps from one choice of the real batches to the next
     # random images of a class that are clustered each time; None: all
-    pool: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.whole("renew_every", self.renew_every, 1)
-        if self.pool is not None:
-            checks.whole("pool", self.pool, 1)
+    pool: Count | None = None
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> DreamSettings:
@@ -63,6 +58,7 @@ class RepresentativeMatching(GradientMatching):
     """
 
     settings: DreamSettings
+    held = (*GradientMatching.held, "representatives")
 
     def choose_start(self) -> Tensor:
         network = self._new_network().to(self.device)
@@ -137,13 +133,6 @@ class RepresentativeMatching(GradientMatching):
         if not kmeans.measurable(embedded):
             embedded = torch.zeros_like(embedded)
         return pool[kmeans.representatives(embedded, count, self.source)]
-
-    def state(self) -> dict[str, Tensor]:
-        return {**super().state(), "representatives": self.representatives}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        super().restore(state)
-        self.representatives = state["representatives"].to(self.device)
 
 
 CONDENSER = Condenser(

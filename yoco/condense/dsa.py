@@ -17,6 +17,7 @@ from yoco.condense.idc import LOSS, UNENDING, GradientMatching
 from yoco.condense.presets import PRESETS, MatchingSettings, default_model, overridden, smoke_width
 from yoco.training import timing
 from yoco.utils import checks
+from yoco.utils.fields import Whole
 
 OUTER = 1000  # fresh networks, in the published code
 # by ipc: image steps per network, network epochs after each
@@ -32,11 +33,7 @@ class DsaSettings(MatchingSettings):
     """
 
     # on the condensed images, after each image step except a network's last
-    network_epochs: int = 50
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.whole("network_epochs", self.network_epochs, 0)
+    network_epochs: Whole = 50
 
     def work(self, classes: int, formed: int) -> int:
         return super().work(classes, formed) + self.network_epochs * classes * formed

@@ -14,8 +14,6 @@ from yoco.condense.base import Condensing
 from yoco.condense.expert_settings import ExpertSettings
 from yoco.condense.mtt_experts import Experts, missing, train_experts
 from yoco.condense.presets import unit_of
-from yoco.data.image_data import ImageData
-from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import timing
 
 
@@ -23,61 +21,32 @@ class Pool:
     """`count` experts of one method.
 
     Args:
-        data: the real images.
+        work: the condensation, which says where and how they are trained; with several ranks, each
+            trains its part of them if there is a folder.
         folder: keeps the experts (see `train_experts`); None trains them for this run only.
         settings: how they are trained.
         count: number of experts.
         seed: their seed, independent of the run's, so that runs can share a folder.
         progress: show a progress bar (on rank 0).
-        ranks: with several, each trains its part of the experts if there is a folder.
-        **options: device, precision and compiled of `train_experts`.
     """
 
     def __init__(
         self,
-        data: ImageData,
-        folder: str | Path | None,
-        settings: ExpertSettings,
-        count: int,
-        seed: int,
-        *,
-        progress: bool = True,
-        ranks: Ranks = ALONE,
-        **options: Any,
-    ) -> None:
-        self.data, self.folder, self.settings, self.count, self.seed, self.ranks = (
-            data,
-            folder,
-            settings,
-            count,
-            seed,
-            ranks,
-        )
-        self.options = {**options, "progress": progress and ranks.first}
-
-    @classmethod
-    def of(
-        cls,
         work: Condensing,
         folder: str | Path | None,
         settings: ExpertSettings,
         count: int,
         seed: int,
         progress: bool,
-    ) -> "Pool":
-        """Return the pool of one condensation, trained where and as it works."""
-        return cls(
-            work.data,
-            folder,
-            settings,
-            count,
-            seed,
-            progress=progress,
-            ranks=work.ranks,
-            device=work.device,
-            precision=work.precision,
-            compiled=work.compiled,
-        )
+    ) -> None:
+        self.data, self.ranks, self.folder = work.data, work.ranks, folder
+        self.settings, self.count, self.seed = settings, count, seed
+        self.options: dict[str, Any] = {
+            "device": work.device,
+            "precision": work.precision,
+            "compiled": work.compiled,
+            "progress": progress and work.ranks.first,
+        }
 
     def work(self) -> dict[timing.Unit, int]:
         """Return the images that the missing experts will train on, over all epochs."""
@@ -118,3 +87,17 @@ class Pool:
             "only": only,
         }
         return train_experts(self.data, self.folder, self.settings, **shared, **self.options)
+
+
+class Pooled(Condensing):
+    """Steps that follow the experts of a `pool`, which are trained before the first step."""
+
+    pool: Pool
+
+    def further_work(self) -> dict[timing.Unit, int]:
+        """Return the epochs of the missing experts."""
+        return self.pool.work()
+
+    def prepare(self, time_budget: float | None) -> bool:
+        """Train the missing experts; False if the time of any rank ran out before the last one."""
+        return self.pool.ready(time_budget)

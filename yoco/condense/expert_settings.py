@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from yoco import augment, models
+from yoco import augment
+from yoco.condense.base import Matchable
 from yoco.data.image_data import ImageData
-from yoco.utils import checks
+from yoco.utils import fields
 
 # DSA's, for experts and students
 AUGMENTATION = augment.Augmentation(augment.OPERATIONS, single=True)
@@ -24,24 +25,17 @@ class ExpertSettings:
     every_epoch: ClassVar[bool] = True
     augmentation: ClassVar[augment.Augmentation] = AUGMENTATION
 
-    epochs: int = 50
-    model: str = "convnet"
-    width: int | None = None  # channels of the ConvNet's layers; None: 128
+    epochs: fields.Count = 50
+    model: Matchable = "convnet"
+    width: fields.Count | None = None  # channels of the ConvNet's layers; None: 128
     # random real images per expert, at most; each has a subset of its own; None: all
-    images: int | None = None
-    lr: float = 0.01
-    momentum: float = 0.0
-    batch_size: int = 256
+    images: fields.Count | None = None
+    lr: fields.Rate = 0.01
+    momentum: fields.Share = 0.0
+    batch_size: fields.Count = 256
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "model", models.check_matchable(self.model))
-        for name in ("epochs", "batch_size"):
-            checks.whole(name, getattr(self, name), 1)
-        for name in ("width", "images"):
-            if getattr(self, name) is not None:
-                checks.whole(name, getattr(self, name), 1)
-        checks.real("lr", self.lr, 0)
-        checks.real("momentum", self.momentum, 0, 1)
+        fields.check(self)
 
     def taken(self, data: ImageData) -> int:
         """Return the number of images that an expert trains on."""
@@ -59,23 +53,17 @@ class PairSettings(ExpertSettings):
     Momentum SGD, with a linear warm-up and then a cosine to 0.
     """
 
-    lr: float = 0.04
-    momentum: float = 0.9
-    weight_decay: float = 5e-4  # type: ignore[misc]  # fixed for MTT, a setting here
-    warmup: float = 0.05  # share of the training
+    lr: fields.Rate = 0.04
+    momentum: fields.Share = 0.9
+    weight_decay: fields.Rate = 5e-4  # type: ignore[misc]  # fixed for MTT, a setting here
+    warmup: fields.Share = 0.05  # share of the training
 
     every_epoch: ClassVar[bool] = False
     augmentation: ClassVar[augment.Augmentation] = augment.Augmentation(
         ("color", "crop", "flip", "cutout")
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.real("weight_decay", self.weight_decay, 0)
-        checks.real("warmup", self.warmup, 0, 1)
-
     def lr_at(self, progress: float) -> float:
-        """Return the learning rate after a share of the training, in 0..1."""
         if progress < self.warmup:
             return self.lr * progress / self.warmup
         return self.lr * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2

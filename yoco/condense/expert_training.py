@@ -110,7 +110,6 @@ class ExpertTraining(resumable.Stepper):
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
         self.rows = list(state["parameters"])
         seeds.restore(state, self.source, self.own_source)
         _fill(list(self.model.parameters()), self.rows[-1])

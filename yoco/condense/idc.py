@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -36,6 +36,7 @@ class GradientMatching(Condensing):
     """
 
     # shared by the real and the synthetic half
+    held: ClassVar[tuple[str, ...]] = ("images", "velocity")
     matching = augment.Augmentation(augment.MATCHING, shared=True)
     training = augment.Augmentation(augment.NETWORK)  # of the images that train the network
     matched = staticmethod(convolution_weights)
@@ -262,19 +263,11 @@ class GradientMatching(Condensing):
         train.epoch(self.network_step, images, labels, self.own_source, **shared, **options)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the images, their velocity, the network, its momentum and the generator states."""
-        own = {
-            "images": self.images,
-            "velocity": self.velocity,
-            **seeds.states(self.source, self.own_source),
-        }
-        return own | train.network_state(self.network_step)
+        """Return also the network and its momentum."""
+        return super().state() | train.network_state(self.network_step)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        self.images = state["images"].to(self.device)
-        self.velocity = state["velocity"].to(self.device)
-        seeds.restore(state, self.source, self.own_source)
+        super().restore(state)
         train.restore_network(self.network_step, state)
 
 

@@ -7,9 +7,10 @@ squared error.
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from yoco.data.normalise import normalise, to_floats
 from yoco.training import timing
 from yoco.utils import checks, seeds
 from yoco.utils import device as devices
+from yoco.utils.fields import Count, Flag, Rate, among
 
 KERNELS = ("fc", "conv", "auto")
 # covariances of a whole run up to which `auto` takes the convolutional kernel on a CPU: about 15
@@ -36,31 +38,20 @@ GPU_FACTOR = 100  # the same factor more on a GPU: a guess, not measured
 class KipSettings(Settings):
     """Settings of KIP. The defaults are the paper's for CIFAR-10: many days on a GPU."""
 
-    kernel: str = "conv"  # "fc" | "conv" | "auto": conv if a run with it is affordable, else fc
-    depth: int = 3  # hidden layers
+    # "auto": conv if a run with it is affordable, else fc
+    kernel: Annotated[str, among(KERNELS)] = "conv"
+    depth: Count = 3  # hidden layers
     # Adam's, for normalised images (a pixel in 0..1 moves by lr times its channel's std) and
     # labels
-    lr: float = 0.04
-    ridge: float = 1e-6  # times the mean of the synthetic kernel's diagonal
-    real_batch: int = 5000  # real images predicted per step
-    learn_labels: bool = False  # learn the labels too
-    iterations: int = 50_000
-
-    def __post_init__(self) -> None:
-        checks.one_of("kernel", self.kernel, KERNELS)
-        for name in ("depth", "real_batch", "iterations"):
-            checks.whole(name, getattr(self, name), 1)
-        for name in ("lr", "ridge"):
-            checks.real(name, getattr(self, name), 0)
-        checks.flag("learn_labels", self.learn_labels)
+    lr: Rate = 0.04
+    ridge: Rate = 1e-6  # times the mean of the synthetic kernel's diagonal
+    real_batch: Count = 5000  # real images predicted per step
+    learn_labels: Flag = False  # learn the labels too
+    iterations: Count = 50_000
 
     @property
     def steps(self) -> int:
         return self.iterations
-
-    def work(self, classes: int, formed: int) -> int:
-        """Return 0: no images go through a network, so there is nothing to compile."""
-        return 0
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> KipSettings:
@@ -105,9 +96,8 @@ class Pair:
         Their number doubles until a run takes a quarter of `patience` seconds or `MOST_MEASURED`
         images.
         """
-        before, count, source = torch.get_num_threads(), 2, seeds.generator(0)
-        torch.set_num_threads(threads)
-        try:
+        count, source = 2, seeds.generator(0)
+        with devices.threads(threads):
             while True:
                 shape = count, self.channels, self.size, self.size
                 images = (
@@ -124,8 +114,6 @@ class Pair:
                 if taken >= patience / 4 or count >= MOST_MEASURED:
                     return count**2 / taken
                 count *= 2
-        finally:
-            torch.set_num_threads(before)
 
 
 def kernel_of(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:
@@ -161,7 +149,8 @@ class KernelInducingPoints(Condensing):
 
     Targets are one-hot minus 1/K. `precision` and `compiled` are ignored: the kernel is always
     float64, since float32 rounds the ridge away. Unless the device is a CUDA GPU, the work is done
-    on the CPU. With several ranks, each predicts its part of the batch.
+    on the CPU, with a warning if another device was chosen. With several ranks, each predicts its
+    part of the batch.
 
     Attributes:
         labels: float32 [classes * ipc * factor², K], of the formed images.
@@ -171,8 +160,15 @@ class KernelInducingPoints(Condensing):
     settings: KipSettings
 
     def place(self, device: torch.device) -> torch.device:
-        """Return `device` if it is a CUDA GPU, else the CPU: others have no float64."""
-        return device if devices.is_gpu(device) else torch.device("cpu")
+        """Return `device` if it is a CUDA GPU, else the CPU: other GPUs have no float64."""
+        if devices.is_gpu(device):
+            return device
+        if device.type != "cpu":
+            warnings.warn(
+                f"KIP needs float64, which {device.type} does not have: it runs on the CPU",
+                stacklevel=5,
+            )
+        return torch.device("cpu")
 
     def begin(self) -> None:
         """Choose the kernel, and give the images their labels."""
@@ -263,17 +259,12 @@ class KernelInducingPoints(Condensing):
         towards = kernel(self._inputs(to_floats(real)), formed, self.settings.depth)
         return ridge_regression(among, towards, labels.double(), self.settings.ridge)
 
-    def learned_labels(self) -> tuple[Tensor, Tensor]:
-        """Return the current labels of the formed images and their argmax.
-
-        Labels are float32 [N, K], the argmax is int64 [N]; both are on the CPU. The condensed set
-        keeps its order, one class after the other, whatever the argmax is; see `changed_classes`.
-        """
-        return self.labels.to("cpu", copy=True), self.labels.argmax(1).cpu()
-
     @property
     def changed_classes(self) -> int:
-        """Number of formed images whose learned label points at another class than their own."""
+        """Number of formed images whose learned label points at another class than their own.
+
+        The condensed set keeps its order, one class after the other, whatever the labels.
+        """
         return int((self.labels.argmax(1) != self.classes).sum())
 
     def outcome(self) -> dict[str, Any]:

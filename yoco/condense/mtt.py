@@ -3,22 +3,23 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from yoco import formation, models
-from yoco.condense.base import Condenser, Condensing, Settings
-from yoco.condense.expert_pool import Pool
+from yoco.condense.base import Condenser, Matchable, Settings
+from yoco.condense.expert_pool import Pool, Pooled
 from yoco.condense.expert_settings import AUGMENTATION, ExpertSettings
 from yoco.condense.mtt_student import Batch, Student, distance_gradients
 from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
 from yoco.data.normalise import normalise
 from yoco.training import network as training
-from yoco.training import timing
 from yoco.utils import checks
+from yoco.utils.fields import Count, Rate, Seed, Share
 
 LEAST_STUDENT_LR = 1e-5  # the learned rate stays positive
 PUBLISHED = {  # CIFAR-10 without whitening, by ipc
@@ -37,47 +38,30 @@ class TrajectorySettings(Settings):
     for the latest target.
     """
 
-    model: str = "convnet"  # network of the experts and the student
-    width: int | None = None  # channels of the ConvNet's layers; None: 128
-    iterations: int = 5000  # image steps
-    student_steps: int = 30  # N, of plain SGD on the synthetic images
-    expert_epochs: int = 2  # M, from the start to the target
-    max_start_epoch: int = 15  # the start is drawn from 0..max_start_epoch - 1
-    synthetic_batch: int | None = None  # formed images per student step, at most; None: all
-    image_lr: float = 1e3
-    image_momentum: float = 0.5
-    student_lr: float = 1e-2  # initial value; it is learned
-    student_lr_lr: float = 1e-5
-    student_lr_momentum: float = 0.5
-    experts: int = 100
-    buffer_epochs: int = 50  # of each expert
+    model: Matchable = "convnet"  # network of the experts and the student
+    width: Count | None = None  # channels of the ConvNet's layers; None: 128
+    iterations: Count = 5000  # image steps
+    student_steps: Count = 30  # N, of plain SGD on the synthetic images
+    expert_epochs: Count = 2  # M, from the start to the target
+    max_start_epoch: Count = 15  # the start is drawn from 0..max_start_epoch - 1
+    synthetic_batch: Count | None = None  # formed images per student step, at most; None: all
+    image_lr: Rate = 1e3
+    image_momentum: Share = 0.5
+    # initial value; it is learned
+    student_lr: Annotated[float, partial(checks.real, low=LEAST_STUDENT_LR)] = 1e-2
+    student_lr_lr: Rate = 1e-5
+    student_lr_momentum: Share = 0.5
+    experts: Count = 100
+    buffer_epochs: Count = 50  # of each expert
     # random real images per expert, at most; each has a subset of its own; None: all
-    buffer_images: int | None = None
-    buffer_lr: float = 0.01
-    buffer_momentum: float = 0.0
-    buffer_batch: int = 256
-    buffer_seed: int = 0  # independent of the run's seed, so that runs can share a buffer
+    buffer_images: Count | None = None
+    buffer_lr: Rate = 0.01
+    buffer_momentum: Share = 0.0
+    buffer_batch: Count = 256
+    buffer_seed: Seed = 0  # independent of the run's seed, so that runs can share a buffer
 
     def __post_init__(self) -> None:
-        for name in (
-            "iterations",
-            "student_steps",
-            "expert_epochs",
-            "max_start_epoch",
-            "experts",
-            "buffer_epochs",
-            "buffer_batch",
-        ):
-            checks.whole(name, getattr(self, name), 1)
-        for name in ("synthetic_batch", "buffer_images"):
-            if getattr(self, name) is not None:
-                checks.whole(name, getattr(self, name), 1)
-        checks.seed("buffer_seed", self.buffer_seed)
-        for name in ("image_lr", "student_lr_lr", "buffer_lr"):
-            checks.real(name, getattr(self, name), 0)
-        checks.real("student_lr", self.student_lr, LEAST_STUDENT_LR)
-        for name in ("image_momentum", "student_lr_momentum", "buffer_momentum"):
-            checks.real(name, getattr(self, name), 0, 1)
+        super().__post_init__()
         latest = self.max_start_epoch - 1 + self.expert_epochs
         if latest > self.buffer_epochs:
             wanted = (
@@ -86,7 +70,6 @@ class TrajectorySettings(Settings):
             raise ValueError(
                 f"buffer_epochs must be at least {latest} for {wanted}, got {self.buffer_epochs}"
             )
-        object.__setattr__(self, "model", self.buffer.model)  # checked and turned into text
 
     @property
     def steps(self) -> int:
@@ -106,10 +89,6 @@ class TrajectorySettings(Settings):
         )
 
     def work(self, classes: int, formed: int) -> int:
-        """Return roughly the images that go through a network per step.
-
-        This decides whether compiling pays.
-        """
         batch = min(classes * formed, self.synthetic_batch or classes * formed)
         return 4 * self.student_steps * batch  # forward once, backward with second derivatives
 
@@ -156,7 +135,7 @@ def settings_for(
     return overridden(TrajectorySettings(), {**values, **overrides})
 
 
-class TrajectoryMatching(Condensing):
+class TrajectoryMatching(Pooled):
     """Steps of MTT.
 
     A student starts from weights that an expert had, trains on the synthetic images, and is pulled
@@ -174,11 +153,12 @@ class TrajectoryMatching(Condensing):
     """
 
     settings: TrajectorySettings
+    held = ("images", "velocity", "rate", "rate_velocity")  # not the experts
 
     def begin(self, experts: str | Path | None = None, progress: bool = True) -> None:
         """Look for the experts, and make the student."""
         data, settings, device = self.data, self.settings, self.device
-        self.pool = Pool.of(
+        self.pool = Pool(
             self, experts, settings.buffer, settings.experts, settings.buffer_seed, progress
         )
         self.velocity = torch.zeros_like(self.images)
@@ -190,14 +170,6 @@ class TrajectoryMatching(Condensing):
         self.image_lr = settings.image_lr * self.images.new_tensor(data.std).view(1, -1, 1, 1) ** 2
         network = network_of(settings, data, 0).to(device)
         self.student = Student(network, self.precision, self.compiled, self.ranks)
-
-    def further_work(self) -> dict[timing.Unit, int]:
-        """Return the epochs of the missing experts."""
-        return self.pool.work()
-
-    def prepare(self, time_budget: float | None) -> bool:
-        """Train the missing experts; False if the time of any rank ran out before the last one."""
-        return self.pool.ready(time_budget)
 
     def step(self, number: int) -> float:
         """Take one image step, and one step of the student's learning rate.
@@ -271,21 +243,6 @@ class TrajectoryMatching(Condensing):
     def outcome(self) -> dict[str, Any]:
         """Return the student's learned learning rate."""
         return {"student_lr": self.rate.item()}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return images and rate, their velocities and the generator's state; not the experts."""
-        return {
-            **super().state(),
-            "velocity": self.velocity,
-            "rate": self.rate,
-            "rate_velocity": self.rate_velocity,
-        }
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        super().restore(state)
-        for name in ("velocity", "rate", "rate_velocity"):
-            setattr(self, name, state[name].to(self.device))
 
 
 LOSS = "distance from the expert's weights (share of its way)"

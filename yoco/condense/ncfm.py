@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from yoco import formation, models
-from yoco.condense.base import Condenser, Condensing
-from yoco.condense.expert_pool import Pool
+from yoco.condense.base import Condenser
+from yoco.condense.expert_pool import Pool, Pooled
 from yoco.condense.ncfm_draws import AUGMENTATION, DeviceDraws, Draws, HostDraws
 from yoco.condense.ncfm_frequencies import Mixture, Normal
 from yoco.condense.ncfm_loss import characteristic, distance, prefix_averages, prefix_shares
@@ -22,7 +22,6 @@ from yoco.condense.ncfm_network import Network
 from yoco.condense.ncfm_settings import NcfmSettings, settings_for
 from yoco.condense.presets import network_of
 from yoco.data.normalise import normalise
-from yoco.training import timing
 from yoco.utils import device as devices
 from yoco.utils import graphs, seeds
 
@@ -32,7 +31,7 @@ Number = float | Tensor
 TOGETHER_CPU, TOGETHER = 80, 4096
 
 
-class CharacteristicMatching(Condensing):
+class CharacteristicMatching(Pooled):
     """Steps of NCFM: each draws a network and moves the images by Adam.
 
     The network's weights are between its initial and its trained ones. On a CUDA device, draws come
@@ -49,6 +48,7 @@ class CharacteristicMatching(Condensing):
     """
 
     settings: NcfmSettings
+    held = ("images", "mean", "square")
 
     def begin(
         self,
@@ -58,7 +58,7 @@ class CharacteristicMatching(Condensing):
     ) -> None:
         """Look for the pool's networks, and make what every step takes."""
         data, settings, device = self.data, self.settings, self.device
-        self.pool = Pool.of(
+        self.pool = Pool(
             self, experts, settings.pool, settings.pool_networks, settings.pool_seed, progress
         )
         self.mean, self.square = torch.zeros_like(self.images), torch.zeros_like(self.images)
@@ -100,14 +100,6 @@ class CharacteristicMatching(Condensing):
             if models.own(self.settings.model)
             else {}
         )
-
-    def further_work(self) -> dict[timing.Unit, int]:
-        """Return the epochs of the pool's missing networks."""
-        return self.pool.work()
-
-    def prepare(self, time_budget: float | None) -> bool:
-        """Train the missing networks; False if the time of any rank ran out before the last one."""
-        return self.pool.ready(time_budget)
 
     def step(self, number: int) -> float:
         """Take one image step.
@@ -211,19 +203,12 @@ class CharacteristicMatching(Condensing):
         return F.cross_entropy(logits, labels, reduction="none").view(len(group), -1) @ self.weights
 
     def state(self) -> dict[str, Tensor]:
-        """Return images, Adam's moments, the sampler's parameters and the generators' states.
-
-        The pool is not part of it.
-        """
-        own = {"images": self.images, "mean": self.mean, "square": self.square}
-        return own | self.sampler.state() | seeds.states(self.source, self.own_source)
+        """Return also the sampler's parameters; the pool is not part of it."""
+        return super().state() | self.sampler.state()
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
-        for name in ("images", "mean", "square"):
-            setattr(self, name, state[name].to(self.device))
+        super().restore(state)
         self.sampler.restore(state)
-        seeds.restore(state, self.source, self.own_source)
 
 
 def _seen(images: Tensor, group: Tensor, draws: Draws) -> Tensor:

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from yoco.condense.base import Settings
+from yoco.condense.base import Matchable, Settings
 from yoco.condense.expert_settings import PairSettings
 from yoco.condense.presets import PRESETS, default_model, overridden, smoke_width
 from yoco.utils import checks
+from yoco.utils.fields import Count, Rate, Seed, Share, Whole
 
 
 @dataclass(frozen=True)
@@ -20,41 +21,27 @@ class NcfmSettings(Settings):
     falls by a cosine to `final_lr`. Raises TypeError or ValueError if a value is out of range.
     """
 
-    model: str = "convnet"  # network of the pool
-    width: int | None = None  # channels of the ConvNet's layers; None: 128
-    iterations: int = 20_000  # image steps
-    real_batch: int = 1024  # real images per class and step
-    frequencies: int = 4096
+    model: Matchable = "convnet"  # network of the pool
+    width: Count | None = None  # channels of the ConvNet's layers; None: 128
+    iterations: Count = 20_000  # image steps
+    real_batch: Count = 1024  # real images per class and step
+    frequencies: Count = 4096
     # Gaussians in the learned mixture from which frequencies are drawn; 0: standard normal
-    sampler: int = 0
-    image_lr: float = 0.001
-    final_lr: float = 0.0001
-    calibration: float = 1.0  # weight of the cross-entropy under a trained network
-    calibrate_every: int = 1  # steps
+    sampler: Whole = 0
+    image_lr: Rate = 0.001
+    final_lr: Rate = 0.0001
+    calibration: Rate = 1.0  # weight of the cross-entropy under a trained network
+    calibrate_every: Count = 1  # steps
     # share of a nested prefix's gradient that reaches the smaller prefixes inside it; 0: these
     # follow only their own losses, and the smallest is condensed as if it were alone; 1: all of it
-    prefix_share: float = 0.0
-    pool_networks: int = 20
-    pool_epochs: int = 60
+    prefix_share: Share = 0.0
+    pool_networks: Count = 20
+    pool_epochs: Count = 60
     # random real images per network, at most; each has a subset of its own; None: all
-    pool_images: int | None = None
-    pool_lr: float = 0.04
-    pool_batch: int = 256
-    pool_seed: int = 0  # independent of the run's seed, so that runs can share a pool
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "real_batch", "frequencies", "calibrate_every", "pool_networks"):
-            checks.whole(name, getattr(self, name), 1)
-        checks.whole("sampler", self.sampler, 0)
-        for name in ("image_lr", "final_lr", "calibration", "pool_lr"):
-            checks.real(name, getattr(self, name), 0)
-        checks.real("prefix_share", self.prefix_share, 0, 1)
-        for name in ("pool_epochs", "pool_batch"):
-            checks.whole(name, getattr(self, name), 1)
-        if self.pool_images is not None:
-            checks.whole("pool_images", self.pool_images, 1)
-        checks.seed("pool_seed", self.pool_seed)
-        object.__setattr__(self, "model", self.pool.model)  # checked and turned into text
+    pool_images: Count | None = None
+    pool_lr: Rate = 0.04
+    pool_batch: Count = 256
+    pool_seed: Seed = 0  # independent of the run's seed, so that runs can share a pool
 
     @property
     def steps(self) -> int:
@@ -72,10 +59,6 @@ class NcfmSettings(Settings):
         return PairSettings(epochs=self.pool_epochs, images=self.pool_images, **network)
 
     def work(self, classes: int, formed: int) -> int:
-        """Return roughly the images that go through a network per step.
-
-        This decides whether compiling pays.
-        """
         return classes * (self.real_batch + 4 * formed)
 
     def lr_at(self, number: int) -> float:

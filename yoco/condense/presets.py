@@ -5,17 +5,18 @@ IDC's presets are defined here as well.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 from torch import nn
 
 from yoco import models
-from yoco.condense.base import LARGE, Settings
+from yoco.condense.base import LARGE, Matchable, Settings
 from yoco.condense.gradient_matching import DISTANCES
 from yoco.data.image_data import ImageData
 from yoco.training import timing
 from yoco.utils import checks
+from yoco.utils.fields import Count, Rate, Share, Whole, among
 
 PRESETS = ("paper", "laptop", "smoke")
 # the paper's step size is for 200,000 image steps; a few hundred of them would move too little
@@ -30,38 +31,20 @@ Given = TypeVar("Given", bound=Settings)
 class MatchingSettings(Settings):
     """The settings that every gradient matching method has."""
 
-    model: str = "convnet"
-    width: int | None = None  # channels of the ConvNet's layers; None: 128
-    distance: str = "l2"  # between gradients
-    outer_loops: int = 2000  # each with a fresh network
-    inner_loops: int = 100  # image steps with that network, each followed by a network step
-    real_batch: int = 64  # real images per class and image step
+    model: Matchable = "convnet"
+    width: Count | None = None  # channels of the ConvNet's layers; None: 128
+    distance: Annotated[str, among(DISTANCES)] = "l2"  # between gradients
+    outer_loops: Count = 2000  # each with a fresh network
+    inner_loops: Count = 100  # image steps with that network, each followed by a network step
+    real_batch: Count = 64  # real images per class and image step
     # random cells of a class that take part in an image step, at most
-    synthetic_batch: int = 128
-    image_lr: float = 0.005
-    image_momentum: float = 0.5
-    network_batch: int = 64
-    network_lr: float = 0.01
-    network_momentum: float = 0.9
-    network_weight_decay: float = 5e-4
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "model", models.check_matchable(self.model))
-        checks.one_of("distance", self.distance, DISTANCES)
-        for name in (
-            "outer_loops",
-            "inner_loops",
-            "real_batch",
-            "synthetic_batch",
-            "network_batch",
-        ):
-            checks.whole(name, getattr(self, name), 1)
-        if self.width is not None:
-            checks.whole("width", self.width, 1)
-        for name in ("image_lr", "network_lr", "network_weight_decay"):
-            checks.real(name, getattr(self, name), 0)
-        for name in ("image_momentum", "network_momentum"):
-            checks.real(name, getattr(self, name), 0, 1)
+    synthetic_batch: Count = 128
+    image_lr: Rate = 0.005
+    image_momentum: Share = 0.5
+    network_batch: Count = 64
+    network_lr: Rate = 0.01
+    network_momentum: Share = 0.9
+    network_weight_decay: Rate = 5e-4
 
     @property
     def steps(self) -> int:
@@ -76,13 +59,8 @@ class MatchingSettings(Settings):
 class IdcSettings(MatchingSettings):
     """Settings of IDC. The defaults are the paper's for CIFAR."""
 
-    pretrain_epochs: int = 0  # of each fresh network, on the real images
-    network_images: int = 2000  # real images per network step
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("pretrain_epochs", "network_images"):
-            checks.whole(name, getattr(self, name), 0)
+    pretrain_epochs: Whole = 0  # of each fresh network, on the real images
+    network_images: Whole = 2000  # real images per network step
 
     def work(self, classes: int, formed: int) -> int:
         return super().work(classes, formed) + self.network_images

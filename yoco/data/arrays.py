@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from yoco.data import decode
-from yoco.data.image_data import ImageData
+from yoco.data.image_data import ImageData, drawn_for_test
 from yoco.data.normalise import channel_statistics
-from yoco.utils import checks, seeds
+from yoco.utils import checks
 
 # test splits of a Hugging Face dataset; the first that exists is used
 TEST = ("test", "validation", "valid", "val")
@@ -103,17 +103,10 @@ def from_arrays(
 
 
 def _drawn(whole: Split, share: float | None, name: str) -> tuple[Split, Split]:
-    """Return training and test images, drawn with seed 0: the rounded share of each class.
-
-    At least one image of each class is drawn, and never all.
-    """
+    """Return training and test images, see `drawn_for_test`."""
     if share is None:
         raise ValueError(f"{name} has no test images: pass some, or test_share=")
-    drawn = seeds.drawn_of_each(whole.labels, share, seeds.generator(0, stream=5))
-    print(
-        f"{name} has no test split: {share:.0%} of each class, {int(drawn.sum())} images, were "
-        "drawn as test images (seed 0)"
-    )
+    drawn = drawn_for_test(name, whole.labels, share)
     first, second = (
         whole._replace(images=whole.images[part], labels=whole.labels[part])
         for part in (~drawn, drawn)

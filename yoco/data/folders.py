@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from yoco.utils import checks, seeds
+from yoco.data.image_data import drawn_for_test, first
+from yoco.utils import checks
 
 ENDINGS = (
     ".jpg",
@@ -161,16 +162,15 @@ def listed(
         walk.skipped["classes of the test split that the training split lacks"] += (
             0 if classes else len(only)
         )
-        first, second = whole, _of_classes(walk, test, names)
+        train_part, test_part = whole, _of_classes(walk, test, names)
     elif test_share is not None:
-        first, second = _shared_out(whole, test_share)
-        how = (
-            f"{test_share:.0%} of each class, {len(second.names)} images, were drawn as test "
-            "images (seed 0)"
+        drawn = drawn_for_test(path.name, torch.tensor(whole.labels), test_share)
+        train_part, test_part = (
+            _chosen(whole, torch.nonzero(drawn == value).flatten().tolist())
+            for value in (False, True)
         )
-        print(f"{checks.printable(path.name)} has no test split: {how}")
     walk.say()
-    return _limited(first, limit), _limited(second, limit), names
+    return _limited(train_part, limit), _limited(test_part, limit), names
 
 
 def _split(path: Path, names: Collection[str], walk: Walk) -> Path | None:
@@ -213,29 +213,13 @@ def _of_classes(walk: Walk, folder: Path, classes: Sequence[str]) -> Listed:
     return Listed(folder, names, labels)
 
 
-def _shared_out(whole: Listed, share: float) -> tuple[Listed, Listed]:
-    """Return training and test images, see `seeds.drawn_of_each`."""
-    drawn = seeds.drawn_of_each(torch.tensor(whole.labels), share, seeds.generator(0, stream=5))
-    first, second = (
-        _chosen(whole, torch.nonzero(drawn == value).flatten().tolist()) for value in (False, True)
-    )
-    return first, second
-
-
 def _chosen(split: Listed, numbers: Sequence[int]) -> Listed:
     return Listed(split.root, [split.names[n] for n in numbers], [split.labels[n] for n in numbers])
 
 
 def _limited(split: Listed, limit: int | None) -> Listed:
-    if limit is None:
-        return split
-    seen: Counter[int] = Counter()
-    kept = []
-    for number, label in enumerate(split.labels):
-        seen[label] += 1
-        if seen[label] <= limit:
-            kept.append(number)
-    return _chosen(split, kept)
+    labels = torch.tensor(split.labels)
+    return split if limit is None else _chosen(split, first(labels, limit).tolist())
 
 
 def tiny_imagenet(root: Path) -> tuple[Listed, Listed, list[str]]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoco.utils import checks, digests
+from yoco.utils import checks, digests, seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class ImageData:
         """
         if limit is None:
             return self
-        train, test = (_first(labels, limit) for labels in (self.train_labels, self.test_labels))
+        train, test = (first(labels, limit) for labels in (self.train_labels, self.test_labels))
         return replace(
             self,
             train_images=self.train_images[train],
@@ -113,12 +113,33 @@ class ImageData:
         )
 
 
-def _first(labels: Tensor, limit: int) -> Tensor:
-    return (
-        torch.cat([torch.nonzero(labels == k).flatten()[:limit] for k in labels.unique()])
-        .sort()
-        .values
+def first(labels: Tensor, limit: int) -> Tensor:
+    """Return the indices of the first `limit` images of each class, ascending."""
+    of_each = [torch.nonzero(labels == label).flatten()[:limit] for label in labels.unique()]
+    return torch.cat(of_each).sort().values
+
+
+def drawn_for_test(name: str, labels: Tensor, share: float) -> Tensor:
+    """Return which images of data without a test split become it, bool [N], and say how many.
+
+    They are the rounded share of each class, drawn with seed 0: at least one image, and never all.
+    Raises ValueError if a class has only one image.
+    """
+    source, drawn = seeds.generator(0, stream=5), torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = torch.nonzero(labels == label).flatten()
+        if len(members) < 2:
+            raise ValueError(
+                f"there is no test split, and class {int(label)} has only one image, which cannot "
+                "be spared for it"
+            )
+        count = min(max(round(len(members) * share), 1), len(members) - 1)
+        drawn[members[seeds.choice(len(members), count, source)]] = True
+    print(
+        f"{checks.printable(name)} has no test split: {share:.0%} of each class, "
+        f"{int(drawn.sum())} images, were drawn as test images (seed 0)"
     )
+    return drawn
 
 
 def resize(images: Tensor, size: int) -> Tensor:

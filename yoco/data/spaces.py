@@ -1,4 +1,4 @@
-"""The spaces that networks train in.
+"""The spaces that networks train in, and the test images in them.
 
 The usual one is that of normalised pixels in 0..1; images of unbounded sets are in others.
 """
@@ -6,9 +6,11 @@ The usual one is that of normalised pixels in 0..1; images of unbounded sets are
 import functools
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from yoco.data import pixel_cache
 from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, to_floats
 from yoco.utils import checks
@@ -88,3 +90,28 @@ def whitening_of(data: ImageData, recipe: str) -> Whitening:
     added = REGULARISATION * (1.0 if plain else values.mean().item())
     matrix = (vectors * (values.clamp(min=0) + added).rsqrt()) @ vectors.T
     return Whitening((mean + 0.5 * plain).float(), matrix, shift, scale)
+
+
+class TestSet(NamedTuple):
+    """What a training needs from the real data, as arrays.
+
+    An array over a memory-mapped file is sent to workers by the file's name.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bounded: bool = True  # whether training images are pixels too, to be normalised likewise
+
+    @classmethod
+    def of(cls, data: ImageData, space: Space | None = None) -> "TestSet":
+        """Return the test images of `data`, in the space of the training images."""
+        images, by = pixel_cache.as_array(data.test_images), space or data
+        if space is not None and space.whitening is not None:
+            images = whitening_of(data, space.whitening)(data.test_images).numpy()
+            by = Space((0.0,) * data.channels, (1.0,) * data.channels)
+        return cls(
+            images, data.test_labels.numpy(), len(data.classes), by.mean, by.std, space is None
+        )

@@ -19,7 +19,7 @@ from yoco.dynamics.recording import RecordedTogether, Recorder, Recording
 from yoco.parallel import pool
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as training
-from yoco.training import resumable, stacked
+from yoco.training import resumable, stacked, timing
 from yoco.training.protocol import BEFORE, Protocol
 from yoco.utils import checks, digests
 from yoco.utils import device as devices
@@ -80,6 +80,8 @@ def record(
         early=early,
         **options,
     )
+    if progress and planned.recording.run.protocol.compiled:
+        timing.say_compiling()
     resumable.run(
         planned.recording,
         planned.steps,
@@ -249,12 +251,15 @@ def record_many(
     precision = devices.choose_precision(options.get("precision", "auto"), where)
     shared = {**options, "precision": precision, "progress": progress and alone}
     files = [(checkpoints or {}).get(seed) for seed in todo]
-    groups = stacked.grouped([_kind(condensed, file, shared) for file in files], where)
+    kinds = [_kind(condensed, file, shared) for file in files]
+    groups = stacked.grouped(kinds, where, jobs)
     calls = [
         ([todo[place] for place in group], where, [files[place] for place in group], shared)
         for group in groups
     ]
     names = [f"the recording of seed {', '.join(map(str, seeds))}" for seeds, *_ in calls]
+    if progress and any(_compiled(*kind[:2], where, options.get("until")) for kind in kinds):
+        timing.say_compiling()
     with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or alone) as bar:
         for position, found in pool.run(
             _record, calls, jobs, shared=(condensed,), executor=executor, names=names
@@ -275,6 +280,14 @@ def _kind(
     protocol = _protocol(**{name: options[name] for name in named & set(options)})
     shape = torch.Size((len(condensed.formed_labels), *condensed.images.shape[1:]))
     return protocol, shape, checkpoint if checkpoint and checkpoint.exists() else None
+
+
+def _compiled(
+    protocol: Protocol, shape: torch.Size, where: torch.device, until: int | None
+) -> bool | None:
+    """Return whether a recording compiles its training step."""
+    steps = until if isinstance(until, int) else protocol.epochs
+    return protocol.resolved(where, steps * shape[0], shape[-1]).compiled
 
 
 def _record(

@@ -21,9 +21,6 @@ from yoco.data.image_data import ImageData
 from yoco.dynamics.dynamics import Dynamics
 from yoco.experiments import study
 from yoco.experiments.grid import Cell, check_recorded_alike
-from yoco.prune.methods import METHODS
-from yoco.prune.select import Selection
-from yoco.scores import EL2N, LBPE, SCORES
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training.protocol import Protocol
 from yoco.utils import checks
@@ -64,14 +61,14 @@ class Case:
 
 def _every_run(condensed: CondensedSet, dynamics: Sequence[Dynamics]) -> Tensor:
     """Return LBPE of each run, float [R, N]."""
-    return torch.stack([LBPE.read(condensed, recorded) for recorded in dynamics])
+    return torch.stack([scores.LBPE.read(condensed, recorded) for recorded in dynamics])
 
 
 # scores in place of LBPE, whose low end is kept in balanced classes: (set, all runs, number of the
 # run) -> float [N], higher is harder
 REPAIRS: dict[str, Callable[[CondensedSet, Sequence[Dynamics], int], Tensor]] = {
-    "early": lambda condensed, dynamics, number: EL2N.read(condensed, dynamics[number]),
-    "trimmed": lambda condensed, dynamics, number: LBPE.read(
+    "early": lambda condensed, dynamics, number: scores.EL2N.read(condensed, dynamics[number]),
+    "trimmed": lambda condensed, dynamics, number: scores.LBPE.read(
         condensed, dynamics[number], average="trimmed"
     ),
     "all runs": lambda condensed, dynamics, number: _every_run(condensed, dynamics).mean(0),
@@ -86,7 +83,7 @@ def every_rule() -> list[str]:
     return [*prune.compared(), *REPAIRS]
 
 
-def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
+def keep(case: Case, rule: str, ipc_to: int, number: int) -> prune.Selection:
     """Return what a rule keeps of a case at a budget, by the case's run `number`.
 
     Repairs may use all runs. rule: a name in `prune.METHODS`, with its own end and balance, or in
@@ -94,9 +91,9 @@ def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
     EL2N), "trimmed" (the robust mean over the epochs), "all runs" (LBPE averaged over the runs),
     "two-sided" (`scores.two_sided`). Raises as `prune.prune`.
     """
-    checks.one_of("rule", rule, (*METHODS, *REPAIRS))
+    checks.one_of("rule", rule, (*prune.METHODS, *REPAIRS))
     condensed = case.condensed
-    if rule in METHODS:
+    if rule in prune.METHODS:
         return prune.prune(condensed, case.dynamics[number], rule, ipc_to, seed=number)
     ipc_to = checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
     wanted = prune.Wanted(ipc_to, ipc_to * condensed.factor**2, "easy", True, number)
@@ -107,7 +104,7 @@ def keep(case: Case, rule: str, ipc_to: int, number: int) -> Selection:
     return prune.selection_of(condensed, indices, rule, wanted)
 
 
-def kept(case: Case, selection: Selection) -> dict[str, float]:
+def kept(case: Case, selection: prune.Selection) -> dict[str, float]:
     """Return how many formed images a selection keeps and how many of them are damaged.
 
     precision: damaged share of what is kept. recall: share of all damaged images that is kept (NaN
@@ -139,7 +136,7 @@ def detection(case: Case) -> pd.DataFrame:
     for number, recorded in enumerate(case.dynamics if case.damaged.any() else ()):
         table = prune.score_table(case.condensed, recorded)
         found = {
-            name: -table[name] if SCORES[name].direction == "low" else table[name]
+            name: -table[name] if scores.SCORES[name].direction == "low" else table[name]
             for name in prune.score_names(table)
         }
         found |= {

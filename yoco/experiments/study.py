@@ -20,7 +20,6 @@ from yoco.experiments.by_bytes import by_bytes as by_bytes
 from yoco.experiments.condensations import condensations as condensations
 from yoco.experiments.grid import Cell as Cell
 from yoco.experiments.grid import grid, trainings
-from yoco.experiments.results_file import CELL, COLUMNS, append_result, read_results, write_results
 from yoco.parallel import pool
 from yoco.prune.methods import METHODS, compared, options_for, prune
 from yoco.prune.select import Selection
@@ -132,31 +131,33 @@ def _train(
     rows = [cell.row(precision[cell.protocol.precision]) for cell in cells]
     # of equal cells, the first
     different = {row["fingerprint"]: number for number, row in reversed(list(enumerate(rows)))}
-    done = read_results(results)
+    done = results_file.read_results(results)
     names = sorted(different, key=different.__getitem__)
     tested_on = {name: _tested_on(cells[different[name]], data) for name in names}
     results_file.check_data(results, done, tested_on)
     missing = [position for position, name in enumerate(names) if name not in done]
     work = trainings([cells[different[name]] for name in names])
     said = [
-        ", ".join(f"{column}={rows[different[name]][column]}" for column in CELL) for name in names
+        ", ".join(f"{column}={rows[different[name]][column]}" for column in results_file.CELL)
+        for name in names
     ]
     if missing and results is not None:
         # in the current format, without what a killed process left
-        write_results(results, done.values())
+        results_file.write_results(results, done.values())
     for position, accuracy in (
         accuracies(work, data, only=missing, names=said, device=device, **how) if missing else ()
     ):
         row = rows[different[names[position]]]
-        done[names[position]] = {name: row[name] for name in COLUMNS} | {
+        done[names[position]] = {name: row[name] for name in results_file.COLUMNS} | {
             "accuracy": round(accuracy, 4),
             results_file.DATA: tested_on[names[position]],
         }
         if results is not None:
-            append_result(results, done[names[position]])
+            results_file.append_result(results, done[names[position]])
     if missing and results is not None:
         others = [row for name, row in done.items() if name not in different]
-        write_results(results, [*others, *(done[name] for name in names)])  # in the grid's order
+        in_order = [*others, *(done[name] for name in names)]  # of the grid
+        results_file.write_results(results, in_order)
     found = [{name: done[row["fingerprint"]][name] for name in FOUND} for row in rows]
     return pd.DataFrame([{**row, **own} for row, own in zip(rows, found)])
 

@@ -246,17 +246,10 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-class Readable:
+class Readable(str):
     """A table in Markdown, which notebooks, GitHub and documentation sites render alike."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def _repr_markdown_(self) -> str:
-        return self._text
-
-    def __repr__(self) -> str:
-        return self._text
+    __repr__ = _repr_markdown_ = str.__str__
 
 
 def readable(table: pd.DataFrame, best: str | None = None) -> Readable:
@@ -273,20 +266,13 @@ def readable(table: pd.DataFrame, best: str | None = None) -> Readable:
     cells = table.map(lambda value: _cell(value) if isinstance(value, float) else str(value))
     if best is not None:
         axis = {"row": 1, "column": 0}[checks.one_of("best", best, ("row", "column"))]
-        values = cells.map(_leading_number)
+        # the number at the beginning of a cell, NaN if there is none
+        values = cells.map(lambda cell: pd.to_numeric(cell.split(" ")[0], errors="coerce"))
         bold = values.eq(values.max(axis=axis), axis=1 - axis)
         cells = cells.mask(bold, "**" + cells + "**")
     shown = cells.rename_axis(columns=None).reset_index()
     shown.columns = [str(name) for name in shown.columns]
     return Readable(markdown(shown.set_index(shown.columns[0])).replace(" ± ", NEVER_WRAPS))
-
-
-def _leading_number(cell: str) -> float:
-    """Return the number at the beginning of a cell, NaN if there is none."""
-    try:
-        return float(cell.split(" ")[0])
-    except ValueError:
-        return float("nan")
 
 
 def counted(count: int, thing: str) -> str:

@@ -1,16 +1,15 @@
 """What happens in a worker of `pool`: how a process begins, and how it makes one call."""
 
-import contextlib
 import os
 import signal
 import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
+from yoco.utils import device as devices
 
 Call = tuple[Any, ...]
 # what calls share, by their work's key: of work that this process has begun, and was last sent
@@ -59,19 +58,9 @@ def call_here(
         held[key] = shared
     elif shared is None and (shared := held.get(key)) is None:
         return Lacking((socket.gethostname(), os.getpid()))
-    with _alone, _one_thread():
+    with _alone, devices.threads(1):
         try:
             return function(*shared, *call)
         except Exception as error:
             error.add_note(traceback.format_exc())
             return Raised(error)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

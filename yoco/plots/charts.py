@@ -6,7 +6,7 @@ several.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,16 +15,12 @@ from yoco.experiments.noise import CLEAN
 from yoco.experiments.tables import title_of
 from yoco.plots import style
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils.lazy import pd, sns
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from yoco.utils.lazy import pd, plt, sns
 
 NAMES = 12  # names that fit under the bars of a panel
 
 
-def _dots(ax: Axes, **options: Any) -> None:
+def _dots(ax: plt.Axes, **options: Any) -> None:
     """Draw Seaborn's stripplot with our own jitter; the global random state stays unchanged."""
     before, source, drawn = len(ax.collections), np.random.default_rng(0), np.random.get_state()
     sns.stripplot(**options, jitter=False, ax=ax)
@@ -34,7 +30,7 @@ def _dots(ax: Axes, **options: Any) -> None:
         dots.set_offsets(np.stack([x + source.uniform(-0.08, 0.08, len(x)), y], axis=1))
 
 
-def _legend_above(ax: Axes, columns: int) -> None:
+def _legend_above(ax: plt.Axes, columns: int) -> None:
     """Put the legend above the Axes, where no line or bar can cross it."""
     ax.legend(
         title=None,
@@ -46,7 +42,7 @@ def _legend_above(ax: Axes, columns: int) -> None:
     )
 
 
-def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
+def loss_curve(condensed: CondensedSet, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Plot the loss over the steps of a condensation. Returns the Axes.
 
     A method that trains networks in turn also gets the running mean over one network's life.
@@ -70,7 +66,7 @@ def loss_curve(condensed: CondensedSet, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def class_balance(balance: pd.DataFrame, even: int) -> Figure:
+def class_balance(balance: pd.DataFrame, even: int) -> plt.Figure:
     """Draw bars of what each method keeps of each class at one budget. Returns the Figure.
 
     balance: rows of `tables.class_balance`. even: the share per class of a balanced selection, in
@@ -97,7 +93,7 @@ def class_balance(balance: pd.DataFrame, even: int) -> Figure:
     return figure
 
 
-def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def accuracy_bars(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Draw the accuracy of each subset over its seeds; `table` as `evaluate_many` returns it.
 
     Returns the Axes.
@@ -109,7 +105,7 @@ def accuracy_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def condensations(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Draw the accuracy of condensation methods next to the accuracy of their starts.
 
     `table` comes from `study.condensations`. Returns the Axes.
@@ -121,7 +117,7 @@ def condensations(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def imbalance(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Plot how many classes each method leaves without images, against the budget.
 
     `table` has the columns method, ipc_to, missing. Returns the Axes.
@@ -135,14 +131,14 @@ def imbalance(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ylabel="classes left without\nany image",
         xticks=sorted(table.ipc_to.unique()),
     )
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params("y", integer=True)
     ax.legend(frameon=False, fontsize="x-small", ncols=2)
     return ax
 
 
 def accuracy_by_budget(
-    summary: pd.DataFrame, published: pd.DataFrame | None = None, *, ax: Axes | None = None
-) -> Axes:
+    summary: pd.DataFrame, published: pd.DataFrame | None = None, *, ax: plt.Axes | None = None
+) -> plt.Axes:
     """Plot each method's accuracy with standard deviations against the budget.
 
     The paper's values are drawn in outline if it has them.
@@ -189,7 +185,7 @@ def accuracy_by_budget(
     return ax
 
 
-def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def accuracy_by_bytes(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Plot each method's accuracy against the bytes of its prefixes on a log scale.
 
     Lines of float32 cells are dashed. `table` comes from `study.by_bytes`. Returns the Axes.
@@ -213,7 +209,7 @@ def accuracy_by_bytes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
                 **look,
             )
     ax.set(xscale="log", xlabel="bytes of cells (log scale)", ylabel="test accuracy (%)")
-    ax.xaxis.get_major_locator().set_params(subs=(1, 2, 5))
+    ax.locator_params("x", subs=(1, 2, 5))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.minorticks_off()
     _legend_above(ax, 4)
@@ -227,8 +223,8 @@ def bars(
     *,
     y: str = "accuracy",
     label: str = "test accuracy (%)",
-    ax: Axes | None = None,
-) -> Axes:
+    ax: plt.Axes | None = None,
+) -> plt.Axes:
     """Draw means of column `y` by column `x` (and `hue`), with one dot per run. Returns the Axes.
 
     Whiskers are standard deviations. Pruning methods are shown by their titles.
@@ -263,7 +259,7 @@ def by_damage(
     label: str = "test accuracy (%)",
     *,
     chance: bool = False,
-) -> Figure:
+) -> plt.Figure:
     """Plot means of column `y` against the percentage of damaged images.
 
     There is one panel per kind of damage and one line per rule; each line starts from the rows
@@ -325,8 +321,8 @@ def heat(
     y: str = "accuracy",
     label: str = "test accuracy (%)",
     digits: int = 1,
-    ax: Axes | None = None,
-) -> Axes:
+    ax: plt.Axes | None = None,
+) -> plt.Axes:
     """Draw means of column `y` over a grid of two columns, with their values in the squares.
 
     digits: decimals of the values. Returns the Axes, which say so if there is no value.

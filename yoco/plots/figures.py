@@ -7,7 +7,7 @@ holds several. `charts` and `score_charts` draw numbers, `images` draws images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,22 +34,18 @@ from yoco.prune.ranking import score_names
 from yoco.prune.select import Selection
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks
-from yoco.utils.lazy import pd
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from yoco.utils.lazy import pd, plt
 
 CELL = 0.45  # inches: most of an image's side in a panel
 
 
-def panels(count: int, width: float = 2.2) -> tuple[Figure, Sequence[Axes]]:
+def panels(count: int, width: float = 2.2) -> tuple[plt.Figure, Sequence[plt.Axes]]:
     """Return a new Figure and its row of `count` Axes to draw on."""
     figure, axes = style.subplots(1, count, width * count, width, squeeze=False)
     return figure, list(axes[0])
 
 
-def multi_formation(images: Tensor, factor: int) -> Figure:
+def multi_formation(images: Tensor, factor: int) -> plt.Figure:
     """Draw Fig. 1 of the appendix: pack, store, split and upsample factor² real images.
 
     images: [factor², C, S, S] in 0..1.
@@ -72,7 +68,9 @@ def multi_formation(images: Tensor, factor: int) -> Figure:
     return figure
 
 
-def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: int = 5) -> Figure:
+def before_and_after(
+    start: CondensedSet, condensed: CondensedSet, per_class: int = 5
+) -> plt.Figure:
     """Draw the start, not yet condensed, and the condensed set side by side."""
     rows = len(shown_classes(condensed))
     figure, axes = style.subplots(1, 2, 1.1 * per_class + 2.5, 0.55 * rows + 0.5)
@@ -83,7 +81,7 @@ def before_and_after(start: CondensedSet, condensed: CondensedSet, per_class: in
     return figure
 
 
-def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
+def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> plt.Figure:
     """Draw the `count` easiest (left) and hardest (right) formed images of every class.
 
     score: [N], higher is harder.
@@ -105,7 +103,7 @@ def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> Figure:
     return figure
 
 
-def progress(condensed: CondensedSet, per_class: int = 5) -> Figure:
+def progress(condensed: CondensedSet, per_class: int = 5) -> plt.Figure:
     """Draw the state of a condensation: its images and its loss so far (`.info` of the set).
 
     At most `per_class` images of each class are drawn.
@@ -125,7 +123,7 @@ def progress(condensed: CondensedSet, per_class: int = 5) -> Figure:
 
 def kept_by_method(
     condensed: CondensedSet, selections: Sequence[Selection], per_class: int = 10
-) -> Figure:
+) -> plt.Figure:
     """Draw each method's selection in its own panel: kept cells framed, dropped ones faded.
 
     Each panel has one row per class. The selections are of several methods, all from this set.
@@ -151,7 +149,7 @@ def kept_by_method(
     return figure
 
 
-def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> Figure:
+def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> plt.Figure:
     """Draw one formed image and how it fared over the training run.
 
     The charts show the probability of its label and its margin at the epochs whose logits were
@@ -206,8 +204,8 @@ def two_scores(
     *,
     label: int | None = None,
     count: int = 3,
-    ax: Axes | None = None,
-) -> Axes:
+    ax: plt.Axes | None = None,
+) -> plt.Axes:
     """Plot two scores of the formed images against each other, with `count` images at each corner.
 
     The corner images are lowest or highest in both scores, or differ most between them by rank.
@@ -252,7 +250,7 @@ def two_scores(
     return ax
 
 
-def _corners(ax: Axes, condensed: CondensedSet, points: pd.DataFrame, count: int) -> None:
+def _corners(ax: plt.Axes, condensed: CondensedSet, points: pd.DataFrame, count: int) -> None:
     """Draw in each corner of `ax` the images farthest towards it by rank, joined to their points.
 
     points: columns index, x, y.

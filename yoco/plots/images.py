@@ -6,7 +6,6 @@ Each function draws on `ax` (or a new figure) and returns the Axes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +20,7 @@ from yoco.plots import style
 from yoco.prune.select import Selection
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from yoco.utils.lazy import plt
 
 FADED = 0.2  # weight of dropped cells
 ROWS = 20  # most classes that a figure has a row for
@@ -36,7 +33,7 @@ def pixels(images: Tensor) -> np.ndarray:
     return array if array.dtype == np.uint8 else array.clip(0, 1)
 
 
-def show(ax: Axes, image: Tensor) -> None:
+def show(ax: plt.Axes, image: Tensor) -> None:
     """Draw one image [C, H, W] in 0..1 (or uint8) with square pixels and without axes."""
     ax.imshow(
         pixels(image),
@@ -67,13 +64,15 @@ def tiled(values: Tensor, columns: int, padding: int) -> Tensor:
     return F.pad(joined, (0, padding, 0, padding), value=white)
 
 
-def _grid_axes(count: int, columns: int) -> Axes:
+def _grid_axes(count: int, columns: int) -> plt.Axes:
     """Return the Axes of a new figure for a grid of that many images."""
     width = 0.7 * max(1, min(columns, count))
     return style.axes(max(NARROW, width), 0.7 * max(1, -(-count // columns)) + 0.3)
 
 
-def images(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
+def images(
+    values: Tensor, columns: int = 10, *, title: str = "", ax: plt.Axes | None = None
+) -> plt.Axes:
     """Draw a grid of images [N, C, H, W] in 0..1 (or uint8), row by row. Returns the Axes."""
     ax = ax or _grid_axes(len(values), columns)
     show(ax, tiled(values, columns, gap(values.shape[-1])))
@@ -81,7 +80,9 @@ def images(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | Non
     return ax
 
 
-def heat_map(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | None = None) -> Axes:
+def heat_map(
+    values: Tensor, columns: int = 10, *, title: str = "", ax: plt.Axes | None = None
+) -> plt.Axes:
     """Draw signed images [N, C, H, W], summed over their channels, red above 0 and blue below.
 
     A gradient in the pixels, for example: blue pixels get brighter by a step against it. Returns
@@ -101,7 +102,7 @@ def heat_map(values: Tensor, columns: int = 10, *, title: str = "", ax: Axes | N
     return ax
 
 
-def name_rows(ax: Axes, names: Sequence[str], size: int) -> None:
+def name_rows(ax: plt.Axes, names: Sequence[str], size: int) -> None:
     """Write names to the left of the rows of a grid of images of side `size`."""
     step = size + gap(size)
     for row, name in enumerate(names):
@@ -116,8 +117,8 @@ def name_rows(ax: Axes, names: Sequence[str], size: int) -> None:
 
 
 def real_images(
-    data: ImageData, per_class: int = 4, classes: int = 10, *, ax: Axes | None = None
-) -> Axes:
+    data: ImageData, per_class: int = 4, classes: int = 10, *, ax: plt.Axes | None = None
+) -> plt.Axes:
     """Draw the first training images of the first classes, one column per class.
 
     A class with fewer than the others leaves white places.
@@ -150,8 +151,8 @@ def some_of(condensed: CondensedSet) -> str:
 
 
 def condensed_set(
-    condensed: CondensedSet, per_class: int = 10, *, title: str = "", ax: Axes | None = None
-) -> Axes:
+    condensed: CondensedSet, per_class: int = 10, *, title: str = "", ax: plt.Axes | None = None
+) -> plt.Axes:
     """Draw one row of condensed images per class, with the classes' names. Returns the Axes.
 
     Each row holds at most `per_class` images. Of more than `ROWS` classes, as many are drawn.
@@ -182,8 +183,8 @@ def kept_and_dropped(
     per_class: int = 10,
     *,
     title: str | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+    ax: plt.Axes | None = None,
+) -> plt.Axes:
     """Draw the condensed set with kept cells framed and dropped cells faded, one row per class.
 
     Of more than `ROWS` classes, as many are drawn.
@@ -205,7 +206,7 @@ def kept_and_dropped(
     return _marked(condensed, rows, per_class, title, ax)
 
 
-def cross_out(ax: Axes, condensed: CondensedSet, which: Tensor, per_class: int = 10) -> None:
+def cross_out(ax: plt.Axes, condensed: CondensedSet, which: Tensor, per_class: int = 10) -> None:
     """Draw crosses on some cells of a set that is drawn on `ax`.
 
     Args:
@@ -242,8 +243,8 @@ def kept_of_class(
     label: int,
     per_class: int = 10,
     *,
-    ax: Axes | None = None,
-) -> Axes:
+    ax: plt.Axes | None = None,
+) -> plt.Axes:
     """Draw one class with one row per method: kept cells framed, dropped cells faded.
 
     The row names the method and says how many cells it keeps.
@@ -275,8 +276,8 @@ def _marked(
     rows: Sequence[tuple[Selection, int, str]],
     per_class: int,
     title: str,
-    ax: Axes | None,
-) -> Axes:
+    ax: plt.Axes | None,
+) -> plt.Axes:
     """Draw rows of (selection, class, name): that class's images, marked by that selection."""
     from matplotlib.collections import PolyCollection
 

@@ -7,17 +7,13 @@ several.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from yoco.plots import style
 from yoco.scores import SCORES
-from yoco.utils.lazy import pd, sns
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from yoco.utils.lazy import pd, plt, sns
 
 VIOLINS = 20  # most classes whose distributions are drawn
 
@@ -28,7 +24,7 @@ def score_label(score: str) -> str:
     return f"{known.unit} ({known.direction} is hard)" if known else f"{score} (high is hard)"
 
 
-def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
+def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> plt.Figure:
     """Plot the distribution of each score over the formed images, and below it per class.
 
     `table` comes from `prune.score_table`. Of more than `VIOLINS` classes, as many are drawn.
@@ -67,8 +63,8 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> Figure:
 
 
 def rank_correlations(
-    table: pd.DataFrame, scores: Sequence[str], *, ax: Axes | None = None
-) -> Axes:
+    table: pd.DataFrame, scores: Sequence[str], *, ax: plt.Axes | None = None
+) -> plt.Axes:
     """Plot the Spearman correlations of the scores, negating those whose low end is hard.
 
     Returns the Axes.
@@ -93,8 +89,8 @@ def rank_correlations(
 
 
 def trajectories(
-    probability: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None
-) -> Axes:
+    probability: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: plt.Axes | None = None
+) -> plt.Axes:
     """Plot the probability of an image's label over the epochs.
 
     Args:
@@ -112,8 +108,8 @@ def trajectories(
 
 
 def margins(
-    margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: Axes | None = None
-) -> Axes:
+    margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: plt.Axes | None = None
+) -> plt.Axes:
     """Plot the margin over the epochs, with arguments as `trajectories`. Returns the Axes.
 
     The margin is the logit of the label minus the largest other logit: below 0 if the network is
@@ -125,7 +121,9 @@ def margins(
     return ax
 
 
-def _over_epochs(values: Tensor, epochs: Tensor, names: Sequence[str], ax: Axes | None) -> Axes:
+def _over_epochs(
+    values: Tensor, epochs: Tensor, names: Sequence[str], ax: plt.Axes | None
+) -> plt.Axes:
     ax = ax or style.axes(7, 3)
     for number, line in enumerate(values.T):
         options: dict[str, Any] = {
@@ -146,7 +144,7 @@ def _over_epochs(values: Tensor, epochs: Tensor, names: Sequence[str], ax: Axes 
     return ax
 
 
-def right_and_wrong(correct: Tensor, *, ax: Axes | None = None) -> Axes:
+def right_and_wrong(correct: Tensor, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Draw when one image was right and when wrong, bool [E]: one light or dark stripe per epoch.
 
     A mark shows each epoch in which it was forgotten (right before, wrong now). Returns the Axes.

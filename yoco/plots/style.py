@@ -9,17 +9,13 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import matplotlib
 
 from yoco.prune.methods import METHODS, OURS
 from yoco.utils import checks, tensor_files
 from yoco.utils.lazy import plt
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Okabe-Ito blue and vermilion, which colour-blind readers can tell apart
 KEPT, DROPPED = "#0072B2", "#D55E00"
@@ -173,14 +169,14 @@ def spread(count: int, most: int) -> list[int]:
     return [number * (count - 1) // max(1, shown - 1) for number in range(shown)]
 
 
-def axes(width: float, height: float) -> Axes:
+def axes(width: float, height: float) -> plt.Axes:
     """Return the Axes of a new figure of `sized(width, height)`."""
     return subplots(1, 1, width, height)[1]
 
 
 def subplots(
     rows: int, columns: int, width: float, height: float, **options: Any
-) -> tuple[Figure, Any]:
+) -> tuple[plt.Figure, Any]:
     """Return a new figure of `sized(width, height)` and its rows × columns Axes.
 
     options: passed on to matplotlib's `subplots`.
@@ -188,7 +184,7 @@ def subplots(
     return plt.subplots(rows, columns, figsize=sized(width, height), **options)
 
 
-def figure(width: float, height: float) -> Figure:
+def figure(width: float, height: float) -> plt.Figure:
     """Return a new, empty figure of `sized(width, height)`."""
     return plt.figure(figsize=sized(width, height))
 
@@ -216,13 +212,13 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     return found
 
 
-def figure_of(drawn: Figure | Axes) -> Figure:
+def figure_of(drawn: plt.Figure | plt.Axes) -> plt.Figure:
     """Return the Figure itself, or the Figure that holds an Axes."""
     # none of our Axes is in a SubFigure
-    return cast("Figure", drawn if hasattr(drawn, "savefig") else drawn.figure)
+    return cast("plt.Figure", drawn if hasattr(drawn, "savefig") else drawn.figure)
 
 
-def save(drawn: Figure | Axes, path: str | Path) -> Path:
+def save(drawn: plt.Figure | plt.Axes, path: str | Path) -> Path:
     """Write a figure, or the figure of an Axes, to `path`.
 
     Args:

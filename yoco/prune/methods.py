@@ -3,8 +3,6 @@
 They are YOCO's two rules and the methods that the paper compares them with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,7 +14,6 @@ from yoco import scores
 from yoco.dynamics.dynamics import Dynamics
 from yoco.prune import ccs_cutoffs
 from yoco.prune.select import KEEP, Selection, in_groups, select, stratified
-from yoco.scores import SCORES, Score
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks, seeds
 
@@ -69,7 +66,7 @@ class Method:
     needs: str
     rule: Callable[..., Tensor]
     nests: bool = False
-    score: Score | None = None
+    score: scores.Score | None = None
     nested: bool = False
 
     def __post_init__(self) -> None:
@@ -85,7 +82,7 @@ class Method:
 
 
 def by_score(
-    score: Score,
+    score: scores.Score,
     name: str | None = None,
     title: str | None = None,
     *,
@@ -179,7 +176,7 @@ class _Methods(Mapping[str, Method]):
             *(method.score.name for method in self.registered.values() if method.score),
         }
         return self.registered | {
-            name: by_score(score) for name, score in SCORES.items() if name not in taken
+            name: by_score(score) for name, score in scores.SCORES.items() if name not in taken
         }
 
     def __getitem__(self, name: str) -> Method:
@@ -210,9 +207,9 @@ METHODS.registered |= {
     for method in (
         Method("random", "Random", "easy", False, "none", _by_chance, nests=True),
         Method("ssp", "SSP", "easy", False, "full", _by_prototypes),
-        by_score(SCORES["entropy"]),
-        by_score(SCORES["aum"]),
-        by_score(SCORES["forgetting"]),
+        by_score(scores.SCORES["entropy"]),
+        by_score(scores.SCORES["aum"]),
+        by_score(scores.SCORES["forgetting"]),
         by_score(scores.EL2N),
         Method("ccs", "CCS", "easy", False, "early", _by_strata),
         by_score(scores.LBPE, "yoco", "YOCO", keep="easy", balanced=True),

@@ -11,7 +11,6 @@ from torch import Tensor
 from yoco import scores
 from yoco.dynamics.dynamics import Dynamics
 from yoco.prune.methods import METHODS, _chosen, _wanted
-from yoco.scores import SCORES
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks
 from yoco.utils.lazy import pd
@@ -59,9 +58,11 @@ def score_table(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> 
     names = [condensed.classes[k] for k in labels.tolist()]
     table = pd.DataFrame({"index": range(len(labels)), "label": labels.numpy(), "class": names})
     scores.check_options(
-        "any score", options, tuple({name for score in SCORES.values() for name in score.options})
+        "any score",
+        options,
+        tuple({name for score in scores.SCORES.values() for name in score.options}),
     )
-    for name, score in SCORES.items():
+    for name, score in scores.SCORES.items():
         if score.needs != "full" or dynamics.complete:
             own = {option: value for option, value in options.items() if option in score.options}
             table[name] = score.read(condensed, dynamics, **own).numpy()

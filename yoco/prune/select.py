@@ -1,7 +1,5 @@
 """Selection by score, balanced by class or from all images together, and by CCS's strata."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

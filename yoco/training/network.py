@@ -30,15 +30,6 @@ def loss_and_logits(
     return F.cross_entropy(logits, targets), logits
 
 
-@functools.cache
-def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return one compiled function for all networks.
-
-    The weights are its inputs, so a fresh network needs no compilation.
-    """
-    return device.compiled(loss_and_logits)
-
-
 @dataclass(frozen=True)
 class Step:
     """One optimiser step on a batch; returns the detached logits [N, K] from before the step."""
@@ -51,7 +42,7 @@ class Step:
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         if self.compiled:
             images, targets = device.for_compiled(images, targets)
-        function = _compiled() if self.compiled else loss_and_logits
+        function = device.compiled_once(loss_and_logits) if self.compiled else loss_and_logits
         loss, logits = function(self.model, images, targets, self.precision)
         self.optimizer.zero_grad()
         loss.backward()
@@ -317,11 +308,6 @@ def _output(function: Callable[[Tensor], Tensor], images: Tensor, precision: str
         return function(images).float()
 
 
-@functools.cache
-def _compiled_output() -> Callable[..., Tensor]:
-    return device.compiled(_output)
-
-
 @torch.no_grad()
 def outputs(
     function: Callable[[Tensor], Tensor],
@@ -337,10 +323,10 @@ def outputs(
     images: returns the normalised images of a slice, so that a whole test set need not be held as
     floats. Returns float32 [count, …].
     """
-    parts = []
+    parts, apply = [], device.compiled_once(_output) if compiled else _output
     for start in range(0, count, batch):
         inputs = images(slice(start, start + batch))
         if compiled:
             (inputs,) = device.for_compiled(inputs)
-        parts.append((_compiled_output() if compiled else _output)(function, inputs, precision))
+        parts.append(apply(function, inputs, precision))
     return torch.cat(parts)

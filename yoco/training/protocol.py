@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from yoco import augment, models
 from yoco.training.photographic import Photographic
 from yoco.training.sgd import MomentumSGD
-from yoco.utils import checks, device
+from yoco.utils import checks, device, fields
 
 LAST_BATCHES = ("even", "small")
 # our default, and the published way
@@ -43,30 +43,25 @@ class Protocol:
     The paper takes 1000 epochs. Raises TypeError or ValueError if a value is bad.
     """
 
-    epochs: int = 1000
-    model: str = "convnet"  # or a factory or its path: see `models.named`
-    width: int | None = None  # channels of the ConvNet's layers; None: 128
-    batch_size: int = 64
-    last_batch: str = "even"  # or "small", as in the published loaders: see `batches`
-    augmentation: str = "dsa"  # or "imagenet": see `augmentation_of`
+    epochs: fields.Count = 1000
+    # or a factory or its path, which become text: see `models.named`
+    model: Annotated[str, lambda _, model: models.named(model)] = "convnet"
+    width: fields.Count | None = None  # channels of the ConvNet's layers; None: 128
+    batch_size: fields.Count = 64
+    # or "small", as in the published loaders: see `batches`
+    last_batch: Annotated[str, fields.among(LAST_BATCHES)] = "even"
+    # or "imagenet": see `augmentation_of`
+    augmentation: Annotated[str, fields.among(AUGMENTATIONS)] = "dsa"
     optimiser: Optimiser = Optimiser()
     cutmix: float = 0.5  # probability
-    precision: str = "auto"
-    compiled: bool | None = None  # None: if the training is long enough to pay for it
+    precision: Annotated[str, fields.among(device.PRECISIONS)] = "auto"
+    compiled: fields.Flag | None = None  # None: if the training is long enough to pay for it
 
     def __post_init__(self) -> None:
-        checks.whole("epochs", self.epochs, 1)
-        object.__setattr__(self, "model", models.named(self.model))
-        checks.whole("batch_size", self.batch_size, 1)
-        checks.one_of("last_batch", self.last_batch, LAST_BATCHES)
-        checks.one_of("augmentation", self.augmentation, AUGMENTATIONS)
+        fields.check(self)
         checks.instance("optimiser", self.optimiser, Optimiser)
-        if self.width is not None:
-            checks.whole("width", self.width, 1)
-        if self.compiled is not None:
-            checks.flag("compiled", self.compiled)
+        # kept as given, an int too: the fingerprints of results have its text
         checks.real("cutmix", self.cutmix, 0, 1)
-        checks.one_of("precision", self.precision, device.PRECISIONS)
 
     @classmethod
     def of(cls, protocol: str = "even", **fields: Any) -> "Protocol":

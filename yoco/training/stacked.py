@@ -1,5 +1,6 @@
 """Several training runs at once: their weights are stacked, so that a GPU's kernels serve all."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
@@ -20,7 +21,7 @@ TOGETHER = 16 * 64 * 32**2
 
 
 def grouped(
-    kinds: Sequence[tuple[Protocol, torch.Size, Hashable]], device: torch.device
+    kinds: Sequence[tuple[Protocol, torch.Size, Hashable]], device: torch.device, jobs: int = 1
 ) -> list[list[int]]:
     """Return which runs to train at once, by number; the first of each group are in order.
 
@@ -30,14 +31,16 @@ def grouped(
         kinds: for each run its protocol, the shape of its images [N, C, S, S], and whatever else
             runs that train at once must share.
         device: where they train.
+        jobs: groups in parallel: no GPU is left without work.
     """
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for number, kind in enumerate(kinds):
         alike[kind if devices.is_gpu(device) else number].append(number)
     groups = []
     for numbers in alike.values():
-        most = _most(*kinds[numbers[0]][:2])
-        groups += [numbers[start : start + most] for start in range(0, len(numbers), most)]
+        needed = math.ceil(len(numbers) / _most(*kinds[numbers[0]][:2]))
+        parts = torch.tensor(numbers).tensor_split(max(needed, min(jobs, len(numbers))))
+        groups += [part.tolist() for part in parts]
     return sorted(groups)
 
 

@@ -5,9 +5,9 @@ The speed is measured within a second or two.
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
@@ -75,75 +75,52 @@ class Network:
     def pixels(self) -> int:
         return self.size**2
 
+    @functools.cache  # noqa: B019  # networks are few and small values
     def per_second(self, threads: int, patience: float) -> float:
-        return images_per_second(self, threads, patience)
+        """Return the images per second of eager training steps on random images, augmented.
+
+        No random state is touched. patience: seconds to measure for; 0 measures a single step.
+        """
+        source = seeds.generator(0)
+        own_source = seeds.for_device(source, self.device)
+        batch = max(1, min(64, BATCH_PIXELS // self.size**2))
+        images = torch.rand(batch, self.channels, self.size, self.size, generator=source)
+        shape = self.channels, self.classes, self.size
+        model = models.build_seeded(0, self.model, *shape, width=self.width).to(self.device)
+        step = training.Step(model, training.Optimiser().build(model), self.precision)
+        pixels = images.to(self.device)
+        labels = torch.zeros(batch, dtype=torch.long, device=self.device)
+        options: dict[str, Any] = {
+            "classes": self.classes,
+            "augmentation": augment.Augmentation(augment.EVALUATION),
+            "batch_size": batch,
+        }
+        with device.threads(threads):
+            training.epoch(step, pixels, labels, own_source, **options)  # a first step takes longer
+            began, done = time.monotonic(), 0
+            while not done or time.monotonic() - began < patience:
+                training.epoch(step, pixels, labels, own_source, **options)
+                next(model.parameters()).sum().item()  # waits for a GPU
+                done += batch
+            return done / (time.monotonic() - began)
 
 
-Speed = Callable[[Unit, int, float], float]
-Work = TypeVar("Work", bound=Unit)
-
-
-@functools.cache
-def images_per_second(network: Network, threads: int, patience: float) -> float:
-    """Return the images per second of eager training steps on random images, with augmentation.
-
-    No random state is touched.
-
-    Args:
-        network: what is trained.
-        threads: threads of the training process.
-        patience: seconds to measure for; 0 measures a single step.
-    """
-    n, source, before = network, seeds.generator(0), torch.get_num_threads()
-    own_source = seeds.for_device(source, network.device)
-    batch = max(1, min(64, BATCH_PIXELS // n.size**2))
-    images = torch.rand(batch, n.channels, n.size, n.size, generator=source).to(n.device)
-    model = models.build_seeded(0, n.model, n.channels, n.classes, n.size, width=n.width).to(
-        n.device
-    )
-    step, labels = (
-        training.Step(model, training.Optimiser().build(model), n.precision),
-        torch.zeros(batch, dtype=torch.long, device=n.device),
-    )
-    options: dict[str, Any] = {
-        "classes": n.classes,
-        "augmentation": augment.Augmentation(augment.EVALUATION),
-        "batch_size": batch,
-    }
-    torch.set_num_threads(threads)
-    try:
-        training.epoch(step, images, labels, own_source, **options)  # a first step takes longer
-        began, done = time.monotonic(), 0
-        while not done or time.monotonic() - began < patience:
-            training.epoch(step, images, labels, own_source, **options)
-            next(model.parameters()).sum().item()  # waits for a GPU
-            done += batch
-        return done / (time.monotonic() - began)
-    finally:
-        torch.set_num_threads(before)
-
-
-def _measured(unit: Unit, threads: int, patience: float) -> float:
-    return unit.per_second(threads, patience)
-
-
-def seconds(work: Mapping[Work, int], jobs: int = 1, speed: Speed = _measured) -> float:
+def seconds(work: Mapping[Any, int], jobs: int = 1) -> float:
     """Return the seconds that work takes on this machine, `jobs` pieces at a time.
 
     The result is only a rough bound if it is below `WORTH_SAYING`.
 
     Args:
-        work: how many of each unit: images that go through a network, in all epochs of all
+        work: how many of each `Unit`: images that go through a network, in all epochs of all
             training runs.
         jobs: pieces at once, each in a process with one thread; a single one has all threads.
-        speed: measures units per second; as `Unit.per_second`.
     """
     if sum(unit.pixels * count for unit, count in work.items()) < LEAST_PIXELS:
         return 0.0
     threads, total = torch.get_num_threads() if jobs == 1 else 1, 0.0
     for patience in (0.0, PATIENCE):  # a single step tells whether measuring is worthwhile
         total = (
-            sum(count / speed(unit, threads, patience) for unit, count in work.items() if count)
+            sum(count / unit.per_second(threads, patience) for unit, count in work.items() if count)
             / jobs
         )
         if total < WORTH_SAYING:
@@ -151,16 +128,14 @@ def seconds(work: Mapping[Work, int], jobs: int = 1, speed: Speed = _measured) -
     return total
 
 
-def say(
-    work: Mapping[Work, int], jobs: int = 1, budget: float | None = None, speed: Speed = _measured
-) -> None:
+def say(work: Mapping[Any, int], jobs: int = 1, budget: float | None = None) -> None:
     """Print how long `work` will take if it is long (see `seconds`).
 
     budget: seconds after which it is stopped.
     """
     if budget is not None and budget < WORTH_SAYING:
         return
-    announce(seconds(work, jobs, speed), jobs, budget)
+    announce(seconds(work, jobs), jobs, budget)
 
 
 def announce(taken: float, jobs: int = 1, budget: float | None = None) -> None:
@@ -180,6 +155,15 @@ def announce(taken: float, jobs: int = 1, budget: float | None = None) -> None:
             + stops,
             flush=True,
         )
+
+
+@functools.cache
+def say_compiling() -> None:
+    """Print, once per process, that the work begins with compiling."""
+    print(
+        "compiling for this processor first: a minute or two, once (YOCO_COMPILE=0 does without)",
+        flush=True,
+    )
 
 
 def spelt(taken: float) -> str:

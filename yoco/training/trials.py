@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from yoco.data.normalise import normalise, to_floats
-from yoco.data.spaces import Space
-from yoco.data.test_set import TestSet
+from yoco.data.spaces import Space, TestSet
 from yoco.training import network as train
 from yoco.training import stacked
 from yoco.training.protocol import Protocol

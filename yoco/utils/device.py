@@ -10,7 +10,7 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 import torch
@@ -112,15 +112,15 @@ def count(device: torch.device) -> int:
     return max(1, torch.cuda.device_count()) if device.type == "cuda" else 1
 
 
-def for_worker(device: torch.device, number: int, there: int | None = None) -> torch.device:
+def for_worker(device: torch.device, number: int) -> torch.device:
     """Return the device of worker process `number`, counted from 0.
 
     If `device` is a GPU without an index, the workers take the GPUs in turn; otherwise all of them
-    use `device`. there: number of GPUs of this machine (None: count them).
+    use `device`.
     """
     if device.type != "cuda" or device.index is not None:
         return device
-    return torch.device("cuda", number % (count(device) if there is None else there))
+    return torch.device("cuda", number % count(device))
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -250,6 +250,15 @@ def compiled(function: Function) -> Function:
     return cast(Function, functools.wraps(function)(either))
 
 
+@functools.cache
+def compiled_once(function: Function) -> Function:
+    """Return `compiled(function)`, the same for all networks that the function takes.
+
+    The weights are its inputs, so a fresh network needs no compilation.
+    """
+    return compiled(function)
+
+
 def _no_cuda_warning() -> None:
     """Silence what torch logs, here and in its compile workers, if CUDA is installed but no GPU."""
     logging.getLogger(TOOLS).setLevel(logging.ERROR)
@@ -268,6 +277,17 @@ def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     for tensor in batch:
         torch._dynamo.maybe_mark_dynamic(tensor, 0)
     return batch
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @functools.cache

@@ -10,9 +10,7 @@ from yoco.utils import checks
 ITERATIONS = 10  # of Lloyd's algorithm: later ones move few points, and DREAM clusters often
 
 
-def kmeans(
-    points: Tensor, clusters: int, source: Generator, iterations: int = ITERATIONS
-) -> Tensor:
+def kmeans(points: Tensor, clusters: int, source: Generator) -> Tensor:
     """Return the centres of clusters found by Lloyd's algorithm from a k-means++ start.
 
     A cluster that loses all of its points keeps its centre.
@@ -21,7 +19,6 @@ def kmeans(
         points: float [N, D], on any device.
         clusters: number of clusters, 1..N.
         source: generator of the k-means++ draws.
-        iterations: maximum number of iterations.
 
     Returns:
         Centres [clusters, D].
@@ -34,7 +31,7 @@ def kmeans(
         raise ValueError("points must be finite, with finite squared distances, in their precision")
     checks.whole("clusters", clusters, 1, len(points))
     centres = _spread_start(points, clusters, source)
-    for _ in range(iterations):
+    for _ in range(ITERATIONS):
         nearest = _squared_distances(points, centres).argmin(1)
         counts = torch.bincount(nearest, minlength=clusters).to(points.dtype).unsqueeze(1)
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)

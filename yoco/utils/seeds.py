@@ -84,30 +84,6 @@ def torch_seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def drawn_of_each(labels: Tensor, share: float, source: Generator) -> Tensor:
-    """Return which images are drawn, bool [N]: the rounded share of each class.
-
-    At least one image of a class is drawn, and never all. Raises ValueError if a class has only one
-    image.
-    """
-    drawn = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        members = torch.nonzero(labels == label).flatten()
-        if len(members) < 2:
-            raise ValueError(
-                f"there is no test split, and class {int(label)} has only one image, which cannot "
-                "be spared for it"
-            )
-        drawn[
-            members[
-                choice(
-                    len(members), min(max(round(len(members) * share), 1), len(members) - 1), source
-                )
-            ]
-        ] = True
-    return drawn
-
-
 def choice(count: int, n: int, source: Generator) -> Tensor:
     """Return `n` different indices out of 0..count-1 in random order, on the generator's device."""
     return torch.randperm(count, generator=source, device=source.device)[:n]

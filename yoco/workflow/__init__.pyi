@@ -25,3 +25,4 @@ from .run_folder import home as home
 from .run_folder import keep_table as keep_table
 from .run_folder import load_set as load_set
 from .run_folder import project as project
+from .run_folder import set_aside as set_aside

@@ -42,7 +42,8 @@ def get_ablations(
     early = dynamics(run, condensed, kind=seen, **short)
     clean = dynamics(run, condensed, kind=EARLY["clean"], **chosen.early(data.size, "clean"))
     others = {}
-    for method in possible(run, chosen, "compare", data):
+    given = "compare" in chosen.explicit
+    for method in possible(run, chosen, chosen.compare, data, given=given):
         inside, other = get_beside(run, chosen, method, data)
         others[method] = other, dynamics(inside, other, kind=seen, **short)
     parts: dict[str, Any] = {

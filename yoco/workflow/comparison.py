@@ -36,20 +36,25 @@ def get_beside(
 
 
 def possible(
-    run: Path, chosen: parameters.Parameters, parameter: str, data: ImageData
+    run: Path,
+    chosen: parameters.Parameters,
+    methods: Sequence[str],
+    data: ImageData,
+    *,
+    given: bool,
 ) -> list[str]:
-    """Return the methods of a parameter without those that need more images than a class has.
+    """Return condensation methods without those that need more images than a class has.
 
-    Those are left out, and said so; not if the parameter was given, or the set is there.
+    Those are left out, and said so; not if they were given, or the set is there.
 
     Args:
         run: the run's folder.
         chosen: parameters of a notebook.
-        parameter: the name of one that holds condensation methods.
+        methods: condensation methods.
         data: the real data.
+        given: whether the user named these methods.
     """
-    methods = getattr(chosen, parameter)
-    if parameter in chosen.explicit:
+    if given:
         return list(methods)
     fewest = min(data.counts())
     short = [
@@ -102,7 +107,8 @@ def get_comparison(
         A table with columns method, factor, steps, seconds, subset ("start" or "condensed"),
         accuracy (%) and others, and the sets by method.
     """
-    compared = possible(run, chosen, "compare", data)
+    given = "compare" in chosen.explicit
+    compared = possible(run, chosen, chosen.compare, data, given=given)
     sets = ready_sets(run, chosen, compared, data)
     names = {method: _zoo_name(chosen, method, data) for method in compared}
     if (

@@ -1,13 +1,11 @@
 """A run's condensed set: found, taken from the zoo, or made, and kept in its folder."""
 
-from __future__ import annotations
-
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from yoco import zoo
 from yoco.condense.condense import condense, start_set
@@ -19,7 +17,7 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks, digests, locks, owned
 from yoco.workflow import found_set, given_set
 from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, load_set, project
-from yoco.zoo import PREFIX as ZOO
+from yoco.workflow.shared_parameters import Parameters
 
 
 def _no_data() -> ImageData:
@@ -84,20 +82,23 @@ def get_condensed(
             if not going_on:
                 return found
             say("its condensation was interrupted: resuming from the checkpoint")
-        begin = lambda: among.from_first(lambda: held.enter_context(_writing(run, kept)))
+        shipped = None
         if real is None:
-            made = _of_the_zoo(dataset, checkpoint, explicit)
-            begin()
-            say(f"from the zoo: {describe(made)}")
-            among.from_first(lambda: _keep(made, kept))
-            return made
-        begin()
-        shipped = None if go_on or there or unfinished else _shipped_set(real, arguments)
+            shipped = _of_the_zoo(dataset, checkpoint, explicit)
+        elif not (go_on or there or unfinished):
+            shipped = _shipped_set(real, arguments)
+
+        def begin() -> None:
+            held.enter_context(owned.used(run))  # made if missing
+            held.enter_context(locks.hold(kept))
+
+        among.from_first(begin)
         if shipped is not None:
             say(f"from the zoo: {describe(shipped)}")
         elif not there:
             say(f"no {kept.name} in the run's folder: condensing {dataset} now")
-        made = shipped or condense(real, checkpoint=checkpoint, **arguments)
+        # without real images, it is a set of the zoo
+        made = shipped or condense(cast(ImageData, real), checkpoint=checkpoint, **arguments)
         if shipped is None:
             say(f"made {kept.name}: {describe(made)}")
         among.from_first(lambda: _keep(made, kept, None if shipped else checkpoint))
@@ -109,7 +110,7 @@ def _real(dataset: str, data: Callable[[], ImageData], needed: bool) -> ImageDat
 
     None for a set of the zoo. If they are not needed and cannot be loaded, None with a warning.
     """
-    if dataset.startswith(ZOO):
+    if dataset.startswith(zoo.PREFIX):
         return None
     if needed:
         return data()
@@ -133,16 +134,9 @@ def _of_the_zoo(dataset: str, checkpoint: Path, explicit: Mapping[str, Any]) -> 
             f"{checkpoint} is the unfinished condensation of another dataset, but {dataset} was "
             f"asked for: {digests.HOW}"
         )
-    shipped = zoo.load(dataset.removeprefix(ZOO))
+    shipped = zoo.load(dataset.removeprefix(zoo.PREFIX))
     found_set.check_asked(shipped, dataset, dataset, explicit)
     return shipped
-
-
-@contextlib.contextmanager
-def _writing(run: Path, kept: Path) -> Iterator[None]:
-    """Hold the run's folder, made if missing, and the lock on its set."""
-    with owned.used(run), locks.hold(kept):
-        yield
 
 
 def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | None:
@@ -154,7 +148,7 @@ def _shipped_set(data: ImageData, arguments: dict[str, Any]) -> CondensedSet | N
     return replace(shipped, info={**shipped.info, digests.MADE_FROM: data.made_from})
 
 
-def get_start(chosen: Any, data: ImageData) -> CondensedSet:
+def get_start(chosen: Parameters, data: ImageData) -> CondensedSet:
     """Return what the run's condensation starts from.
 
     It is the set that its parameters name, or packed real images.

@@ -1,7 +1,5 @@
 """Runs a notebook through papermill: checked parameters in, a complete file out."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from pathlib import Path

@@ -11,7 +11,6 @@ from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.fits import check_fits
 from yoco.utils import digests
-from yoco.zoo import PREFIX as ZOO
 
 # what a set of the zoo must match: it is not condensed here, so all other parameters concern only
 # what else a run does
@@ -61,7 +60,7 @@ def _asked(
     go_on: bool,
 ) -> dict[str, Any]:
     """Return what a set must have, by the names of parameters."""
-    from_zoo = dataset is not None and dataset.startswith(ZOO)
+    from_zoo = dataset is not None and dataset.startswith(zoo.PREFIX)
     left_out = ("start",) if go_on else OF_TRAININGS
     of_set = OF_THE_ZOO if from_zoo else tuple(explicit)
     asked = {name: explicit[name] for name in explicit if name in of_set and name not in left_out}
@@ -90,10 +89,6 @@ def _told(found: CondensedSet) -> dict[str, Any]:
     return {**dict(info.get("settings", {})), **known, **own, **made}
 
 
-def _of_the_zoo(dataset: str) -> CondensedSet:
-    return zoo.load(dataset.removeprefix(ZOO))
-
-
 def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageData | None) -> None:
     """Check that a set was made from the current real images, and fits them.
 
@@ -110,5 +105,8 @@ def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageDa
         check_fits(found, real, str(path))
         if found.info.get("source") is None:  # unknown for an author's file
             digests.check(str(path), found.info.get(digests.MADE_FROM), real.made_from)
-    elif dataset.startswith(ZOO) and found.fingerprint != _of_the_zoo(dataset).fingerprint:
+    elif (
+        dataset.startswith(zoo.PREFIX)
+        and found.fingerprint != zoo.load(dataset.removeprefix(zoo.PREFIX)).fingerprint
+    ):
         raise ValueError(f"{path} holds another set than {dataset}: {digests.HOW}")

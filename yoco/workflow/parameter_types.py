@@ -20,7 +20,6 @@ from yoco.prune.methods import METHODS
 from yoco.training.protocol import AUGMENTATIONS, PROTOCOLS
 from yoco.utils import checks
 from yoco.workflow.options import Described
-from yoco.zoo import PREFIX as ZOO
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -34,7 +33,7 @@ class Told:
 
 
 def _zoo_name(name: str) -> str:
-    return ZOO + checks.one_of("zoo set", name.removeprefix(ZOO), zoo.names())
+    return zoo.PREFIX + checks.one_of("zoo set", name.removeprefix(zoo.PREFIX), zoo.names())
 
 
 def _split(value: Any) -> Any:
@@ -104,13 +103,15 @@ Nested = Annotated[
 Dataset = Annotated[str, AfterValidator(check_name), Told("text")]
 DatasetOrZoo = Annotated[
     str,
-    AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else check_name(name)),
+    AfterValidator(
+        lambda name: _zoo_name(name) if name.startswith(zoo.PREFIX) else check_name(name)
+    ),
     Told("text"),
 ]
 # else a file
 Start = Annotated[
     str,
-    AfterValidator(lambda name: _zoo_name(name) if name.startswith(ZOO) else name),
+    AfterValidator(lambda name: _zoo_name(name) if name.startswith(zoo.PREFIX) else name),
     Told("text"),
 ]
 Models = Annotated[Several[Annotated[str, AfterValidator(named)]], Told("names", (*MODELS, PATH))]

@@ -43,7 +43,6 @@ class Condensation(Parameters):
 
     @property
     def seeds_taken(self) -> int:
-        """Number of seeds that the runs take, from `seed` on."""
         return max(self.seeds, self.compare_seeds)
 
 

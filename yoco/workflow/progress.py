@@ -1,7 +1,5 @@
 """Tells which cell of a notebook runs, and for how long."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import threading

@@ -37,7 +37,8 @@ def get_results(
     parts = [
         study.run(condensed, data, dynamics, methods=compared(condensed, chosen.methods), **options)
     ]
-    for method in () if chosen.set_path else possible(run, chosen, "also", data):
+    beside = () if chosen.set_path else chosen.also
+    for method in possible(run, chosen, beside, data, given="also" in chosen.explicit):
         if method == condensed.method:  # its column is there already
             continue
         _, other = get_beside(run, chosen, method, data)

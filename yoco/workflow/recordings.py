@@ -1,7 +1,5 @@
 """A run's dynamics: found, taken from the zoo, or recorded, and kept in its folder."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +17,6 @@ from yoco.training import timing
 from yoco.training.protocol import BEFORE, PROTOCOLS, Protocol
 from yoco.utils import device as devices
 from yoco.utils import digests, locks
-from yoco.zoo import PREFIX as ZOO
 
 DYNAMICS = "dynamics"  # stem of the files of whole runs
 # entries of the info that shipped dynamics must share
@@ -43,7 +40,13 @@ def get_dynamics(
     than asked for; they are then not saved, since the runs of a study could not follow them.
     """
     return get_all_dynamics(
-        run, condensed, dataset, [seed], first, any_last_batch=dataset.startswith(ZOO), **arguments
+        run,
+        condensed,
+        dataset,
+        [seed],
+        first,
+        any_last_batch=dataset.startswith(zoo.PREFIX),
+        **arguments,
     )[0]
 
 
@@ -165,10 +168,10 @@ def _found_dynamics(
         print(f"{path.name} is of another set (perhaps an earlier version): recording again")
         return None
     digests.check(str(path), found.info.get(digests.MADE_FROM), condensed.made_from)
-    if not _as_asked(found, wanted):
+    told = {**found.info, **found.training}
+    if any(told.get(name) != value for name, value in wanted.items()):
         print(f"{path.name} has other settings: recording again")
         return None
-    told = {**found.info, **found.training}
     if differ := [name for name, value in demanded.items() if told.get(name, value) != value]:
         there, asked = (
             ", ".join(f"{name}={values.get(name)!r}" for name in differ)
@@ -216,12 +219,6 @@ def _own_network(condensed: CondensedSet, arguments: dict[str, Any]) -> dict[str
         if models.own(model)
         else {}
     )
-
-
-def _as_asked(found: Dynamics, asked: dict[str, Any]) -> bool:
-    """Return whether the info of dynamics has all that was asked for."""
-    told = {**found.info, **found.training}
-    return all(told.get(name) == value for name, value in asked.items())
 
 
 def _shipped_dynamics(

@@ -11,7 +11,6 @@ from yoco.data.datasets import name_of
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks, locks, owned, tensor_files
 from yoco.utils.lazy import pd
-from yoco.zoo import PREFIX as ZOO
 
 CONDENSED, CHECKPOINT, RESULTS, TABLE, TABLE2 = (
     "condensed.safetensors",
@@ -103,7 +102,7 @@ def load_set(name: str) -> CondensedSet:
     Raises as `zoo.load`, `checks.path` and `CondensedSet.load`.
     """
     return (
-        zoo.load(name.removeprefix(ZOO))
-        if name.startswith(ZOO)
+        zoo.load(name.removeprefix(zoo.PREFIX))
+        if name.startswith(zoo.PREFIX)
         else CondensedSet.load(project() / checks.path("name", name))
     )

@@ -5,11 +5,11 @@ from typing import Any, ClassVar, Optional, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from yoco import zoo
 from yoco.condense.methods import METHODS as CONDENSATIONS
 from yoco.condense.presets import SCALES, default_model
 from yoco.utils import checks
 from yoco.workflow import parameter_types as types
-from yoco.zoo import PREFIX as ZOO
 
 # parameters that found dynamics must match if they were given, and the arguments they become
 RECORDED = {
@@ -22,7 +22,9 @@ RECORDED = {
 
 def _scale_of(dataset: str) -> str:
     """Return the default preset of a dataset."""
-    return "smoke" if dataset == "digits" or dataset.startswith(f"{ZOO}digits-") else "laptop"
+    return (
+        "smoke" if dataset == "digits" or dataset.startswith(f"{zoo.PREFIX}digits-") else "laptop"
+    )
 
 
 class Parameters(BaseModel):
@@ -135,7 +137,7 @@ class Parameters(BaseModel):
 
     def given(self, names: Collection[str]) -> Self:
         """Record the names of the parameters that were given, not filled in; return self."""
-        self._explicit = frozenset(name for name in names if getattr(self, name) is not None)
+        self._explicit = frozenset(self.model_dump(include={*names}, exclude_none=True))
         return self
 
     @property
@@ -159,11 +161,7 @@ class Parameters(BaseModel):
         For another method than the run's, only those that it has.
         """
         if method is None or method == self.method:
-            given = {
-                name: getattr(self, name)
-                for name in ("nested", "start")
-                if getattr(self, name) is not None
-            }
+            given = self.model_dump(include={"nested", "start"}, exclude_none=True)
             return self._with_explicit({**self.packing(), "time_budget": self.time_budget, **given})
         known = {
             "method",
@@ -212,8 +210,8 @@ class Parameters(BaseModel):
     @property
     def trains_as_preset(self) -> bool:
         """Whether no parameter changes how the preset trains networks."""
-        names = ("epochs", "protocol", "augmentation", "model", "width", "precision")
-        return all(getattr(self, name) == type(self).model_fields[name].default for name in names)
+        names = {"epochs", "protocol", "augmentation", "model", "width", "precision"}
+        return not self.model_dump(include=names, exclude_defaults=True)
 
     def recording(self, size: int) -> dict[str, Any]:
         """Return arguments for `record` and `record_many`: those of training except the epochs."""

@@ -1,7 +1,5 @@
 """Executed notebooks without widgets: a still picture and its caption stand in their place."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -12,7 +12,6 @@ from yoco.experiments import ablations, corruption, noise
 from yoco.prune.methods import compared
 from yoco.workflow import parameter_types as types
 from yoco.workflow.shared_parameters import Parameters
-from yoco.zoo import PREFIX as ZOO
 
 
 class Study(Parameters):
@@ -30,7 +29,6 @@ class Study(Parameters):
 
     @property
     def seeds_taken(self) -> int:
-        """Number of seeds that the runs take, from `seed` on."""
         return max(self.seeds, self.dynamics)
 
     def recording(self, size: int) -> dict[str, Any]:
@@ -212,9 +210,9 @@ class Noise(Study):
 
         Raises ValueError if a set of the zoo is of a folder that `real` does not name.
         """
-        if self.real or not self.dataset.startswith(ZOO):
+        if self.real or not self.dataset.startswith(zoo.PREFIX):
             return self.real or self.dataset
-        told = zoo.load(self.dataset.removeprefix(ZOO)).info["dataset"]
+        told = zoo.load(self.dataset.removeprefix(zoo.PREFIX)).info["dataset"]
         if told.startswith("folder:"):
             raise ValueError(
                 f"real must name the folder of {self.dataset}'s images (real=folder:PATH): it was "

@@ -1,0 +1,119 @@
+"""What is worth checking on a real card, in two minutes: `pytest -m gpu tests/test_gpu.py`."""
+
+import warnings
+
+import pytest
+import torch
+
+from yoco import condense
+from yoco.selfcheck import checks, report, speed
+from yoco.training import network as train
+from yoco.training.protocol import Protocol
+from yoco.utils import seeds
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU, or not -m gpu"),
+]
+CARD = torch.device("cuda")
+MOST_MEMORY = 3 * 2**30  # bytes of a CIFAR-10 IPC 10 run (design §9)
+# a pool that is trained in a second
+POOL = {"pool_networks": 2, "pool_epochs": 1, "pool_images": 512}
+
+
+@pytest.fixture(autouse=True)
+def exact():
+    """Convolve in float32 where float32 is asked for, and count memory anew."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield
+
+
+@pytest.mark.parametrize("name", checks.CHECKS)
+def test_the_card_computes_what_a_cpu_does(name, monkeypatch):
+    monkeypatch.setattr(checks, "CHECKS", {name: checks.CHECKS[name]})
+    found = list(report.results(CARD))
+    assert found and all(result.right for result in found), "\n".join(
+        f"{result} {result.error}" for result in found
+    )
+
+
+def a_run(epochs: int = 8, precision: str = "float32") -> train.Run:
+    condensed = speed.noise_set(40)
+    images, labels = condensed.form()
+    protocol = Protocol(epochs=epochs, precision=precision).resolved(CARD, 0, condensed.size)
+    return train.Run(condensed.normalise(images).to(CARD), labels.to(CARD), 10, protocol, seed=0)
+
+
+def test_an_epoch_waits_for_the_card_once_at_most():
+    run = a_run(precision="bfloat16")
+    run.epoch()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            run.epoch()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [str(each.message) for each in told if "synchroniz" in str(each.message)]
+    assert len(waits) <= 1, waits
+
+
+def weights_after(epochs: int) -> torch.Tensor:
+    run = a_run()
+    for _ in range(epochs):
+        run.epoch()
+    return torch.cat([parameter.detach().flatten() for parameter in run.network.parameters()])
+
+
+def test_a_replayed_graph_trains_as_plain_kernels_do(monkeypatch):
+    recorded = weights_after(2)
+    monkeypatch.setenv("YOCO_GRAPHS", "0")
+    assert checks.relative(recorded, weights_after(2)) < 0.01
+
+
+def test_a_state_is_resumed_on_the_card():
+    whole, first = a_run(), a_run()
+    whole.epoch()
+    first.epoch()
+    second = a_run()
+    second.restore({name: tensor.cpu() for name, tensor in first.state().items()})
+    whole.epoch()
+    second.epoch()
+    pairs = zip(whole.network.parameters(), second.network.parameters())
+    assert max(checks.relative(a.detach(), b.detach()) for a, b in pairs) < 0.01
+
+
+def test_trainings_one_after_another_hold_no_memory():
+    work = speed.training(CARD, compiled=False)
+    work()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_reserved()
+    for _ in range(6):
+        work()
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_reserved() < before + 2**28
+
+
+@pytest.mark.parametrize("method", ["idc", "ncfm"])
+def test_steps_of_the_paper_s_size_are_finite_and_fit(method):
+    settings = {"ncfm": {**POOL, "iterations": 6}, "idc": {"outer_loops": 1, "inner_loops": 6}}
+    made = condense.condense(
+        speed.noise(per_class=1100),
+        method,
+        10,
+        preset="paper",
+        device=CARD,
+        progress=False,
+        **settings[method],
+    )
+    assert torch.isfinite(torch.tensor(made.info["loss"])).all() and made.info["steps"] == 6
+    assert torch.cuda.max_memory_allocated() < MOST_MEMORY
+
+
+def test_draws_on_the_card_repeat_and_leave_the_global_generator_alone():
+    before = torch.cuda.get_rng_state()
+    first, second = (seeds.for_device(seeds.generator(3), CARD) for _ in range(2))
+    drawn = [torch.rand(5, generator=source, device=CARD) for source in (first, second)]
+    assert torch.equal(*drawn) and torch.equal(torch.cuda.get_rng_state(), before)
