@@ -14,7 +14,7 @@ from yoco.utils import seeds
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
-SLOW = ("condense kip", "condense idc, as used", "evaluate, as used")
+SLOW = ("condense kip", "condense idc, as used", "evaluate, as used", "evaluate two, as used")
 # a bare GPU machine has torch, torchvision, numpy, pandas, scikit-learn, matplotlib and what these
 # need, and of yoco's other dependencies einops, filelock, jaxtyping and lazy_loader
 MISSING = (

@@ -24,7 +24,9 @@ def measured() -> dict[str, checks.Measured]:
             found[name] = check.measure(CPU)
     accuracies = [checks.evaluated_as_used(CPU, seed)["accuracy"].item() for seed in SEEDS]
     print(f"accuracies as used: {[round(accuracy, 1) for accuracy in accuracies]}")
-    found["evaluate, as used"] = {"accuracy": torch.tensor(statistics.mean(accuracies))}
+    mean = torch.tensor(statistics.mean(accuracies))
+    for name in ("evaluate, as used", "evaluate two, as used"):
+        found[name] = {"accuracy": mean.clone()}
     return found
 
 
