@@ -50,11 +50,7 @@ def precisions(device: torch.device) -> list[str]:
 
 
 def measure(
-    case: str,
-    device: torch.device,
-    repeats: int | None = None,
-    limits: bool = True,
-    **options: Any,
+    case: str, device: torch.device, repeats: int | None = None, **options: Any
 ) -> list[dict[str, Any]]:
     """Return a row per precision: medians over repeats, the sides taking turns.
 
@@ -76,13 +72,12 @@ def measure(
             {name: side.run() for name, side in sides.items()}
             for _ in range(repeats or REPEATS.get(case, 5))
         ]
-    calls = limit.of_case(case, device, **options) if limits else None
+    calls = limit.of_case(case, device, **options)
     rows = []
     for precision in precisions(device):
         row = _row(case, precision, first[precision], runs)
-        if calls is not None:
-            row["limit_s"] = limit.seconds(calls, precision, device)
-            row["share"] = row["limit_s"] / row["ours_s"]
+        row["limit_s"] = limit.seconds(calls, precision, device)
+        row["share"] = row["limit_s"] / row["ours_s"]
         rows.append({**row, "device": device.type, **_where(device)})
     return rows
 
@@ -137,16 +132,14 @@ def main() -> None:
         run(options.cases or cases.CASES, options.device, options.out, options.repeats)
 
 
-def run(
-    wanted: Sequence[str], device: str, out: Path, repeats: int | None = None, limits: bool = True
-) -> None:
+def run(wanted: Sequence[str], device: str, out: Path, repeats: int | None = None) -> None:
     """Measure cases one after another; each one's rows are written at once."""
     where = devices.choose(device)
     for name, value in _where(where).items():
         print(f"{name}: {value}")
     measured: list[dict[str, Any]] = []
     for case in wanted:
-        measured += measure(case, where, repeats, limits)
+        measured += measure(case, where, repeats)
         shown = pd.DataFrame(measured).reindex(columns=COLUMNS).round(2)
         print(f"\n{shown.to_string(index=False)}", flush=True)
         rows = {"cases": merged(read(out), measured)}
