@@ -25,6 +25,7 @@ demo: $(STAMP)
 demo-01-02 demo-04: $(STAMP)
 	@$(YOCO) run $(subst -, ,$(@:demo-%=%)) $(DEMO)
 
+demo-00: DEMO :=  # it has no parameters
 # silent until they end: the progress line is the other run's
 demo-00 demo-03: $(STAMP)
 	@mkdir -p runs

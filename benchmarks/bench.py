@@ -71,7 +71,7 @@ def measure(
             {name: side.run() for name, side in sides.items()}
             for _ in range(repeats or REPEATS.get(case, 5))
         ]
-    calls = limit.of_case(case, **options) if limits else None
+    calls = limit.of_case(case, device, **options) if limits else None
     rows = []
     for precision in precisions(device):
         row = _row(case, precision, first[precision], runs)

@@ -72,11 +72,11 @@ def _answer(work: Callable[[Job], Any], job: Job, sender: Any) -> None:
 def run(job: Job, stages: list[gpu_stages.Stage]) -> bool:
     """Do the stages that are not done yet, as far as the time goes; return whether all are done."""
     report = read(job.out)
-    told = apart(lambda job: machine.described(devices.choose(job.device)), job, 60.0)
+    told = _of_call(lambda job: machine.described(devices.choose(job.device)), job, 60.0)
     if told not in report["machines"]:
         report["machines"].append(told)
     write(job.out, report)
-    apart(gpu_stages.unpack_pool, job, job.left())
+    _of_call(gpu_stages.unpack_pool, job, job.left())
     for stage in stages:
         entry = report["stages"].setdefault(stage.name, {"seconds": 0.0})
         ready = all("result" in report["stages"].get(name, {}) for name in stage.needs)
@@ -88,8 +88,16 @@ def run(job: Job, stages: list[gpu_stages.Stage]) -> bool:
         _sweep(job.out)
         report["stages"][stage.name] = _after(entry, answer, time.monotonic() - began)
         write(job.out, report)
-    apart(gpu_stages.pack_pool, job, AT_THE_END)
+    _of_call(gpu_stages.pack_pool, job, AT_THE_END)
     return all("result" in report["stages"].get(stage.name, {}) for stage in stages)
+
+
+def _of_call(work: Callable[[Job], Any], job: Job, seconds: float) -> Any:
+    """Do what every call does once, and return its result; an error is only told."""
+    answer = apart(work, job, seconds)
+    if "error" in answer:
+        print(answer["error"], flush=True)
+    return answer.get("result")
 
 
 def _after(entry: dict[str, Any], answer: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The bound on speed: the time of the convolutions alone that a case of the benchmark does.
 
-    python -m benchmarks.limit CASE      # prints what convolutions a case does, as JSON
+    python -m benchmarks.limit CASE DEVICE      # prints what convolutions a case does, as JSON
 
 They are counted in a run of the case whose convolutions are not computed, and then timed one kind
 at a time, in channels-last memory and the precision that the case uses.
@@ -59,9 +59,10 @@ def counted(work: cases.Work) -> Counter[Call]:
     return convolutions.calls
 
 
-def of_case(case: str, **options: Any) -> Counter[Call]:
-    """Return the convolutions of a case, counted in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.limit", case, json.dumps(options)]
+def of_case(case: str, device: torch.device, **options: Any) -> Counter[Call]:
+    """Return the convolutions that a case does on a device, counted in a process of its own."""
+    arguments = (case, device.type, json.dumps(options))
+    command = [sys.executable, "-m", "benchmarks.limit", *arguments]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, **PLAIN, "PYTHONPATH": paths}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
@@ -94,9 +95,10 @@ def _filled(argument: Any, dtype: torch.dtype, device: torch.device) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", choices=cases.CASES)
+    parser.add_argument("device", nargs="?", default="cpu")
     parser.add_argument("options", nargs="?", type=json.loads, default={}, help="of the case")
     arguments = parser.parse_args()
-    calls = counted(cases.build(arguments.case, "ours", "cpu", **arguments.options))
+    calls = counted(cases.build(arguments.case, "ours", arguments.device, **arguments.options))
     print(json.dumps(list(calls.items())))
 
 

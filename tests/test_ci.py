@@ -2,10 +2,14 @@
 
 import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 import yaml
+
+from yoco import cli
+from yoco.workflow import parameters
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -46,3 +50,22 @@ def test_hooks_are_commands_of_make_lint():
     assert linters == {"ruff", "lint-imports", "mypy"}
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert {Path(hook["entry"].split()[0]).name for hook in hooks} <= linters
+
+
+def test_every_part_of_the_demo_has_only_parameters_that_its_notebooks_know():
+    parts = {"demo-00": ["00"], "demo-01-02": ["01", "02"], "demo-03": ["03"], "demo-04": ["04"]}
+    for target, names in parts.items():
+        recipe = subprocess.run(
+            ["make", "-n", "-o", ".venv/.installed", target],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        ).stdout
+        command = re.search(r"-m yoco (run [^>\n]*)", recipe).group(1).split()
+        options = cli.parser().parse_args(command)
+        assert options.notebooks == names
+        fields = (
+            model.model_fields for name, model in parameters.NOTEBOOKS.items() if name[:2] in names
+        )
+        known = {"run_dir"}.union(*fields)
+        assert {name for name, _ in options.parameters} <= known, target

@@ -228,18 +228,33 @@ def test_an_inner_loop_of_either_side_moves_images_and_network(side):
 
 
 @pytest.mark.slow
-def test_the_benchmark_measures_every_precision_and_its_limit(monkeypatch):
+def test_the_benchmark_measures_both_sides_and_the_limit(monkeypatch):
     # in the sides' processes too: seconds in place of a minute
     monkeypatch.setenv("YOCO_COMPILE", "0")
-    monkeypatch.setattr(bench, "precisions", lambda device: ["bfloat16", "float32"])
-    rows = bench.measure("train_40", CPU, repeats=1, epochs=1)
-    assert [row["precision"] for row in rows] == ["bfloat16", "float32"]
-    for row in rows:
-        assert row["ratio"] == pytest.approx(row["literal_s"] / row["ours_s"])
-        assert row["share"] == pytest.approx(row["limit_s"] / row["ours_s"])
-        assert row["instructions"] == torch.backends.cpu.get_cpu_capability()
-        assert row["ours_mb"] > 100 and row["first_s"] > 0
-    assert json.loads(json.dumps(rows)) == rows
+    monkeypatch.setenv("YOCO_PRECISION", "float32")
+    (row,) = bench.measure("train_40", CPU, repeats=1, epochs=1)
+    assert row["precision"] == "float32"
+    assert row["ratio"] == pytest.approx(row["literal_s"] / row["ours_s"])
+    assert row["share"] == pytest.approx(row["limit_s"] / row["ours_s"])
+    assert row["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert row["ours_mb"] > 100 and row["first_s"] > 0
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_float32_is_measured_wherever_bfloat16_is_the_default(monkeypatch):
+    monkeypatch.setenv("YOCO_PRECISION", "bfloat16")
+    assert bench.precisions(CPU) == ["bfloat16", "float32"]
+    monkeypatch.setenv("YOCO_PRECISION", "float32")
+    assert bench.precisions(CPU) == ["float32"]
+
+
+def test_each_precision_has_its_own_row():
+    def run(seconds):
+        return {"seconds": seconds, "memory_mb": 9.0, "gpu_mb": None}
+
+    runs = [{"literal": run(s), "bfloat16": run(s / 4), "float32": run(s / 2)} for s in (4, 8, 6)]
+    rows = [bench._row("train_40", name, 1.0, runs) for name in ("bfloat16", "float32")]
+    assert [row["ratio"] for row in rows] == [4, 2] and rows[0]["literal_s"] == 6
 
 
 def test_new_rows_of_the_benchmark_replace_those_of_the_same_case_and_machine():

@@ -77,7 +77,7 @@ class Pruning(Study):
         None, description="epochs of training on the prefixes of one file (none: as epochs)"
     )
     prefix_epochs: Optional[types.Count] = types.by_preset(
-        "epochs of training in the comparison of a nested set", smoke=20, otherwise=None
+        "epochs of training in the comparison of a nested set", smoke=40, otherwise=None
     )
     set_path: Optional[types.Text] = Field(
         None,
