@@ -4,6 +4,7 @@ Also what the death of a process costs.
 """
 
 import multiprocessing
+import os
 import pickle
 import signal
 import subprocess
@@ -227,6 +228,16 @@ def test_an_executor_that_gives_up_is_an_error_with_the_call_s_name():
         ChildProcessError, match="the first: its executor gave up on it: CancelledError"
     ):
         list(pool.run(pow, [(2, 3)], 1, executor=Closed(), names=["the first"]))
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_process_is_noticed_if_the_one_before_it_idled_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "_resting", {})
+    ((_, first),) = pool.run(os.getpid, [()], 2)
+    until(lambda: not psutil.pid_exists(first))
+    ((_, last),) = pool.run(mortal.once, [(str(tmp_path),)], 2)
+    assert (tmp_path / "died").exists() and last not in (first, os.getpid())
 
 
 @pytest.mark.parametrize(

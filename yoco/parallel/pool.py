@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import time
 import uuid
 import warnings
 from collections import Counter, deque
@@ -127,7 +128,7 @@ def run(
         yield from ((number, function(*shared, *call)) for number, call in enumerate(calls))
         return
     places = (
-        [_Process(number) for number in range(min(jobs, len(calls)))]
+        [_rested(number) for number in range(min(jobs, len(calls)))]
         if executor is None
         else [_Guest(executor)] * AHEAD
     )
@@ -150,28 +151,32 @@ class _Process:
     In a pool of several, a process that dies would end the others' calls as well.
     """
 
-    resting: dict[int, loky.ProcessPoolExecutor] = {}  # by number, for the next study
-
     def __init__(self, number: int) -> None:
-        self.number, self.fresh = number, True
-        self.pool = self.resting.pop(number, None) or self._new()
-
-    @staticmethod
-    def _new() -> loky.ProcessPoolExecutor:
-        return loky.ProcessPoolExecutor(
-            1, timeout=IDLE_SECONDS, env=ONE_THREAD, initializer=begin, initargs=(os.getpid(),)
-        )
+        self.number = number
+        self.renew()
 
     def submit(self, function: Callable[..., Any], *call: Any) -> Future:
+        # a process that loky starts in place of one that idled out could die unnoticed (loky 3.7)
+        if time.monotonic() - self.busy > IDLE_SECONDS / 2:
+            self.pool.shutdown(wait=False)
+            self.renew()
         try:
-            return self.pool.submit(function, *call)
+            future = self.pool.submit(function, *call)
         except BrokenExecutor:  # it died while idle
             self.renew()
-            return self.pool.submit(function, *call)
+            future = self.pool.submit(function, *call)
+        future.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, _: Future) -> None:
+        self.busy = time.monotonic()
 
     def renew(self) -> bool:
         """Start another process. Returns True: a process of this machine can be replaced."""
-        self.pool, self.fresh = self._new(), True
+        self.pool = loky.ProcessPoolExecutor(
+            1, timeout=IDLE_SECONDS, env=ONE_THREAD, initializer=begin, initargs=(os.getpid(),)
+        )
+        self.busy, self.fresh = time.monotonic(), True
         return True
 
     def own(self, argument: Any) -> Any:
@@ -187,7 +192,17 @@ class _Process:
         self.pool.shutdown(wait=False, kill_workers=True)
 
     def rest(self) -> None:
-        self.resting[self.number] = self.pool
+        _resting[self.number] = self
+
+
+_resting: dict[int, _Process] = {}  # by number, for the next study
+
+
+def _rested(number: int) -> _Process:
+    """Return a place, whose process may have done calls of an earlier study."""
+    place = _resting.pop(number, None) or _Process(number)
+    place.fresh = True
+    return place
 
 
 class _Guest:
