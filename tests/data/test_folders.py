@@ -84,6 +84,15 @@ def test_transparency_is_composed_on_white(tmp_path, mode):
     assert (found[:, :4] == 0).all() and (found[:, 4:] == 255).all()
 
 
+@pytest.mark.parametrize("mode, by", [("RGBa", "RGBA"), ("La", "LA"), ("PA", "P")])
+def test_transparency_of_images_in_memory(mode, by):
+    image = Image.new(by, (8, 8)) if mode == "PA" else Image.new("RGBA", (8, 8)).convert(by)
+    clear = image.convert(mode)
+    if mode == "PA":
+        clear.putalpha(Image.new("L", (8, 8)))
+    assert clear.mode == mode and (np.asarray(decode.upright(clear)) == 255).all()
+
+
 @pytest.mark.parametrize("name", ["x.gif", "x.jfif", "X.JPG"])
 def test_gif_and_jfif_are_read(tmp_path, name):
     write_folder(tmp_path)

@@ -167,7 +167,8 @@ def upright(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _of_eight_bits(image, kind)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        shown = image.convert("RGBA")
+        # Pillow converts grey with premultiplied alpha to nothing else
+        shown = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
     return image
 
