@@ -29,7 +29,7 @@ demo-00: DEMO :=  # it has no parameters
 # silent until they end: the progress line is the other run's
 demo-00 demo-03: $(STAMP)
 	@mkdir -p runs
-	@$(YOCO) run $(@:demo-%=%) $(DEMO) > runs/$@.log; status=$$?; grep '^0' runs/$@.log; exit $$status
+	@$(YOCO) run $(@:demo-%=%) $(DEMO) > runs/$@.log; status=$$?; grep ' -> ' runs/$@.log; exit $$status
 
 # every notebook, in the same folder: what `make demo` made is read
 demo-all: demo
