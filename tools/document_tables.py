@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import bench, imagenet1k, last_batch, scale_check
+from benchmarks import bench, imagenet1k, last_batch, published, scale_check
 from yoco import zoo
 from yoco.experiments import tables
 from yoco.workflow import parameters
@@ -197,6 +197,14 @@ def by_bytes() -> str:
             for stored in ("uint8", "float32")
         ],
     )
+
+
+# Files
+
+
+@_table("published")
+def published_sets() -> str:
+    return published.table(_read("published/accuracies.csv"))
 
 
 # Results
