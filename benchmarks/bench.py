@@ -23,6 +23,8 @@ from benchmarks.sides import Side
 from yoco.selfcheck import machine
 from yoco.utils import checks, tensor_files
 from yoco.utils import device as devices
+from yoco.utils.device import is_gpu
+from yoco.utils.graphs import WARM_UP
 
 REPEATS = {"inner_loop": 3, "table_block": 2}
 LITERAL = "literal"
@@ -48,17 +50,13 @@ def precisions(device: torch.device) -> list[str]:
 
 
 def measure(
-    case: str,
-    device: torch.device,
-    repeats: int | None = None,
-    limits: bool = True,
-    **options: Any,
+    case: str, device: torch.device, repeats: int | None = None, **options: Any
 ) -> list[dict[str, Any]]:
     """Return a row per precision: medians over repeats, the sides taking turns.
 
-    A first run of each side does not count; ours is `first_s`, which includes compilation and is
-    always measured by the wall clock. `limit_s`: time of the convolutions alone, of which `share`
-    is the ratio to ours. options: of the case.
+    A first run of each side does not count, nor do our runs before a GPU's graphs are replayed.
+    `first_s` is our first run, which includes compilation, by the wall clock. `limit_s`: time of
+    the convolutions alone; `share` is its ratio to ours. options: of the case.
     """
     wanted = {LITERAL: (LITERAL, "float32")} | {p: ("ours", p) for p in precisions(device)}
     with ExitStack() as stack:
@@ -67,17 +65,19 @@ def measure(
             for name, (side, precision) in wanted.items()
         }
         first = {name: side.run()["wall_s"] for name, side in sides.items()}
+        for name in (n for n in wanted if n != LITERAL and is_gpu(device)):
+            for _ in range(WARM_UP):  # the calls before graphs are replayed
+                sides[name].run()
         runs = [
             {name: side.run() for name, side in sides.items()}
             for _ in range(repeats or REPEATS.get(case, 5))
         ]
-    calls = limit.of_case(case, device, **options) if limits else None
+    calls = limit.of_case(case, device, **options)
     rows = []
     for precision in precisions(device):
         row = _row(case, precision, first[precision], runs)
-        if calls is not None:
-            row["limit_s"] = limit.seconds(calls, precision, device)
-            row["share"] = row["limit_s"] / row["ours_s"]
+        row["limit_s"] = limit.seconds(calls, precision, device)
+        row["share"] = row["limit_s"] / row["ours_s"]
         rows.append({**row, "device": device.type, **_where(device)})
     return rows
 
@@ -132,16 +132,14 @@ def main() -> None:
         run(options.cases or cases.CASES, options.device, options.out, options.repeats)
 
 
-def run(
-    wanted: Sequence[str], device: str, out: Path, repeats: int | None = None, limits: bool = True
-) -> None:
+def run(wanted: Sequence[str], device: str, out: Path, repeats: int | None = None) -> None:
     """Measure cases one after another; each one's rows are written at once."""
     where = devices.choose(device)
     for name, value in _where(where).items():
         print(f"{name}: {value}")
     measured: list[dict[str, Any]] = []
     for case in wanted:
-        measured += measure(case, where, repeats, limits)
+        measured += measure(case, where, repeats)
         shown = pd.DataFrame(measured).reindex(columns=COLUMNS).round(2)
         print(f"\n{shown.to_string(index=False)}", flush=True)
         rows = {"cases": merged(read(out), measured)}

@@ -20,7 +20,12 @@ from yoco.selfcheck.speed import Work, noise, noise_set
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as train
 from yoco.utils import seeds
-from yoco.utils.device import can_compile, choose
+from yoco.utils.device import choose, worth_compiling
+
+
+def compiled(device: torch.device) -> bool:
+    """Return whether long work on a device is compiled: on a CPU with a compiler."""
+    return worth_compiling(device, 10**9, 32)
 
 
 def inner_loop(
@@ -29,7 +34,7 @@ def inner_loop(
     """One inner loop of IDC at CIFAR-10 shapes, factor 2 (see `speed.inner_loop`)."""
     if side == "ours":
         return speed.inner_loop(
-            device, compiled=can_compile(device), classes=classes, ipc=ipc, per_class=per_class
+            device, compiled=compiled(device), classes=classes, ipc=ipc, per_class=per_class
         )
     data = noise(classes, per_class)
     settings = condense.settings_for("paper", data.size, ipc, {})
@@ -43,9 +48,7 @@ def inner_loop(
 def training(side: str, device: torch.device, *, per_class: int, epochs: int) -> Work:
     """Train one network on 10 × per_class formed images (see `speed.training`)."""
     if side == "ours":
-        return speed.training(
-            device, compiled=can_compile(device), per_class=per_class, epochs=epochs
-        )
+        return speed.training(device, compiled=compiled(device), per_class=per_class, epochs=epochs)
     condensed = noise_set(per_class)
     images, labels = condensed.form()
     images = condensed.normalise(images)
@@ -64,7 +67,7 @@ def recording(side: str, device: torch.device, *, epochs: int) -> Work:
         condensed,
         epochs=epochs,
         seed=0,
-        compiled=can_compile(device),
+        compiled=compiled(device),
         progress=False,
         device=device,
     )
@@ -93,7 +96,7 @@ def table_block(side: str, device: torch.device, *, epochs: int, runs: int) -> W
         return lambda: _literal_block(condensed, data, subsets, epochs, runs, device)
 
     def ours() -> list[float]:
-        options = {"epochs": epochs, "compiled": can_compile(device)}
+        options = {"epochs": epochs, "compiled": compiled(device)}
         recorded = dict(
             dynamics.record_many(
                 condensed, seeds=range(runs), device=device, progress=False, **options

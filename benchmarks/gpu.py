@@ -54,6 +54,7 @@ def apart(work: Callable[[Job], Any], job: Job, seconds: float) -> dict[str, Any
     try:
         if receiver.poll(seconds):
             answer = receiver.recv()
+            child.join(GRACE)  # it still has to print
     except EOFError:
         child.join()
         answer = {"error": f"the process ended with status {child.exitcode}"}

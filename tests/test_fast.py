@@ -248,6 +248,11 @@ def test_float32_is_measured_wherever_bfloat16_is_the_default(monkeypatch):
     assert bench.precisions(CPU) == ["float32"]
 
 
+def test_only_a_cpu_compiles_in_the_benchmark(monkeypatch):
+    monkeypatch.setattr("yoco.utils.device.can_compile", lambda where: True)
+    assert cases.compiled(CPU) and not cases.compiled(torch.device("cuda"))
+
+
 def test_each_precision_has_its_own_row():
     def run(seconds):
         return {"seconds": seconds, "memory_mb": 9.0, "gpu_mb": None}
