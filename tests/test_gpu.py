@@ -5,11 +5,13 @@ import warnings
 import pytest
 import torch
 
+from tests.condense import test_together
 from yoco import condense
 from yoco.selfcheck import checks, report, speed
 from yoco.training import network as train
+from yoco.training import stacked
 from yoco.training.protocol import Protocol
-from yoco.utils import seeds
+from yoco.utils import graphs, seeds
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,11 +41,11 @@ def test_the_card_computes_what_a_cpu_does(name, monkeypatch):
     )
 
 
-def a_run(epochs: int = 8, precision: str = "float32") -> train.Run:
+def a_run(epochs: int = 8, precision: str = "float32", seed: int = 0) -> train.Run:
     condensed = speed.noise_set(40)
     images, labels = condensed.form()
     protocol = Protocol(epochs=epochs, precision=precision).resolved(CARD, 0, condensed.size)
-    return train.Run(condensed.normalise(images).to(CARD), labels.to(CARD), 10, protocol, seed=0)
+    return train.Run(condensed.normalise(images).to(CARD), labels.to(CARD), 10, protocol, seed)
 
 
 def test_an_epoch_waits_for_the_card_once_at_most():
@@ -60,17 +62,40 @@ def test_an_epoch_waits_for_the_card_once_at_most():
     assert len(waits) <= 1, waits
 
 
+def weights_of(run: train.Run) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in run.network.parameters()])
+
+
 def weights_after(epochs: int) -> torch.Tensor:
     run = a_run()
     for _ in range(epochs):
         run.epoch()
-    return torch.cat([parameter.detach().flatten() for parameter in run.network.parameters()])
+    return weights_of(run)
 
 
 def test_a_replayed_graph_trains_as_plain_kernels_do(monkeypatch):
     recorded = weights_after(2)
     monkeypatch.setenv("YOCO_GRAPHS", "0")
     assert checks.relative(recorded, weights_after(2)) < 0.01
+
+
+def test_runs_at_once_train_as_in_turn():
+    alone, together = ([a_run(seed=seed) for seed in range(3)] for _ in range(2))
+    stack = stacked.Stacked(together)
+    for _ in range(graphs.WARM_UP):
+        stack.epoch()
+        for run in alone:
+            run.epoch()
+    assert all(checks.relative(*map(weights_of, pair)) < 0.01 for pair in zip(together, alone))
+
+
+@pytest.mark.parametrize("name", ["idc", "dsa"])
+def test_classes_together_are_each_class_alone_on_the_card(name, monkeypatch):
+    stepper = test_together.stepper_of(
+        name, test_together.uneven(), device=CARD, real_batch=12, ipc=2
+    )
+    found, expected = test_together.together_and_alone(stepper, monkeypatch)
+    assert all(checks.relative(*pair) < 0.01 for pair in zip(found, expected))
 
 
 def test_a_state_is_resumed_on_the_card():

@@ -30,11 +30,11 @@ def uneven(size: int = 16) -> ImageData:
     return ImageData("uneven", images, labels, test, torch.arange(5), tuple("abcde"), *statistics)
 
 
-def stepper_of(name, data, *, ipc=1, precision="float32", **overrides):
+def stepper_of(name, data, *, ipc=1, precision="float32", device=CPU, **overrides):
     method = condense.METHODS[name]
     settings = method.settings_for("smoke", data.size, ipc, {**TINY[name], **overrides})
     factor = 2 if method.multi else 1
-    return method.stepper(data, ipc, factor, settings, seeds.generator(0), CPU, precision, False)
+    return method.stepper(data, ipc, factor, settings, seeds.generator(0), device, precision, False)
 
 
 def together_and_alone(stepper, monkeypatch):
@@ -45,15 +45,18 @@ def together_and_alone(stepper, monkeypatch):
         keep = lambda *inputs, draw=draw: drawn.append(draw(*inputs)) or drawn[-1]
         monkeypatch.setattr(owner, name, keep)
     real = stepper.real_batches()
-    found = stepper._match_together(stepper.images, real, source=stepper.source)
+    found = stepper._match_together(stepper.images, real, source=stepper.own_source)
     draw, cells = drawn
     alone = []
     for label, members in enumerate(stepper.members):
         images = stepper.images[label * stepper.ipc : (label + 1) * stepper.ipc]
         chosen = slice(None) if cells is None else cells[label]
         own = real[label, : min(len(members), stepper.settings.real_batch)]
-        assert (stepper.data.train_labels[own] == label).all() and len(own.unique()) == len(own)
-        alone.append(stepper._matched(label, images, chosen, own, draw.of(torch.tensor([label]))))
+        assert (stepper.data.train_labels[own.cpu()] == label).all() and len(own.unique()) == len(
+            own
+        )
+        one = draw.of(torch.tensor([label], device=stepper.device))
+        alone.append(stepper._matched(label, images, chosen, own, one))
     distances, gradients = zip(*alone)
     return found, (torch.stack(distances), torch.cat(gradients))
 
