@@ -178,7 +178,7 @@ def fragile(monkeypatch):
     def put(deaths):
         made = []
         monkeypatch.setattr(
-            pool, "_Process", lambda number: made.append(Fragile(deaths)) or made[-1]
+            pool, "_rested", lambda number: made.append(Fragile(deaths)) or made[-1]
         )
         return made
 
