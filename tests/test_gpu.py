@@ -25,7 +25,7 @@ POOL = {"pool_networks": 2, "pool_epochs": 1, "pool_images": 512}
 
 @pytest.fixture(autouse=True)
 def exact():
-    """Convolve in float32 where float32 is asked for, and count memory anew."""
+    """Convolve in float32 if float32 is asked for, and count memory anew."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     with torch.backends.cudnn.flags(allow_tf32=False):

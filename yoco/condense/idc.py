@@ -35,8 +35,8 @@ class GradientMatching(Condensing):
     step.
     """
 
-    # shared by the real and the synthetic half
     held: ClassVar[tuple[str, ...]] = ("images", "velocity")
+    # shared by the real and the synthetic half
     matching = augment.Augmentation(augment.MATCHING, shared=True)
     training = augment.Augmentation(augment.NETWORK)  # of the images that train the network
     matched = staticmethod(convolution_weights)
@@ -57,12 +57,10 @@ class GradientMatching(Condensing):
         )
         # a GPU spends its time on launches; on a CPU, one class fits the cache and ten do not
         self.together = devices.is_gpu(self.own_source.device) and not self.compiled
-        recordable = self.real.pixels.device == self.images.device
-        self.match_together = (
-            graphs.captured(self._match_together, self.device)
-            if recordable
-            else self._match_together
-        )
+        self.match_together = self._match_together
+        # a graph cannot read images that are held on the host
+        if self.real.pixels.device == self.images.device:
+            self.match_together = graphs.captured(self._match_together, self.device)
 
     def further_work(self) -> dict[timing.Unit, int]:
         """Return the pretraining epochs of the fresh networks."""
