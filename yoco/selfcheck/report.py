@@ -12,7 +12,6 @@ from yoco.selfcheck import checks, expected, machine, speed
 from yoco.utils import device as devices
 
 COLUMNS = f"{'check':30}{'deviation':>10}{'allowed':>9}{'seconds':>9}"
-FRAMES = 3  # of a traceback, from its end
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,8 @@ def results(device: torch.device) -> Iterator[Result]:
             with checks.only_rounding(check.exact):
                 measured = check.measure(device)
         except Exception:
-            seconds = time.monotonic() - began
-            told = traceback.format_exc(limit=-FRAMES).strip()
-            yield Result(name, math.nan, 0.0, seconds, told)
+            told = traceback.format_exc(limit=-3).strip()  # its end
+            yield Result(name, math.nan, 0.0, time.monotonic() - began, told)
             continue
         seconds = time.monotonic() - began
         for part, rule in check.rules.items():

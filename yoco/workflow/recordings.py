@@ -163,8 +163,8 @@ def _found_dynamics(
     if not path.exists():
         return None
     found = Dynamics.load(path)
-    same = torch.equal(found.labels, condensed.formed_labels)
-    if not same or found.info.get("set") not in (None, condensed.fingerprint):
+    own = found.info.get("set") in (None, condensed.fingerprint)
+    if not own or not torch.equal(found.labels, condensed.formed_labels):
         print(f"{path.name} is of another set (perhaps an earlier version): recording again")
         return None
     digests.check(str(path), found.info.get(digests.MADE_FROM), condensed.made_from)

@@ -31,8 +31,7 @@ class Parameters(BaseModel):
     """The parameters of all notebooks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    notebook: ClassVar[str]  # name of the notebook
-    shown: ClassVar[tuple[str, ...]]  # parameters in its cell; the others can be set as well
+    shown: ClassVar[tuple[str, ...]]  # those in the notebook's cell; the others can be set as well
     _explicit: frozenset[str] = PrivateAttr(frozenset())
 
     dataset: types.Dataset = Field(
@@ -114,11 +113,11 @@ class Parameters(BaseModel):
         dataset = str(values.get("dataset", cls.model_fields["dataset"].default))
         smoke = (values.get("preset") or _scale_of(dataset)) == "smoke"
         fills = {
-            name: types.fill(field)
+            name: types.filled(field)["fill"](smoke)
             for name, field in cls.model_fields.items()
-            if values.get(name) is None
+            if values.get(name) is None and types.filled(field)
         }
-        return values | {name: fill(smoke) for name, fill in fills.items() if fill}
+        return values | fills
 
     @model_validator(mode="after")
     def _seeds_from_there_on(self) -> Self:
