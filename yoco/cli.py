@@ -18,8 +18,9 @@ from yoco.utils.lazy import Module
 from yoco.workflow import notebooks
 from yoco.workflow.options import Parser, plain, values_of
 
-# they need torch: --help and --version do not wait for it
+# they import torch, for which --help and --version do not wait
 checks, owned = Module("yoco.utils.checks"), Module("yoco.utils.owned")
+distributed = Module("yoco.parallel.distributed")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,10 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"yoco: {error}", file=sys.stderr)
         return 2
     with interrupts.ending():
-        from yoco.parallel import distributed
-
+        ranks = distributed.started()
     try:
-        if distributed.started() and not options.command.divided:
+        if ranks and not options.command.divided:
             raise ValueError(
                 "torchrun is for yoco condense, which divides its work; run the other commands "
                 "without it"
@@ -93,11 +93,11 @@ def parser() -> Parser:
 
     A parameter of a notebook is given as `--name VALUE`, or `-p name VALUE`.
     """
-    top = Parser(prog="yoco", description=__doc__)
+    top = Parser(prog="yoco", description=__doc__, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"yoco {yoco.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        added = commands.add_parser(name, help=command.told)
+        added = commands.add_parser(name, help=command.told, allow_abbrev=False)
         added.set_defaults(command=command, parser=added)
         for argument, options in command.arguments.items():
             added.add_argument(argument, **options)
@@ -194,8 +194,6 @@ def _chosen(options: argparse.Namespace) -> tuple[Any, Path]:
 
 def _begin(options: argparse.Namespace, run: Path) -> None:
     """Set the folder of an earlier run aside if --fresh was given."""
-    from yoco.parallel import distributed
-
     if options.fresh and distributed.started():
         raise ValueError(
             "--fresh cannot be used under torchrun, whose ranks start separately: use --run-dir"

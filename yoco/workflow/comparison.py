@@ -137,10 +137,9 @@ def get_comparison(
 
 def _shipped(names: Mapping[str, str]) -> pd.DataFrame:
     """Return one row per method and subset from the zoo's sets, named by method."""
-    rows = zoo.table().set_index("name").loc[list(names.values())]
-    rows["seconds"] = rows.hours * 3600
-    told = rows.rename(columns={"start_accuracy": "start", "accuracy": "condensed"})
-    return told.melt(
+    named = {"start_accuracy": "start", "accuracy": "condensed"}
+    rows = zoo.table().set_index("name").loc[list(names.values())].rename(columns=named)
+    return rows.assign(seconds=rows.hours * 3600).melt(
         ["method", "factor", "steps", "seconds", "precision", "evaluation"],
         ["start", "condensed"],
         "subset",

@@ -125,13 +125,13 @@ def _papermill() -> ModuleType:
 
     jsonschema's optional check of IRIs would build that grammar on import, which takes two seconds.
     """
-    absent = "rfc3987_syntax" not in sys.modules
-    if absent:
-        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # ImportError, caught there
+    grammar = "rfc3987_syntax"
+    # None is an ImportError, which jsonschema catches
+    found = sys.modules.setdefault(grammar, None)  # type: ignore[arg-type]
     import papermill
 
-    if absent:
-        del sys.modules["rfc3987_syntax"]
+    if found is None:
+        del sys.modules[grammar]
     return papermill
 
 

@@ -47,13 +47,7 @@ def declared() -> dict[str, list[Described]]:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ValueErrors.
-
-    Options cannot be abbreviated, and may be written with _ for -.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+    """A parser whose errors are ValueErrors."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)

@@ -81,7 +81,6 @@ else:
     Filled = Optional  # pydantic sees the default, None, too
 
 PATH = "package.module:name"  # of the user's own
-Text = Annotated[str, Told("text")]
 Seed = Annotated[
     int, Field(ge=0, le=checks.MOST_SEED), BeforeValidator(_number), Told("whole number")
 ]
@@ -99,19 +98,17 @@ Percents = Annotated[Several[Percent], Told("whole numbers")]
 Nested = Annotated[
     Literal[True] | DifferentCounts, BeforeValidator(_true_or_split), Told("whole numbers")
 ]
-Dataset = Annotated[str, AfterValidator(check_name), Told("text")]
+Dataset = Annotated[str, AfterValidator(check_name)]
 DatasetOrZoo = Annotated[
     str,
     AfterValidator(
         lambda name: _zoo_name(name) if name.startswith(zoo.PREFIX) else check_name(name)
     ),
-    Told("text"),
 ]
 # else a file
 Start = Annotated[
     str,
     AfterValidator(lambda name: _zoo_name(name) if name.startswith(zoo.PREFIX) else name),
-    Told("text"),
 ]
 Models = Annotated[Several[Annotated[str, AfterValidator(named)]], Told("names", (*MODELS, PATH))]
 Condenser = Annotated[str, _among(CONDENSATIONS), Told("name", CONDENSATIONS)]
@@ -156,7 +153,7 @@ def filled(field: FieldInfo) -> dict[str, Any]:
 
 
 def told(field: FieldInfo) -> Told:
-    """Return what readers are told about a parameter's type."""
+    """Return what readers are told about a parameter's type; without a word, it is text."""
     inside = (get_args(part)[1:] for part in get_args(field.annotation))  # Optional[Annotated[...]]
     found = (part for part in chain(field.metadata, *inside) if isinstance(part, Told))
     return next(found, Told("text"))

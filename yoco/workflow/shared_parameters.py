@@ -39,10 +39,10 @@ class Parameters(BaseModel):
         description="digits, cifar10, cifar100, imagenet10, folder:PATH, hf:NAME or "
         "package.module:function",
     )
-    root: Optional[types.Text] = Field(
+    root: Optional[str] = Field(
         None, description="folder of the dataset, or of its download (none: ~/.cache/yoco)"
     )
-    run_dir: Optional[types.Text] = Field(
+    run_dir: Optional[str] = Field(
         None, description="the run's folder (none: runs/ plus the dataset's name)"
     )
     seed: types.Seed = Field(0, description="seed of all random choices")

@@ -78,7 +78,7 @@ class Pruning(Study):
     prefix_epochs: Optional[types.Count] = types.by_preset(
         "epochs of training in the comparison of a nested set", smoke=40, otherwise=None
     )
-    set_path: Optional[types.Text] = Field(
+    set_path: Optional[str] = Field(
         None,
         description="condensed set to prune: an author's file or yoco's (none: condense one); "
         "`also` is then ignored",
