@@ -107,8 +107,7 @@ def get_comparison(
         A table with columns method, factor, steps, seconds, subset ("start" or "condensed"),
         accuracy (%) and others, and the sets by method.
     """
-    given = "compare" in chosen.explicit
-    compared = possible(run, chosen, chosen.compare, data, given=given)
+    compared = possible(run, chosen, chosen.compare, data, given="compare" in chosen.explicit)
     sets = ready_sets(run, chosen, compared, data)
     names = {method: _zoo_name(chosen, method, data) for method in compared}
     if (

@@ -74,8 +74,7 @@ def get_condensed(
         if found is not None:
             found_set.check_asked(found, kept, dataset, explicit, arguments, go_on)
         # before anything is written: real images that cannot be loaded leave no folder
-        load = lambda: _real(dataset, data, needed=found is None or going_on)
-        real = among.after_first(load)
+        real = among.after_first(lambda: _real(dataset, data, needed=found is None or going_on))
         if found is not None:
             found_set.check_made_from(found, kept, dataset, real)
             say(f"found {kept.name}: {describe(found)}")

@@ -5,6 +5,7 @@ They say what is allowed, how text from a command line is converted, and what re
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar, cast, get_args
 
@@ -64,12 +65,8 @@ def _among(allowed: Iterable[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _different(values: list[Any]) -> list[Any]:
-    """Reject duplicates, which would be trained and counted twice."""
-    checks.different("they", values)
-    return values
-
-
+# duplicates would be trained and counted twice
+_different = partial(checks.different, "they")
 Kind = TypeVar("Kind")
 # at least one
 Several = Annotated[

@@ -12,7 +12,6 @@ from yoco.workflow import parameter_types as types
 from yoco.workflow.options import Described
 from yoco.workflow.shared_parameters import Parameters
 from yoco.workflow.study_parameters import Ablations, Noise, Pruning
-from yoco.workflow.study_parameters import Study as Study
 
 
 class Condensation(Parameters):
