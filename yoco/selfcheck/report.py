@@ -11,8 +11,6 @@ import torch
 from yoco.selfcheck import checks, expected, machine, speed
 from yoco.utils import device as devices
 
-COLUMNS = f"{'check':30}{'deviation':>10}{'allowed':>9}{'seconds':>9}"
-
 
 @dataclass(frozen=True)
 class Result:
@@ -70,7 +68,7 @@ def run(device: str | torch.device = "auto") -> bool:
     print(f"device: {where}, precision: {devices.choose_precision('auto', where)}")
     for name, value in machine.described(where).items():
         print(f"{name}: {value}")
-    print(f"\n{COLUMNS}", flush=True)
+    print(f"\n{'check':30}{'deviation':>10}{'allowed':>9}{'seconds':>9}", flush=True)
     found = []
     for result in results(where):
         print(result, flush=True)

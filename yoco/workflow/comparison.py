@@ -85,8 +85,11 @@ def ready_sets(
     }
     for method, inside in there.items():
         take_from_zoo(inside, chosen, method, data)
-    ready = [method for method, inside in there.items() if (inside / CONDENSED).exists()]
-    return {method: get_beside(run, chosen, method, data)[1] for method in ready}
+    return {
+        method: get_beside(run, chosen, method, data)[1]
+        for method, inside in there.items()
+        if (inside / CONDENSED).exists()
+    }
 
 
 def get_comparison(

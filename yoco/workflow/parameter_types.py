@@ -149,16 +149,11 @@ def filled(field: FieldInfo) -> dict[str, Any]:
     return cast(dict[str, Any], field.json_schema_extra or {})
 
 
-def told(field: FieldInfo) -> Told:
-    """Return what readers are told about a parameter's type; without a word, it is text."""
-    inside = (get_args(part)[1:] for part in get_args(field.annotation))  # Optional[Annotated[...]]
-    found = (part for part in chain(field.metadata, *inside) if isinstance(part, Told))
-    return next(found, Told("text"))
-
-
 def described(name: str, field: FieldInfo) -> Described:
-    """Return a parameter as readers see it."""
-    kind = told(field)
+    """Return a parameter as readers see it; without a word for its type, it is text."""
+    inside = (get_args(part)[1:] for part in get_args(field.annotation))  # Optional[Annotated[...]]
+    told = (part for part in chain(field.metadata, *inside) if isinstance(part, Told))
+    kind = next(told, Told("text"))
     default = filled(field).get("default") or _shown(field.default)
     allowed = f"; allowed: {', '.join(kind.allowed)}" if kind.allowed else ""
     return Described(name, kind.word, default, f"{field.description}{allowed}")

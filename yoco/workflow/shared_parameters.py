@@ -201,10 +201,15 @@ class Parameters(BaseModel):
     def training(self, size: int) -> dict[str, Any]:
         """Return arguments for `record`, `evaluate_many`, `study.run` on images of side `size`."""
         scale, model = SCALES[self.scale], self.model or default_model(size)
-        width = self.width or (scale.width if model == "convnet" else None)
-        shape = {"model": model, "width": width, "batch_size": scale.batch_size}
-        how = {"protocol": self.protocol, "augmentation": self.augmentation}
-        return {"epochs": self.epochs or scale.epochs, **how, **shape, "precision": self.precision}
+        return {
+            "epochs": self.epochs or scale.epochs,
+            "protocol": self.protocol,
+            "augmentation": self.augmentation,
+            "model": model,
+            "width": self.width or (scale.width if model == "convnet" else None),
+            "batch_size": scale.batch_size,
+            "precision": self.precision,
+        }
 
     @property
     def trains_as_preset(self) -> bool:

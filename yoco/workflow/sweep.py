@@ -26,11 +26,10 @@ from yoco.utils import device as devices
 from yoco.utils.lazy import pd
 from yoco.workflow import execution, parameters, run_folder
 from yoco.workflow.options import values_of
-from yoco.workflow.parameter_types import told
+from yoco.workflow.parameter_types import described
 
 TABLE = "sweep.csv"
-# types of parameters (see `parameter_types.told`) in which commas are part of a value
-LISTS = ("names", "whole numbers")
+LISTS = ("names", "whole numbers")  # types of parameters in which commas are part of a value
 NAME_LENGTH = 120  # maximum for a point's folder: file systems allow 255 bytes
 ORPHAN_SECONDS = 5  # after this time, the kernel of a killed process has ended as well
 
@@ -99,7 +98,9 @@ def choices(notebooks: Sequence[str], given: Sequence[tuple[str, str]]) -> dict[
             "parameter run_dir: each point of a sweep has a folder of its own; choose their "
             "location with --out"
         )
-    return {name: _separate(text, told(known[name]).word in LISTS) for name, text in given}
+    return {
+        name: _separate(text, described(name, known[name]).type in LISTS) for name, text in given
+    }
 
 
 def _separate(text: str, is_list: bool) -> list[str]:
