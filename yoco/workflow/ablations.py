@@ -29,9 +29,8 @@ def get_ablations(
     output, top_k, within, record_on, and those of `ablations.labelled`.
     """
     check_fits(condensed, data)
-    numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     dynamics = functools.partial(
-        get_all_dynamics, dataset=chosen.dataset, seeds=numbers, first=chosen.seed
+        get_all_dynamics, dataset=chosen.dataset, seeds=chosen.recorded_seeds, first=chosen.seed
     )
     whole = dynamics(run, condensed, **chosen.recording(data.size))
     short = chosen.early(data.size)

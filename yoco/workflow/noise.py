@@ -29,8 +29,8 @@ def get_noise(
     score finds the damaged images to noise_detection.csv. chosen: the parameters of 06.
     """
     check_fits(condensed, data)
-    for budget in chosen.ipc_to:  # before anything is recorded
-        checks.whole("ipc_to", budget, 1, condensed.ipc)
+    # before anything is recorded
+    checks.whole("ipc_to", max(chosen.ipc_to), 1, condensed.ipc)
     shapes = [("formed", *shape) for shape in chosen.formed_damage()] + [
         ("real", *shape) for shape in chosen.real_damage()
     ]
@@ -76,9 +76,13 @@ def _case(
             condensed_from(real),
             which[start_set(real, **chosen.packing()).info["started_from"]],
         )
-    numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
     dataset = chosen.dataset if own else chosen.real_dataset
     dynamics = get_all_dynamics(
-        inside, spoiled, dataset, numbers, chosen.seed, **chosen.recording(condensed.size)
+        inside,
+        spoiled,
+        dataset,
+        chosen.recorded_seeds,
+        chosen.seed,
+        **chosen.recording(condensed.size),
     )
     return noise.Case(place, kind, percent, spoiled, damaged, dynamics)

@@ -162,8 +162,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     cells = {cell.partition("\n")[0]: cell for cell in namespace["In"] if cell.startswith(MARK)}
     names = dict.fromkeys([*model.shown, *(n for cell in cells.values() for n in assigned(cell))])
     values = {name: namespace[name] for name in names}
-    fields = model.model_fields
-    edited = {n for n, value in values.items() if n in fields and value != fields[n].default}
+    edited = {n for n, f in model.model_fields.items() if n in values and values[n] != f.default}
     return validated(notebook, values, {*edited, *assigned(cells.get(MARK, ""))})
 
 

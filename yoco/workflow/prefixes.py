@@ -64,11 +64,16 @@ def get_results(
     run, condensed, data, chosen: as in `get_sets`; there must be a nested set. Returns the rows of
     `study.run`, whose method also names the set: "YOCO, flat", "YOCO, nested", "Prefix, nested".
     """
-    numbers, parts = range(chosen.seed, chosen.seed + chosen.dynamics), []
+    parts = []
     longer = {"epochs": chosen.prefix_epochs} if chosen.prefix_epochs else {}
     for kind, (folder, found) in get_sets(run, condensed, data, chosen).items():
         dynamics = recordings.get_all_dynamics(
-            folder, found, chosen.dataset, numbers, chosen.seed, **chosen.recording(found.size)
+            folder,
+            found,
+            chosen.dataset,
+            chosen.recorded_seeds,
+            chosen.seed,
+            **chosen.recording(found.size),
         )
         options = {"results": run / run_folder.RESULTS, **chosen.schedule(found.size), **longer}
         rows = study.run(found, data, dynamics, methods=compared(found, ["yoco"]), **options)

@@ -27,11 +27,15 @@ def get_results(
     `study.run`, and those of the other condensations' sets pruned at random.
     """
     check_fits(condensed, data)
-    for budget in chosen.ipc_to:  # before anything is recorded
-        checks.whole("ipc_to", budget, 1, condensed.ipc)
-    numbers = range(chosen.seed, chosen.seed + chosen.dynamics)
+    # before anything is recorded
+    checks.whole("ipc_to", max(chosen.ipc_to), 1, condensed.ipc)
     dynamics = get_all_dynamics(
-        run, condensed, chosen.dataset, numbers, chosen.seed, **chosen.recording(condensed.size)
+        run,
+        condensed,
+        chosen.dataset,
+        chosen.recorded_seeds,
+        chosen.seed,
+        **chosen.recording(condensed.size),
     )
     options = {"results": run / RESULTS, **chosen.schedule(condensed.size)}
     parts = [

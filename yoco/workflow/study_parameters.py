@@ -31,6 +31,11 @@ class Study(Parameters):
     def seeds_taken(self) -> int:
         return max(self.seeds, self.dynamics)
 
+    @property
+    def recorded_seeds(self) -> range:
+        """The seeds of the training runs to record."""
+        return range(self.seed, self.seed + self.dynamics)
+
     def recording(self, size: int) -> dict[str, Any]:
         """As for every notebook, with its own epochs."""
         return super().recording(size) | (
