@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
@@ -20,6 +21,7 @@ CHECKED = (
     "yoco.condense.gradient_matching",
     "yoco.condense.mtt_student",
     "yoco.condense.kip_kernels",
+    "yoco.selfcheck.checks",
 )
 
 
@@ -47,3 +49,15 @@ def run() -> None:
     print(scores.lbpe(seen.logits, seen.labels, top_k=1, within=2))
     seen.save(Path(tempfile.mkdtemp()) / "dynamics.safetensors")
     evaluate.evaluate(*made.form(), data, epochs=1, seed=0, device="cpu", model="convnet-d2-w8")
+    compare()
+
+
+def compare() -> None:
+    """Compare results as `yoco selfcheck` does."""
+    from yoco.selfcheck import checks
+
+    measured = checks.recorded(torch.device("cpu"))
+    for name, rule in checks.CHECKS["dynamics"].rules.items():
+        assert rule.deviation(measured[name], measured[name]) == 0
+    accuracy = checks.evaluated(torch.device("cpu"), epochs=1)["accuracy"]
+    assert checks.points(accuracy, accuracy) == 0

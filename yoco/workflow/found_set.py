@@ -81,12 +81,12 @@ def _asked(
 def _told(found: CondensedSet) -> dict[str, Any]:
     """Return what a set says about itself, by the names of parameters."""
     info = found.info
-    known = {
-        name: info[name] for name in ("dataset", "seed", "preset", "precision") if name in info
+    return {
+        **info.get("settings", {}),
+        **{name: info[name] for name in ("dataset", "seed", "preset", "precision") if name in info},
+        **{name: getattr(found, name) for name in ("method", "ipc", "factor", "size")},
+        **{name: info.get(name) for name in ("nested", "start")},
     }
-    own = {name: getattr(found, name) for name in ("method", "ipc", "factor", "size")}
-    made = {name: info.get(name) for name in ("nested", "start")}
-    return {**dict(info.get("settings", {})), **known, **own, **made}
 
 
 def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageData | None) -> None:
