@@ -17,7 +17,7 @@ from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, unnormalise
 from yoco.sets import exported, published, ranked_set
 from yoco.sets.ranked_set import RankedSet
-from yoco.utils import checks, digests, tensor_files
+from yoco.utils import above, checks, digests, tensor_files
 
 KIND = "condensed"
 
@@ -88,6 +88,9 @@ class CondensedSet:
             **checks.statistics(self.mean, self.std, self.channels),
         }.items():
             object.__setattr__(self, name, value)  # frozen from here on
+
+    def __repr__(self) -> str:
+        return ranked_set.described(self, self.channels, f"IPC {self.ipc}")
 
     def _check_order(self, classes: int) -> None:
         """Raise ValueError unless images are sorted by class, equally many of each.
@@ -328,7 +331,9 @@ class CondensedSet:
             TypeError, ValueError: as `prune.prune`; also for "ssp" and "ccs", which choose anew for
                 every budget, and if dynamics are missing for a set that is not nested.
         """
-        return ranked_set.rank(self, dynamics, method, options)
+        if dynamics is None:
+            return ranked_set.nested(self)
+        return above.FUNCTIONS["rank"](self, dynamics, method, **options)
 
 
 def hard(labels: Tensor) -> Tensor:

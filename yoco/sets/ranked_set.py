@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from yoco import formation
@@ -116,6 +117,9 @@ class RankedSet:
         }
         for name, value in held.items():
             object.__setattr__(self, name, value)  # frozen from here on
+
+    def __repr__(self) -> str:
+        return described(self, self.cells.shape[2], f"{self.ranks} cells per class")
 
     @property
     def ranks(self) -> int:
@@ -272,10 +276,25 @@ class RankedSet:
             raise ValueError(f"{path} is not a valid ranked set: {error}") from error
 
 
-def rank(condensed: Any, dynamics: Any, method: str, options: Mapping[str, Any]) -> RankedSet:
-    """Order the formed images of a `CondensedSet` (which imports this file); see its `rank`."""
-    by_score = dynamics is not None
-    order, how = _by_score(condensed, dynamics, method, options) if by_score else _nested(condensed)
+def described(held: Any, channels: int, amount: str) -> str:
+    """Return the repr of a set, condensed or ranked: one line, without its images."""
+    source = held.info.get("source") or held.info.get("dataset")
+    return (
+        f"{type(held).__name__}({len(held.classes)} classes, {amount}, factor {held.factor}, "
+        f"{channels}x{held.size}x{held.size}, method={held.method!r}, source={source!r})"
+    )
+
+
+def ordered(
+    condensed: Any, order: Int[Tensor, "classes cells"], how: Mapping[str, Any]
+) -> RankedSet:
+    """Return a set with its formed images in a given order.
+
+    Args:
+        condensed: a `CondensedSet` (which imports this file).
+        order: indices of the formed images of each class, best first.
+        how: what they are ranked by, for the info.
+    """
     cells = formation.cells(condensed.images.float(), condensed.factor)[order]
     targets = condensed.formed_targets[order].transpose(0, 1) if condensed.soft else None
     made = ("dataset", "preset", "steps", "seed", "precision")
@@ -288,28 +307,15 @@ def rank(condensed: Any, dynamics: Any, method: str, options: Mapping[str, Any])
     )
 
 
-def _by_score(
-    condensed: Any, dynamics: Any, method: str, options: Mapping[str, Any]
-) -> tuple[Tensor, dict[str, Any]]:
-    """Return the formed images of each class, best first, int64 [classes, n], and info entries."""
-    # the only call to a higher layer, through the public package: pruning builds on these files
-    import yoco
+def nested(condensed: Any) -> RankedSet:
+    """Return a nested `CondensedSet` in the order that its formed images have.
 
-    order = yoco.prune.ranking(condensed, dynamics, method, **options)
-    return order, {
-        "ranked_by": method,
-        "keep": options.get("keep") or yoco.prune.METHODS[method].keep,
-        "options": dict(options),
-        "dynamics": dict(dynamics.info),
-    }
-
-
-def _nested(condensed: Any) -> tuple[Tensor, dict[str, Any]]:
-    """As `_by_score`, for a nested set: the order that the formed images have."""
+    Raises ValueError if it is not nested.
+    """
     if not condensed.info.get("nested"):
         raise ValueError(
             "dynamics of this set are needed, got None: only a set condensed with nested= can be "
             "ranked without them"
         )
     order = torch.arange(len(condensed.formed_labels)).view(len(condensed.classes), -1)
-    return order, {"ranked_by": "nested", "budgets": condensed.info["nested"]}
+    return ordered(condensed, order, {"ranked_by": "nested", "budgets": condensed.info["nested"]})
