@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from yoco import formation
@@ -21,6 +21,7 @@ from yoco.utils import checks, tensor_files
 KIND = "ranked"
 # safetensors' names of the dtypes that cells can be stored in
 DTYPES = {"U8": torch.uint8, "F32": torch.float32}
+Cells = UInt8[Tensor, "ranks k c side side"] | Float[Tensor, "ranks k c side side"]
 FIELDS = ("factor", "size", "classes", "mean", "std", "method")
 
 
@@ -40,7 +41,7 @@ class StoredCells:
     dtype: torch.dtype
     written: Mapping[str, Any] | None = None
 
-    def __getitem__(self, prefix: slice) -> Tensor:
+    def __getitem__(self, prefix: slice) -> Cells:
         """Return the first ranks, as in `cells[:k]`.
 
         Raises ValueError if the file has changed; the checksum is verified if all ranks are read.
@@ -59,21 +60,20 @@ class RankedSet:
     """Formed images of a condensed set, best first within each class; made by `CondensedSet.rank`.
 
     Attributes:
-        cells: float32 or uint8 [ranks, classes, C, side, side], in memory or in a file: rank r
-            holds the r-th best cell of every class, in 0..1 if bounded.
+        cells: in memory or in a file: rank r holds the r-th best cell of every class, in 0..1 if
+            bounded.
         factor: cells along a condensed image's side.
         size: side of a condensed image in pixels.
         classes, mean, std, method: those of the set.
         info: what it is ranked by, the set's fingerprint and dataset.
-        targets: soft labels of the cells, float [ranks, classes, K]; None if every cell has one
-            class.
+        targets: soft labels of the cells; None if every cell has one class.
         bounded, whitening: those of the set.
 
     Raises:
         TypeError, ValueError: if these do not fit each other.
     """
 
-    cells: Tensor | StoredCells
+    cells: Cells | StoredCells
     factor: int
     size: int
     classes: tuple[str, ...]
@@ -81,7 +81,7 @@ class RankedSet:
     std: tuple[float, ...]
     method: str
     info: Mapping[str, Any] = field(default_factory=dict)
-    targets: Tensor | None = None
+    targets: Float[Tensor, "ranks k k"] | None = None
     bounded: bool = True
     whitening: str | None = None
 
@@ -136,7 +136,7 @@ class RankedSet:
 
     def take(
         self, *, per_class: int | None = None, ipc: int | None = None, bytes: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Float[Tensor, "n c s s"], Int[Tensor, "n"] | Float[Tensor, "n k"]]:
         """Return the best cells, formed, and their labels, ordered by class and best first.
 
         Exactly one budget must be given. Only the ranks that it needs are read from a file.
@@ -148,7 +148,7 @@ class RankedSet:
                 at most all.
 
         Returns:
-            Images float32 [classes*k, C, size, size] and labels, int64 or soft [classes*k, K].
+            Images and labels, k of each class.
 
         Raises:
             TypeError, ValueError: if not exactly one budget is given, it exceeds the set or is
@@ -285,9 +285,7 @@ def described(held: Any, channels: int, amount: str) -> str:
     )
 
 
-def ordered(
-    condensed: Any, order: Int[Tensor, "classes cells"], how: Mapping[str, Any]
-) -> RankedSet:
+def ordered(condensed: Any, order: Int[Tensor, "k cells"], how: Mapping[str, Any]) -> RankedSet:
     """Return a set with its formed images in a given order.
 
     Args:
