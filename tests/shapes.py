@@ -8,28 +8,16 @@ from jaxtyping import install_import_hook
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # a whole number is a float
 
-CHECKED = (  # modules, and packages with all that is in them
-    "yoco.formation",
-    "yoco.augment",
-    "yoco.score_formulas",
-    "yoco.scores",
-    "yoco.prune.select",
-    "yoco.dynamics.dynamics",
-    "yoco.condense.ncfm_loss",
-    "yoco.condense.gradient_matching",
-    "yoco.condense.mtt_student",
-    "yoco.condense.kip_kernels",
-    "yoco.data",
-    "yoco.sets",
-    "yoco.plots",
-    "yoco.experiments",
-    "yoco.parallel",
-    "yoco.utils",
+ROOT = Path(__file__).parents[1]
+CHECKED = tuple(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in sorted(ROOT.glob("yoco/**/*.py"))
+    if "\nfrom jaxtyping import " in file.read_text()
 )
 
 
 def check_shapes() -> None:
-    """From here on, check each call in the `CHECKED` modules against its annotations."""
+    """From here on, check each call in the modules with annotated shapes against them."""
     install_import_hook(CHECKED, "tests.shapes.checked")
 
 

@@ -20,10 +20,10 @@ class ImageData:
     """
 
     name: str
-    train_images: UInt8[Tensor, "n c s s"]
-    train_labels: Int[Tensor, "n"]
-    test_images: UInt8[Tensor, "m c s s"]
-    test_labels: Int[Tensor, "m"]
+    train_images: UInt8[Tensor, "images channels size size"]
+    train_labels: Int[Tensor, "images"]
+    test_images: UInt8[Tensor, "others channels size size"]
+    test_labels: Int[Tensor, "others"]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -114,13 +114,15 @@ class ImageData:
         )
 
 
-def first(labels: Int[Tensor, "n"], limit: int) -> Int[Tensor, "chosen"]:
+def first(labels: Int[Tensor, "images"], limit: int) -> Int[Tensor, "chosen"]:
     """Return the indices of the first `limit` images of each class, ascending."""
     of_each = [torch.nonzero(labels == label).flatten()[:limit] for label in labels.unique()]
     return torch.cat(of_each).sort().values
 
 
-def drawn_for_test(name: str, labels: Int[Tensor, "n"], share: float) -> Bool[Tensor, "n"]:
+def drawn_for_test(
+    name: str, labels: Int[Tensor, "images"], share: float
+) -> Bool[Tensor, "images"]:
     """Return which images of data without a test split become it, and say how many.
 
     They are the rounded share of each class, drawn with seed 0: at least one image, and never all.
@@ -143,7 +145,9 @@ def drawn_for_test(name: str, labels: Int[Tensor, "n"], share: float) -> Bool[Te
     return drawn
 
 
-def resize(images: UInt8[Tensor, "n c s s"], size: int) -> UInt8[Tensor, "n c size size"]:
+def resize(
+    images: UInt8[Tensor, "images channels old old"], size: int
+) -> UInt8[Tensor, "images channels {size} {size}"]:
     """Resize images bilinearly with antialiasing."""
     if images.shape[-1] == size:
         return images

@@ -27,7 +27,7 @@ BLOCK = 4096  # images damaged at once
 
 def damage_data(
     data: ImageData, kind: str, percent: int, seed: int = 0
-) -> tuple[ImageData, Bool[Tensor, "n"]]:
+) -> tuple[ImageData, Bool[Tensor, "images"]]:
     """Damage `percent` of every class's training images.
 
     The test images stay unchanged. Training images are copied into memory if images are damaged.
@@ -64,7 +64,7 @@ def damage_data(
 
 def damage_set(
     condensed: CondensedSet, kind: str, percent: int, seed: int = 0
-) -> tuple[CondensedSet, Bool[Tensor, "n"]]:
+) -> tuple[CondensedSet, Bool[Tensor, "images"]]:
     """Damage `percent` of every class's cells.
 
     A set has equally many cells of each class, so cells get wrong labels by changing places: as

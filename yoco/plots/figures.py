@@ -46,7 +46,7 @@ def panels(count: int, width: float = 2.2) -> tuple[plt.Figure, Sequence[plt.Axe
     return figure, list(axes[0])
 
 
-def multi_formation(images: Float[Tensor, "cells c s s"], factor: int) -> plt.Figure:
+def multi_formation(images: Float[Tensor, "cells channels size size"], factor: int) -> plt.Figure:
     """Draw Fig. 1 of the appendix: pack, store, split and upsample factor² real images in 0..1."""
     size = images.shape[-1]
     condensed = formation.pack(images, factor, size)
@@ -79,7 +79,7 @@ def before_and_after(
     return figure
 
 
-def extremes(condensed: CondensedSet, score: Num[Tensor, "n"], count: int = 8) -> plt.Figure:
+def extremes(condensed: CondensedSet, score: Num[Tensor, "images"], count: int = 8) -> plt.Figure:
     """Draw the `count` easiest (left) and hardest (right) formed images of every class.
 
     score: one value per formed image; higher is harder.

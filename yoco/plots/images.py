@@ -28,13 +28,13 @@ ROWS = 20  # most classes that a figure has a row for
 NARROW = 3.5  # inches that a grid has at least, however few its columns: names and titles need them
 
 
-def pixels(images: Num[Tensor, "c h w"]) -> Num[np.ndarray, "h w *colour"]:
+def pixels(images: Num[Tensor, "channels height width"]) -> Num[np.ndarray, "height width *colour"]:
     """Convert an image in 0..1 (or uint8) for imshow; a grey one has no axis of colours."""
     array = images.permute(1, 2, 0).squeeze(-1).numpy()
     return array if array.dtype == np.uint8 else array.clip(0, 1)
 
 
-def show(ax: plt.Axes, image: Num[Tensor, "c h w"]) -> None:
+def show(ax: plt.Axes, image: Num[Tensor, "channels height width"]) -> None:
     """Draw one image in 0..1 (or uint8) with square pixels and without axes."""
     ax.imshow(
         pixels(image),
@@ -52,8 +52,8 @@ def gap(size: int) -> int:
 
 
 def tiled(
-    values: Num[Tensor, "n c h w"], columns: int, padding: int
-) -> Num[Tensor, "c height width"]:
+    values: Num[Tensor, "images channels height width"], columns: int, padding: int
+) -> Num[Tensor, "channels rows columns"]:
     """Join images in 0..1 (or uint8) into one, row by row.
 
     Each image is surrounded by `padding` white pixels. Without images, it is white.
@@ -74,7 +74,7 @@ def _grid_axes(count: int, columns: int) -> plt.Axes:
 
 
 def images(
-    values: Num[Tensor, "n c h w"],
+    values: Num[Tensor, "images channels height width"],
     columns: int = 10,
     *,
     title: str = "",
@@ -88,7 +88,7 @@ def images(
 
 
 def heat_map(
-    values: Float[Tensor, "n c h w"],
+    values: Float[Tensor, "images channels height width"],
     columns: int = 10,
     *,
     title: str = "",
@@ -175,7 +175,9 @@ def condensed_set(
     return ax
 
 
-def of_class(condensed: CondensedSet, label: int, count: int) -> Float[Tensor, "{count} c s s"]:
+def of_class(
+    condensed: CondensedSet, label: int, count: int
+) -> Float[Tensor, "{count} channels size size"]:
     """Return the first `count` condensed images of a class as pictures in 0..1.
 
     White images fill up a class that has fewer.
@@ -183,7 +185,9 @@ def of_class(condensed: CondensedSet, label: int, count: int) -> Float[Tensor, "
     return filled(condensed.pictures(condensed.images[condensed.members(label)[:count]]), count)
 
 
-def filled(shown: Float[Tensor, "n c s s"], count: int) -> Float[Tensor, "{count} c s s"]:
+def filled(
+    shown: Float[Tensor, "images channels size size"], count: int
+) -> Float[Tensor, "{count} channels size size"]:
     """Return images in 0..1 followed by white ones, `count` in all."""
     return F.pad(shown, (0, 0, 0, 0, 0, 0, 0, count - len(shown)), value=1.0)
 
@@ -218,7 +222,7 @@ def kept_and_dropped(
 
 
 def cross_out(
-    ax: plt.Axes, condensed: CondensedSet, which: Bool[Tensor, "n"], per_class: int = 10
+    ax: plt.Axes, condensed: CondensedSet, which: Bool[Tensor, "images"], per_class: int = 10
 ) -> None:
     """Draw crosses on some cells of a set that is drawn on `ax`.
 

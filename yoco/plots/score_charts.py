@@ -90,8 +90,8 @@ def rank_correlations(
 
 
 def trajectories(
-    probability: Float[Tensor, "e n"],
-    epochs: Int[Tensor, "e"],
+    probability: Float[Tensor, "epochs images"],
+    epochs: Int[Tensor, "epochs"],
     names: Sequence[str] = (),
     *,
     ax: plt.Axes | None = None,
@@ -113,8 +113,8 @@ def trajectories(
 
 
 def margins(
-    margin: Float[Tensor, "e n"],
-    epochs: Int[Tensor, "e"],
+    margin: Float[Tensor, "epochs images"],
+    epochs: Int[Tensor, "epochs"],
     names: Sequence[str] = (),
     *,
     ax: plt.Axes | None = None,
@@ -153,7 +153,7 @@ def _over_epochs(
     return ax
 
 
-def right_and_wrong(correct: Bool[Tensor, "e"], *, ax: plt.Axes | None = None) -> plt.Axes:
+def right_and_wrong(correct: Bool[Tensor, "epochs"], *, ax: plt.Axes | None = None) -> plt.Axes:
     """Draw when one image was right and when wrong: one light or dark stripe per epoch.
 
     A mark shows each epoch in which it was forgotten (right before, wrong now). Returns the Axes.

@@ -32,7 +32,7 @@ class Found(NamedTuple):
         told: all of this in words.
     """
 
-    images: Float[Tensor, "n c h w"]
+    images: Float[Tensor, "images channels height width"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     whose: str
@@ -43,7 +43,7 @@ class Found(NamedTuple):
 
 
 def find(
-    images: Float[Tensor, "n c h w"],
+    images: Float[Tensor, "images channels height width"],
     statistics: tuple[Sequence[float], Sequence[float]] | None,
     dataset: str | None,
     whitened: bool | None,

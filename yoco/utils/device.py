@@ -93,7 +93,9 @@ def take_share(number: int, processes: int) -> str:
     return "cpu:gloo,cuda:nccl"
 
 
-def resident(images: UInt8[Tensor, "n c s s"], device: torch.device) -> UInt8[Tensor, "n c s s"]:
+def resident(
+    images: UInt8[Tensor, "images channels size size"], device: torch.device
+) -> UInt8[Tensor, "images channels size size"]:
     """Return `images` on `device` if they take at most half of its free memory, else unchanged.
 
     In the second case the caller moves the parts that it needs.
@@ -269,8 +271,8 @@ def _no_cuda_warning() -> None:
 
 
 def for_compiled(
-    images: Float[Tensor, "n c s s"], *others: Shaped[Tensor, "n ..."]
-) -> tuple[Shaped[Tensor, "n ..."], ...]:
+    images: Float[Tensor, "images channels size size"], *others: Shaped[Tensor, "images ..."]
+) -> tuple[Shaped[Tensor, "images ..."], ...]:
     """Return a batch in the form for compiled functions: channels last, and with a dynamic length.
 
     Fused loops are vectorised over the channels. Thanks to the dynamic length, one compilation

@@ -110,7 +110,9 @@ class Features(nn.Module):
         # torchvision networks have submodules of that name
         self.hooked = not inspect.ismethod(getattr(network, "features", None))
 
-    def forward(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n d"]:
+    def forward(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images features"]:
         if not self.hooked:
             features: Any = self.network.features
             return features(images)

@@ -91,8 +91,8 @@ def choice(count: int, n: int, source: Generator) -> Int[Tensor, "chosen"]:
 
 
 def choice_of_each(
-    sizes: Int[Tensor, "k 1"], most: int, n: int, source: Generator
-) -> Int[Tensor, "k {n}"]:
+    sizes: Int[Tensor, "rows 1"], most: int, n: int, source: Generator
+) -> Int[Tensor, "rows {n}"]:
     """Return, for each of `sizes`, `n` different indices out of 0..size-1 in random order.
 
     One draw serves all rows, and nothing is read on the host.
