@@ -128,16 +128,13 @@ def drawn_for_test(
     They are the rounded share of each class, drawn with seed 0: at least one image, and never all.
     Raises ValueError if a class has only one image.
     """
-    source, drawn = seeds.generator(0, stream=5), torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        members = torch.nonzero(labels == label).flatten()
-        if len(members) < 2:
-            raise ValueError(
-                f"there is no test split, and class {int(label)} has only one image, which cannot "
-                "be spared for it"
-            )
-        count = min(max(round(len(members) * share), 1), len(members) - 1)
-        drawn[members[seeds.choice(len(members), count, source)]] = True
+    if alone := torch.nonzero(labels.bincount() == 1).flatten().tolist():
+        raise ValueError(
+            f"there is no test split, and class {alone[0]} has only one image, which cannot be "
+            "spared for it"
+        )
+    count = lambda size: min(max(round(size * share), 1), size - 1)
+    drawn = seeds.choice_by_class(labels, count, seeds.generator(0, stream=5))
     print(
         f"{checks.printable(name)} has no test split: {share:.0%} of each class, "
         f"{int(drawn.sum())} images, were drawn as test images (seed 0)"

@@ -21,6 +21,7 @@ from yoco.plots.charts import loss_curve
 from yoco.plots.images import (
     condensed_set,
     filled,
+    formed_image,
     images,
     kept_and_dropped,
     name_rows,
@@ -172,12 +173,7 @@ def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> plt.Figur
     picture = figure.add_subplot(grid[:, 0])
     image, cell = divmod(index, condensed.factor**2)
     row, column = divmod(cell, condensed.factor)
-    show(
-        picture,
-        condensed.pictures(formation.form(condensed.images[image : image + 1], condensed.factor))[
-            cell
-        ],
-    )
+    show(picture, formed_image(condensed, index))
     name = style.literal(condensed.classes[condensed.formed_labels[index]])
     picture.set_title(
         (f"{name}\nformed image {index}:\ncondensed image {image},\nrow {row}, column {column}"),

@@ -185,6 +185,13 @@ def of_class(
     return filled(condensed.pictures(condensed.images[condensed.members(label)[:count]]), count)
 
 
+def formed_image(condensed: CondensedSet, index: int) -> Float[Tensor, "channels size size"]:
+    """Return one formed image as a picture in 0..1."""
+    image, cell = divmod(index, condensed.factor**2)
+    formed = formation.form(condensed.images[image : image + 1], condensed.factor)
+    return condensed.pictures(formed)[cell]
+
+
 def filled(
     shown: Float[Tensor, "images channels size size"], count: int
 ) -> Float[Tensor, "{count} channels size size"]:

@@ -86,6 +86,8 @@ THEME = {
         "sans-serif",
     ],
 }
+FONTS = ("font.size", "axes.labelsize", "axes.titlesize", "legend.title_fontsize")
+SMALLER_FONTS = ("xtick.labelsize", "ytick.labelsize", "legend.fontsize")
 LINES = {  # points, in a notebook
     "axes.linewidth": 1.25,
     "grid.linewidth": 1,
@@ -118,7 +120,8 @@ def use_style(medium: str = "notebook") -> None:
     look: dict[Any, Any] = {
         **THEME,
         **{name: size * chosen.lines for name, size in LINES.items()},
-        **_fonts(chosen.font),
+        **dict.fromkeys(FONTS, chosen.font),
+        **dict.fromkeys(SMALLER_FONTS, 0.92 * chosen.font),
         "axes.prop_cycle": matplotlib.rcsetup.cycler("color", PALETTE),
         "figure.constrained_layout.use": True,
         "figure.figsize": (chosen.width, chosen.width * 0.45),
@@ -130,16 +133,6 @@ def use_style(medium: str = "notebook") -> None:
         "svg.hashsalt": "yoco",
     }
     matplotlib.rcParams.update(look)
-
-
-def _fonts(size: float) -> dict[str, float]:
-    plain = dict.fromkeys(
-        ("font.size", "axes.labelsize", "axes.titlesize", "legend.title_fontsize"), size
-    )
-    return {
-        **plain,
-        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 0.92 * size),
-    }
 
 
 def scaled(points: float) -> float:

@@ -37,16 +37,11 @@ def choose(device: str | torch.device = "auto") -> torch.device:
         TypeError: if `device` is neither a string nor a torch.device.
         ValueError: if torch does not know the name or this machine lacks the device.
     """
-    if isinstance(device, torch.device) or device != "auto":
-        return _usable(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _usable(device: str | torch.device) -> torch.device:
     if not isinstance(device, (str, torch.device)):
         raise TypeError(f"device must be a string or a torch.device, got {checks.shown(device)}")
+    if device == "auto":
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else mps)
     try:
         where = torch.device(device)
         torch.zeros(1, device=where).item()  # "meta" has no values; a GPU may be missing

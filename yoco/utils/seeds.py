@@ -3,10 +3,10 @@
 import contextlib
 import contextvars
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Bool, Int, Shaped, UInt8
 from torch import Generator, Tensor
 
 from yoco.utils import checks
@@ -88,6 +88,17 @@ def torch_seeded(seed: int) -> Iterator[None]:
 def choice(count: int, n: int, source: Generator) -> Int[Tensor, "chosen"]:
     """Return `n` different indices out of 0..count-1 in random order, on the generator's device."""
     return torch.randperm(count, generator=source, device=source.device)[:n]
+
+
+def choice_by_class(
+    labels: Int[Tensor, "images"], count: Callable[[int], int], source: Generator
+) -> Bool[Tensor, "images"]:
+    """Return which images are drawn: of a class of n, ascending by class, `count(n)`."""
+    drawn = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = torch.nonzero(labels == label).flatten()
+        drawn[members[choice(len(members), count(len(members)), source)]] = True
+    return drawn
 
 
 def choice_of_each(
