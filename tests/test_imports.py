@@ -1,6 +1,7 @@
 """What is imported when: counted in modules of a fresh interpreter, not in seconds."""
 
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +121,13 @@ def test_a_public_name_is_imported_when_it_is_used():
         "torch",
         "yoco.experiments.study",
     ], "the other tests can fail"
+
+
+def test_no_module_reaches_a_higher_layer_through_the_package():
+    """import-linter does not see what `import yoco` leads to."""
+    reaching = [
+        str(file.relative_to(ROOT))
+        for file in ROOT.glob("yoco/**/*.py")
+        if re.search(r"^\s*import yoco$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert not reaching

@@ -8,7 +8,8 @@ from torch.func import functional_call, grad, vmap
 
 from yoco.utils import checks
 
-Images, Labels = Float[Tensor, "images channels size size"], Int[Tensor, "images"]
+Images = Float[Tensor, "images channels size size"]
+Labels = Int[Tensor, "images"]
 
 
 def sample_gradients(
