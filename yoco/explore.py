@@ -90,9 +90,13 @@ def _data(file: bytes) -> str:
 
 
 def _slider(name: str, most: int, value: int = 1) -> widgets.IntSlider:
-    layout = widgets.Layout(width="420px")
     return widgets.IntSlider(
-        value=value, min=1, max=most, description=name, continuous_update=False, layout=layout
+        value=value,
+        min=1,
+        max=most,
+        description=name,
+        continuous_update=False,
+        layout=widgets.Layout(width="420px"),
     )
 
 
@@ -285,10 +289,8 @@ class _Page:
         them. chosen: the rank to frame.
         """
         rules = [
-            (
-                f"[class*={self._name}]:focus-visible {{ outline: 3px dashed {style.DROPPED} "
-                f"!important; z-index: 2; }}"
-            )
+            f"[class*={self._name}]:focus-visible {{ outline: 3px dashed {style.DROPPED} "
+            "!important; z-index: 2; }"
         ]
         for place, button in enumerate(self._buttons):
             button.layout.visibility = "visible" if place < len(rows) else "hidden"
@@ -298,11 +300,8 @@ class _Page:
                     f"rank {first + place + 1}, {one['class']}, {score} {one[score]:.3g}"
                 )
                 frame = (
-                    (
-                        f"box-shadow: 0 0 0 3px {style.KEPT} !important; position: relative; "
-                        "z-index: "
-                        "1;"
-                    )
+                    f"box-shadow: 0 0 0 3px {style.KEPT} !important; position: relative; "
+                    "z-index: 1;"
                     if first + place + 1 == chosen
                     else ""
                 )

@@ -7,7 +7,6 @@ holds several. `charts` and `score_charts` draw numbers, `images` draws images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Num
@@ -168,7 +167,7 @@ def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> plt.Figur
             f"dynamics must be of this set ({condensed.fingerprint}), but were recorded on another "
             f"one ({dict(dynamics.info)})"
         )
-    figure = style.figure(7, 4.6)
+    figure = plt.figure(figsize=style.sized(7, 4.6))
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 2.2), height_ratios=(4, 4, 1.2))
     picture = figure.add_subplot(grid[:, 0])
     image, cell = divmod(index, condensed.factor**2)
@@ -226,13 +225,15 @@ def two_scores(
     ax = ax or style.axes(7, 5)
     chosen = table if label is None else table[table["label"] == label]
     named = "all classes" if label is None else style.literal(condensed.classes[label])
-    hollow: dict[str, Any] = {
-        "facecolors": "none",
-        "edgecolors": "0.75",
-        "linewidths": style.scaled(0.8),
-        "label": "other classes",
-    }
-    ax.scatter(table[x], table[y], s=style.scaled(3.5) ** 2, **hollow)
+    ax.scatter(
+        table[x],
+        table[y],
+        s=style.scaled(3.5) ** 2,
+        facecolors="none",
+        edgecolors="0.75",
+        linewidths=style.scaled(0.8),
+        label="other classes",
+    )
     ax.scatter(chosen[x], chosen[y], s=style.scaled(3.8) ** 2, color=KEPT, marker="o", label=named)
     ax.margins(0.22)
     ax.set(xlabel=score_label(x), ylabel=score_label(y))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
@@ -63,7 +64,7 @@ def tiled(
     rows = max(1, -(-len(values) // columns))
     padded = F.pad(values, (padding, 0, padding, 0), value=white)
     full = F.pad(padded, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(values)), value=white)
-    joined = full.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    joined = rearrange(full, "(row column) c h w -> c (row h) (column w)", column=columns)
     return F.pad(joined, (0, padding, 0, padding), value=white)
 
 

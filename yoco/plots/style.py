@@ -177,11 +177,6 @@ def subplots(
     return plt.subplots(rows, columns, figsize=sized(width, height), **options)
 
 
-def figure(width: float, height: float) -> plt.Figure:
-    """Return a new, empty figure of `sized(width, height)`."""
-    return plt.figure(figsize=sized(width, height))
-
-
 def looks(methods: Iterable[str]) -> dict[str, dict]:
     """Return the colour, marker and sizes of each method's line, the same in every figure.
 

@@ -140,11 +140,12 @@ def save_tensors(
         OSError: as `write_whole`.
     """
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    texts = {
+    header = {
+        "yoco": kind,
+        "version": str(FORMAT_VERSION),
         "info": json.dumps(info),
         "sums": json.dumps({name: _entry(tensor) for name, tensor in flat.items()}),
     }
-    header = {"yoco": kind, "version": str(FORMAT_VERSION), **texts}
     header["checksum"] = _header_sum(header)
     return write_whole(
         path, lambda part: safetensors.torch.save_file(flat, part, header), make_folder=make_folder
