@@ -125,7 +125,7 @@ def test_a_public_name_is_imported_when_it_is_used():
 
 
 def test_no_module_reaches_a_higher_layer_through_the_package():
-    """import-linter does not see what `import yoco` leads to; its version and place are no layer."""
+    """import-linter does not see what `import yoco` leads to."""
     reaching = [
         (file.name, node.attr)
         for file in ROOT.glob("yoco/**/*.py")
