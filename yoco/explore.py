@@ -162,11 +162,10 @@ def budgets(
             f"total. Classes left without any: {without}."
         )
         words.value = _text(text)
-        width = WIDTHS["methods" if by_class.value == ALL else "class"]
         picture.show(
             drawn(budget.value, by_class.value),
-            width,
-            (f"what each method keeps and drops. {text}"),
+            WIDTHS["methods" if by_class.value == ALL else "class"],
+            f"what each method keeps and drops. {text}",
         )
 
     _follow(update, budget, by_class)
@@ -199,7 +198,7 @@ def compare(
         picture.show(
             png(draw(), WIDE_DPI),
             WIDTHS["scores"],
-            (f"{up.value} against {across.value}, classes: {by_class.label}"),
+            f"{up.value} against {across.value}, classes: {by_class.label}",
         )
 
     _follow(update, across, up, by_class)

@@ -191,11 +191,11 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     for name in dict.fromkeys(methods):
         number = -1 if name in METHODS and METHODS[name].nested else [*known, *others].index(name)
         strong = name == OURS
-        sizes = {"lw": scaled(2.5 if strong else 1.2), "ms": scaled(6)}
         found[name] = {
             "color": "black" if strong else colours[number % len(colours)],
             "marker": MARKERS[number % len(MARKERS)],
-            **sizes,
+            "lw": scaled(2.5 if strong else 1.2),
+            "ms": scaled(6),
         }
     return found
 

@@ -78,17 +78,14 @@ class CondensedSet:
         self._check_order(len(classes))
         checks.instance("method", self.method, str)
         checks.instance("info", self.info, Mapping)  # type: ignore[type-abstract]
-        labels = self.labels.detach().cpu()
         held = {
             "images": self.images.detach().to("cpu", torch.float32),
-            "labels": labels,
+            "labels": self.labels.detach().cpu(),
             "factor": int(self.factor),
             "classes": classes,
-        }
-        for name, value in {
-            **held,
             **checks.statistics(self.mean, self.std, self.channels),
-        }.items():
+        }
+        for name, value in held.items():
             object.__setattr__(self, name, value)  # frozen from here on
 
     def __repr__(self) -> str:
