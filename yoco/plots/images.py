@@ -26,6 +26,7 @@ from yoco.utils.lazy import plt
 
 FADED = 0.2  # weight of dropped cells
 ROWS = 20  # most classes that a figure has a row for
+Images = Num[Tensor, "images channels height width"]  # in 0..1, or uint8
 NARROW = 3.5  # inches that a grid has at least, however few its columns: names and titles need them
 
 
@@ -52,10 +53,8 @@ def gap(size: int) -> int:
     return max(1, size // 16)
 
 
-def tiled(
-    values: Num[Tensor, "images channels height width"], columns: int, padding: int
-) -> Num[Tensor, "channels rows columns"]:
-    """Join images in 0..1 (or uint8) into one, row by row.
+def tiled(values: Images, columns: int, padding: int) -> Num[Tensor, "channels rows columns"]:
+    """Join images into one, row by row.
 
     Each image is surrounded by `padding` white pixels. Without images, it is white.
     """
@@ -75,13 +74,9 @@ def _grid_axes(count: int, columns: int) -> plt.Axes:
 
 
 def images(
-    values: Num[Tensor, "images channels height width"],
-    columns: int = 10,
-    *,
-    title: str = "",
-    ax: plt.Axes | None = None,
+    values: Images, columns: int = 10, *, title: str = "", ax: plt.Axes | None = None
 ) -> plt.Axes:
-    """Draw a grid of images in 0..1 (or uint8), row by row. Returns the Axes."""
+    """Draw a grid of images, row by row. Returns the Axes."""
     ax = ax or _grid_axes(len(values), columns)
     show(ax, tiled(values, columns, gap(values.shape[-1])))
     ax.set_title(title)
@@ -131,18 +126,9 @@ def name_rows(ax: plt.Axes, names: Sequence[str], size: int) -> None:
 def real_images(
     data: ImageData, per_class: int = 4, classes: int = 10, *, ax: plt.Axes | None = None
 ) -> plt.Axes:
-    """Draw the first training images of the first classes, one column per class.
+    """Draw the first training images of the first classes, one column per class. Returns the Axes.
 
-    A class with fewer than the others leaves white places.
-
-    Args:
-        data: the real data.
-        per_class: most images of a class.
-        classes: most classes.
-        ax: Axes to draw on (None: a new figure).
-
-    Returns:
-        The Axes.
+    per_class, classes: most images and classes; a class with fewer images leaves white places.
     """
     shown = min(classes, len(data.classes))
     rows = min(per_class, max(data.counts()[:shown]))
