@@ -215,8 +215,8 @@ class Condenser:
             `experts` (that folder, or None) and `progress`.
         nests: whether its steps can match prefixes; the stepper then takes `prefixes`, numbers of
             formed images per class.
-        lbpe: top_k and within of LBPE on its sets (None: the paper's, see
-            `dynamics.lbpe_settings`).
+        lbpe: top_k and within of LBPE on sets that are multi-formation or not as `multi` says
+            (None: the paper's, see `dynamics.lbpe_settings`).
     """
 
     name: str
@@ -234,3 +234,7 @@ class Condenser:
         if not self.multi:
             return 1
         return 3 if size >= LARGE else 2
+
+    def lbpe_at(self, factor: int) -> tuple[int, int] | None:
+        """Return `lbpe` for a set of this factor, or None if it does not apply."""
+        return self.lbpe if self.multi == (factor > 1) else None

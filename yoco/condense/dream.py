@@ -4,7 +4,7 @@ They are the images nearest to the cluster centres.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from yoco import models
 from yoco.condense.base import Condenser
 from yoco.condense.idc import LOSS, UNENDING, GradientMatching
-from yoco.condense.presets import IdcSettings, idc_preset, overridden
+from yoco.condense.presets import IdcSettings, idc_values, overridden
 from yoco.training import network as training
 from yoco.training import timing
 from yoco.utils import kmeans, seeds
@@ -39,12 +39,9 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 
     `laptop` and `smoke` cluster a pool. Raises ValueError if a preset, setting or value is unknown.
     """
-    base = idc_preset(preset, size, ipc, overrides)
-    shared = {field.name: getattr(base, field.name) for field in fields(base)}
-    shared |= {} if preset == "smoke" else {"real_batch": REAL_BATCH}
-    return overridden(
-        DreamSettings(**shared, pool=None if preset == "paper" else LAPTOP_POOL), overrides
-    )
+    values = {"real_batch": REAL_BATCH, **idc_values(preset, size, ipc, overrides)}
+    pool = None if preset == "paper" else LAPTOP_POOL
+    return overridden(DreamSettings(**values, pool=pool), overrides)
 
 
 class RepresentativeMatching(GradientMatching):
@@ -136,5 +133,11 @@ class RepresentativeMatching(GradientMatching):
 
 
 CONDENSER = Condenser(
-    "dream", settings_for, RepresentativeMatching, multi=True, loss=LOSS, unending=UNENDING
+    "dream",
+    settings_for,
+    RepresentativeMatching,
+    multi=True,
+    loss=LOSS,
+    unending=UNENDING,
+    lbpe=(10, 200),  # the published code's
 )

@@ -242,13 +242,12 @@ def _groups(classes: Sequence[int], size: int) -> list[Tensor]:
     return list(torch.tensor(classes).tensor_split(math.ceil(len(classes) / size)))
 
 
-LOSS = "distance of the characteristic functions, and calibration"
 CONDENSER = Condenser(
     "ncfm",
     settings_for,
     CharacteristicMatching,
     multi=True,
-    loss=LOSS,
+    loss="distance of the characteristic functions, and calibration",
     unending={"iterations": 10**6},
     experts="networks",
     nests=True,

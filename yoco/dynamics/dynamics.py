@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from yoco.condense.methods import METHODS
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training.protocol import BEFORE
 from yoco.utils import checks, digests, tensor_files
@@ -22,26 +23,21 @@ EARLY = 10  # epochs that EL2N reads
 # runs of at most this length keep the logits of all epochs, so LBPE allows any settings
 SHORT = 30
 CUTMIX = 0.5  # probability while recording, for any augmentation, as in the published code
-# paper settings of LBPE (design §5): top_k and within, by kind of set
-LBPE_FORMED = {"small": (10, 100), "large": (10, 200)}  # CIFAR-10; CIFAR-100 and ImageNet-10
-LBPE_SINGLE = {"mtt": (3, 10), "dsa": (3, 100), "kip": (3, 50)}
-LBPE_OWN = {"dream": (10, 200)}  # formed sets with settings of their own in the published code
+# paper settings of LBPE (design §5): top_k and within; for CIFAR-10, and CIFAR-100 and ImageNet-10
+LBPE_SMALL, LBPE_LARGE = (10, 100), (10, 200)
 
 
 def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
     """Return LBPE's (top_k, within) for a set.
 
-    They are what its method declares (`condense.Condenser.lbpe`), or else the paper's: by method if
-    the set is single-formation or DREAM's, otherwise by number of classes and size.
+    They are what its method declares (`condense.Condenser.lbpe`), or else the paper's, by number of
+    classes and size.
     """
-    if "lbpe" in condensed.info:
-        top_k, within = condensed.info["lbpe"]
-        return top_k, within
-    own = LBPE_SINGLE if condensed.factor == 1 else LBPE_OWN
-    by_size = LBPE_FORMED[
-        "large" if len(condensed.classes) >= 100 or condensed.size >= 64 else "small"
-    ]
-    return own.get(condensed.method, by_size)
+    method = METHODS.get(condensed.method)
+    own = condensed.info.get("lbpe") or (method and method.lbpe_at(condensed.factor))
+    large = len(condensed.classes) >= 100 or condensed.size >= 64
+    top_k, within = own or (LBPE_LARGE if large else LBPE_SMALL)
+    return top_k, within
 
 
 @dataclass(frozen=True, eq=False)
