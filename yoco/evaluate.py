@@ -67,12 +67,9 @@ def evaluate(
     """
     check_subset(images, labels, data, space)
     checks.seed("seed", seed)
-    tests, protocol = (
-        {space: TestSet.of(data, space)},
-        Protocol.of(epochs=epochs, model=model, **options),
-    )
+    protocol = Protocol.of(epochs=epochs, model=model, **options)
     models.check_takes(protocol.model, *models.shape_of(data))
-    where = devices.choose(device)
+    tests, where = {space: TestSet.of(data, space)}, devices.choose(device)
     return train_and_test(tests, [(images, labels, seed)], space, protocol, where)[0]
 
 
@@ -130,8 +127,14 @@ def evaluate_many(
     Raises:
         TypeError, ValueError: as `evaluate`, before any training.
     """
-    for images, labels in checked_subsets(subsets).values():
-        check_subset(images, labels, data, space)
+    checks.instance("subsets", subsets, Mapping)  # type: ignore[type-abstract]  # isinstance takes it
+    for name in checks.sequence("subsets", subsets.keys()):
+        if not isinstance(subsets[name], (tuple, list)) or len(subsets[name]) != 2:
+            raise TypeError(
+                f"subsets[{name!r}] must be a pair of images and labels, got "
+                f"{checks.shown(subsets[name])}"
+            )
+        check_subset(*subsets[name], data, space)
     wanted = [
         (name, checks.seed("seeds", seed))
         for name in subsets
@@ -152,21 +155,6 @@ def evaluate_many(
         for number, (name, seed) in enumerate(wanted)
     ]
     return pd.DataFrame(rows, columns=["subset", "seed", *told, "precision", "accuracy"])
-
-
-def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Subset]:
-    """Return `subsets` if it is a mapping with at least one pair.
-
-    Raises TypeError or ValueError.
-    """
-    checks.instance("subsets", subsets, Mapping)  # type: ignore[type-abstract]  # isinstance takes it
-    for name in checks.sequence("subsets", subsets.keys()):
-        if not isinstance(subsets[name], (tuple, list)) or len(subsets[name]) != 2:
-            raise TypeError(
-                f"subsets[{name!r}] must be a pair of images and labels, got "
-                f"{checks.shown(subsets[name])}"
-            )
-    return subsets
 
 
 class Training(NamedTuple):
@@ -281,11 +269,8 @@ def _passes(
     """Return the images that go through each network in the runs `todo`."""
     passes: Counter[timing.Network] = Counter()
     for number in todo:
-        passes[
-            timing.Network.of(
-                work[number].protocol, data.channels, len(data.classes), data.size, where
-            )
-        ] += cost[number]
+        how = work[number].protocol
+        passes[timing.Network.of(how, data, how.precision, where)] += cost[number]
     return passes
 
 
@@ -297,11 +282,8 @@ def _compiled(
     All of `work` uses the same network.
     """
     trained, tested = sum(training.passes for training in work), len(data.test_labels) * len(work)
-    step, test = (
-        work[0].protocol.pays_to_compile(where, images // jobs, data.size)
-        for images in (trained, tested)
-    )
-    return step, test
+    pays = work[0].protocol.pays_to_compile
+    return pays(where, trained // jobs, data.size), pays(where, tested // jobs, data.size)
 
 
 def _call(

@@ -10,7 +10,6 @@ import torch
 from yoco.condense.base import PACKING, condensed_from
 from yoco.condense.methods import METHODS
 from yoco.condense.plan import Plan, planned
-from yoco.condense.presets import unit_of
 from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
@@ -181,7 +180,7 @@ class _Work:
         """Say how long the work will take, missing experts included."""
         work = Counter(self.stepper.further_work())
         if self.images:  # KIP has no network whose images could be timed
-            unit = unit_of(self.plan.settings, self.plan.data, self.precision, self.where)
+            unit = timing.Network.of(self.plan.settings, self.plan.data, self.precision, self.where)
             work[unit] += self.images
         shared = {unit: count // self.among.size for unit, count in work.items()}
         timing.say(shared, budget=time_budget)

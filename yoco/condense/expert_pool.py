@@ -6,14 +6,12 @@ They are trained before its first step, divided over the ranks, and shared by ru
 import functools
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from yoco.condense.base import Condensing
 from yoco.condense.expert_settings import ExpertSettings
 from yoco.condense.mtt_experts import Experts, missing, train_experts
-from yoco.condense.presets import unit_of
 from yoco.training import timing
 
 
@@ -41,21 +39,14 @@ class Pool:
     ) -> None:
         self.data, self.ranks, self.folder = work.data, work.ranks, folder
         self.settings, self.count, self.seed = settings, count, seed
-        self.options: dict[str, Any] = {
-            "device": work.device,
-            "precision": work.precision,
-            "compiled": work.compiled,
-            "progress": progress and work.ranks.first,
-        }
+        self.device, self.precision, self.compiled = work.device, work.precision, work.compiled
+        self.progress = progress and work.ranks.first
 
     def work(self) -> dict[timing.Unit, int]:
         """Return the images that the missing experts will train on, over all epochs."""
-        unit = unit_of(self.settings, self.data, self.options["precision"], self.options["device"])
-        return {
-            unit: missing(self.folder, self.count)
-            * self.settings.epochs
-            * self.settings.taken(self.data)
-        }
+        unit = timing.Network.of(self.settings, self.data, self.precision, self.device)
+        images = self.settings.epochs * self.settings.taken(self.data)
+        return {unit: missing(self.folder, self.count) * images}
 
     @functools.cached_property
     def experts(self) -> Experts:
@@ -70,8 +61,7 @@ class Pool:
                 return False
             time_budget = None  # all are made: any that this rank cannot see it has to make
         trained = self._trained(time_budget)
-        complete = self._all_have(trained, self.count)
-        if complete:
+        if complete := self._all_have(trained, self.count):
             self.experts = trained
         return complete
 
@@ -80,13 +70,19 @@ class Pool:
         return bool(self.ranks.sum(torch.tensor(int(len(trained) == wanted))) == self.ranks.size)
 
     def _trained(self, time_budget: float | None, only: Collection[int] | None = None) -> Experts:
-        shared: dict[str, Any] = {
-            "count": self.count,
-            "seed": self.seed,
-            "time_budget": time_budget,
-            "only": only,
-        }
-        return train_experts(self.data, self.folder, self.settings, **shared, **self.options)
+        return train_experts(
+            self.data,
+            self.folder,
+            self.settings,
+            count=self.count,
+            only=only,
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+            compiled=self.compiled,
+            progress=self.progress,
+            time_budget=time_budget,
+        )
 
 
 class Pooled(Condensing):

@@ -15,6 +15,7 @@ from yoco.data.batches import RealImages
 from yoco.data.image_data import ImageData
 from yoco.training import network as train
 from yoco.training import resumable
+from yoco.training.sgd import MomentumSGD
 from yoco.utils import device as devices
 from yoco.utils import seeds
 
@@ -38,15 +39,13 @@ class ExpertTraining(resumable.Stepper):
         self.data, self.settings, self.advance = data, settings, advance
         self.source = seeds.generator(identity["seed"], STREAM + identity["number"])
         self.model = network_of(settings, data, seeds.draw_seed(self.source)).to(device)
-        optimiser = train.Optimiser(settings.lr, settings.momentum, settings.weight_decay).build(
-            self.model
+        optimiser = MomentumSGD(
+            self.model.parameters(), settings.lr, settings.momentum, settings.weight_decay
         )
         self.network_step = train.Step(self.model, optimiser, identity["precision"], compiled)
         chosen = seeds.choice(len(data.train_images), settings.taken(data), self.source)
-        self.images, self.labels = (
-            RealImages.training(data, device).of(chosen),
-            data.train_labels[chosen].to(device),
-        )
+        self.images = RealImages.training(data, device).of(chosen)
+        self.labels = data.train_labels[chosen].to(device)
         self.own_source = seeds.for_device(self.source, device)
         self.rows = [self._parameters()]  # on the CPU
         self.shown = 0  # images that the bar has counted
@@ -83,12 +82,17 @@ class ExpertTraining(resumable.Stepper):
             self.progress += len(index)
             self._look()
 
-        options: dict[str, Any] = {
-            "classes": len(self.data.classes),
-            "augmentation": self.settings.augmentation,
-        }
-        options |= {"batch_size": self.settings.batch_size, "cutmix": 0.0, "seen": seen}
-        train.epoch(self.network_step, images, labels, self.own_source, **options)
+        train.epoch(
+            self.network_step,
+            images,
+            labels,
+            self.own_source,
+            classes=len(self.data.classes),
+            augmentation=self.settings.augmentation,
+            batch_size=self.settings.batch_size,
+            cutmix=0.0,
+            seen=seen,
+        )
         return torch.stack(losses).sum()
 
     def _look(self) -> None:
@@ -101,10 +105,9 @@ class ExpertTraining(resumable.Stepper):
 
     def state(self) -> dict[str, Tensor]:
         """Return kept and current parameters, float32 [n, P], momentum and generator states."""
-        momentum = parameters_to_vector(self.network_step.optimizer.momenta)
         return {
             "parameters": torch.stack(self.rows),
-            "momentum": momentum,
+            "momentum": parameters_to_vector(self.network_step.optimizer.momenta),
             **seeds.states(self.source, self.own_source),
         }
 

@@ -13,11 +13,12 @@ from yoco.condense.base import Condenser, Condensing
 from yoco.condense.class_groups import Group, grouped
 from yoco.condense.class_members import Members
 from yoco.condense.gradient_matching import GradientMatcher, convolution_weights
-from yoco.condense.presets import network_of, settings_for, unit_of
+from yoco.condense.presets import network_of, settings_for
 from yoco.data.batches import RealImages
 from yoco.data.normalise import normalise
 from yoco.training import network as train
 from yoco.training import timing
+from yoco.training.sgd import MomentumSGD
 from yoco.utils import device as devices
 from yoco.utils import graphs, seeds
 
@@ -48,10 +49,10 @@ class GradientMatching(Condensing):
         self.velocity = torch.zeros_like(self.images)
         self.own_source = seeds.for_device(self.source, self.device)
         self.model = self._new_network().to(self.device)
-        optimiser = train.Optimiser(s.network_lr, s.network_momentum, s.network_weight_decay)
-        self.network_step = train.Step(
-            self.model, optimiser.build(self.model), self.precision, self.compiled
+        optimiser = MomentumSGD(
+            self.model.parameters(), s.network_lr, s.network_momentum, s.network_weight_decay
         )
+        self.network_step = train.Step(self.model, optimiser, self.precision, self.compiled)
         self.matcher = GradientMatcher(
             self.model, s.distance, self.matched, precision=self.precision, compiled=self.compiled
         )
@@ -65,7 +66,7 @@ class GradientMatching(Condensing):
     def further_work(self) -> dict[timing.Unit, int]:
         """Return the pretraining epochs of the fresh networks."""
         images = self.settings.outer_loops * self.settings.pretrain_epochs * len(self.real)
-        return {unit_of(self.settings, self.data, self.precision, self.device): images}
+        return {timing.Network.of(self.settings, self.data, self.precision, self.device): images}
 
     def step(self, number: int) -> float:
         """Take one inner loop. Returns the distance D, averaged over the classes."""
@@ -90,7 +91,10 @@ class GradientMatching(Condensing):
 
     def image_gradient(self) -> tuple[float, Tensor]:
         """Return the mean of D over the classes, and the gradient of each class's D."""
-        matched = self._together() if self.together else self._in_turn()
+        if self.together:
+            matched = self.match_together(self.images, self.real_batches(), source=self.own_source)
+        else:
+            matched = self._in_turn()
         distances, gradient = map(self.ranks.sum, matched)
         # at NaN the loop stops and keeps the last checkpoint
         read = distances.masked_fill(~torch.isfinite(gradient).all(), math.nan).cpu()
@@ -126,14 +130,10 @@ class GradientMatching(Condensing):
         distance = self.matcher.match(self.model, seen, synthetic, label)
         return distance.detach(), torch.autograd.grad(distance, images)[0]
 
-    def _together(self) -> tuple[Tensor, Tensor]:
-        """As `_in_turn`, with draws and kernels that serve many classes; on a GPU, one graph."""
-        return self.match_together(self.images, self.real_batches(), source=self.own_source)
-
     def _match_together(
         self, images: Tensor, real: Tensor, *, source: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return D of each class, float32 [K], and the gradient of each class's D.
+        """As `_in_turn`, with draws and kernels that serve many classes; on a GPU, one graph.
 
         real: indices of the real images of each class, int64 [K, n]; see `real_batches`.
         """
@@ -180,10 +180,8 @@ class GradientMatching(Condensing):
 
     def rules(self) -> dict[str, Any]:
         """Return the network's layout, and which part of a class a step uses if not all of it."""
-        return {
-            **models.layout(self.settings.model, *models.shape_of(self.data)),
-            **({} if self.whole else {"synthetic": "cells"}),
-        }
+        layout = models.layout(self.settings.model, *models.shape_of(self.data))
+        return layout if self.whole else {**layout, "synthetic": "cells"}
 
     @property
     def pixel_lr(self) -> float | Tensor:
@@ -253,12 +251,16 @@ class GradientMatching(Condensing):
 
     def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: Any) -> None:
         """Train for one epoch on normalised images; options: as for `network.epoch`."""
-        shared: dict[str, Any] = {
-            "classes": len(self.members),
-            "augmentation": self.training,
-            "batch_size": self.settings.network_batch,
-        }
-        train.epoch(self.network_step, images, labels, self.own_source, **shared, **options)
+        train.epoch(
+            self.network_step,
+            images,
+            labels,
+            self.own_source,
+            classes=len(self.members),
+            augmentation=self.training,
+            batch_size=self.settings.network_batch,
+            **options,
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Return also the network and its momentum."""

@@ -107,12 +107,14 @@ class CharacteristicMatching(Pooled):
         Returns the loss averaged over the classes, or NaN if a gradient is not finite.
         """
         corrections = [1 - beta ** (number + 1) for beta in BETAS]
-        now: dict[str, Any] = {
-            "source": self.own_source,
-            "calibrated": number % self.settings.calibrate_every == 0,
-        }
         total, *moved = self._advance(
-            self.images, self.mean, self.square, self.settings.lr_at(number), *corrections, **now
+            self.images,
+            self.mean,
+            self.square,
+            self.settings.lr_at(number),
+            *corrections,
+            source=self.own_source,
+            calibrated=number % self.settings.calibrate_every == 0,
         )
         # the only point at which the host waits for the device
         loss = total.item() / len(self.data.classes)
@@ -149,11 +151,9 @@ class CharacteristicMatching(Pooled):
         (else 0). calibrated: whether the loss includes the cross-entropy under trained weights.
         """
         frequencies = draws.frequencies.detach().requires_grad_(draws.frequencies.requires_grad)
-        losses, gradient, slope = (
-            torch.zeros(len(self.data.classes), device=self.device),
-            torch.zeros_like(images),
-            torch.zeros_like(frequencies),
-        )
+        learned = [frequencies] if frequencies.requires_grad else []
+        losses = torch.zeros(len(self.data.classes), device=self.device)
+        gradient, slope = torch.zeros_like(images), torch.zeros_like(frequencies)
         for group in self.groups:
             chosen = (
                 group.view(-1, 1) * self.ipc + torch.arange(self.ipc, device=self.device)
@@ -172,16 +172,11 @@ class CharacteristicMatching(Pooled):
                 loss = loss + self.settings.calibration * self._calibration(
                     draws.trained, synthetic, group
                 )
-            learned = [frequencies] if frequencies.requires_grad else []
             losses[group] = loss.detach()
             gradient[chosen], *slopes = torch.autograd.grad(loss.sum(), [own, *learned])
-            for part in slopes:
-                slope += part
-        return (
-            self.ranks.sum(losses),
-            self.ranks.sum(gradient),
-            self.ranks.sum(slope) if frequencies.requires_grad else slope,
-        )
+            slope = sum(slopes, slope)
+        losses, gradient = self.ranks.sum(losses), self.ranks.sum(gradient)
+        return losses, gradient, self.ranks.sum(slope) if learned else slope
 
     def _target(self, group: Tensor, draws: Draws, frequencies: Tensor) -> Tensor:
         """Return the characteristic functions of the real images of a group of classes."""

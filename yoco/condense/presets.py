@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, TypeVar
 
-import torch
 from torch import nn
 
 from yoco import models
 from yoco.condense.base import LARGE, Matchable, Settings
 from yoco.condense.gradient_matching import DISTANCES
 from yoco.data.image_data import ImageData
-from yoco.training import timing
 from yoco.utils import checks
 from yoco.utils.fields import Count, Rate, Share, Whole, among
 
@@ -94,19 +92,6 @@ SCALES = {
 def default_model(size: int) -> str:
     """Return the paper's network for images of side `size`."""
     return "resnet10ap" if size >= LARGE else "convnet"
-
-
-def unit_of(settings: Any, data: ImageData, precision: str, device: torch.device) -> timing.Network:
-    """Return `timing`'s unit of work: an image of `data` that passes the network of `settings`."""
-    return timing.Network(
-        settings.model,
-        settings.width,
-        data.channels,
-        len(data.classes),
-        data.size,
-        precision,
-        device,
-    )
 
 
 def network_of(settings: Any, data: ImageData, seed: int) -> nn.Module:

@@ -103,11 +103,9 @@ class Dynamics:
 
         indices: formed images, in 0..N-1; may be empty. Raises TypeError or ValueError for others.
         """
-        numbers = torch.as_tensor(indices).tolist()
-        chosen = torch.tensor(
-            [checks.whole("indices", number, 0, len(self.labels) - 1) for number in numbers],
-            dtype=torch.long,
-        )
+        numbers, last = torch.as_tensor(indices).tolist(), len(self.labels) - 1
+        checked = [checks.whole("indices", number, 0, last) for number in numbers]
+        chosen = torch.tensor(checked, dtype=torch.long)
         return self.logits[:, chosen].softmax(-1)[:, torch.arange(len(chosen)), self.labels[chosen]]
 
     def of(self, condensed: CondensedSet) -> bool:
@@ -137,7 +135,7 @@ class Dynamics:
         """
         return self._rows(
             top_epochs(self.accuracy, top_k, within),
-            (f"the best {top_k} of the first {within} epochs"),
+            f"the best {top_k} of the first {within} epochs",
             "top_k or windows",
         )
 
@@ -155,17 +153,15 @@ class Dynamics:
 
         dtype: dtype of logits and features; float16 halves the file.
         """
-        names = ("logits", "kept", "correct", "aum", "labels", "final_logits", "features")
-        tensors: dict[str, Tensor | None] = {name: getattr(self, name) for name in names}
-        present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        small: dict[str, Tensor] = {
-            name: present[name].to(dtype)
-            for name in ("logits", "final_logits", "features")
-            if name in present
+        smaller = ("logits", "final_logits", "features")
+        tensors = {
+            name: values.to(dtype) if name in smaller else values
+            for name, values in vars(self).items()
+            if isinstance(values, Tensor)
         }
         # takes an eighth of the bytes of bool
-        small["correct"] = torch.from_numpy(np.packbits(self.correct.numpy(), axis=1))
-        return tensor_files.save_tensors(path, KIND, {**present, **small}, dict(self.info))
+        tensors["correct"] = torch.from_numpy(np.packbits(self.correct.numpy(), axis=1))
+        return tensor_files.save_tensors(path, KIND, tensors, dict(self.info))
 
     @classmethod
     def load(cls, path: str | Path) -> "Dynamics":
@@ -181,10 +177,9 @@ class Dynamics:
         try:
             if wide["correct"].dtype == torch.uint8:  # bool in the first files
                 wide["correct"] = _unpacked(wide["correct"], len(wide["labels"]))
-            loaded = cls(**wide, info=info)
+            return cls(**wide, info=info)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid dynamics: {error}") from error
-        return loaded
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3:

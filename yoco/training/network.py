@@ -168,28 +168,17 @@ class Run:
         recorded: bool = False,
     ) -> None:
         device.keep_memory(images.device)
-        self.images, self.labels, self.classes, self.protocol, self.seed = (
-            images,
-            labels,
-            classes,
-            protocol,
-            seed,
-        )
+        self.images, self.labels, self.classes = images, labels, classes
+        self.protocol, self.seed, self.epochs = protocol, seed, 0
         self.source = seeds.generator(seed, stream=1)
-        shape = (images.shape[1], classes, images.shape[2])
-        network = models.build_seeded(
-            seeds.draw_seed(self.source), protocol.model, *shape, width=protocol.width
+        first, shape = seeds.draw_seed(self.source), (images.shape[1], classes, images.shape[2])
+        self.network = models.build_seeded(first, protocol.model, *shape, width=protocol.width).to(
+            images.device
         )
-        self.network = network.to(images.device)
-        self.step = Step(
-            self.network,
-            protocol.optimiser.build(self.network),
-            protocol.precision,
-            bool(protocol.compiled),
-        )
+        optimizer = protocol.optimiser.build(self.network.parameters())
+        self.step = Step(self.network, optimizer, protocol.precision, bool(protocol.compiled))
         self.augmentation = augmentation_of(protocol.augmentation, mean, std, recorded)
         self.own_source = seeds.for_device(self.source, images.device)
-        self.epochs = 0
 
     def epoch(self, seen: Callable[[Tensor, Tensor], None] | None = None) -> None:
         """Train for one epoch; seen: as in `epoch`.
@@ -197,14 +186,18 @@ class Run:
         Raises FloatingPointError if a weight is no longer finite.
         """
         self.step.optimizer.lr = self.learning_rate
-        p = self.protocol
-        shared: dict[str, Any] = {
-            "classes": self.classes,
-            "augmentation": self.augmentation,
-            "cutmix": p.cutmix,
-        }
-        shared |= {"batch_size": p.batch_size, "last_batch": p.last_batch}
-        epoch(self.step, self.images, self.labels, self.own_source, seen=seen, **shared)
+        epoch(
+            self.step,
+            self.images,
+            self.labels,
+            self.own_source,
+            classes=self.classes,
+            augmentation=self.augmentation,
+            batch_size=self.protocol.batch_size,
+            last_batch=self.protocol.last_batch,
+            cutmix=self.protocol.cutmix,
+            seen=seen,
+        )
         self.epochs += 1
         if not torch.stack(
             [torch.isfinite(parameter).all() for parameter in self.network.parameters()]

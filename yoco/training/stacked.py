@@ -79,7 +79,7 @@ class Stacked:
             for same in zip(*(run.network.parameters() for run in runs))
         ]
         of_each = [run.step.optimizer for run in runs]
-        self.optimizer = self.protocol.optimiser.of(self.parameters)
+        self.optimizer = self.protocol.optimiser.build(self.parameters)
         self.optimizer.momenta = [_joined(same) for same in zip(*(o.momenta for o in of_each))]
         self.learn = graphs.captured(self._learn, self.device)
 
