@@ -7,6 +7,7 @@ by name.
 from collections import OrderedDict
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from yoco.utils import checks
@@ -35,11 +36,11 @@ class Network(nn.Module):
     body: nn.Module
     head: nn.Linear
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the embedding before the last layer, [N, head.in_features]."""
+    def features(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n d"]:
+        """Return the embedding before the last layer."""
         return self.body(images)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n k"]:
         return self.head(self.features(images))
 
 
@@ -95,7 +96,7 @@ class ResidualBlock(nn.Module):
             )
         self.relu = nn.ReLU()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n outputs half half"]:
         return self.relu(self.body(images) + self.shortcut(images))
 
 

@@ -193,7 +193,9 @@ class Augmentation:
             images = images * cutout_mask(draw.cutout, images.shape[-1]).unsqueeze(1)
         return images
 
-    def __call__(self, images: Tensor, source: Generator) -> Tensor:
+    def __call__(
+        self, images: Float[Tensor, "n c s s"], source: Generator
+    ) -> Float[Tensor, "n c s s"]:
         """Draw and apply."""
         return self.apply(images, self.draw(images.shape[0], images.shape[-1], source))
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -24,12 +25,14 @@ from yoco.utils import device as devices
 from yoco.utils.foreign import Factory
 from yoco.utils.lazy import pd
 
-Subset = tuple[Tensor, Tensor]
+Images = Num[Tensor, "n c s s"]
+Labels = Int[Tensor, "n"] | Float[Tensor, "n k"]
+Subset = tuple[Images, Labels]
 
 
 def evaluate(
-    images: Tensor,
-    labels: Tensor,
+    images: Images,
+    labels: Labels,
     data: ImageData,
     *,
     epochs: int,
@@ -46,8 +49,8 @@ def evaluate(
     ImageNet-10 (see `protocol.augmentation_of`).
 
     Args:
-        images: at least one, [n, C, S, S], float in 0..1 (formed images) or uint8.
-        labels: int64 [n], or soft targets [n, K].
+        images: at least one, float in 0..1 (formed images) or uint8.
+        labels: int64, or soft targets.
         data: the real data whose test images are used.
         epochs: epochs of training.
         seed: training seed.
@@ -74,7 +77,7 @@ def evaluate(
 
 
 def check_subset(
-    images: Tensor, labels: Tensor, data: ImageData, space: Space | None = None
+    images: Images, labels: Labels, data: ImageData, space: Space | None = None
 ) -> None:
     """Raise TypeError or ValueError unless images and labels fit `data`'s classes and shape."""
     if space is None:
@@ -161,15 +164,15 @@ class Training(NamedTuple):
     """One training run of many.
 
     Attributes:
-        images: [n, C, S, S], float in 0..1 or uint8, or any floats of `space`.
-        labels: int64 [n] or soft [n, K].
+        images: float in 0..1 or uint8, or any floats of `space`.
+        labels: int64, or soft targets.
         seed: seed of the training.
         protocol: how it is trained.
         space: see `evaluate`.
     """
 
-    images: Tensor
-    labels: Tensor
+    images: Images
+    labels: Labels
     seed: int
     protocol: Protocol
     space: Space | None = None

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from yoco import formation, models
@@ -18,6 +19,7 @@ from yoco.data.normalise import to_floats
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import resumable
+from yoco.training.state import State
 from yoco.utils import device as devices
 from yoco.utils import digests, fields, seeds
 
@@ -28,11 +30,8 @@ PACKING = "nearest"  # how all methods shrink the real images that they start fr
 Matchable = Annotated[str, lambda _, model: models.check_matchable(model)]
 
 
-def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
-    """Return the random training images that condensation starts from, class by class.
-
-    They are int64 [classes * ipc * factor²].
-    """
+def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Int[Tensor, "cells"]:
+    """Return the random training images that condensation starts from, class by class."""
     return torch.cat(
         [
             members[seeds.choice(len(members), ipc * factor**2, source)]
@@ -41,15 +40,17 @@ def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> T
     )
 
 
-def members_of(data: ImageData) -> list[Tensor]:
+def members_of(data: ImageData) -> list[Int[Tensor, "_"]]:
     """Return the indices of each class's training images."""
     return [
         torch.nonzero(data.train_labels == label).flatten() for label in range(len(data.classes))
     ]
 
 
-def packed(data: ImageData, chosen: Tensor, factor: int, mode: str = PACKING) -> Tensor:
-    """Shrink training images, given by index, to cells: float [n / factor², C, S, S] in 0..1.
+def packed(
+    data: ImageData, chosen: Int[Tensor, "cells"], factor: int, mode: str = PACKING
+) -> Float[Tensor, "n c s s"]:
+    """Shrink training images, given by index, to cells of condensed images in 0..1.
 
     mode: as for `formation.pack`.
     """
@@ -79,7 +80,12 @@ def real_set(
 
 
 def condensed_from(
-    images: Tensor, data: ImageData, ipc: int, factor: int, method: str, info: Mapping[str, object]
+    images: Float[Tensor, "n c s s"],
+    data: ImageData,
+    ipc: int,
+    factor: int,
+    method: str,
+    info: Mapping[str, object],
 ) -> CondensedSet:
     """Return images of `data`'s classes, ordered by class, as a CondensedSet."""
     labels = torch.arange(len(data.classes)).repeat_interleave(ipc)
@@ -183,16 +189,16 @@ class Condensing(resumable.Stepper):
         """The training images, on the device if it has room for them."""
         return RealImages.training(self.data, self.device)
 
-    def choose_start(self) -> Tensor:
-        """Return the training images to start from, int64 [classes * ipc * factor²]."""
+    def choose_start(self) -> Int[Tensor, "cells"]:
+        """Return the training images to start from, classes * ipc * factor² of them."""
         return start_choice(self.data, self.ipc, self.factor, self.source)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return the tensors in `held` and the generators' states."""
         own = {name: getattr(self, name) for name in self.held}
         return own | seeds.states(self.source, self.own_source)
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         for name in self.held:
             setattr(self, name, state[name].to(self.device))
         seeds.restore(state, self.source, self.own_source)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 # pixels of real and synthetic images that are matched at once: 8 classes of CIFAR-10 at IPC 10,
@@ -23,14 +24,14 @@ class Group:
     def __init__(self, labels: Tensor, real: int) -> None:
         self.labels, self.real = labels, real
 
-    def of_each(self, images: Tensor) -> Tensor:
+    def of_each(self, images: Float[Tensor, "n ..."]) -> Int[Tensor, "n"]:
         """Return the class of each image of a batch with equally many of each class, by class."""
         return self.labels.repeat_interleave(len(images) // len(self.labels))
 
-    def places(self, chosen: Tensor, images: int) -> Tensor:
+    def places(self, chosen: Int[Tensor, "k n"], images: int) -> Int[Tensor, "places"]:
         """Return the places, in a batch of `images` images by class, of those that are chosen.
 
-        chosen: numbers within a class, int64 [K, n], for every class of the data.
+        chosen: numbers within a class, for every class of the data.
         """
         starts = torch.arange(0, images, images // len(self.labels), device=chosen.device)
         return (chosen[self.labels] + starts.view(-1, 1)).flatten()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from yoco import models
@@ -57,7 +58,7 @@ class RepresentativeMatching(GradientMatching):
     settings: DreamSettings
     held = (*GradientMatching.held, "representatives")
 
-    def choose_start(self) -> Tensor:
+    def choose_start(self) -> Int[Tensor, "cells"]:
         network = self._new_network().to(self.device)
         wanted = self.ipc * self.factor**2
         # int64 [classes, real batch], from the first step on
@@ -85,7 +86,7 @@ class RepresentativeMatching(GradientMatching):
         )
         return super().step(number)
 
-    def image_gradient(self) -> tuple[float, Tensor]:
+    def image_gradient(self) -> tuple[float, Float[Tensor, "n c s s"]]:
         if self.due:  # with the network that this step matches, which may be a fresh one
             most = min(
                 self.settings.real_batch,
@@ -96,10 +97,10 @@ class RepresentativeMatching(GradientMatching):
             self.due = False
         return super().image_gradient()
 
-    def real_batch(self, label: int) -> Tensor:
+    def real_batch(self, label: int) -> Int[Tensor, "n"]:
         return self.representatives[label]
 
-    def real_batches(self) -> Tensor:
+    def real_batches(self) -> Int[Tensor, "k n"]:
         return self.representatives
 
     def _of_each_class(self, network: nn.Module, count: int) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from yoco import augment, formation
@@ -98,7 +99,7 @@ class SiameseMatching(GradientMatching):
             self._train_network(images, labels, cutmix=0)
 
     @property
-    def pixel_lr(self) -> Tensor:
+    def pixel_lr(self) -> Float[Tensor, "1 c 1 1"]:
         std = torch.as_tensor(self.real.std)
         return self.settings.image_lr * std.view(1, -1, 1, 1) ** 2
 

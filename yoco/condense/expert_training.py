@@ -16,6 +16,7 @@ from yoco.data.image_data import ImageData
 from yoco.training import network as train
 from yoco.training import resumable
 from yoco.training.sgd import MomentumSGD
+from yoco.training.state import State
 from yoco.utils import device as devices
 from yoco.utils import seeds
 
@@ -103,7 +104,7 @@ class ExpertTraining(resumable.Stepper):
             self.progress / (self.settings.epochs * len(self.images))
         )
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return kept and current parameters, float32 [n, P], momentum and generator states."""
         return {
             "parameters": torch.stack(self.rows),
@@ -112,7 +113,7 @@ class ExpertTraining(resumable.Stepper):
         }
 
     @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         self.rows = list(state["parameters"])
         seeds.restore(state, self.source, self.own_source)
         _fill(list(self.model.parameters()), self.rows[-1])

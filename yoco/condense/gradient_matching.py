@@ -97,7 +97,7 @@ class GradientMatcher:
             self.gradients = device.compiled(self._gradients)
             self._matching = device.compiled(self._distance_to)
 
-    def split(self, model: nn.Module) -> tuple[Gradients, dict[str, Tensor]]:
+    def split(self, model: nn.Module) -> tuple[Gradients, dict[str, Float[Tensor, "..."]]]:
         """Return `model`'s parameters, detached: the matched ones in order, the others by name."""
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         return tuple(parameters.pop(name) for name in self.names), parameters

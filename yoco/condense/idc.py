@@ -2,10 +2,10 @@
 
 import functools
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from yoco import augment, formation, models
@@ -19,6 +19,7 @@ from yoco.data.normalise import normalise
 from yoco.training import network as train
 from yoco.training import timing
 from yoco.training.sgd import MomentumSGD
+from yoco.training.state import State
 from yoco.utils import device as devices
 from yoco.utils import graphs, seeds
 
@@ -89,7 +90,7 @@ class GradientMatching(Condensing):
         """Take the network step that follows each image step."""
         self._train_on_real(self.settings.network_images)
 
-    def image_gradient(self) -> tuple[float, Tensor]:
+    def image_gradient(self) -> tuple[float, Float[Tensor, "n c s s"]]:
         """Return the mean of D over the classes, and the gradient of each class's D."""
         if self.together:
             matched = self.match_together(self.images, self.real_batches(), source=self.own_source)
@@ -184,7 +185,7 @@ class GradientMatching(Condensing):
         return layout if self.whole else {**layout, "synthetic": "cells"}
 
     @property
-    def pixel_lr(self) -> float | Tensor:
+    def pixel_lr(self) -> float | Float[Tensor, "1 c 1 1"]:
         """The factor of a pixel's gradient in a step, for pixels in 0..1."""
         return self.settings.image_lr
 
@@ -193,7 +194,7 @@ class GradientMatching(Condensing):
         """Whether every step uses all cells of a class."""
         return self.ipc * self.factor**2 <= self.settings.synthetic_batch
 
-    def synthetic_batch(self) -> Tensor | slice:
+    def synthetic_batch(self) -> Int[Tensor, "cells"] | slice:
         """Return which cells of a class a step uses: all, or `synthetic_batch` random ones."""
         if self.whole:
             return slice(None)
@@ -201,21 +202,21 @@ class GradientMatching(Condensing):
             self.ipc * self.factor**2, self.settings.synthetic_batch, self.source
         ).to(self.device)
 
-    def synthetic_batches(self, source: Generator) -> Tensor | None:
-        """Return the same for every class, int64 [K, n]; None if they are all used."""
+    def synthetic_batches(self, source: Generator) -> Int[Tensor, "k cells"] | None:
+        """Return the same for every class; None if they are all used."""
         if self.whole:
             return None
         cells = self.ipc * self.factor**2
         sizes = torch.full((len(self.members), 1), cells, device=source.device)
         return seeds.choice_of_each(sizes, cells, self.settings.synthetic_batch, source)
 
-    def real_batch(self, label: int) -> Tensor:
+    def real_batch(self, label: int) -> Int[Tensor, "n"]:
         """Return the indices of the real images of a class that are matched: random ones."""
         members = self.members[label]
         return members[seeds.choice(len(members), self.settings.real_batch, self.source)]
 
-    def real_batches(self) -> Tensor:
-        """Return the same for every class, int64 [K, n]; see `Members.draw`."""
+    def real_batches(self) -> Int[Tensor, "k n"]:
+        """Return the same for every class; see `Members.draw`."""
         return self.of_classes.draw(self.settings.real_batch, self.own_source)
 
     @functools.cached_property
@@ -262,11 +263,11 @@ class GradientMatching(Condensing):
             **options,
         )
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return also the network and its momentum."""
         return super().state() | train.network_state(self.network_step)
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         super().restore(state)
         train.restore_network(self.network_step, state)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from yoco import formation
@@ -22,6 +23,7 @@ from yoco.condense.base import Condenser, Condensing, Settings
 from yoco.condense.presets import PRESETS, overridden
 from yoco.data.normalise import normalise, to_floats
 from yoco.training import timing
+from yoco.training.state import State
 from yoco.utils import checks, seeds
 from yoco.utils import device as devices
 from yoco.utils.fields import Count, Flag, Rate, among
@@ -115,19 +117,24 @@ class Pair:
                 count *= 2
 
 
-def ridge_regression(among: Tensor, towards: Tensor, labels: Tensor, ridge: float) -> Tensor:
+def ridge_regression(
+    among: Float[Tensor, "n n"],
+    towards: Float[Tensor, "m n"],
+    labels: Float[Tensor, "n k"],
+    ridge: float,
+) -> Float[Tensor, "m k"]:
     """Predict K_ts (K_ss + r I)⁻¹ y, with r = ridge times the mean of K_ss's diagonal.
 
     Differentiable.
 
     Args:
-        among: K_ss [N, N].
-        towards: K_ts [M, N].
-        labels: y [N, K].
+        among: K_ss.
+        towards: K_ts.
+        labels: y.
         ridge: factor of the diagonal.
 
     Returns:
-        [M, K]; NaN or infinite if the system is singular.
+        The predictions; NaN or infinite if the system is singular.
     """
     shift = (
         ridge
@@ -235,16 +242,21 @@ class KernelInducingPoints(Condensing):
         of_images, of_labels = torch.autograd.grad(loss, (images, labels))
         return loss.detach(), of_images, of_labels
 
-    def predict(self, images: Tensor, labels: Tensor, real: Tensor) -> Tensor:
+    def predict(
+        self,
+        images: Float[Tensor, "n c s s"],
+        labels: Float[Tensor, "cells k"],
+        real: Num[Tensor, "real c s s"],
+    ) -> Float[Tensor, "real k"]:
         """Predict real images by the regression fitted on condensed images and labels.
 
         Args:
-            images: condensed images [N, C, S, S].
+            images: condensed images.
             labels: labels of their formed images.
-            real: uint8, or floats in 0..1, [M, C, S, S].
+            real: uint8, or floats in 0..1.
 
         Returns:
-            float64 [M, K], whose argmax is the predicted class.
+            Their float64 predictions, whose argmax is the predicted class.
         """
         formed = self._inputs(formation.form(images, self.factor))
         kernel = KERNELS[self.kernel]
@@ -260,7 +272,7 @@ class KernelInducingPoints(Condensing):
         changed = int((self.labels.argmax(1) != self.classes).sum())
         return {"kernel": self.kernel, "changed_classes": changed}
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return the images, labels, Adam's moments of both and the generator's state."""
         adam = {
             f"adam.{name}.{part}": held
@@ -269,7 +281,7 @@ class KernelInducingPoints(Condensing):
         }
         return {**super().state(), "labels": self.labels, **adam}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         """Restore what `state` returned.
 
         Raises KeyError for a state of version 0.1, which stored Adam's moments differently.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from yoco import formation, models
@@ -186,7 +187,9 @@ class TrajectoryMatching(Pooled):
         self.rate = (self.rate - s.student_lr_lr * self.rate_velocity).clamp(min=LEAST_STUDENT_LR)
         return loss
 
-    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+    def gradients(
+        self,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c s s"], Float[Tensor, ""]]:
         """Return the distance for one draw, and its gradients.
 
         Expert, start, batches and augmentation are drawn. The gradients are with respect to the

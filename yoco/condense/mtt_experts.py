@@ -13,6 +13,7 @@ from typing import Any
 
 import safetensors
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -40,10 +41,12 @@ class Experts:
     def __len__(self) -> int:
         return len(self.trajectories)
 
-    def pair(self, number: int, epoch: int, ahead: int) -> tuple[Tensor, Tensor]:
+    def pair(
+        self, number: int, epoch: int, ahead: int
+    ) -> tuple[Float[Tensor, "p"], Float[Tensor, "p"]]:
         """Return the parameters of expert `number` after `epoch` epochs and after `ahead` more.
 
-        They are float32 [P] each, in named_parameters order. Raises FileNotFoundError if its file
+        They are in named_parameters order. Raises FileNotFoundError if its file
         is gone, ValueError if it is corrupted or holds NaN or infinite values.
         """
         trajectory, rows = self.trajectories[number], [epoch, epoch + ahead]

@@ -4,12 +4,13 @@ Distributions are compared through their characteristic functions.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from yoco import formation, models
@@ -22,11 +23,13 @@ from yoco.condense.ncfm_network import Network
 from yoco.condense.ncfm_settings import NcfmSettings, settings_for
 from yoco.condense.presets import network_of
 from yoco.data.normalise import normalise
+from yoco.training.state import State
 from yoco.utils import device as devices
 from yoco.utils import graphs, seeds
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
-Number = float | Tensor
+Number = float | Float[Tensor, ""]
+Pixels = Float[Tensor, "n c s s"]
 # formed images that pass a network at once; on a CPU, as many as fit its cache
 TOGETHER_CPU, TOGETHER = 80, 4096
 
@@ -143,9 +146,13 @@ class CharacteristicMatching(Pooled):
         return total, *adam(images, mean, square, gradient, lr, corrections)
 
     def gradients(
-        self, images: Tensor, draws: Draws, calibrated: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each class's loss, float32 [K], and the gradients of their sum.
+        self, images: Float[Tensor, "n c s s"], draws: Draws, calibrated: bool
+    ) -> tuple[
+        Float[Tensor, "k"],
+        Float[Tensor, "n c s s"],
+        Float[Tensor, "t d"],
+    ]:
+        """Return each class's loss, and the gradients of their sum.
 
         The gradients are with respect to the images, and to the frequencies if these are learned
         (else 0). calibrated: whether the loss includes the cross-entropy under trained weights.
@@ -197,11 +204,11 @@ class CharacteristicMatching(Pooled):
         logits = self.network.logits(weights, images)
         return F.cross_entropy(logits, labels, reduction="none").view(len(group), -1) @ self.weights
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return also the sampler's parameters; the pool is not part of it."""
         return super().state() | self.sampler.state()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         super().restore(state)
         self.sampler.restore(state)
 
@@ -213,13 +220,13 @@ def _seen(images: Tensor, group: Tensor, draws: Draws) -> Tensor:
 
 
 def adam(
-    images: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    gradient: Tensor,
+    images: Pixels,
+    mean: Pixels,
+    square: Pixels,
+    gradient: Pixels,
     lr: Number,
     corrections: Sequence[Number],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Pixels, Pixels, Pixels]:
     """Take Adam's step on pixels, clamped to 0..1; return the images and the moments after it.
 
     corrections: 1 - β**n of both moments at the nth step. Numbers may be scalar tensors, which a

@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from yoco import formation
 from yoco.condense import nested as nesting
-from yoco.condense.base import PACKING, condensed_from
+from yoco.condense.base import PACKING, Condensing, condensed_from
 from yoco.condense.methods import METHODS, factor_of
 from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.fits import check_fits
-from yoco.utils import checks, digests
+from yoco.utils import checks, digests, seeds
 
 
 class Plan(NamedTuple):
@@ -55,7 +57,7 @@ class Plan(NamedTuple):
             self.data, self.ipc, self.factor, self.settings, source, *machine, **own
         )
 
-    def set_of(self, images: Tensor, info: Mapping[str, Any]) -> CondensedSet:
+    def set_of(self, images: Float[Tensor, "n c s s"], info: Mapping[str, Any]) -> CondensedSet:
         """Return the condensed set of `images`."""
         return condensed_from(images, self.data, self.ipc, self.factor, self.method, info)
 

@@ -2,12 +2,13 @@
 
 import functools
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from yoco import augment, models
@@ -15,15 +16,19 @@ from yoco.data.batches import RealImages
 from yoco.training.protocol import Optimiser as Optimiser
 from yoco.training.protocol import Protocol, augmentation_of
 from yoco.training.sgd import MomentumSGD
+from yoco.training.state import State
 from yoco.utils import device, graphs, seeds
 
+Images = Float[Tensor, "n c s s"]  # normalised
+Logits = Float[Tensor, "n k"]
+Labels = Int[Tensor, "n"] | Float[Tensor, "n k"]  # or soft targets
 LR_DROP = 0.2  # factor of the learning rate after 2/3 and after 5/6 of the epochs
 
 
 def loss_and_logits(
-    model: nn.Module, images: Tensor, targets: Tensor, precision: str
-) -> tuple[Tensor, Tensor]:
-    """Return the mean cross-entropy against soft targets [N, K] and the logits [N, K], float32."""
+    model: nn.Module, images: Images, targets: Logits, precision: str
+) -> tuple[Float[Tensor, ""], Logits]:
+    """Return the mean cross-entropy against soft targets and the logits, float32."""
     with device.autocast(images.device, precision):
         logits = model(images)
     logits = logits.float()
@@ -32,14 +37,14 @@ def loss_and_logits(
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step on a batch; returns the detached logits [N, K] from before the step."""
+    """One optimiser step on a batch; returns the detached logits from before the step."""
 
     model: nn.Module
     optimizer: MomentumSGD
     precision: str = "float32"
     compiled: bool = False
 
-    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, images: Images, targets: Logits) -> Logits:
         if self.compiled:
             images, targets = device.for_compiled(images, targets)
         function = device.compiled_once(loss_and_logits) if self.compiled else loss_and_logits
@@ -76,7 +81,7 @@ def _learn(
 
 def batches(
     count: int, batch_size: int, source: Generator, last_batch: str = "even"
-) -> Sequence[Tensor]:
+) -> Sequence[Int[Tensor, "_"]]:
     """Split a random order of 0..count-1 into batches.
 
     A small last batch takes a step at the full learning rate, which costs accuracy: 65 images train
@@ -91,7 +96,7 @@ def batches(
             most one; "small" fills every batch but the last, as the published loaders do.
 
     Returns:
-        The batches, int64 [n] each on the generator's device; every index is in exactly one.
+        The batches, on the generator's device; every index is in exactly one.
     """
     order = torch.randperm(count, generator=source, device=source.device)
     return (
@@ -103,8 +108,8 @@ def batches(
 
 def epoch(
     step: Step,
-    images: Tensor | RealImages,
-    labels: Tensor,
+    images: Images | RealImages,
+    labels: Labels,
     source: Generator,
     *,
     classes: int,
@@ -114,13 +119,13 @@ def epoch(
     cutmix: float = 0.5,
     seen: Callable[[Tensor, Tensor], None] | None = None,
 ) -> None:
-    """Make one pass over normalised images [N, C, S, S].
+    """Make one pass over normalised images.
 
     Each batch is augmented, and mixed by CutMix with probability `cutmix`.
 
     Args:
         step: takes the optimiser step.
-        images, labels: the training set; labels int64 [N] or soft [N, K].
+        images, labels: the training set.
         source: generator on the CPU, or on the images' device so that nothing waits for the host.
         classes: number of classes.
         augmentation: (images, generator) -> images.
@@ -143,8 +148,8 @@ class Run:
     The learning rate drops to a fifth after 2/3 and again after 5/6 of the epochs.
 
     Args:
-        images: normalised, float [N, C, S, S].
-        labels: int64 [N] or soft targets [N, K].
+        images: normalised.
+        labels: int64, or soft targets.
         classes: number of classes K.
         protocol: how the network is trained.
         seed: seed of the training.
@@ -157,8 +162,8 @@ class Run:
 
     def __init__(
         self,
-        images: Tensor,
-        labels: Tensor,
+        images: Images,
+        labels: Labels,
         classes: int,
         protocol: Protocol,
         seed: int,
@@ -211,7 +216,7 @@ class Run:
             f"{self.seed}, {self.protocol})"
         )
 
-    def batch(self, index: Tensor, source: Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, index: Int[Tensor, "n"], source: Generator) -> tuple[Images, Logits]:
         """Return the images with these indices, augmented and mixed, and their soft targets."""
         images, p = self.augmentation(self.images[index], source), self.protocol
         return augment.cutmix(images, self.labels[index], self.classes, source, p.cutmix)
@@ -224,7 +229,7 @@ class Run:
             lr *= LR_DROP if self.epochs >= milestone else 1.0
         return lr
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return all that the next epoch depends on.
 
         That is the network, its momentum, the generators' states and the number of epochs done.
@@ -235,14 +240,14 @@ class Run:
             "epochs": torch.tensor(self.epochs),
         }
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         """Restore what `state` returned."""
         restore_network(self.step, state)
         seeds.restore(state, self.source, self.own_source)
         self.epochs = int(state["epochs"])
 
 
-def network_state(step: Step) -> dict[str, Tensor]:
+def network_state(step: Step) -> State:
     """Return weights and buffers as "network.NAME" and momentum as "momentum.NAME"."""
     weights = {f"network.{name}": tensor for name, tensor in step.model.state_dict().items()}
     return weights | {f"momentum.{name}": momentum for name, momentum in _named_momenta(step)}
@@ -254,7 +259,7 @@ def _named_momenta(step: Step) -> list[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
+def restore_network(step: Step, state: State) -> None:
     """Restore a step's network and momentum from what `network_state` returned.
 
     Raises RuntimeError if it is of another network.
@@ -278,8 +283,8 @@ def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
 
 
 def fit(
-    images: Tensor,
-    labels: Tensor,
+    images: Images,
+    labels: Labels,
     classes: int,
     protocol: Protocol,
     seed: int,
@@ -287,7 +292,7 @@ def fit(
 ) -> nn.Module:
     """Train a fresh network by a resolved `protocol` and return it.
 
-    images: normalised [N, C, S, S]. labels: int64 [N] or soft [N, K]. normalisation: mean and std,
+    normalisation: mean and std,
     see `Run`. Raises as `Run` and `Run.epoch`.
     """
     run = Run(images, labels, classes, protocol, seed, **normalisation)
@@ -310,11 +315,11 @@ def outputs(
     *,
     compiled: bool = False,
     batch: int = 500,
-) -> Tensor:
+) -> Float[Tensor, "n ..."]:
     """Apply `function` (a network, or its features) to `count` images in batches, in order.
 
     images: returns the normalised images of a slice, so that a whole test set need not be held as
-    floats. Returns float32 [count, …].
+    floats. Returns float32.
     """
     parts, apply = [], device.compiled_once(_output) if compiled else _output
     for start in range(0, count, batch):

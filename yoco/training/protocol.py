@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from yoco import augment, models
@@ -29,7 +30,7 @@ class Optimiser:
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
-    def build(self, parameters: Iterable[Tensor]) -> MomentumSGD:
+    def build(self, parameters: Iterable[Float[Tensor, "..."]]) -> MomentumSGD:
         return MomentumSGD(parameters, self.lr, self.momentum, self.weight_decay)
 
 

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -23,6 +23,7 @@ PATIENCE = 1.0  # seconds of measuring
 BATCH_PIXELS = 64 * 64**2
 
 
+@runtime_checkable
 class Unit(Protocol):
     """One of many equal pieces of work; hashable. pixels: its cost, to an order of magnitude."""
 
