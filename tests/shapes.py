@@ -8,18 +8,23 @@ from jaxtyping import install_import_hook
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # a whole number is a float
 
-CHECKED = (
+CHECKED = (  # modules, and packages with all that is in them
     "yoco.formation",
     "yoco.augment",
     "yoco.score_formulas",
     "yoco.scores",
     "yoco.prune.select",
-    "yoco.data.normalise",
     "yoco.dynamics.dynamics",
     "yoco.condense.ncfm_loss",
     "yoco.condense.gradient_matching",
     "yoco.condense.mtt_student",
     "yoco.condense.kip_kernels",
+    "yoco.data",
+    "yoco.sets",
+    "yoco.plots",
+    "yoco.experiments",
+    "yoco.parallel",
+    "yoco.utils",
 )
 
 

@@ -113,6 +113,14 @@ def test_a_float32_file_gives_the_formed_images_to_the_bit(tmp_path, size, facto
         assert getattr(opened, name) == getattr(ranked_of(condensed, order), name)
 
 
+def test_repr_is_one_line():
+    named = replace(small_set(), info={"dataset": "digits"})
+    told = "3 classes, {}, factor 3, 3x8x8, method='x', source={})"
+    assert repr(named) == f"CondensedSet({told.format('IPC 2', repr('digits'))}"
+    ranked = ranked_of(named, shuffled(named))
+    assert repr(ranked) == f"RankedSet({told.format('18 cells per class', None)}"
+
+
 @pytest.mark.parametrize("size, factor", [(8, 3), (8, 2)])
 def test_uint8_is_off_by_half_a_step_at_most(tmp_path, size, factor):
     condensed = small_set(size, factor)

@@ -6,6 +6,7 @@ It is done to real data or condensed sets, with a record of the damaged images.
 from dataclasses import replace
 
 import torch
+from jaxtyping import Bool
 from torch import Generator, Tensor
 
 from yoco import formation
@@ -26,7 +27,7 @@ BLOCK = 4096  # images damaged at once
 
 def damage_data(
     data: ImageData, kind: str, percent: int, seed: int = 0
-) -> tuple[ImageData, Tensor]:
+) -> tuple[ImageData, Bool[Tensor, "n"]]:
     """Damage `percent` of every class's training images.
 
     The test images stay unchanged. Training images are copied into memory if images are damaged.
@@ -41,7 +42,7 @@ def damage_data(
         seed: seed of the draws.
 
     Returns:
-        The data, and which images were damaged, bool [N].
+        The data, and which images were damaged.
 
     Raises:
         TypeError, ValueError: if an argument is bad, or a class has no image left.
@@ -63,14 +64,14 @@ def damage_data(
 
 def damage_set(
     condensed: CondensedSet, kind: str, percent: int, seed: int = 0
-) -> tuple[CondensedSet, Tensor]:
+) -> tuple[CondensedSet, Bool[Tensor, "n"]]:
     """Damage `percent` of every class's cells.
 
     A set has equally many cells of each class, so cells get wrong labels by changing places: as
     many leave a class as come into it, and all others stay in place.
 
-    kind, percent: as for `damage_data`. Returns the set, and which formed images were damaged, bool
-    [N * factor²]. Raises TypeError or ValueError if an argument is bad.
+    kind, percent: as for `damage_data`. Returns the set, and which formed images were damaged.
+    Raises TypeError or ValueError if an argument is bad.
     """
     if (
         not checks.instance("condensed", condensed, CondensedSet).bounded

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Shaped
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -82,7 +83,7 @@ class Ranks:
         """The same as `part`, as a slice for the rows of a tensor."""
         return slice(self.rank, None, self.size)
 
-    def sum(self, values: Tensor) -> Tensor:
+    def sum(self, values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         """Return the sum of `values` over the ranks, bit-identical on all of them.
 
         `values` may be overwritten.
@@ -90,7 +91,7 @@ class Ranks:
         return self._together(dist.all_reduce, values, self.group)
 
     @torch.no_grad()
-    def like_first(self, tensors: Sequence[Tensor]) -> None:
+    def like_first(self, tensors: Sequence[Shaped[Tensor, "..."]]) -> None:
         """Give tensors of one dtype and device the values that they have on rank 0."""
         if self.size > 1:
             flat = self._together(
@@ -113,7 +114,9 @@ class Ranks:
             else json.loads(self._bytes_from_first(lambda: json.dumps(work()).encode(), self.group))
         )
 
-    def tensors_from_first(self, work: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def tensors_from_first(
+        self, work: Callable[[], Mapping[str, Shaped[Tensor, "..."]]]
+    ) -> dict[str, Shaped[Tensor, "..."]]:
         """As `from_first`, for named tensors, which arrive on the CPU."""
         if self.size == 1:
             return dict(work())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from yoco import formation
@@ -45,11 +46,8 @@ def panels(count: int, width: float = 2.2) -> tuple[plt.Figure, Sequence[plt.Axe
     return figure, list(axes[0])
 
 
-def multi_formation(images: Tensor, factor: int) -> plt.Figure:
-    """Draw Fig. 1 of the appendix: pack, store, split and upsample factor² real images.
-
-    images: [factor², C, S, S] in 0..1.
-    """
+def multi_formation(images: Float[Tensor, "cells c s s"], factor: int) -> plt.Figure:
+    """Draw Fig. 1 of the appendix: pack, store, split and upsample factor² real images in 0..1."""
     size = images.shape[-1]
     condensed = formation.pack(images, factor, size)
     stages = [
@@ -81,10 +79,10 @@ def before_and_after(
     return figure
 
 
-def extremes(condensed: CondensedSet, score: Tensor, count: int = 8) -> plt.Figure:
+def extremes(condensed: CondensedSet, score: Num[Tensor, "n"], count: int = 8) -> plt.Figure:
     """Draw the `count` easiest (left) and hardest (right) formed images of every class.
 
-    score: [N], higher is harder.
+    score: one value per formed image; higher is harder.
     """
     formed, labels = condensed.pictures(condensed.form()[0]), condensed.formed_labels
     shown = shown_classes(condensed)

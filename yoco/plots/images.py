@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from yoco import formation
@@ -27,14 +28,14 @@ ROWS = 20  # most classes that a figure has a row for
 NARROW = 3.5  # inches that a grid has at least, however few its columns: names and titles need them
 
 
-def pixels(images: Tensor) -> np.ndarray:
-    """Convert an image [C, H, W] in 0..1 (or uint8) for imshow: [H, W] or [H, W, 3]."""
+def pixels(images: Num[Tensor, "c h w"]) -> Num[np.ndarray, "h w *colour"]:
+    """Convert an image in 0..1 (or uint8) for imshow; a grey one has no axis of colours."""
     array = images.permute(1, 2, 0).squeeze(-1).numpy()
     return array if array.dtype == np.uint8 else array.clip(0, 1)
 
 
-def show(ax: plt.Axes, image: Tensor) -> None:
-    """Draw one image [C, H, W] in 0..1 (or uint8) with square pixels and without axes."""
+def show(ax: plt.Axes, image: Num[Tensor, "c h w"]) -> None:
+    """Draw one image in 0..1 (or uint8) with square pixels and without axes."""
     ax.imshow(
         pixels(image),
         cmap="gray",
@@ -50,8 +51,10 @@ def gap(size: int) -> int:
     return max(1, size // 16)
 
 
-def tiled(values: Tensor, columns: int, padding: int) -> Tensor:
-    """Join images [N, C, H, W] in 0..1 (or uint8) into one [C, height, width], row by row.
+def tiled(
+    values: Num[Tensor, "n c h w"], columns: int, padding: int
+) -> Num[Tensor, "c height width"]:
+    """Join images in 0..1 (or uint8) into one, row by row.
 
     Each image is surrounded by `padding` white pixels. Without images, it is white.
     """
@@ -71,9 +74,13 @@ def _grid_axes(count: int, columns: int) -> plt.Axes:
 
 
 def images(
-    values: Tensor, columns: int = 10, *, title: str = "", ax: plt.Axes | None = None
+    values: Num[Tensor, "n c h w"],
+    columns: int = 10,
+    *,
+    title: str = "",
+    ax: plt.Axes | None = None,
 ) -> plt.Axes:
-    """Draw a grid of images [N, C, H, W] in 0..1 (or uint8), row by row. Returns the Axes."""
+    """Draw a grid of images in 0..1 (or uint8), row by row. Returns the Axes."""
     ax = ax or _grid_axes(len(values), columns)
     show(ax, tiled(values, columns, gap(values.shape[-1])))
     ax.set_title(title)
@@ -81,9 +88,13 @@ def images(
 
 
 def heat_map(
-    values: Tensor, columns: int = 10, *, title: str = "", ax: plt.Axes | None = None
+    values: Float[Tensor, "n c h w"],
+    columns: int = 10,
+    *,
+    title: str = "",
+    ax: plt.Axes | None = None,
 ) -> plt.Axes:
-    """Draw signed images [N, C, H, W], summed over their channels, red above 0 and blue below.
+    """Draw signed images, summed over their channels, red above 0 and blue below.
 
     A gradient in the pixels, for example: blue pixels get brighter by a step against it. Returns
     the Axes.
@@ -164,16 +175,16 @@ def condensed_set(
     return ax
 
 
-def of_class(condensed: CondensedSet, label: int, count: int) -> Tensor:
-    """Return the first `count` condensed images of a class as pictures [count, C, S, S] in 0..1.
+def of_class(condensed: CondensedSet, label: int, count: int) -> Float[Tensor, "{count} c s s"]:
+    """Return the first `count` condensed images of a class as pictures in 0..1.
 
     White images fill up a class that has fewer.
     """
     return filled(condensed.pictures(condensed.images[condensed.members(label)[:count]]), count)
 
 
-def filled(shown: Tensor, count: int) -> Tensor:
-    """Return images [n, C, S, S] in 0..1 followed by white ones, `count` in all."""
+def filled(shown: Float[Tensor, "n c s s"], count: int) -> Float[Tensor, "{count} c s s"]:
+    """Return images in 0..1 followed by white ones, `count` in all."""
     return F.pad(shown, (0, 0, 0, 0, 0, 0, 0, count - len(shown)), value=1.0)
 
 
@@ -206,13 +217,15 @@ def kept_and_dropped(
     return _marked(condensed, rows, per_class, title, ax)
 
 
-def cross_out(ax: plt.Axes, condensed: CondensedSet, which: Tensor, per_class: int = 10) -> None:
+def cross_out(
+    ax: plt.Axes, condensed: CondensedSet, which: Bool[Tensor, "n"], per_class: int = 10
+) -> None:
     """Draw crosses on some cells of a set that is drawn on `ax`.
 
     Args:
         ax: Axes that `condensed_set` or `kept_and_dropped` drew on, with the same `per_class`.
         condensed: the set.
-        which: cells to cross out, bool [N * factor²].
+        which: cells to cross out, one value per formed image.
         per_class: condensed images drawn of each class.
 
     Raises:

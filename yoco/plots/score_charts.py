@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from yoco.plots import style
@@ -89,14 +90,18 @@ def rank_correlations(
 
 
 def trajectories(
-    probability: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: plt.Axes | None = None
+    probability: Float[Tensor, "e n"],
+    epochs: Int[Tensor, "e"],
+    names: Sequence[str] = (),
+    *,
+    ax: plt.Axes | None = None,
 ) -> plt.Axes:
     """Plot the probability of an image's label over the epochs.
 
     Args:
-        probability: [E, n] in 0..1.
-        epochs: [E], numbers of the epochs.
-        names: [n], one per line; a single line needs none.
+        probability: of each image, in 0..1.
+        epochs: numbers of the epochs.
+        names: one per image; a single one needs none.
         ax: Axes to draw on (None: a new figure).
 
     Returns:
@@ -108,7 +113,11 @@ def trajectories(
 
 
 def margins(
-    margin: Tensor, epochs: Tensor, names: Sequence[str] = (), *, ax: plt.Axes | None = None
+    margin: Float[Tensor, "e n"],
+    epochs: Int[Tensor, "e"],
+    names: Sequence[str] = (),
+    *,
+    ax: plt.Axes | None = None,
 ) -> plt.Axes:
     """Plot the margin over the epochs, with arguments as `trajectories`. Returns the Axes.
 
@@ -144,8 +153,8 @@ def _over_epochs(
     return ax
 
 
-def right_and_wrong(correct: Tensor, *, ax: plt.Axes | None = None) -> plt.Axes:
-    """Draw when one image was right and when wrong, bool [E]: one light or dark stripe per epoch.
+def right_and_wrong(correct: Bool[Tensor, "e"], *, ax: plt.Axes | None = None) -> plt.Axes:
+    """Draw when one image was right and when wrong: one light or dark stripe per epoch.
 
     A mark shows each epoch in which it was forgotten (right before, wrong now). Returns the Axes.
     """

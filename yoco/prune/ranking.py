@@ -13,6 +13,7 @@ from yoco import scores
 from yoco.dynamics.dynamics import Dynamics
 from yoco.prune.methods import METHODS, _chosen, _wanted
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.ranked_set import RankedSet, ordered
 from yoco.utils import checks
 from yoco.utils.lazy import pd
 
@@ -46,6 +47,20 @@ def ranking(
         _wanted(condensed, method, condensed.ipc, keep, True, seed), per_class=int(smallest)
     )
     return _chosen(condensed, dynamics, method, wanted, options).view(len(condensed.classes), -1)
+
+
+def rank(
+    condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", **options: Any
+) -> RankedSet:
+    """Return the ranked set of `ranking`, with the same arguments: `CondensedSet.rank`."""
+    order = ranking(condensed, dynamics, method, **options)
+    how = {
+        "ranked_by": method,
+        "keep": options.get("keep") or METHODS[method].keep,
+        "options": options,
+        "dynamics": dict(dynamics.info),
+    }
+    return ordered(condensed, order, how)
 
 
 def score_table(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> pd.DataFrame:

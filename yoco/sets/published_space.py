@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from yoco.data.normalise import STATISTICS, normalise, unnormalise
@@ -31,7 +32,7 @@ class Found(NamedTuple):
         told: all of this in words.
     """
 
-    images: Tensor
+    images: Float[Tensor, "n c h w"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     whose: str
@@ -42,7 +43,7 @@ class Found(NamedTuple):
 
 
 def find(
-    images: Tensor,
+    images: Float[Tensor, "n c h w"],
     statistics: tuple[Sequence[float], Sequence[float]] | None,
     dataset: str | None,
     whitened: bool | None,
@@ -51,7 +52,7 @@ def find(
     classes: int,
     words: Sequence[str],
 ) -> Found:
-    """Find out which space images, float [N, C, S, S], are in.
+    """Find out which space images are in.
 
     Args:
         images: the images of the file.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 import torch
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from yoco.utils import checks
@@ -92,7 +93,7 @@ def take_share(number: int, processes: int) -> str:
     return "cpu:gloo,cuda:nccl"
 
 
-def resident(images: Tensor, device: torch.device) -> Tensor:
+def resident(images: UInt8[Tensor, "n c s s"], device: torch.device) -> UInt8[Tensor, "n c s s"]:
     """Return `images` on `device` if they take at most half of its free memory, else unchanged.
 
     In the second case the caller moves the parts that it needs.
@@ -267,7 +268,9 @@ def _no_cuda_warning() -> None:
         os.environ["TORCH_LOGS"] = ",".join(filter(None, [logs, f"-{TOOLS}"]))
 
 
-def for_compiled(images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+def for_compiled(
+    images: Float[Tensor, "n c s s"], *others: Shaped[Tensor, "n ..."]
+) -> tuple[Shaped[Tensor, "n ..."], ...]:
     """Return a batch in the form for compiled functions: channels last, and with a dynamic length.
 
     Fused loops are vectorised over the channels. Thanks to the dynamic length, one compilation

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from yoco.utils import checks, seeds
@@ -98,7 +99,7 @@ def _head(network: nn.Module, seen: list[tuple[str, Tensor]], logits: Tensor) ->
 
 
 class Features(nn.Module):
-    """A network's features [N, D] as a module.
+    """A network's features as a module.
 
     They are what the network's method `features` returns, or else the input of its layer `head`.
     """
@@ -109,7 +110,7 @@ class Features(nn.Module):
         # torchvision networks have submodules of that name
         self.hooked = not inspect.ismethod(getattr(network, "features", None))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n d"]:
         if not self.hooked:
             features: Any = self.network.features
             return features(images)

@@ -18,6 +18,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from yoco.utils import checks, owned
@@ -32,6 +33,7 @@ DTYPES = (
     torch.bool,
 )
 FORMAT_VERSION = 2
+AnyTensor = Shaped[Tensor, "..."]
 UNSUMMED = "1"  # the version before checksums: still read, with all other checks
 
 
@@ -132,7 +134,7 @@ def write_text(path: str | Path, text: str) -> Path:
 def save_tensors(
     path: str | Path,
     kind: str,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, AnyTensor],
     info: Mapping[str, Any],
     *,
     make_folder: bool = True,
@@ -170,7 +172,7 @@ def _entry(tensor: Tensor, by_row: bool = False) -> dict[str, Any]:
     }
 
 
-def checksum(tensor: Tensor) -> str:
+def checksum(tensor: AnyTensor) -> str:
     """Return 16 hexadecimal digits of the SHA-256 of a CPU tensor's bytes."""
     return hashlib.sha256(
         tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
@@ -182,7 +184,7 @@ def _header_sum(header: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, AnyTensor], dict[str, Any]]:
     """Read what `save_tensors` wrote. Returns tensors and info.
 
     Raises:
@@ -208,7 +210,9 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     return tensors, info
 
 
-def check_tensor(path: str | Path, name: str, tensor: Tensor, written: Mapping[str, Any]) -> None:
+def check_tensor(
+    path: str | Path, name: str, tensor: AnyTensor, written: Mapping[str, Any]
+) -> None:
     """Raise ValueError unless a tensor matches its header entry `written` (see `_entry`)."""
     by_row = isinstance(written.get("sums"), list) and tensor.ndim > 0
     if _entry(tensor, by_row) != written:
