@@ -129,7 +129,7 @@ def train_experts(
         compiled = devices.worth_compiling(where, count * each, data.size)
     wanted = [number for number in range(count) if only is None or number in only]
     identities = _identities(data, settings, seed, how, wanted)
-    experts = [_finished(folder, identity) for identity in identities]
+    experts: list[Path | Tensor | None] = [_finished(folder, each) for each in identities]
     end = time.monotonic() + allowed
     with tqdm(
         total=len(wanted) * each,

@@ -17,8 +17,8 @@ from yoco.parallel.distributed import ALONE, Ranks
 from yoco.utils import device as devices
 from yoco.utils.gradients import gradients
 
-# indices int64 [n] into the formed images, all different, and their augmentation
-Batch = tuple[Tensor, augment.Draw]
+# indices into the formed images, all different, and their augmentation
+Batch = tuple[Int[Tensor, "n"], augment.Draw]
 
 
 class Student:

@@ -90,10 +90,11 @@ class Asked:
     def __post_init__(self) -> None:
         fields.check(self)
 
-    def of(self, condensed: CondensedSet) -> "Asked":
-        """Return the same with LBPE's settings for this set in place of None."""
+    def of(self, condensed: CondensedSet) -> dict[str, Any]:
+        """Return the values by name, with LBPE's settings for this set in place of None."""
         top_k, window = lbpe_settings(condensed)
-        return replace(self, top_k=self.top_k or top_k, windows=self.windows or [window])
+        told = {"top_k": self.top_k or top_k, "windows": self.windows or [window]}
+        return {**vars(self), **told}
 
 
 class _Planned(NamedTuple):
@@ -115,7 +116,7 @@ def _planned(
     condensed: CondensedSet, seed: int, where: torch.device, asked: Asked, protocol: Protocol
 ) -> _Planned:
     """Check what depends on the set; return the recording at its start."""
-    asked = asked.of(checks.instance("condensed", condensed, CondensedSet))
+    kept = asked.of(checks.instance("condensed", condensed, CondensedSet))
     seed, shape = checks.seed("seed", seed), models.shape_of(condensed)
     steps = checks.whole("until", asked.until or protocol.epochs, 1, protocol.epochs)
     models.check_takes(protocol.model, *shape)
@@ -135,11 +136,11 @@ def _planned(
     recorder = Recorder(
         condensed.formed_labels,
         run.classes,
-        top_k=asked.top_k,
-        windows=asked.windows,
+        top_k=kept["top_k"],
+        windows=kept["windows"],
         early=steps if steps <= SHORT else asked.early,
     )
-    info = _info(condensed, protocol, seed, asked)
+    info = _info(condensed, protocol, seed, kept)
     return _Planned(Recording(run, recorder, asked.record_on), steps, head, info)
 
 
@@ -147,7 +148,9 @@ def _protocol(**options: Any) -> Protocol:
     return Protocol.of(**{"cutmix": CUTMIX, **options})
 
 
-def _info(condensed: CondensedSet, protocol: Protocol, seed: int, asked: Asked) -> dict[str, Any]:
+def _info(
+    condensed: CondensedSet, protocol: Protocol, seed: int, kept: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the entries of info: everything that determines the dynamics."""
     return {
         "set": condensed.fingerprint,
@@ -156,7 +159,7 @@ def _info(condensed: CondensedSet, protocol: Protocol, seed: int, asked: Asked) 
         "seed": seed,
         "model": protocol.model,
         "width": protocol.width,
-        **vars(asked),
+        **kept,
         "precision": protocol.precision,
         "compiled": protocol.compiled,
         "batch_size": protocol.batch_size,

@@ -167,7 +167,7 @@ class RecordedTogether(resumable.Stepper):
     def __init__(
         self,
         recordings: Sequence[Recording],
-        checkpoints: Sequence[Path | None],
+        checkpoints: Sequence[str | Path | None],
         identities: Sequence[Mapping[str, Any]],
     ) -> None:
         self.recordings, self.files = recordings, list(zip(checkpoints, identities))
