@@ -21,10 +21,6 @@ from yoco.utils import kmeans, seeds
 from yoco.utils.fields import Count
 from yoco.utils.foreign import Features
 
-REAL_BATCH = 128  # representatives per class
-# images per class that a renewal embeds: a few percent of the cost of the ten loops it serves
-LAPTOP_POOL = 500
-
 
 @dataclass(frozen=True)
 class DreamSettings(IdcSettings):
@@ -40,8 +36,9 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 
     `laptop` and `smoke` cluster a pool. Raises ValueError if a preset, setting or value is unknown.
     """
-    values = {"real_batch": REAL_BATCH, **idc_values(preset, size, ipc, overrides)}
-    pool = None if preset == "paper" else LAPTOP_POOL
+    values = {"real_batch": 128, **idc_values(preset, size, ipc, overrides)}
+    # a renewal's embedding costs a few percent of the ten loops that it serves
+    pool = None if preset == "paper" else 500
     return overridden(DreamSettings(**values, pool=pool), overrides)
 
 

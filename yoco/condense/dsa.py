@@ -19,7 +19,6 @@ from yoco.condense.presets import MatchingSettings, overridden, values_of
 from yoco.training import timing
 from yoco.utils.fields import Rate, Share, Whole, among
 
-OUTER = 1000  # fresh networks, in the published code
 # by ipc: image steps per network, network epochs after each
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 
@@ -52,7 +51,7 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
     inner, epochs = LOOPS[min(LOOPS, key=lambda given: abs(given - ipc))]
     runs = {
         "paper": {
-            "outer_loops": OUTER,
+            "outer_loops": 1000,  # as in the published code
             "inner_loops": inner,
             "network_epochs": epochs,
             "real_batch": 256,

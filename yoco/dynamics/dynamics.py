@@ -4,13 +4,13 @@ Also their file format, and the epochs that LBPE reads by default.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64, jaxtyped
 from torch import Tensor
 
 from yoco.condense.methods import METHODS
@@ -60,10 +60,10 @@ class Dynamics:
     """
 
     logits: Float[Tensor, "kept n k"]
-    kept: Int[Tensor, "kept"]
+    kept: Int64[Tensor, "kept"]
     correct: Bool[Tensor, "e n"]
     aum: Float[Tensor, "n"]
-    labels: Int[Tensor, "n"]
+    labels: Int64[Tensor, "n"]
     final_logits: Float[Tensor, "n k"] | None = None
     features: Float[Tensor, "n d"] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -181,45 +181,22 @@ class Dynamics:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid dynamics: {error}") from error
 
+    @jaxtyped(typechecker=None)  # n, k and the others are the same in all of the fields
     def __post_init__(self) -> None:
-        if self.logits.ndim != 3:
-            raise ValueError(
-                f"logits must have shape [E_kept, N, K], got {list(self.logits.shape)}"
-            )
-        epochs, count, classes = self.logits.shape
-        checks.labels("labels", self.labels, count, classes)
-        if (
-            self.correct.dtype != torch.bool
-            or self.correct.ndim != 2
-            or self.correct.shape[1] != count
-        ):
-            raise ValueError(
-                f"correct must be bool [E, {count}], got {self.correct.dtype} "
-                f"{list(self.correct.shape)}"
-            )
-        if list(self.kept.shape) != [epochs] or list(self.aum.shape) != [count]:
-            raise ValueError(
-                f"kept and aum must have shapes [{epochs}] and [{count}], got "
-                f"{list(self.kept.shape)} and {list(self.aum.shape)}"
-            )
-        if (
-            self.kept.dtype != torch.int64
-            or (self.kept.diff() <= 0).any()
-            or (epochs and not 0 <= self.kept[0] <= self.kept[-1] < len(self.correct))
-        ):
-            raise ValueError(
-                f"kept must be int64, ascending, within 0..{len(self.correct) - 1}, got "
-                f"{self.kept.dtype} {self.kept.tolist()[:20]}"
-            )
-        if self.final_logits is not None and list(self.final_logits.shape) != [count, classes]:
-            raise ValueError(
-                f"final_logits must have shape [{count}, {classes}], got "
-                f"{list(self.final_logits.shape)}"
-            )
-        if self.features is not None and (self.features.ndim != 2 or len(self.features) != count):
-            raise ValueError(
-                f"features must have shape [{count}, D], got {list(self.features.shape)}"
-            )
+        shapes: dict[str, Any] = {f.name: f.type for f in fields(self) if f.name != "info"}
+        for name, kind in shapes.items():
+            values = getattr(self, name)
+            if not isinstance(values, kind):
+                tensor = isinstance(values, Tensor)
+                came = f"{values.dtype} {[*values.shape]}" if tensor else checks.shown(values)
+                raise ValueError(
+                    f"{name} must be {getattr(kind, '__name__', kind)}, with n and k as in logits, "
+                    f"got {came}"
+                )
+        checks.labels("labels", self.labels, *self.logits.shape[1:])
+        kept, last = self.kept.tolist(), len(self.correct) - 1
+        if kept != sorted({*kept}) or (kept and not 0 <= kept[0] <= kept[-1] <= last):
+            raise ValueError(f"kept must be ascending, within 0..{last}, got {kept[:20]}")
 
 
 def _unpacked(bits: Tensor, count: int) -> Tensor:

@@ -120,7 +120,7 @@ def _planned(
     seed, shape = checks.seed("seed", seed), models.shape_of(condensed)
     steps = checks.whole("until", asked.until or protocol.epochs, 1, protocol.epochs)
     models.check_takes(protocol.model, *shape)
-    head = models.head_of(protocol.model, *shape) if asked.until in (None, steps) else None
+    head = models.head_of(protocol.model, *shape) if steps == protocol.epochs else None
     protocol = protocol.resolved(where, steps * len(condensed.formed_labels), condensed.size)
     images, labels = condensed.form()
     run = training.Run(
