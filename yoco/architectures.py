@@ -60,9 +60,8 @@ class ConvNet(Network):
         check_shape(channels, classes, size, 2 ** checks.whole("depth", depth, 1, MOST_DEPTH))
         blocks: list[nn.Module] = []
         for block in range(depth):
-            inputs = channels if block == 0 else width
             blocks += [
-                nn.Conv2d(inputs, width, 3, padding=1),
+                nn.Conv2d(width if block else channels, width, 3, padding=1),
                 instance_norm(width),
                 nn.ReLU(),
                 nn.AvgPool2d(2),

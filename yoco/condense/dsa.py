@@ -99,8 +99,7 @@ class SiameseMatching(GradientMatching):
 
     @property
     def pixel_lr(self) -> Float[Tensor, "1 c 1 1"]:
-        std = torch.as_tensor(self.real.std)
-        return self.settings.image_lr * std.view(1, -1, 1, 1) ** 2
+        return self.settings.image_lr * torch.as_tensor(self.real.std).view(1, -1, 1, 1) ** 2
 
 
 CONDENSER = Condenser(

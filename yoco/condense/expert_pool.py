@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from yoco.condense.base import Condensing
-from yoco.condense.expert_settings import ExpertSettings
+from yoco.condense.expert_training import ExpertSettings
 from yoco.condense.mtt_experts import Experts, missing, train_experts
 from yoco.training import timing
 

@@ -10,8 +10,7 @@ from torch import Generator, Tensor
 
 from yoco import augment, formation, models
 from yoco.condense.base import Condenser, Condensing
-from yoco.condense.class_groups import Group, grouped
-from yoco.condense.class_members import Members
+from yoco.condense.class_groups import Group, Members, grouped
 from yoco.condense.gradient_matching import GradientMatcher, convolution_weights
 from yoco.condense.presets import network_of, settings_for
 from yoco.data.batches import RealImages

@@ -14,7 +14,7 @@ from torch import Tensor
 from yoco import formation, models
 from yoco.condense.base import Condenser, Matchable, Settings
 from yoco.condense.expert_pool import Pool, Pooled
-from yoco.condense.expert_settings import AUGMENTATION, ExpertSettings
+from yoco.condense.expert_training import AUGMENTATION, ExpertSettings
 from yoco.condense.mtt_student import Batch, Student, distance_gradients
 from yoco.condense.presets import network_of, overridden, values_of
 from yoco.data.normalise import normalise

@@ -18,8 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from yoco import models
-from yoco.condense.expert_settings import ExpertSettings
-from yoco.condense.expert_training import ExpertTraining
+from yoco.condense.expert_training import ExpertSettings, ExpertTraining
 from yoco.data.image_data import ImageData
 from yoco.training import resumable
 from yoco.utils import checks, digests, tensor_files
@@ -144,8 +143,7 @@ def train_experts(
                 bar.update(each)
             elif left > 0:
                 work = ExpertTraining(data, settings, identity, where, compiled, bar.update)
-                budget = None if left == math.inf else left
-                experts[place] = _train(work, folder, identity, budget)
+                experts[place] = _train(work, folder, identity, left)
     return Experts([expert for expert in experts if expert is not None])
 
 
@@ -193,7 +191,7 @@ def _train(
     training: ExpertTraining,
     folder: str | Path | None,
     identity: Mapping[str, Any],
-    time_budget: float | None,
+    time_budget: float,
 ) -> Path | Tensor | None:
     """Train one expert to the end; return its file or trajectory, or None if the time ran out."""
     unfinished = None if folder is None else _path(folder, identity["number"], ".unfinished")

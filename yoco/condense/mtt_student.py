@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from yoco import augment
-from yoco.condense.expert_settings import AUGMENTATION
+from yoco.condense.expert_training import AUGMENTATION
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.utils import device as devices
 from yoco.utils.gradients import gradients

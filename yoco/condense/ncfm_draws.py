@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from yoco import augment
-from yoco.condense.class_members import Members
+from yoco.condense.class_groups import Members
 from yoco.condense.expert_pool import Pool
 from yoco.condense.ncfm_frequencies import Normal
 from yoco.utils import seeds
@@ -98,10 +98,9 @@ class DeviceDraws(HostDraws):
     @functools.cached_property
     def pairs(self) -> Float[Tensor, "networks 2 p"]:
         """Initial and trained weights of every network."""
-        pairs = [
-            torch.stack(self.pool.experts.pair(number, 0, 1)) for number in range(self.pool.count)
-        ]
-        return torch.stack(pairs).to(self.device)
+        return torch.stack(
+            [torch.stack(self.pool.experts.pair(n, 0, 1)) for n in range(self.pool.count)]
+        ).to(self.device)
 
     @functools.cached_property
     def of_classes(self) -> Members:

@@ -97,6 +97,5 @@ class Mixture(Normal):
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
-        """Restore what `state` returned."""
         for name in ("raw", "mean", "square", "steps"):
             getattr(self, name).copy_(state[f"sampler.{name}"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yoco.condense.base import Matchable, Settings
-from yoco.condense.expert_settings import PairSettings
+from yoco.condense.expert_training import PairSettings
 from yoco.condense.presets import overridden, values_of
 from yoco.utils.fields import Count, Rate, Seed, Share, Whole
 

@@ -81,7 +81,6 @@ class Recorder:
         }
 
     def restore(self, state: State) -> None:
-        """Restore what `state` returned."""
         if "correct" in state:
             self.held = dict(zip(state["held.epochs"].tolist(), state["held.logits"]))
             self.correct, self.margins = list(state["correct"]), state["margins"]
@@ -144,7 +143,6 @@ class Recording(resumable.Stepper):
         }
 
     def restore(self, state: State) -> None:
-        """Restore what `state` returned."""
         self.run.restore(state)
         self.recorder.restore(
             {

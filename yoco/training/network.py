@@ -4,7 +4,7 @@ import functools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,8 +61,7 @@ class Step:
         (images, labels, source=, classes=, augmentation=, cutmix=) -> logits from before the step.
         """
         # no reference cycle: graphs hold much memory and are freed with their network
-        itself = cast(Step, weakref.proxy(self))
-        learn = functools.partial(_learn, itself)
+        learn = functools.partial(_learn, weakref.proxy(self))
         return graphs.captured(learn, next(self.model.parameters()).device)
 
 
@@ -241,7 +240,6 @@ class Run:
         }
 
     def restore(self, state: State) -> None:
-        """Restore what `state` returned."""
         restore_network(self.step, state)
         seeds.restore(state, self.source, self.own_source)
         self.epochs = int(state["epochs"])
