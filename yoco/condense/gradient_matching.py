@@ -91,11 +91,8 @@ class GradientMatcher:
                 "model must have a convolution, whose weights are matched, but has none; "
                 "method='dsa' matches every layer"
             )
-        self.gradients: Callable[..., Gradients] = self._gradients
-        self._matching: Callable[..., Tensor] = self._distance_to
-        if compiled:
-            self.gradients = device.compiled(self._gradients)
-            self._matching = device.compiled(self._distance_to)
+        self.gradients = device.compiled(self._gradients) if compiled else self._gradients
+        self._matching = device.compiled(self._distance_to) if compiled else self._distance_to
 
     def split(self, model: nn.Module) -> tuple[Gradients, dict[str, Float[Tensor, "..."]]]:
         """Return `model`'s parameters, detached: the matched ones in order, the others by name."""

@@ -58,10 +58,9 @@ class GradientMatching(Condensing):
         )
         # a GPU spends its time on launches; on a CPU, one class fits the cache and ten do not
         self.together = devices.is_gpu(self.own_source.device) and not self.compiled
-        self.match_together = self._match_together
         # a graph cannot read images that are held on the host
-        if self.real.pixels.device == self.images.device:
-            self.match_together = graphs.captured(self._match_together, self.device)
+        together, recordable = self._match_together, self.real.pixels.device == self.images.device
+        self.match_together = graphs.captured(together, self.device) if recordable else together
 
     def further_work(self) -> dict[timing.Unit, int]:
         """Return the pretraining epochs of the fresh networks."""

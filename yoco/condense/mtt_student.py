@@ -40,17 +40,11 @@ class Student:
         compiled: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.skeleton, self.precision, self.compiled, self.ranks = (
-            skeleton,
-            precision,
-            compiled,
-            ranks,
-        )
+        self.skeleton, self.precision = skeleton, precision
+        self.compiled, self.ranks = compiled, ranks
         self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
-        self._gradient, self._slope = self._gradient_of, self._slope_of
-        if compiled:
-            self._gradient = devices.compiled(self._gradient_of)
-            self._slope = devices.compiled(self._slope_of)
+        self._gradient = devices.compiled(self._gradient_of) if compiled else self._gradient_of
+        self._slope = devices.compiled(self._slope_of) if compiled else self._slope_of
 
     def gradient(
         self, theta: Float[Tensor, "p"], images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]

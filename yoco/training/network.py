@@ -66,7 +66,7 @@ class Step:
 
 
 def _learn(
-    step: Step,
+    step: Callable[[Tensor, Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
     *,
