@@ -36,11 +36,15 @@ class Network(nn.Module):
     body: nn.Module
     head: nn.Linear
 
-    def features(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n d"]:
+    def features(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images features"]:
         """Return the embedding before the last layer."""
         return self.body(images)
 
-    def forward(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n k"]:
+    def forward(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images classes"]:
         return self.head(self.features(images))
 
 
@@ -95,7 +99,9 @@ class ResidualBlock(nn.Module):
             )
         self.relu = nn.ReLU()
 
-    def forward(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n outputs half half"]:
+    def forward(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images outputs half half"]:
         return self.relu(self.body(images) + self.shortcut(images))
 
 

@@ -25,8 +25,8 @@ from yoco.utils import device as devices
 from yoco.utils.foreign import Factory
 from yoco.utils.lazy import pd
 
-Images = Num[Tensor, "n c s s"]
-Labels = Int[Tensor, "n"] | Float[Tensor, "n k"]
+Images = Num[Tensor, "images channels size size"]
+Labels = Int[Tensor, "images"] | Float[Tensor, "images classes"]
 Subset = tuple[Images, Labels]
 
 

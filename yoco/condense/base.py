@@ -49,7 +49,7 @@ def members_of(data: ImageData) -> list[Int[Tensor, "_"]]:
 
 def packed(
     data: ImageData, chosen: Int[Tensor, "cells"], factor: int, mode: str = PACKING
-) -> Float[Tensor, "n c s s"]:
+) -> Float[Tensor, "images channels size size"]:
     """Shrink training images, given by index, to cells of condensed images in 0..1.
 
     mode: as for `formation.pack`.
@@ -80,7 +80,7 @@ def real_set(
 
 
 def condensed_from(
-    images: Float[Tensor, "n c s s"],
+    images: Float[Tensor, "images channels size size"],
     data: ImageData,
     ipc: int,
     factor: int,

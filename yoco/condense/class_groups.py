@@ -29,11 +29,11 @@ class Group:
     def __init__(self, labels: Tensor, real: int) -> None:
         self.labels, self.real = labels, real
 
-    def of_each(self, images: Float[Tensor, "n ..."]) -> Int[Tensor, "n"]:
+    def of_each(self, images: Float[Tensor, "images ..."]) -> Int[Tensor, "images"]:
         """Return the class of each image of a batch with equally many of each class, by class."""
         return self.labels.repeat_interleave(len(images) // len(self.labels))
 
-    def places(self, chosen: Int[Tensor, "k n"], images: int) -> Int[Tensor, "places"]:
+    def places(self, chosen: Int[Tensor, "classes images"], images: int) -> Int[Tensor, "places"]:
         """Return the places, in a batch of `images` images by class, of those that are chosen.
 
         chosen: numbers within a class, for every class of the data.
@@ -85,7 +85,7 @@ class Members:
         self.padded = torch.nn.utils.rnn.pad_sequence(list(members), batch_first=True).to(device)
         self.sizes = torch.tensor([[len(own)] for own in members], device=device)
 
-    def draw(self, count: int, source: Generator) -> Int[Tensor, "k n"]:
+    def draw(self, count: int, source: Generator) -> Int[Tensor, "classes images"]:
         """Draw `count` different images of each class without waiting for a GPU.
 
         Returns their indices, int64 [K, n]. n is `count`, or the size of the largest class if that

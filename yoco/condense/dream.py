@@ -83,7 +83,7 @@ class RepresentativeMatching(GradientMatching):
         )
         return super().step(number)
 
-    def image_gradient(self) -> tuple[float, Float[Tensor, "n c s s"]]:
+    def image_gradient(self) -> tuple[float, Float[Tensor, "images channels size size"]]:
         if self.due:  # with the network that this step matches, which may be a fresh one
             most = min(
                 self.settings.real_batch,
@@ -94,10 +94,10 @@ class RepresentativeMatching(GradientMatching):
             self.due = False
         return super().image_gradient()
 
-    def real_batch(self, label: int) -> Int[Tensor, "n"]:
+    def real_batch(self, label: int) -> Int[Tensor, "images"]:
         return self.representatives[label]
 
-    def real_batches(self) -> Int[Tensor, "k n"]:
+    def real_batches(self) -> Int[Tensor, "classes images"]:
         return self.representatives
 
     def _of_each_class(self, network: nn.Module, count: int) -> Tensor:

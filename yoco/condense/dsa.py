@@ -98,7 +98,7 @@ class SiameseMatching(GradientMatching):
             self._train_network(images, labels, cutmix=0)
 
     @property
-    def pixel_lr(self) -> Float[Tensor, "1 c 1 1"]:
+    def pixel_lr(self) -> Float[Tensor, "1 channels 1 1"]:
         return self.settings.image_lr * torch.as_tensor(self.real.std).view(1, -1, 1, 1) ** 2
 
 

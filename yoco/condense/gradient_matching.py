@@ -128,8 +128,8 @@ class GradientMatcher:
     def match(
         self,
         model: nn.Module,
-        real: Float[Tensor, "n c s s"],
-        synthetic: Float[Tensor, "m c s s"],
+        real: Float[Tensor, "images channels size size"],
+        synthetic: Float[Tensor, "others channels size size"],
         label: int,
     ) -> Float[Tensor, ""]:
         """Return the distance D between the gradients of two batches of one class, a scalar >= 0.
@@ -152,10 +152,10 @@ class GradientMatcher:
     def match_together(
         self,
         model: nn.Module,
-        real: Float[Tensor, "k n c s s"],
-        synthetic: Float[Tensor, "k m c s s"],
-        labels: Int[Tensor, "k"],
-    ) -> Float[Tensor, "k"]:
+        real: Float[Tensor, "classes images channels size size"],
+        synthetic: Float[Tensor, "classes others channels size size"],
+        labels: Int[Tensor, "classes"],
+    ) -> Float[Tensor, "classes"]:
         """Return the distances D of several classes, each as `match` gives it up to rounding.
 
         The kernels of one class serve all of them, which spares a GPU the launches. It is never

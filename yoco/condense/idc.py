@@ -88,7 +88,7 @@ class GradientMatching(Condensing):
         """Take the network step that follows each image step."""
         self._train_on_real(self.settings.network_images)
 
-    def image_gradient(self) -> tuple[float, Float[Tensor, "n c s s"]]:
+    def image_gradient(self) -> tuple[float, Float[Tensor, "images channels size size"]]:
         """Return the mean of D over the classes, and the gradient of each class's D."""
         if self.together:
             matched = self.match_together(self.images, self.real_batches(), source=self.own_source)
@@ -183,7 +183,7 @@ class GradientMatching(Condensing):
         return layout if self.whole else {**layout, "synthetic": "cells"}
 
     @property
-    def pixel_lr(self) -> float | Float[Tensor, "1 c 1 1"]:
+    def pixel_lr(self) -> float | Float[Tensor, "1 channels 1 1"]:
         """The factor of a pixel's gradient in a step, for pixels in 0..1."""
         return self.settings.image_lr
 
@@ -200,7 +200,7 @@ class GradientMatching(Condensing):
             self.ipc * self.factor**2, self.settings.synthetic_batch, self.source
         ).to(self.device)
 
-    def synthetic_batches(self, source: Generator) -> Int[Tensor, "k cells"] | None:
+    def synthetic_batches(self, source: Generator) -> Int[Tensor, "classes cells"] | None:
         """Return the same for every class; None if they are all used."""
         if self.whole:
             return None
@@ -208,12 +208,12 @@ class GradientMatching(Condensing):
         sizes = torch.full((len(self.members), 1), cells, device=source.device)
         return seeds.choice_of_each(sizes, cells, self.settings.synthetic_batch, source)
 
-    def real_batch(self, label: int) -> Int[Tensor, "n"]:
+    def real_batch(self, label: int) -> Int[Tensor, "images"]:
         """Return the indices of the real images of a class that are matched: random ones."""
         members = self.members[label]
         return members[seeds.choice(len(members), self.settings.real_batch, self.source)]
 
-    def real_batches(self) -> Int[Tensor, "k n"]:
+    def real_batches(self) -> Int[Tensor, "classes images"]:
         """Return the same for every class; see `Members.draw`."""
         return self.of_classes.draw(self.settings.real_batch, self.own_source)
 

@@ -118,11 +118,11 @@ class Pair:
 
 
 def ridge_regression(
-    among: Float[Tensor, "n n"],
-    towards: Float[Tensor, "m n"],
-    labels: Float[Tensor, "n k"],
+    among: Float[Tensor, "images images"],
+    towards: Float[Tensor, "others images"],
+    labels: Float[Tensor, "images classes"],
     ridge: float,
-) -> Float[Tensor, "m k"]:
+) -> Float[Tensor, "others classes"]:
     """Predict K_ts (K_ss + r I)⁻¹ y, with r = ridge times the mean of K_ss's diagonal.
 
     Differentiable.
@@ -244,10 +244,10 @@ class KernelInducingPoints(Condensing):
 
     def predict(
         self,
-        images: Float[Tensor, "n c s s"],
-        labels: Float[Tensor, "cells k"],
-        real: Num[Tensor, "real c s s"],
-    ) -> Float[Tensor, "real k"]:
+        images: Float[Tensor, "images channels size size"],
+        labels: Float[Tensor, "cells classes"],
+        real: Num[Tensor, "real channels size size"],
+    ) -> Float[Tensor, "real classes"]:
         """Predict real images by the regression fitted on condensed images and labels.
 
         Args:

@@ -29,8 +29,8 @@ ROUNDING = 64
 
 
 def fc_kernel(
-    x: Float[Tensor, "n *item"], y: Float[Tensor, "m *item"], depth: int
-) -> Float[Tensor, "n m"]:
+    x: Float[Tensor, "images *item"], y: Float[Tensor, "others *item"], depth: int
+) -> Float[Tensor, "images others"]:
     """NTK of a fully connected ReLU network with `depth` hidden layers and a linear readout.
 
     Args:
@@ -59,8 +59,10 @@ def fc_kernel(
 
 
 def conv_kernel(
-    x: Float[Tensor, "n c s s"], y: Float[Tensor, "m c s s"], depth: int
-) -> Float[Tensor, "n m"]:
+    x: Float[Tensor, "images channels size size"],
+    y: Float[Tensor, "others channels size size"],
+    depth: int,
+) -> Float[Tensor, "images others"]:
     """NTK of the infinitely wide ConvNet: depth × (conv 3×3, ReLU, average pool 2), readout.
 
     Convolutions are zero-padded. There are no normalisation layers, unlike in the finite ConvNet.

@@ -189,7 +189,7 @@ class TrajectoryMatching(Pooled):
 
     def gradients(
         self,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c s s"], Float[Tensor, ""]]:
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "images channels size size"], Float[Tensor, ""]]:
         """Return the distance for one draw, and its gradients.
 
         Expert, start, batches and augmentation are drawn. The gradients are with respect to the

@@ -42,7 +42,7 @@ class Experts:
 
     def pair(
         self, number: int, epoch: int, ahead: int
-    ) -> tuple[Float[Tensor, "p"], Float[Tensor, "p"]]:
+    ) -> tuple[Float[Tensor, "parameters"], Float[Tensor, "parameters"]]:
         """Return the parameters of expert `number` after `epoch` epochs and after `ahead` more.
 
         They are in named_parameters order. Raises FileNotFoundError if its file

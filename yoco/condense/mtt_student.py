@@ -18,7 +18,7 @@ from yoco.utils import device as devices
 from yoco.utils.gradients import gradients
 
 # indices into the formed images, all different, and their augmentation
-Batch = tuple[Int[Tensor, "n"], augment.Draw]
+Batch = tuple[Int[Tensor, "images"], augment.Draw]
 
 
 class Student:
@@ -47,8 +47,11 @@ class Student:
         self._slope = devices.compiled(self._slope_of) if compiled else self._slope_of
 
     def gradient(
-        self, theta: Float[Tensor, "p"], images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]
-    ) -> Float[Tensor, "p"]:
+        self,
+        theta: Float[Tensor, "parameters"],
+        images: Float[Tensor, "images channels size size"],
+        labels: Int[Tensor, "images"],
+    ) -> Float[Tensor, "parameters"]:
         """Return the gradient [P] at `theta` [P] of the mean cross-entropy.
 
         images: normalised [n, C, S, S]. labels: int64 [n].
@@ -60,10 +63,10 @@ class Student:
 
     def slope(
         self,
-        theta: Float[Tensor, "p"],
-        direction: Float[Tensor, "p"],
-        images: Float[Tensor, "n c s s"],
-        labels: Int[Tensor, "n"],
+        theta: Float[Tensor, "parameters"],
+        direction: Float[Tensor, "parameters"],
+        images: Float[Tensor, "images channels size size"],
+        labels: Int[Tensor, "images"],
     ) -> Float[Tensor, ""]:
         """Return ⟨gradient, direction⟩, a scalar differentiable in `theta` and in the images.
 
@@ -100,13 +103,13 @@ class Student:
 
 def distance_gradients(
     student: Student,
-    start: Float[Tensor, "p"],
-    target: Float[Tensor, "p"],
+    start: Float[Tensor, "parameters"],
+    target: Float[Tensor, "parameters"],
     rate: Float[Tensor, ""],
-    images: Float[Tensor, "n c s s"],
-    labels: Int[Tensor, "n"],
+    images: Float[Tensor, "images channels size size"],
+    labels: Int[Tensor, "images"],
     batches: Sequence[Batch],
-) -> tuple[Float[Tensor, ""], Float[Tensor, "n c s s"], Float[Tensor, ""]]:
+) -> tuple[Float[Tensor, ""], Float[Tensor, "images channels size size"], Float[Tensor, ""]]:
     """Return ‖θ_N − target‖² / ‖start − target‖² after N plain SGD steps, and its gradients.
 
     The unrolled graph is not kept, only each θ. The backward pass goes through one step at a time;

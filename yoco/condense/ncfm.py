@@ -29,7 +29,7 @@ from yoco.utils import graphs, seeds
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
 Number = float | Float[Tensor, ""]
-Pixels = Float[Tensor, "n c s s"]
+Pixels = Float[Tensor, "images channels size size"]
 # formed images that pass a network at once; on a CPU, as many as fit its cache
 TOGETHER_CPU, TOGETHER = 80, 4096
 
@@ -146,11 +146,11 @@ class CharacteristicMatching(Pooled):
         return total, *adam(images, mean, square, gradient, lr, corrections)
 
     def gradients(
-        self, images: Float[Tensor, "n c s s"], draws: Draws, calibrated: bool
+        self, images: Float[Tensor, "images channels size size"], draws: Draws, calibrated: bool
     ) -> tuple[
-        Float[Tensor, "k"],
-        Float[Tensor, "n c s s"],
-        Float[Tensor, "t d"],
+        Float[Tensor, "classes"],
+        Float[Tensor, "images channels size size"],
+        Float[Tensor, "frequencies features"],
     ]:
         """Return each class's loss, and the gradients of their sum.
 

@@ -16,7 +16,7 @@ from yoco.utils import seeds
 
 # one draw per class, shared by its real and synthetic images
 AUGMENTATION = augment.Augmentation(augment.MATCHING)
-Weights = Float[Tensor, "p"]
+Weights = Float[Tensor, "parameters"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Draws:
     between: Weights  # of the network that images are matched under
     trained: Weights  # of the network that calibrates
     augmentation: augment.Draw  # one draw per class
-    real: Int[Tensor, "k n"]  # indices
-    frequencies: Float[Tensor, "t d"]  # differentiable if they are learned
+    real: Int[Tensor, "classes images"]  # indices
+    frequencies: Float[Tensor, "frequencies features"]  # differentiable if they are learned
 
 
 class HostDraws:
@@ -79,7 +79,7 @@ class HostDraws:
         between = torch.lerp(first, last, torch.rand(1, generator=source))
         return between.to(self.device), self.pool.experts.pair(other, 0, 1)[1].to(self.device)
 
-    def real(self, source: Generator) -> Int[Tensor, "k n"]:
+    def real(self, source: Generator) -> Int[Tensor, "classes images"]:
         """Draw indices of `real_batch` real images of each class."""
         return torch.stack([self._of_class(members, source) for members in self.members])
 
@@ -96,7 +96,7 @@ class DeviceDraws(HostDraws):
     """
 
     @functools.cached_property
-    def pairs(self) -> Float[Tensor, "networks 2 p"]:
+    def pairs(self) -> Float[Tensor, "networks 2 parameters"]:
         """Initial and trained weights of every network."""
         return torch.stack(
             [torch.stack(self.pool.experts.pair(n, 0, 1)) for n in range(self.pool.count)]
@@ -114,7 +114,7 @@ class DeviceDraws(HostDraws):
             first, last, torch.rand(1, generator=source, device=source.device)
         ), trained
 
-    def real(self, source: Generator) -> Int[Tensor, "k n"]:
+    def real(self, source: Generator) -> Int[Tensor, "classes images"]:
         own, shape = self.of_classes, (len(self.members), self.real_batch)
         # with repetitions
         places = (torch.rand(shape, generator=source, device=source.device) * own.sizes).long()

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from yoco.training.state import State
 
 BETAS, EPSILON, RATE = (0.9, 0.999), 1e-8, 0.01  # of Adam on the mixture
-Frequencies = Float[Tensor, "t d"]
+Frequencies = Float[Tensor, "frequencies features"]
 SPREAD = 0.1  # standard deviation of initial parameters: equal components would stay equal
 
 

@@ -38,18 +38,18 @@ class Network:
 
     def features(
         self,
-        weights: Float[Tensor, "p"],
-        images: Float[Tensor, "n c s s"],
-    ) -> Float[Tensor, "n d"]:
+        weights: Float[Tensor, "parameters"],
+        images: Float[Tensor, "images channels size size"],
+    ) -> Float[Tensor, "images features"]:
         """Return the features of normalised images, differentiable in the images."""
         images = images.contiguous(memory_format=torch.channels_last) if self.compiled else images
         return self._features(self._named(weights), images)
 
     def logits(
         self,
-        weights: Float[Tensor, "p"],
-        images: Float[Tensor, "n c s s"],
-    ) -> Float[Tensor, "n k"]:
+        weights: Float[Tensor, "parameters"],
+        images: Float[Tensor, "images channels size size"],
+    ) -> Float[Tensor, "images classes"]:
         """Return the logits of normalised images, float32."""
         named = self._named(weights)
         return F.linear(

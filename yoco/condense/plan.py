@@ -57,7 +57,9 @@ class Plan(NamedTuple):
             self.data, self.ipc, self.factor, self.settings, source, *machine, **own
         )
 
-    def set_of(self, images: Float[Tensor, "n c s s"], info: Mapping[str, Any]) -> CondensedSet:
+    def set_of(
+        self, images: Float[Tensor, "images channels size size"], info: Mapping[str, Any]
+    ) -> CondensedSet:
         """Return the condensed set of `images`."""
         return condensed_from(images, self.data, self.ipc, self.factor, self.method, info)
 

@@ -59,22 +59,22 @@ class Dynamics:
         TypeError, ValueError: if these do not fit each other.
     """
 
-    logits: Float[Tensor, "kept n k"]
+    logits: Float[Tensor, "kept images classes"]
     kept: Int64[Tensor, "kept"]
-    correct: Bool[Tensor, "e n"]
-    aum: Float[Tensor, "n"]
-    labels: Int64[Tensor, "n"]
-    final_logits: Float[Tensor, "n k"] | None = None
-    features: Float[Tensor, "n d"] | None = None
+    correct: Bool[Tensor, "epochs images"]
+    aum: Float[Tensor, "images"]
+    labels: Int64[Tensor, "images"]
+    final_logits: Float[Tensor, "images classes"] | None = None
+    features: Float[Tensor, "images features"] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def accuracy(self) -> Float[Tensor, "e"]:
+    def accuracy(self) -> Float[Tensor, "epochs"]:
         """Training accuracy of each epoch, float [E] in 0..1."""
         return self.correct.float().mean(1)
 
     @property
-    def forgetting(self) -> Float[Tensor, "n"]:
+    def forgetting(self) -> Float[Tensor, "images"]:
         """How often each image went from right to wrong, float [N]."""
         return forgotten(self.correct)
 
@@ -97,8 +97,8 @@ class Dynamics:
         )
 
     def label_probability(
-        self, indices: Sequence[int] | Int[Tensor, "m"]
-    ) -> Float[Tensor, "kept m"]:
+        self, indices: Sequence[int] | Int[Tensor, "chosen"]
+    ) -> Float[Tensor, "kept chosen"]:
         """Return the probability of each image's label in the kept epochs, [E_kept, n] in 0..1.
 
         indices: formed images, in 0..N-1; may be empty. Raises TypeError or ValueError for others.
@@ -120,7 +120,7 @@ class Dynamics:
             and told in (None, condensed.made_from["mean and std"])
         )
 
-    def early_logits(self, epochs: int = EARLY) -> Float[Tensor, "e n k"]:
+    def early_logits(self, epochs: int = EARLY) -> Float[Tensor, "epochs images classes"]:
         """Return the logits of the first `epochs` epochs, or of all if there are fewer.
 
         Raises ValueError if they were not kept.
@@ -128,7 +128,7 @@ class Dynamics:
         wanted = torch.arange(min(checks.whole("epochs", epochs, 1), len(self.correct)))
         return self._rows(wanted, f"the first {epochs} epochs", "early")
 
-    def top_logits(self, top_k: int, within: int) -> Float[Tensor, "e n k"]:
+    def top_logits(self, top_k: int, within: int) -> Float[Tensor, "epochs images classes"]:
         """Return the logits of the `top_k` most accurate epochs among the first `within`.
 
         Raises ValueError if they were not kept.
@@ -181,7 +181,7 @@ class Dynamics:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid dynamics: {error}") from error
 
-    @jaxtyped(typechecker=None)  # n, k and the others are the same in all of the fields
+    @jaxtyped(typechecker=None)  # an axis has the same length in all of the fields
     def __post_init__(self) -> None:
         shapes: dict[str, Any] = {f.name: f.type for f in fields(self) if f.name != "info"}
         for name, kind in shapes.items():
@@ -190,8 +190,8 @@ class Dynamics:
                 tensor = isinstance(values, Tensor)
                 came = f"{values.dtype} {[*values.shape]}" if tensor else checks.shown(values)
                 raise ValueError(
-                    f"{name} must be {getattr(kind, '__name__', kind)}, with n and k as in logits, "
-                    f"got {came}"
+                    f"{name} must be {getattr(kind, '__name__', kind)}, with the images and "
+                    f"classes of logits, got {came}"
                 )
         checks.labels("labels", self.labels, *self.logits.shape[1:])
         kept, last = self.kept.tolist(), len(self.correct) - 1
@@ -208,7 +208,7 @@ def _unpacked(bits: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=count)).bool()
 
 
-def top_epochs(accuracy: Float[Tensor, "e"], top_k: int, within: int) -> Int[Tensor, "kept"]:
+def top_epochs(accuracy: Float[Tensor, "epochs"], top_k: int, within: int) -> Int[Tensor, "kept"]:
     """Return the `top_k` epochs of highest training accuracy [E] among the first `within`.
 
     The epochs are int64, ascending; ties: the earlier epoch. If there are fewer epochs, all are
@@ -220,7 +220,9 @@ def top_epochs(accuracy: Float[Tensor, "e"], top_k: int, within: int) -> Int[Ten
     return order[:top_k].sort().values
 
 
-def margin(logits: Float[Tensor, "*e n k"], labels: Int[Tensor, "n"]) -> Float[Tensor, "*e n"]:
+def margin(
+    logits: Float[Tensor, "*epochs images classes"], labels: Int[Tensor, "images"]
+) -> Float[Tensor, "*epochs images"]:
     """Return the logit of the label minus the largest other logit, float [..., N].
 
     logits: [..., N, K]. labels: int64 [N]. Raises ValueError if K is 1: there is no other logit,
@@ -236,6 +238,6 @@ def margin(logits: Float[Tensor, "*e n k"], labels: Int[Tensor, "n"]) -> Float[T
     return logits.gather(-1, own).squeeze(-1) - others
 
 
-def forgotten(correct: Bool[Tensor, "e n"]) -> Float[Tensor, "n"]:
+def forgotten(correct: Bool[Tensor, "epochs images"]) -> Float[Tensor, "images"]:
     """Return how often each image goes from right to wrong, float [N] from bool [E, N]."""
     return (correct[:-1] & ~correct[1:]).sum(0).float()

@@ -38,7 +38,7 @@ class Recorder:
         self.correct: list[Tensor] = []
         self.margins = torch.zeros(len(labels), dtype=torch.float64)
 
-    def add(self, logits: Float[Tensor, "n k"]) -> None:
+    def add(self, logits: Float[Tensor, "images classes"]) -> None:
         """Add the next epoch."""
         self.correct.append(logits.argmax(1) == self.labels)
         self.margins += margin(logits, self.labels)
@@ -61,11 +61,11 @@ class Recorder:
         """The epochs whose logits are held, ascending."""
         return torch.tensor(sorted(self.held))
 
-    def logits(self) -> Float[Tensor, "kept n k"]:
+    def logits(self) -> Float[Tensor, "kept images classes"]:
         """Return the logits of the epochs in `kept`."""
         return torch.stack([self.held[epoch] for epoch in sorted(self.held)])
 
-    def aum(self) -> Float[Tensor, "n"]:
+    def aum(self) -> Float[Tensor, "images"]:
         """Return the mean margin over the epochs so far."""
         return (self.margins / len(self.correct)).float()
 
@@ -98,7 +98,7 @@ class Recording(resumable.Stepper):
         self.run.epoch(self._see)
         return self.keep(self.seen)
 
-    def keep(self, seen: Float[Tensor, "n k"]) -> float:
+    def keep(self, seen: Float[Tensor, "images classes"]) -> float:
         """Record an epoch; returns its loss. seen: the logits from during training."""
         logits = (
             seen.clone().cpu()
@@ -111,7 +111,7 @@ class Recording(resumable.Stepper):
     def _see(self, index: Tensor, logits: Tensor) -> None:
         self.seen[index] = logits
 
-    def embed(self, function: Callable[[Tensor], Tensor]) -> Float[Tensor, "n values"]:
+    def embed(self, function: Callable[[Tensor], Tensor]) -> Float[Tensor, "images values"]:
         """Apply a network or a part of it to the unaugmented images: float32 on the CPU."""
         run = self.run
         return training.outputs(

@@ -26,7 +26,7 @@ def ranking(
     keep: str | None = None,
     seed: int = 0,
     **options: Any,
-) -> Int[Tensor, "k n"]:
+) -> Int[Tensor, "classes images"]:
     """Return the formed images of every class, best first.
 
     For any k, the first k columns are the balanced selection. There are as many as the smallest

@@ -19,9 +19,9 @@ from yoco.training.sgd import MomentumSGD
 from yoco.training.state import State
 from yoco.utils import device, graphs, seeds
 
-Images = Float[Tensor, "n c s s"]  # normalised
-Logits = Float[Tensor, "n k"]
-Labels = Int[Tensor, "n"] | Float[Tensor, "n k"]  # or soft targets
+Images = Float[Tensor, "images channels size size"]  # normalised
+Logits = Float[Tensor, "images classes"]
+Labels = Int[Tensor, "images"] | Float[Tensor, "images classes"]  # or soft targets
 LR_DROP = 0.2  # factor of the learning rate after 2/3 and after 5/6 of the epochs
 
 
@@ -215,7 +215,7 @@ class Run:
             f"{self.seed}, {self.protocol})"
         )
 
-    def batch(self, index: Int[Tensor, "n"], source: Generator) -> tuple[Images, Logits]:
+    def batch(self, index: Int[Tensor, "images"], source: Generator) -> tuple[Images, Logits]:
         """Return the images with these indices, augmented and mixed, and their soft targets."""
         images, p = self.augmentation(self.images[index], source), self.protocol
         return augment.cutmix(images, self.labels[index], self.classes, source, p.cutmix)
@@ -313,7 +313,7 @@ def outputs(
     *,
     compiled: bool = False,
     batch: int = 500,
-) -> Float[Tensor, "n ..."]:
+) -> Float[Tensor, "images ..."]:
     """Apply `function` (a network, or its features) to `count` images in batches, in order.
 
     images: returns the normalised images of a slice, so that a whole test set need not be held as

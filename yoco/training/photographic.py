@@ -15,9 +15,9 @@ from torch import Generator, Tensor
 
 from yoco.utils import checks
 
-Images = Float[Tensor, "n 3 s s"]
-Boxes = Int[Tensor, "n 4"]  # top, left, height, width
-PerImage = Float[Tensor, "n 1 1 1"]
+Images = Float[Tensor, "images 3 size size"]
+Boxes = Int[Tensor, "images 4"]  # top, left, height, width
+PerImage = Float[Tensor, "images 1 1 1"]
 LEAST_AREA = 0.5  # least share of the image in a crop
 MOST_RATIO = 4 / 3  # largest ratio of a crop's sides
 TRIES = 10  # draws of a box until one fits inside; if none does, it is the whole image
@@ -35,11 +35,11 @@ class Draw:
     """The parameters drawn for n images."""
 
     box: Boxes
-    flip: Bool[Tensor, "n 1 1 1"]
+    flip: Bool[Tensor, "images 1 1 1"]
     brightness: PerImage  # factor, as are contrast and saturation
     contrast: PerImage
     saturation: PerImage
-    light: Float[Tensor, "n 3 1 1"]  # added to the channels in 0..1
+    light: Float[Tensor, "images 3 1 1"]  # added to the channels in 0..1
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,9 @@ def constant(values: Sequence[float], like: Float[Tensor, "..."]) -> Float[Tenso
     return torch.stack([like.new_full((), value) for value in values])
 
 
-def boxes(shape: Float[Tensor, "2 n tries"], place: Float[Tensor, "2 n"], size: int) -> Boxes:
+def boxes(
+    shape: Float[Tensor, "2 images tries"], place: Float[Tensor, "2 images"], size: int
+) -> Boxes:
     """Return boxes with at least half of the image's area and side ratios up to 4/3.
 
     They are drawn as in torchvision's RandomResizedCrop.
@@ -132,7 +134,9 @@ def boxes(shape: Float[Tensor, "2 n tries"], place: Float[Tensor, "2 n"], size: 
     return torch.cat((start, sides)).T.long()
 
 
-def resized_crop(images: Float[Tensor, "n c s s"], box: Boxes) -> Float[Tensor, "n c s s"]:
+def resized_crop(
+    images: Float[Tensor, "images channels size size"], box: Boxes
+) -> Float[Tensor, "images channels size size"]:
     """Enlarge the part of each image in its box to the image's size, bilinearly."""
     size = images.shape[-1]
     span = torch.arange(size, device=images.device) + 0.5
@@ -158,7 +162,7 @@ def coloured(
     brightness: PerImage,
     contrast: PerImage,
     saturation: PerImage,
-    light: Float[Tensor, "n 3 1 1"],
+    light: Float[Tensor, "images 3 1 1"],
 ) -> Images:
     """Change saturation, contrast and brightness of images in 0..1, and add `light`.
 

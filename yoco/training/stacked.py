@@ -107,8 +107,8 @@ class Stacked:
             raise self.runs[finite.tolist().index(False)].diverged()
 
     def _learn(
-        self, chosen: Int[Tensor, "r n"], *, sources: Sequence[Generator]
-    ) -> Float[Tensor, "r n k"]:
+        self, chosen: Int[Tensor, "runs images"], *, sources: Sequence[Generator]
+    ) -> Float[Tensor, "runs images classes"]:
         """Take a step of every run; return the logits from before it."""
         mixed = [run.batch(index, source) for run, index, source in zip(self.runs, chosen, sources)]
         losses, logits = torch.vmap(self._losses)(self.parameters, *map(torch.stack, zip(*mixed)))

@@ -15,7 +15,7 @@ from yoco.training.protocol import Protocol
 
 def train_and_test(
     tests: Mapping[Space | None, TestSet],
-    subsets: Sequence[tuple[Num[Tensor, "_ c s s"], Shaped[Tensor, "_ *_"], int]],
+    subsets: Sequence[tuple[Num[Tensor, "_ channels size size"], Shaped[Tensor, "_ *_"], int]],
     space: Space | None,
     protocol: Protocol,
     device: torch.device,
