@@ -8,30 +8,16 @@ from jaxtyping import install_import_hook
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # a whole number is a float
 
-CHECKED = (  # modules, and packages with all that is in them
-    "yoco.architectures",
-    "yoco.augment",
-    "yoco.condense",
-    "yoco.data",
-    "yoco.dynamics",
-    "yoco.evaluate",
-    "yoco.experiments",
-    "yoco.formation",
-    "yoco.mixing",
-    "yoco.models",
-    "yoco.parallel",
-    "yoco.plots",
-    "yoco.prune",
-    "yoco.score_formulas",
-    "yoco.scores",
-    "yoco.sets",
-    "yoco.training",
-    "yoco.utils",
+ROOT = Path(__file__).parents[1]
+CHECKED = tuple(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in sorted(ROOT.glob("yoco/**/*.py"))
+    if "\nfrom jaxtyping import " in file.read_text()
 )
 
 
 def check_shapes() -> None:
-    """From here on, check each call in the `CHECKED` modules against its annotations."""
+    """From here on, check each call in the modules with annotated shapes against them."""
     install_import_hook(CHECKED, "tests.shapes.checked")
 
 
