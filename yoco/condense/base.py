@@ -123,6 +123,14 @@ class Settings:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class NetworkSettings(Settings):
+    """Settings of a method whose networks are all of one architecture."""
+
+    model: Matchable = "convnet"
+    width: fields.Count | None = None  # channels of the ConvNet's layers; None: 128
+
+
 class Condensing(resumable.Stepper):
     """The steps of one condensation. A method overrides `step` and whatever else differs.
 
@@ -143,6 +151,7 @@ class Condensing(resumable.Stepper):
         images: the condensed images, ordered by class, float32 [classes * ipc, C, S, S] in 0..1
             after every step.
         started_from: the training images that they were made from, int64 [classes * ipc * factor²].
+        formed: formed images per class.
         members: indices of each class's training images.
         held: names of the attributes that a checkpoint holds besides the generators.
         own_source: the generator for draws on a device, if the method makes any; else `source`.
@@ -163,7 +172,7 @@ class Condensing(resumable.Stepper):
         ranks: Ranks = ALONE,
         **own: Any,
     ) -> None:
-        self.data, self.ipc, self.factor = data, ipc, factor
+        self.data, self.ipc, self.factor, self.formed = data, ipc, factor, ipc * factor**2
         self.settings, self.source, self.own_source = settings, source, source
         self.device, self.precision, self.compiled = self.place(device), precision, compiled
         self.ranks, self.own = ranks, ranks.part(len(data.classes))

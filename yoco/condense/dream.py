@@ -57,12 +57,11 @@ class RepresentativeMatching(GradientMatching):
 
     def choose_start(self) -> Int[Tensor, "cells"]:
         network = self._new_network().to(self.device)
-        wanted = self.ipc * self.factor**2
         # int64 [classes, real batch], from the first step on
         self.representatives = torch.zeros(
             len(self.members), 0, dtype=torch.long, device=self.device
         )
-        return self._of_each_class(network, wanted).flatten()
+        return self._of_each_class(network, self.formed).flatten()
 
     def further_work(self) -> dict[timing.Unit, int]:
         """Return IDC's further work, plus the embeddings that choose the real batches.

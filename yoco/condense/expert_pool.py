@@ -4,7 +4,6 @@ They are trained before its first step, divided over the ranks, and shared by ru
 """
 
 import functools
-from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -37,30 +36,39 @@ class Pool:
         seed: int,
         progress: bool,
     ) -> None:
-        self.data, self.ranks, self.folder = work.data, work.ranks, folder
-        self.settings, self.count, self.seed = settings, count, seed
-        self.device, self.precision, self.compiled = work.device, work.precision, work.compiled
-        self.progress = progress and work.ranks.first
+        self.ranks, self.folder, self.count = work.ranks, folder, count
+        self.unit = timing.Network.of(settings, work.data, work.precision, work.device)
+        self.images = settings.epochs * settings.taken(work.data)  # of each, over all epochs
+        self.train = functools.partial(
+            train_experts,
+            work.data,
+            folder,
+            settings,
+            count=count,
+            seed=seed,
+            device=work.device,
+            precision=work.precision,
+            compiled=work.compiled,
+            progress=progress and work.ranks.first,
+        )
 
     def work(self) -> dict[timing.Unit, int]:
         """Return the images that the missing experts will train on, over all epochs."""
-        unit = timing.Network.of(self.settings, self.data, self.precision, self.device)
-        images = self.settings.epochs * self.settings.taken(self.data)
-        return {unit: missing(self.folder, self.count) * images}
+        return {self.unit: missing(self.folder, self.count) * self.images}
 
     @functools.cached_property
     def experts(self) -> Experts:
         """The experts; missing ones are trained first."""
-        return self._trained(None)
+        return self.train()
 
     def ready(self, time_budget: float | None) -> bool:
         """Train the missing experts; False if `time_budget` seconds were too few on any rank."""
         if self.ranks.size > 1 and self.folder is not None:
             own = self.ranks.part(self.count)
-            if not self._all_have(self._trained(time_budget, own), len(own)):
+            if not self._all_have(self.train(only=own, time_budget=time_budget), len(own)):
                 return False
             time_budget = None  # all are made: any that this rank cannot see it has to make
-        trained = self._trained(time_budget)
+        trained = self.train(time_budget=time_budget)
         if complete := self._all_have(trained, self.count):
             self.experts = trained
         return complete
@@ -68,21 +76,6 @@ class Pool:
     def _all_have(self, trained: Experts, wanted: int) -> bool:
         self.ranks.meet()
         return bool(self.ranks.sum(torch.tensor(int(len(trained) == wanted))) == self.ranks.size)
-
-    def _trained(self, time_budget: float | None, only: Collection[int] | None = None) -> Experts:
-        return train_experts(
-            self.data,
-            self.folder,
-            self.settings,
-            count=self.count,
-            only=only,
-            seed=self.seed,
-            device=self.device,
-            precision=self.precision,
-            compiled=self.compiled,
-            progress=self.progress,
-            time_budget=time_budget,
-        )
 
 
 class Pooled(Condensing):

@@ -190,23 +190,20 @@ class GradientMatching(Condensing):
     @property
     def whole(self) -> bool:
         """Whether every step uses all cells of a class."""
-        return self.ipc * self.factor**2 <= self.settings.synthetic_batch
+        return self.formed <= self.settings.synthetic_batch
 
     def synthetic_batch(self) -> Int[Tensor, "cells"] | slice:
         """Return which cells of a class a step uses: all, or `synthetic_batch` random ones."""
         if self.whole:
             return slice(None)
-        return seeds.choice(
-            self.ipc * self.factor**2, self.settings.synthetic_batch, self.source
-        ).to(self.device)
+        return seeds.choice(self.formed, self.settings.synthetic_batch, self.source).to(self.device)
 
     def synthetic_batches(self, source: Generator) -> Int[Tensor, "classes cells"] | None:
         """Return the same for every class; None if they are all used."""
         if self.whole:
             return None
-        cells = self.ipc * self.factor**2
-        sizes = torch.full((len(self.members), 1), cells, device=source.device)
-        return seeds.choice_of_each(sizes, cells, self.settings.synthetic_batch, source)
+        sizes = torch.full((len(self.members), 1), self.formed, device=source.device)
+        return seeds.choice_of_each(sizes, self.formed, self.settings.synthetic_batch, source)
 
     def real_batch(self, label: int) -> Int[Tensor, "images"]:
         """Return the indices of the real images of a class that are matched: random ones."""
@@ -226,7 +223,7 @@ class GradientMatching(Condensing):
     def groups(self) -> list[Group]:
         """The classes that are matched at once, if they are not matched in turn."""
         real = [min(len(members), self.settings.real_batch) for members in self.members]
-        synthetic = min(self.ipc * self.factor**2, self.settings.synthetic_batch)
+        synthetic = min(self.formed, self.settings.synthetic_batch)
         return grouped(self.own, real, synthetic, self.data.size, self.device)
 
     def _normalise(self, images: Tensor) -> Tensor:

@@ -174,12 +174,12 @@ class KernelInducingPoints(Condensing):
     def begin(self) -> None:
         """Choose the kernel, and give the images their labels."""
         data, settings = self.data, self.settings
-        count = len(data.classes) * self.ipc * self.factor**2
+        count = len(data.classes) * self.formed
         self.kernel = _chosen_kernel(
             settings, data.size, count * (count + settings.real_batch), self.device
         )
         self.classes = torch.arange(len(data.classes), device=self.device).repeat_interleave(
-            self.ipc * self.factor**2
+            self.formed
         )
         self.labels = self._targets(self.classes)
         self.train_labels = data.train_labels.to(self.device)

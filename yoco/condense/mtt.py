@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from yoco import formation, models
-from yoco.condense.base import Condenser, Matchable, Settings
+from yoco.condense.base import Condenser, NetworkSettings
 from yoco.condense.expert_pool import Pool, Pooled
 from yoco.condense.expert_training import AUGMENTATION, ExpertSettings
 from yoco.condense.mtt_student import Batch, Student, distance_gradients
@@ -57,7 +57,7 @@ RUNS = {
 
 
 @dataclass(frozen=True)
-class TrajectorySettings(Settings):
+class TrajectorySettings(NetworkSettings):
     """Settings of MTT. The defaults are the published ones for CIFAR-10, ipc 10, without whitening.
 
     image_lr is for normalised images, as published: for images in 0..1, each channel takes image_lr
@@ -65,8 +65,6 @@ class TrajectorySettings(Settings):
     for the latest target.
     """
 
-    model: Matchable = "convnet"  # network of the experts and the student
-    width: Count | None = None  # channels of the ConvNet's layers; None: 128
     iterations: Count = 5000  # image steps
     student_steps: Count = 30  # N, of plain SGD on the synthetic images
     expert_epochs: Count = 2  # M, from the start to the target
@@ -160,9 +158,7 @@ class TrajectoryMatching(Pooled):
             self, experts, settings.buffer, settings.experts, settings.buffer_seed, progress
         )
         self.velocity = torch.zeros_like(self.images)
-        self.labels = torch.arange(len(data.classes), device=device).repeat_interleave(
-            self.ipc * self.factor**2
-        )
+        self.labels = torch.arange(len(data.classes), device=device).repeat_interleave(self.formed)
         self.rate = torch.tensor(settings.student_lr, device=device)
         self.rate_velocity = torch.zeros_like(self.rate)
         self.image_lr = settings.image_lr * self.images.new_tensor(data.std).view(1, -1, 1, 1) ** 2

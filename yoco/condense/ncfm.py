@@ -65,8 +65,7 @@ class CharacteristicMatching(Pooled):
             self, experts, settings.pool, settings.pool_networks, settings.pool_seed, progress
         )
         self.mean, self.square = torch.zeros_like(self.images), torch.zeros_like(self.images)
-        formed = self.ipc * self.factor**2
-        prefixes = prefixes or [formed]
+        prefixes, formed = prefixes or [self.formed], self.formed
         self.averages = prefix_averages(prefixes, formed).to(device)
         self.shares = prefix_shares(prefixes, formed, settings.prefix_share).to(device)
         self.weights = (self.averages * self.shares).mean(

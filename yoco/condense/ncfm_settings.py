@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from yoco.condense.base import Matchable, Settings
+from yoco.condense.base import NetworkSettings
 from yoco.condense.expert_training import PairSettings
 from yoco.condense.presets import overridden, values_of
 from yoco.utils.fields import Count, Rate, Seed, Share, Whole
@@ -35,7 +35,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class NcfmSettings(Settings):
+class NcfmSettings(NetworkSettings):
     """Settings of NCFM. The defaults are the published ones for CIFAR-10 at ipc 10.
 
     The published code steps class after class and halves the learning rate when the loss stalls.
@@ -43,8 +43,6 @@ class NcfmSettings(Settings):
     falls by a cosine to `final_lr`. Raises TypeError or ValueError if a value is out of range.
     """
 
-    model: Matchable = "convnet"  # network of the pool
-    width: Count | None = None  # channels of the ConvNet's layers; None: 128
     iterations: Count = 20_000  # image steps
     real_batch: Count = 1024  # real images per class and step
     frequencies: Count = 4096

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from torch import nn
 
 from yoco import models
-from yoco.condense.base import LARGE, Matchable, Settings
+from yoco.condense.base import LARGE, NetworkSettings, Settings
 from yoco.condense.gradient_matching import DISTANCES
 from yoco.data.image_data import ImageData
 from yoco.utils import checks
@@ -33,11 +33,9 @@ Given = TypeVar("Given", bound=Settings)
 
 
 @dataclass(frozen=True)
-class MatchingSettings(Settings):
+class MatchingSettings(NetworkSettings):
     """The settings that every gradient matching method has."""
 
-    model: Matchable = "convnet"
-    width: Count | None = None  # channels of the ConvNet's layers; None: 128
     distance: Annotated[str, among(DISTANCES)] = "l2"  # between gradients
     outer_loops: Count = 2000  # each with a fresh network
     inner_loops: Count = 100  # image steps with that network, each followed by a network step

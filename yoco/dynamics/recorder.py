@@ -140,19 +140,7 @@ def _planned(
         windows=kept["windows"],
         early=steps if steps <= SHORT else asked.early,
     )
-    info = _info(condensed, protocol, seed, kept)
-    return _Planned(Recording(run, recorder, asked.record_on), steps, head, info)
-
-
-def _protocol(**options: Any) -> Protocol:
-    return Protocol.of(**{"cutmix": CUTMIX, **options})
-
-
-def _info(
-    condensed: CondensedSet, protocol: Protocol, seed: int, kept: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the entries of info: everything that determines the dynamics."""
-    return {
+    info = {  # everything that determines the dynamics
         "set": condensed.fingerprint,
         digests.MADE_FROM: condensed.made_from,
         "epochs": protocol.epochs,
@@ -164,8 +152,13 @@ def _info(
         "compiled": protocol.compiled,
         "batch_size": protocol.batch_size,
         **{name: getattr(protocol, name) for name in BEFORE},
-        **models.layout(protocol.model, *models.shape_of(condensed)),
+        **models.layout(protocol.model, *shape),
     }
+    return _Planned(Recording(run, recorder, asked.record_on), steps, head, info)
+
+
+def _protocol(**options: Any) -> Protocol:
+    return Protocol.of(**{"cutmix": CUTMIX, **options})
 
 
 @pool.without_backend
