@@ -93,8 +93,11 @@ class Asked:
     def of(self, condensed: CondensedSet) -> dict[str, Any]:
         """Return the values by name, with LBPE's settings for this set in place of None."""
         top_k, window = lbpe_settings(condensed)
-        told = {"top_k": self.top_k or top_k, "windows": self.windows or [window]}
-        return {**vars(self), **told}
+        return {
+            **vars(self),
+            "top_k": self.top_k or top_k,
+            "windows": self.windows or [window],
+        }
 
 
 class _Planned(NamedTuple):
@@ -229,17 +232,17 @@ def _record(
 ) -> list[Dynamics]:
     """Return the dynamics of the seeds of a group, whose networks train at once."""
     planned = [_planned(condensed, seed, where, asked, protocol) for seed in seeds]
-    work, steps, *_ = first = planned[0]
+    first = planned[0]
     shown: dict[str, Any] = {"progress": progress, "unit": "epoch"}
-    if progress and work.run.protocol.compiled:
+    if progress and first.recording.run.protocol.compiled:
         timing.say_compiling()
     if len(planned) == 1:
         shown |= {"description": f"dynamics, seed {seeds[0]}", "checkpoint": checkpoints[0]}
-        resumable.run(work, steps, first.identity, **shown)
+        resumable.run(first.recording, first.steps, first.identity, **shown)
     else:
         identities = [each.identity for each in planned]
         together = RecordedTogether([each.recording for each in planned], checkpoints, identities)
         together.save()  # an unwritable place is found before the work, not after it
         shown |= {"description": f"dynamics, {len(seeds)} seeds at once", "look": together.save}
-        resumable.run(together, steps, {**identities[0], "seed": list(seeds)}, **shown)
+        resumable.run(together, first.steps, {**first.identity, "seed": list(seeds)}, **shown)
     return [each.recording.dynamics(each.head, each.info) for each in planned]
