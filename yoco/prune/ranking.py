@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from yoco import scores
@@ -25,11 +26,11 @@ def ranking(
     keep: str | None = None,
     seed: int = 0,
     **options: Any,
-) -> Tensor:
-    """Return the formed images of every class, best first, int64 [K, n].
+) -> Int[Tensor, "classes images"]:
+    """Return the formed images of every class, best first.
 
-    For any k, the first k columns are the balanced selection. n is the size of the smallest class;
-    with soft labels, other classes may be larger.
+    For any k, the first k columns are the balanced selection. There are as many as the smallest
+    class has images; with soft labels, other classes may be larger.
 
     options: those of `prune` except balanced. Raises as `prune`, and ValueError for a method that
     selects anew for every budget.
