@@ -69,7 +69,7 @@ def test_a_single_one_of_all_operations_is_drawn_per_batch():
     )
 
 
-def test_a_shared_draw_treats_all_images_alike_and_own_draws_do_not():
+def test_only_a_shared_draw_treats_all_images_alike():
     images = torch.rand(1, 3, SIZE, SIZE).expand(32, -1, -1, -1)
     shared = Augmentation(MATCHING, shared=True)(images, seeds.generator(1))
     assert torch.allclose(shared, shared[:1].expand_as(shared))

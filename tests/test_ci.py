@@ -23,7 +23,7 @@ def commands(job):
     return [step["run"] for step in workflow()[job]["steps"] if "run" in step]
 
 
-def test_workflow_runs_ci_on_linux_builds_the_site_and_runs_the_demo_on_macos():
+def test_workflow_covers_ci_the_site_and_the_macos_demo():
     assert commands("linux") == [".ci/run"] and commands("macos") == ["make demo"]
     assert commands("docs") == ["make docs"] and commands("package") == ["make package"]
     assert os.access(ROOT / ".ci/run", os.X_OK)
@@ -52,7 +52,7 @@ def test_hooks_are_commands_of_make_lint():
     assert {Path(hook["entry"].split()[0]).name for hook in hooks} <= linters
 
 
-def test_every_part_of_the_demo_has_only_parameters_that_its_notebooks_know():
+def test_demo_passes_only_parameters_its_notebooks_know():
     parts = {"demo-00": ["00"], "demo-01-02": ["01", "02"], "demo-03": ["03"], "demo-04": ["04"]}
     for target, names in parts.items():
         recipe = subprocess.run(

@@ -323,9 +323,7 @@ def test_a_parameter_is_an_option_of_its_name_in_the_order_given():
     assert chosen == {"root": "a_b", "dataset": None}
 
 
-def test_help_tells_type_default_and_meaning_of_every_parameter_that_a_command_reads(
-    capsys, monkeypatch
-):
+def test_help_describes_every_parameter_of_a_command(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
     told = {}
     for command in ("run", "condense", "study", "ablations", "noise", "sweep"):
@@ -416,9 +414,7 @@ def test_sets_of_other_methods_lie_inside_the_run(tmp_path, capsys):
     assert own == tmp_path / "small" and main.method == "idc"
 
 
-def test_a_set_that_ships_is_not_condensed_again_but_by_the_step_that_condenses(
-    tmp_path, capsys, monkeypatch
-):
+def test_only_the_condensing_step_replaces_a_shipped_set(tmp_path, capsys, monkeypatch):
     digits, chosen = data.load("digits"), parameters.validated("04_pruning", {})
     monkeypatch.setattr(
         condensation,

@@ -43,9 +43,7 @@ def toy_score():
     del scores.SCORES["confidence"]
 
 
-def test_a_registered_score_is_in_the_table_in_pruning_and_in_a_study(
-    toy_score, toy, toy_set, toy_dynamics
-):
+def test_a_registered_score_is_in_table_pruning_and_study(toy_score, toy, toy_set, toy_dynamics):
     values = confidence(toy_set, toy_dynamics)
     assert prune.score_table(toy_set, toy_dynamics)["confidence"].tolist() == values.tolist()
     kept = prune.prune(toy_set, toy_dynamics, "confidence", 1)
@@ -70,9 +68,7 @@ def test_a_registered_score_is_in_the_table_in_pruning_and_in_a_study(
     }
 
 
-def test_a_registered_score_is_in_the_figures_with_unit_and_direction(
-    toy_score, toy_set, toy_dynamics
-):
+def test_a_registered_score_is_in_the_figures(toy_score, toy_set, toy_dynamics):
     table = prune.score_table(toy_set, toy_dynamics)
     names = prune.score_names(table)
     assert plots.two_scores(toy_set, table, "lbpe", "confidence").get_ylabel() == (
@@ -159,9 +155,7 @@ def test_a_score_says_what_is_wrong_with_it_and_with_its_options(toy_score, toy_
     )
 
 
-def test_a_registered_score_is_a_choice_of_the_notebooks_and_the_command_line(
-    toy_score, capsys, tmp_path, monkeypatch
-):
+def test_notebooks_and_commands_offer_a_registered_score(toy_score, capsys, tmp_path, monkeypatch):
     assert (
         parameters.validated("04_pruning", {}).methods[-1]
         == "confidence"
@@ -274,7 +268,7 @@ def test_a_registered_condenser_is_in_studies_and_figures(toy_condenser, toy):
     assert table.condensation.tolist() == ["paint"] and table.accuracy.notna().all()
 
 
-def test_a_registered_condenser_is_a_choice_of_the_notebooks_and_the_command_line(
+def test_notebooks_and_commands_offer_a_registered_condenser(
     toy_condenser, capsys, tmp_path, monkeypatch
 ):
     assert parameters.validated("01_condensation", {}).compare[-1] == "paint"

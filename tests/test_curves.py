@@ -37,7 +37,7 @@ def test_the_smallest_batch_is_that_of_an_epoch(count, way):
     )
 
 
-def test_parts_are_the_first_of_each_class_and_balanced_as_far_as_can_be(toy_set):
+def test_parts_are_the_first_of_each_class_and_balanced(toy_set):
     chosen = last_batch.part(toy_set, 8)
     assert sorted(chosen.tolist()) == [0, 1, 2, 20, 21, 22, 40, 41]
 
@@ -86,9 +86,7 @@ def test_whole_batches_are_trained_once_and_drawn_both_ways(toy_set, monkeypatch
     assert [line.get_ydata().tolist() for line in lines[1:4:2]] == [[0, 1, 2, 3], [0, 1, 2, 4]]
 
 
-def test_snapshots_are_trained_on_once_and_joined_with_their_minutes(
-    toy, toy_set, tmp_path, trained
-):
+def test_snapshots_are_evaluated_once_with_their_minutes(toy, toy_set, tmp_path, trained):
     toy_set.save(tmp_path / "set.safetensors")
     snapshots = pd.DataFrame(
         {

@@ -67,7 +67,7 @@ def test_equal_images_and_scores_keep_the_budget(method, balanced, ipc):
         )
 
 
-def test_one_class_is_refused_where_it_means_nothing_and_scored_0_where_it_does():
+def test_one_class_is_refused_or_scored_0():
     logits, labels = torch.randn(3, 4, 1), torch.zeros(4).long()
     assert (
         not scores.lbpe(logits, labels).any()
@@ -169,7 +169,7 @@ def test_dynamics_of_one_image_a_class_and_one_epoch():
     assert table.notna().all().all()
 
 
-def test_clusters_of_duplicates_of_one_point_and_of_fewer_points_than_clusters():
+def test_clusters_of_duplicates_and_of_too_few_points():
     points = torch.tensor([[0.0, 0.0]] * 4 + [[5.0, 5.0]])
     for seed in range(5):
         for chosen in (
@@ -198,7 +198,7 @@ def test_clusters_of_duplicates_of_one_point_and_of_fewer_points_than_clusters()
 
 
 @pytest.mark.parametrize("method", condense.METHODS)
-def test_condensing_a_class_of_equal_images_with_as_many_as_are_asked_for(method):
+def test_condensing_a_class_of_equal_images(method):
     """Two images per class, one class of one colour; batches and pools that ask for more."""
     toy = make_data(2, 8, 1)
     images = toy.train_images.clone()
@@ -236,7 +236,7 @@ def test_condensing_a_class_of_equal_images_with_as_many_as_are_asked_for(method
 
 
 @pytest.mark.parametrize("weight", [float("nan"), 1e30])
-def test_dream_s_choice_among_images_that_a_diverged_network_embeds(weight):
+def test_dream_chooses_though_its_network_diverged(weight):
     toy = make_data(6, 8, 1)
     settings = dream.settings_for("smoke", 8, 1, {"width": 4})
     stepper = RepresentativeMatching(
@@ -267,7 +267,7 @@ def test_as_many_classes_as_images_and_a_channel_of_one_value():
     assert dynamics.lbpe_settings(start) == (10, 200)
 
 
-def test_a_set_of_more_cells_than_a_byte_counts_has_a_fingerprint():
+def test_a_set_of_more_than_255_cells_has_a_fingerprint():
     toy = make_data(1, 260, 1)
     sets = [
         condensed_from(toy.train_images.float() / 255, toy, 1, factor, "real", {})

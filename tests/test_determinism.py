@@ -113,9 +113,7 @@ def disturb(seed):
     torch.rand(seed + 1), np.random.rand(seed + 1)
 
 
-def test_every_entry_gives_the_same_bits_whatever_ran_before_and_leaves_the_global_state(
-    toy, toy_set, toy_dynamics, tmp_path
-):
+def test_every_entry_repeats_and_leaves_the_global_state(toy, toy_set, toy_dynamics, tmp_path):
     calls = entries(toy, toy_set, toy_dynamics, tmp_path)
     first, names = {}, list(calls)
     disturb(1)

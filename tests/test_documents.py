@@ -147,7 +147,7 @@ def test_the_ablations_sentences_are_the_files():
     assert f"({min(cells):.1f} to {max(cells):.1f} over sixteen pairs)" in text and len(cells) == 16
 
 
-def test_the_leads_with_100_classes_and_at_64_pixels_are_the_files():
+def test_leads_at_100_classes_and_64_pixels_match_files():
     def smallest(path: str) -> pd.DataFrame:
         gaps = tables.paired(pd.read_csv(FIGURES / path))
         return gaps.loc[gaps.groupby("ipc_to")["mean"].idxmin()]

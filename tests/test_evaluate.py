@@ -30,7 +30,7 @@ def test_accuracy_is_exact_over_all_test_images_in_percent(toy, toy_set):
     )
 
 
-def test_seed_gives_the_result_whatever_ran_before_and_however_many_jobs(toy, toy_set):
+def test_seed_alone_decides_the_result_for_any_jobs(toy, toy_set):
     images, labels = toy_set.form()
     alone = [evaluate.evaluate(images, labels, toy, epochs=3, seed=s, **FAST) for s in (0, 1)]
     for jobs in (1, 2):
@@ -72,7 +72,7 @@ def test_the_bar_counts_images_so_that_the_time_left_holds(toy, toy_set, monkeyp
     assert seen == [240 + 2 * tested, "1 of 2 runs", 180 + tested, "2 of 2 runs", 60 + tested]
 
 
-def test_learning_rate_falls_to_a_fifth_after_two_thirds_and_five_sixths(monkeypatch):
+def test_learning_rate_falls_at_two_thirds_and_five_sixths(monkeypatch):
     rates = []
 
     def epoch(step, *_, **__):
@@ -158,7 +158,7 @@ def mixed(monkeypatch):
     return seen
 
 
-def test_the_augmentation_of_imagenet_replaces_the_operations_and_always_mixes(toy, toy_set, mixed):
+def test_imagenet_augmentation_replaces_operations(toy, toy_set, mixed):
     images, labels = toy_set.form()
     table = evaluate.evaluate_many(
         {"a": (images, labels)},
@@ -185,7 +185,7 @@ def test_the_augmentation_of_imagenet_replaces_the_operations_and_always_mixes(t
     assert [probability for _, probability in mixed[1:]] == [0.25, 0.5]
 
 
-def test_dynamics_see_the_augmentation_of_imagenet_and_the_operations_after_it(toy_set, mixed):
+def test_dynamics_see_imagenet_augmentation_then_operations(toy_set, mixed):
     recorded = dynamics.record(
         toy_set, epochs=1, seed=3, augmentation="imagenet", progress=False, **FAST
     )
@@ -204,7 +204,7 @@ def test_dynamics_see_the_augmentation_of_imagenet_and_the_operations_after_it(t
     )
 
 
-def test_the_augmentation_of_imagenet_needs_colours_and_their_normalisation(toy):
+def test_imagenet_augmentation_needs_normalised_colours(toy):
     grey = make_data(channels=1)
     with pytest.raises(
         ValueError, match="augmentation='imagenet' takes images of 3 channels, got mean of 1"

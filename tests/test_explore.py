@@ -42,9 +42,7 @@ def test_the_browser_follows_class_score_order_and_rank(toy_set, toy_dynamics, t
         explore.browse(toy_set, table, toy_dynamics, score="lpbe")
 
 
-def test_an_image_that_is_pressed_is_chosen_and_framed_and_the_slider_turns_the_page(
-    toy_set, toy_dynamics, table
-):
+def test_pressing_chooses_an_image_and_slider_turns_pages(toy_set, toy_dynamics, table):
     box = explore.browse(toy_set, table, toy_dynamics)
     rank, words = box.children[1].children
     sheet, buttons = box.children[2].children[0].children

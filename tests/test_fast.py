@@ -263,7 +263,7 @@ def test_each_precision_has_its_own_row():
     assert [row["ratio"] for row in rows] == [4, 2] and rows[0]["literal_s"] == 6
 
 
-def test_new_rows_of_the_benchmark_replace_those_of_the_same_case_and_machine():
+def test_new_benchmark_rows_replace_the_same_case():
     def row(name, precision, threads, seconds):
         return {"name": name, "precision": precision, "threads": threads, "ours_s": seconds}
 

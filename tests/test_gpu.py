@@ -137,7 +137,7 @@ def test_steps_of_the_paper_s_size_are_finite_and_fit(method):
     assert torch.cuda.max_memory_allocated() < MOST_MEMORY
 
 
-def test_draws_on_the_card_repeat_and_leave_the_global_generator_alone():
+def test_draws_on_the_card_repeat_without_global_generator():
     before = torch.cuda.get_rng_state()
     first, second = (seeds.for_device(seeds.generator(3), CARD) for _ in range(2))
     drawn = [torch.rand(5, generator=source, device=CARD) for source in (first, second)]

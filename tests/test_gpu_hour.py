@@ -116,7 +116,7 @@ def test_a_stage_is_killed_at_its_end_and_leaves_no_lock(tmp_path):
     assert "status 3" in gpu.apart(lambda job: os._exit(3), job, 100)["error"]
 
 
-def test_networks_are_packed_and_their_first_weights_are_drawn_again(tmp_path):
+def test_packed_networks_draw_their_first_weights_again(tmp_path):
     data, settings = make_data(), PairSettings(epochs=1, width=8, batch_size=16)
     train_experts(
         data, tmp_path / "a", settings, count=2, device="cpu", precision="float32", progress=False

@@ -93,9 +93,7 @@ def test_what_was_done_before_the_kill_is_not_done_again(zygote, tmp_path):
 @pytest.mark.parametrize(
     "moment, round_left", [("writing", 1), ("renaming", 1), ("renamed", 2), ("holder", 1)]
 )
-def test_a_process_killed_while_it_writes_leaves_a_whole_file_and_no_lock(
-    zygote, tmp_path, moment, round_left
-):
+def test_a_process_killed_while_writing_leaves_no_damage(zygote, tmp_path, moment, round_left):
     path = tensor_files.save_tensors(
         tmp_path / "x.safetensors", "test", {"x": torch.zeros(1000)}, {"round": 1}
     )

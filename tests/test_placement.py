@@ -85,9 +85,7 @@ def test_a_step_of_ncfm_draws_on_the_device_and_waits_once(toy, gpu, precision, 
     "name, most",
     [("idc", class_groups.TOGETHER), ("idc", 1), ("dream", 10**9), ("dsa", 10**9)],
 )
-def test_a_step_matches_classes_together_draws_on_the_device_and_waits_once(
-    toy, gpu, monkeypatch, name, most
-):
+def test_a_step_draws_on_the_device_and_waits_once(toy, gpu, monkeypatch, name, most):
     monkeypatch.setattr(class_groups, "TOGETHER", most)
     stepper = steps_of(name, toy, gpu, "bfloat16", synthetic_batch=1, real_batch=5)
     assert stepper.together and len(stepper.groups) == (1 if most > 1 else 3)
@@ -126,7 +124,7 @@ def test_an_epoch_of_training_waits_once_and_its_batches_never(toy, gpu, model, 
 
 
 @pytest.mark.parametrize("record_on, waits", [("augmented", 2), ("clean", 2)])
-def test_recording_waits_for_the_weights_and_the_logits_of_an_epoch(toy_set, gpu, record_on, waits):
+def test_recording_waits_for_an_epoch_s_weights_and_logits(toy_set, gpu, record_on, waits):
     images, labels = toy_set.form()
     protocol = train.Protocol(epochs=6, width=4, precision="bfloat16", compiled=False)
     run = train.Run(toy_set.normalise(images).to(GPU), labels.to(GPU), 3, protocol, seed=0)
@@ -137,7 +135,7 @@ def test_recording_waits_for_the_weights_and_the_logits_of_an_epoch(toy_set, gpu
     assert len(gpu.waits) == waits and not gpu.sent, (gpu.waits, gpu.sent)
 
 
-def test_an_epoch_of_a_network_of_the_pool_waits_for_its_loss_and_its_weights(toy, gpu):
+def test_a_pool_epoch_waits_for_loss_and_weights(toy, gpu):
     settings = expert_settings.PairSettings(epochs=3, width=4, batch_size=32)
     training = expert_training.ExpertTraining(
         toy,
@@ -164,7 +162,7 @@ def test_evaluation_runs_on_the_device(toy, toy_set, gpu):
     assert 0 <= accuracy <= 100 and len(gpu.waits) == protocol.epochs + 1, gpu.waits
 
 
-def test_runs_that_train_at_once_wait_once_an_epoch_and_never_within(toy, gpu):
+def test_runs_trained_at_once_wait_once_per_epoch(toy, gpu):
     protocol = train.Protocol(epochs=6, width=4, precision="bfloat16", compiled=False)
     images, labels = torch.rand(3, 20, 3, 16, 16).to(GPU), (torch.arange(20) % 3).to(GPU)
     together = stacked.Stacked(

@@ -33,6 +33,13 @@ def test_functions_are_short_without_their_docstrings():
                 assert lines <= 60, f"{path.name}: {node.name}"
 
 
+def test_names_of_tests_are_short():
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert len(node.name) <= 60, f"{path.name}: {node.name}"
+
+
 def test_public_functions_have_docstrings():
     for path in (ROOT / "yoco").rglob("*.py"):
         for node in ast.parse(path.read_text()).body:
@@ -59,7 +66,7 @@ def test_nothing_is_unpickled():
         ), path.name
 
 
-def test_environment_yml_has_the_packages_and_bounds_of_pyproject():
+def test_environment_yml_agrees_with_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
     wanted = {f"python{project['requires-python']}"}
@@ -70,7 +77,7 @@ def test_environment_yml_has_the_packages_and_bounds_of_pyproject():
 
 
 @pytest.mark.parametrize("name", notebooks.names())
-def test_notebooks_are_executed_checked_and_without_machine_paths(name):
+def test_notebooks_are_executed_and_checked(name):
     text = (ROOT / f"notebooks/{name}.ipynb").read_text()
     cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
     assert all(cell["execution_count"] for cell in cells), "an unexecuted cell is never compared"

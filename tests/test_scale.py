@@ -81,7 +81,7 @@ def test_exchange_grows_with_ranks_and_with_bytes():
     assert run(ranks=64)["exchange"] > 100 * run(OWN, 64)["exchange"]
 
 
-def test_own_images_take_a_share_of_the_memory_and_networks_ahead_are_divided():
+def test_own_images_and_networks_ahead_share_the_memory():
     assert run(ranks=8)["held_gb"] == pytest.approx(5 * JOB.set_bytes / 1e9) and run(OWN)[
         "held_gb"
     ] == pytest.approx(run()["held_gb"] / 8)
@@ -98,7 +98,7 @@ def test_small_batches_take_their_launches():
     assert scale.images_s(64, 1e15, 64, QUIET) == pytest.approx(64e15 / (989e12 * 0.15))
 
 
-def test_checkpoints_and_failures_cost_more_where_more_is_written_and_more_can_fail():
+def test_checkpoints_and_failures_cost_more_at_scale():
     assert run(OWN, 64)["checkpoint_s"] < run(ranks=64)["checkpoint_s"]
     assert (
         run(OWN, 512)["failures"] / run(OWN, 512)["hours"]
@@ -127,7 +127,7 @@ def test_rates_are_found_again_from_what_they_make():
     assert costs.rates(pd.DataFrame(rows), "convnet", 32) == pytest.approx(true)
 
 
-def test_operations_are_counted_and_grow_with_what_is_differentiated_twice():
+def test_counted_operations_grow_with_double_gradients():
     found = costs.flops("convnet", 32, 10)
     forward = 2 * 9 * 128 * (3 * 32**2 + 128 * 16**2 + 128 * 8**2) + 2 * 2048 * 10
     first = 2 * 9 * 128 * 3 * 32**2  # no gradient of the images
@@ -148,7 +148,7 @@ def test_classes_cut_by_index_are_as_large(toy):
     )
 
 
-def test_the_page_shows_the_assumptions_and_its_file_is_the_simulation():
+def test_the_page_shows_assumptions_and_the_simulation():
     page, bench = (ROOT / "docs/imagenet1k.md").read_text(), ROOT / "figures/bench"
     found, work = pd.read_csv(bench / "imagenet1k.csv"), imagenet1k.known_work(bench)
     for row in imagenet1k.assumptions().splitlines()[2:]:

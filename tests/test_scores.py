@@ -66,7 +66,7 @@ def test_entropy_in_nats():
     assert scores.entropy(logits).tolist() == pytest.approx([math.log(3), 0.0])
 
 
-def test_scores_follow_a_permutation_of_images_and_a_relabelling_of_classes():
+def test_scores_follow_permuted_images_and_classes():
     source = torch.Generator().manual_seed(0)
     logits, labels = (
         torch.randn(12, 20, 4, generator=source),
@@ -91,7 +91,7 @@ def test_ssp_keeps_the_image_nearest_to_each_centre():
     assert not set(scores.ssp(features, 3, farthest=True).tolist()) & {0, 4, 8}
 
 
-def test_ssp_of_few_images_with_many_features_is_that_of_their_span():
+def test_ssp_of_few_images_equals_that_in_their_span():
     source = torch.Generator().manual_seed(0)
     points = torch.rand(30, 8, generator=source)
     turn = torch.linalg.qr(torch.randn(200, 8, generator=source, dtype=torch.double)).Q

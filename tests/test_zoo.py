@@ -15,7 +15,7 @@ ACCURACIES = pd.DataFrame(
 )
 
 
-def test_names_start_with_the_dataset_and_table_has_a_row_for_each():
+def test_names_start_with_the_dataset_and_are_in_the_table():
     assert "cifar10-idc-ipc10" in zoo.names()
     table = zoo.table()
     assert table["name"].tolist() == zoo.names() and table["accuracy"].notna().all()
@@ -34,7 +34,7 @@ def test_the_cifar_set_is_real_and_says_how_it_was_made():
     assert info["accuracy"] > info["start_accuracy"] + 5  # clearly ahead of its start
 
 
-def test_there_is_a_digits_set_of_every_method_and_a_dream_set_of_cifar():
+def test_zoo_has_digits_of_every_method_and_cifar_of_dream():
     for method in condense.METHODS:
         condensed = zoo.load(f"digits-{method}-ipc10")
         info = condensed.info
@@ -71,7 +71,7 @@ def test_its_dynamics_serve_every_method():
         assert len(prune.prune(condensed, dynamics, method, 1).indices) == 40
 
 
-def test_shipped_dynamics_are_found_though_they_do_not_name_their_augmentation(tmp_path, capsys):
+def test_shipped_dynamics_without_augmentation_are_found(tmp_path, capsys):
     condensed, asked = (
         zoo.load("digits-dream-ipc10"),
         parameters.validated("04_pruning", {}).recording(16),
@@ -155,9 +155,7 @@ RECORDED = {
 }
 
 
-def test_a_study_records_its_own_dynamics_if_the_shipped_ones_have_another_last_batch(
-    toy_set, shipped_small, tmp_path, capsys
-):
+def test_a_study_records_anew_for_another_last_batch(toy_set, shipped_small, tmp_path, capsys):
     made = workflow.get_all_dynamics(tmp_path, toy_set, "zoo:toy", [0], **RECORDED)
     said = capsys.readouterr().out
     assert (
@@ -173,9 +171,7 @@ def test_a_study_records_its_own_dynamics_if_the_shipped_ones_have_another_last_
         study.grid(toy_set, [shipped_small], [{"method": "yoco"}], ipc_to=[1], seeds=[0], epochs=1)
 
 
-def test_shipped_dynamics_of_another_last_batch_are_shown_but_left_out_of_the_run(
-    toy_set, shipped_small, tmp_path, capsys
-):
+def test_dynamics_of_another_last_batch_are_only_shown(toy_set, shipped_small, tmp_path, capsys):
     assert workflow.get_dynamics(tmp_path, toy_set, "zoo:toy", 0, **RECORDED) is shipped_small
     assert capsys.readouterr().out == (
         "from the zoo: dynamics of 2 epochs, recorded with last_batch='small' instead of 'even'\n"

@@ -40,7 +40,7 @@ def dsa_of(toy, **overrides):
     return dsa.SiameseMatching(toy, 2, 1, settings, seeds.generator(0), CPU, "float32", False)
 
 
-def test_dream_matches_the_images_nearest_to_the_centres_of_the_network_s_embedding(toy):
+def test_dream_matches_images_nearest_to_centres(toy):
     method = dream_of(toy)
     for number in range(3):
         method.step(number)  # a network that has trained a little
@@ -62,7 +62,7 @@ def test_dream_matches_the_images_nearest_to_the_centres_of_the_network_s_embedd
         ) == 5
 
 
-def test_dream_renews_its_choice_every_so_many_steps_and_with_each_network(toy):
+def test_dream_renews_its_choice_by_steps_and_networks(toy):
     method, chosen = dream_of(toy, renew_every=2, inner_loops=5), []
     for number in range(10):
         method.step(number)
@@ -73,7 +73,7 @@ def test_dream_renews_its_choice_every_so_many_steps_and_with_each_network(toy):
     assert renewed == [2, 4, 5, 6, 8]
 
 
-def test_dream_starts_from_representatives_which_differ_from_idc_s_random_start(toy):
+def test_dream_starts_from_representatives(toy):
     start = condense.start_set(toy, "dream", 2, preset="smoke", width=8)
     cells = formation.cells(start.images, 2)
     # each image as a cell
@@ -112,7 +112,7 @@ def test_dream_s_pool_bounds_what_is_embedded(toy, monkeypatch):
     assert embedded == [8, 8, 8]
 
 
-def test_dsa_s_distance_is_the_cosine_of_every_layer_s_rows_by_hand():
+def test_dsa_distance_equals_row_cosines_by_hand():
     model = models.build_seeded(0, "convnet", 3, 4, 16, width=6)
     source = seeds.generator(0)
     real, synthetic = (
@@ -154,7 +154,7 @@ def test_dsa_s_network_steps_by_plain_sgd(toy):
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.01, 0, 0)
 
 
-def test_dsa_trains_its_network_on_the_condensed_images_but_after_the_last_step(toy, monkeypatch):
+def test_dsa_trains_on_its_images_except_after_the_last(toy, monkeypatch):
     method, trained = dsa_of(toy, inner_loops=3, network_epochs=2), []
     monkeypatch.setattr(
         method,

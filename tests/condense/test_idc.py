@@ -103,7 +103,7 @@ def test_one_outer_loop_lowers_the_loss_on_a_fixed_network():
     assert method.images.min() >= 0 and method.images.max() <= 1
 
 
-def test_all_classes_at_once_move_as_far_as_one_class_after_the_other():
+def test_classes_together_move_as_one_after_another():
     """The published code takes a step of one momentum SGD per class.
 
     Constant gradients move the images equally far in all (design §5).
@@ -172,7 +172,7 @@ def test_image_gradient_is_that_of_the_plain_computation(most):
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
-def test_condense_at_each_factor_moves_every_image_and_says_what_it_did(toy, factor):
+def test_condense_moves_every_image_at_each_factor(toy, factor):
     start = condense.real_set(toy, 2, factor, seed=4)
     made = condense.condense(toy, ipc=2, factor=factor, seed=4, **SHORT)
     assert made.images.shape == (6, 3, 16, 16) and made.factor == factor and made.method == "idc"
@@ -208,9 +208,7 @@ def test_more_cells_than_the_batch_takes_are_sampled(toy):
         ("mtt", {}, "start_epoch: None there, 'below max_start_epoch' here"),
     ],
 )
-def test_a_checkpoint_that_version_0_1_made_by_another_rule_is_refused(
-    toy, tmp_path, method, settings, told
-):
+def test_checkpoint_of_version_0_1_s_other_rule_is_refused(toy, tmp_path, method, settings, told):
     run = {
         **test_methods.SHORT,
         **test_methods.TINY[method],
@@ -240,7 +238,7 @@ def test_pretraining_and_resnet():
     assert made.info["settings"]["pretrain_epochs"] == 1 and made.info["steps"] == 1
 
 
-def test_same_seed_same_set_whatever_ran_before_and_global_state_stays(toy):
+def test_seed_decides_the_set_and_global_state_stays(toy):
     torch.manual_seed(1)
     first = condense.condense(toy, ipc=1, seed=7, **SHORT)
     torch.manual_seed(2)
@@ -252,9 +250,7 @@ def test_same_seed_same_set_whatever_ran_before_and_global_state_stays(toy):
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5])
-def test_stopping_and_going_on_gives_the_set_that_not_stopping_gives(
-    toy, tmp_path, monkeypatch, stop_after
-):
+def test_an_interrupted_run_resumes_to_the_same_set(toy, tmp_path, monkeypatch, stop_after):
     whole = condense.condense(toy, ipc=1, **SHORT)
     clock = iter(range(1000))
     # a second between looks at the clock
@@ -298,7 +294,7 @@ def test_checkpoint_of_other_settings_is_refused_by_name(toy, tmp_path):
         condense.condense(toy, ipc=1, seed=1, checkpoint=path, **SHORT)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_found_before_any_step(toy, tmp_path, monkeypatch):
+def test_unwritable_checkpoint_is_found_before_any_step(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(GradientMatching, "step", lambda *_: pytest.fail("a step was taken"))
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot write .*file/checkpoint"):

@@ -201,7 +201,7 @@ def test_kernels_are_symmetric_and_positive_semidefinite(name):
     assert eigenvalues[0] > -1e-8 * eigenvalues[-1] and eigenvalues[2] > 1e-5
 
 
-def test_blocks_change_nothing_and_keep_nothing_for_the_backward_pass(monkeypatch):
+def test_blocks_change_no_result_and_store_no_graph(monkeypatch):
     x, y, kept, results = draws(5, 8, 2).requires_grad_(), draws(4, 8, 2, seed=1), [], []
 
     def keep(tensor):
@@ -313,7 +313,7 @@ def test_a_few_steps_lower_the_loss(settings):
     assert ours.images.min() >= 0 and ours.images.max() <= 1 and ours.images.dtype == torch.float32
 
 
-def test_start_is_the_other_methods_start_and_labels_stay_unless_learned():
+def test_start_is_shared_and_labels_stay_unless_learned():
     toy = make_data(size=8)
     ours = method(toy, 2, 2, seed=5, kernel="fc")
     assert torch.equal(ours.images, packed(toy, start_choice(toy, 2, 2, seeds.generator(5)), 2))
@@ -323,7 +323,7 @@ def test_start_is_the_other_methods_start_and_labels_stay_unless_learned():
     assert torch.allclose(labels, F.one_hot(classes, 3) - 1 / 3)
 
 
-def test_learned_labels_move_and_images_that_change_class_are_counted():
+def test_learned_labels_move_and_changes_are_counted():
     ours = method(make_data(size=8), 2, kernel="fc", learn_labels=True)
     before = ours.labels.clone()
     ours.step(0)
@@ -355,7 +355,7 @@ def test_same_seed_same_images():
     )
 
 
-def test_a_loss_that_leaves_the_numbers_stops_the_loop_and_moves_nothing():
+def test_a_loss_that_is_not_finite_stops_the_loop():
     ours = method(make_data(size=8), kernel="fc")
     start = ours.images.clone()
     ours.labels[0, 0] = math.inf
@@ -364,7 +364,7 @@ def test_a_loss_that_leaves_the_numbers_stops_the_loop_and_moves_nothing():
     assert torch.equal(ours.images, start)
 
 
-def test_auto_takes_the_convolutional_kernel_where_it_is_affordable():
+def test_auto_takes_the_convolutional_kernel_if_affordable():
     assert method(make_data(per_class=2, size=8), 1, iterations=10, real_batch=6).kernel == "conv"
     assert method(make_data(per_class=2, size=8), 1, iterations=10**6, real_batch=6).kernel == "fc"
     assert (
@@ -423,6 +423,6 @@ def test_bad_settings_are_named(preset, overrides, error, match):
         settings_for(preset, 32, 10, overrides)
 
 
-def test_images_too_large_for_the_convolutional_kernel_are_refused_with_the_settings():
+def test_images_too_large_for_the_kernel_are_refused():
     with pytest.raises(ValueError, match="one pair of images of side 224, allowed"):
         settings_for("paper", 224, 10, {})

@@ -87,9 +87,7 @@ def test_same_seed_same_set_and_the_global_generator_stays(method, toy):
 
 @pytest.mark.parametrize("stop_after", [1, 4])
 @pytest.mark.parametrize("method", TINY)
-def test_stopping_and_going_on_gives_the_set_that_not_stopping_gives(
-    method, stop_after, toy, tmp_path, monkeypatch
-):
+def test_an_interrupted_run_resumes_to_the_same_set(method, stop_after, toy, tmp_path, monkeypatch):
     whole = made_by(method, toy)
     monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
     stepper, path = condense.METHODS[method].stepper, tmp_path / "run/checkpoint.safetensors"

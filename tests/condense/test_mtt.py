@@ -118,7 +118,7 @@ def test_the_adjoint_gives_the_gradients_of_the_whole_unroll():
 
 
 @pytest.mark.parametrize("factor", [1, 2])
-def test_the_gradients_of_a_step_are_those_of_the_plain_computation(toy, factor):
+def test_gradients_of_a_step_equal_the_plain_computation(toy, factor):
     """The same draws by hand: expert, start, batches and augmentation.
 
     Images are formed and normalised in one graph.
@@ -272,7 +272,7 @@ def test_a_loss_that_leaves_the_numbers_moves_nothing(toy):
     assert torch.equal(ours.images, images) and ours.rate == 1e30
 
 
-def test_experts_in_a_folder_are_those_in_memory_and_their_rows_are_read_alone(toy, tmp_path):
+def test_experts_in_a_folder_equal_those_in_memory(toy, tmp_path):
     memory, stored = trained(toy, None, count=2), trained(toy, tmp_path, count=2)
     assert [path.name for path in stored.trajectories] == [
         "expert-000.safetensors",
@@ -341,7 +341,7 @@ def test_an_expert_that_was_stopped_ends_as_if_it_was_not(toy, tmp_path, monkeyp
     assert torch.equal(torch.stack([rest.pair(0, epoch, 0)[0] for epoch in range(5)]), whole)
 
 
-def test_finished_experts_are_not_trained_again_and_more_are_added(toy, tmp_path, monkeypatch):
+def test_finished_experts_are_kept_and_more_are_added(toy, tmp_path, monkeypatch):
     first, _ = trained(toy, tmp_path, count=1).pair(0, 4, 0)
     step, numbers = expert_training.ExpertTraining.step, []
     monkeypatch.setattr(
@@ -358,7 +358,7 @@ def test_finished_experts_are_not_trained_again_and_more_are_added(toy, tmp_path
     ]
 
 
-def test_a_time_budget_gives_the_finished_experts_and_the_rest_later(toy, tmp_path):
+def test_a_time_budget_gives_the_finished_experts(toy, tmp_path):
     assert len(trained(toy, tmp_path, count=2, time_budget=0.0)) == 0 and not list(
         tmp_path.iterdir()
     )

@@ -69,7 +69,7 @@ def literal_loss(real, synthetic, frequencies):
     return 300 * total / len(frequencies)
 
 
-def test_a_prefix_moves_only_the_images_that_no_smaller_one_holds():
+def test_a_prefix_moves_only_images_new_to_it():
     assert prefix_shares([1, 2, 4], 4, 0.25).tolist() == [
         [1, 1, 1, 1],
         [0.25, 1, 1, 1],
@@ -77,7 +77,7 @@ def test_a_prefix_moves_only_the_images_that_no_smaller_one_holds():
     ]
 
 
-def test_the_loss_is_the_published_one_for_every_class_and_prefix():
+def test_loss_is_the_published_one_per_class_and_prefix():
     source = seeds.generator(0)
     real, synthetic = (
         torch.randn(2, 7, 5, generator=source).abs(),
@@ -287,7 +287,7 @@ def test_a_gradient_that_leaves_the_numbers_moves_nothing(toy, monkeypatch):
     assert math.isnan(ours.step(0)) and torch.equal(ours.images, before)
 
 
-def test_a_mixture_starts_near_the_standard_normal_and_stays_in_its_bounds():
+def test_a_mixture_starts_near_normal_and_stays_bounded():
     mixture = Mixture(5, 3, seeds.generator(0), CPU)
     drawn = mixture.draw(20_000, seeds.generator(1))
     assert drawn.shape == (20_000, 5)
@@ -378,7 +378,7 @@ def pairs(data, folder=None, **options):
     )
 
 
-def test_a_pair_is_the_first_and_the_last_weights_of_a_training_by_the_schedule(toy, monkeypatch):
+def test_a_pair_is_first_and_last_weights_of_a_training(toy, monkeypatch):
     rates, step = [], training.Step.__call__
     monkeypatch.setattr(
         training.Step,
@@ -498,7 +498,7 @@ def test_bad_budgets_are_named(toy, nested, error, match):
         condense.condense(toy, "idc", 2, nested=True, preset="smoke")
 
 
-def test_a_prefix_of_a_nested_set_is_nearer_to_the_real_images_than_a_flat_set_s():
+def test_nested_prefix_is_nearer_to_the_real_images():
     data, losses = make_data(per_class=40), {}
     for prefixes in ((4, 12), ()):
         ours = method(
@@ -526,7 +526,7 @@ def test_a_prefix_of_a_nested_set_is_nearer_to_the_real_images_than_a_flat_set_s
 
 
 @pytest.mark.slow
-def test_a_prefix_of_a_nested_digits_set_trains_better_than_a_flat_set_s_or_the_start_s(tmp_path):
+def test_nested_prefix_of_digits_trains_better_than_flat(tmp_path):
     digits = yoco.data.load("digits")
     options = {"preset": "smoke", "progress": False, "expert_folder": tmp_path}
     sets = [

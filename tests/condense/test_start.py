@@ -40,9 +40,7 @@ def test_every_method_starts_from_the_images_that_it_is_given(method, given, toy
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_from_a_set_resumes_to_the_same_bits_and_from_no_other(
-    method, given, toy, tmp_path, monkeypatch
-):
+def test_a_run_from_a_set_resumes_to_the_same_bits(method, given, toy, tmp_path, monkeypatch):
     whole, path = made_from(given, method, toy), tmp_path / "checkpoint.safetensors"
     stepper = condense.METHODS[method].stepper
     step = stepper.step

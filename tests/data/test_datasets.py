@@ -86,9 +86,7 @@ def test_imagenet10_takes_its_ten_classes_in_the_design_s_order(tmp_path):
 
 
 @pytest.mark.parametrize("name, classes", [("cifar10", 10), ("cifar100", 100)])
-def test_cifar_comes_from_torchvision_with_the_published_statistics(
-    monkeypatch, tmp_path, name, classes
-):
+def test_cifar_has_the_published_statistics(monkeypatch, tmp_path, name, classes):
     class Fake:
         def __init__(self, root, train, download):
             assert download and root == tmp_path

@@ -71,7 +71,7 @@ def test_values_are_scaled_by_their_range_and_rounded():
     assert bytes_of([-7, -7], np.float32) == [0, 0]
 
 
-def test_blocks_of_files_give_the_pixels_counts_and_digest_of_all(tmp_path, monkeypatch):
+def test_blocks_of_files_give_the_same_pixels_and_digest(tmp_path, monkeypatch):
     names = [f"{number}.png" for number in range(5)]
     for number, name in enumerate(names):
         Image.fromarray(np.full((4, 4, 3), number, np.uint8)).save(tmp_path / name)

@@ -207,7 +207,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
         load(spec, cache)
 
 
-def test_a_cache_that_cannot_be_written_is_memory_with_a_warning_or_an_error(tmp_path, monkeypatch):
+def test_an_unwritable_cache_warns_or_raises(tmp_path, monkeypatch):
     spec = write_folder(tmp_path / "real")
     monkeypatch.setenv("YOCO_CACHE", "/sys/yoco")  # nobody makes folders there
     with pytest.warns(
@@ -277,7 +277,7 @@ def test_a_file_larger_than_memory_is_mapped(tmp_path):
     assert images.shape == shape and images[-1, -1, -1].sum() == 3 and images[0, 0, 0, 0] == 0
 
 
-def test_trainings_side_by_side_read_the_test_images_from_the_file(tmp_path, toy):
+def test_parallel_trainings_read_test_images_from_a_file(tmp_path, toy):
     spec = write_folder(tmp_path / "real", count=30, size=(12, 12))
     real = load(spec, tmp_path / "cache")
     test = evaluate.TestSet.of(real)

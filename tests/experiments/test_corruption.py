@@ -34,7 +34,7 @@ def test_blocks_leave_no_image_out(monkeypatch):
     assert torch.equal(changed > 0, damaged) and changed[damaged].min() > 0.5
 
 
-def test_a_blur_has_the_standard_deviation_of_an_eighth_of_the_side():
+def test_a_blur_is_as_wide_as_an_eighth_of_the_side():
     size = 64
     image = torch.zeros(1, 1, size, size)
     image[..., size // 2, size // 2] = 1

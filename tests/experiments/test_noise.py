@@ -26,7 +26,7 @@ def ten_cells(toy):
 
 @pytest.mark.parametrize("kind", corruption.KINDS)
 @pytest.mark.parametrize("percent", [0, 5, 40])
-def test_damage_hits_the_same_share_of_every_class_and_nothing_else(toy, ten_cells, kind, percent):
+def test_damage_hits_the_same_share_of_every_class(toy, ten_cells, kind, percent):
     data, which = corruption.damage_data(toy, kind, percent)
     changed = (data.train_images != toy.train_images).flatten(1).any(1) | (
         data.train_labels != toy.train_labels
@@ -76,7 +76,7 @@ def test_wrong_labels_go_where_their_kind_says(toy, ten_cells):
         assert torch.equal(left, came)
 
 
-def test_a_factor_that_does_not_divide_leaves_undamaged_cells_as_they_were(toy):
+def test_uneven_factor_leaves_undamaged_cells_unchanged(toy):
     three = condense.real_set(toy, 2, 3, seed=0)
     for kind in corruption.KINDS:
         spoiled, cells = corruption.damage_set(three, kind, 30)
@@ -103,7 +103,7 @@ def test_damage_to_images_is_of_the_stated_strength():
     assert blurred.std() < edge.std() / 2
 
 
-def test_one_seed_is_one_damage_and_every_rate_takes_the_first_draw(ten_cells):
+def test_a_seed_fixes_the_damage_at_every_rate(ten_cells):
     first, again, other = (
         corruption.damage_set(ten_cells, "noise", 40, seed)[0].images for seed in (1, 1, 2)
     )

@@ -72,9 +72,7 @@ def test_rows_are_appended(toy, toy_set, tmp_path, monkeypatch, trained):
     assert rows.accuracy.tolist() == table.accuracy.tolist()
 
 
-def test_what_a_killed_study_left_is_kept_and_a_torn_line_is_done_again(
-    toy, toy_set, tmp_path, trained
-):
+def test_a_killed_study_keeps_its_rows_except_a_torn_line(toy, toy_set, tmp_path, trained):
     path = tmp_path / "r.csv"
     run(toy, toy_set, path, range(4))
     whole = path.read_bytes()
@@ -97,7 +95,7 @@ def test_what_a_killed_study_left_is_kept_and_a_torn_line_is_done_again(
             assert b"\n" not in whole[:size] and "r.csv is not a valid results file" in str(error)
 
 
-def test_a_study_that_is_stopped_has_its_rows_on_disk_and_the_next_one_sorts_them(
+def test_a_stopped_study_keeps_rows_that_the_next_sorts(
     toy, toy_set, tmp_path, trained, monkeypatch
 ):
     path, accuracies = tmp_path / "r.csv", study.accuracies

@@ -46,9 +46,7 @@ def test_grid_gives_a_row_a_run(toy, toy_set, two_dynamics, tmp_path):
     )
 
 
-def test_finished_cells_are_kept_and_skipped_and_a_broken_run_goes_on(
-    toy, toy_set, two_dynamics, tmp_path, monkeypatch
-):
+def test_finished_cells_are_skipped_on_resuming(toy, toy_set, two_dynamics, tmp_path, monkeypatch):
     whole = study.run(toy_set, toy, two_dynamics, **GRID)
     real, calls = evaluate.train_and_test, []
 
@@ -100,9 +98,7 @@ def test_dynamics_of_another_last_batch_are_refused(toy, toy_set, two_dynamics):
     )
 
 
-def test_dynamics_of_another_augmentation_are_refused_and_rows_never_mix(
-    toy, toy_set, two_dynamics, tmp_path
-):
+def test_dynamics_of_another_augmentation_are_refused(toy, toy_set, two_dynamics, tmp_path):
     told = r"dynamics\[0\] were recorded with augmentation='dsa', but training uses 'imagenet'"
     with pytest.raises(
         ValueError, match=told + ("; record them again, or train with augmentation='dsa'")
@@ -164,7 +160,7 @@ def test_fingerprints_are_those_of_earlier_versions(toy_set):
     )
 
 
-def test_rows_of_version_0_1_are_found_by_the_published_protocol_alone(toy, toy_set, tmp_path):
+def test_only_the_published_protocol_reads_0_1_rows(toy, toy_set, tmp_path):
     grid = {
         **GRID,
         "methods": ["random"],
@@ -302,7 +298,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(resumable.time, "monotonic", lambda: float(next(seconds)))
 
 
-def test_condensations_are_given_the_same_time_and_their_own_start(toy, monkeypatch, clock):
+def test_condensations_get_equal_time_and_their_own_start(toy, monkeypatch, clock):
     measured, original = [], evaluate.evaluate_many
     monkeypatch.setattr(
         condensations,
@@ -334,7 +330,7 @@ def test_condensations_are_given_the_same_time_and_their_own_start(toy, monkeypa
         assert torch.equal(subsets[method, "condensed"][0], made.form()[0])
 
 
-def test_sets_and_accuracies_that_are_there_are_taken_in_a_comparison(toy, toy_set, monkeypatch):
+def test_a_comparison_takes_existing_sets_and_accuracies(toy, toy_set, monkeypatch):
     ready = {
         "idc": replace(toy_set, info={"steps": 7, "seconds": 1.5}),
         "dsa": replace(toy_set, info={"steps": 9, "seconds": 2.5}),

@@ -216,7 +216,7 @@ def test_what_a_call_raises_ends_the_work(fragile):
     assert sum((place.tried for place in made), []).count((1, 0)) == 1
 
 
-def test_an_executor_that_gives_up_is_an_error_with_the_call_s_name():
+def test_a_broken_executor_raises_with_the_call_s_name():
     class Closed(ThreadPoolExecutor):
         def submit(self, *call):
             future = Future()
@@ -231,7 +231,7 @@ def test_an_executor_that_gives_up_is_an_error_with_the_call_s_name():
 
 
 @pytest.mark.timeout(300)
-def test_a_killed_process_is_noticed_if_the_one_before_it_idled_out(tmp_path, monkeypatch):
+def test_a_killed_worker_is_noticed_after_an_idle_one_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "IDLE_SECONDS", 0.5)
     monkeypatch.setattr(pool, "_resting", {})
     ((_, first),) = pool.run(os.getpid, [()], 2)

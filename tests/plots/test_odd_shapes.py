@@ -142,7 +142,7 @@ def test_real_images_of_every_class_stand_below_each_other(classes, channels, co
     fits(ax)
 
 
-def test_a_grid_without_images_is_white_and_one_of_bytes_has_white_gaps():
+def test_empty_grid_and_gaps_between_bytes_are_white():
     assert (plots.tiled(torch.zeros(0, 3, SIDE, SIDE), 10, 1) == 1).all()
     assert plots.tiled(torch.zeros(3, 1, SIDE, SIDE, dtype=torch.uint8), 2, 1)[0, 0, 0] == 255
 
@@ -153,7 +153,7 @@ def test_many_classes_are_spread_from_the_first_to_the_last():
     assert len(set(some)) == 20 and some == sorted(some) and (some[0], some[-1]) == (0, 199)
 
 
-def test_bars_of_classes_whose_shortened_names_are_equal_stay_apart():
+def test_bars_of_equal_shortened_names_stay_apart():
     names = [f"{'a' * 40}{k}{'b' * 40}" for k in range(2)]
     rows = [("yoco", name, count) for name, count in zip(names, (1, 5))]
     figure = plots.class_balance(pd.DataFrame(rows, columns=["method", "class", "kept"]), 3)

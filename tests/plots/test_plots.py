@@ -192,7 +192,7 @@ def test_a_figure_has_the_medium_s_size_and_vectors(toy_set, toy_dynamics, tmp_p
         matplotlib.rcdefaults()
 
 
-def test_a_method_looks_the_same_in_every_figure_and_no_two_alike():
+def test_each_method_has_one_look_of_its_own():
     found = style.looks(prune.METHODS)
     assert found["yoco"] == style.looks(["ssp", "yoco"])["yoco"]
     assert len({look["marker"] for look in found.values()}) == len(found), (

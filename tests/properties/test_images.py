@@ -40,7 +40,7 @@ def test_form_and_pack_of_any_size_factor_and_precision(size, factor, count, cha
 
 
 @given(SIZES, st.integers(2, 12))
-def test_a_factor_that_would_leave_cells_empty_names_two_that_do_not(size, factor):
+def test_a_factor_that_leaves_cells_empty_suggests_two(size, factor):
     try:
         formation.cell_size(size, factor)
     except ValueError as error:
@@ -251,7 +251,7 @@ def test_numbers_too_large_to_print_are_refused():
 
 
 @pytest.mark.parametrize("dtype", DENSE)
-def test_a_set_of_any_precision_in_any_layout_inside_of_a_graph_is_held_as_float32(dtype, tmp_path):
+def test_a_set_is_held_as_float32_outside_of_any_graph(dtype, tmp_path):
     given_images = torch.rand(2, 1, 6, 12).to(dtype).requires_grad_()[..., ::2]
     made = CondensedSet(
         given_images,

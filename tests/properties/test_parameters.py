@@ -225,7 +225,7 @@ def test_every_type_of_parameter_is_covered_here():
             ), name
 
 
-def test_sets_of_the_zoo_are_for_the_notebooks_without_real_images():
+def test_zoo_sets_suit_the_notebooks_without_real_images():
     assert (
         parameters.validated("02_scores", {"dataset": "zoo:cifar10-idc-ipc10"}).dataset
         == "zoo:cifar10-idc-ipc10"

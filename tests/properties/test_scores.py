@@ -181,9 +181,7 @@ def test_counts_of_scores_and_pruning(wrong):
     SMALL,
     st.booleans(),
 )
-def test_select_keeps_the_end_of_each_group_and_the_lower_index_of_equals(
-    rows, per_class, balanced
-):
+def test_select_keeps_each_group_s_end_and_lower_indices(rows, per_class, balanced):
     score, labels = (
         torch.tensor([row[0] for row in rows], dtype=torch.double),
         torch.tensor([row[1] for row in rows]),
@@ -210,7 +208,7 @@ def test_select_keeps_the_end_of_each_group_and_the_lower_index_of_equals(
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.data())
-def test_select_and_stratified_take_any_numbers_and_name_the_rest(count, n, strata, data):
+def test_select_and_stratified_take_numbers_only(count, n, strata, data):
     score = data.draw(st.sampled_from(scores_of(count)))
     cutoff = data.draw(st.sampled_from([0, 0.3, 1, 1.0, -0.1, 1.1, NAN, INF, "0.5", None, True]))
     seed = data.draw(st.sampled_from([0, 2**32 - 1, *WRONG_SEEDS]))
@@ -263,7 +261,7 @@ WRONG_OPTIONS = {
 
 
 @pytest.mark.parametrize("name", WRONG_OPTIONS)
-def test_a_wrong_option_is_named_by_those_that_read_it_and_by_those_that_do_not(name):
+def test_a_wrong_option_is_named_by_every_method(name):
     condensed, dynamics = pair(2, 2, 1)
     for method, wrong in itertools.product(prune.METHODS, WRONG_OPTIONS[name]):
         with pytest.raises((ValueError, TypeError), match=name):

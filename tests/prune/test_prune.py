@@ -76,7 +76,7 @@ def test_ccs_shares_the_budget_over_the_strata(n, cutoff):
     assert score[chosen].max() <= score.sort().values[200 - int(200 * cutoff) - 1]
 
 
-def test_ccs_with_constant_scores_and_a_cutoff_that_leaves_too_few():
+def test_ccs_with_constant_scores_or_too_high_a_cutoff():
     assert len(stratified(torch.ones(10), 4, hard_cutoff=0.3)) == 4
     # only the hardest can go
     assert sorted(stratified(SCORE, 5, hard_cutoff=0.5).tolist()) == [0, 1, 2, 4, 5]
@@ -103,7 +103,7 @@ def test_every_method_keeps_its_budget_at_every_override(
         )
 
 
-def test_only_yoco_and_prefixes_are_balanced_and_the_hard_methods_keep_the_hard_end():
+def test_only_yoco_and_prefixes_are_balanced():
     assert [name for name, m in METHODS.items() if m.balanced] == ["yoco", "prefix"]
     assert [name for name, m in METHODS.items() if m.keep == "hard"] == [
         "entropy",
@@ -124,7 +124,7 @@ def test_only_yoco_and_prefixes_are_balanced_and_the_hard_methods_keep_the_hard_
     ]
 
 
-def test_prefix_keeps_the_first_of_each_class_and_needs_no_dynamics(toy_set):
+def test_prefix_keeps_the_first_of_each_class(toy_set):
     kept = prune.prune(toy_set, None, "prefix", 2)
     assert kept.indices.view(3, 8).tolist() == [
         [20 * label + place for place in range(8)] for label in range(3)

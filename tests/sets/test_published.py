@@ -174,7 +174,7 @@ def test_statistics_come_from_the_shape_the_name_or_the_caller(tmp_path):
             read(save_dsa(tmp_path / "dsa.pt", [[images, labels]]), "dsa")
 
 
-def test_images_of_another_normalisation_are_read_once_it_is_given(tmp_path):
+def test_a_given_normalisation_reads_other_images(tmp_path):
     grey = smooth(20, 12, 1)
     path = save_dsa(
         tmp_path / "res_DSA_BreastMNIST_ConvNet_10ipc.pt",
@@ -282,7 +282,7 @@ def test_a_folder_of_several_sets_asks_for_one(tmp_path):
         read(tmp_path)
 
 
-def test_what_mtt_s_logger_saved_to_look_at_is_not_taken_for_the_set(tmp_path):
+def test_mtt_s_logged_pictures_are_not_taken_for_the_set(tmp_path):
     torch.save(whitened_images(), tmp_path / "images_5000.pt")
     torch.save(IMAGES, tmp_path / "images_zca_5000.pt")
     torch.save(LABELS, tmp_path / "labels_5000.pt")

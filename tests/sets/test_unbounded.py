@@ -142,7 +142,7 @@ def test_soft_targets_are_what_the_loss_is_against(toy, toy_set):
     )
 
 
-def test_an_unbounded_set_trains_as_the_bounded_one_that_it_was_normalised_from(toy, toy_set):
+def test_an_unbounded_set_trains_as_its_bounded_original(toy, toy_set):
     same = replace(toy_set, images=toy_set.normalise(toy_set.images), bounded=False)
     options = {"epochs": 3, "seed": 0, "width": 8, "precision": "float32"}
     wanted = evaluate.evaluate(*toy_set.form(), toy, **options)

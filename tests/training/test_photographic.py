@@ -50,7 +50,7 @@ def test_boxes_are_drawn_as_torchvision_draws_them():
     )
 
 
-def test_the_first_box_that_fits_is_taken_and_else_the_whole_image():
+def test_first_fitting_box_or_the_whole_image_is_taken():
     # the whole area, 4/3 as wide as high: too wide
     shape = torch.full((2, 2, photographic.TRIES), 1.0)
     # from the fourth on half of the area, square

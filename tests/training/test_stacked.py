@@ -97,7 +97,7 @@ def test_the_run_that_diverged_is_named():
         stack.epoch()
 
 
-def test_only_a_gpu_trains_runs_of_one_shape_at_once_as_many_as_fit(monkeypatch):
+def test_only_a_gpu_trains_as_many_runs_at_once_as_fit(monkeypatch):
     gpu, shape = torch.device("cuda"), torch.Size([10, 3, 32, 32])
     few, short = Protocol(epochs=5), Protocol(epochs=4)
     kinds = [(few, shape, None), (short, shape, None), (few, shape, None), (few, shape[1:], None)]
@@ -134,7 +134,7 @@ def as_on_a_gpu(monkeypatch):
         yield epoch
 
 
-def test_a_study_trains_several_seeds_at_once_where_the_device_says_so(toy, toy_set, as_on_a_gpu):
+def test_a_study_trains_seeds_at_once_if_the_device_can(toy, toy_set, as_on_a_gpu):
     images, labels = toy_set.form()
     how = {"epochs": 3, "precision": "float32", "device": "cpu", **WIDE}
     part = images[:12], labels[:12]
@@ -161,9 +161,7 @@ def test_dynamics_recorded_at_once_are_those_of_each_seed(toy_set, as_on_a_gpu, 
         assert torch.equal(many[seed].kept, alone.kept)
 
 
-def test_recordings_that_were_stopped_go_on_alone_from_their_own_checkpoints(
-    toy_set, tmp_path, as_on_a_gpu, monkeypatch
-):
+def test_stopped_recordings_resume_alone(toy_set, tmp_path, as_on_a_gpu, monkeypatch):
     how = {"epochs": 6, "precision": "float32", "device": "cpu", "progress": False, **WIDE}
     files = {seed: tmp_path / f"{seed}.safetensors" for seed in (1, 2)}
     many = {"seeds": [1, 2], "jobs": 1, "checkpoints": files, **how}

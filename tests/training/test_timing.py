@@ -64,7 +64,7 @@ def test_long_work_says_how_long(asked, capsys, passes, jobs, budget, line):
     assert capsys.readouterr().out == line + "\n"
 
 
-def test_measuring_touches_no_random_state_and_no_threads_and_is_done_once(monkeypatch):
+def test_measuring_changes_no_state_and_is_done_once(monkeypatch):
     timing.Network.per_second.cache_clear()
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     speed = SMALL.per_second(1, 0.05)

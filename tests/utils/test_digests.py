@@ -36,7 +36,7 @@ def test_it_is_kept_until_the_tensor_is_written_to(monkeypatch):
         assert digests.of_tensor(torch.zeros(3, 2)) == first
 
 
-def test_a_mismatch_names_what_changed_and_a_file_of_before_is_taken_with_a_warning():
+def test_a_mismatch_names_what_changed_and_old_files_warn():
     own = {"pixels": "a", "labels": "b"}
     digests.check("x", own | {"more": "c"}, own)
     for stored, said in (

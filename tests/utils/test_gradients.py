@@ -15,7 +15,7 @@ def test_gradients_can_be_differentiated():
     assert torch.autograd.grad(sum(g.sum() for g in made), scale)[0] == 42.0
 
 
-def test_gradients_are_differentiable_in_a_leaf_they_are_taken_at():
+def test_gradients_are_differentiable_in_their_leaf():
     x = torch.tensor([1.0, -2.0], requires_grad=True)
     (made,) = gradients(cubes, (x,))
     assert torch.autograd.grad(made.sum(), x)[0].tolist() == [6.0, -12.0]

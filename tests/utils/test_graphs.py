@@ -127,7 +127,7 @@ def test_what_cannot_be_recorded_says_how_to_do_without(cuda):
     assert "YOCO_GRAPHS=0" in caught.value.__notes__[0]
 
 
-def test_without_a_gpu_or_if_switched_off_the_function_is_left_as_it_is(cuda, monkeypatch):
+def test_the_function_is_unchanged_without_graphs(cuda, monkeypatch):
     assert graphs.captured(moved, CPU) is moved and graphs.captured(moved, GPU) is not moved
     monkeypatch.setenv("YOCO_GRAPHS", "0")
     assert graphs.captured(moved, GPU) is moved

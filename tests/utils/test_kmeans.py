@@ -20,7 +20,7 @@ def test_kmeans_is_as_good_as_scikit_learn_s():
         assert min(ours) == pytest.approx(theirs, rel=0.03) and sum(ours) / 10 < 1.3 * theirs
 
 
-def test_lloyd_s_iterations_are_scikit_learn_s_from_the_same_start(monkeypatch):
+def test_lloyd_iterations_equal_scikit_learn_s(monkeypatch):
     start = POINTS[::30]
     monkeypatch.setattr(kmeans, "_spread_start", lambda *_: start)
     theirs = (
@@ -39,7 +39,7 @@ def test_a_cluster_that_loses_its_points_keeps_its_centre(monkeypatch):
     assert torch.equal(kmeans.kmeans(POINTS, 8, seeds.generator(0))[-1:], far)
 
 
-def test_representatives_are_one_of_each_cluster_and_the_nearest_to_its_centre():
+def test_representatives_are_nearest_to_their_centres():
     chosen = kmeans.representatives(POINTS, 7, seeds.generator(0))
     assert sorted((chosen // 30).tolist()) == list(range(7))
     for index in chosen:

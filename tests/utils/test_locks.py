@@ -10,7 +10,7 @@ import pytest
 from yoco.utils import locks
 
 
-def test_inside_nobody_else_has_it_and_afterwards_nothing_is_left(tmp_path):
+def test_a_lock_is_exclusive_and_leaves_no_file(tmp_path):
     path = tmp_path / "a/deep/x"
     with locks.hold(path):
         assert sorted(entry.name for entry in path.parent.iterdir()) == [".x.holder", ".x.lock"]

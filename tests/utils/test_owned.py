@@ -7,7 +7,7 @@ import pytest
 from yoco.utils import owned, tensor_files
 
 
-def test_a_new_or_empty_folder_is_taken_and_one_of_the_user_s_refused(tmp_path):
+def test_only_a_new_or_empty_folder_is_taken(tmp_path):
     for name in ("new/deep", "empty"):
         (tmp_path / "empty").mkdir(exist_ok=True)
         owned.claim(tmp_path / name)
@@ -37,7 +37,7 @@ def test_files_of_ours_are_replaced_and_the_user_s_are_not(tmp_path):
     tensor_files.write_text(tmp_path / "notes.csv", "asked for")
 
 
-def test_a_folder_that_is_planned_is_made_by_the_first_file_in_it(tmp_path):
+def test_a_planned_folder_is_made_by_its_first_file(tmp_path):
     run = owned.plan(tmp_path / "run")
     assert not run.exists()
     tensor_files.write_text(run / "table.csv", "text")
@@ -69,7 +69,7 @@ def test_a_folder_of_yoco_s_inside_is_none_of_the_user_s(tmp_path):
         owned.check(tmp_path / "run")
 
 
-def test_a_folder_of_the_previous_version_is_taken_with_a_warning(tmp_path, toy_set):
+def test_a_previous_version_s_folder_is_taken_with_warning(tmp_path, toy_set):
     toy_set.save(tmp_path / "condensed.safetensors")
     (tmp_path / "table.csv").write_text("of 0.1")
     owned.check(tmp_path)
@@ -83,7 +83,7 @@ def test_a_folder_of_the_previous_version_is_taken_with_a_warning(tmp_path, toy_
         assert owned._of_version_01(results.parent) == ours
 
 
-def test_papermill_s_output_may_lie_there_before_and_a_notebook_of_the_user_s_not(tmp_path):
+def test_only_papermill_s_output_may_lie_there_before(tmp_path):
     executed = {"metadata": {"papermill": {"output_path": "x"}}, "cells": []}
     (tmp_path / "out.ipynb").write_text(json.dumps(executed))
     (tmp_path / ".DS_Store").touch()

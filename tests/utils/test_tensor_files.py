@@ -204,9 +204,7 @@ def test_a_lock_is_free_once_its_process_is_killed_or_done(tmp_path, held):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_state(
-    toy, tmp_path, monkeypatch, every_step
-):
+def test_an_exploding_loss_stops_at_the_last_good_state(toy, tmp_path, monkeypatch, every_step):
     real = kip.KernelInducingPoints.step
     for bad, match in (
         (float("nan"), "loss is nan at step 11"),
@@ -303,7 +301,7 @@ def test_a_run_s_recording_that_was_broken_off_goes_on(toy_set, tmp_path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["dynamics.safetensors"]
 
 
-def test_a_file_that_is_replaced_keeps_its_permissions_and_links_lead_on(tmp_path):
+def test_a_replaced_file_keeps_permissions_and_links(tmp_path):
     secret = tensor_files.write_text(tmp_path / "secret", "a")
     secret.chmod(0o600)
     tensor_files.write_text(secret, "b")

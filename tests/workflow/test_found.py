@@ -227,7 +227,7 @@ def test_two_folders_of_one_name_are_told_apart(tmp_path, monkeypatch, capsys):
     assert {of.classes for of in held} == {("cat", "dog"), ("dog", "zebra")}
 
 
-def test_an_image_that_is_replaced_by_one_of_its_size_and_time_is_read(tmp_path):
+def test_an_image_replaced_at_equal_size_and_time_is_read(tmp_path):
     for split in ("train", "test"):
         for number, name in enumerate(("a", "b")):
             (tmp_path / split / name).mkdir(parents=True)
@@ -295,7 +295,7 @@ def test_what_is_given_by_name_must_hold_for_what_is_found(tmp_path, given, said
         find(**given)
 
 
-def test_what_is_given_by_name_must_hold_for_a_set_of_the_zoo_and_of_a_path(tmp_path):
+def test_given_parameters_must_hold_for_zoo_and_path(tmp_path):
     name = "zoo:digits-idc-ipc10"
     chosen = lambda **given: parameters.validated("02_scores", {"dataset": name, **given})
     run = tmp_path / "run"
@@ -337,7 +337,7 @@ def test_a_cell_s_value_is_given_if_it_was_edited_or_injected():
     assert parameters.validated("04_pruning", {"ipc": 10}).explicit == {"ipc"}
 
 
-def test_a_fresh_start_sets_the_run_aside_and_nothing_of_the_user_s(tmp_path, monkeypatch, capsys):
+def test_a_fresh_start_sets_only_the_run_aside(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         workflow, "get_condensed", lambda run, *_, **__: tensor_files.write_text(run / "made", "x")
@@ -356,6 +356,6 @@ def test_a_fresh_start_sets_the_run_aside_and_nothing_of_the_user_s(tmp_path, mo
     assert Path("theirs/table.csv").exists()
 
 
-def test_data_that_is_the_same_in_another_order_of_making_is_the_same():
+def test_data_made_in_another_order_is_the_same():
     assert make_data().made_from == make_data().made_from
     assert torch.equal(make_data().train_images, make_data().train_images)

@@ -75,7 +75,7 @@ def test_a_set_of_yoco_s_own(toy_set, toy, tmp_path):
     )
 
 
-def test_a_set_that_does_not_fit_the_data_is_refused_before_it_is_kept(toy_set, tmp_path):
+def test_a_set_that_does_not_fit_the_data_is_not_kept(toy_set, tmp_path):
     path = toy_set.save(tmp_path / "mine.safetensors")
     with pytest.raises(
         ValueError,

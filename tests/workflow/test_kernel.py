@@ -12,7 +12,7 @@ from yoco.workflow import kernel
 from yoco.workflow.execution import KERNEL
 
 
-def test_a_kernel_whose_run_was_killed_before_it_could_watch_ends(tmp_path):
+def test_a_kernel_of_a_run_killed_early_ends(tmp_path):
     """Neither process 1 nor the killed run is its parent: what a subreaper leaves."""
     killed = subprocess.Popen(["true"])
     killed.wait()

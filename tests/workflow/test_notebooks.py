@@ -49,7 +49,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("yoco: ")
 
 
-def test_a_notebook_of_the_working_folder_goes_before_the_shipped_one(tmp_path, monkeypatch):
+def test_the_folder_s_notebook_precedes_the_shipped_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert notebooks.find("04_pruning") == ROOT / "notebooks/04_pruning.ipynb"
     (tmp_path / "notebooks").mkdir()

@@ -35,7 +35,7 @@ def test_defaults_are_valid_and_scale_follows_the_dataset():
     }
 
 
-def test_a_misspelt_papermill_parameter_is_an_error_that_suggests():
+def test_a_misspelt_papermill_parameter_gets_a_suggestion():
     injected = "# Parameters\nipcto = [1]\nseed = 3\n"
     with pytest.raises(
         ValueError,
@@ -83,7 +83,7 @@ def test_wrong_values_say_what_is_allowed(values, match):
     assert "Value error" not in str(error.value)
 
 
-def test_defaults_that_the_preset_decides_and_those_that_are_all_there_is():
+def test_defaults_with_and_without_the_preset():
     smoke, laptop = (
         parameters.validated("04_pruning", {}),
         parameters.validated("04_pruning", {"dataset": "cifar10", "ipc_to": None}),
@@ -176,7 +176,7 @@ def test_settings_for_another_method_are_those_it_has():
     assert plain("kip") == {**common, "method": "kip"}
 
 
-def test_early_dynamics_hold_what_the_ablations_and_the_paper_s_settings_read():
+def test_early_dynamics_hold_enough_epochs():
     chosen = parameters.validated(
         "05_ablations", {"top_k": "2", "within": "60,300", "epochs": 1000}
     )

@@ -102,7 +102,7 @@ def test_a_run_dir_that_is_none_is_refused(run_dir, said):
         workflow.folder(run_dir, "digits")
 
 
-def test_a_folder_of_the_user_s_is_refused_by_commands_and_notebooks_alike(tmp_path, capsys):
+def test_commands_and_notebooks_refuse_the_user_s_folder(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/table.csv").write_text("mine")
     for command in ("condense", "study"):
@@ -175,7 +175,7 @@ def test_zoo_names_are_names_of_folders(tmp_path):
         assert workflow.folder(None, f"zoo:{name}").parent == tmp_path / "runs"
 
 
-def test_a_table_of_a_notebook_replaces_its_own_and_none_of_the_user_s(tmp_path):
+def test_a_notebook_s_table_replaces_only_its_own(tmp_path):
     run = owned.claim(tmp_path / "run")
     for number in (1, 2):
         workflow.keep_table(pd.DataFrame({"a": [number]}), run / "scores.csv")

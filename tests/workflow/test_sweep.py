@@ -48,9 +48,7 @@ def log(out: Path) -> list[str]:
     return sorted((out / "log").read_text().splitlines())
 
 
-def test_a_failed_point_leaves_the_others_and_is_all_that_the_next_start_runs(
-    notebook, tmp_path, capsys
-):
+def test_only_a_failed_point_runs_again(notebook, tmp_path, capsys):
     out = tmp_path / "out"
     (owned.claim(out) / "bad").touch()
     command = [
@@ -101,9 +99,7 @@ def test_a_failed_point_leaves_the_others_and_is_all_that_the_next_start_runs(
 
 
 @pytest.mark.slow
-def test_points_run_side_by_side_with_a_thread_each_and_one_whose_process_is_killed_runs_again(
-    notebook, tmp_path, monkeypatch
-):
+def test_points_run_in_parallel_and_a_killed_one_again(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     out = tmp_path / "out"
     (owned.claim(out) / "once").touch()
@@ -118,7 +114,7 @@ def test_points_run_side_by_side_with_a_thread_each_and_one_whose_process_is_kil
     assert log(out) == ["0 dream [1] 1", "0 dream [1] 1", "1 dream [1] 1"]
 
 
-def test_a_swept_parameter_keeps_its_name_beside_the_table_s_columns(tmp_path):
+def test_a_swept_parameter_keeps_its_name_in_the_table(tmp_path):
     grid = sweep.points([Path("04_pruning.ipynb")], [("method", "idc,dream")], tmp_path)
     grid[0].folder.mkdir()
     (grid[0].folder / "table.csv").write_text("method,ipc_to\nyoco,1\n")
