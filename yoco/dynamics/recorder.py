@@ -96,7 +96,7 @@ def record(
 
 @dataclass(frozen=True)
 class _Planned:
-    """A recording at its start, and everything that is said about it."""
+    """A recording at its start, and all that is told of it."""
 
     recording: Recording
     steps: int
@@ -274,7 +274,7 @@ def _kind(
 ) -> tuple[Protocol, torch.Size, Any]:
     """Return what recordings that train at once share, see `stacked.grouped`.
 
-    A recording that has begun is resumed alone.
+    One that has begun goes on alone.
     """
     named = {"protocol", *(field.name for field in fields(Protocol))}
     protocol = _protocol(**{name: options[name] for name in named & set(options)})

@@ -199,4 +199,4 @@ class RecordedTogether(resumable.Stepper):
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Do nothing: a recording that has begun is resumed alone."""
+        """Do nothing: a recording that has begun goes on alone."""
