@@ -1,4 +1,4 @@
-"""The grid of a study: one `Cell` per training, of variants × budgets × dynamics × seeds."""
+"""The grid of a study: one `Cell` per training run, of variants × budgets × dynamics × seeds."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -247,7 +247,7 @@ class CondensedSet:
         experiment: int = 0,
         whitened: bool | ImageData | None = None,
     ) -> "CondensedSet":
-        """Read a set as its authors publish it, and print in one line what it was taken for.
+        """Read a set as its authors publish it, and print one line that says how it was read.
 
         Layouts: a pair of images and labels in .pt (IDC, DREAM); a dict whose "data" lists such
         pairs (DC, DSA, DM); images*.pt with labels*.pt beside it (MTT, DATM); .npz, or images.npy
@@ -331,8 +331,8 @@ class CondensedSet:
             **options: options of `prune.prune`, except balanced.
 
         Raises:
-            TypeError, ValueError: as `prune.prune`; also for "ssp" and "ccs", which choose anew for
-                every budget, and if dynamics are missing for a set that is not nested.
+            TypeError, ValueError: as `prune.prune`; also for "ssp" and "ccs", whose selections are
+                not nested, and if dynamics are missing for a set that is not nested.
         """
         if dynamics is None:
             return ranked_set.nested(self)

@@ -98,7 +98,7 @@ def read(path: Path, given: Given) -> tuple[dict[str, Any], str]:
         given: what is known about it.
 
     Returns:
-        The fields of the set, and a description of what it was taken for.
+        The fields of the set, and a description of how the file was read.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: as `CondensedSet.from_published`.

@@ -43,7 +43,7 @@ def examined(name: str, factory: Factory, channels: int, classes: int, size: int
 
     Raises:
         ValueError: if the network cannot be built or does not accept such images.
-        TypeError: if the factory returns no network, or the network no such logits.
+        TypeError: if the factory does not return a network, or the network such logits.
     """
     told = f"{channels}x{size}x{size} images of {classes} classes"
     with seeds.torch_seeded(0):
