@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from yoco.condense.expert_settings import PairSettings
-from yoco.condense.expert_training import ExpertTraining
+from yoco.condense.expert_training import ExpertTraining, PairSettings
 from yoco.condense.mtt_experts import KIND
 from yoco.data import ImageData
 from yoco.utils import tensor_files

@@ -148,7 +148,7 @@ def test_training_on_one_image_and_with_a_last_batch_of_one(name):
         )
         assert accuracy == pytest.approx(100 / 3), "the test images of the one class"
     network = models.build_seeded(0, name, 1, 3, 16, **width).train()
-    optimiser = training.Optimiser().build(network)
+    optimiser = training.Optimiser().build(network.parameters())
     logits = training.Step(network, optimiser)(torch.rand(1, 1, 16, 16), torch.eye(3)[:1])
     assert logits.isfinite().all() and all(
         values.isfinite().all() for values in network.state_dict().values()

@@ -94,7 +94,7 @@ def test_an_epoch_passes_every_image_once_in_batches():
     seen = []
     images, labels = torch.randn(10, 1, 8, 8), torch.arange(10) % 2
     model = models.build_seeded(0, "convnet", 1, 2, 8, width=4)
-    step = training.Step(model, training.Optimiser().build(model))
+    step = training.Step(model, training.Optimiser().build(model.parameters()))
     augmentation = augment_module.Augmentation(())
     note = lambda index, logits: seen.append((index, logits))
     training.epoch(
@@ -240,7 +240,7 @@ def test_imagenet_augmentation_needs_normalised_colours(toy):
 def test_step_equals_plain_sgd_with_momentum_and_weight_decay():
     images, targets = torch.randn(5, 1, 8, 8), torch.eye(5)[:, :3].softmax(1)
     ours, plain = (models.build_seeded(0, "convnet", 1, 3, 8, width=4) for _ in range(2))
-    step = training.Step(ours, training.Optimiser().build(ours))
+    step = training.Step(ours, training.Optimiser().build(ours.parameters()))
     velocity = [torch.zeros_like(p) for p in plain.parameters()]
     for _ in range(3):
         step(images, targets)

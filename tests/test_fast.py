@@ -75,7 +75,7 @@ def test_an_epoch_of_training_is_the_literal_one(network, precision, compiled):
     labels = torch.arange(20) % 10
     start, theirs, ours = (models.build_seeded(1, **network) for _ in range(3))
     source = seeds.generator(0)
-    step = training.Step(ours, training.Optimiser().build(ours), precision, compiled)
+    step = training.Step(ours, training.Optimiser().build(ours.parameters()), precision, compiled)
     how = {
         "augmentation": augment.Augmentation(augment.EVALUATION),
         "batch_size": 8,
@@ -102,7 +102,8 @@ def test_one_compilation_serves_every_network_and_batch_size():
         images, targets = torch.randn(count, 3, 32, 32), torch.randn(count, 10).softmax(1)
         logits = []
         for model, compile_it in ((eager, False), (compiled, True)):
-            step = training.Step(model, training.Optimiser().build(model), compiled=compile_it)
+            optimizer = training.Optimiser().build(model.parameters())
+            step = training.Step(model, optimizer, compiled=compile_it)
             logits += [torch.stack([step(images, targets) for _ in range(3)])]
         assert torch.allclose(logits[0], logits[1], atol=1e-4)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])

@@ -10,7 +10,7 @@ from benchmarks import gpu, gpu_stages, mosaic, packed_pool
 from benchmarks.gpu_stages import TINY, Job, Plan
 from tests.conftest import make_data
 from yoco import condense
-from yoco.condense.expert_settings import PairSettings
+from yoco.condense.expert_training import PairSettings
 from yoco.condense.mtt_experts import train_experts
 from yoco.condense.ncfm_settings import NcfmSettings
 from yoco.selfcheck import checks, speed

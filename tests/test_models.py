@@ -191,7 +191,7 @@ def test_a_last_batch_of_one_image_trains(name, size):
     model = models.build_seeded(0, name, 1, 3, size)
     images, labels = torch.randn(65, 1, size, size), torch.arange(65) % 3
     augmentation = augment.Augmentation(augment.EVALUATION)
-    step = training.Step(model, training.Optimiser().build(model))
+    step = training.Step(model, training.Optimiser().build(model.parameters()))
     training.epoch(
         step,
         images,

@@ -9,7 +9,7 @@ import torch
 from tests.condense.test_methods import TINY
 from tests.fake_gpu import GPU, fake_gpu
 from yoco import condense
-from yoco.condense import class_groups, expert_settings, expert_training
+from yoco.condense import class_groups, expert_training
 from yoco.data import spaces
 from yoco.dynamics.recording import RecordedTogether, Recorder, Recording
 from yoco.training import network as train
@@ -136,7 +136,7 @@ def test_recording_waits_for_an_epoch_s_weights_and_logits(toy_set, gpu, record_
 
 
 def test_a_pool_epoch_waits_for_loss_and_weights(toy, gpu):
-    settings = expert_settings.PairSettings(epochs=3, width=4, batch_size=32)
+    settings = expert_training.PairSettings(epochs=3, width=4, batch_size=32)
     training = expert_training.ExpertTraining(
         toy,
         settings,

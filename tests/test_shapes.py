@@ -4,7 +4,7 @@ import importlib
 import inspect
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import get_args, get_origin
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from tests.shapes import CHECKED
 
+# of any shapes: a state's tensors by name, parameters, and what a function takes
+FREE = (dict, Mapping, Iterable, Callable)
 WRONG = """
 import jaxtyping, torch
 from yoco import formation, scores
@@ -58,6 +60,6 @@ def test_no_public_function_takes_a_tensor_of_unsaid_shape(name):
         (function.__qualname__, parameter)
         for function in functions(importlib.import_module(name))
         for parameter, kind in inspect.get_annotations(function, eval_str=True).items()
-        if Tensor in (kind, *get_args(kind)) and get_origin(kind) is not Callable
+        if Tensor in (kind, *get_args(kind)) and get_origin(kind) not in FREE
     ]
     assert not bare

@@ -1,5 +1,6 @@
 """The tables of the README and of docs/, each made from its file by one function of `TABLES`."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -39,9 +40,23 @@ def _mean(values: pd.Series) -> str:
 def _best_in_bold(rows: list[list[str]], columns: Iterable[int]) -> list[list[str]]:
     """Rows of cells with the largest number of some columns in bold."""
     for column in columns:
-        best = max(rows, key=lambda row: float(row[column].split()[0]))
+        best = max(rows, key=lambda row: _number(row[column]))
         best[column] = f"**{best[column]}**"
     return rows
+
+
+def _best_of_rows_in_bold(rows: list[list[str]], columns: Sequence[int]) -> list[list[str]]:
+    """Rows of cells with the largest number of each in bold, among some columns."""
+    for row in rows:
+        best = max(columns, key=lambda column: _number(row[column]))
+        row[best] = f"**{row[best]}**"
+    return rows
+
+
+def _number(cell: str) -> float:
+    """The number at the beginning of a cell; minus infinity if there is none."""
+    found = re.match(r"[-+]?[\d.]+", cell)
+    return float(found[0]) if found else -math.inf
 
 
 def _parsed(text: str) -> tuple[list[str], list[list[str]]]:
@@ -79,17 +94,18 @@ def results() -> str:
     ours = tables.pivot(_read("cifar10/table.csv"))
     paper = _read("cifar10/beside_paper.csv").set_index(["ipc_to", "method"])["paper"]
     nested = _evaluated(NESTED)
-    return _markdown(
-        ["IPC", "Random", "CCS", "YOCO", "YOCO in the paper", "Nested set"],
+    rows = [
         [
-            [
-                budget,
-                *ours.loc[budget, ["random", "ccs", "yoco"]],
-                f"{paper[budget, 'yoco']:.2f}",
-                _mean(nested[budget]) if budget in nested else "not measured",
-            ]
-            for budget in (1, 2, 5)
-        ],
+            str(budget),
+            *ours.loc[budget, ["random", "ccs", "yoco"]],
+            _mean(nested[budget]) if budget in nested else "not measured",
+            f"{paper[budget, 'yoco']:.2f}",
+        ]
+        for budget in (1, 2, 5)
+    ]
+    return _markdown(
+        ["IPC", "Random", "CCS", "YOCO", "Nested set", "YOCO in the paper"],
+        _best_of_rows_in_bold(rows, (1, 2, 3, 4)),
     )
 
 
@@ -203,8 +219,8 @@ def start_and_set() -> str:
 
 def table2() -> str:
     _, rows = _parsed((FIGURES / "cifar10/table2.md").read_text(encoding="utf-8"))
-    names = [name for ipc in (1, 2, 5) for name in (f"IPC {ipc}", "paper", "Δ")]
-    return _markdown(["method", *names], _best_in_bold(rows, (1, 4, 7)))
+    names = [name for ipc in (1, 2, 5) for name in (f"IPC {ipc}", "paper (Δ)")]
+    return _markdown(["method", *names], _best_in_bold(rows, (1, 3, 5)))
 
 
 def leads() -> str:
@@ -217,7 +233,8 @@ def _ablation(name: str, first: str) -> str:
     columns, rows = _parsed(sections(FIGURES / "cifar10/ablations.md")[name])
     assert {row[0] for row in rows} == {"1"}
     titled = [[tables.title_of(row[1]), *row[2:]] for row in rows]
-    return _markdown([first, *columns[2:]], titled)
+    best = _best_of_rows_in_bold(titled, range(1, len(titled[0])))
+    return _markdown([first, *columns[2:]], best)
 
 
 def _study(name: str, best: Iterable[int]) -> str:

@@ -4,9 +4,11 @@ Submodules are imported on first use, so that `import yoco` and the command line
 for torch.
 """
 
+from typing import Any
+
 import lazy_loader
 
-from yoco.utils import moved
+from yoco.utils import above, moved
 
 __version__ = "0.1.0"  # pyproject.toml reads it here
 _exported, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
@@ -21,4 +23,10 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'yoco' has no attribute {name!r}")
 
 
+def _rank(*arguments: Any, **options: Any) -> Any:
+    """Call `prune.rank` for `CondensedSet.rank`, which is in a layer below pruning."""
+    return _exported("prune").rank(*arguments, **options)
+
+
+above.FUNCTIONS["rank"] = _rank
 moved.install()

@@ -7,6 +7,7 @@ by name.
 from collections import OrderedDict
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from yoco.utils import checks
@@ -35,11 +36,15 @@ class Network(nn.Module):
     body: nn.Module
     head: nn.Linear
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the embedding before the last layer, [N, head.in_features]."""
+    def features(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images features"]:
+        """Return the embedding before the last layer."""
         return self.body(images)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images classes"]:
         return self.head(self.features(images))
 
 
@@ -59,9 +64,8 @@ class ConvNet(Network):
         check_shape(channels, classes, size, 2 ** checks.whole("depth", depth, 1, MOST_DEPTH))
         blocks: list[nn.Module] = []
         for block in range(depth):
-            inputs = channels if block == 0 else width
             blocks += [
-                nn.Conv2d(inputs, width, 3, padding=1),
+                nn.Conv2d(width if block else channels, width, 3, padding=1),
                 instance_norm(width),
                 nn.ReLU(),
                 nn.AvgPool2d(2),
@@ -95,7 +99,9 @@ class ResidualBlock(nn.Module):
             )
         self.relu = nn.ReLU()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images outputs half half"]:
         return self.relu(self.body(images) + self.shortcut(images))
 
 

@@ -37,19 +37,19 @@ EVALUATION = ("color", "crop", "flip", "scale", "rotate")
 class Draw:
     """The parameters drawn for n images; with n = 1, for a whole batch."""
 
-    brightness: Float[Tensor, "n 1 1 1"]  # added
-    saturation: Float[Tensor, "n 1 1 1"]  # factor
-    contrast: Float[Tensor, "n 1 1 1"]  # factor
+    brightness: Float[Tensor, "images 1 1 1"]  # added
+    saturation: Float[Tensor, "images 1 1 1"]  # factor
+    contrast: Float[Tensor, "images 1 1 1"]  # factor
     operations: tuple[str, ...]  # those to apply
-    shift: Int[Tensor, "n 2"]  # rows, columns
-    theta: Float[Tensor, "n 2 3"]  # for affine_grid
-    flip: Bool[Tensor, "n 1 1 1"]
-    cutout: Int[Tensor, "n 2"]  # centre row, column
+    shift: Int[Tensor, "images 2"]  # rows, columns
+    theta: Float[Tensor, "images 2 3"]  # for affine_grid
+    flip: Bool[Tensor, "images 1 1 1"]
+    cutout: Int[Tensor, "images 2"]  # centre row, column
 
     def to(self, device: torch.device) -> "Draw":
         return self._each(lambda values: values.to(device, non_blocking=True))
 
-    def of(self, index: Int[Tensor, "m"]) -> "Draw":
+    def of(self, index: Int[Tensor, "chosen"]) -> "Draw":
         """Return the draws with these numbers, int64 [m], which may repeat."""
         return self._each(lambda values: values[index])
 
@@ -116,7 +116,7 @@ class Augmentation:
         drawn = torch.randint(choices, (count,), generator=source, device=source.device)
         return replace(self, shared=False).unread(drawn, count, size, source)
 
-    def unread(self, drawn: Int[Tensor, "m"], count: int, size: int, source: Generator) -> Draw:
+    def unread(self, drawn: Int[Tensor, "draws"], count: int, size: int, source: Generator) -> Draw:
         """As `draw`, with the choice among `exclusive` given as a tensor, which is not read.
 
         drawn: index of the operation that was drawn, int64 [1], or one for each draw, [count].
@@ -167,7 +167,9 @@ class Augmentation:
             cutout=torch.randint(0, size + 1 - side % 2, (n, 2), **how),
         )
 
-    def apply(self, images: Float[Tensor, "n c s s"], draw: Draw) -> Float[Tensor, "n c s s"]:
+    def apply(
+        self, images: Float[Tensor, "images channels size size"], draw: Draw
+    ) -> Float[Tensor, "images channels size size"]:
         """Augment normalised images, float [N, C, S, S], by `draw`. Differentiable in the images.
 
         Half-precision images come back as float32. Raises TypeError or ValueError for other images,
@@ -193,7 +195,9 @@ class Augmentation:
             images = images * cutout_mask(draw.cutout, images.shape[-1]).unsqueeze(1)
         return images
 
-    def __call__(self, images: Tensor, source: Generator) -> Tensor:
+    def __call__(
+        self, images: Float[Tensor, "images channels size size"], source: Generator
+    ) -> Float[Tensor, "images channels size size"]:
         """Draw and apply."""
         return self.apply(images, self.draw(images.shape[0], images.shape[-1], source))
 
@@ -250,7 +254,9 @@ def _affine(operations: tuple[str, ...], u: Tensor) -> Tensor:
     return theta
 
 
-def colour(images: Float[Tensor, "n c s s"], draw: Draw) -> Float[Tensor, "n c s s"]:
+def colour(
+    images: Float[Tensor, "images channels size size"], draw: Draw
+) -> Float[Tensor, "images channels size size"]:
     """Change brightness, then saturation, then contrast.
 
     Saturation is about the channel mean of each pixel, contrast about the mean of the image.
@@ -262,7 +268,9 @@ def colour(images: Float[Tensor, "n c s s"], draw: Draw) -> Float[Tensor, "n c s
     return (images - mean) * draw.contrast + mean
 
 
-def crop(images: Float[Tensor, "n c s s"], shift: Int[Tensor, "m 2"]) -> Float[Tensor, "n c s s"]:
+def crop(
+    images: Float[Tensor, "images channels size size"], shift: Int[Tensor, "draws 2"]
+) -> Float[Tensor, "images channels size size"]:
     """Shift images [N, C, S, S] by whole pixels (int64 [N or 1, 2]: rows, columns); pad with 0."""
     count, channels, size, _ = images.shape
     span = torch.arange(size, device=images.device)
@@ -275,7 +283,7 @@ def crop(images: Float[Tensor, "n c s s"], shift: Int[Tensor, "m 2"]) -> Float[T
     return padded.gather(3, columns.view(count, 1, 1, size).expand(-1, channels, size, -1))
 
 
-def cutout_mask(centre: Int[Tensor, "n 2"], size: int) -> Float[Tensor, "n s s"]:
+def cutout_mask(centre: Int[Tensor, "images 2"], size: int) -> Float[Tensor, "images size size"]:
     """Return a mask [n, S, S]: 0 in a square of half the side at `centre` (int64 [n, 2]), else 1.
 
     The square is clipped at the border.

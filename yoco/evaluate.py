@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -24,12 +25,14 @@ from yoco.utils import device as devices
 from yoco.utils.foreign import Factory
 from yoco.utils.lazy import pd
 
-Subset = tuple[Tensor, Tensor]
+Images = Num[Tensor, "images channels size size"]
+Labels = Int[Tensor, "images"] | Float[Tensor, "images classes"]
+Subset = tuple[Images, Labels]
 
 
 def evaluate(
-    images: Tensor,
-    labels: Tensor,
+    images: Images,
+    labels: Labels,
     data: ImageData,
     *,
     epochs: int,
@@ -46,8 +49,8 @@ def evaluate(
     ImageNet-10 (see `protocol.augmentation_of`).
 
     Args:
-        images: at least one, [n, C, S, S], float in 0..1 (formed images) or uint8.
-        labels: int64 [n], or soft targets [n, K].
+        images: at least one, float in 0..1 (formed images) or uint8.
+        labels: int64, or soft targets.
         data: the real data whose test images are used.
         epochs: epochs of training.
         seed: training seed.
@@ -67,17 +70,14 @@ def evaluate(
     """
     check_subset(images, labels, data, space)
     checks.seed("seed", seed)
-    tests, protocol = (
-        {space: TestSet.of(data, space)},
-        Protocol.of(epochs=epochs, model=model, **options),
-    )
+    protocol = Protocol.of(epochs=epochs, model=model, **options)
     models.check_takes(protocol.model, *models.shape_of(data))
-    where = devices.choose(device)
+    tests, where = {space: TestSet.of(data, space)}, devices.choose(device)
     return train_and_test(tests, [(images, labels, seed)], space, protocol, where)[0]
 
 
 def check_subset(
-    images: Tensor, labels: Tensor, data: ImageData, space: Space | None = None
+    images: Images, labels: Labels, data: ImageData, space: Space | None = None
 ) -> None:
     """Raise TypeError or ValueError unless images and labels fit `data`'s classes and shape."""
     if space is None:
@@ -130,8 +130,14 @@ def evaluate_many(
     Raises:
         TypeError, ValueError: as `evaluate`, before any training.
     """
-    for images, labels in checked_subsets(subsets).values():
-        check_subset(images, labels, data, space)
+    checks.instance("subsets", subsets, Mapping)  # type: ignore[type-abstract]  # isinstance takes it
+    for name in checks.sequence("subsets", subsets.keys()):
+        if not isinstance(subsets[name], (tuple, list)) or len(subsets[name]) != 2:
+            raise TypeError(
+                f"subsets[{name!r}] must be a pair of images and labels, got "
+                f"{checks.shown(subsets[name])}"
+            )
+        check_subset(*subsets[name], data, space)
     wanted = [
         (name, checks.seed("seeds", seed))
         for name in subsets
@@ -154,34 +160,19 @@ def evaluate_many(
     return pd.DataFrame(rows, columns=["subset", "seed", *told, "precision", "accuracy"])
 
 
-def checked_subsets(subsets: Mapping[Hashable, Subset]) -> Mapping[Hashable, Subset]:
-    """Return `subsets` if it is a mapping with at least one pair.
-
-    Raises TypeError or ValueError.
-    """
-    checks.instance("subsets", subsets, Mapping)  # type: ignore[type-abstract]  # isinstance takes it
-    for name in checks.sequence("subsets", subsets.keys()):
-        if not isinstance(subsets[name], (tuple, list)) or len(subsets[name]) != 2:
-            raise TypeError(
-                f"subsets[{name!r}] must be a pair of images and labels, got "
-                f"{checks.shown(subsets[name])}"
-            )
-    return subsets
-
-
 class Training(NamedTuple):
     """One training run of many.
 
     Attributes:
-        images: [n, C, S, S], float in 0..1 or uint8, or any floats of `space`.
-        labels: int64 [n] or soft [n, K].
+        images: float in 0..1 or uint8, or any floats of `space`.
+        labels: int64, or soft targets.
         seed: seed of the training.
         protocol: how it is trained.
         space: see `evaluate`.
     """
 
-    images: Tensor
-    labels: Tensor
+    images: Images
+    labels: Labels
     seed: int
     protocol: Protocol
     space: Space | None = None
@@ -281,11 +272,8 @@ def _passes(
     """Return the images that go through each network in the runs `todo`."""
     passes: Counter[timing.Network] = Counter()
     for number in todo:
-        passes[
-            timing.Network.of(
-                work[number].protocol, data.channels, len(data.classes), data.size, where
-            )
-        ] += cost[number]
+        how = work[number].protocol
+        passes[timing.Network.of(how, data, how.precision, where)] += cost[number]
     return passes
 
 
@@ -297,11 +285,8 @@ def _compiled(
     All of `work` uses the same network.
     """
     trained, tested = sum(training.passes for training in work), len(data.test_labels) * len(work)
-    step, test = (
-        work[0].protocol.pays_to_compile(where, images // jobs, data.size)
-        for images in (trained, tested)
-    )
-    return step, test
+    pays = work[0].protocol.pays_to_compile
+    return pays(where, trained // jobs, data.size), pays(where, tested // jobs, data.size)
 
 
 def _call(

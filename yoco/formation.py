@@ -39,8 +39,11 @@ def cell_size(size: int, factor: int) -> int:
 
 
 def pack(
-    images: Float[Tensor, "cells c h w"], factor: int, size: int, mode: str = "nearest"
-) -> Float[Tensor, "n c size size"]:
+    images: Float[Tensor, "cells channels height width"],
+    factor: int,
+    size: int,
+    mode: str = "nearest",
+) -> Float[Tensor, "images channels size size"]:
     """Shrink images to cells and lay out factor² of them in each condensed image, row by row.
 
     Args:
@@ -81,7 +84,9 @@ def _shrunk(images: Tensor, side: int, mode: str) -> Tensor:
     return wide.clamp(0, 1).to(images.dtype)  # rounding can lift white above 1
 
 
-def cells(images: Float[Tensor, "n c s s"], factor: int) -> Float[Tensor, "cells c side side"]:
+def cells(
+    images: Float[Tensor, "images channels size size"], factor: int
+) -> Float[Tensor, "cells channels side side"]:
     """Cut condensed images, float [N, C, S, S], into cells [N*factor², C, side, side].
 
     Cell (r, c) of image n is number n*factor² + r*factor + c. If factor does not divide S, the
@@ -98,7 +103,9 @@ def cells(images: Float[Tensor, "n c s s"], factor: int) -> Float[Tensor, "cells
     )
 
 
-def form(images: Float[Tensor, "n c s s"], factor: int) -> Float[Tensor, "cells c s s"]:
+def form(
+    images: Float[Tensor, "images channels size size"], factor: int
+) -> Float[Tensor, "cells channels size size"]:
     """Turn condensed images [N, C, S, S] into formed images [N*factor², C, S, S].
 
     Each cell is upsampled bilinearly; the operation is differentiable. Formed image n*factor² +
@@ -107,7 +114,9 @@ def form(images: Float[Tensor, "n c s s"], factor: int) -> Float[Tensor, "cells 
     return upsampled(cells(images, factor), images.shape[-1])
 
 
-def upsampled(cells: Float[Tensor, "n c side side"], size: int) -> Float[Tensor, "n c s s"]:
+def upsampled(
+    cells: Float[Tensor, "images channels side side"], size: int
+) -> Float[Tensor, "images channels size size"]:
     """Upsample cells [N, C, side, side] bilinearly to formed images [N, C, size, size].
 
     Cells that have that size already are returned unchanged.

@@ -11,12 +11,12 @@ from yoco.utils import checks
 
 
 def cutmix(
-    images: Float[Tensor, "n c s s"],
-    labels: Int[Tensor, "n"] | Float[Tensor, "n k"],
+    images: Float[Tensor, "images channels size size"],
+    labels: Int[Tensor, "images"] | Float[Tensor, "images classes"],
     classes: int,
     source: Generator,
     probability: float = 0.5,
-) -> tuple[Float[Tensor, "n c s s"], Float[Tensor, "n k"]]:
+) -> tuple[Float[Tensor, "images channels size size"], Float[Tensor, "images classes"]]:
     """With `probability`, paste one box of a partner image into every image of the batch.
 
     The box is the same for all images; its area is drawn from Beta(1, 1).
@@ -62,11 +62,11 @@ def cutmix(
 
 
 def cutmix_unread(
-    images: Float[Tensor, "n c s s"],
-    targets: Float[Tensor, "n k"],
+    images: Float[Tensor, "images channels size size"],
+    targets: Float[Tensor, "images classes"],
     source: Generator,
     probability: float,
-) -> tuple[Float[Tensor, "n c s s"], Float[Tensor, "n k"]]:
+) -> tuple[Float[Tensor, "images channels size size"], Float[Tensor, "images classes"]]:
     """As `cutmix` for soft labels [N, classes], but with a mask instead of reading draws.
 
     Reading a draw on the host would wait for the device.

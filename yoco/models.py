@@ -163,11 +163,10 @@ def build_matchable(seed: int, name: str, *shape: int, width: int | None = None)
     """
     norm = foreign.examined(name, factory(name), *shape).batch_norm if own(name) else None
     if norm is not None:
-        told = (
+        raise ValueError(
             f"model={name!r} has batch norm ({norm}), which condensing cannot use: its checkpoints "
-            "hold no running statistics"
+            "hold no running statistics; use group or instance norm, or track_running_stats=False"
         )
-        raise ValueError(f"{told}; use group or instance norm, or track_running_stats=False")
     return build_seeded(seed, name, *shape, width=width)
 
 

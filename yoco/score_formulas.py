@@ -62,14 +62,14 @@ def _checked_floats(name: str, values: Tensor, *dimensions: str) -> Tensor:
 
 
 def lbpe(
-    logits: Float[Tensor, "e n k"],
-    labels: Int[Tensor, "n"] | Float[Tensor, "n k"],
+    logits: Float[Tensor, "epochs images classes"],
+    labels: Int[Tensor, "images"] | Float[Tensor, "images classes"],
     *,
     top_k: int = 10,
     within: int = 100,
     output: str = "probabilities",
     average: str = "mean",
-) -> Float[Tensor, "n"]:
+) -> Float[Tensor, "images"]:
     """Logit-based prediction error (design §5).
 
     The mean of ‖p - y‖₂ over the `top_k` epochs of highest training accuracy among the first
@@ -103,8 +103,8 @@ def lbpe(
 
 
 def two_sided(
-    errors: Float[Tensor, "r n"], labels: Int[Tensor, "n"], *, cut: float = 0.05
-) -> Float[Tensor, "n"]:
+    errors: Float[Tensor, "runs images"], labels: Int[Tensor, "images"], *, cut: float = 0.05
+) -> Float[Tensor, "images"]:
     """Mean rank within the class over several runs; images at a common extreme come last.
 
     These are the images that every run has among the easiest `cut` of their class, or that every
@@ -135,11 +135,11 @@ def two_sided(
 
 
 def el2n(
-    logits: Float[Tensor, "e n k"],
-    labels: Int[Tensor, "n"] | Float[Tensor, "n k"],
+    logits: Float[Tensor, "epochs images classes"],
+    labels: Int[Tensor, "images"] | Float[Tensor, "images classes"],
     *,
     epochs: int = 10,
-) -> Float[Tensor, "n"]:
+) -> Float[Tensor, "images"]:
     """Error L2 norm: mean of ‖softmax - y‖₂ over the first `epochs` epochs (appendix B.1.3).
 
     Args:
@@ -158,7 +158,9 @@ def el2n(
     return _mean(_errors(logits[:epochs], labels, "probabilities"))
 
 
-def aum(logits: Float[Tensor, "e n k"], labels: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+def aum(
+    logits: Float[Tensor, "epochs images classes"], labels: Int[Tensor, "images"]
+) -> Float[Tensor, "images"]:
     """Area under the margin: mean margin over all epochs (appendix B.1.3).
 
     The margin is the label's logit minus the largest other logit.
@@ -176,7 +178,7 @@ def aum(logits: Float[Tensor, "e n k"], labels: Int[Tensor, "n"]) -> Float[Tenso
     return _mean(margin(_check(logits, labels), labels))
 
 
-def forgetting(correct: Bool[Tensor, "e n"]) -> Float[Tensor, "n"]:
+def forgetting(correct: Bool[Tensor, "epochs images"]) -> Float[Tensor, "images"]:
     """Number of times an image goes from right to wrong between epochs (appendix B.1.3).
 
     Args:
@@ -199,7 +201,7 @@ def forgetting(correct: Bool[Tensor, "e n"]) -> Float[Tensor, "n"]:
     return forgotten(correct)
 
 
-def entropy(logits: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
+def entropy(logits: Float[Tensor, "images classes"]) -> Float[Tensor, "images"]:
     """Entropy in nats of the trained network's softmax (appendix B.1.3).
 
     Args:
@@ -218,7 +220,7 @@ def entropy(logits: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
 
 
 def ssp(
-    features: Float[Tensor, "all d"], n: int, *, seed: int = 0, farthest: bool = False
+    features: Float[Tensor, "all features"], n: int, *, seed: int = 0, farthest: bool = False
 ) -> Int[Tensor, "kept"]:
     """Self-supervised prototypes: keep the image nearest to each k-means centre (appendix B.1.3).
 

@@ -61,7 +61,7 @@ class Score:
 
     def read(
         self, condensed: CondensedSet, dynamics: Dynamics | None, **options: Any
-    ) -> Float[Tensor, "n"]:
+    ) -> Float[Tensor, "images"]:
         """Return the score of every formed image, float [N], in its own direction.
 
         Raises TypeError or ValueError if an option is unknown or bad, or the dynamics are of
@@ -73,7 +73,7 @@ class Score:
 
     def hardness(
         self, condensed: CondensedSet, dynamics: Dynamics | None, **options: Any
-    ) -> Float[Tensor, "n"]:
+    ) -> Float[Tensor, "images"]:
         """As `read`, but higher is harder, as `prune.select` requires."""
         values = self.read(condensed, dynamics, **options)
         return values if self.direction == "high" else -values

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from tests.conftest import make_data
 from yoco import augment, formation, models
-from yoco.condense import expert_settings, expert_training, mtt, mtt_student
+from yoco.condense import expert_training, mtt, mtt_student
 from yoco.condense.mtt_experts import Experts, ExpertSettings, train_experts
 from yoco.data.normalise import normalise
 from yoco.training import resumable
@@ -87,7 +87,7 @@ def unaugmented(parts):
         (
             part,
             dataclasses.replace(
-                expert_settings.AUGMENTATION.draw(len(part), 16, source), operations=()
+                expert_training.AUGMENTATION.draw(len(part), 16, source), operations=()
             ),
         )
         for part in parts

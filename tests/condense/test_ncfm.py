@@ -12,7 +12,7 @@ import yoco
 from tests.conftest import make_data
 from yoco import augment, condense, evaluate, formation
 from yoco.condense import expert_training, ncfm
-from yoco.condense.expert_settings import PairSettings
+from yoco.condense.expert_training import PairSettings
 from yoco.condense.mtt_experts import train_experts
 from yoco.condense.ncfm_draws import DeviceDraws
 from yoco.condense.ncfm_frequencies import Mixture

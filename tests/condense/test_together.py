@@ -9,7 +9,7 @@ from tests.condense.test_methods import TINY
 from tests.conftest import make_data
 from yoco import augment, condense
 from yoco.condense import class_groups
-from yoco.condense.class_members import Members
+from yoco.condense.class_groups import Members
 from yoco.condense.gradient_matching import GradientMatcher, layer_weights
 from yoco.data import ImageData
 from yoco.models import build_seeded

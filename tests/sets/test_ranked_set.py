@@ -87,7 +87,7 @@ def test_prefixes_between_the_budgets_are_select_s(toy_set, toy_dynamics):
 def test_methods_that_choose_anew_are_refused(toy_set, toy_dynamics, method):
     with pytest.raises(
         ValueError,
-        match=f"method='{method}' selects anew for every budget.*allowed: random, entropy",
+        match=f"method='{method}' makes a new selection for every budget.*allowed: random, entropy",
     ):
         toy_set.rank(toy_dynamics, method)
     with pytest.raises(ValueError, match="method='yoko' is unknown.*did you mean 'yoco'"):
@@ -111,6 +111,14 @@ def test_a_float32_file_gives_the_formed_images_to_the_bit(tmp_path, size, facto
         )
     for name in ("factor", "size", "classes", "mean", "std", "method", "info"):
         assert getattr(opened, name) == getattr(ranked_of(condensed, order), name)
+
+
+def test_repr_is_one_line():
+    named = replace(small_set(), info={"dataset": "digits"})
+    told = "3 classes, {}, factor 3, 3x8x8, method='x', source={})"
+    assert repr(named) == f"CondensedSet({told.format('IPC 2', repr('digits'))}"
+    ranked = ranked_of(named, shuffled(named))
+    assert repr(ranked) == f"RankedSet({told.format('18 cells per class', None)}"
 
 
 @pytest.mark.parametrize("size, factor", [(8, 3), (8, 2)])

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.conftest import make_data
 from yoco import CondensedSet, cli, condense, data, dynamics, workflow, zoo
 from yoco.condense import mtt_experts
-from yoco.condense.expert_settings import ExpertSettings
+from yoco.condense.expert_training import ExpertSettings
 from yoco.data import pixel_cache
 from yoco.experiments import results_file, study
 from yoco.utils import digests, tensor_files

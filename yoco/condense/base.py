@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from yoco import formation, models
@@ -18,6 +19,7 @@ from yoco.data.normalise import to_floats
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import resumable
+from yoco.training.state import State
 from yoco.utils import device as devices
 from yoco.utils import digests, fields, seeds
 
@@ -28,11 +30,8 @@ PACKING = "nearest"  # how all methods shrink the real images that they start fr
 Matchable = Annotated[str, lambda _, model: models.check_matchable(model)]
 
 
-def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Tensor:
-    """Return the random training images that condensation starts from, class by class.
-
-    They are int64 [classes * ipc * factor²].
-    """
+def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> Int[Tensor, "cells"]:
+    """Return the random training images that condensation starts from, class by class."""
     return torch.cat(
         [
             members[seeds.choice(len(members), ipc * factor**2, source)]
@@ -41,15 +40,17 @@ def start_choice(data: ImageData, ipc: int, factor: int, source: Generator) -> T
     )
 
 
-def members_of(data: ImageData) -> list[Tensor]:
+def members_of(data: ImageData) -> list[Int[Tensor, "_"]]:
     """Return the indices of each class's training images."""
     return [
         torch.nonzero(data.train_labels == label).flatten() for label in range(len(data.classes))
     ]
 
 
-def packed(data: ImageData, chosen: Tensor, factor: int, mode: str = PACKING) -> Tensor:
-    """Shrink training images, given by index, to cells: float [n / factor², C, S, S] in 0..1.
+def packed(
+    data: ImageData, chosen: Int[Tensor, "cells"], factor: int, mode: str = PACKING
+) -> Float[Tensor, "images channels size size"]:
+    """Shrink training images, given by index, to cells of condensed images in 0..1.
 
     mode: as for `formation.pack`.
     """
@@ -79,7 +80,12 @@ def real_set(
 
 
 def condensed_from(
-    images: Tensor, data: ImageData, ipc: int, factor: int, method: str, info: Mapping[str, object]
+    images: Float[Tensor, "images channels size size"],
+    data: ImageData,
+    ipc: int,
+    factor: int,
+    method: str,
+    info: Mapping[str, object],
 ) -> CondensedSet:
     """Return images of `data`'s classes, ordered by class, as a CondensedSet."""
     labels = torch.arange(len(data.classes)).repeat_interleave(ipc)
@@ -117,6 +123,14 @@ class Settings:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class NetworkSettings(Settings):
+    """Settings of a method whose networks are all of one architecture."""
+
+    model: Matchable = "convnet"
+    width: fields.Count | None = None  # channels of the ConvNet's layers; None: 128
+
+
 class Condensing(resumable.Stepper):
     """The steps of one condensation. A method overrides `step` and whatever else differs.
 
@@ -137,6 +151,7 @@ class Condensing(resumable.Stepper):
         images: the condensed images, ordered by class, float32 [classes * ipc, C, S, S] in 0..1
             after every step.
         started_from: the training images that they were made from, int64 [classes * ipc * factor²].
+        formed: formed images per class.
         members: indices of each class's training images.
         held: names of the attributes that a checkpoint holds besides the generators.
         own_source: the generator for draws on a device, if the method makes any; else `source`.
@@ -157,7 +172,7 @@ class Condensing(resumable.Stepper):
         ranks: Ranks = ALONE,
         **own: Any,
     ) -> None:
-        self.data, self.ipc, self.factor = data, ipc, factor
+        self.data, self.ipc, self.factor, self.formed = data, ipc, factor, ipc * factor**2
         self.settings, self.source, self.own_source = settings, source, source
         self.device, self.precision, self.compiled = self.place(device), precision, compiled
         self.ranks, self.own = ranks, ranks.part(len(data.classes))
@@ -183,16 +198,16 @@ class Condensing(resumable.Stepper):
         """The training images, on the device if it has room for them."""
         return RealImages.training(self.data, self.device)
 
-    def choose_start(self) -> Tensor:
-        """Return the training images to start from, int64 [classes * ipc * factor²]."""
+    def choose_start(self) -> Int[Tensor, "cells"]:
+        """Return the training images to start from, classes * ipc * factor² of them."""
         return start_choice(self.data, self.ipc, self.factor, self.source)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return the tensors in `held` and the generators' states."""
         own = {name: getattr(self, name) for name in self.held}
         return own | seeds.states(self.source, self.own_source)
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         for name in self.held:
             setattr(self, name, state[name].to(self.device))
         seeds.restore(state, self.source, self.own_source)
@@ -215,8 +230,8 @@ class Condenser:
             `experts` (that folder, or None) and `progress`.
         nests: whether its steps can match prefixes; the stepper then takes `prefixes`, numbers of
             formed images per class.
-        lbpe: top_k and within of LBPE on its sets (None: the paper's, see
-            `dynamics.lbpe_settings`).
+        lbpe: top_k and within of LBPE on sets that are multi-formation or not as `multi` says
+            (None: the paper's, see `dynamics.lbpe_settings`).
     """
 
     name: str
@@ -234,3 +249,7 @@ class Condenser:
         if not self.multi:
             return 1
         return 3 if size >= LARGE else 2
+
+    def lbpe_at(self, factor: int) -> tuple[int, int] | None:
+        """Return `lbpe` for a set of this factor, or None if it does not apply."""
+        return self.lbpe if self.multi == (factor > 1) else None

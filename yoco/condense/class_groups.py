@@ -1,11 +1,17 @@
-"""Which classes a GPU matches together: of equal batches, and few enough for its memory."""
+"""Classes on a GPU: those that it matches together, and one draw of real images for all of them.
+
+A group has equal batches, and is small enough for the memory.
+"""
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from yoco.utils import seeds
 
 # pixels of real and synthetic images that are matched at once: 8 classes of CIFAR-10 at IPC 10,
 # which take 2.6 GB with the ConvNet (measured on a CPU)
@@ -23,14 +29,14 @@ class Group:
     def __init__(self, labels: Tensor, real: int) -> None:
         self.labels, self.real = labels, real
 
-    def of_each(self, images: Tensor) -> Tensor:
+    def of_each(self, images: Float[Tensor, "images ..."]) -> Int[Tensor, "images"]:
         """Return the class of each image of a batch with equally many of each class, by class."""
         return self.labels.repeat_interleave(len(images) // len(self.labels))
 
-    def places(self, chosen: Tensor, images: int) -> Tensor:
+    def places(self, chosen: Int[Tensor, "classes images"], images: int) -> Int[Tensor, "places"]:
         """Return the places, in a batch of `images` images by class, of those that are chosen.
 
-        chosen: numbers within a class, int64 [K, n], for every class of the data.
+        chosen: numbers within a class, for every class of the data.
         """
         starts = torch.arange(0, images, images // len(self.labels), device=chosen.device)
         return (chosen[self.labels] + starts.view(-1, 1)).flatten()
@@ -61,3 +67,30 @@ def grouped(
         parts = torch.tensor(labels, device=device).tensor_split(math.ceil(len(labels) / most))
         groups += [Group(part, count) for part in parts]
     return groups
+
+
+class Members:
+    """The training images of every class, by index.
+
+    Args:
+        members: indices of each class's training images, int64 [n] each.
+        device: where they are held.
+
+    Attributes:
+        padded: the indices, padded with zeros, int64 [K, most].
+        sizes: number of training images of each class, int64 [K, 1].
+    """
+
+    def __init__(self, members: Sequence[Tensor], device: torch.device) -> None:
+        self.padded = torch.nn.utils.rnn.pad_sequence(list(members), batch_first=True).to(device)
+        self.sizes = torch.tensor([[len(own)] for own in members], device=device)
+
+    def draw(self, count: int, source: Generator) -> Int[Tensor, "classes images"]:
+        """Draw `count` different images of each class without waiting for a GPU.
+
+        Returns their indices, int64 [K, n]. n is `count`, or the size of the largest class if that
+        is less. The row of a smaller class begins with all of its images.
+        """
+        most = self.padded.shape[1]
+        places = seeds.choice_of_each(self.sizes, most, min(count, most), source)
+        return self.padded.gather(1, places)

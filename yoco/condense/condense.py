@@ -9,13 +9,12 @@ import torch
 
 from yoco.condense.base import PACKING, condensed_from
 from yoco.condense.methods import METHODS
-from yoco.condense.plan import Plan, checked, planned
-from yoco.condense.presets import unit_of
+from yoco.condense.plan import Plan, planned
 from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import resumable, timing
-from yoco.utils import checks, seeds
+from yoco.utils import checks
 from yoco.utils import device as devices
 
 COMPILE_SECONDS = 300  # a shorter budget is not spent on compiling, which can take a minute
@@ -91,8 +90,10 @@ def condense(
         distributed.LostRank: if another process of torchrun is gone (a ConnectionError); the last
             checkpoint is kept.
     """
-    time_budget = _checked_options(checkpoint, expert_folder, time_budget, progress, compiled)
-    plan = planned(data, method, ipc, factor, preset, start, nested, seed, settings)
+    if time_budget is not None:
+        time_budget = checks.real("time_budget", time_budget, 0)
+    _check_options(checkpoint, expert_folder, progress, compiled)
+    plan = planned(data, method, ipc, factor, preset, seed, settings, start, nested)
     experts = _experts(method, expert_folder, checkpoint, progress)
     with distributed.joined() as among:
         if time_budget is not None and time_budget < COMPILE_SECONDS:
@@ -114,24 +115,19 @@ class _Work:
         compiled: bool | None,
     ) -> None:
         self.plan, self.among, self.where = plan, among, devices.choose(device)
-        data, factor, settings = plan.data, plan.factor, plan.settings
         self.precision = devices.choose_precision(precision, self.where)
-        self.images = settings.steps * settings.work(len(data.classes), plan.ipc * factor**2)
+        formed, settings = plan.ipc * plan.factor**2, plan.settings
+        self.images = settings.steps * settings.work(len(plan.data.classes), formed)
         if compiled is None:
             compiled = devices.worth_compiling(
-                self.where, self.images, data.size, devices.WORTH_TWICE
+                self.where, self.images, plan.data.size, devices.WORTH_TWICE
             )
         self.compiled, self.identity = compiled, plan.identity(self.precision)
         among.check_alike(self.identity)
-        own = {"ranks": among, **experts} | (
-            {}
-            if plan.nested is None
-            else {"prefixes": [budget * factor**2 for budget in plan.nested]}
-        )
-        machine = (self.where, self.precision, compiled)
-        self.stepper = METHODS[plan.method].stepper(
-            data, plan.ipc, factor, settings, seeds.generator(plan.seed), *machine, **own
-        )
+        own = {"ranks": among, **experts}
+        if plan.nested is not None:
+            own["prefixes"] = [budget * plan.factor**2 for budget in plan.nested]
+        self.stepper = plan.stepper(self.where, self.precision, compiled, **own)
         if plan.start is not None:
             self.stepper.images = plan.start.images.to(self.stepper.images.device)
         self.identity |= self.stepper.rules()
@@ -144,65 +140,50 @@ class _Work:
         watch: Callable[[CondensedSet], None] | None,
     ) -> CondensedSet:
         """Take the steps, from the checkpoint on if there is one, and return the set."""
-        if progress and self.among.first and not (checkpoint and Path(checkpoint).exists()):
-            self._announce(time_budget)
-        if progress and self.among.first and self.compiled:
-            timing.say_compiling()
-        steps, stepper, identity = self.plan.settings.steps, self.stepper, self.identity
+        if progress and self.among.first:
+            if not (checkpoint and Path(checkpoint).exists()):
+                self._announce(time_budget)
+            if self.compiled:
+                timing.say_compiling()
+        steps, stepper = self.plan.settings.steps, self.stepper
 
         def look(losses: list[float]) -> None:
-            info = {
-                **identity,
-                "steps": len(losses),
-                "planned_steps": steps,
-                **resumable.thinned(losses),
-            }
+            history = {"steps": len(losses), "planned_steps": steps, **resumable.thinned(losses)}
             if watch is not None:
-                watch(self.plan.set_of(stepper.images.clone(), info))
+                watch(self.plan.set_of(stepper.images.clone(), {**self.identity, **history}))
 
-        budgets: dict[str, Any] = {
-            "checkpoint": checkpoint,
-            "time_budget": time_budget,
-            "progress": progress,
-        }
         history = resumable.run(
             stepper,
             steps,
-            identity,
-            **budgets,
+            self.identity,
+            checkpoint=checkpoint,
+            time_budget=time_budget,
+            progress=progress,
             look=None if watch is None else look,
             ranks=self.among,
         )
-        machine = {
+        lbpe = METHODS[self.plan.method].lbpe_at(self.plan.factor)
+        info = {
+            **self.identity,
+            **({"lbpe": lbpe} if lbpe else {}),
             "compiled": self.compiled,
             "device": stepper.device.type,
             "torch": torch.__version__,
             "ranks": self.among.size,
-        }
-        lbpe = (
-            {}
-            if METHODS[self.plan.method].lbpe is None
-            else {"lbpe": METHODS[self.plan.method].lbpe}
-        )
-        info = {
-            **identity,
-            **lbpe,
-            **machine,
             **stepper.outcome(),
             **history,
-            "finished": history["steps"] == history["planned_steps"],
+            "finished": history["steps"] == steps,
         }
         return self.plan.set_of(stepper.images, info)
 
     def _announce(self, time_budget: float | None) -> None:
         """Say how long the work will take, missing experts included."""
-        plan, own = self.plan, Counter[Any]()
+        work = Counter(self.stepper.further_work())
         if self.images:  # KIP has no network whose images could be timed
-            own[unit_of(plan.settings, plan.data, self.precision, self.where)] = self.images
-        work = Counter(self.stepper.further_work()) + own
-        timing.say(
-            {unit: count // self.among.size for unit, count in work.items()}, budget=time_budget
-        )
+            unit = timing.Network.of(self.plan.settings, self.plan.data, self.precision, self.where)
+            work[unit] += self.images
+        shared = {unit: count // self.among.size for unit, count in work.items()}
+        timing.say(shared, budget=time_budget)
 
 
 def start_set(
@@ -221,40 +202,34 @@ def start_set(
 
     Its `.info["started_from"]` holds the index of each cell's training image. Raises as `condense`.
     """
-    ipc, factor, seed, chosen = checked(data, method, ipc, factor, preset, seed, settings)
+    plan = planned(data, method, ipc, factor, preset, seed, settings)
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
-    stepper = METHODS[method].stepper(
-        data, ipc, factor, chosen, seeds.generator(seed), where, how, False
-    )
+    stepper = plan.stepper(where, how, compiled=False)
     info = {
         "dataset": data.name,
-        "seed": seed,
+        "seed": plan.seed,
         "start_of": method,
         "precision": how,
         "packing": PACKING,
+        "started_from": stepper.started_from.tolist(),
     }
-    info["started_from"] = stepper.started_from.tolist()
-    return condensed_from(stepper.images, data, ipc, factor, "real", info)
+    return condensed_from(stepper.images, data, plan.ipc, plan.factor, "real", info)
 
 
-def _checked_options(
+def _check_options(
     checkpoint: str | Path | None,
     expert_folder: str | Path | None,
-    time_budget: float | None,
     progress: bool,
     compiled: bool | None,
-) -> float | None:
-    """Return the time budget after checking these options."""
-    if time_budget is not None:
-        time_budget = checks.real("time_budget", time_budget, 0)
+) -> None:
+    """Raise TypeError or ValueError if one of these options is bad."""
     if compiled is not None:
         checks.flag("compiled", compiled)
     checks.flag("progress", progress)
     for name, path in (("checkpoint", checkpoint), ("expert_folder", expert_folder)):
         if path is not None:
             checks.path(name, path)
-    return time_budget
 
 
 def _experts(

@@ -4,25 +4,22 @@ They are the images nearest to the cluster centres.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from yoco import models
 from yoco.condense.base import Condenser
 from yoco.condense.idc import LOSS, UNENDING, GradientMatching
-from yoco.condense.presets import IdcSettings, idc_preset, overridden
+from yoco.condense.presets import IdcSettings, idc_values, overridden
 from yoco.training import network as training
 from yoco.training import timing
 from yoco.utils import kmeans, seeds
 from yoco.utils.fields import Count
 from yoco.utils.foreign import Features
-
-REAL_BATCH = 128  # representatives per class
-# images per class that a renewal embeds: a few percent of the cost of the ten loops it serves
-LAPTOP_POOL = 500
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,10 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 
     `laptop` and `smoke` cluster a pool. Raises ValueError if a preset, setting or value is unknown.
     """
-    base = idc_preset(preset, size, ipc, overrides)
-    shared = {field.name: getattr(base, field.name) for field in fields(base)}
-    shared |= {} if preset == "smoke" else {"real_batch": REAL_BATCH}
-    return overridden(
-        DreamSettings(**shared, pool=None if preset == "paper" else LAPTOP_POOL), overrides
-    )
+    values = {"real_batch": 128, **idc_values(preset, size, ipc, overrides)}
+    # a renewal's embedding costs a few percent of the ten loops that it serves
+    pool = None if preset == "paper" else 500
+    return overridden(DreamSettings(**values, pool=pool), overrides)
 
 
 class RepresentativeMatching(GradientMatching):
@@ -60,14 +55,13 @@ class RepresentativeMatching(GradientMatching):
     settings: DreamSettings
     held = (*GradientMatching.held, "representatives")
 
-    def choose_start(self) -> Tensor:
+    def choose_start(self) -> Int[Tensor, "cells"]:
         network = self._new_network().to(self.device)
-        wanted = self.ipc * self.factor**2
         # int64 [classes, real batch], from the first step on
         self.representatives = torch.zeros(
             len(self.members), 0, dtype=torch.long, device=self.device
         )
-        return self._of_each_class(network, wanted).flatten()
+        return self._of_each_class(network, self.formed).flatten()
 
     def further_work(self) -> dict[timing.Unit, int]:
         """Return IDC's further work, plus the embeddings that choose the real batches.
@@ -88,7 +82,7 @@ class RepresentativeMatching(GradientMatching):
         )
         return super().step(number)
 
-    def image_gradient(self) -> tuple[float, Tensor]:
+    def image_gradient(self) -> tuple[float, Float[Tensor, "images channels size size"]]:
         if self.due:  # with the network that this step matches, which may be a fresh one
             most = min(
                 self.settings.real_batch,
@@ -99,10 +93,10 @@ class RepresentativeMatching(GradientMatching):
             self.due = False
         return super().image_gradient()
 
-    def real_batch(self, label: int) -> Tensor:
+    def real_batch(self, label: int) -> Int[Tensor, "images"]:
         return self.representatives[label]
 
-    def real_batches(self) -> Tensor:
+    def real_batches(self) -> Int[Tensor, "classes images"]:
         return self.representatives
 
     def _of_each_class(self, network: nn.Module, count: int) -> Tensor:
@@ -136,5 +130,11 @@ class RepresentativeMatching(GradientMatching):
 
 
 CONDENSER = Condenser(
-    "dream", settings_for, RepresentativeMatching, multi=True, loss=LOSS, unending=UNENDING
+    "dream",
+    settings_for,
+    RepresentativeMatching,
+    multi=True,
+    loss=LOSS,
+    unending=UNENDING,
+    lbpe=(10, 200),  # the published code's
 )

@@ -5,32 +5,36 @@ Each step has one siamese augmentation.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from yoco import augment, formation
 from yoco.condense.base import Condenser
-from yoco.condense.gradient_matching import layer_weights
+from yoco.condense.gradient_matching import DISTANCES, layer_weights
 from yoco.condense.idc import LOSS, UNENDING, GradientMatching
-from yoco.condense.presets import PRESETS, MatchingSettings, default_model, overridden, smoke_width
+from yoco.condense.presets import MatchingSettings, overridden, values_of
 from yoco.training import timing
-from yoco.utils import checks
-from yoco.utils.fields import Whole
+from yoco.utils.fields import Rate, Share, Whole, among
 
-OUTER = 1000  # fresh networks, in the published code
 # by ipc: image steps per network, network epochs after each
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
-IMAGE_LR = 0.1  # on normalised images
 
 
 @dataclass(frozen=True)
 class DsaSettings(MatchingSettings):
     """Settings of DSA.
 
-    image_lr is for normalised images: a pixel in 0..1 moves by image_lr · std² · its gradient.
+    image_lr is for normalised images: a pixel in 0..1 moves by image_lr · std² · its gradient. The
+    network's optimiser is plain SGD.
     """
+
+    distance: Annotated[str, among(DISTANCES)] = "cosine"
+    image_lr: Rate = 0.1
+    network_momentum: Share = 0.0
+    network_weight_decay: Rate = 0.0
 
     # on the condensed images, after each image step except a network's last
     network_epochs: Whole = 50
@@ -44,33 +48,24 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 
     Raises ValueError if a preset, setting or value is unknown.
     """
-    checks.one_of("preset", preset, PRESETS)
     inner, epochs = LOOPS[min(LOOPS, key=lambda given: abs(given - ipc))]
-    shared: dict[str, Any] = {
-        "model": default_model(size),
-        "distance": "cosine",
-        "image_lr": IMAGE_LR,
-    }
-    shared |= {"network_momentum": 0.0, "network_weight_decay": 0.0}  # plain SGD
-    if preset == "paper":
-        shared |= {
-            "outer_loops": OUTER,
+    runs = {
+        "paper": {
+            "outer_loops": 1000,  # as in the published code
             "inner_loops": inner,
             "network_epochs": epochs,
             "real_batch": 256,
             "network_batch": 256,
-        }
-    elif preset == "laptop":
-        shared |= {
+        },
+        "laptop": {
             "outer_loops": 60,
             "inner_loops": min(inner, 10),
             "network_epochs": min(epochs, 10),
             "network_batch": 256,
-        }
-    else:
-        width = smoke_width(overrides, shared["model"])
-        shared |= {"outer_loops": 6, "inner_loops": 10, "network_epochs": 5, "width": width}
-    return overridden(DsaSettings(**shared), overrides)
+        },
+        "smoke": {"outer_loops": 6, "inner_loops": 10, "network_epochs": 5},
+    }
+    return overridden(DsaSettings(**values_of(preset, runs, size, overrides)), overrides)
 
 
 class SiameseMatching(GradientMatching):
@@ -103,9 +98,10 @@ class SiameseMatching(GradientMatching):
             self._train_network(images, labels, cutmix=0)
 
     @property
-    def pixel_lr(self) -> Tensor:
-        std = torch.as_tensor(self.real.std)
-        return self.settings.image_lr * std.view(1, -1, 1, 1) ** 2
+    def pixel_lr(self) -> Float[Tensor, "1 channels 1 1"]:
+        return self.settings.image_lr * torch.as_tensor(self.real.std).view(1, -1, 1, 1) ** 2
 
 
-CONDENSER = Condenser("dsa", settings_for, SiameseMatching, loss=LOSS, unending=UNENDING)
+CONDENSER = Condenser(
+    "dsa", settings_for, SiameseMatching, loss=LOSS, unending=UNENDING, lbpe=(3, 100)
+)

@@ -4,16 +4,13 @@ They are trained before its first step, divided over the ranks, and shared by ru
 """
 
 import functools
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from yoco.condense.base import Condensing
-from yoco.condense.expert_settings import ExpertSettings
+from yoco.condense.expert_training import ExpertSettings
 from yoco.condense.mtt_experts import Experts, missing, train_experts
-from yoco.condense.presets import unit_of
 from yoco.training import timing
 
 
@@ -39,54 +36,46 @@ class Pool:
         seed: int,
         progress: bool,
     ) -> None:
-        self.data, self.ranks, self.folder = work.data, work.ranks, folder
-        self.settings, self.count, self.seed = settings, count, seed
-        self.options: dict[str, Any] = {
-            "device": work.device,
-            "precision": work.precision,
-            "compiled": work.compiled,
-            "progress": progress and work.ranks.first,
-        }
+        self.ranks, self.folder, self.count = work.ranks, folder, count
+        self.unit = timing.Network.of(settings, work.data, work.precision, work.device)
+        self.images = settings.epochs * settings.taken(work.data)  # of each, over all epochs
+        self.train = functools.partial(
+            train_experts,
+            work.data,
+            folder,
+            settings,
+            count=count,
+            seed=seed,
+            device=work.device,
+            precision=work.precision,
+            compiled=work.compiled,
+            progress=progress and work.ranks.first,
+        )
 
     def work(self) -> dict[timing.Unit, int]:
         """Return the images that the missing experts will train on, over all epochs."""
-        unit = unit_of(self.settings, self.data, self.options["precision"], self.options["device"])
-        return {
-            unit: missing(self.folder, self.count)
-            * self.settings.epochs
-            * self.settings.taken(self.data)
-        }
+        return {self.unit: missing(self.folder, self.count) * self.images}
 
     @functools.cached_property
     def experts(self) -> Experts:
         """The experts; missing ones are trained first."""
-        return self._trained(None)
+        return self.train()
 
     def ready(self, time_budget: float | None) -> bool:
         """Train the missing experts; False if `time_budget` seconds were too few on any rank."""
         if self.ranks.size > 1 and self.folder is not None:
             own = self.ranks.part(self.count)
-            if not self._all_have(self._trained(time_budget, own), len(own)):
+            if not self._all_have(self.train(only=own, time_budget=time_budget), len(own)):
                 return False
             time_budget = None  # all are made: any that this rank cannot see it has to make
-        trained = self._trained(time_budget)
-        complete = self._all_have(trained, self.count)
-        if complete:
+        trained = self.train(time_budget=time_budget)
+        if complete := self._all_have(trained, self.count):
             self.experts = trained
         return complete
 
     def _all_have(self, trained: Experts, wanted: int) -> bool:
         self.ranks.meet()
         return bool(self.ranks.sum(torch.tensor(int(len(trained) == wanted))) == self.ranks.size)
-
-    def _trained(self, time_budget: float | None, only: Collection[int] | None = None) -> Experts:
-        shared: dict[str, Any] = {
-            "count": self.count,
-            "seed": self.seed,
-            "time_budget": time_budget,
-            "only": only,
-        }
-        return train_experts(self.data, self.folder, self.settings, **shared, **self.options)
 
 
 class Pooled(Condensing):

@@ -1,25 +1,90 @@
-"""One expert in training: its batches, its learning rate, and what is kept of it."""
+"""How an expert of MTT, or a network of NCFM's pool, is trained on real images.
+
+Its settings; and one in training: its batches, its learning rate, and what is kept of it.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from yoco.condense.expert_settings import ExpertSettings
+from yoco import augment
+from yoco.condense.base import Matchable
 from yoco.condense.presets import network_of
 from yoco.data.batches import RealImages
 from yoco.data.image_data import ImageData
 from yoco.training import network as train
 from yoco.training import resumable
+from yoco.training.sgd import MomentumSGD
+from yoco.training.state import State
 from yoco.utils import device as devices
-from yoco.utils import seeds
+from yoco.utils import fields, seeds
 
 STREAM = 1000  # expert n draws from stream STREAM + n of its seed
 CHUNK = 32  # batches that are drawn from the same part of an epoch
+# DSA's, for experts and students
+AUGMENTATION = augment.Augmentation(augment.OPERATIONS, single=True)
+
+
+@dataclass(frozen=True)
+class ExpertSettings:
+    """How one expert of MTT is trained.
+
+    The defaults are the published ones for CIFAR, plain SGD.
+    """
+
+    weight_decay: ClassVar[float] = 0.0
+    # whether the weights after each epoch are kept, or only the first and the last
+    every_epoch: ClassVar[bool] = True
+    augmentation: ClassVar[augment.Augmentation] = AUGMENTATION
+
+    epochs: fields.Count = 50
+    model: Matchable = "convnet"
+    width: fields.Count | None = None  # channels of the ConvNet's layers; None: 128
+    # random real images per expert, at most; each has a subset of its own; None: all
+    images: fields.Count | None = None
+    lr: fields.Rate = 0.01
+    momentum: fields.Share = 0.0
+    batch_size: fields.Count = 256
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+
+    def taken(self, data: ImageData) -> int:
+        """Return the number of images that an expert trains on."""
+        return min(self.images or len(data.train_images), len(data.train_images))
+
+    def lr_at(self, progress: float) -> float:
+        """Return the learning rate after a share of the training, in 0..1."""
+        return self.lr
+
+
+@dataclass(frozen=True)
+class PairSettings(ExpertSettings):
+    """How one network of NCFM's pool is trained.
+
+    Momentum SGD, with a linear warm-up and then a cosine to 0.
+    """
+
+    lr: fields.Rate = 0.04
+    momentum: fields.Share = 0.9
+    weight_decay: fields.Rate = 5e-4  # type: ignore[misc]  # fixed for MTT, a setting here
+    warmup: fields.Share = 0.05  # share of the training
+
+    every_epoch: ClassVar[bool] = False
+    augmentation: ClassVar[augment.Augmentation] = augment.Augmentation(
+        ("color", "crop", "flip", "cutout")
+    )
+
+    def lr_at(self, progress: float) -> float:
+        if progress < self.warmup:
+            return self.lr * progress / self.warmup
+        return self.lr * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2
 
 
 class ExpertTraining(resumable.Stepper):
@@ -38,15 +103,13 @@ class ExpertTraining(resumable.Stepper):
         self.data, self.settings, self.advance = data, settings, advance
         self.source = seeds.generator(identity["seed"], STREAM + identity["number"])
         self.model = network_of(settings, data, seeds.draw_seed(self.source)).to(device)
-        optimiser = train.Optimiser(settings.lr, settings.momentum, settings.weight_decay).build(
-            self.model
+        optimiser = MomentumSGD(
+            self.model.parameters(), settings.lr, settings.momentum, settings.weight_decay
         )
         self.network_step = train.Step(self.model, optimiser, identity["precision"], compiled)
         chosen = seeds.choice(len(data.train_images), settings.taken(data), self.source)
-        self.images, self.labels = (
-            RealImages.training(data, device).of(chosen),
-            data.train_labels[chosen].to(device),
-        )
+        self.images = RealImages.training(data, device).of(chosen)
+        self.labels = data.train_labels[chosen].to(device)
         self.own_source = seeds.for_device(self.source, device)
         self.rows = [self._parameters()]  # on the CPU
         self.shown = 0  # images that the bar has counted
@@ -83,12 +146,17 @@ class ExpertTraining(resumable.Stepper):
             self.progress += len(index)
             self._look()
 
-        options: dict[str, Any] = {
-            "classes": len(self.data.classes),
-            "augmentation": self.settings.augmentation,
-        }
-        options |= {"batch_size": self.settings.batch_size, "cutmix": 0.0, "seen": seen}
-        train.epoch(self.network_step, images, labels, self.own_source, **options)
+        train.epoch(
+            self.network_step,
+            images,
+            labels,
+            self.own_source,
+            classes=len(self.data.classes),
+            augmentation=self.settings.augmentation,
+            batch_size=self.settings.batch_size,
+            cutmix=0.0,
+            seen=seen,
+        )
         return torch.stack(losses).sum()
 
     def _look(self) -> None:
@@ -99,17 +167,16 @@ class ExpertTraining(resumable.Stepper):
             self.progress / (self.settings.epochs * len(self.images))
         )
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return kept and current parameters, float32 [n, P], momentum and generator states."""
-        momentum = parameters_to_vector(self.network_step.optimizer.momenta)
         return {
             "parameters": torch.stack(self.rows),
-            "momentum": momentum,
+            "momentum": parameters_to_vector(self.network_step.optimizer.momenta),
             **seeds.states(self.source, self.own_source),
         }
 
     @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         self.rows = list(state["parameters"])
         seeds.restore(state, self.source, self.own_source)
         _fill(list(self.model.parameters()), self.rows[-1])

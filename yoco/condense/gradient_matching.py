@@ -91,13 +91,10 @@ class GradientMatcher:
                 "model must have a convolution, whose weights are matched, but has none; "
                 "method='dsa' matches every layer"
             )
-        self.gradients: Callable[..., Gradients] = self._gradients
-        self._matching: Callable[..., Tensor] = self._distance_to
-        if compiled:
-            self.gradients = device.compiled(self._gradients)
-            self._matching = device.compiled(self._distance_to)
+        self.gradients = device.compiled(self._gradients) if compiled else self._gradients
+        self._matching = device.compiled(self._distance_to) if compiled else self._distance_to
 
-    def split(self, model: nn.Module) -> tuple[Gradients, dict[str, Tensor]]:
+    def split(self, model: nn.Module) -> tuple[Gradients, dict[str, Float[Tensor, "..."]]]:
         """Return `model`'s parameters, detached: the matched ones in order, the others by name."""
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         return tuple(parameters.pop(name) for name in self.names), parameters
@@ -131,8 +128,8 @@ class GradientMatcher:
     def match(
         self,
         model: nn.Module,
-        real: Float[Tensor, "n c s s"],
-        synthetic: Float[Tensor, "m c s s"],
+        real: Float[Tensor, "images channels size size"],
+        synthetic: Float[Tensor, "others channels size size"],
         label: int,
     ) -> Float[Tensor, ""]:
         """Return the distance D between the gradients of two batches of one class, a scalar >= 0.
@@ -155,10 +152,10 @@ class GradientMatcher:
     def match_together(
         self,
         model: nn.Module,
-        real: Float[Tensor, "k n c s s"],
-        synthetic: Float[Tensor, "k m c s s"],
-        labels: Int[Tensor, "k"],
-    ) -> Float[Tensor, "k"]:
+        real: Float[Tensor, "classes images channels size size"],
+        synthetic: Float[Tensor, "classes others channels size size"],
+        labels: Int[Tensor, "classes"],
+    ) -> Float[Tensor, "classes"]:
         """Return the distances D of several classes, each as `match` gives it up to rounding.
 
         The kernels of one class serve all of them, which spares a GPU the launches. It is never

@@ -2,22 +2,23 @@
 
 import functools
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from yoco import augment, formation, models
 from yoco.condense.base import Condenser, Condensing
-from yoco.condense.class_groups import Group, grouped
-from yoco.condense.class_members import Members
+from yoco.condense.class_groups import Group, Members, grouped
 from yoco.condense.gradient_matching import GradientMatcher, convolution_weights
-from yoco.condense.presets import network_of, settings_for, unit_of
+from yoco.condense.presets import network_of, settings_for
 from yoco.data.batches import RealImages
 from yoco.data.normalise import normalise
 from yoco.training import network as train
 from yoco.training import timing
+from yoco.training.sgd import MomentumSGD
+from yoco.training.state import State
 from yoco.utils import device as devices
 from yoco.utils import graphs, seeds
 
@@ -48,24 +49,23 @@ class GradientMatching(Condensing):
         self.velocity = torch.zeros_like(self.images)
         self.own_source = seeds.for_device(self.source, self.device)
         self.model = self._new_network().to(self.device)
-        optimiser = train.Optimiser(s.network_lr, s.network_momentum, s.network_weight_decay)
-        self.network_step = train.Step(
-            self.model, optimiser.build(self.model), self.precision, self.compiled
+        optimiser = MomentumSGD(
+            self.model.parameters(), s.network_lr, s.network_momentum, s.network_weight_decay
         )
+        self.network_step = train.Step(self.model, optimiser, self.precision, self.compiled)
         self.matcher = GradientMatcher(
             self.model, s.distance, self.matched, precision=self.precision, compiled=self.compiled
         )
         # a GPU spends its time on launches; on a CPU, one class fits the cache and ten do not
         self.together = devices.is_gpu(self.own_source.device) and not self.compiled
-        self.match_together = self._match_together
         # a graph cannot read images that are held on the host
-        if self.real.pixels.device == self.images.device:
-            self.match_together = graphs.captured(self._match_together, self.device)
+        together, recordable = self._match_together, self.real.pixels.device == self.images.device
+        self.match_together = graphs.captured(together, self.device) if recordable else together
 
     def further_work(self) -> dict[timing.Unit, int]:
         """Return the pretraining epochs of the fresh networks."""
         images = self.settings.outer_loops * self.settings.pretrain_epochs * len(self.real)
-        return {unit_of(self.settings, self.data, self.precision, self.device): images}
+        return {timing.Network.of(self.settings, self.data, self.precision, self.device): images}
 
     def step(self, number: int) -> float:
         """Take one inner loop. Returns the distance D, averaged over the classes."""
@@ -88,9 +88,12 @@ class GradientMatching(Condensing):
         """Take the network step that follows each image step."""
         self._train_on_real(self.settings.network_images)
 
-    def image_gradient(self) -> tuple[float, Tensor]:
+    def image_gradient(self) -> tuple[float, Float[Tensor, "images channels size size"]]:
         """Return the mean of D over the classes, and the gradient of each class's D."""
-        matched = self._together() if self.together else self._in_turn()
+        if self.together:
+            matched = self.match_together(self.images, self.real_batches(), source=self.own_source)
+        else:
+            matched = self._in_turn()
         distances, gradient = map(self.ranks.sum, matched)
         # at NaN the loop stops and keeps the last checkpoint
         read = distances.masked_fill(~torch.isfinite(gradient).all(), math.nan).cpu()
@@ -126,14 +129,10 @@ class GradientMatching(Condensing):
         distance = self.matcher.match(self.model, seen, synthetic, label)
         return distance.detach(), torch.autograd.grad(distance, images)[0]
 
-    def _together(self) -> tuple[Tensor, Tensor]:
-        """As `_in_turn`, with draws and kernels that serve many classes; on a GPU, one graph."""
-        return self.match_together(self.images, self.real_batches(), source=self.own_source)
-
     def _match_together(
         self, images: Tensor, real: Tensor, *, source: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return D of each class, float32 [K], and the gradient of each class's D.
+        """As `_in_turn`, with draws and kernels that serve many classes; on a GPU, one graph.
 
         real: indices of the real images of each class, int64 [K, n]; see `real_batches`.
         """
@@ -180,44 +179,39 @@ class GradientMatching(Condensing):
 
     def rules(self) -> dict[str, Any]:
         """Return the network's layout, and which part of a class a step uses if not all of it."""
-        return {
-            **models.layout(self.settings.model, *models.shape_of(self.data)),
-            **({} if self.whole else {"synthetic": "cells"}),
-        }
+        layout = models.layout(self.settings.model, *models.shape_of(self.data))
+        return layout if self.whole else {**layout, "synthetic": "cells"}
 
     @property
-    def pixel_lr(self) -> float | Tensor:
+    def pixel_lr(self) -> float | Float[Tensor, "1 channels 1 1"]:
         """The factor of a pixel's gradient in a step, for pixels in 0..1."""
         return self.settings.image_lr
 
     @property
     def whole(self) -> bool:
         """Whether every step uses all cells of a class."""
-        return self.ipc * self.factor**2 <= self.settings.synthetic_batch
+        return self.formed <= self.settings.synthetic_batch
 
-    def synthetic_batch(self) -> Tensor | slice:
+    def synthetic_batch(self) -> Int[Tensor, "cells"] | slice:
         """Return which cells of a class a step uses: all, or `synthetic_batch` random ones."""
         if self.whole:
             return slice(None)
-        return seeds.choice(
-            self.ipc * self.factor**2, self.settings.synthetic_batch, self.source
-        ).to(self.device)
+        return seeds.choice(self.formed, self.settings.synthetic_batch, self.source).to(self.device)
 
-    def synthetic_batches(self, source: Generator) -> Tensor | None:
-        """Return the same for every class, int64 [K, n]; None if they are all used."""
+    def synthetic_batches(self, source: Generator) -> Int[Tensor, "classes cells"] | None:
+        """Return the same for every class; None if they are all used."""
         if self.whole:
             return None
-        cells = self.ipc * self.factor**2
-        sizes = torch.full((len(self.members), 1), cells, device=source.device)
-        return seeds.choice_of_each(sizes, cells, self.settings.synthetic_batch, source)
+        sizes = torch.full((len(self.members), 1), self.formed, device=source.device)
+        return seeds.choice_of_each(sizes, self.formed, self.settings.synthetic_batch, source)
 
-    def real_batch(self, label: int) -> Tensor:
+    def real_batch(self, label: int) -> Int[Tensor, "images"]:
         """Return the indices of the real images of a class that are matched: random ones."""
         members = self.members[label]
         return members[seeds.choice(len(members), self.settings.real_batch, self.source)]
 
-    def real_batches(self) -> Tensor:
-        """Return the same for every class, int64 [K, n]; see `Members.draw`."""
+    def real_batches(self) -> Int[Tensor, "classes images"]:
+        """Return the same for every class; see `Members.draw`."""
         return self.of_classes.draw(self.settings.real_batch, self.own_source)
 
     @functools.cached_property
@@ -229,7 +223,7 @@ class GradientMatching(Condensing):
     def groups(self) -> list[Group]:
         """The classes that are matched at once, if they are not matched in turn."""
         real = [min(len(members), self.settings.real_batch) for members in self.members]
-        synthetic = min(self.ipc * self.factor**2, self.settings.synthetic_batch)
+        synthetic = min(self.formed, self.settings.synthetic_batch)
         return grouped(self.own, real, synthetic, self.data.size, self.device)
 
     def _normalise(self, images: Tensor) -> Tensor:
@@ -253,18 +247,22 @@ class GradientMatching(Condensing):
 
     def _train_network(self, images: Tensor | RealImages, labels: Tensor, **options: Any) -> None:
         """Train for one epoch on normalised images; options: as for `network.epoch`."""
-        shared: dict[str, Any] = {
-            "classes": len(self.members),
-            "augmentation": self.training,
-            "batch_size": self.settings.network_batch,
-        }
-        train.epoch(self.network_step, images, labels, self.own_source, **shared, **options)
+        train.epoch(
+            self.network_step,
+            images,
+            labels,
+            self.own_source,
+            classes=len(self.members),
+            augmentation=self.training,
+            batch_size=self.settings.network_batch,
+            **options,
+        )
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return also the network and its momentum."""
         return super().state() | train.network_state(self.network_step)
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         super().restore(state)
         train.restore_network(self.network_step, state)
 

@@ -8,12 +8,13 @@ squared error.
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from yoco import formation
@@ -22,16 +23,22 @@ from yoco.condense.base import Condenser, Condensing, Settings
 from yoco.condense.presets import PRESETS, overridden
 from yoco.data.normalise import normalise, to_floats
 from yoco.training import timing
+from yoco.training.state import State
 from yoco.utils import checks, seeds
 from yoco.utils import device as devices
 from yoco.utils.fields import Count, Flag, Rate, among
 
-KERNELS = ("fc", "conv", "auto")
+KERNELS = {"fc": kip_kernels.fc_kernel, "conv": kip_kernels.conv_kernel}
 # covariances of a whole run up to which `auto` takes the convolutional kernel on a CPU: about 15
 # minutes on one core
 AFFORDABLE = 1e10
 MOST_MEASURED = 512  # images whose kernel is timed at once, at most
 GPU_FACTOR = 100  # the same factor more on a GPU: a guess, not measured
+RUNS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "laptop": {"kernel": "auto", "real_batch": 500, "iterations": 500},
+    "smoke": {"kernel": "auto", "real_batch": 100, "iterations": 40},
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class KipSettings(Settings):
     """Settings of KIP. The defaults are the paper's for CIFAR-10: many days on a GPU."""
 
     # "auto": conv if a run with it is affordable, else fc
-    kernel: Annotated[str, among(KERNELS)] = "conv"
+    kernel: Annotated[str, among((*KERNELS, "auto"))] = "conv"
     depth: Count = 3  # hidden layers
     # Adam's, for normalised images (a pixel in 0..1 moves by lr times its channel's std) and
     # labels
@@ -60,13 +67,7 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
     It does not depend on `ipc`. Raises TypeError or ValueError if a preset, setting or value is
     unknown, or the convolutional kernel is asked for but does not fit images of this side.
     """
-    checks.one_of("preset", preset, PRESETS)
-    base = KipSettings()
-    if preset == "laptop":
-        base = replace(base, kernel="auto", real_batch=500, iterations=500)
-    elif preset == "smoke":
-        base = replace(base, kernel="auto", real_batch=100, iterations=40)
-    chosen = overridden(base, overrides)
+    chosen = overridden(KipSettings(**RUNS[checks.one_of("preset", preset, PRESETS)]), overrides)
     if chosen.kernel == "conv":
         kip_kernels.conv_entries(size, chosen.depth)
     return chosen
@@ -107,7 +108,7 @@ class Pair:
                 )
                 began = time.monotonic()
                 (gradient,) = torch.autograd.grad(
-                    kernel_of(self.kernel)(images, images.detach(), self.depth).sum(), images
+                    KERNELS[self.kernel](images, images.detach(), self.depth).sum(), images
                 )
                 gradient.sum().item()  # waits for a GPU
                 taken = time.monotonic() - began
@@ -116,24 +117,24 @@ class Pair:
                 count *= 2
 
 
-def kernel_of(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """Return the function of a kernel, "fc" or "conv"."""
-    return {"fc": kip_kernels.fc_kernel, "conv": kip_kernels.conv_kernel}[name]
-
-
-def ridge_regression(among: Tensor, towards: Tensor, labels: Tensor, ridge: float) -> Tensor:
+def ridge_regression(
+    among: Float[Tensor, "images images"],
+    towards: Float[Tensor, "others images"],
+    labels: Float[Tensor, "images classes"],
+    ridge: float,
+) -> Float[Tensor, "others classes"]:
     """Predict K_ts (K_ss + r I)⁻¹ y, with r = ridge times the mean of K_ss's diagonal.
 
     Differentiable.
 
     Args:
-        among: K_ss [N, N].
-        towards: K_ts [M, N].
-        labels: y [N, K].
+        among: K_ss.
+        towards: K_ts.
+        labels: y.
         ridge: factor of the diagonal.
 
     Returns:
-        [M, K]; NaN or infinite if the system is singular.
+        The predictions; NaN or infinite if the system is singular.
     """
     shift = (
         ridge
@@ -173,12 +174,12 @@ class KernelInducingPoints(Condensing):
     def begin(self) -> None:
         """Choose the kernel, and give the images their labels."""
         data, settings = self.data, self.settings
-        count = len(data.classes) * self.ipc * self.factor**2
+        count = len(data.classes) * self.formed
         self.kernel = _chosen_kernel(
             settings, data.size, count * (count + settings.real_batch), self.device
         )
         self.classes = torch.arange(len(data.classes), device=self.device).repeat_interleave(
-            self.ipc * self.factor**2
+            self.formed
         )
         self.labels = self._targets(self.classes)
         self.train_labels = data.train_labels.to(self.device)
@@ -197,17 +198,16 @@ class KernelInducingPoints(Condensing):
     def step(self, number: int) -> float:
         """Take step `number` of Adam, counted from 0.
 
-        Returns half the mean squared error of the batch before the step. If the loss is not finite,
-        or a gradient is not (then NaN is returned), nothing changes, and the loop stops.
+        Returns half the mean squared error of the batch before the step, or NaN if a gradient is
+        not finite. If that is not finite, nothing changes, and the loop stops.
         """
         chosen = seeds.choice(len(self.real), self.settings.real_batch, self.source).to(self.device)
-        loss, of_images, of_labels = map(self.ranks.sum, self._share(chosen))
-        if not math.isfinite(loss.item()):
-            return loss.item()
-        if not (torch.isfinite(of_images).all() and torch.isfinite(of_labels).all()):
-            return math.nan
-        self._move(of_images, of_labels)
-        return loss.item()
+        total, of_images, of_labels = map(self.ranks.sum, self._share(chosen))
+        finite = of_images.isfinite().all() & of_labels.isfinite().all()
+        loss = total.masked_fill(~finite, math.nan).item()
+        if math.isfinite(loss):
+            self._move(of_images, of_labels)
+        return loss
 
     def _move(self, of_images: Tensor, of_labels: Tensor) -> None:
         """Take Adam's step on normalised images and, if they are learned, on the labels.
@@ -242,36 +242,37 @@ class KernelInducingPoints(Condensing):
         of_images, of_labels = torch.autograd.grad(loss, (images, labels))
         return loss.detach(), of_images, of_labels
 
-    def predict(self, images: Tensor, labels: Tensor, real: Tensor) -> Tensor:
+    def predict(
+        self,
+        images: Float[Tensor, "images channels size size"],
+        labels: Float[Tensor, "cells classes"],
+        real: Num[Tensor, "real channels size size"],
+    ) -> Float[Tensor, "real classes"]:
         """Predict real images by the regression fitted on condensed images and labels.
 
         Args:
-            images: condensed images [N, C, S, S].
+            images: condensed images.
             labels: labels of their formed images.
-            real: uint8, or floats in 0..1, [M, C, S, S].
+            real: uint8, or floats in 0..1.
 
         Returns:
-            float64 [M, K], whose argmax is the predicted class.
+            Their float64 predictions, whose argmax is the predicted class.
         """
         formed = self._inputs(formation.form(images, self.factor))
-        kernel = kernel_of(self.kernel)
+        kernel = KERNELS[self.kernel]
         among = kernel(formed, formed, self.settings.depth)
         towards = kernel(self._inputs(to_floats(real)), formed, self.settings.depth)
         return ridge_regression(among, towards, labels.double(), self.settings.ridge)
 
-    @property
-    def changed_classes(self) -> int:
-        """Number of formed images whose learned label points at another class than their own.
+    def outcome(self) -> dict[str, Any]:
+        """Return the kernel, and how many learned labels point at another class than their own.
 
         The condensed set keeps its order, one class after the other, whatever the labels.
         """
-        return int((self.labels.argmax(1) != self.classes).sum())
+        changed = int((self.labels.argmax(1) != self.classes).sum())
+        return {"kernel": self.kernel, "changed_classes": changed}
 
-    def outcome(self) -> dict[str, Any]:
-        """Return the kernel and the number of formed images whose class changed."""
-        return {"kernel": self.kernel, "changed_classes": self.changed_classes}
-
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return the images, labels, Adam's moments of both and the generator's state."""
         adam = {
             f"adam.{name}.{part}": held
@@ -280,7 +281,7 @@ class KernelInducingPoints(Condensing):
         }
         return {**super().state(), "labels": self.labels, **adam}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         """Restore what `state` returned.
 
         Raises KeyError for a state of version 0.1, which stored Adam's moments differently.
@@ -290,17 +291,18 @@ class KernelInducingPoints(Condensing):
         super().restore(state)
         self.labels.copy_(state["labels"])
         for name, of in self.moved.items():
-            parts = [key for key in state if key.startswith(f"adam.{name}.")]
             self.optimizer.state[of] = {
-                key.rsplit(".", 1)[1]: state[key].to(self.device) for key in parts
+                key.rsplit(".", 1)[1]: held.to(self.device)
+                for key, held in state.items()
+                if key.startswith(f"adam.{name}.")
             }
 
     def _inputs(self, images: Tensor) -> Tensor:
         return normalise(images, self.data.mean, self.data.std).double()
 
     def _targets(self, labels: Tensor) -> Tensor:
-        classes = len(self.data.classes)
-        return F.one_hot(labels, classes).float() - 1 / classes
+        one_hot = F.one_hot(labels, len(self.data.classes)).float()
+        return one_hot - 1 / one_hot.shape[1]
 
 
 def _chosen_kernel(settings: KipSettings, size: int, pairs: int, device: torch.device) -> str:
@@ -314,12 +316,12 @@ def _chosen_kernel(settings: KipSettings, size: int, pairs: int, device: torch.d
     return "conv" if work <= AFFORDABLE * (1 if device.type == "cpu" else GPU_FACTOR) else "fc"
 
 
-# one step with the convolutional kernel can take hours
-UNENDING = {"iterations": 10**6, "kernel": "auto"}
 CONDENSER = Condenser(
     "kip",
     settings_for,
     KernelInducingPoints,
     loss="squared error of the regression",
-    unending=UNENDING,
+    # one step with the convolutional kernel can take hours
+    unending={"iterations": 10**6, "kernel": "auto"},
+    lbpe=(3, 50),
 )

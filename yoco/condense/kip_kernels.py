@@ -7,6 +7,7 @@ deviation sqrt(2) / sqrt(fan-in), biases of 0.1.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +29,8 @@ ROUNDING = 64
 
 
 def fc_kernel(
-    x: Float[Tensor, "n *item"], y: Float[Tensor, "m *item"], depth: int
-) -> Float[Tensor, "n m"]:
+    x: Float[Tensor, "images *item"], y: Float[Tensor, "others *item"], depth: int
+) -> Float[Tensor, "images others"]:
     """NTK of a fully connected ReLU network with `depth` hidden layers and a linear readout.
 
     Args:
@@ -58,8 +59,10 @@ def fc_kernel(
 
 
 def conv_kernel(
-    x: Float[Tensor, "n c s s"], y: Float[Tensor, "m c s s"], depth: int
-) -> Float[Tensor, "n m"]:
+    x: Float[Tensor, "images channels size size"],
+    y: Float[Tensor, "others channels size size"],
+    depth: int,
+) -> Float[Tensor, "images others"]:
     """NTK of the infinitely wide ConvNet: depth × (conv 3×3, ReLU, average pool 2), readout.
 
     Convolutions are zero-padded. There are no normalisation layers, unlike in the finite ConvNet.
@@ -88,17 +91,14 @@ def conv_kernel(
     _check_inputs(x, y, depth)
     rows, columns = _block_shape(x, depth)
     of_x, of_y = (_variances(values, depth, rows * columns) for values in (x, y))
-    lines = []
-    for i in range(0, len(x), rows):
-        row, row_variances = x[i : i + rows], [values[i : i + rows] for values in of_x]
-        blocks = []
-        for j in range(0, len(y), columns):
-            column_variances = [values[j : j + columns] for values in of_y]
-            blocks.append(
-                _checkpointed(_pairs, row, y[j : j + columns], row_variances, column_variances)
-            )
-        lines.append(torch.cat(blocks, 1))
-    return torch.cat(lines)
+    lines = [
+        [
+            _checkpointed(_pairs, row, column, of_row, of_column)
+            for column, of_column in _blocks(y, of_y, columns)
+        ]
+        for row, of_row in _blocks(x, of_x, rows)
+    ]
+    return torch.cat([torch.cat(line, 1) for line in lines])
 
 
 def conv_entries(size: int, depth: int) -> int:
@@ -152,6 +152,13 @@ def _block_shape(x: Tensor, depth: int) -> tuple[int, int]:
     return rows, most // rows
 
 
+def _blocks(
+    images: Tensor, maps: Sequence[Tensor], size: int
+) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    """Return blocks of at most `size` images, each with its part of the variance maps."""
+    return zip(images.split(size), zip(*(values.split(size) for values in maps)))
+
+
 def _checkpointed(function, *arguments):
     """Return `function(*arguments)`, keeping only the arguments for the backward pass."""
     return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
@@ -181,7 +188,7 @@ def _variance_maps(x: Tensor, depth: int) -> list[Tensor]:
     return maps
 
 
-def _pairs(x: Tensor, y: Tensor, of_x: list[Tensor], of_y: list[Tensor]) -> Tensor:
+def _pairs(x: Tensor, y: Tensor, of_x: Sequence[Tensor], of_y: Sequence[Tensor]) -> Tensor:
     """Return the kernel of every image of x with every image of y, [N, M], given variance maps."""
     covariance = _products(x[:, None], y[None], 2 ** len(of_x) - 1)
     ntk: Tensor | None = None
@@ -271,22 +278,16 @@ class _Box(Function):
 
     @staticmethod
     def forward(ctx, values):
-        return _box(values)
+        rows = values / 9
+        total = rows.clone()
+        total[..., 1:, :] += rows[..., :-1, :]
+        total[..., :-1, :] += rows[..., 1:, :]
+        result = total.clone()
+        result[..., 1:] += total[..., :-1]
+        result[..., :-1] += total[..., 1:]
+        return result
 
-    @staticmethod
-    def backward(ctx, gradient):
-        return _box(gradient)
-
-
-def _box(values: Tensor) -> Tensor:
-    rows = values / 9
-    total = rows.clone()
-    total[..., 1:, :] += rows[..., :-1, :]
-    total[..., :-1, :] += rows[..., 1:, :]
-    result = total.clone()
-    result[..., 1:] += total[..., :-1]
-    result[..., :-1] += total[..., 1:]
-    return result
+    backward = forward
 
 
 class _HalfPool(Function):

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from yoco import formation, models
-from yoco.condense.base import Condenser, Matchable, Settings
+from yoco.condense.base import Condenser, NetworkSettings
 from yoco.condense.expert_pool import Pool, Pooled
-from yoco.condense.expert_settings import AUGMENTATION, ExpertSettings
+from yoco.condense.expert_training import AUGMENTATION, ExpertSettings
 from yoco.condense.mtt_student import Batch, Student, distance_gradients
-from yoco.condense.presets import PRESETS, default_model, network_of, overridden, smoke_width
+from yoco.condense.presets import network_of, overridden, values_of
 from yoco.data.normalise import normalise
 from yoco.training import network as training
 from yoco.utils import checks
@@ -27,10 +28,36 @@ PUBLISHED = {  # CIFAR-10 without whitening, by ipc
     10: {"student_steps": 30, "max_start_epoch": 15, "student_lr_lr": 1e-5, "student_lr": 1e-2},
     50: {"student_steps": 30, "max_start_epoch": 40, "student_lr_lr": 1e-5, "student_lr": 1e-3},
 }
+RUNS = {
+    "laptop": {
+        "iterations": 200,
+        "student_steps": 10,
+        "max_start_epoch": 10,
+        "synthetic_batch": 100,
+        "student_lr": 2e-2,
+        "experts": 5,
+        "buffer_epochs": 20,
+        "buffer_images": 10_000,
+        "buffer_batch": 64,
+    },
+    "smoke": {
+        "iterations": 30,
+        "student_steps": 10,
+        "max_start_epoch": 12,
+        "synthetic_batch": 50,
+        "image_lr": 300.0,
+        "student_lr": 2e-2,
+        "experts": 2,
+        "buffer_epochs": 16,
+        "buffer_images": 2_000,
+        "buffer_batch": 128,
+        "buffer_lr": 0.02,
+    },
+}
 
 
 @dataclass(frozen=True)
-class TrajectorySettings(Settings):
+class TrajectorySettings(NetworkSettings):
     """Settings of MTT. The defaults are the published ones for CIFAR-10, ipc 10, without whitening.
 
     image_lr is for normalised images, as published: for images in 0..1, each channel takes image_lr
@@ -38,8 +65,6 @@ class TrajectorySettings(Settings):
     for the latest target.
     """
 
-    model: Matchable = "convnet"  # network of the experts and the student
-    width: Count | None = None  # channels of the ConvNet's layers; None: 128
     iterations: Count = 5000  # image steps
     student_steps: Count = 30  # N, of plain SGD on the synthetic images
     expert_epochs: Count = 2  # M, from the start to the target
@@ -64,11 +89,10 @@ class TrajectorySettings(Settings):
         super().__post_init__()
         latest = self.max_start_epoch - 1 + self.expert_epochs
         if latest > self.buffer_epochs:
-            wanted = (
-                f"max_start_epoch={self.max_start_epoch} and expert_epochs={self.expert_epochs}"
-            )
             raise ValueError(
-                f"buffer_epochs must be at least {latest} for {wanted}, got {self.buffer_epochs}"
+                f"buffer_epochs must be at least {latest} for max_start_epoch="
+                f"{self.max_start_epoch} and expert_epochs={self.expert_epochs}, got "
+                f"{self.buffer_epochs}"
             )
 
     @property
@@ -78,14 +102,14 @@ class TrajectorySettings(Settings):
     @property
     def buffer(self) -> ExpertSettings:
         """How the experts are trained."""
-        network: dict[str, Any] = {
-            "model": self.model,
-            "width": self.width,
-            "lr": self.buffer_lr,
-            "momentum": self.buffer_momentum,
-        }
         return ExpertSettings(
-            self.buffer_epochs, images=self.buffer_images, batch_size=self.buffer_batch, **network
+            epochs=self.buffer_epochs,
+            model=self.model,
+            width=self.width,
+            images=self.buffer_images,
+            lr=self.buffer_lr,
+            momentum=self.buffer_momentum,
+            batch_size=self.buffer_batch,
         )
 
     def work(self, classes: int, formed: int) -> int:
@@ -102,36 +126,8 @@ def settings_for(
     and `smoke` have few iterations and few, short experts. Raises ValueError if a preset, setting
     or value is unknown.
     """
-    checks.one_of("preset", preset, PRESETS)
-    values: dict[str, Any] = {"model": default_model(size)}
-    if preset == "paper":
-        values |= PUBLISHED[min(PUBLISHED, key=lambda row: abs(math.log(ipc / row)))]
-    elif preset == "laptop":
-        values |= {
-            "iterations": 200,
-            "student_steps": 10,
-            "max_start_epoch": 10,
-            "synthetic_batch": 100,
-            "student_lr": 2e-2,
-        }
-        values |= {"experts": 5, "buffer_epochs": 20, "buffer_images": 10_000, "buffer_batch": 64}
-    else:
-        values |= {"width": smoke_width(overrides, values["model"])}
-        values |= {
-            "iterations": 30,
-            "student_steps": 10,
-            "max_start_epoch": 12,
-            "synthetic_batch": 50,
-            "image_lr": 300.0,
-            "student_lr": 2e-2,
-        }
-        values |= {
-            "experts": 2,
-            "buffer_epochs": 16,
-            "buffer_images": 2_000,
-            "buffer_batch": 128,
-            "buffer_lr": 0.02,
-        }
+    nearest = min(PUBLISHED, key=lambda row: abs(math.log(ipc / row)))
+    values = values_of(preset, {**RUNS, "paper": PUBLISHED[nearest]}, size, overrides)
     return overridden(TrajectorySettings(), {**values, **overrides})
 
 
@@ -162,9 +158,7 @@ class TrajectoryMatching(Pooled):
             self, experts, settings.buffer, settings.experts, settings.buffer_seed, progress
         )
         self.velocity = torch.zeros_like(self.images)
-        self.labels = torch.arange(len(data.classes), device=device).repeat_interleave(
-            self.ipc * self.factor**2
-        )
+        self.labels = torch.arange(len(data.classes), device=device).repeat_interleave(self.formed)
         self.rate = torch.tensor(settings.student_lr, device=device)
         self.rate_velocity = torch.zeros_like(self.rate)
         self.image_lr = settings.image_lr * self.images.new_tensor(data.std).view(1, -1, 1, 1) ** 2
@@ -189,7 +183,9 @@ class TrajectoryMatching(Pooled):
         self.rate = (self.rate - s.student_lr_lr * self.rate_velocity).clamp(min=LEAST_STUDENT_LR)
         return loss
 
-    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+    def gradients(
+        self,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "images channels size size"], Float[Tensor, ""]]:
         """Return the distance for one draw, and its gradients.
 
         Expert, start, batches and augmentation are drawn. The gradients are with respect to the
@@ -210,8 +206,10 @@ class TrajectoryMatching(Pooled):
         return loss, torch.autograd.grad(formed, images, by_formed)[0], by_rate
 
     def _trajectory(self) -> tuple[Tensor, Tensor]:
-        number = int(torch.randint(self.settings.experts, (1,), generator=self.source))
-        epoch = int(torch.randint(self.settings.max_start_epoch, (1,), generator=self.source))
+        number, epoch = (
+            int(torch.randint(most, (1,), generator=self.source))
+            for most in (self.settings.experts, self.settings.max_start_epoch)
+        )
         start, target = self.pool.experts.pair(number, epoch, self.settings.expert_epochs)
         return start.to(self.device), target.to(self.device)
 
@@ -224,10 +222,9 @@ class TrajectoryMatching(Pooled):
         parts: list[Tensor] = []
         while len(parts) < self.settings.student_steps:
             parts += training.batches(count, size, self.source)
-        parts = parts[: self.settings.student_steps]
         return [
             (part.to(self.device), AUGMENTATION.draw(len(part), self.data.size, self.source))
-            for part in parts
+            for part in parts[: self.settings.student_steps]
         ]
 
     def rules(self) -> dict[str, Any]:
@@ -245,12 +242,12 @@ class TrajectoryMatching(Pooled):
         return {"student_lr": self.rate.item()}
 
 
-LOSS = "distance from the expert's weights (share of its way)"
 CONDENSER = Condenser(
     "mtt",
     settings_for,
     TrajectoryMatching,
-    loss=LOSS,
+    loss="distance from the expert's weights (share of its way)",
     unending={"iterations": 10**6},
     experts="experts",
+    lbpe=(3, 10),
 )

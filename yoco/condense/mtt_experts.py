@@ -13,12 +13,12 @@ from typing import Any
 
 import safetensors
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from yoco import models
-from yoco.condense.expert_settings import ExpertSettings
-from yoco.condense.expert_training import ExpertTraining
+from yoco.condense.expert_training import ExpertSettings, ExpertTraining
 from yoco.data.image_data import ImageData
 from yoco.training import resumable
 from yoco.utils import checks, digests, tensor_files
@@ -40,14 +40,15 @@ class Experts:
     def __len__(self) -> int:
         return len(self.trajectories)
 
-    def pair(self, number: int, epoch: int, ahead: int) -> tuple[Tensor, Tensor]:
+    def pair(
+        self, number: int, epoch: int, ahead: int
+    ) -> tuple[Float[Tensor, "parameters"], Float[Tensor, "parameters"]]:
         """Return the parameters of expert `number` after `epoch` epochs and after `ahead` more.
 
-        They are float32 [P] each, in named_parameters order. Raises FileNotFoundError if its file
+        They are in named_parameters order. Raises FileNotFoundError if its file
         is gone, ValueError if it is corrupted or holds NaN or infinite values.
         """
-        trajectory = self.trajectories[number]
-        rows = [epoch, epoch + ahead]
+        trajectory, rows = self.trajectories[number], [epoch, epoch + ahead]
         first, second = (
             trajectory[rows] if isinstance(trajectory, Tensor) else _read(trajectory, rows)
         )
@@ -122,28 +123,28 @@ def train_experts(
     allowed = math.inf if time_budget is None else checks.real("time_budget", time_budget, 0)
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
+    each = settings.epochs * settings.taken(data)
     if compiled is None:
-        compiled = devices.worth_compiling(
-            where, count * settings.epochs * settings.taken(data), data.size
-        )
+        compiled = devices.worth_compiling(where, count * each, data.size)
     wanted = [number for number in range(count) if only is None or number in only]
     identities = _identities(data, settings, seed, how, wanted)
-    found = [_finished(folder, identity) for identity in identities]
+    experts: list[Path | Tensor | None] = [_finished(folder, each) for each in identities]
     end = time.monotonic() + allowed
-    experts: list[Path | Tensor] = []
-    each = settings.epochs * settings.taken(data)
-    total, shown = len(identities) * each, {"unit": "image", "unit_scale": True}
-    with tqdm(total=total, desc="training experts", **shown, disable=not progress) as bar:
-        for expert, identity in zip(found, identities):
+    with tqdm(
+        total=len(wanted) * each,
+        desc="training experts",
+        unit="image",
+        unit_scale=True,
+        disable=not progress,
+    ) as bar:
+        for place, identity in enumerate(identities):
             left = end - time.monotonic()
-            if expert is not None:
+            if experts[place] is not None:
                 bar.update(each)
-                experts.append(expert)
             elif left > 0:
                 work = ExpertTraining(data, settings, identity, where, compiled, bar.update)
-                made = _train(work, folder, identity, None if left == math.inf else left)
-                experts += [] if made is None else [made]
-    return Experts(experts)
+                experts[place] = _train(work, folder, identity, left)
+    return Experts([expert for expert in experts if expert is not None])
 
 
 def _identities(
@@ -165,11 +166,7 @@ def _identities(
 
 def missing(folder: str | Path | None, count: int) -> int:
     """Return how many of `count` experts have no file in `folder` yet."""
-    return (
-        count
-        if folder is None
-        else sum(not _path(folder, number).exists() for number in range(count))
-    )
+    return sum(folder is None or not _path(folder, n).exists() for n in range(count))
 
 
 def _path(folder: str | Path, number: int, suffix: str = "") -> Path:
@@ -181,9 +178,9 @@ def _finished(folder: str | Path | None, identity: Mapping[str, Any]) -> Path | 
 
     Raises ValueError if it is of other settings.
     """
-    if folder is None or not _path(folder, identity["number"]).exists():
+    path = _path(folder or "", identity["number"])
+    if folder is None or not path.exists():
         return None
-    path = _path(folder, identity["number"])
     with tensor_files.open_tensors(path) as file:
         info, _ = tensor_files.read_header(path, file.metadata() or {}, KIND)
     resumable.check_identity(f"expert {path}", info.get("identity"), identity)
@@ -194,22 +191,24 @@ def _train(
     training: ExpertTraining,
     folder: str | Path | None,
     identity: Mapping[str, Any],
-    time_budget: float | None,
+    time_budget: float,
 ) -> Path | Tensor | None:
     """Train one expert to the end; return its file or trajectory, or None if the time ran out."""
     unfinished = None if folder is None else _path(folder, identity["number"], ".unfinished")
-    epochs = identity["epochs"]
     history = resumable.run(
-        training, epochs, identity, checkpoint=unfinished, time_budget=time_budget, progress=False
+        training,
+        identity["epochs"],
+        identity,
+        checkpoint=unfinished,
+        time_budget=time_budget,
+        progress=False,
     )
-    if history["steps"] < epochs:
+    if history["steps"] < history["planned_steps"]:
         return None
     trajectory = torch.stack(training.rows)
     if folder is None or unfinished is None:
         return trajectory
-    info = {"identity": dict(identity), **history}
-    path = tensor_files.save_tensors(
-        _path(folder, identity["number"]), KIND, {"parameters": trajectory}, info
-    )
+    path, info = _path(folder, identity["number"]), {"identity": dict(identity), **history}
+    tensor_files.save_tensors(path, KIND, {"parameters": trajectory}, info)
     unfinished.unlink(missing_ok=True)
     return path

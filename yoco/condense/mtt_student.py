@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from yoco import augment
-from yoco.condense.expert_settings import AUGMENTATION
+from yoco.condense.expert_training import AUGMENTATION
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.utils import device as devices
 from yoco.utils.gradients import gradients
 
-# indices int64 [n] into the formed images, all different, and their augmentation
-Batch = tuple[Tensor, augment.Draw]
+# indices into the formed images, all different, and their augmentation
+Batch = tuple[Int[Tensor, "images"], augment.Draw]
 
 
 class Student:
@@ -40,21 +40,18 @@ class Student:
         compiled: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.skeleton, self.precision, self.compiled, self.ranks = (
-            skeleton,
-            precision,
-            compiled,
-            ranks,
-        )
+        self.skeleton, self.precision = skeleton, precision
+        self.compiled, self.ranks = compiled, ranks
         self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
-        self._gradient, self._slope = self._gradient_of, self._slope_of
-        if compiled:
-            self._gradient = devices.compiled(self._gradient_of)
-            self._slope = devices.compiled(self._slope_of)
+        self._gradient = devices.compiled(self._gradient_of) if compiled else self._gradient_of
+        self._slope = devices.compiled(self._slope_of) if compiled else self._slope_of
 
     def gradient(
-        self, theta: Float[Tensor, "p"], images: Float[Tensor, "n c s s"], labels: Int[Tensor, "n"]
-    ) -> Float[Tensor, "p"]:
+        self,
+        theta: Float[Tensor, "parameters"],
+        images: Float[Tensor, "images channels size size"],
+        labels: Int[Tensor, "images"],
+    ) -> Float[Tensor, "parameters"]:
         """Return the gradient [P] at `theta` [P] of the mean cross-entropy.
 
         images: normalised [n, C, S, S]. labels: int64 [n].
@@ -66,10 +63,10 @@ class Student:
 
     def slope(
         self,
-        theta: Float[Tensor, "p"],
-        direction: Float[Tensor, "p"],
-        images: Float[Tensor, "n c s s"],
-        labels: Int[Tensor, "n"],
+        theta: Float[Tensor, "parameters"],
+        direction: Float[Tensor, "parameters"],
+        images: Float[Tensor, "images channels size size"],
+        labels: Int[Tensor, "images"],
     ) -> Float[Tensor, ""]:
         """Return ⟨gradient, direction⟩, a scalar differentiable in `theta` and in the images.
 
@@ -106,13 +103,13 @@ class Student:
 
 def distance_gradients(
     student: Student,
-    start: Float[Tensor, "p"],
-    target: Float[Tensor, "p"],
+    start: Float[Tensor, "parameters"],
+    target: Float[Tensor, "parameters"],
     rate: Float[Tensor, ""],
-    images: Float[Tensor, "n c s s"],
-    labels: Int[Tensor, "n"],
+    images: Float[Tensor, "images channels size size"],
+    labels: Int[Tensor, "images"],
     batches: Sequence[Batch],
-) -> tuple[Float[Tensor, ""], Float[Tensor, "n c s s"], Float[Tensor, ""]]:
+) -> tuple[Float[Tensor, ""], Float[Tensor, "images channels size size"], Float[Tensor, ""]]:
     """Return ‖θ_N − target‖² / ‖start − target‖² after N plain SGD steps, and its gradients.
 
     The unrolled graph is not kept, only each θ. The backward pass goes through one step at a time;

@@ -4,12 +4,13 @@ Distributions are compared through their characteristic functions.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from yoco import formation, models
@@ -22,11 +23,13 @@ from yoco.condense.ncfm_network import Network
 from yoco.condense.ncfm_settings import NcfmSettings, settings_for
 from yoco.condense.presets import network_of
 from yoco.data.normalise import normalise
+from yoco.training.state import State
 from yoco.utils import device as devices
 from yoco.utils import graphs, seeds
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
-Number = float | Tensor
+Number = float | Float[Tensor, ""]
+Pixels = Float[Tensor, "images channels size size"]
 # formed images that pass a network at once; on a CPU, as many as fit its cache
 TOGETHER_CPU, TOGETHER = 80, 4096
 
@@ -62,8 +65,7 @@ class CharacteristicMatching(Pooled):
             self, experts, settings.pool, settings.pool_networks, settings.pool_seed, progress
         )
         self.mean, self.square = torch.zeros_like(self.images), torch.zeros_like(self.images)
-        formed = self.ipc * self.factor**2
-        prefixes = prefixes or [formed]
+        prefixes, formed = prefixes or [self.formed], self.formed
         self.averages = prefix_averages(prefixes, formed).to(device)
         self.shares = prefix_shares(prefixes, formed, settings.prefix_share).to(device)
         self.weights = (self.averages * self.shares).mean(
@@ -107,12 +109,14 @@ class CharacteristicMatching(Pooled):
         Returns the loss averaged over the classes, or NaN if a gradient is not finite.
         """
         corrections = [1 - beta ** (number + 1) for beta in BETAS]
-        now: dict[str, Any] = {
-            "source": self.own_source,
-            "calibrated": number % self.settings.calibrate_every == 0,
-        }
         total, *moved = self._advance(
-            self.images, self.mean, self.square, self.settings.lr_at(number), *corrections, **now
+            self.images,
+            self.mean,
+            self.square,
+            self.settings.lr_at(number),
+            *corrections,
+            source=self.own_source,
+            calibrated=number % self.settings.calibrate_every == 0,
         )
         # the only point at which the host waits for the device
         loss = total.item() / len(self.data.classes)
@@ -141,19 +145,21 @@ class CharacteristicMatching(Pooled):
         return total, *adam(images, mean, square, gradient, lr, corrections)
 
     def gradients(
-        self, images: Tensor, draws: Draws, calibrated: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each class's loss, float32 [K], and the gradients of their sum.
+        self, images: Float[Tensor, "images channels size size"], draws: Draws, calibrated: bool
+    ) -> tuple[
+        Float[Tensor, "classes"],
+        Float[Tensor, "images channels size size"],
+        Float[Tensor, "frequencies features"],
+    ]:
+        """Return each class's loss, and the gradients of their sum.
 
         The gradients are with respect to the images, and to the frequencies if these are learned
         (else 0). calibrated: whether the loss includes the cross-entropy under trained weights.
         """
         frequencies = draws.frequencies.detach().requires_grad_(draws.frequencies.requires_grad)
-        losses, gradient, slope = (
-            torch.zeros(len(self.data.classes), device=self.device),
-            torch.zeros_like(images),
-            torch.zeros_like(frequencies),
-        )
+        learned = [frequencies] if frequencies.requires_grad else []
+        losses = torch.zeros(len(self.data.classes), device=self.device)
+        gradient, slope = torch.zeros_like(images), torch.zeros_like(frequencies)
         for group in self.groups:
             chosen = (
                 group.view(-1, 1) * self.ipc + torch.arange(self.ipc, device=self.device)
@@ -172,16 +178,11 @@ class CharacteristicMatching(Pooled):
                 loss = loss + self.settings.calibration * self._calibration(
                     draws.trained, synthetic, group
                 )
-            learned = [frequencies] if frequencies.requires_grad else []
             losses[group] = loss.detach()
             gradient[chosen], *slopes = torch.autograd.grad(loss.sum(), [own, *learned])
-            for part in slopes:
-                slope += part
-        return (
-            self.ranks.sum(losses),
-            self.ranks.sum(gradient),
-            self.ranks.sum(slope) if frequencies.requires_grad else slope,
-        )
+            slope = sum(slopes, slope)
+        losses, gradient = self.ranks.sum(losses), self.ranks.sum(gradient)
+        return losses, gradient, self.ranks.sum(slope) if learned else slope
 
     def _target(self, group: Tensor, draws: Draws, frequencies: Tensor) -> Tensor:
         """Return the characteristic functions of the real images of a group of classes."""
@@ -202,11 +203,11 @@ class CharacteristicMatching(Pooled):
         logits = self.network.logits(weights, images)
         return F.cross_entropy(logits, labels, reduction="none").view(len(group), -1) @ self.weights
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return also the sampler's parameters; the pool is not part of it."""
         return super().state() | self.sampler.state()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         super().restore(state)
         self.sampler.restore(state)
 
@@ -218,17 +219,17 @@ def _seen(images: Tensor, group: Tensor, draws: Draws) -> Tensor:
 
 
 def adam(
-    images: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    gradient: Tensor,
+    images: Pixels,
+    mean: Pixels,
+    square: Pixels,
+    gradient: Pixels,
     lr: Number,
     corrections: Sequence[Number],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Pixels, Pixels, Pixels]:
     """Take Adam's step on pixels, clamped to 0..1; return the images and the moments after it.
 
     corrections: 1 - β**n of both moments at the nth step. Numbers may be scalar tensors, which a
-    CUDA graph reads anew.
+    CUDA graph reads at each replay.
     """
     mean, square = torch.lerp(gradient, mean, BETAS[0]), torch.lerp(gradient**2, square, BETAS[1])
     first, second = mean / corrections[0], square / corrections[1]
@@ -242,13 +243,12 @@ def _groups(classes: Sequence[int], size: int) -> list[Tensor]:
     return list(torch.tensor(classes).tensor_split(math.ceil(len(classes) / size)))
 
 
-LOSS = "distance of the characteristic functions, and calibration"
 CONDENSER = Condenser(
     "ncfm",
     settings_for,
     CharacteristicMatching,
     multi=True,
-    loss=LOSS,
+    loss="distance of the characteristic functions, and calibration",
     unending={"iterations": 10**6},
     experts="networks",
     nests=True,

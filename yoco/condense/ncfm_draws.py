@@ -5,27 +5,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from yoco import augment
-from yoco.condense.class_members import Members
+from yoco.condense.class_groups import Members
 from yoco.condense.expert_pool import Pool
 from yoco.condense.ncfm_frequencies import Normal
 from yoco.utils import seeds
 
 # one draw per class, shared by its real and synthetic images
 AUGMENTATION = augment.Augmentation(augment.MATCHING)
+Weights = Float[Tensor, "parameters"]
 
 
 @dataclass(frozen=True)
 class Draws:
     """The draws of one step, on the device of the images."""
 
-    between: Tensor  # weights of the network that images are matched under, float32 [P]
-    trained: Tensor  # weights of the network that calibrates, float32 [P]
+    between: Weights  # of the network that images are matched under
+    trained: Weights  # of the network that calibrates
     augmentation: augment.Draw  # one draw per class
-    real: Tensor  # indices of each class's real images, int64 [K, n]
-    frequencies: Tensor  # float32 [T, D], differentiable if they are learned
+    real: Int[Tensor, "classes images"]  # indices
+    frequencies: Float[Tensor, "frequencies features"]  # differentiable if they are learned
 
 
 class HostDraws:
@@ -68,7 +70,7 @@ class HostDraws:
             frequencies.to(self.device),
         )
 
-    def weights(self, source: Generator) -> tuple[Tensor, Tensor]:
+    def weights(self, source: Generator) -> tuple[Weights, Weights]:
         """Draw weights between a network's initial and trained ones, and trained ones."""
         number, other = (
             int(torch.randint(self.pool.count, (1,), generator=source)) for _ in range(2)
@@ -77,7 +79,7 @@ class HostDraws:
         between = torch.lerp(first, last, torch.rand(1, generator=source))
         return between.to(self.device), self.pool.experts.pair(other, 0, 1)[1].to(self.device)
 
-    def real(self, source: Generator) -> Tensor:
+    def real(self, source: Generator) -> Int[Tensor, "classes images"]:
         """Draw indices of `real_batch` real images of each class."""
         return torch.stack([self._of_class(members, source) for members in self.members])
 
@@ -94,26 +96,25 @@ class DeviceDraws(HostDraws):
     """
 
     @functools.cached_property
-    def pairs(self) -> Tensor:
-        """Initial and trained weights of every network, float32 [networks, 2, P]."""
-        pairs = [
-            torch.stack(self.pool.experts.pair(number, 0, 1)) for number in range(self.pool.count)
-        ]
-        return torch.stack(pairs).to(self.device)
+    def pairs(self) -> Float[Tensor, "networks 2 parameters"]:
+        """Initial and trained weights of every network."""
+        return torch.stack(
+            [torch.stack(self.pool.experts.pair(n, 0, 1)) for n in range(self.pool.count)]
+        ).to(self.device)
 
     @functools.cached_property
     def of_classes(self) -> Members:
         """The training images of every class, on the device."""
         return Members(self.members, self.device)
 
-    def weights(self, source: Generator) -> tuple[Tensor, Tensor]:
+    def weights(self, source: Generator) -> tuple[Weights, Weights]:
         number = torch.randint(self.pool.count, (2,), generator=source, device=source.device)
         (first, last), (_, trained) = self.pairs[number].unbind()
         return torch.lerp(
             first, last, torch.rand(1, generator=source, device=source.device)
         ), trained
 
-    def real(self, source: Generator) -> Tensor:
+    def real(self, source: Generator) -> Int[Tensor, "classes images"]:
         own, shape = self.of_classes, (len(self.members), self.real_batch)
         # with repetitions
         places = (torch.rand(shape, generator=source, device=source.device) * own.sizes).long()

@@ -3,12 +3,14 @@
 The mixture is trained to maximise the loss.
 """
 
-from collections.abc import Mapping
-
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
+from yoco.training.state import State
+
 BETAS, EPSILON, RATE = (0.9, 0.999), 1e-8, 0.01  # of Adam on the mixture
+Frequencies = Float[Tensor, "frequencies features"]
 SPREAD = 0.1  # standard deviation of initial parameters: equal components would stay equal
 
 
@@ -18,18 +20,18 @@ class Normal:
     def __init__(self, width: int) -> None:
         self.width = width
 
-    def draw(self, count: int, source: Generator) -> Tensor:
-        """Draw `count` frequencies, float32 [count, width] on the generator's device."""
+    def draw(self, count: int, source: Generator) -> Frequencies:
+        """Draw `count` frequencies on the generator's device."""
         return torch.randn(count, self.width, generator=source, device=source.device)
 
-    def ascend(self, frequencies: Tensor, gradient: Tensor) -> None:
+    def ascend(self, frequencies: Frequencies, gradient: Frequencies) -> None:
         """Do nothing: there is nothing to train."""
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return no tensors."""
         return {}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         """Do nothing: there is nothing to restore."""
 
 
@@ -58,8 +60,8 @@ class Mixture(Normal):
         self.mean, self.square = torch.zeros_like(self.raw), torch.zeros_like(self.raw)
         self.steps = torch.zeros((), device=device)
 
-    def draw(self, count: int, source: Generator) -> Tensor:
-        """Draw `count` frequencies, float32 [count, width], differentiable in the parameters."""
+    def draw(self, count: int, source: Generator) -> Frequencies:
+        """Draw `count` frequencies, differentiable in the parameters."""
         self.raw.requires_grad_()
         component = torch.randint(
             self.raw.shape[1], (count,), generator=source, device=source.device
@@ -69,7 +71,7 @@ class Mixture(Normal):
         return means[component] + noise * torch.exp2(exponents)[component]
 
     @torch.no_grad()
-    def ascend(self, frequencies: Tensor, gradient: Tensor) -> None:
+    def ascend(self, frequencies: Frequencies, gradient: Frequencies) -> None:
         """Take a step of Adam that raises the loss.
 
         frequencies: the last ones drawn. gradient: of the loss with respect to them.
@@ -83,7 +85,7 @@ class Mixture(Normal):
         )
         self.raw += RATE * mean / (square.sqrt() + EPSILON)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return copies of the parameters, and of Adam's moments and number of steps."""
         values = {
             "raw": self.raw.detach(),
@@ -94,7 +96,6 @@ class Mixture(Normal):
         return {f"sampler.{name}": tensor.clone() for name, tensor in values.items()}
 
     @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
+    def restore(self, state: State) -> None:
         for name in ("raw", "mean", "square", "steps"):
             getattr(self, name).copy_(state[f"sampler.{name}"])

@@ -15,11 +15,11 @@ TINY = 1e-12  # under the root, as published, to keep its slope at 0 finite
 
 
 def characteristic(
-    features: Float[Tensor, "k n d"],
-    frequencies: Float[Tensor, "t d"],
-    averages: Float[Tensor, "p n"],
-    shares: Float[Tensor, "p n"] | None = None,
-) -> Float[Tensor, "2 k p t"]:
+    features: Float[Tensor, "classes images features"],
+    frequencies: Float[Tensor, "frequencies features"],
+    averages: Float[Tensor, "prefixes images"],
+    shares: Float[Tensor, "prefixes images"] | None = None,
+) -> Float[Tensor, "2 classes prefixes frequencies"]:
     """Return characteristic functions of weighted sets of each class's features.
 
     φ(t) = Σ w exp(i t·f/‖f‖).
@@ -44,8 +44,9 @@ def characteristic(
 
 
 def distance(
-    real: Float[Tensor, "2 k #p t"], synthetic: Float[Tensor, "2 k p t"]
-) -> Float[Tensor, "k p"]:
+    real: Float[Tensor, "2 classes #prefixes frequencies"],
+    synthetic: Float[Tensor, "2 classes prefixes frequencies"],
+) -> Float[Tensor, "classes prefixes"]:
     """Return 300 · mean over t of |φ_r − φ_s| / √2, [K, P], each at least 0.
 
     The arguments are characteristic functions [2, K, 1 or P, T]. The published loss,
@@ -55,13 +56,15 @@ def distance(
     return SCALE * ((real - synthetic).square().sum(0) / 2 + TINY).sqrt().mean(-1)
 
 
-def prefix_averages(prefixes: Sequence[int], count: int) -> Float[Tensor, "p n"]:
+def prefix_averages(prefixes: Sequence[int], count: int) -> Float[Tensor, "prefixes images"]:
     """Return weights float32 [len(prefixes), count]: row p averages the first prefixes[p]."""
     ends = torch.tensor(list(prefixes)).view(-1, 1)
     return (torch.arange(count) < ends).float() / ends
 
 
-def prefix_shares(prefixes: Sequence[int], count: int, inner: float) -> Float[Tensor, "p n"]:
+def prefix_shares(
+    prefixes: Sequence[int], count: int, inner: float
+) -> Float[Tensor, "prefixes images"]:
     """Return the share of each prefix's gradient that reaches each image.
 
     float32 [len(prefixes), count]: `inner` for the images of the previous prefix, which have

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
@@ -35,13 +36,21 @@ class Network:
         self.width = skeleton.get_submodule(head).in_features
         self._features = devices.compiled(self._features_of) if self.compiled else self._features_of
 
-    def features(self, weights: Tensor, images: Tensor) -> Tensor:
-        """Return the features [N, D] of normalised images, differentiable in the images."""
+    def features(
+        self,
+        weights: Float[Tensor, "parameters"],
+        images: Float[Tensor, "images channels size size"],
+    ) -> Float[Tensor, "images features"]:
+        """Return the features of normalised images, differentiable in the images."""
         images = images.contiguous(memory_format=torch.channels_last) if self.compiled else images
         return self._features(self._named(weights), images)
 
-    def logits(self, weights: Tensor, images: Tensor) -> Tensor:
-        """Return the logits, float32 [N, K]."""
+    def logits(
+        self,
+        weights: Float[Tensor, "parameters"],
+        images: Float[Tensor, "images channels size size"],
+    ) -> Float[Tensor, "images classes"]:
+        """Return the logits of normalised images, float32."""
         named = self._named(weights)
         return F.linear(
             self.features(weights, images).float(),

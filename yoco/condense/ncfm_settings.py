@@ -5,15 +5,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from yoco.condense.base import Matchable, Settings
-from yoco.condense.expert_settings import PairSettings
-from yoco.condense.presets import PRESETS, default_model, overridden, smoke_width
-from yoco.utils import checks
+from yoco.condense.base import NetworkSettings
+from yoco.condense.expert_training import PairSettings
+from yoco.condense.presets import overridden, values_of
 from yoco.utils.fields import Count, Rate, Seed, Share, Whole
+
+RUNS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "laptop": {
+        "iterations": 2500,
+        "real_batch": 64,
+        "frequencies": 1024,
+        "image_lr": 0.01,
+        "final_lr": 0.001,
+        "pool_networks": 3,
+        "pool_epochs": 12,
+    },
+    "smoke": {
+        "iterations": 80,
+        "real_batch": 16,
+        "frequencies": 128,
+        "image_lr": 0.03,
+        "final_lr": 0.003,
+        "pool_networks": 2,
+        "pool_epochs": 3,
+        "pool_batch": 64,
+    },
+}
 
 
 @dataclass(frozen=True)
-class NcfmSettings(Settings):
+class NcfmSettings(NetworkSettings):
     """Settings of NCFM. The defaults are the published ones for CIFAR-10 at ipc 10.
 
     The published code steps class after class and halves the learning rate when the loss stalls.
@@ -21,8 +43,6 @@ class NcfmSettings(Settings):
     falls by a cosine to `final_lr`. Raises TypeError or ValueError if a value is out of range.
     """
 
-    model: Matchable = "convnet"  # network of the pool
-    width: Count | None = None  # channels of the ConvNet's layers; None: 128
     iterations: Count = 20_000  # image steps
     real_batch: Count = 1024  # real images per class and step
     frequencies: Count = 4096
@@ -50,13 +70,14 @@ class NcfmSettings(Settings):
     @property
     def pool(self) -> PairSettings:
         """How the networks are trained."""
-        network: dict[str, Any] = {
-            "model": self.model,
-            "width": self.width,
-            "lr": self.pool_lr,
-            "batch_size": self.pool_batch,
-        }
-        return PairSettings(epochs=self.pool_epochs, images=self.pool_images, **network)
+        return PairSettings(
+            epochs=self.pool_epochs,
+            model=self.model,
+            width=self.width,
+            images=self.pool_images,
+            lr=self.pool_lr,
+            batch_size=self.pool_batch,
+        )
 
     def work(self, classes: int, formed: int) -> int:
         return classes * (self.real_batch + 4 * formed)
@@ -73,20 +94,4 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
     `laptop` and `smoke` take fewer and larger steps. Raises ValueError if a preset, setting or
     value is unknown.
     """
-    checks.one_of("preset", preset, PRESETS)
-    values: dict[str, Any] = {"model": default_model(size)}
-    if preset != "paper":
-        values |= {"image_lr": 0.01, "final_lr": 0.001}
-    if preset == "laptop":
-        values |= {"iterations": 2500, "real_batch": 64, "frequencies": 1024}
-        values |= {"pool_networks": 3, "pool_epochs": 12}
-    elif preset == "smoke":
-        values |= {
-            "width": smoke_width(overrides, values["model"]),
-            "iterations": 80,
-            "real_batch": 16,
-            "frequencies": 128,
-        }
-        values |= {"image_lr": 0.03, "final_lr": 0.003}
-        values |= {"pool_networks": 2, "pool_epochs": 3, "pool_batch": 64}
-    return overridden(NcfmSettings(), {**values, **overrides})
+    return overridden(NcfmSettings(), {**values_of(preset, RUNS, size, overrides), **overrides})

@@ -7,32 +7,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, TypeVar
 
-import torch
 from torch import nn
 
 from yoco import models
-from yoco.condense.base import LARGE, Matchable, Settings
+from yoco.condense.base import LARGE, NetworkSettings, Settings
 from yoco.condense.gradient_matching import DISTANCES
 from yoco.data.image_data import ImageData
-from yoco.training import timing
 from yoco.utils import checks
 from yoco.utils.fields import Count, Rate, Share, Whole, among
 
 PRESETS = ("paper", "laptop", "smoke")
-# the paper's step size is for 200,000 image steps; a few hundred of them would move too little
-# (docs/condensation.md)
-SHORT_RUN_LR = 20
-SHORTEST_RUN_LR = 80  # for the even fewer steps of smoke
+# factors of the paper's step size, which is for 200,000 image steps: a few hundred of them would
+# move too little (docs/condensation.md)
+FASTER = {"paper": 1, "laptop": 20, "smoke": 80}
 SMOKE_WIDTH = 24  # channels of the ConvNet in the smoke preset
+# what IDC's presets change of the paper's settings for CIFAR: for large images, and for short runs
+LARGE_IMAGES = {"distance": "l1", "outer_loops": 500, "network_images": 500}
+PRETRAIN_EPOCHS = {"paper": 10, "laptop": 1, "smoke": 0}  # for large images
+RUNS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "laptop": {"outer_loops": 20, "inner_loops": 50, "network_images": 512},
+    "smoke": {"outer_loops": 2, "inner_loops": 8, "real_batch": 32, "network_images": 128},
+}
 Given = TypeVar("Given", bound=Settings)
 
 
 @dataclass(frozen=True)
-class MatchingSettings(Settings):
+class MatchingSettings(NetworkSettings):
     """The settings that every gradient matching method has."""
 
-    model: Matchable = "convnet"
-    width: Count | None = None  # channels of the ConvNet's layers; None: 128
     distance: Annotated[str, among(DISTANCES)] = "l2"  # between gradients
     outer_loops: Count = 2000  # each with a fresh network
     inner_loops: Count = 100  # image steps with that network, each followed by a network step
@@ -89,19 +92,6 @@ def default_model(size: int) -> str:
     return "resnet10ap" if size >= LARGE else "convnet"
 
 
-def unit_of(settings: Any, data: ImageData, precision: str, device: torch.device) -> timing.Network:
-    """Return `timing`'s unit of work: an image of `data` that passes the network of `settings`."""
-    return timing.Network(
-        settings.model,
-        settings.width,
-        data.channels,
-        len(data.classes),
-        data.size,
-        precision,
-        device,
-    )
-
-
 def network_of(settings: Any, data: ImageData, seed: int) -> nn.Module:
     """Return a fresh network for `data`, with the model and width of `settings`.
 
@@ -122,9 +112,22 @@ def overridden(settings: Given, overrides: Mapping[str, Any]) -> Given:
     return replace(settings, **{name: checks.plain(value) for name, value in overrides.items()})
 
 
-def smoke_width(overrides: Mapping[str, Any], model: str = "convnet") -> int | None:
-    """Return the channels in the smoke preset if the network's width can be set, else None."""
-    return SMOKE_WIDTH if overrides.get("model", model) == "convnet" else None
+def values_of(
+    preset: str,
+    runs: Mapping[str, Mapping[str, Any]],
+    size: int,
+    overrides: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the values that a preset sets: its network and its row of `runs`.
+
+    The network is the paper's for images of side `size`. A ConvNet is narrow in `smoke`, also if it
+    is an override. Raises ValueError if the preset is unknown.
+    """
+    model = default_model(size)
+    row = {"model": model, **runs[checks.one_of("preset", preset, PRESETS)]}
+    if preset == "smoke" and overrides.get("model", model) == "convnet":
+        row["width"] = SMOKE_WIDTH
+    return row
 
 
 def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> IdcSettings:
@@ -132,52 +135,15 @@ def settings_for(preset: str, size: int, ipc: int, overrides: Mapping[str, Any])
 
     `overrides` replace single values. Raises ValueError if a preset, setting or value is unknown.
     """
-    return overridden(idc_preset(preset, size, ipc, overrides), overrides)
+    return overridden(IdcSettings(**idc_values(preset, size, ipc, overrides)), overrides)
 
 
-def idc_preset(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> IdcSettings:
-    """Return IDC's preset before overriding.
-
-    Of the overrides, only the model is read: it decides whether there is a width to set.
-    """
-    checks.one_of("preset", preset, PRESETS)
-    large = size >= LARGE
-    if large:
-        base = IdcSettings(
-            model=default_model(size),
-            distance="l1",
-            outer_loops=500,
-            pretrain_epochs=10,
-            network_images=500,
-        )
-    else:
-        base = IdcSettings()
+def idc_values(preset: str, size: int, ipc: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that IDC's preset sets, before overriding; see `values_of`."""
+    values = values_of(preset, RUNS, size, overrides)
+    rate, native = 0.005, 32
+    if size >= LARGE:
+        values = {**LARGE_IMAGES, "pretrain_epochs": PRETRAIN_EPOCHS[preset], **values}
+        rate, native = 0.003, 224
     # the paper scales the step size with the number of pixels that share the gradient
-    base = replace(
-        base,
-        image_lr=(0.003 if large else 0.005) * (ipc / 10) * (size / (224 if large else 32)) ** 2,
-    )
-    if preset == "laptop":
-        base = replace(
-            base,
-            outer_loops=20,
-            inner_loops=50,
-            network_images=512,
-            pretrain_epochs=min(base.pretrain_epochs, 1),
-        )
-    elif preset == "smoke":
-        width = smoke_width(overrides, base.model)
-        base = replace(
-            base,
-            outer_loops=2,
-            inner_loops=8,
-            real_batch=32,
-            network_images=128,
-            pretrain_epochs=0,
-            width=width,
-        )
-    if preset != "paper":
-        base = replace(
-            base, image_lr=base.image_lr * (SHORTEST_RUN_LR if preset == "smoke" else SHORT_RUN_LR)
-        )
-    return base
+    return {**values, "image_lr": rate * (ipc / 10) * (size / native) ** 2 * FASTER[preset]}

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -23,13 +24,12 @@ class Split(NamedTuple):
     """One split of a dataset.
 
     Attributes:
-        images: uint8 [N, C, S, S].
-        labels: int64 [N].
+        images, labels: its images, and the number of each one's class.
         classes: their names, if the source has them.
     """
 
-    images: Tensor
-    labels: Tensor
+    images: UInt8[Tensor, "images channels size size"]
+    labels: Int[Tensor, "images"]
     classes: tuple[str, ...] | None = None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from yoco.data.image_data import ImageData
@@ -16,18 +17,18 @@ class RealImages:
     """Images that are normalised when indexed; `network.epoch` accepts them like a float tensor.
 
     Attributes:
-        pixels: uint8 [N, C, S, S], on `device` or not; what is indexed is on it either way, with
+        pixels: bytes of all images, on `device` or not; what is indexed is on it either way, with
             the same bits.
         mean, std: per channel; as tensors on `device` they need no copy.
         device: device of the result.
-        chosen: int64 [n], which of the images these are, in this order; None: all.
+        chosen: which of the images these are, in this order; None: all.
     """
 
-    pixels: Tensor
-    mean: Sequence[float] | Tensor
-    std: Sequence[float] | Tensor
+    pixels: UInt8[Tensor, "all channels size size"]
+    mean: Sequence[float] | Float[Tensor, "channels"]
+    std: Sequence[float] | Float[Tensor, "channels"]
     device: torch.device
-    chosen: Tensor | None = None
+    chosen: Int[Tensor, "images"] | None = None
 
     @classmethod
     def training(cls, data: ImageData, device: torch.device) -> "RealImages":
@@ -41,15 +42,17 @@ class RealImages:
     def __len__(self) -> int:
         return len(self.pixels) if self.chosen is None else len(self.chosen)
 
-    def __getitem__(self, index: Tensor) -> Tensor:
-        """Return the images with indices int64 [n] as float32 [n, C, S, S]."""
+    def __getitem__(
+        self, index: Int[Tensor, "indices"]
+    ) -> Float[Tensor, "indices channels size size"]:
+        """Return the images with these indices, normalised."""
         return normalise(to_floats(self.bytes(index)), self.mean, self.std)
 
-    def bytes(self, index: Tensor) -> Tensor:
-        """The same, uint8 in 0..255."""
+    def bytes(self, index: Int[Tensor, "indices"]) -> UInt8[Tensor, "indices channels size size"]:
+        """Return the images with these indices as they are stored."""
         return self.pixels[self._own(index)].to(self.device)
 
-    def of(self, index: Tensor) -> "RealImages":
+    def of(self, index: Int[Tensor, "indices"]) -> "RealImages":
         """Return only the images with these indices, in this order."""
         return replace(self, chosen=self._own(index))
 

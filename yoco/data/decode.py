@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL
 import torch
+from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -62,11 +63,8 @@ class Source(NamedTuple):
         return rule.hexdigest()[:32]
 
 
-def histogram(images: Tensor) -> Tensor:
-    """Return how often each value occurs in each channel of uint8 images [N, C, H, W].
-
-    The counts are int64 [C, 256].
-    """
+def histogram(images: UInt8[Tensor, "images channels height width"]) -> Int[Tensor, "channels 256"]:
+    """Return how often each value occurs in each channel."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.long)
     for part in images.split(digests.rows_of(images[0].numel())):
         # Pillow counts a byte in a nanosecond, torch in twenty
@@ -91,18 +89,20 @@ def shape_of(source: Source) -> tuple[int, int, int, int]:
 
 
 class Decoded(NamedTuple):
-    """Counts of each value per channel, int64 [3, 256], and the digest of the pixels."""
+    """Counts of each value per channel, and the digest of the pixels."""
 
-    counts: Tensor
+    counts: Int[Tensor, "3 256"]
     digest: str
 
 
-def decode(source: Source, out: np.ndarray, title: str, progress: bool) -> Decoded:
+def decode(
+    source: Source, out: UInt8[np.ndarray, "images 3 size size"], title: str, progress: bool
+) -> Decoded:
     """Decode all images over threads (decoding releases Python's lock).
 
     Args:
         source: the image files.
-        out: uint8 [N, 3, S, S], in memory or a mapped file; receives the pixels.
+        out: memory or a mapped file; receives the pixels.
         title: title of the progress bar.
         progress: whether to show it.
 
@@ -142,8 +142,8 @@ def _block(source: Source, out: np.ndarray, part: slice) -> Decoded:
     return Decoded(histogram(pixels), digests.of_block(pixels))
 
 
-def read_image(path: Path, size: int | None) -> np.ndarray:
-    """Return one image as uint8 [3, H, W], after `upright` and `cropped`.
+def read_image(path: Path, size: int | None) -> UInt8[np.ndarray, "3 height width"]:
+    """Return one image, after `upright` and `cropped`.
 
     Of a file with several frames, the first is taken.
     """

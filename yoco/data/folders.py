@@ -32,6 +32,7 @@ ENDINGS = (
 TRAIN, TEST = ("train",), ("test", "val", "valid", "validation")
 # files that systems leave, in lower case; names that begin with a dot are skipped as well
 JUNK = ("__macosx", "thumbs.db", "desktop.ini")
+ONE = {"files": "file", "entries": "entry", "links": "link", "classes": "class"}
 WANTED = (
     "wanted: train/ and test/ (or val/, valid/) with one folder per class in each, or only one "
     "folder per class"
@@ -62,7 +63,7 @@ class Walk:
 
     def __init__(self, top: Path, follow_links: bool = False) -> None:
         self.top, self.follow_links = top.resolve(), follow_links
-        self.skipped: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()  # by kind, in the plural
 
     def classes(self, folder: Path) -> list[str]:
         """Return the names of the folders in `folder`, sorted."""
@@ -85,7 +86,7 @@ class Walk:
                 if entry.is_dir():
                     todo.append(os.path.join(inside, entry.name))
                 elif not entry.is_file():
-                    self.skipped["entries that are not regular files"] += 1
+                    self.skipped["entries other than a file or folder"] += 1
                 elif (ending := os.path.splitext(entry.name)[1].lower()) in ENDINGS:
                     found.append(os.path.join(inside, entry.name))
                 else:
@@ -99,24 +100,32 @@ class Walk:
                 for entry in entries
                 if not entry.name.startswith(".") and entry.name.lower() not in JUNK
             ]
-        return [entry for entry in plain if self._stays(entry)]
-
-    def _stays(self, entry: os.DirEntry) -> bool:
-        if (
-            self.follow_links
+        inside = [
+            entry
+            for entry in plain
+            if self.follow_links
             or not entry.is_symlink()
             or Path(entry.path).resolve().is_relative_to(self.top)
-        ):
-            return True
-        self.skipped["links that leave the folder (follow_links=True follows them)"] += 1
-        return False
+        ]
+        out = "links out of the folder (read with follow_links=True)"
+        self.skipped[out] += len(plain) - len(inside)
+        return inside
+
+    @property
+    def told(self) -> str:
+        """What was skipped, for example "skipped 1 file ending in .txt"; empty if nothing was."""
+        counts = [
+            f"{count} {ONE[what] if count == 1 else what} {rest}"
+            for kind, count in sorted(self.skipped.items())
+            if count
+            for what, rest in [kind.split(" ", 1)]
+        ]
+        return f"skipped {'; '.join(counts)}" if counts else ""
 
     def say(self) -> None:
         """Warn once about everything that was skipped."""
-        if told := [f"{count} {what}" for what, count in sorted(self.skipped.items()) if count]:
-            warnings.warn(
-                checks.printable(f"{self.top.name}: skipped {'; '.join(told)}"), stacklevel=4
-            )
+        if self.told:
+            warnings.warn(checks.printable(f"{self.top.name}: {self.told}"), stacklevel=4)
 
 
 def listed(
@@ -159,9 +168,7 @@ def listed(
     whole = _of_classes(walk, train, names)
     if test is not None:
         only = set(walk.classes(test)) - set(names)
-        walk.skipped["classes of the test split that the training split lacks"] += (
-            0 if classes else len(only)
-        )
+        walk.skipped["classes only in the test split"] += 0 if classes else len(only)
         train_part, test_part = whole, _of_classes(walk, test, names)
     elif test_share is not None:
         drawn = drawn_for_test(path.name, torch.tensor(whole.labels), test_share)
@@ -189,10 +196,9 @@ def _classes(walk: Walk, folder: Path, wanted: Sequence[str]) -> list[str]:
         raise FileNotFoundError(f"{folder} has no folder for class {', '.join(missing[:5])}")
     names = list(wanted or found)
     if len(names) < 2:
-        told = "; ".join(f"{count} {what}" for what, count in walk.skipped.items() if count)
         raise ValueError(
-            f"{folder}: at least 2 class folders are needed, got "
-            f"{len(names)}{told and f'; skipped {told}'}"
+            f"{folder}: at least 2 class folders are needed, got {len(names)}"
+            + (walk.told and f"; {walk.told}")
         )
     return names
 
@@ -218,8 +224,9 @@ def _chosen(split: Listed, numbers: Sequence[int]) -> Listed:
 
 
 def _limited(split: Listed, limit: int | None) -> Listed:
-    labels = torch.tensor(split.labels)
-    return split if limit is None else _chosen(split, first(labels, limit).tolist())
+    if limit is None:
+        return split
+    return _chosen(split, first(torch.tensor(split.labels), limit).tolist())
 
 
 def tiny_imagenet(root: Path) -> tuple[Listed, Listed, list[str]]:

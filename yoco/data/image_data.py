@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from yoco.utils import checks, digests, seeds
@@ -11,7 +12,7 @@ from yoco.utils import checks, digests, seeds
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """Real images: uint8 [N, C, S, S], with labels int64 [N].
+    """Real images with their labels.
 
     mean and std are those of the training images per channel, in 0..1. Raises TypeError or
     ValueError if shapes, dtypes, labels, classes or statistics do not fit, a class has no training
@@ -19,10 +20,10 @@ class ImageData:
     """
 
     name: str
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
+    train_images: UInt8[Tensor, "images channels size size"]
+    train_labels: Int[Tensor, "images"]
+    test_images: UInt8[Tensor, "others channels size size"]
+    test_labels: Int[Tensor, "others"]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -113,28 +114,27 @@ class ImageData:
         )
 
 
-def first(labels: Tensor, limit: int) -> Tensor:
+def first(labels: Int[Tensor, "images"], limit: int) -> Int[Tensor, "chosen"]:
     """Return the indices of the first `limit` images of each class, ascending."""
     of_each = [torch.nonzero(labels == label).flatten()[:limit] for label in labels.unique()]
     return torch.cat(of_each).sort().values
 
 
-def drawn_for_test(name: str, labels: Tensor, share: float) -> Tensor:
-    """Return which images of data without a test split become it, bool [N], and say how many.
+def drawn_for_test(
+    name: str, labels: Int[Tensor, "images"], share: float
+) -> Bool[Tensor, "images"]:
+    """Return which images of data without a test split become it, and say how many.
 
     They are the rounded share of each class, drawn with seed 0: at least one image, and never all.
     Raises ValueError if a class has only one image.
     """
-    source, drawn = seeds.generator(0, stream=5), torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        members = torch.nonzero(labels == label).flatten()
-        if len(members) < 2:
-            raise ValueError(
-                f"there is no test split, and class {int(label)} has only one image, which cannot "
-                "be spared for it"
-            )
-        count = min(max(round(len(members) * share), 1), len(members) - 1)
-        drawn[members[seeds.choice(len(members), count, source)]] = True
+    if alone := torch.nonzero(labels.bincount() == 1).flatten().tolist():
+        raise ValueError(
+            f"there is no test split, and class {alone[0]} has only one image, which cannot be "
+            "spared for it"
+        )
+    count = lambda size: min(max(round(size * share), 1), size - 1)
+    drawn = seeds.choice_by_class(labels, count, seeds.generator(0, stream=5))
     print(
         f"{checks.printable(name)} has no test split: {share:.0%} of each class, "
         f"{int(drawn.sum())} images, were drawn as test images (seed 0)"
@@ -142,8 +142,10 @@ def drawn_for_test(name: str, labels: Tensor, share: float) -> Tensor:
     return drawn
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Resize uint8 [N, C, S, S] to uint8 [N, C, size, size], bilinearly with antialiasing."""
+def resize(
+    images: UInt8[Tensor, "images channels old old"], size: int
+) -> UInt8[Tensor, "images channels {size} {size}"]:
+    """Resize images bilinearly with antialiasing."""
     if images.shape[-1] == size:
         return images
     scaled = F.interpolate(

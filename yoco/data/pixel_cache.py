@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from yoco.data import decode
@@ -33,10 +34,10 @@ NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 
 
 class Pixels(NamedTuple):
-    """Images, uint8 [N, 3, S, S], and the counts of each value per channel, int64 [3, 256]."""
+    """Images, and the counts of each value per channel."""
 
-    images: Tensor
-    counts: Tensor
+    images: UInt8[Tensor, "images 3 size size"]
+    counts: Int[Tensor, "3 256"]
 
 
 def default_folder() -> Path:
@@ -198,7 +199,9 @@ def _mapped(path: Path) -> Tensor:
     return images
 
 
-def as_array(images: Tensor) -> np.ndarray:
+def as_array(
+    images: UInt8[Tensor, "images channels size size"],
+) -> UInt8[np.ndarray, "images channels size size"]:
     """Return `images` on the CPU as an array.
 
     It is a read-only map of their file if they have one and were not written to.

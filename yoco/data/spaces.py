@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from yoco.data import pixel_cache
@@ -37,18 +38,22 @@ class Whitening(NamedTuple):
     """A ZCA transform of flattened images (x - shift) / scale: x -> (x - mean) @ matrix.
 
     Args:
-        mean: float32 [D].
-        matrix: float32 [D, D], symmetric.
+        mean: of the flattened images.
+        matrix: symmetric.
         shift, scale: per channel, applied to images in 0..1 first.
     """
 
-    mean: Tensor
-    matrix: Tensor
+    mean: Float[Tensor, "values"]
+    matrix: Float[Tensor, "values values"]
     shift: tuple[float, ...]
     scale: tuple[float, ...]
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Whiten images, uint8 or float in 0..1 [N, C, S, S]; returns float32 of the same shape."""
+    def __call__(
+        self,
+        images: UInt8[Tensor, "images channels size size"]
+        | Float[Tensor, "images channels size size"],
+    ) -> Float[Tensor, "images channels size size"]:
+        """Whiten images, bytes or floats in 0..1."""
         parts = [(self._flat(part) - self.mean) @ self.matrix for part in images.split(BLOCK)]
         return torch.cat(parts).view(images.shape)
 
@@ -98,8 +103,11 @@ class TestSet(NamedTuple):
     An array over a memory-mapped file is sent to workers by the file's name.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: (
+        UInt8[np.ndarray, "images channels size size"]
+        | Float[np.ndarray, "images channels size size"]
+    )
+    labels: Int[np.ndarray, "images"]
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]

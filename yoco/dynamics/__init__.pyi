@@ -1,9 +1,6 @@
 from .dynamics import CUTMIX as CUTMIX
 from .dynamics import EARLY as EARLY
 from .dynamics import KIND as KIND
-from .dynamics import LBPE_FORMED as LBPE_FORMED
-from .dynamics import LBPE_OWN as LBPE_OWN
-from .dynamics import LBPE_SINGLE as LBPE_SINGLE
 from .dynamics import SHORT as SHORT
 from .dynamics import Dynamics as Dynamics
 from .dynamics import lbpe_settings as lbpe_settings

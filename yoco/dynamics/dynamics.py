@@ -4,15 +4,16 @@ Also their file format, and the epochs that LBPE reads by default.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64, jaxtyped
 from torch import Tensor
 
+from yoco.condense.methods import METHODS
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training.protocol import BEFORE
 from yoco.utils import checks, digests, tensor_files
@@ -22,26 +23,21 @@ EARLY = 10  # epochs that EL2N reads
 # runs of at most this length keep the logits of all epochs, so LBPE allows any settings
 SHORT = 30
 CUTMIX = 0.5  # probability while recording, for any augmentation, as in the published code
-# paper settings of LBPE (design §5): top_k and within, by kind of set
-LBPE_FORMED = {"small": (10, 100), "large": (10, 200)}  # CIFAR-10; CIFAR-100 and ImageNet-10
-LBPE_SINGLE = {"mtt": (3, 10), "dsa": (3, 100), "kip": (3, 50)}
-LBPE_OWN = {"dream": (10, 200)}  # formed sets with settings of their own in the published code
+# paper settings of LBPE (design §5): top_k and within; for CIFAR-10, and CIFAR-100 and ImageNet-10
+LBPE_SMALL, LBPE_LARGE = (10, 100), (10, 200)
 
 
 def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
     """Return LBPE's (top_k, within) for a set.
 
-    They are what its method declares (`condense.Condenser.lbpe`), or else the paper's: by method if
-    the set is single-formation or DREAM's, otherwise by number of classes and size.
+    They are what its method declares (`condense.Condenser.lbpe`), or else the paper's, by number of
+    classes and size.
     """
-    if "lbpe" in condensed.info:
-        top_k, within = condensed.info["lbpe"]
-        return top_k, within
-    own = LBPE_SINGLE if condensed.factor == 1 else LBPE_OWN
-    by_size = LBPE_FORMED[
-        "large" if len(condensed.classes) >= 100 or condensed.size >= 64 else "small"
-    ]
-    return own.get(condensed.method, by_size)
+    method = METHODS.get(condensed.method)
+    own = condensed.info.get("lbpe") or (method and method.lbpe_at(condensed.factor))
+    large = len(condensed.classes) >= 100 or condensed.size >= 64
+    top_k, within = own or (LBPE_LARGE if large else LBPE_SMALL)
+    return top_k, within
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,22 +59,22 @@ class Dynamics:
         TypeError, ValueError: if these do not fit each other.
     """
 
-    logits: Float[Tensor, "kept n k"]
-    kept: Int[Tensor, "kept"]
-    correct: Bool[Tensor, "e n"]
-    aum: Float[Tensor, "n"]
-    labels: Int[Tensor, "n"]
-    final_logits: Float[Tensor, "n k"] | None = None
-    features: Float[Tensor, "n d"] | None = None
+    logits: Float[Tensor, "kept images classes"]
+    kept: Int64[Tensor, "kept"]
+    correct: Bool[Tensor, "epochs images"]
+    aum: Float[Tensor, "images"]
+    labels: Int64[Tensor, "images"]
+    final_logits: Float[Tensor, "images classes"] | None = None
+    features: Float[Tensor, "images features"] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def accuracy(self) -> Float[Tensor, "e"]:
+    def accuracy(self) -> Float[Tensor, "epochs"]:
         """Training accuracy of each epoch, float [E] in 0..1."""
         return self.correct.float().mean(1)
 
     @property
-    def forgetting(self) -> Float[Tensor, "n"]:
+    def forgetting(self) -> Float[Tensor, "images"]:
         """How often each image went from right to wrong, float [N]."""
         return forgotten(self.correct)
 
@@ -101,17 +97,15 @@ class Dynamics:
         )
 
     def label_probability(
-        self, indices: Sequence[int] | Int[Tensor, "m"]
-    ) -> Float[Tensor, "kept m"]:
+        self, indices: Sequence[int] | Int[Tensor, "chosen"]
+    ) -> Float[Tensor, "kept chosen"]:
         """Return the probability of each image's label in the kept epochs, [E_kept, n] in 0..1.
 
         indices: formed images, in 0..N-1; may be empty. Raises TypeError or ValueError for others.
         """
-        numbers = torch.as_tensor(indices).tolist()
-        chosen = torch.tensor(
-            [checks.whole("indices", number, 0, len(self.labels) - 1) for number in numbers],
-            dtype=torch.long,
-        )
+        numbers, last = torch.as_tensor(indices).tolist(), len(self.labels) - 1
+        checked = [checks.whole("indices", number, 0, last) for number in numbers]
+        chosen = torch.tensor(checked, dtype=torch.long)
         return self.logits[:, chosen].softmax(-1)[:, torch.arange(len(chosen)), self.labels[chosen]]
 
     def of(self, condensed: CondensedSet) -> bool:
@@ -126,7 +120,7 @@ class Dynamics:
             and told in (None, condensed.made_from["mean and std"])
         )
 
-    def early_logits(self, epochs: int = EARLY) -> Float[Tensor, "e n k"]:
+    def early_logits(self, epochs: int = EARLY) -> Float[Tensor, "epochs images classes"]:
         """Return the logits of the first `epochs` epochs, or of all if there are fewer.
 
         Raises ValueError if they were not kept.
@@ -134,14 +128,14 @@ class Dynamics:
         wanted = torch.arange(min(checks.whole("epochs", epochs, 1), len(self.correct)))
         return self._rows(wanted, f"the first {epochs} epochs", "early")
 
-    def top_logits(self, top_k: int, within: int) -> Float[Tensor, "e n k"]:
+    def top_logits(self, top_k: int, within: int) -> Float[Tensor, "epochs images classes"]:
         """Return the logits of the `top_k` most accurate epochs among the first `within`.
 
         Raises ValueError if they were not kept.
         """
         return self._rows(
             top_epochs(self.accuracy, top_k, within),
-            (f"the best {top_k} of the first {within} epochs"),
+            f"the best {top_k} of the first {within} epochs",
             "top_k or windows",
         )
 
@@ -159,17 +153,15 @@ class Dynamics:
 
         dtype: dtype of logits and features; float16 halves the file.
         """
-        names = ("logits", "kept", "correct", "aum", "labels", "final_logits", "features")
-        tensors: dict[str, Tensor | None] = {name: getattr(self, name) for name in names}
-        present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        small: dict[str, Tensor] = {
-            name: present[name].to(dtype)
-            for name in ("logits", "final_logits", "features")
-            if name in present
+        smaller = ("logits", "final_logits", "features")
+        tensors = {
+            name: values.to(dtype) if name in smaller else values
+            for name, values in vars(self).items()
+            if isinstance(values, Tensor)
         }
         # takes an eighth of the bytes of bool
-        small["correct"] = torch.from_numpy(np.packbits(self.correct.numpy(), axis=1))
-        return tensor_files.save_tensors(path, KIND, {**present, **small}, dict(self.info))
+        tensors["correct"] = torch.from_numpy(np.packbits(self.correct.numpy(), axis=1))
+        return tensor_files.save_tensors(path, KIND, tensors, dict(self.info))
 
     @classmethod
     def load(cls, path: str | Path) -> "Dynamics":
@@ -185,50 +177,26 @@ class Dynamics:
         try:
             if wide["correct"].dtype == torch.uint8:  # bool in the first files
                 wide["correct"] = _unpacked(wide["correct"], len(wide["labels"]))
-            loaded = cls(**wide, info=info)
+            return cls(**wide, info=info)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no valid dynamics: {error}") from error
-        return loaded
 
+    @jaxtyped(typechecker=None)  # an axis has the same length in all of the fields
     def __post_init__(self) -> None:
-        if self.logits.ndim != 3:
-            raise ValueError(
-                f"logits must have shape [E_kept, N, K], got {list(self.logits.shape)}"
-            )
-        epochs, count, classes = self.logits.shape
-        checks.labels("labels", self.labels, count, classes)
-        if (
-            self.correct.dtype != torch.bool
-            or self.correct.ndim != 2
-            or self.correct.shape[1] != count
-        ):
-            raise ValueError(
-                f"correct must be bool [E, {count}], got {self.correct.dtype} "
-                f"{list(self.correct.shape)}"
-            )
-        if list(self.kept.shape) != [epochs] or list(self.aum.shape) != [count]:
-            raise ValueError(
-                f"kept and aum must have shapes [{epochs}] and [{count}], got "
-                f"{list(self.kept.shape)} and {list(self.aum.shape)}"
-            )
-        if (
-            self.kept.dtype != torch.int64
-            or (self.kept.diff() <= 0).any()
-            or (epochs and not 0 <= self.kept[0] <= self.kept[-1] < len(self.correct))
-        ):
-            raise ValueError(
-                f"kept must be int64, ascending, within 0..{len(self.correct) - 1}, got "
-                f"{self.kept.dtype} {self.kept.tolist()[:20]}"
-            )
-        if self.final_logits is not None and list(self.final_logits.shape) != [count, classes]:
-            raise ValueError(
-                f"final_logits must have shape [{count}, {classes}], got "
-                f"{list(self.final_logits.shape)}"
-            )
-        if self.features is not None and (self.features.ndim != 2 or len(self.features) != count):
-            raise ValueError(
-                f"features must have shape [{count}, D], got {list(self.features.shape)}"
-            )
+        shapes: dict[str, Any] = {f.name: f.type for f in fields(self) if f.name != "info"}
+        for name, kind in shapes.items():
+            values = getattr(self, name)
+            if not isinstance(values, kind):
+                tensor = isinstance(values, Tensor)
+                came = f"{values.dtype} {[*values.shape]}" if tensor else checks.shown(values)
+                raise ValueError(
+                    f"{name} must be {getattr(kind, '__name__', kind)}, with the images and "
+                    f"classes of logits, got {came}"
+                )
+        checks.labels("labels", self.labels, *self.logits.shape[1:])
+        kept, last = self.kept.tolist(), len(self.correct) - 1
+        if kept != sorted({*kept}) or (kept and not 0 <= kept[0] <= kept[-1] <= last):
+            raise ValueError(f"kept must be ascending, within 0..{last}, got {kept[:20]}")
 
 
 def _unpacked(bits: Tensor, count: int) -> Tensor:
@@ -240,7 +208,7 @@ def _unpacked(bits: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=count)).bool()
 
 
-def top_epochs(accuracy: Float[Tensor, "e"], top_k: int, within: int) -> Int[Tensor, "kept"]:
+def top_epochs(accuracy: Float[Tensor, "epochs"], top_k: int, within: int) -> Int[Tensor, "kept"]:
     """Return the `top_k` epochs of highest training accuracy [E] among the first `within`.
 
     The epochs are int64, ascending; ties: the earlier epoch. If there are fewer epochs, all are
@@ -252,7 +220,9 @@ def top_epochs(accuracy: Float[Tensor, "e"], top_k: int, within: int) -> Int[Ten
     return order[:top_k].sort().values
 
 
-def margin(logits: Float[Tensor, "*e n k"], labels: Int[Tensor, "n"]) -> Float[Tensor, "*e n"]:
+def margin(
+    logits: Float[Tensor, "*epochs images classes"], labels: Int[Tensor, "images"]
+) -> Float[Tensor, "*epochs images"]:
     """Return the logit of the label minus the largest other logit, float [..., N].
 
     logits: [..., N, K]. labels: int64 [N]. Raises ValueError if K is 1: there is no other logit,
@@ -268,6 +238,6 @@ def margin(logits: Float[Tensor, "*e n k"], labels: Int[Tensor, "n"]) -> Float[T
     return logits.gather(-1, own).squeeze(-1) - others
 
 
-def forgotten(correct: Bool[Tensor, "e n"]) -> Float[Tensor, "n"]:
+def forgotten(correct: Bool[Tensor, "epochs images"]) -> Float[Tensor, "images"]:
     """Return how often each image goes from right to wrong, float [N] from bool [E, N]."""
     return (correct[:-1] & ~correct[1:]).sum(0).float()

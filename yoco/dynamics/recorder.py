@@ -5,9 +5,9 @@ The recording suffices for every score.
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -21,7 +21,7 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as training
 from yoco.training import resumable, stacked, timing
 from yoco.training.protocol import BEFORE, Protocol
-from yoco.utils import checks, digests
+from yoco.utils import checks, digests, fields
 from yoco.utils import device as devices
 from yoco.utils.foreign import Factory
 
@@ -67,41 +67,46 @@ def record(
         TypeError, ValueError: if an argument is bad, before any work.
         FloatingPointError: if the training diverges; other errors as `resumable.run`.
     """
-    planned = _planned(
-        condensed,
-        epochs,
-        seed,
-        device,
-        model=model,
-        until=until,
-        record_on=record_on,
-        top_k=top_k,
-        windows=windows,
-        early=early,
-        **options,
-    )
-    if progress and planned.recording.run.protocol.compiled:
-        timing.say_compiling()
-    resumable.run(
-        planned.recording,
-        planned.steps,
-        planned.identity,
-        checkpoint=checkpoint,
-        progress=progress,
-        description=f"dynamics, seed {seed}",
-        unit="epoch",
-    )
-    return planned.dynamics()
+    asked = Asked(until, record_on, top_k, windows, early)
+    protocol = _protocol(epochs=epochs, model=model, **options)
+    where = devices.choose(device)
+    return _record(condensed, [seed], where, [checkpoint], asked, protocol, progress)[0]
+
+
+def _windows(name: str, windows: object) -> list[int]:
+    return [checks.whole(name, window, 1) for window in checks.sequence(name, windows)]
 
 
 @dataclass(frozen=True)
-class _Planned:
+class Asked:
+    """What `record` is asked to keep of a training run; see there."""
+
+    until: fields.Count | None = None
+    record_on: Annotated[str, fields.among(RECORD_ON)] = "augmented"
+    top_k: fields.Count | None = None
+    windows: Annotated[Sequence[int], _windows] | None = None
+    early: fields.Count = EARLY
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+
+    def of(self, condensed: CondensedSet) -> dict[str, Any]:
+        """Return the values by name, with LBPE's settings for this set in place of None."""
+        top_k, window = lbpe_settings(condensed)
+        return {
+            **vars(self),
+            "top_k": self.top_k or top_k,
+            "windows": self.windows or [window],
+        }
+
+
+class _Planned(NamedTuple):
     """A recording at its start, and all that is told of it."""
 
     recording: Recording
     steps: int
     head: str | None
-    info: Mapping[str, Any]
+    info: dict[str, Any]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -109,54 +114,17 @@ class _Planned:
         protocol = replace(self.recording.run.protocol, compiled=None)
         return {**self.info, "protocol": repr(protocol)}
 
-    def dynamics(self) -> Dynamics:
-        """Return what was recorded."""
-        return self.recording.dynamics(self.head, self.info)
-
 
 def _planned(
-    condensed: CondensedSet,
-    epochs: int,
-    seed: int,
-    device: str | torch.device,
-    *,
-    model: str | Factory = "convnet",
-    until: int | None = None,
-    record_on: str = "augmented",
-    top_k: int | None = None,
-    windows: Sequence[int] | None = None,
-    early: int = EARLY,
-    **options: Any,
+    condensed: CondensedSet, seed: int, where: torch.device, asked: Asked, protocol: Protocol
 ) -> _Planned:
-    """Check the arguments of `record`; return the recording at its start."""
-    asked = _asked(condensed, record_on, top_k, windows, early)
-    seed = checks.seed("seed", seed)
-    epochs = checks.whole("epochs", epochs, 1)
-    protocol = _protocol(epochs=epochs, model=model, **options)
-    if until is not None:
-        until = checks.whole("until", until, 1, epochs)
-    shape = models.shape_of(condensed)
+    """Check what depends on the set; return the recording at its start."""
+    kept = asked.of(checks.instance("condensed", condensed, CondensedSet))
+    seed, shape = checks.seed("seed", seed), models.shape_of(condensed)
+    steps = checks.whole("until", asked.until or protocol.epochs, 1, protocol.epochs)
     models.check_takes(protocol.model, *shape)
-    head = models.head_of(protocol.model, *shape) if until in (None, epochs) else None
-    where, steps = devices.choose(device), until or epochs
+    head = models.head_of(protocol.model, *shape) if steps == protocol.epochs else None
     protocol = protocol.resolved(where, steps * len(condensed.formed_labels), condensed.size)
-    info = _info(condensed, protocol, {"until": until, "seed": seed, **asked})
-    return _Planned(_recording(condensed, protocol, seed, where, steps, asked), steps, head, info)
-
-
-def _protocol(**fields: Any) -> Protocol:
-    return Protocol.of(**{"cutmix": CUTMIX, **fields})
-
-
-def _recording(
-    condensed: CondensedSet,
-    protocol: Protocol,
-    seed: int,
-    where: torch.device,
-    epochs: int,
-    asked: Mapping[str, Any],
-) -> Recording:
-    """Return the run at its start."""
     images, labels = condensed.form()
     run = training.Run(
         condensed.normalise(images).to(where),
@@ -171,50 +139,29 @@ def _recording(
     recorder = Recorder(
         condensed.formed_labels,
         run.classes,
-        top_k=asked["top_k"],
-        windows=asked["windows"],
-        early=epochs if epochs <= SHORT else asked["early"],
+        top_k=kept["top_k"],
+        windows=kept["windows"],
+        early=steps if steps <= SHORT else asked.early,
     )
-    return Recording(run, recorder, asked["record_on"])
-
-
-def _asked(
-    condensed: CondensedSet,
-    record_on: str,
-    top_k: int | None,
-    windows: Sequence[int] | None,
-    early: int,
-) -> dict[str, Any]:
-    """Return what is to be recorded, checked, with the paper's settings in place of None."""
-    checks.instance("condensed", condensed, CondensedSet)
-    checks.one_of("record_on", record_on, RECORD_ON)
-    paper_k, paper_window = lbpe_settings(condensed)
-    windows = checks.sequence("windows", [paper_window] if windows is None else windows)
-    return {
-        "record_on": record_on,
-        "top_k": checks.whole("top_k", paper_k if top_k is None else top_k, 1),
-        "windows": [checks.whole("windows", window, 1) for window in windows],
-        "early": checks.whole("early", early, 1),
-    }
-
-
-def _info(condensed: CondensedSet, protocol: Protocol, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of info: everything that determines the dynamics."""
-    return {
+    info = {  # everything that determines the dynamics
         "set": condensed.fingerprint,
         digests.MADE_FROM: condensed.made_from,
         "epochs": protocol.epochs,
-        "until": asked["until"],
-        "seed": asked["seed"],
+        "seed": seed,
         "model": protocol.model,
         "width": protocol.width,
-        **asked,
+        **kept,
         "precision": protocol.precision,
         "compiled": protocol.compiled,
         "batch_size": protocol.batch_size,
         **{name: getattr(protocol, name) for name in BEFORE},
-        **models.layout(protocol.model, *models.shape_of(condensed)),
+        **models.layout(protocol.model, *shape),
     }
+    return _Planned(Recording(run, recorder, asked.record_on), steps, head, info)
+
+
+def _protocol(**options: Any) -> Protocol:
+    return Protocol.of(**{"cutmix": CUTMIX, **options})
 
 
 @pool.without_backend
@@ -247,18 +194,23 @@ def record_many(
     jobs = pool.jobs_for(jobs, where, len(seeds), executor)
     alone = jobs == 1 and executor is None
     todo = list(seeds if only is None else only)
-    # decided here: a worker may have another environment
-    precision = devices.choose_precision(options.get("precision", "auto"), where)
-    shared = {**options, "precision": precision, "progress": progress and alone}
     files = [(checkpoints or {}).get(seed) for seed in todo]
-    kinds = [_kind(condensed, file, shared) for file in files]
+    kept = {name: options.pop(name) for name in vars(Asked()) if name in options}
+    asked, protocol = Asked(**kept), _protocol(**options)
+    # decided here: a worker may have another environment
+    protocol = replace(protocol, precision=devices.choose_precision(protocol.precision, where))
+    shape = torch.Size((len(condensed.formed_labels), *condensed.images.shape[1:]))
+    # one that has begun goes on alone
+    kinds = [(protocol, shape, file if file and file.exists() else None) for file in files]
     groups = stacked.grouped(kinds, where, jobs)
+    shared = (asked, protocol, progress and alone)
     calls = [
-        ([todo[place] for place in group], where, [files[place] for place in group], shared)
+        ([todo[place] for place in group], where, [files[place] for place in group], *shared)
         for group in groups
     ]
     names = [f"the recording of seed {', '.join(map(str, seeds))}" for seeds, *_ in calls]
-    if progress and any(_compiled(*kind[:2], where, options.get("until")) for kind in kinds):
+    steps = (asked.until or protocol.epochs) * shape[0]
+    if progress and todo and protocol.resolved(where, steps, shape[-1]).compiled:
         timing.say_compiling()
     with tqdm(total=len(todo), desc="dynamics", unit="run", disable=not progress or alone) as bar:
         for position, found in pool.run(
@@ -269,50 +221,28 @@ def record_many(
                 yield todo[place], recorded
 
 
-def _kind(
-    condensed: CondensedSet, checkpoint: Path | None, options: Mapping[str, Any]
-) -> tuple[Protocol, torch.Size, Any]:
-    """Return what recordings that train at once share, see `stacked.grouped`.
-
-    One that has begun goes on alone.
-    """
-    named = {"protocol", *(field.name for field in fields(Protocol))}
-    protocol = _protocol(**{name: options[name] for name in named & set(options)})
-    shape = torch.Size((len(condensed.formed_labels), *condensed.images.shape[1:]))
-    return protocol, shape, checkpoint if checkpoint and checkpoint.exists() else None
-
-
-def _compiled(
-    protocol: Protocol, shape: torch.Size, where: torch.device, until: int | None
-) -> bool | None:
-    """Return whether a recording compiles its training step."""
-    steps = until if isinstance(until, int) else protocol.epochs
-    return protocol.resolved(where, steps * shape[0], shape[-1]).compiled
-
-
 def _record(
     condensed: CondensedSet,
     seeds: Sequence[int],
-    device: torch.device,
-    checkpoints: Sequence[Path | None],
-    options: Mapping[str, Any],
+    where: torch.device,
+    checkpoints: Sequence[str | Path | None],
+    asked: Asked,
+    protocol: Protocol,
+    progress: bool,
 ) -> list[Dynamics]:
-    """Return the dynamics of the seeds of a group."""
-    if len(seeds) == 1:
-        how = {**options, "seed": seeds[0], "checkpoint": checkpoints[0], "device": device}
-        return [record(condensed, **how)]
-    own = {name: value for name, value in options.items() if name != "progress"}
-    planned = [_planned(condensed, seed=seed, device=device, **own) for seed in seeds]
-    identities = [each.identity for each in planned]
-    together = RecordedTogether([each.recording for each in planned], checkpoints, identities)
-    together.save()  # an unwritable place is found before the work, not after it
-    resumable.run(
-        together,
-        planned[0].steps,
-        {**identities[0], "seed": list(seeds)},
-        look=together.save,
-        progress=options["progress"],
-        description=f"dynamics, {len(seeds)} seeds at once",
-        unit="epoch",
-    )
-    return [each.dynamics() for each in planned]
+    """Return the dynamics of the seeds of a group, whose networks train at once."""
+    planned = [_planned(condensed, seed, where, asked, protocol) for seed in seeds]
+    first = planned[0]
+    shown: dict[str, Any] = {"progress": progress, "unit": "epoch"}
+    if progress and first.recording.run.protocol.compiled:
+        timing.say_compiling()
+    if len(planned) == 1:
+        shown |= {"description": f"dynamics, seed {seeds[0]}", "checkpoint": checkpoints[0]}
+        resumable.run(first.recording, first.steps, first.identity, **shown)
+    else:
+        identities = [each.identity for each in planned]
+        together = RecordedTogether([each.recording for each in planned], checkpoints, identities)
+        together.save()  # an unwritable place is found before the work, not after it
+        shown |= {"description": f"dynamics, {len(seeds)} seeds at once", "look": together.save}
+        resumable.run(together, first.steps, {**first.identity, "seed": list(seeds)}, **shown)
+    return [each.recording.dynamics(each.head, each.info) for each in planned]

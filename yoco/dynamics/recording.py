@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from yoco.dynamics.dynamics import Dynamics, margin, top_epochs
 from yoco.training import network as training
 from yoco.training import resumable
 from yoco.training.stacked import Stacked
+from yoco.training.state import State
 from yoco.utils.foreign import Features
 
 RECORD_ON = ("augmented", "clean")
@@ -36,8 +38,8 @@ class Recorder:
         self.correct: list[Tensor] = []
         self.margins = torch.zeros(len(labels), dtype=torch.float64)
 
-    def add(self, logits: Tensor) -> None:
-        """Add the next epoch. logits: float [N, K]."""
+    def add(self, logits: Float[Tensor, "images classes"]) -> None:
+        """Add the next epoch."""
         self.correct.append(logits.argmax(1) == self.labels)
         self.margins += margin(logits, self.labels)
         self.held[len(self.correct) - 1] = logits
@@ -55,19 +57,19 @@ class Recorder:
         return [*range(self.early), *(held[position] for position in sum(best, []))]
 
     @property
-    def kept(self) -> Tensor:
-        """The epochs whose logits are held, int64, ascending."""
+    def kept(self) -> Int[Tensor, "kept"]:
+        """The epochs whose logits are held, ascending."""
         return torch.tensor(sorted(self.held))
 
-    def logits(self) -> Tensor:
-        """Return the logits of the epochs in `kept`, float [E_kept, N, K]."""
+    def logits(self) -> Float[Tensor, "kept images classes"]:
+        """Return the logits of the epochs in `kept`."""
         return torch.stack([self.held[epoch] for epoch in sorted(self.held)])
 
-    def aum(self) -> Tensor:
-        """Return the mean margin over the epochs so far, float [N]."""
+    def aum(self) -> Float[Tensor, "images"]:
+        """Return the mean margin over the epochs so far."""
         return (self.margins / len(self.correct)).float()
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return everything recorded so far as tensors; empty before the first epoch."""
         if not self.correct:
             return {}
@@ -78,8 +80,7 @@ class Recorder:
             "margins": self.margins,
         }
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
+    def restore(self, state: State) -> None:
         if "correct" in state:
             self.held = dict(zip(state["held.epochs"].tolist(), state["held.logits"]))
             self.correct, self.margins = list(state["correct"]), state["margins"]
@@ -97,8 +98,8 @@ class Recording(resumable.Stepper):
         self.run.epoch(self._see)
         return self.keep(self.seen)
 
-    def keep(self, seen: Tensor) -> float:
-        """Record an epoch; returns its loss. seen: the logits [N, K] from during training."""
+    def keep(self, seen: Float[Tensor, "images classes"]) -> float:
+        """Record an epoch; returns its loss. seen: the logits from during training."""
         logits = (
             seen.clone().cpu()
             if self.record_on == "augmented"
@@ -110,8 +111,8 @@ class Recording(resumable.Stepper):
     def _see(self, index: Tensor, logits: Tensor) -> None:
         self.seen[index] = logits
 
-    def embed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Apply a network or a part of it to the unaugmented images: float32 [N, …] on the CPU."""
+    def embed(self, function: Callable[[Tensor], Tensor]) -> Float[Tensor, "images values"]:
+        """Apply a network or a part of it to the unaugmented images: float32 on the CPU."""
         run = self.run
         return training.outputs(
             function, lambda part: run.images[part], len(run.images), run.protocol.precision
@@ -135,14 +136,13 @@ class Recording(resumable.Stepper):
             info,
         )
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return the state of the training and everything recorded."""
         return self.run.state() | {
             f"recorder.{name}": tensor for name, tensor in self.recorder.state().items()
         }
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
+    def restore(self, state: State) -> None:
         self.run.restore(state)
         self.recorder.restore(
             {
@@ -165,7 +165,7 @@ class RecordedTogether(resumable.Stepper):
     def __init__(
         self,
         recordings: Sequence[Recording],
-        checkpoints: Sequence[Path | None],
+        checkpoints: Sequence[str | Path | None],
         identities: Sequence[Mapping[str, Any]],
     ) -> None:
         self.recordings, self.files = recordings, list(zip(checkpoints, identities))
@@ -194,9 +194,9 @@ class RecordedTogether(resumable.Stepper):
             if path is not None:
                 resumable.save(path, identity, recording.state(), losses, seconds)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return nothing: each recording has a checkpoint of its own."""
         return {}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         """Do nothing: a recording that has begun goes on alone."""

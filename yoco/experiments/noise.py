@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from yoco import prune, scores
@@ -41,8 +42,8 @@ class Case:
         kind: one of `corruption.KINDS`, or "clean".
         percent: damaged share of each class.
         condensed: the set.
-        damaged: bool [N * factor²]: which formed images are damaged, or which of the training
-            images that the cells started from.
+        damaged: which formed images are damaged, or which of the training images that the cells
+            started from.
         dynamics: the training runs.
     """
 
@@ -50,7 +51,7 @@ class Case:
     kind: str
     percent: int
     condensed: CondensedSet
-    damaged: Tensor
+    damaged: Bool[Tensor, "images"]
     dynamics: Sequence[Dynamics]
 
     @property

@@ -10,6 +10,7 @@ from .methods import paper_cutoff as paper_cutoff
 from .methods import prune as prune
 from .methods import register as register
 from .methods import selection_of as selection_of
+from .ranking import rank as rank
 from .ranking import ranking as ranking
 from .ranking import score_names as score_names
 from .ranking import score_table as score_table

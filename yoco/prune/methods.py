@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from yoco import scores
@@ -310,7 +311,7 @@ def _chosen(
 
 
 def selection_of(
-    condensed: CondensedSet, indices: Tensor, method: str, wanted: Wanted
+    condensed: CondensedSet, indices: Int[Tensor, "kept"], method: str, wanted: Wanted
 ) -> Selection:
     """Return the `Selection` of some formed images."""
     counts = torch.bincount(condensed.formed_labels[indices], minlength=len(condensed.classes))

@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from yoco import scores
 from yoco.dynamics.dynamics import Dynamics
 from yoco.prune.methods import METHODS, _chosen, _wanted
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.ranked_set import RankedSet, ordered
 from yoco.utils import checks
 from yoco.utils.lazy import pd
 
@@ -24,20 +26,20 @@ def ranking(
     keep: str | None = None,
     seed: int = 0,
     **options: Any,
-) -> Tensor:
-    """Return the formed images of every class, best first, int64 [K, n].
+) -> Int[Tensor, "classes images"]:
+    """Return the formed images of every class, best first.
 
-    For any k, the first k columns are the balanced selection. n is the size of the smallest class;
-    with soft labels, other classes may be larger.
+    For any k, the first k columns are the balanced selection. There are as many as the smallest
+    class has images; with soft labels, other classes may be larger.
 
     options: those of `prune` except balanced. Raises as `prune`, and ValueError for a method that
-    selects anew for every budget.
+    makes a new selection for every budget.
     """
     checks.one_of("method", method, METHODS)
     if not METHODS[method].nests:
         allowed = ", ".join(name for name, each in METHODS.items() if each.nests)
         raise ValueError(
-            f"method={method!r} selects anew for every budget, so its selections are not nested; "
+            f"method={method!r} makes a new selection for every budget, so they are not nested; "
             f"allowed: {allowed}"
         )
     smallest = torch.bincount(condensed.formed_labels, minlength=len(condensed.classes)).min()
@@ -45,6 +47,20 @@ def ranking(
         _wanted(condensed, method, condensed.ipc, keep, True, seed), per_class=int(smallest)
     )
     return _chosen(condensed, dynamics, method, wanted, options).view(len(condensed.classes), -1)
+
+
+def rank(
+    condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", **options: Any
+) -> RankedSet:
+    """Return the ranked set of `ranking`, with the same arguments: `CondensedSet.rank`."""
+    order = ranking(condensed, dynamics, method, **options)
+    how = {
+        "ranked_by": method,
+        "keep": options.get("keep") or METHODS[method].keep,
+        "options": options,
+        "dynamics": dict(dynamics.info),
+    }
+    return ordered(condensed, order, how)
 
 
 def score_table(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> pd.DataFrame:

@@ -18,8 +18,8 @@ STRATA, MOST_STRATA = 50, 1_000_000
 class Selection:
     """What is kept: indices int64 [n] of formed images and how many of each class, int64 [K]."""
 
-    indices: Int[Tensor, "n"]
-    per_class_counts: Int[Tensor, "k"]
+    indices: Int[Tensor, "images"]
+    per_class_counts: Int[Tensor, "classes"]
     method: str
     ipc_to: int
     keep: str
@@ -28,7 +28,10 @@ class Selection:
 
     def subset(
         self, condensed: CondensedSet
-    ) -> tuple[Float[Tensor, "n c s s"], Int[Tensor, "n"] | Float[Tensor, "n k"]]:
+    ) -> tuple[
+        Float[Tensor, "images channels size size"],
+        Int[Tensor, "images"] | Float[Tensor, "images classes"],
+    ]:
         """Return the formed images that are kept, float [n, C, S, S], and their labels.
 
         The labels are int64 [n] or soft [n, K], as in `CondensedSet.form`.
@@ -38,7 +41,10 @@ class Selection:
 
 
 def in_groups(
-    labels: Int[Tensor, "n"], per_class: int, balanced: bool, pick: Callable[[Tensor, int], Tensor]
+    labels: Int[Tensor, "images"],
+    per_class: int,
+    balanced: bool,
+    pick: Callable[[Tensor, int], Tensor],
 ) -> Int[Tensor, "kept"]:
     """Apply `pick(members, n) -> positions within members` to each class and join the results.
 
@@ -60,8 +66,8 @@ def in_groups(
 
 
 def select(
-    score: Float[Tensor, "n"],
-    labels: Int[Tensor, "n"],
+    score: Float[Tensor, "images"],
+    labels: Int[Tensor, "images"],
     per_class: int,
     *,
     keep: str,

@@ -21,7 +21,7 @@ class Result:
         deviation: distance from what is expected; NaN if there is no result.
         allowed: largest distance that is right.
         seconds: time of the whole check.
-        error: the end of its traceback; empty if it came to its end.
+        error: the end of its traceback; empty if it finished.
     """
 
     name: str

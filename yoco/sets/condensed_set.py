@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -17,9 +18,10 @@ from yoco.data.image_data import ImageData
 from yoco.data.normalise import normalise, unnormalise
 from yoco.sets import exported, published, ranked_set
 from yoco.sets.ranked_set import RankedSet
-from yoco.utils import checks, digests, tensor_files
+from yoco.utils import above, checks, digests, tensor_files
 
 KIND = "condensed"
+Targets = Int[Tensor, "images"] | Float[Tensor, "images classes"]  # labels, or soft targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +29,11 @@ class CondensedSet:
     """Condensed images of one dataset, ordered by class.
 
     Args:
-        images: float [N, C, S, S], N = classes × IPC, held as float32 on the CPU without gradients;
-            in 0..1 if `bounded`, else any finite values in the space that networks train on.
-        labels: int64 [N], the same number of each class; or soft targets, float [N, K], each row
-            non-negative with sum 1. An image then belongs to the class of its largest target, and
-            classes may differ in size. Ascending by class.
+        images: n = classes × IPC, held as float32 on the CPU without gradients; in 0..1 if
+            `bounded`, else any finite values in the space that networks train on.
+        labels: the same number of each class; or soft targets, each row non-negative with sum 1. An
+            image then belongs to the class of its largest target, and classes may differ in size.
+            Ascending by class.
         factor: cells along a side.
         classes: at least two names, all different.
         mean, std: per channel in 0..1 (std above 0), of the real training images.
@@ -47,8 +49,8 @@ class CondensedSet:
         TypeError, ValueError: if these do not fit each other.
     """
 
-    images: Tensor
-    labels: Tensor
+    images: Float[Tensor, "images channels size size"]
+    labels: Targets
     factor: int
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -76,18 +78,18 @@ class CondensedSet:
         self._check_order(len(classes))
         checks.instance("method", self.method, str)
         checks.instance("info", self.info, Mapping)  # type: ignore[type-abstract]
-        labels = self.labels.detach().cpu()
         held = {
             "images": self.images.detach().to("cpu", torch.float32),
-            "labels": labels,
+            "labels": self.labels.detach().cpu(),
             "factor": int(self.factor),
             "classes": classes,
-        }
-        for name, value in {
-            **held,
             **checks.statistics(self.mean, self.std, self.channels),
-        }.items():
+        }
+        for name, value in held.items():
             object.__setattr__(self, name, value)  # frozen from here on
+
+    def __repr__(self) -> str:
+        return ranked_set.described(self, self.channels, f"IPC {self.ipc}")
 
     def _check_order(self, classes: int) -> None:
         """Raise ValueError unless images are sorted by class, equally many of each.
@@ -122,22 +124,22 @@ class CondensedSet:
         """Side of an image in pixels."""
         return self.images.shape[2]
 
-    def form(self) -> tuple[Tensor, Tensor]:
-        """Return the formed images, float [N*factor², C, S, S], and their labels.
+    def form(self) -> tuple[Float[Tensor, "images channels size size"], Targets]:
+        """Return the formed images, factor² of each condensed one, and their labels.
 
-        Images are in 0..1 if bounded, labels are int64 [N*factor²] or soft [N*factor², K]. Raises
-        ValueError if cells are so tiny that enlarging them takes far more memory than the set does.
+        Images are in 0..1 if bounded. Raises ValueError if cells are so tiny that enlarging them
+        takes far more memory than the set does.
         """
         return formation.form(self.images, self.factor), self.formed_targets
 
     @property
-    def formed_labels(self) -> Tensor:
-        """Classes of the formed images, int64 [N*factor²]; for soft labels, the largest target."""
+    def formed_labels(self) -> Int[Tensor, "images"]:
+        """Classes of the formed images; for soft labels, the largest target."""
         return hard(self.labels).repeat_interleave(self.factor**2)
 
     @property
-    def formed_targets(self) -> Tensor:
-        """Labels of the formed images: int64 [N*factor²], or soft, float [N*factor², K]."""
+    def formed_targets(self) -> Targets:
+        """Labels of the formed images, soft if the set's are."""
         return self.labels.repeat_interleave(self.factor**2, dim=0)
 
     @functools.cached_property
@@ -170,18 +172,22 @@ class CondensedSet:
         """The space of unbounded images, which `evaluate` needs to know; None: pixels in 0..1."""
         return None if self.bounded else spaces.Space(self.mean, self.std, self.whitening)
 
-    def members(self, label: int) -> Tensor:
-        """Return the indices of the condensed images of a class, int64, ascending."""
+    def members(self, label: int) -> Int[Tensor, "images"]:
+        """Return the indices of the condensed images of a class, ascending."""
         return torch.nonzero(hard(self.labels) == label).flatten()
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalise(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images channels size size"]:
         """Turn images of this set into what networks train on: (images - mean) / std.
 
         Images of an unbounded set are returned unchanged.
         """
         return normalise(images, self.mean, self.std) if self.bounded else images
 
-    def pictures(self, images: Tensor) -> Tensor:
+    def pictures(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images channels size size"]:
         """Turn images of this set into pictures in 0..1.
 
         Images of an unbounded set are un-normalised and clipped.
@@ -241,7 +247,7 @@ class CondensedSet:
         experiment: int = 0,
         whitened: bool | ImageData | None = None,
     ) -> "CondensedSet":
-        """Read a set as its authors publish it, and print in one line what it was taken for.
+        """Read a set as its authors publish it, and print one line that says how it was read.
 
         Layouts: a pair of images and labels in .pt (IDC, DREAM); a dict whose "data" lists such
         pairs (DC, DSA, DM); images*.pt with labels*.pt beside it (MTT, DATM); .npz, or images.npy
@@ -325,14 +331,16 @@ class CondensedSet:
             **options: options of `prune.prune`, except balanced.
 
         Raises:
-            TypeError, ValueError: as `prune.prune`; also for "ssp" and "ccs", which choose anew for
-                every budget, and if dynamics are missing for a set that is not nested.
+            TypeError, ValueError: as `prune.prune`; also for "ssp" and "ccs", whose selections are
+                not nested, and if dynamics are missing for a set that is not nested.
         """
-        return ranked_set.rank(self, dynamics, method, options)
+        if dynamics is None:
+            return ranked_set.nested(self)
+        return above.FUNCTIONS["rank"](self, dynamics, method, **options)
 
 
-def hard(labels: Tensor) -> Tensor:
-    """Return the classes, int64 [N], of labels or of soft targets [N, K].
+def hard(labels: Targets) -> Int[Tensor, "images"]:
+    """Return the classes of labels or of soft targets.
 
     A soft target's class is its largest entry; ties: the lower class.
     """

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -85,8 +86,7 @@ def folder_names(classes: tuple[str, ...]) -> list[str]:
 class Formed(Dataset):
     """The formed images of a set, for a `DataLoader`.
 
-    Items are (image, label): float32 [C, S, S] as in `CondensedSet.form`, and an int or a soft
-    target [K].
+    Items are (image, label): an image as in `CondensedSet.form`, and an int or a soft target.
     """
 
     def __init__(self, condensed: Any) -> None:
@@ -96,6 +96,8 @@ class Formed(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
+    def __getitem__(
+        self, index: int
+    ) -> tuple[Float[Tensor, "channels size size"], int | Float[Tensor, "classes"]]:
         target = self.targets[index]
         return self.images[index], target if target.ndim else int(target)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from yoco import formation
@@ -20,6 +21,10 @@ from yoco.utils import checks, tensor_files
 KIND = "ranked"
 # safetensors' names of the dtypes that cells can be stored in
 DTYPES = {"U8": torch.uint8, "F32": torch.float32}
+Cells = (
+    UInt8[Tensor, "ranks classes channels side side"]
+    | Float[Tensor, "ranks classes channels side side"]
+)
 FIELDS = ("factor", "size", "classes", "mean", "std", "method")
 
 
@@ -39,7 +44,7 @@ class StoredCells:
     dtype: torch.dtype
     written: Mapping[str, Any] | None = None
 
-    def __getitem__(self, prefix: slice) -> Tensor:
+    def __getitem__(self, prefix: slice) -> Cells:
         """Return the first ranks, as in `cells[:k]`.
 
         Raises ValueError if the file has changed; the checksum is verified if all ranks are read.
@@ -58,21 +63,20 @@ class RankedSet:
     """Formed images of a condensed set, best first within each class; made by `CondensedSet.rank`.
 
     Attributes:
-        cells: float32 or uint8 [ranks, classes, C, side, side], in memory or in a file: rank r
-            holds the r-th best cell of every class, in 0..1 if bounded.
+        cells: in memory or in a file: rank r holds the r-th best cell of every class, in 0..1 if
+            bounded.
         factor: cells along a condensed image's side.
         size: side of a condensed image in pixels.
         classes, mean, std, method: those of the set.
         info: what it is ranked by, the set's fingerprint and dataset.
-        targets: soft labels of the cells, float [ranks, classes, K]; None if every cell has one
-            class.
+        targets: soft labels of the cells; None if every cell has one class.
         bounded, whitening: those of the set.
 
     Raises:
         TypeError, ValueError: if these do not fit each other.
     """
 
-    cells: Tensor | StoredCells
+    cells: Cells | StoredCells
     factor: int
     size: int
     classes: tuple[str, ...]
@@ -80,7 +84,7 @@ class RankedSet:
     std: tuple[float, ...]
     method: str
     info: Mapping[str, Any] = field(default_factory=dict)
-    targets: Tensor | None = None
+    targets: Float[Tensor, "ranks classes classes"] | None = None
     bounded: bool = True
     whitening: str | None = None
 
@@ -117,6 +121,9 @@ class RankedSet:
         for name, value in held.items():
             object.__setattr__(self, name, value)  # frozen from here on
 
+    def __repr__(self) -> str:
+        return described(self, self.cells.shape[2], f"{self.ranks} cells per class")
+
     @property
     def ranks(self) -> int:
         """Cells per class."""
@@ -132,7 +139,10 @@ class RankedSet:
 
     def take(
         self, *, per_class: int | None = None, ipc: int | None = None, bytes: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[
+        Float[Tensor, "images channels size size"],
+        Int[Tensor, "images"] | Float[Tensor, "images classes"],
+    ]:
         """Return the best cells, formed, and their labels, ordered by class and best first.
 
         Exactly one budget must be given. Only the ranks that it needs are read from a file.
@@ -144,7 +154,7 @@ class RankedSet:
                 at most all.
 
         Returns:
-            Images float32 [classes*k, C, size, size] and labels, int64 or soft [classes*k, K].
+            Images and labels, k of each class.
 
         Raises:
             TypeError, ValueError: if not exactly one budget is given, it exceeds the set or is
@@ -272,10 +282,25 @@ class RankedSet:
             raise ValueError(f"{path} is not a valid ranked set: {error}") from error
 
 
-def rank(condensed: Any, dynamics: Any, method: str, options: Mapping[str, Any]) -> RankedSet:
-    """Order the formed images of a `CondensedSet` (which imports this file); see its `rank`."""
-    by_score = dynamics is not None
-    order, how = _by_score(condensed, dynamics, method, options) if by_score else _nested(condensed)
+def described(held: Any, channels: int, amount: str) -> str:
+    """Return the repr of a set, condensed or ranked: one line, without its images."""
+    source = held.info.get("source") or held.info.get("dataset")
+    return (
+        f"{type(held).__name__}({len(held.classes)} classes, {amount}, factor {held.factor}, "
+        f"{channels}x{held.size}x{held.size}, method={held.method!r}, source={source!r})"
+    )
+
+
+def ordered(
+    condensed: Any, order: Int[Tensor, "classes cells"], how: Mapping[str, Any]
+) -> RankedSet:
+    """Return a set with its formed images in a given order.
+
+    Args:
+        condensed: a `CondensedSet` (which imports this file).
+        order: indices of the formed images of each class, best first.
+        how: what they are ranked by, for the info.
+    """
     cells = formation.cells(condensed.images.float(), condensed.factor)[order]
     targets = condensed.formed_targets[order].transpose(0, 1) if condensed.soft else None
     made = ("dataset", "preset", "steps", "seed", "precision")
@@ -288,28 +313,15 @@ def rank(condensed: Any, dynamics: Any, method: str, options: Mapping[str, Any])
     )
 
 
-def _by_score(
-    condensed: Any, dynamics: Any, method: str, options: Mapping[str, Any]
-) -> tuple[Tensor, dict[str, Any]]:
-    """Return the formed images of each class, best first, int64 [classes, n], and info entries."""
-    # the only call to a higher layer, through the public package: pruning builds on these files
-    import yoco
+def nested(condensed: Any) -> RankedSet:
+    """Return a nested `CondensedSet` in the order that its formed images have.
 
-    order = yoco.prune.ranking(condensed, dynamics, method, **options)
-    return order, {
-        "ranked_by": method,
-        "keep": options.get("keep") or yoco.prune.METHODS[method].keep,
-        "options": dict(options),
-        "dynamics": dict(dynamics.info),
-    }
-
-
-def _nested(condensed: Any) -> tuple[Tensor, dict[str, Any]]:
-    """As `_by_score`, for a nested set: the order that the formed images have."""
+    Raises ValueError if it is not nested.
+    """
     if not condensed.info.get("nested"):
         raise ValueError(
             "dynamics of this set are needed, got None: only a set condensed with nested= can be "
             "ranked without them"
         )
     order = torch.arange(len(condensed.formed_labels)).view(len(condensed.classes), -1)
-    return order, {"ranked_by": "nested", "budgets": condensed.info["nested"]}
+    return ordered(condensed, order, {"ranked_by": "nested", "budgets": condensed.info["nested"]})

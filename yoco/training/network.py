@@ -2,12 +2,13 @@
 
 import functools
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from yoco import augment, models
@@ -15,15 +16,19 @@ from yoco.data.batches import RealImages
 from yoco.training.protocol import Optimiser as Optimiser
 from yoco.training.protocol import Protocol, augmentation_of
 from yoco.training.sgd import MomentumSGD
+from yoco.training.state import State
 from yoco.utils import device, graphs, seeds
 
+Images = Float[Tensor, "images channels size size"]  # normalised
+Logits = Float[Tensor, "images classes"]
+Labels = Int[Tensor, "images"] | Float[Tensor, "images classes"]  # or soft targets
 LR_DROP = 0.2  # factor of the learning rate after 2/3 and after 5/6 of the epochs
 
 
 def loss_and_logits(
-    model: nn.Module, images: Tensor, targets: Tensor, precision: str
-) -> tuple[Tensor, Tensor]:
-    """Return the mean cross-entropy against soft targets [N, K] and the logits [N, K], float32."""
+    model: Callable[[Tensor], Tensor], images: Images, targets: Logits, precision: str
+) -> tuple[Float[Tensor, ""], Logits]:
+    """Return the mean cross-entropy against soft targets and the logits, float32."""
     with device.autocast(images.device, precision):
         logits = model(images)
     logits = logits.float()
@@ -32,14 +37,14 @@ def loss_and_logits(
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step on a batch; returns the detached logits [N, K] from before the step."""
+    """One optimiser step on a batch; returns the detached logits from before the step."""
 
     model: nn.Module
     optimizer: MomentumSGD
     precision: str = "float32"
     compiled: bool = False
 
-    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, images: Images, targets: Logits) -> Logits:
         if self.compiled:
             images, targets = device.for_compiled(images, targets)
         function = device.compiled_once(loss_and_logits) if self.compiled else loss_and_logits
@@ -56,13 +61,12 @@ class Step:
         (images, labels, source=, classes=, augmentation=, cutmix=) -> logits from before the step.
         """
         # no reference cycle: graphs hold much memory and are freed with their network
-        itself = cast(Step, weakref.proxy(self))
-        learn = functools.partial(_learn, itself)
+        learn = functools.partial(_learn, weakref.proxy(self))
         return graphs.captured(learn, next(self.model.parameters()).device)
 
 
 def _learn(
-    step: Step,
+    step: Callable[[Tensor, Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
     *,
@@ -76,7 +80,7 @@ def _learn(
 
 def batches(
     count: int, batch_size: int, source: Generator, last_batch: str = "even"
-) -> Sequence[Tensor]:
+) -> Sequence[Int[Tensor, "_"]]:
     """Split a random order of 0..count-1 into batches.
 
     A small last batch takes a step at the full learning rate, which costs accuracy: 65 images train
@@ -91,7 +95,7 @@ def batches(
             most one; "small" fills every batch but the last, as the published loaders do.
 
     Returns:
-        The batches, int64 [n] each on the generator's device; every index is in exactly one.
+        The batches, on the generator's device; every index is in exactly one.
     """
     order = torch.randperm(count, generator=source, device=source.device)
     return (
@@ -103,8 +107,8 @@ def batches(
 
 def epoch(
     step: Step,
-    images: Tensor | RealImages,
-    labels: Tensor,
+    images: Images | RealImages,
+    labels: Labels,
     source: Generator,
     *,
     classes: int,
@@ -114,13 +118,13 @@ def epoch(
     cutmix: float = 0.5,
     seen: Callable[[Tensor, Tensor], None] | None = None,
 ) -> None:
-    """Make one pass over normalised images [N, C, S, S].
+    """Make one pass over normalised images.
 
     Each batch is augmented, and mixed by CutMix with probability `cutmix`.
 
     Args:
         step: takes the optimiser step.
-        images, labels: the training set; labels int64 [N] or soft [N, K].
+        images, labels: the training set.
         source: generator on the CPU, or on the images' device so that nothing waits for the host.
         classes: number of classes.
         augmentation: (images, generator) -> images.
@@ -143,8 +147,8 @@ class Run:
     The learning rate drops to a fifth after 2/3 and again after 5/6 of the epochs.
 
     Args:
-        images: normalised, float [N, C, S, S].
-        labels: int64 [N] or soft targets [N, K].
+        images: normalised.
+        labels: int64, or soft targets.
         classes: number of classes K.
         protocol: how the network is trained.
         seed: seed of the training.
@@ -157,8 +161,8 @@ class Run:
 
     def __init__(
         self,
-        images: Tensor,
-        labels: Tensor,
+        images: Images,
+        labels: Labels,
         classes: int,
         protocol: Protocol,
         seed: int,
@@ -168,28 +172,17 @@ class Run:
         recorded: bool = False,
     ) -> None:
         device.keep_memory(images.device)
-        self.images, self.labels, self.classes, self.protocol, self.seed = (
-            images,
-            labels,
-            classes,
-            protocol,
-            seed,
-        )
+        self.images, self.labels, self.classes = images, labels, classes
+        self.protocol, self.seed, self.epochs = protocol, seed, 0
         self.source = seeds.generator(seed, stream=1)
-        shape = (images.shape[1], classes, images.shape[2])
-        network = models.build_seeded(
-            seeds.draw_seed(self.source), protocol.model, *shape, width=protocol.width
+        first, shape = seeds.draw_seed(self.source), (images.shape[1], classes, images.shape[2])
+        self.network = models.build_seeded(first, protocol.model, *shape, width=protocol.width).to(
+            images.device
         )
-        self.network = network.to(images.device)
-        self.step = Step(
-            self.network,
-            protocol.optimiser.build(self.network),
-            protocol.precision,
-            bool(protocol.compiled),
-        )
+        optimizer = protocol.optimiser.build(self.network.parameters())
+        self.step = Step(self.network, optimizer, protocol.precision, bool(protocol.compiled))
         self.augmentation = augmentation_of(protocol.augmentation, mean, std, recorded)
         self.own_source = seeds.for_device(self.source, images.device)
-        self.epochs = 0
 
     def epoch(self, seen: Callable[[Tensor, Tensor], None] | None = None) -> None:
         """Train for one epoch; seen: as in `epoch`.
@@ -197,14 +190,18 @@ class Run:
         Raises FloatingPointError if a weight is no longer finite.
         """
         self.step.optimizer.lr = self.learning_rate
-        p = self.protocol
-        shared: dict[str, Any] = {
-            "classes": self.classes,
-            "augmentation": self.augmentation,
-            "cutmix": p.cutmix,
-        }
-        shared |= {"batch_size": p.batch_size, "last_batch": p.last_batch}
-        epoch(self.step, self.images, self.labels, self.own_source, seen=seen, **shared)
+        epoch(
+            self.step,
+            self.images,
+            self.labels,
+            self.own_source,
+            classes=self.classes,
+            augmentation=self.augmentation,
+            batch_size=self.protocol.batch_size,
+            last_batch=self.protocol.last_batch,
+            cutmix=self.protocol.cutmix,
+            seen=seen,
+        )
         self.epochs += 1
         if not torch.stack(
             [torch.isfinite(parameter).all() for parameter in self.network.parameters()]
@@ -218,7 +215,7 @@ class Run:
             f"{self.seed}, {self.protocol})"
         )
 
-    def batch(self, index: Tensor, source: Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, index: Int[Tensor, "images"], source: Generator) -> tuple[Images, Logits]:
         """Return the images with these indices, augmented and mixed, and their soft targets."""
         images, p = self.augmentation(self.images[index], source), self.protocol
         return augment.cutmix(images, self.labels[index], self.classes, source, p.cutmix)
@@ -231,7 +228,7 @@ class Run:
             lr *= LR_DROP if self.epochs >= milestone else 1.0
         return lr
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return all that the next epoch depends on.
 
         That is the network, its momentum, the generators' states and the number of epochs done.
@@ -242,14 +239,13 @@ class Run:
             "epochs": torch.tensor(self.epochs),
         }
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned."""
+    def restore(self, state: State) -> None:
         restore_network(self.step, state)
         seeds.restore(state, self.source, self.own_source)
         self.epochs = int(state["epochs"])
 
 
-def network_state(step: Step) -> dict[str, Tensor]:
+def network_state(step: Step) -> State:
     """Return weights and buffers as "network.NAME" and momentum as "momentum.NAME"."""
     weights = {f"network.{name}": tensor for name, tensor in step.model.state_dict().items()}
     return weights | {f"momentum.{name}": momentum for name, momentum in _named_momenta(step)}
@@ -261,7 +257,7 @@ def _named_momenta(step: Step) -> list[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
+def restore_network(step: Step, state: State) -> None:
     """Restore a step's network and momentum from what `network_state` returned.
 
     Raises RuntimeError if it is of another network.
@@ -285,8 +281,8 @@ def restore_network(step: Step, state: Mapping[str, Tensor]) -> None:
 
 
 def fit(
-    images: Tensor,
-    labels: Tensor,
+    images: Images,
+    labels: Labels,
     classes: int,
     protocol: Protocol,
     seed: int,
@@ -294,7 +290,7 @@ def fit(
 ) -> nn.Module:
     """Train a fresh network by a resolved `protocol` and return it.
 
-    images: normalised [N, C, S, S]. labels: int64 [N] or soft [N, K]. normalisation: mean and std,
+    normalisation: mean and std,
     see `Run`. Raises as `Run` and `Run.epoch`.
     """
     run = Run(images, labels, classes, protocol, seed, **normalisation)
@@ -317,11 +313,11 @@ def outputs(
     *,
     compiled: bool = False,
     batch: int = 500,
-) -> Tensor:
+) -> Float[Tensor, "images ..."]:
     """Apply `function` (a network, or its features) to `count` images in batches, in order.
 
     images: returns the normalised images of a slice, so that a whole test set need not be held as
-    floats. Returns float32 [count, …].
+    floats. Returns float32.
     """
     parts, apply = [], device.compiled_once(_output) if compiled else _output
     for start in range(0, count, batch):

@@ -10,10 +10,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from yoco.utils import checks
 
+Images = Float[Tensor, "images 3 size size"]
+Boxes = Int[Tensor, "images 4"]  # top, left, height, width
+PerImage = Float[Tensor, "images 1 1 1"]
 LEAST_AREA = 0.5  # least share of the image in a crop
 MOST_RATIO = 4 / 3  # largest ratio of a crop's sides
 TRIES = 10  # draws of a box until one fits inside; if none does, it is the whole image
@@ -30,12 +34,12 @@ AXES = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.694
 class Draw:
     """The parameters drawn for n images."""
 
-    box: Tensor  # int64 [n, 4]: top, left, height, width
-    flip: Tensor  # bool [n, 1, 1, 1]
-    brightness: Tensor  # [n, 1, 1, 1], factor, as are contrast and saturation
-    contrast: Tensor
-    saturation: Tensor
-    light: Tensor  # [n, 3, 1, 1], added to the channels in 0..1
+    box: Boxes
+    flip: Bool[Tensor, "images 1 1 1"]
+    brightness: PerImage  # factor, as are contrast and saturation
+    contrast: PerImage
+    saturation: PerImage
+    light: Float[Tensor, "images 3 1 1"]  # added to the channels in 0..1
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class Photographic:
         light = (alpha * constant(EIGENVALUES, alpha)) @ constant(sum(AXES, ()), alpha).view(3, 3).T
         return Draw(box, flip, brightness, contrast, saturation, light.view(count, 3, 1, 1))
 
-    def apply(self, images: Tensor, draw: Draw) -> Tensor:
-        """Augment normalised images, float [N, 3, S, S], by `draw`.
+    def apply(self, images: Images, draw: Draw) -> Images:
+        """Augment normalised images by `draw`.
 
         Raises TypeError or ValueError for other images, or a draw for another number of images.
         """
@@ -90,12 +94,12 @@ class Photographic:
         mean, std = (constant(values, images).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return (coloured(images * std + mean, **moved) - mean) / std
 
-    def __call__(self, images: Tensor, source: Generator) -> Tensor:
+    def __call__(self, images: Images, source: Generator) -> Images:
         """Draw and apply."""
         return self.apply(images, self.draw(images.shape[0], images.shape[-1], source))
 
 
-def constant(values: Sequence[float], like: Tensor) -> Tensor:
+def constant(values: Sequence[float], like: Float[Tensor, "..."]) -> Float[Tensor, "values"]:
     """Return `values` in the dtype and on the device of `like`, created there.
 
     A copy from the host could not be part of a CUDA graph.
@@ -103,18 +107,20 @@ def constant(values: Sequence[float], like: Tensor) -> Tensor:
     return torch.stack([like.new_full((), value) for value in values])
 
 
-def boxes(shape: Tensor, place: Tensor, size: int) -> Tensor:
+def boxes(
+    shape: Float[Tensor, "2 images tries"], place: Float[Tensor, "2 images"], size: int
+) -> Boxes:
     """Return boxes with at least half of the image's area and side ratios up to 4/3.
 
     They are drawn as in torchvision's RandomResizedCrop.
 
     Args:
-        shape: uniform in 0..1 [2, n, TRIES]: area and ratio of each try.
-        place: uniform in 0..1 [2, n].
+        shape: uniform in 0..1: area and ratio of each try.
+        place: uniform in 0..1.
         size: side of the images.
 
     Returns:
-        int64 [n, 4]: top, left, height, width of the first try that fits into the image, or the
+        Top, left, height, width of the first try that fits into the image, or the
             whole image if none does.
     """
     area = size**2 * (LEAST_AREA + (1 - LEAST_AREA) * shape[0])
@@ -128,11 +134,10 @@ def boxes(shape: Tensor, place: Tensor, size: int) -> Tensor:
     return torch.cat((start, sides)).T.long()
 
 
-def resized_crop(images: Tensor, box: Tensor) -> Tensor:
-    """Enlarge the part of each image [N, C, S, S] in its box to S × S, bilinearly.
-
-    box: int64 [N, 4]: top, left, height, width.
-    """
+def resized_crop(
+    images: Float[Tensor, "images channels size size"], box: Boxes
+) -> Float[Tensor, "images channels size size"]:
+    """Enlarge the part of each image in its box to the image's size, bilinearly."""
     size = images.shape[-1]
     span = torch.arange(size, device=images.device) + 0.5
     rows, columns = (
@@ -153,9 +158,13 @@ def _positions(span: Tensor, start: Tensor, side: Tensor) -> Tensor:
 
 
 def coloured(
-    images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, light: Tensor
-) -> Tensor:
-    """Change saturation, contrast and brightness of images [N, 3, S, S] in 0..1, and add `light`.
+    images: Images,
+    brightness: PerImage,
+    contrast: PerImage,
+    saturation: PerImage,
+    light: Float[Tensor, "images 3 1 1"],
+) -> Images:
+    """Change saturation, contrast and brightness of images in 0..1, and add `light`.
 
     Saturation is about the luminance, contrast about its mean. The published code jitters in a
     random order; without clipping the three commute, so no order is drawn.

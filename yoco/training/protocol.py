@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
-from torch import Generator, Tensor, nn
+from jaxtyping import Float
+from torch import Generator, Tensor
 
 from yoco import augment, models
 from yoco.training.photographic import Photographic
@@ -29,10 +30,7 @@ class Optimiser:
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
-    def build(self, model: nn.Module) -> MomentumSGD:
-        return self.of(model.parameters())
-
-    def of(self, parameters: Iterable[Tensor]) -> MomentumSGD:
+    def build(self, parameters: Iterable[Float[Tensor, "..."]]) -> MomentumSGD:
         return MomentumSGD(parameters, self.lr, self.momentum, self.weight_decay)
 
 

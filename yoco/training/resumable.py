@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.training import timing
+from yoco.training.state import State
 from yoco.utils import digests, locks, tensor_files
 
 KIND = "checkpoint"
@@ -43,11 +44,11 @@ class Stepper(ABC):
         """Take step `number`, counted from 0; returns its loss."""
 
     @abstractmethod
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Return everything that the next step depends on."""
 
     @abstractmethod
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: State) -> None:
         """Restore what `state` returned."""
 
     def rules(self) -> dict[str, Any]:
@@ -171,7 +172,7 @@ class _Loop:
 def save(
     checkpoint: str | Path,
     identity: Mapping[str, Any],
-    state: Mapping[str, Tensor],
+    state: State,
     losses: Sequence[float],
     seconds: float,
 ) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from yoco.utils.device import is_gpu
@@ -35,7 +36,7 @@ class MomentumSGD:
         self.momenta = [torch.zeros_like(parameter) for parameter in self.parameters]
 
     @property
-    def lr(self) -> float | Tensor:
+    def lr(self) -> float | Float[Tensor, ""]:
         """The learning rate of the next step."""
         return self._lr
 

@@ -1,17 +1,17 @@
 """Several training runs at once: their weights are stacked, so that a GPU's kernels serve all."""
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.func import functional_call
 
 from yoco import models
-from yoco.training.network import Run, batches
+from yoco.training.network import Run, batches, loss_and_logits
 from yoco.training.protocol import Protocol
 from yoco.utils import device as devices
 from yoco.utils import graphs
@@ -74,12 +74,11 @@ class Stacked:
         self.network, self.protocol = first.network, first.protocol
         self.device = first.images.device
         self.names = [name for name, _ in first.network.named_parameters()]
-        self.parameters = [
-            _joined(same).requires_grad_()
-            for same in zip(*(run.network.parameters() for run in runs))
-        ]
         of_each = [run.step.optimizer for run in runs]
-        self.optimizer = self.protocol.optimiser.of(self.parameters)
+        self.parameters = [
+            _joined(same).requires_grad_() for same in zip(*(o.parameters for o in of_each))
+        ]
+        self.optimizer = self.protocol.optimiser.build(self.parameters)
         self.optimizer.momenta = [_joined(same) for same in zip(*(o.momenta for o in of_each))]
         self.learn = graphs.captured(self._learn, self.device)
 
@@ -108,8 +107,8 @@ class Stacked:
             raise self.runs[finite.tolist().index(False)].diverged()
 
     def _learn(
-        self, chosen: Int[Tensor, "r n"], *, sources: Sequence[Generator]
-    ) -> Float[Tensor, "r n k"]:
+        self, chosen: Int[Tensor, "runs images"], *, sources: Sequence[Generator]
+    ) -> Float[Tensor, "runs images classes"]:
         """Take a step of every run; return the logits from before it."""
         mixed = [run.batch(index, source) for run, index, source in zip(self.runs, chosen, sources)]
         losses, logits = torch.vmap(self._losses)(self.parameters, *map(torch.stack, zip(*mixed)))
@@ -122,10 +121,10 @@ class Stacked:
         self, parameters: list[Tensor], images: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `network.loss_and_logits`, for one run's weights."""
-        with devices.autocast(self.device, self.protocol.precision):
-            named = dict(zip(self.names, parameters))
-            logits = functional_call(self.network, named, (images,)).float()
-        return F.cross_entropy(logits, targets), logits
+        network = functools.partial(
+            functional_call, self.network, dict(zip(self.names, parameters))
+        )
+        return loss_and_logits(network, images, targets, self.protocol.precision)
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

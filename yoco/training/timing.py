@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -23,6 +23,7 @@ PATIENCE = 1.0  # seconds of measuring
 BATCH_PIXELS = 64 * 64**2
 
 
+@runtime_checkable
 class Unit(Protocol):
     """One of many equal pieces of work; hashable. pixels: its cost, to an order of magnitude."""
 
@@ -52,24 +53,13 @@ class Network:
     device: torch.device
 
     @classmethod
-    def of(
-        cls,
-        protocol: training.Protocol,
-        channels: int,
-        classes: int,
-        size: int,
-        where: torch.device,
-    ) -> "Network":
-        """Return the network that `protocol` trains on images [N, channels, size, size]."""
-        return cls(
-            protocol.model,
-            protocol.width,
-            channels,
-            classes,
-            size,
-            device.choose_precision(protocol.precision, where),
-            where,
-        )
+    def of(cls, how: Any, data: Any, precision: str, where: torch.device) -> "Network":
+        """Return the network of `how`, which has `model` and `width`, on images of `data`.
+
+        how: a `Protocol`, or settings of a condensation. data: see `models.shape_of`.
+        """
+        shape, chosen = models.shape_of(data), device.choose_precision(precision, where)
+        return cls(how.model, how.width, *shape, chosen, where)
 
     @property
     def pixels(self) -> int:
@@ -87,19 +77,25 @@ class Network:
         images = torch.rand(batch, self.channels, self.size, self.size, generator=source)
         shape = self.channels, self.classes, self.size
         model = models.build_seeded(0, self.model, *shape, width=self.width).to(self.device)
-        step = training.Step(model, training.Optimiser().build(model), self.precision)
+        optimizer = training.Optimiser().build(model.parameters())
+        step = training.Step(model, optimizer, self.precision)
         pixels = images.to(self.device)
         labels = torch.zeros(batch, dtype=torch.long, device=self.device)
-        options: dict[str, Any] = {
-            "classes": self.classes,
-            "augmentation": augment.Augmentation(augment.EVALUATION),
-            "batch_size": batch,
-        }
+        learn = functools.partial(
+            training.epoch,
+            step,
+            pixels,
+            labels,
+            own_source,
+            classes=self.classes,
+            augmentation=augment.Augmentation(augment.EVALUATION),
+            batch_size=batch,
+        )
         with device.threads(threads):
-            training.epoch(step, pixels, labels, own_source, **options)  # a first step takes longer
+            learn()  # a first step takes longer
             began, done = time.monotonic(), 0
             while not done or time.monotonic() - began < patience:
-                training.epoch(step, pixels, labels, own_source, **options)
+                learn()
                 next(model.parameters()).sum().item()  # waits for a GPU
                 done += batch
             return done / (time.monotonic() - began)
@@ -161,7 +157,7 @@ def announce(taken: float, jobs: int = 1, budget: float | None = None) -> None:
 def say_compiling() -> None:
     """Print, once per process, that the work begins with compiling."""
     print(
-        "compiling for this processor first: a minute or two, once (YOCO_COMPILE=0 does without)",
+        "compiling for this processor first: a minute or two, once (YOCO_COMPILE=0 turns it off)",
         flush=True,
     )
 

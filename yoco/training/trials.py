@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Num, Shaped
 from torch import Tensor, nn
 
 from yoco.data.normalise import normalise, to_floats
@@ -14,7 +15,7 @@ from yoco.training.protocol import Protocol
 
 def train_and_test(
     tests: Mapping[Space | None, TestSet],
-    subsets: Sequence[tuple[Tensor, Tensor, int]],
+    subsets: Sequence[tuple[Num[Tensor, "_ channels size size"], Shaped[Tensor, "_ *_"], int]],
     space: Space | None,
     protocol: Protocol,
     device: torch.device,

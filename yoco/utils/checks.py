@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # torch computes in these
@@ -192,7 +193,7 @@ def statistics(mean: object, std: object, channels: int) -> dict[str, tuple[floa
     }
 
 
-def tensor(name: str, values: object, what: str) -> Tensor:
+def tensor(name: str, values: object, what: str) -> Shaped[Tensor, "..."]:
     """Return `values` if it is a dense tensor that holds numbers.
 
     Raises:
@@ -211,7 +212,7 @@ def tensor(name: str, values: object, what: str) -> Tensor:
     return values
 
 
-def floats(name: str, values: object, *dimensions: str) -> Tensor:
+def floats(name: str, values: object, *dimensions: str) -> Float[Tensor, "..."]:
     """Return `values` if it is a floating point tensor with these dimensions, for example "N", "K".
 
     No dimension may be 0. The values are not read.
@@ -227,7 +228,7 @@ def floats(name: str, values: object, *dimensions: str) -> Tensor:
     return found
 
 
-def wide(values: Tensor) -> Tensor:
+def wide(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return half-precision values as float32, other floats unchanged.
 
     torch implements every operation in float32, and sums do not overflow there.
@@ -235,7 +236,7 @@ def wide(values: Tensor) -> Tensor:
     return values.float() if values.dtype.itemsize < 4 else values
 
 
-def finite(name: str, values: Tensor) -> Tensor:
+def finite(name: str, values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     """Return `values` if all are finite, else raise a ValueError that counts those that are not."""
     bad = (~torch.isfinite(values)).sum().item()
     if bad:
@@ -243,8 +244,8 @@ def finite(name: str, values: Tensor) -> Tensor:
     return values
 
 
-def square(name: str, values: object) -> Tensor:
-    """Return `values` if it is a batch of square images [N, C, S, S] of any dtype.
+def square(name: str, values: object) -> Shaped[Tensor, "images channels size size"]:
+    """Return `values` if it is a batch of square images of any dtype.
 
     No dimension may be 0. The values are not read.
     """
@@ -257,16 +258,18 @@ def square(name: str, values: object) -> Tensor:
     return found
 
 
-def float_images(name: str, values: object) -> Tensor:
-    """Return `values` if it is a batch of square images [N, C, S, S] in floating point.
+def float_images(name: str, values: object) -> Float[Tensor, "images channels size size"]:
+    """Return `values` if it is a batch of square images in floating point.
 
     The values are not read.
     """
     return floats(name, square(name, values), "N", "C", "S", "S")
 
 
-def images(name: str, values: object) -> Tensor:
-    """Return `values` if it is a batch of square images [N, C, S, S], uint8 or floats in 0..1."""
+def images(
+    name: str, values: object
+) -> UInt8[Tensor, "images channels size size"] | Float[Tensor, "images channels size size"]:
+    """Return `values` if it is a batch of square images, uint8 or floats in 0..1."""
     found = square(name, values)
     if found.dtype == torch.uint8:
         return found
@@ -279,8 +282,10 @@ def images(name: str, values: object) -> Tensor:
     return found
 
 
-def labels(name: str, values: object, count: int, classes: int | None = None) -> Tensor:
-    """Return `values` if it is int64 [count] with every label in 0..classes-1 (None: any label)."""
+def labels(
+    name: str, values: object, count: int, classes: int | None = None
+) -> Int64[Tensor, "{count}"]:
+    """Return `values` if it is int64 with every label in 0..classes-1 (None: any label)."""
     if not isinstance(values, Tensor) or values.dtype != torch.int64:
         raise TypeError(
             f"{name} must be an int64 tensor, got {getattr(values, 'dtype', type(values).__name__)}"
@@ -294,10 +299,12 @@ def labels(name: str, values: object, count: int, classes: int | None = None) ->
     return values
 
 
-def targets(name: str, values: object, count: int, classes: int) -> Tensor:
+def targets(
+    name: str, values: object, count: int, classes: int
+) -> Int64[Tensor, "{count}"] | Float[Tensor, "{count} {classes}"]:
     """Return `values` if they are labels (see `labels`) or soft targets.
 
-    Soft targets are floats [count, classes], non-negative, each row with sum 1.
+    Soft targets are non-negative, each row with sum 1.
     """
     if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim != 2:
         return labels(name, values, count, classes)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 MADE_FROM = "made_from"  # key under which artefacts store their digests, by part
@@ -27,7 +28,7 @@ def of_text(value: object) -> str:
     return of_bytes(repr(value).encode())
 
 
-def of_tensor(values: Tensor) -> str:
+def of_tensor(values: Shaped[Tensor, "..."]) -> str:
     """Return the digest of a tensor's bytes, block by block; a mapped file is read once.
 
     It is stored with the tensor until the tensor is written to.
@@ -47,7 +48,7 @@ def rows_of(row_bytes: int) -> int:
     return max(1, BLOCK // row_bytes)
 
 
-def of_block(values: Tensor) -> str:
+def of_block(values: Shaped[Tensor, "..."]) -> str:
     """Return the digest of a tensor's bytes, dtype, and shape beyond the first dimension."""
     plain = values.detach().cpu().contiguous()
     told = repr((str(plain.dtype), list(plain.shape[1:]))).encode()
@@ -59,7 +60,7 @@ def of_blocks(blocks: list[str]) -> str:
     return of_text(blocks)
 
 
-def keep(values: Tensor, digest: str) -> Tensor:
+def keep(values: Shaped[Tensor, "*shape"], digest: str) -> Shaped[Tensor, "*shape"]:
     """Store a digest that was computed along with the tensor's blocks; return the tensor."""
     setattr(values, _HELD, (values._version, digest))
     return values

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from yoco.utils import checks, seeds
@@ -42,7 +43,7 @@ def examined(name: str, factory: Factory, channels: int, classes: int, size: int
 
     Raises:
         ValueError: if the network cannot be built or does not accept such images.
-        TypeError: if the factory returns no network, or the network no such logits.
+        TypeError: if the factory does not return a network, or the network such logits.
     """
     told = f"{channels}x{size}x{size} images of {classes} classes"
     with seeds.torch_seeded(0):
@@ -98,7 +99,7 @@ def _head(network: nn.Module, seen: list[tuple[str, Tensor]], logits: Tensor) ->
 
 
 class Features(nn.Module):
-    """A network's features [N, D] as a module.
+    """A network's features as a module.
 
     They are what the network's method `features` returns, or else the input of its layer `head`.
     """
@@ -109,7 +110,9 @@ class Features(nn.Module):
         # torchvision networks have submodules of that name
         self.hooked = not inspect.ismethod(getattr(network, "features", None))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images features"]:
         if not self.hooked:
             features: Any = self.network.features
             return features(images)

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+Tensors = tuple[Float[Tensor, "..."], ...]
 
-def gradients(
-    loss: Callable[[tuple[Tensor, ...]], Tensor], at: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
+
+def gradients(loss: Callable[[Tensors], Float[Tensor, ""]], at: Tensors) -> Tensors:
     """Return the gradients of the scalar `loss(at)` with respect to each tensor of `at`.
 
     They are differentiable themselves, except under `torch.no_grad()`. Eager code uses

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from yoco.utils import checks
@@ -10,18 +11,17 @@ from yoco.utils import checks
 ITERATIONS = 10  # of Lloyd's algorithm: later ones move few points, and DREAM clusters often
 
 
-def kmeans(points: Tensor, clusters: int, source: Generator) -> Tensor:
+def kmeans(
+    points: Float[Tensor, "points features"], clusters: int, source: Generator
+) -> Float[Tensor, "{clusters} features"]:
     """Return the centres of clusters found by Lloyd's algorithm from a k-means++ start.
 
     A cluster that loses all of its points keeps its centre.
 
     Args:
-        points: float [N, D], on any device.
-        clusters: number of clusters, 1..N.
+        points: on any device.
+        clusters: number of clusters, 1..n.
         source: generator of the k-means++ draws.
-
-    Returns:
-        Centres [clusters, D].
 
     Raises:
         TypeError: if an argument is of another type.
@@ -47,8 +47,8 @@ def pass_over(clusters: int, source: Generator) -> None:
     _spread_start(torch.zeros(1, 1), clusters, source)
 
 
-def measurable(points: Tensor) -> bool:
-    """Return whether points [N, D] and their squared distances are finite in their precision."""
+def measurable(points: Float[Tensor, "points features"]) -> bool:
+    """Return whether points and their squared distances are finite in their precision."""
     return bool(torch.isfinite((2 * points).square().sum(1)).all())
 
 
@@ -87,17 +87,19 @@ def _squared_distances(points: Tensor, centres: Tensor) -> Tensor:
     return (centres**2).sum(1) - 2 * points @ centres.T
 
 
-def nearest_to(centres: Tensor, points: Tensor, *, farthest: bool = False) -> Tensor:
+def nearest_to(
+    centres: Float[Tensor, "clusters features"],
+    points: Float[Tensor, "points features"],
+    *,
+    farthest: bool = False,
+) -> Int[Tensor, "clusters"]:
     """Return for each centre the nearest point that no earlier centre took; ties: the lower index.
 
     Args:
-        centres: [n, D], with n at most N.
-        points: [N, D].
+        centres: at most n.
+        points: those to choose from.
         farthest: take instead, of the points that are nearer to this centre than to any other, the
             one farthest from it.
-
-    Returns:
-        Indices, int64 [n].
     """
     distance = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").cpu()
     # in a cluster of two, both points are equally near up to rounding
@@ -112,10 +114,12 @@ def nearest_to(centres: Tensor, points: Tensor, *, farthest: bool = False) -> Te
     return torch.tensor(chosen)
 
 
-def representatives(points: Tensor, count: int, source: Generator) -> Tensor:
-    """Return int64 [count]: the points [N, D] nearest to the centres of `count` clusters.
+def representatives(
+    points: Float[Tensor, "points features"], count: int, source: Generator
+) -> Int[Tensor, "{count}"]:
+    """Return the indices of the points nearest to the centres of `count` clusters.
 
     The indices all differ, and the points are evenly spread. Raises ValueError if count is not in
-    1..N.
+    1..n.
     """
     return nearest_to(kmeans(points, count, source), checks.wide(points))

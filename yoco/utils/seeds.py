@@ -3,9 +3,10 @@
 import contextlib
 import contextvars
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
+from jaxtyping import Bool, Int, Shaped, UInt8
 from torch import Generator, Tensor
 
 from yoco.utils import checks
@@ -55,13 +56,13 @@ def drawn_on_host() -> Iterator[None]:
         _ON_HOST.reset(before)
 
 
-def states(source: Generator, own: Generator) -> dict[str, Tensor]:
+def states(source: Generator, own: Generator) -> dict[str, UInt8[Tensor, "bytes"]]:
     """Return, by name, the states of a run's generator and of its device generator."""
     state = {"generator": source.get_state()}
     return state if own is source else {**state, "device_generator": own.get_state()}
 
 
-def restore(state: Mapping[str, Tensor], source: Generator, own: Generator) -> None:
+def restore(state: Mapping[str, Shaped[Tensor, "..."]], source: Generator, own: Generator) -> None:
     """Restore what `states` returned.
 
     A state from another kind of device is accepted, but the draws then differ.
@@ -84,25 +85,38 @@ def torch_seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def choice(count: int, n: int, source: Generator) -> Tensor:
+def choice(count: int, n: int, source: Generator) -> Int[Tensor, "chosen"]:
     """Return `n` different indices out of 0..count-1 in random order, on the generator's device."""
     return torch.randperm(count, generator=source, device=source.device)[:n]
 
 
-def choice_of_each(sizes: Tensor, most: int, n: int, source: Generator) -> Tensor:
+def choice_by_class(
+    labels: Int[Tensor, "images"], count: Callable[[int], int], source: Generator
+) -> Bool[Tensor, "images"]:
+    """Return which images are drawn: of a class of n, ascending by class, `count(n)`."""
+    drawn = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = torch.nonzero(labels == label).flatten()
+        drawn[members[choice(len(members), count(len(members)), source)]] = True
+    return drawn
+
+
+def choice_of_each(
+    sizes: Int[Tensor, "rows 1"], most: int, n: int, source: Generator
+) -> Int[Tensor, "rows {n}"]:
     """Return, for each of `sizes`, `n` different indices out of 0..size-1 in random order.
 
     One draw serves all rows, and nothing is read on the host.
 
     Args:
-        sizes: int64 [K, 1] on the generator's device.
+        sizes: on the generator's device.
         most: the largest of them.
         n: indices per row, at most `most`. A row of a smaller size has each of its indices first;
             the rest of the row is meaningless.
         source: generator.
 
     Returns:
-        int64 [K, n] on the generator's device, every value below `most`.
+        Indices on the generator's device, every value below `most`.
     """
     keys = torch.rand(len(sizes), most, generator=source, device=source.device)
     absent = torch.arange(most, device=source.device) >= sizes

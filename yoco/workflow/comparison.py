@@ -45,7 +45,7 @@ def possible(
 ) -> list[str]:
     """Return condensation methods without those that need more images than a class has.
 
-    Those are left out, and said so; not if they were given, or the set is there.
+    A message names the methods left out. Those that were given, or whose set exists, stay in.
 
     Args:
         run: the run's folder.

@@ -38,7 +38,7 @@ def check_asked(
             then be those of `arguments`.
 
     Raises:
-        ValueError: if it has not; it names both values and says what to do.
+        ValueError: if a value differs; the message names both values and says what to do.
     """
     there = _told(found)
     asked = _asked(found, dataset, explicit, arguments or {}, go_on)
@@ -99,7 +99,7 @@ def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageDa
             that one.
 
     Raises:
-        ValueError: if it was not, or does not fit; it says what differs.
+        ValueError: if either is not the case; the message says what differs.
     """
     if real is not None:
         check_fits(found, real, str(path))

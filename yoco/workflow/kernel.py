@@ -1,8 +1,8 @@
 """An IPython extension for notebooks' kernels: they end when the process that started them is gone.
 
-ipykernel watches for that too, but only from a moment in its start on. If the other process is
-killed before, ipykernel waits until process 1 is its parent, which never happens under a subreaper
-(systemd's user sessions, some containers).
+ipykernel watches for that too, but only once it has partly started. If the other process is
+killed before that, ipykernel waits until process 1 is its parent, which never happens under a
+subreaper (systemd's user sessions, some containers).
 """
 
 import os

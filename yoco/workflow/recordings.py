@@ -126,13 +126,8 @@ def _say_how_long(
     """
     where = devices.choose(arguments.get("device", "auto"))
     named = {name: arguments[name] for name in ("model", "width", "precision") if name in arguments}
-    network = timing.Network.of(
-        Protocol(epochs, **named),
-        condensed.images.shape[1],
-        len(condensed.classes),
-        condensed.size,
-        where,
-    )
+    protocol = Protocol(epochs, **named)
+    network = timing.Network.of(protocol, condensed, protocol.precision, where)
     jobs = pool.jobs_for(arguments.get("jobs"), where, count)
     timing.say(
         {network: missing * (until or epochs) * len(condensed.formed_labels)}, min(jobs, missing)

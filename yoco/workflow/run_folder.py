@@ -45,8 +45,8 @@ def folder(run_dir: str | None, dataset: str) -> Path:
         dataset: the name that it is loaded by.
 
     Raises:
-        TypeError, ValueError: if `run_dir` is no path, or empty, or the folder would be read as a
-            class of the dataset.
+        TypeError, ValueError: if `run_dir` is not a path or is empty, or the folder would be read
+            as a class of the dataset.
         OSError: if it holds files and yoco did not make it, or is a file.
     """
     if run_dir is None:

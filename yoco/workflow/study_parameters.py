@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from yoco import zoo
 from yoco.condense.methods import METHODS as CONDENSATIONS
-from yoco.dynamics.dynamics import LBPE_FORMED, LBPE_SINGLE
+from yoco.dynamics.dynamics import LBPE_LARGE, LBPE_SMALL
 from yoco.experiments import ablations, corruption, noise
 from yoco.prune.methods import compared
 from yoco.workflow import parameter_types as types
@@ -149,7 +149,8 @@ class Ablations(Study):
         They keep all logits that this notebook reads.
         """
         full = self.recording(size)
-        paper_k, paper_windows = zip(*LBPE_FORMED.values(), *LBPE_SINGLE.values())
+        own = [method.lbpe for method in CONDENSATIONS.values() if method.lbpe]
+        paper_k, paper_windows = zip(LBPE_SMALL, LBPE_LARGE, *own)
         windows, most = sorted({*self.within, *paper_windows}), max(*self.top_k, *paper_k)
         return {
             **full,
