@@ -7,7 +7,7 @@
 
 figures/ncfm/snapshots.csv lists snapshots of sets: path (in the given folder, or zoo:NAME), method,
 minutes on one core (including the networks of a pool), steps. The folder's results.csv holds the
-accuracies, one line per training without a header: path, steps, ipc, seed, epochs, accuracy,
+accuracies, one line per training run, without a header: path, steps, ipc, seed, epochs, accuracy,
 cpu_seconds. Missing ones are trained if a dataset is given. Writes accuracy_by_time.csv and .png
 beside the snapshots, together with the sets of figures/cifar10/loops.csv, which were tested after
 100 epochs.

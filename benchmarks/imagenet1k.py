@@ -216,9 +216,9 @@ def facts(
         f"{share(mended, 'network')}.",
         "**Not the links.** As written, a gradient of all images is summed in every step: "
         f"{share(most, 'exchange')} of the time on 512 GPUs. The weights alone are "
-        f"{share(mended, 'exchange')}. Nor an uneven division: of {job.classes} classes, each of "
-        f"512 GPUs has at most {most_classes(job.classes, 512)}, {job.classes / 512:.2f} on "
-        "average.",
+        f"{share(mended, 'exchange')}. An uneven division does not matter either: of "
+        f"{job.classes} classes, each of 512 GPUs has at most {most_classes(job.classes, 512)}, "
+        f"{job.classes / 512:.2f} on average.",
         f"**Not the data.** The pixels are {gb(pixels)}, decoded once in {decoding:.1f} hours of "
         "one core (images of 500 × 375 from JPEG), and stay in the host's memory. A formed image "
         f"adds {formed_mb:.0f} MB to matching (on a CPU), so the {job.formed} in a class take "

@@ -4,7 +4,7 @@ The data are parts of a condensed set.
 
     python -m benchmarks.last_batch folder:PATH zoo:cifar10-ncfm-ipc10
 
-Writes figures/bench/last_batch.csv, one row per training as it finishes, and last_batch.png. A
+Writes figures/bench/last_batch.csv, one row per training run as it ends, and last_batch.png. A
 second start trains what the table lacks; `--most N` stops after N training runs.
 """
 

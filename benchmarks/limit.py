@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from statistics import median
 from typing import Any
 
 import torch
@@ -76,13 +75,13 @@ def seconds(calls: Mapping[Call, int], precision: str, device: torch.device) -> 
 
 
 def _of(call: Call, dtype: torch.dtype, device: torch.device) -> float:
-    """Return the median seconds of one convolution."""
+    """Return the fewest seconds that one convolution took."""
     arguments = [_filled(argument, dtype, device) for argument in json.loads(call[1])]
     work = lambda: CONVOLUTIONS[call[0]](*arguments)
     together = 20 if is_gpu(device) else 1  # a GPU works while the next call is launched
     several = lambda: [work() for _ in range(together)]
     clock = cases.clock(device)
-    return median(timed(several, device, clock) for _ in range(REPEATS)) / together
+    return min(timed(several, device, clock) for _ in range(REPEATS)) / together
 
 
 def _filled(argument: Any, dtype: torch.dtype, device: torch.device) -> Any:

@@ -67,7 +67,7 @@ def subsets(found: CondensedSet) -> Iterator[tuple[str, Tensor, Tensor, Space | 
 
 
 def measure(path: Path, datasets: Sequence[ImageData], seeds: int) -> Iterator[dict[str, Any]]:
-    """Yield one row per training on the set in `path`; one without accuracy if there is none."""
+    """Yield one row per training run on the set in `path`, or a single one without accuracy."""
     found, said = read(path)
     row = {"file": path.name, "read_as": said}
     real = found and fitting(found, datasets)

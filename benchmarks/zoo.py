@@ -64,7 +64,7 @@ def publish(
         "trainings": int(grouped.count()["condensed"]),
         "evaluation": evaluation,
     }
-    folder = folder or Path(str(zoo.FOLDER))
+    folder = folder or zoo.FOLDER
     paths = [replace(condensed, info={**condensed.info, **info}).save(folder / (name + zoo.SET))]
     paths += [
         recorded.save(folder / zoo.dynamics_file(name, recorded.info["seed"]), torch.float16)

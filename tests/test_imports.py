@@ -1,6 +1,8 @@
 """What is imported when: counted in modules of a fresh interpreter, not in seconds."""
 
+import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +122,15 @@ def test_a_public_name_is_imported_when_it_is_used():
         "torch",
         "yoco.experiments.study",
     ], "the other tests can fail"
+
+
+def test_no_module_reaches_a_higher_layer_through_the_package():
+    """import-linter does not see what `import yoco` leads to."""
+    reaching = [
+        (file.name, node.attr)
+        for file in ROOT.glob("yoco/**/*.py")
+        if re.search(r"^\s*import yoco$", text := file.read_text(encoding="utf-8"), re.MULTILINE)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "yoco"
+    ]
+    assert all(attribute.startswith("__") for _, attribute in reaching), reaching

@@ -6,8 +6,10 @@ python -m tools.concept        # figures/concept.png
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from torch import Tensor
 
 from yoco import formation, plots, prune, zoo
 from yoco.plots import style
@@ -19,10 +21,12 @@ BUDGETS = {5: 1.9, 2: 0.0, 1: -1.9}  # IPC, and the middle of its set
 CONDENSE, PRUNE = plots.DROPPED, plots.KEPT  # colours of arrows
 
 
-def mosaic(condensed: CondensedSet, kept: torch.Tensor, per_class: int) -> torch.Tensor:
+def mosaic(
+    condensed: CondensedSet, kept: Int[Tensor, " cells"], per_class: int
+) -> Float[Tensor, "height width 3"]:
     """Return the kept cells of the first classes, packed into `per_class` condensed images each.
 
-    There is one row per class: float [H, W, 3].
+    There is one row per class.
     """
     cells, factor = formation.cells(condensed.images, condensed.factor), condensed.factor
     rows = []
@@ -34,7 +38,9 @@ def mosaic(condensed: CondensedSet, kept: torch.Tensor, per_class: int) -> torch
     return torch.cat(rows)
 
 
-def place(ax: Axes, picture: torch.Tensor, left: float, middle: float, ipc: int) -> None:
+def place(
+    ax: Axes, picture: Float[Tensor, "height width 3"], left: float, middle: float, ipc: int
+) -> None:
     """Draw a set with its left side at `left`, and its budget below."""
     width = HEIGHT * picture.shape[1] / picture.shape[0]
     bottom, top = middle - HEIGHT / 2, middle + HEIGHT / 2

@@ -1,7 +1,9 @@
-"""The tables of the README and of docs/, each made from its file by one function."""
+"""The tables of the README and of docs/, each made from its file by one function of `TABLES`."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,24 +16,15 @@ from yoco.workflow.options import Described, shared
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "figures"
-TABLES: dict[str, Callable[[], str]] = {}
-
-
-def _table(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
-    def add(function: Callable[[], str]) -> Callable[[], str]:
-        TABLES[name] = lambda: _unbroken(function().strip())
-        return function
-
-    return add
-
-
-def _unbroken(text: str) -> str:
-    """No line breaks within "46.76 ± 3.95" and "40 %"."""
-    return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
 
 
 def _read(name: str) -> pd.DataFrame:
     return pd.read_csv(FIGURES / name)
+
+
+def _by(function: Callable[..., str], *names: str) -> str:
+    """The table that a function makes of files."""
+    return function(*map(_read, names))
 
 
 def _markdown(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
@@ -39,18 +32,31 @@ def _markdown(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> st
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def _mean(values: pd.Series, bold: bool = False) -> str:
+def _mean(values: pd.Series) -> str:
     """Mean and standard deviation (of a sample) in %; the mean alone if there is one value."""
-    shown = f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
-    return f"**{shown}**" if bold else shown
+    return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
 
 
 def _best_in_bold(rows: list[list[str]], columns: Iterable[int]) -> list[list[str]]:
     """Rows of cells with the largest number of some columns in bold."""
     for column in columns:
-        best = max(rows, key=lambda row: float(row[column].split()[0]))
+        best = max(rows, key=lambda row: _number(row[column]))
         best[column] = f"**{best[column]}**"
     return rows
+
+
+def _best_of_rows_in_bold(rows: list[list[str]], columns: Sequence[int]) -> list[list[str]]:
+    """Rows of cells with the largest number of each in bold, among some columns."""
+    for row in rows:
+        best = max(columns, key=lambda column: _number(row[column]))
+        row[best] = f"**{row[best]}**"
+    return rows
+
+
+def _number(cell: str) -> float:
+    """The number at the beginning of a cell; minus infinity if there is none."""
+    found = re.match(r"[-+]?[\d.]+", cell)
+    return float(found[0]) if found else -math.inf
 
 
 def _parsed(text: str) -> tuple[list[str], list[list[str]]]:
@@ -83,27 +89,26 @@ TRAINED_ON = {
 # The README and the zoo
 
 
-@_table("results")
 def results() -> str:
     """Some of Table 2 on CIFAR-10, the paper's YOCO, and the prefixes of the nested set."""
     ours = tables.pivot(_read("cifar10/table.csv"))
     paper = _read("cifar10/beside_paper.csv").set_index(["ipc_to", "method"])["paper"]
     nested = _evaluated(NESTED)
-    return _markdown(
-        ["IPC", "Random", "CCS", "YOCO", "YOCO in the paper", "Nested set"],
+    rows = [
         [
-            [
-                budget,
-                *ours.loc[budget, ["random", "ccs", "yoco"]],
-                f"{paper[budget, 'yoco']:.2f}",
-                _mean(nested[budget]) if budget in nested else "not measured",
-            ]
-            for budget in (1, 2, 5)
-        ],
+            str(budget),
+            *ours.loc[budget, ["random", "ccs", "yoco"]],
+            _mean(nested[budget]) if budget in nested else "not measured",
+            f"{paper[budget, 'yoco']:.2f}",
+        ]
+        for budget in (1, 2, 5)
+    ]
+    return _markdown(
+        ["IPC", "Random", "CCS", "YOCO", "Nested set", "YOCO in the paper"],
+        _best_of_rows_in_bold(rows, (1, 2, 3, 4)),
     )
 
 
-@_table("zoo")
 def zoo_table() -> str:
     return _markdown(
         ["set", "steps", "hours", "start, %", "condensed, %", "epochs"],
@@ -124,7 +129,6 @@ def zoo_table() -> str:
 # Condensation
 
 
-@_table("kernels")
 def kernels() -> str:
     return _markdown(
         ["kernel", "images", "forward, s", "forward and backward, s"],
@@ -140,7 +144,6 @@ def kernels() -> str:
     )
 
 
-@_table("image-step")
 def image_step() -> str:
     rows = []
     for row in _read("cifar10/image_lr.csv").itertuples():
@@ -150,7 +153,6 @@ def image_step() -> str:
     return _markdown(["pixel step size", "loss, first → last", "accuracy"], rows)
 
 
-@_table("loops")
 def loops() -> str:
     grouped = _read("cifar10/loops.csv").groupby(["method", "steps"])["accuracy"]
     steps = sorted({steps for _, steps in grouped.groups})
@@ -169,7 +171,6 @@ def _evaluated(path: str) -> dict[int, pd.Series]:
     return dict(iter(rows.groupby("ipc")["accuracy"]))
 
 
-@_table("ncfm")
 def ncfm() -> str:
     budgets = (1, 2, 5, 10)
     rows = []
@@ -179,7 +180,6 @@ def ncfm() -> str:
     return _markdown(["trained on", *(f"IPC {budget}" for budget in budgets)], rows)
 
 
-@_table("bytes")
 def by_bytes() -> str:
     rows = _read("cifar10/by_bytes.csv")
     grouped = rows.groupby(["stored", "per_class"])
@@ -199,23 +199,13 @@ def by_bytes() -> str:
     )
 
 
-# Files
-
-
-@_table("published")
-def published_sets() -> str:
-    return published.table(_read("published/accuracies.csv"))
-
-
 # Results
 
 
-@_table("last-batch")
 def last_batches() -> str:
     return tables.markdown(last_batch.compared(_read("bench/last_batch.csv")))
 
 
-@_table("start-and-set")
 def start_and_set() -> str:
     grouped = _read("cifar10/condensation.csv").groupby("subset")["accuracy"]
     return _markdown(
@@ -227,18 +217,15 @@ def start_and_set() -> str:
     )
 
 
-@_table("table2")
 def table2() -> str:
     _, rows = _parsed((FIGURES / "cifar10/table2.md").read_text(encoding="utf-8"))
-    names = [name for ipc in (1, 2, 5) for name in (f"IPC {ipc}", "paper", "Δ")]
-    return _markdown(["method", *names], _best_in_bold(rows, (1, 4, 7)))
+    names = [name for ipc in (1, 2, 5) for name in (f"IPC {ipc}", "paper (Δ)")]
+    return _markdown(["method", *names], _best_in_bold(rows, (1, 3, 5)))
 
 
-@_table("leads")
 def leads() -> str:
-    return "\n".join(
-        f"- {line}." for line in tables.verdict(_read("cifar10/paired.csv")).splitlines()
-    )
+    lines = tables.verdict(_read("cifar10/paired.csv")).splitlines()
+    return "\n".join(f"- {line}." for line in lines)
 
 
 def _ablation(name: str, first: str) -> str:
@@ -246,43 +233,14 @@ def _ablation(name: str, first: str) -> str:
     columns, rows = _parsed(sections(FIGURES / "cifar10/ablations.md")[name])
     assert {row[0] for row in rows} == {"1"}
     titled = [[tables.title_of(row[1]), *row[2:]] for row in rows]
-    return _markdown([first, *columns[2:]], titled)
+    best = _best_of_rows_in_bold(titled, range(1, len(titled[0])))
+    return _markdown([first, *columns[2:]], best)
 
 
-@_table("ablation-rules")
-def ablation_rules() -> str:
-    return _ablation("rules", "method")
-
-
-@_table("ablation-epochs")
-def ablation_epochs() -> str:
-    return _ablation("epochs_read", "K")
-
-
-@_table("ablation-condensation")
-def ablation_condensation() -> str:
-    return _ablation("condensation", "condensed by")
-
-
-@_table("ablation-network")
-def ablation_network() -> str:
-    return _ablation("network", "network")
-
-
-def _study(path: Path, best: Iterable[int]) -> str:
-    columns, rows = _parsed(path.read_text(encoding="utf-8"))
+def _study(name: str, best: Iterable[int]) -> str:
+    columns, rows = _parsed((FIGURES / name).read_text(encoding="utf-8"))
     titled = [[tables.title_of(row[0]), *row[1:]] for row in rows]
     return _markdown(columns, _best_in_bold(titled, best))
-
-
-@_table("hundred")
-def hundred() -> str:
-    return _study(FIGURES / "hundred/table.md", (1, 2, 3))
-
-
-@_table("tiny10")
-def tiny10() -> str:
-    return _study(FIGURES / "tiny10/table.md", (1, 2))
 
 
 def _noise(section: str) -> str:
@@ -296,26 +254,6 @@ def _noise_means(section: str) -> str:
     columns, rows = _parsed(_noise(section))
     short = [[row[0], *(f"{float(cell.split()[0]):.1f}" for cell in row[1:])] for row in rows]
     return _markdown(columns, short)
-
-
-@_table("noise-kept")
-def noise_kept() -> str:
-    return _noise_means("precision")
-
-
-@_table("noise-accuracy")
-def noise_accuracy() -> str:
-    return _noise_means("accuracy")
-
-
-@_table("noise-kept-in-full")
-def noise_kept_in_full() -> str:
-    return _noise("precision")
-
-
-@_table("noise-accuracy-in-full")
-def noise_accuracy_in_full() -> str:
-    return _noise("accuracy")
 
 
 # Performance
@@ -346,17 +284,6 @@ def _costs(precision: str) -> str:
     )
 
 
-@_table("costs")
-def costs() -> str:
-    return _costs("bfloat16")
-
-
-@_table("costs-float32")
-def costs_in_float32() -> str:
-    return _costs("float32")
-
-
-@_table("precision")
 def precision() -> str:
     grouped = _read("bench/agreement.csv").groupby(["what", "way"], sort=False)["accuracy"]
     seeds = grouped.size()
@@ -369,36 +296,14 @@ def precision() -> str:
     return _markdown(["work", *ways], rows)
 
 
-@_table("imagenet1k")
-def imagenet1k_plans() -> str:
-    return imagenet1k.table(_read("bench/imagenet1k.csv"))
-
-
-@_table("imagenet1k-facts")
 def imagenet1k_facts() -> str:
     work = imagenet1k.known_work(FIGURES / "bench")
     return imagenet1k.facts(_read("bench/imagenet1k.csv"), work, _read("bench/costs.csv"))
 
 
-@_table("imagenet1k-check")
-def imagenet1k_check() -> str:
-    return scale_check.table(_read("bench/scale_check.csv"))
-
-
-@_table("imagenet1k-costs")
-def imagenet1k_costs() -> str:
-    return imagenet1k.cost_table(_read("bench/costs.csv"))
-
-
-@_table("imagenet1k-work")
-def imagenet1k_work() -> str:
-    return imagenet1k.work_table(_read("bench/work.csv"))
-
-
 # Parameters
 
 
-@_table("parameters")
 def all_parameters() -> str:
     """The parameters of all notebooks: those that all share, then what each has besides."""
     told = parameters.described()
@@ -418,3 +323,38 @@ def _parameters(rows: list[Described]) -> str:
         ["parameter", "type", "default", "meaning"],
         [(f"`{row.name}`", row.type, row.default, row.meaning) for row in rows],
     )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "results": results,
+    "zoo": zoo_table,
+    "kernels": kernels,
+    "image-step": image_step,
+    "loops": loops,
+    "ncfm": ncfm,
+    "bytes": by_bytes,
+    "published": partial(_by, published.table, "published/accuracies.csv"),
+    "last-batch": last_batches,
+    "start-and-set": start_and_set,
+    "table2": table2,
+    "leads": leads,
+    "ablation-rules": partial(_ablation, "rules", "method"),
+    "ablation-epochs": partial(_ablation, "epochs_read", "K"),
+    "ablation-condensation": partial(_ablation, "condensation", "condensed by"),
+    "ablation-network": partial(_ablation, "network", "network"),
+    "hundred": partial(_study, "hundred/table.md", (1, 2, 3)),
+    "tiny10": partial(_study, "tiny10/table.md", (1, 2)),
+    "noise-kept": partial(_noise_means, "precision"),
+    "noise-accuracy": partial(_noise_means, "accuracy"),
+    "noise-kept-in-full": partial(_noise, "precision"),
+    "noise-accuracy-in-full": partial(_noise, "accuracy"),
+    "costs": partial(_costs, "bfloat16"),
+    "costs-float32": partial(_costs, "float32"),
+    "precision": precision,
+    "imagenet1k": partial(_by, imagenet1k.table, "bench/imagenet1k.csv"),
+    "imagenet1k-facts": imagenet1k_facts,
+    "imagenet1k-check": partial(_by, scale_check.table, "bench/scale_check.csv"),
+    "imagenet1k-costs": partial(_by, imagenet1k.cost_table, "bench/costs.csv"),
+    "imagenet1k-work": partial(_by, imagenet1k.work_table, "bench/work.csv"),
+    "parameters": all_parameters,
+}

@@ -20,4 +20,9 @@ def pages() -> list[Path]:
 
 def filled(text: str) -> str:
     """Return a page with up-to-date tables. Raises KeyError if it names an unknown one."""
-    return MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", text)
+    return MARKED.sub(lambda found: f"{found[1]}\n{_table(found[2])}\n\n{found[3]}", text)
+
+
+def _table(name: str) -> str:
+    """Return a table without line breaks within "46.76 ± 3.95" and "40 %"."""
+    return TABLES[name]().strip().replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")

@@ -13,10 +13,10 @@ import textwrap
 from pathlib import Path
 
 from tools import documents
+from tools.document_tables import ROOT
 from yoco.workflow import parameters
 from yoco.workflow.options import DECLARED, Described
 
-ROOT = Path(__file__).resolve().parent.parent
 HEAD = f"{parameters.MARK} that matter most here; `yoco run --help` lists the others"
 WIDTH = 88  # columns of a code cell in JupyterLab, in a window of 1280 pixels
 # other types are text
@@ -82,17 +82,16 @@ def generated() -> dict[Path, str]:
     return made
 
 
-def stale() -> list[str]:
-    """Return the names of files that are not up to date."""
-    return [
-        path.name
+def stale() -> dict[Path, str]:
+    """Return the files that are not up to date, with what they should contain."""
+    return {
+        path: text
         for path, text in generated().items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
+    }
 
 
 if __name__ == "__main__":
-    for name in stale():
-        print(f"writing {name}")
-    for path, text in generated().items():
+    for path, text in stale().items():
+        print(f"writing {path.name}")
         path.write_text(text, encoding="utf-8")

@@ -19,11 +19,11 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from yoco import formation, plots
+from yoco import plots
 from yoco.dynamics.dynamics import Dynamics
 from yoco.experiments import study, tables
 from yoco.plots import style
-from yoco.plots.images import pixels
+from yoco.plots.images import formed_image, pixels
 from yoco.prune.ranking import score_names
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks
@@ -65,15 +65,8 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
 
 
 def _text(words: str) -> str:
-    """Escape text for use in HTML."""
+    """Return text for HTML: nothing in it is markup, class names in particular."""
     return html.escape(checks.printable(words))
-
-
-class _Words(widgets.HTML):
-    """A line of plain text: nothing in it is markup, class names in particular."""
-
-    def show(self, text: str) -> None:
-        self.value = _text(text)
 
 
 class _Picture(widgets.HTML):
@@ -97,9 +90,13 @@ def _data(file: bytes) -> str:
 
 
 def _slider(name: str, most: int, value: int = 1) -> widgets.IntSlider:
-    layout = widgets.Layout(width="420px")
     return widgets.IntSlider(
-        value=value, min=1, max=most, description=name, continuous_update=False, layout=layout
+        value=value,
+        min=1,
+        max=most,
+        description=name,
+        continuous_update=False,
+        layout=widgets.Layout(width="420px"),
     )
 
 
@@ -139,7 +136,7 @@ def budgets(
     """
     checks.whole("ipc_to", ipc_to, 1, condensed.ipc)
     budget, by_class = _slider("IPC_T", condensed.ipc, ipc_to), _classes(condensed)
-    picture, words = _Picture(), _Words()
+    picture, words = _Picture(), widgets.HTML()
     chosen = functools.cache(
         lambda budget: study.selections(condensed, dynamics, [budget], **options)
     )
@@ -164,12 +161,11 @@ def budgets(
             f"IPC_T {budget.value}: {cells} of {cell_count} formed images per class, or as many in "
             f"total. Classes left without any: {without}."
         )
-        words.show(text)
-        width = WIDTHS["methods" if by_class.value == ALL else "class"]
+        words.value = _text(text)
         picture.show(
             drawn(budget.value, by_class.value),
-            width,
-            (f"what each method keeps and drops. {text}"),
+            WIDTHS["methods" if by_class.value == ALL else "class"],
+            f"what each method keeps and drops. {text}",
         )
 
     _follow(update, budget, by_class)
@@ -202,7 +198,7 @@ def compare(
         picture.show(
             png(draw(), WIDE_DPI),
             WIDTHS["scores"],
-            (f"{up.value} against {across.value}, classes: {by_class.label}"),
+            f"{up.value} against {across.value}, classes: {by_class.label}",
         )
 
     _follow(update, across, up, by_class)
@@ -226,7 +222,7 @@ def browse(
         options=names, value=checks.one_of("score", score, names), description="score"
     )
     order = widgets.Dropdown(options=["lowest first", "highest first"], description="order")
-    rank, words, page = _slider("rank", len(table)), _Words(), _Page(condensed)
+    rank, words, page = _slider("rank", len(table)), widgets.HTML(), _Page(condensed)
     picture = _Picture()
 
     def ranked() -> pd.DataFrame:
@@ -249,7 +245,7 @@ def browse(
             f"rank {rank.value} of {len(rows)} by {by_score.value}: formed image {one['index']}, "
             f"{one['class']}; {values}"
         )
-        words.show(text)
+        words.value = _text(text)
         picture.show(png(draw()), WIDTHS["sample"], f"the chosen image over the epochs. {text}")
 
     def press(place: int) -> None:
@@ -292,10 +288,8 @@ class _Page:
         them. chosen: the rank to frame.
         """
         rules = [
-            (
-                f"[class*={self._name}]:focus-visible {{ outline: 3px dashed {style.DROPPED} "
-                f"!important; z-index: 2; }}"
-            )
+            f"[class*={self._name}]:focus-visible {{ outline: 3px dashed {style.DROPPED} "
+            "!important; z-index: 2; }"
         ]
         for place, button in enumerate(self._buttons):
             button.layout.visibility = "visible" if place < len(rows) else "hidden"
@@ -305,11 +299,8 @@ class _Page:
                     f"rank {first + place + 1}, {one['class']}, {score} {one[score]:.3g}"
                 )
                 frame = (
-                    (
-                        f"box-shadow: 0 0 0 3px {style.KEPT} !important; position: relative; "
-                        "z-index: "
-                        "1;"
-                    )
+                    f"box-shadow: 0 0 0 3px {style.KEPT} !important; position: relative; "
+                    "z-index: 1;"
                     if first + place + 1 == chosen
                     else ""
                 )
@@ -323,12 +314,8 @@ class _Page:
 
 def _uri(condensed: CondensedSet, index: int) -> str:
     """Return a formed image as the data: URI of a PNG file."""
-    image, cell = divmod(index, condensed.factor**2)
-    formed = condensed.pictures(
-        formation.form(condensed.images[image : image + 1], condensed.factor)
-    )[cell]
-    buffer = io.BytesIO()
-    Image.fromarray((pixels(formed) * 255).round().astype("uint8")).save(buffer, "PNG")
+    image, buffer = pixels(formed_image(condensed, index)), io.BytesIO()
+    Image.fromarray((image * 255).round().astype("uint8")).save(buffer, "PNG")
     return _data(buffer.getvalue())
 
 

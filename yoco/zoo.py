@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
+from pathlib import Path
 
 from yoco.dynamics.dynamics import Dynamics
 from yoco.sets.condensed_set import CondensedSet
@@ -10,22 +10,19 @@ from yoco.utils import checks
 from yoco.utils.lazy import pd
 
 PREFIX = "zoo:"  # dataset names with it are zoo sets: no real images, and nothing to condense
-FOLDER = files("yoco").joinpath("zoo_files")
+FOLDER = Path(__file__).with_name("zoo_files")
 SET, DYNAMICS, ENDING = ".condensed.safetensors", ".dynamics", ".safetensors"
 
 
 def names() -> list[str]:
     """Return the names of the sets, which start with the dataset."""
-    return sorted(
-        entry.name.removesuffix(SET) for entry in FOLDER.iterdir() if entry.name.endswith(SET)
-    )
+    return sorted(path.name.removesuffix(SET) for path in FOLDER.glob(f"*{SET}"))
 
 
 def load(name: str) -> CondensedSet:
     """Return a set by name. Raises ValueError if the name is unknown."""
     checks.one_of("name", name, names())
-    with as_file(FOLDER.joinpath(name + SET)) as path:
-        return CondensedSet.load(path)
+    return CondensedSet.load(FOLDER / (name + SET))
 
 
 def load_dynamics(name: str, seed: int = 0) -> Dynamics | None:
@@ -34,11 +31,8 @@ def load_dynamics(name: str, seed: int = 0) -> Dynamics | None:
     Its settings are in its `.info`.
     """
     checks.one_of("name", name, names())
-    entry = FOLDER.joinpath(dynamics_file(name, seed))
-    if not entry.is_file():
-        return None
-    with as_file(entry) as path:
-        return Dynamics.load(path)
+    path = FOLDER / dynamics_file(name, seed)
+    return Dynamics.load(path) if path.is_file() else None
 
 
 def dynamics_of(condensed: CondensedSet, seed: int = 0) -> Dynamics | None:

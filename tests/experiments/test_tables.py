@@ -127,12 +127,12 @@ def test_table_2_has_ours_the_paper_s_and_the_difference():
     table = tables.table2(
         comparison.assign(difference=comparison.ours - comparison.paper), tables.summary(results)
     )
-    assert table.loc["Random"].tolist() == ["28.50 ± 0.71", "28.23", "+0.27"]
+    assert table.loc["Random"].tolist() == ["28.50 ± 0.71", "28.23\u00a0(+0.27)"]
     assert tables.markdown(table).splitlines() == [
-        "| method | IPC 1, ours | IPC 1, paper | IPC 1, difference |",
-        "| --- | --- | --- | --- |",
-        "| Random | 28.50 ± 0.71 | 28.23 | +0.27 |",
-        "| YOCO | 43.00 ± 0.00 | 42.28 | +0.72 |",
+        "| method | IPC 1 | IPC 1, paper |",
+        "| --- | --- | --- |",
+        "| Random | 28.50 ± 0.71 | 28.23\u00a0(+0.27) |",
+        "| YOCO | 43.00 ± 0.00 | 42.28\u00a0(+0.72) |",
     ]
     assert tables.markdown(pd.DataFrame({"a": [1.234]}, index=pd.Index([7], name="b"))) == (
         "| b | a |\n| --- | --- |\n| 7 | 1.23 |\n"

@@ -145,7 +145,7 @@ class Fragile:
     """A place in this process that dies during some calls, a few times."""
 
     def __init__(self, deaths):
-        self.deaths, self.tried, self.renewed, self.ended, self.fresh = deaths, [], 0, [], True
+        self.deaths, self.tried, self.renewed, self.ended = deaths, [], 0, []
 
     def submit(self, function, *call):
         future, arguments = Future(), call[-1]

@@ -87,7 +87,7 @@ def test_prefixes_between_the_budgets_are_select_s(toy_set, toy_dynamics):
 def test_methods_that_choose_anew_are_refused(toy_set, toy_dynamics, method):
     with pytest.raises(
         ValueError,
-        match=f"method='{method}' selects anew for every budget.*allowed: random, entropy",
+        match=f"method='{method}' makes a new selection for every budget.*allowed: random, entropy",
     ):
         toy_set.rank(toy_dynamics, method)
     with pytest.raises(ValueError, match="method='yoko' is unknown.*did you mean 'yoco'"):

@@ -28,8 +28,8 @@ class Split(NamedTuple):
         classes: their names, if the source has them.
     """
 
-    images: UInt8[Tensor, "n c s s"]
-    labels: Int[Tensor, "n"]
+    images: UInt8[Tensor, "images channels size size"]
+    labels: Int[Tensor, "images"]
     classes: tuple[str, ...] | None = None
 
 

@@ -24,11 +24,11 @@ class RealImages:
         chosen: which of the images these are, in this order; None: all.
     """
 
-    pixels: UInt8[Tensor, "all c s s"]
-    mean: Sequence[float] | Float[Tensor, "c"]
-    std: Sequence[float] | Float[Tensor, "c"]
+    pixels: UInt8[Tensor, "all channels size size"]
+    mean: Sequence[float] | Float[Tensor, "channels"]
+    std: Sequence[float] | Float[Tensor, "channels"]
     device: torch.device
-    chosen: Int[Tensor, "n"] | None = None
+    chosen: Int[Tensor, "images"] | None = None
 
     @classmethod
     def training(cls, data: ImageData, device: torch.device) -> "RealImages":
@@ -42,15 +42,17 @@ class RealImages:
     def __len__(self) -> int:
         return len(self.pixels) if self.chosen is None else len(self.chosen)
 
-    def __getitem__(self, index: Int[Tensor, "m"]) -> Float[Tensor, "m c s s"]:
+    def __getitem__(
+        self, index: Int[Tensor, "indices"]
+    ) -> Float[Tensor, "indices channels size size"]:
         """Return the images with these indices, normalised."""
         return normalise(to_floats(self.bytes(index)), self.mean, self.std)
 
-    def bytes(self, index: Int[Tensor, "m"]) -> UInt8[Tensor, "m c s s"]:
+    def bytes(self, index: Int[Tensor, "indices"]) -> UInt8[Tensor, "indices channels size size"]:
         """Return the images with these indices as they are stored."""
         return self.pixels[self._own(index)].to(self.device)
 
-    def of(self, index: Int[Tensor, "m"]) -> "RealImages":
+    def of(self, index: Int[Tensor, "indices"]) -> "RealImages":
         """Return only the images with these indices, in this order."""
         return replace(self, chosen=self._own(index))
 

@@ -9,7 +9,7 @@ import torch
 
 from yoco.data import arrays
 from yoco.data.image_data import ImageData, resize
-from yoco.data.normalise import STATISTICS, channel_statistics
+from yoco.data.normalise import STATISTICS
 
 # numbers of scikit-learn's digits: four stratified fifths to train on, then the test set
 ORDER = Path(__file__).with_name("digits_order.npy")
@@ -33,10 +33,8 @@ def digits(size: int) -> ImageData:
     train, test = order[:-DIGITS_TESTED], order[-DIGITS_TESTED:]
     pixels = resize((pixels / 16 * 255).round().to(torch.uint8).view(-1, 1, 8, 8), size)
     targets = labels.long()
-    classes = tuple(map(str, range(10)))
-    mean, std = channel_statistics(pixels[train])
-    return ImageData(
-        "digits", pixels[train], targets[train], pixels[test], targets[test], classes, mean, std
+    return arrays.from_arrays(
+        pixels[train], targets[train], pixels[test], targets[test], name="digits"
     )
 
 

@@ -177,10 +177,14 @@ def _listed(
     first, second, classes = splits
     train = _read(first, how)
     test = _read(second, how._replace(size=how.size or train.images.shape[-1]))
-    labels = (torch.tensor(split.labels) for split in (first, second))
-    mean, std = statistics_of(train.counts)
     return ImageData(
-        name, train.images, next(labels), test.images, next(labels), tuple(classes), mean, std
+        name,
+        train.images,
+        torch.tensor(first.labels),
+        test.images,
+        torch.tensor(second.labels),
+        tuple(classes),
+        *statistics_of(train.counts),
     )
 
 

@@ -63,7 +63,7 @@ class Source(NamedTuple):
         return rule.hexdigest()[:32]
 
 
-def histogram(images: UInt8[Tensor, "n c h w"]) -> Int[Tensor, "c 256"]:
+def histogram(images: UInt8[Tensor, "images channels height width"]) -> Int[Tensor, "channels 256"]:
     """Return how often each value occurs in each channel."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.long)
     for part in images.split(digests.rows_of(images[0].numel())):
@@ -96,7 +96,7 @@ class Decoded(NamedTuple):
 
 
 def decode(
-    source: Source, out: UInt8[np.ndarray, "n 3 s s"], title: str, progress: bool
+    source: Source, out: UInt8[np.ndarray, "images 3 size size"], title: str, progress: bool
 ) -> Decoded:
     """Decode all images over threads (decoding releases Python's lock).
 
@@ -142,7 +142,7 @@ def _block(source: Source, out: np.ndarray, part: slice) -> Decoded:
     return Decoded(histogram(pixels), digests.of_block(pixels))
 
 
-def read_image(path: Path, size: int | None) -> UInt8[np.ndarray, "3 h w"]:
+def read_image(path: Path, size: int | None) -> UInt8[np.ndarray, "3 height width"]:
     """Return one image, after `upright` and `cropped`.
 
     Of a file with several frames, the first is taken.

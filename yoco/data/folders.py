@@ -100,17 +100,16 @@ class Walk:
                 for entry in entries
                 if not entry.name.startswith(".") and entry.name.lower() not in JUNK
             ]
-        return [entry for entry in plain if self._stays(entry)]
-
-    def _stays(self, entry: os.DirEntry) -> bool:
-        if (
-            self.follow_links
+        inside = [
+            entry
+            for entry in plain
+            if self.follow_links
             or not entry.is_symlink()
             or Path(entry.path).resolve().is_relative_to(self.top)
-        ):
-            return True
-        self.skipped["links out of the folder (read with follow_links=True)"] += 1
-        return False
+        ]
+        out = "links out of the folder (read with follow_links=True)"
+        self.skipped[out] += len(plain) - len(inside)
+        return inside
 
     @property
     def told(self) -> str:
@@ -225,8 +224,9 @@ def _chosen(split: Listed, numbers: Sequence[int]) -> Listed:
 
 
 def _limited(split: Listed, limit: int | None) -> Listed:
-    labels = torch.tensor(split.labels)
-    return split if limit is None else _chosen(split, first(labels, limit).tolist())
+    if limit is None:
+        return split
+    return _chosen(split, first(torch.tensor(split.labels), limit).tolist())
 
 
 def tiny_imagenet(root: Path) -> tuple[Listed, Listed, list[str]]:

@@ -20,10 +20,10 @@ class ImageData:
     """
 
     name: str
-    train_images: UInt8[Tensor, "n c s s"]
-    train_labels: Int[Tensor, "n"]
-    test_images: UInt8[Tensor, "m c s s"]
-    test_labels: Int[Tensor, "m"]
+    train_images: UInt8[Tensor, "images channels size size"]
+    train_labels: Int[Tensor, "images"]
+    test_images: UInt8[Tensor, "others channels size size"]
+    test_labels: Int[Tensor, "others"]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -114,28 +114,27 @@ class ImageData:
         )
 
 
-def first(labels: Int[Tensor, "n"], limit: int) -> Int[Tensor, "chosen"]:
+def first(labels: Int[Tensor, "images"], limit: int) -> Int[Tensor, "chosen"]:
     """Return the indices of the first `limit` images of each class, ascending."""
     of_each = [torch.nonzero(labels == label).flatten()[:limit] for label in labels.unique()]
     return torch.cat(of_each).sort().values
 
 
-def drawn_for_test(name: str, labels: Int[Tensor, "n"], share: float) -> Bool[Tensor, "n"]:
+def drawn_for_test(
+    name: str, labels: Int[Tensor, "images"], share: float
+) -> Bool[Tensor, "images"]:
     """Return which images of data without a test split become it, and say how many.
 
     They are the rounded share of each class, drawn with seed 0: at least one image, and never all.
     Raises ValueError if a class has only one image.
     """
-    source, drawn = seeds.generator(0, stream=5), torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        members = torch.nonzero(labels == label).flatten()
-        if len(members) < 2:
-            raise ValueError(
-                f"there is no test split, and class {int(label)} has only one image, which cannot "
-                "be spared for it"
-            )
-        count = min(max(round(len(members) * share), 1), len(members) - 1)
-        drawn[members[seeds.choice(len(members), count, source)]] = True
+    if alone := torch.nonzero(labels.bincount() == 1).flatten().tolist():
+        raise ValueError(
+            f"there is no test split, and class {alone[0]} has only one image, which cannot be "
+            "spared for it"
+        )
+    count = lambda size: min(max(round(size * share), 1), size - 1)
+    drawn = seeds.choice_by_class(labels, count, seeds.generator(0, stream=5))
     print(
         f"{checks.printable(name)} has no test split: {share:.0%} of each class, "
         f"{int(drawn.sum())} images, were drawn as test images (seed 0)"
@@ -143,7 +142,9 @@ def drawn_for_test(name: str, labels: Int[Tensor, "n"], share: float) -> Bool[Te
     return drawn
 
 
-def resize(images: UInt8[Tensor, "n c s s"], size: int) -> UInt8[Tensor, "n c size size"]:
+def resize(
+    images: UInt8[Tensor, "images channels old old"], size: int
+) -> UInt8[Tensor, "images channels {size} {size}"]:
     """Resize images bilinearly with antialiasing."""
     if images.shape[-1] == size:
         return images

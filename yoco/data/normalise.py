@@ -10,10 +10,10 @@ from yoco.data import decode
 
 
 def normalise(
-    images: Float[Tensor, "n c h w"],
-    mean: Sequence[float] | Float[Tensor, "c"],
-    std: Sequence[float] | Float[Tensor, "c"],
-) -> Float[Tensor, "n c h w"]:
+    images: Float[Tensor, "images channels height width"],
+    mean: Sequence[float] | Float[Tensor, "channels"],
+    std: Sequence[float] | Float[Tensor, "channels"],
+) -> Float[Tensor, "images channels height width"]:
     """Return (images - mean) / std per channel of float images [N, C, H, W] in 0..1.
 
     On a GPU, mean and std that are tensors there save a copy.
@@ -26,8 +26,10 @@ def normalise(
 
 
 def unnormalise(
-    images: Float[Tensor, "n c h w"], mean: Sequence[float], std: Sequence[float]
-) -> Float[Tensor, "n c h w"]:
+    images: Float[Tensor, "images channels height width"],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Float[Tensor, "images channels height width"]:
     """Return images · std + mean per channel: the reverse of `normalise`."""
     shift, scale = (images.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
     return images * scale + shift
@@ -50,7 +52,7 @@ STATISTICS = {
 
 
 def channel_statistics(
-    images: UInt8[Tensor, "n c h w"],
+    images: UInt8[Tensor, "images channels height width"],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel of uint8 images [N, C, H, W], in 0..1.
 
@@ -59,7 +61,9 @@ def channel_statistics(
     return statistics_of(decode.histogram(images))
 
 
-def statistics_of(counts: Int[Tensor, "c 256"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics_of(
+    counts: Int[Tensor, "channels 256"],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The same, from how often each value occurs in each channel, int64 [C, 256]."""
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []

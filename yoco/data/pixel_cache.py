@@ -36,7 +36,7 @@ NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 class Pixels(NamedTuple):
     """Images, and the counts of each value per channel."""
 
-    images: UInt8[Tensor, "n 3 s s"]
+    images: UInt8[Tensor, "images 3 size size"]
     counts: Int[Tensor, "3 256"]
 
 
@@ -199,7 +199,9 @@ def _mapped(path: Path) -> Tensor:
     return images
 
 
-def as_array(images: UInt8[Tensor, "n c s s"]) -> UInt8[np.ndarray, "n c s s"]:
+def as_array(
+    images: UInt8[Tensor, "images channels size size"],
+) -> UInt8[np.ndarray, "images channels size size"]:
     """Return `images` on the CPU as an array.
 
     It is a read-only map of their file if they have one and were not written to.

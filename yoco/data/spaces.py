@@ -43,14 +43,16 @@ class Whitening(NamedTuple):
         shift, scale: per channel, applied to images in 0..1 first.
     """
 
-    mean: Float[Tensor, "d"]
-    matrix: Float[Tensor, "d d"]
+    mean: Float[Tensor, "values"]
+    matrix: Float[Tensor, "values values"]
     shift: tuple[float, ...]
     scale: tuple[float, ...]
 
     def __call__(
-        self, images: UInt8[Tensor, "n c s s"] | Float[Tensor, "n c s s"]
-    ) -> Float[Tensor, "n c s s"]:
+        self,
+        images: UInt8[Tensor, "images channels size size"]
+        | Float[Tensor, "images channels size size"],
+    ) -> Float[Tensor, "images channels size size"]:
         """Whiten images, bytes or floats in 0..1."""
         parts = [(self._flat(part) - self.mean) @ self.matrix for part in images.split(BLOCK)]
         return torch.cat(parts).view(images.shape)
@@ -101,8 +103,11 @@ class TestSet(NamedTuple):
     An array over a memory-mapped file is sent to workers by the file's name.
     """
 
-    images: UInt8[np.ndarray, "n c s s"] | Float[np.ndarray, "n c s s"]
-    labels: Int[np.ndarray, "n"]
+    images: (
+        UInt8[np.ndarray, "images channels size size"]
+        | Float[np.ndarray, "images channels size size"]
+    )
+    labels: Int[np.ndarray, "images"]
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]

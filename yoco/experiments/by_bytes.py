@@ -57,17 +57,14 @@ def by_bytes(
         * condensed.channels
         * len(condensed.classes)
     )
-    subsets = {}
-    for method in compared(condensed) if methods is None else methods:
+    cells = condensed.factor**2
+    subsets = {
+        (method, stored, ipc * cells, ipc * cells * cell_bytes * width): subset
+        for method in (compared(condensed) if methods is None else methods)
         for stored, width, ipc, subset in _stored(
             condensed, dynamics, method, budgets, Path(folder)
-        ):
-            subsets[
-                method,
-                stored,
-                ipc * condensed.factor**2,
-                ipc * condensed.factor**2 * cell_bytes * width,
-            ] = subset
+        )
+    }
     table = evaluate_many(
         subsets, data, seeds=seeds, progress=progress, space=condensed.space, **training
     )

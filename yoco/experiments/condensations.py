@@ -88,7 +88,11 @@ def condensations(
         timing.announce(seconds * sum(method not in made for method in methods))
     for method in tqdm(methods, desc="condensing by each method", disable=not progress):
         if method not in made:
-            made[method] = _condensed(data, method, seconds, common)
+            # however long its schedule is
+            unending = condense.METHODS[method].unending
+            made[method] = condense.condense(
+                data, method, **common, time_budget=seconds, progress=False, **unending
+            )
     starts = {
         method: condense.start_set(data, method, factor=made[method].factor, **common)
         for method in methods
@@ -103,20 +107,6 @@ def condensations(
     results = _accuracies(data, starts, made, known, {**how, **training})
     told = [(name, s.factor, s.info["steps"], s.info["seconds"]) for name, s in made.items()]
     return pd.DataFrame(told, columns=COMPARED[:4]).merge(results, on="method")[COMPARED], made
-
-
-def _condensed(
-    data: ImageData, method: str, seconds: float, common: Mapping[str, Any]
-) -> CondensedSet:
-    """Return the set that a method reaches in that time, however long its schedule is."""
-    return condense.condense(
-        data,
-        method,
-        **common,
-        time_budget=seconds,
-        progress=False,
-        **condense.METHODS[method].unending,
-    )
 
 
 def _accuracies(

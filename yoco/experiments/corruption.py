@@ -3,6 +3,7 @@
 It is done to real data or condensed sets, with a record of the damaged images.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -27,7 +28,7 @@ BLOCK = 4096  # images damaged at once
 
 def damage_data(
     data: ImageData, kind: str, percent: int, seed: int = 0
-) -> tuple[ImageData, Bool[Tensor, "n"]]:
+) -> tuple[ImageData, Bool[Tensor, "images"]]:
     """Damage `percent` of every class's training images.
 
     The test images stay unchanged. Training images are copied into memory if images are damaged.
@@ -48,8 +49,8 @@ def damage_data(
         TypeError, ValueError: if an argument is bad, or a class has no image left.
     """
     checks.instance("data", data, ImageData)
-    source = _checked_source(kind, percent, seed)
-    damaged = _chosen(data.train_labels, percent, source)
+    share, source = _checked(kind, percent, seed)
+    damaged = seeds.choice_by_class(data.train_labels, share, source)
     if kind in LABEL_KINDS:
         return replace(
             data, train_labels=_wrong(data.train_labels, damaged, kind, len(data.classes), source)
@@ -64,7 +65,7 @@ def damage_data(
 
 def damage_set(
     condensed: CondensedSet, kind: str, percent: int, seed: int = 0
-) -> tuple[CondensedSet, Bool[Tensor, "n"]]:
+) -> tuple[CondensedSet, Bool[Tensor, "images"]]:
     """Damage `percent` of every class's cells.
 
     A set has equally many cells of each class, so cells get wrong labels by changing places: as
@@ -81,9 +82,9 @@ def damage_set(
             f"kind={kind!r} damages images in 0..1, but this set is unbounded; allowed: "
             f"{', '.join(LABEL_KINDS)}"
         )
-    source = _checked_source(kind, percent, seed)
+    share, source = _checked(kind, percent, seed)
     labels = condensed.formed_labels
-    damaged = _chosen(labels, percent, source)
+    damaged = seeds.choice_by_class(labels, share, source)
     cells = formation.cells(condensed.images, condensed.factor)
     if kind in LABEL_KINDS:
         places = torch.nonzero(damaged).flatten()
@@ -97,21 +98,11 @@ def damage_set(
     return replace(condensed, images=images, info=info), damaged
 
 
-def _checked_source(kind: str, percent: int, seed: int) -> Generator:
+def _checked(kind: str, percent: int, seed: int) -> tuple[Callable[[int], int], Generator]:
+    """Return how many images of a class of some size are damaged, and the generator."""
     checks.one_of("kind", kind, KINDS)
     checks.whole("percent", percent, 0, 100)
-    return seeds.generator(seed, stream=4)
-
-
-def _chosen(labels: Tensor, percent: int, source: Generator) -> Tensor:
-    """Return which images are chosen at random, the same share of every class: bool [N]."""
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        members = torch.nonzero(labels == label).flatten()
-        chosen[members[seeds.choice(len(members), round(len(members) * percent / 100), source)]] = (
-            True
-        )
-    return chosen
+    return lambda size: round(size * percent / 100), seeds.generator(seed, stream=4)
 
 
 def _wrong(labels: Tensor, damaged: Tensor, kind: str, classes: int, source: Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""The grid of a study: one `Cell` per training, of variants × budgets × dynamics × seeds."""
+"""The grid of a study: one `Cell` per training run, of variants × budgets × dynamics × seeds."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -62,8 +62,6 @@ class Cell:
             self.seed,
             p.epochs,
             self.fingerprint,
-        )
-        settings = (
             self.condensed.info.get("preset", ""),
             p.model,
             str(p.width or ""),
@@ -71,7 +69,7 @@ class Cell:
             precision,
         )
         return {
-            **dict(zip(COLUMNS, (*values, *settings))),
+            **dict(zip(COLUMNS, values)),
             "accuracy": None,
             **{k: v for k, v in self.labels.items() if k not in COLUMNS},
         }
@@ -133,17 +131,14 @@ def check_recorded_alike(dynamics: Sequence[Dynamics | None], protocol: Protocol
     for number, recorded in enumerate(dynamics):
         for name, value in (recorded.training if recorded is not None else {}).items():
             if value != getattr(protocol, name):
-                told = (
-                    f"dynamics[{number}] were recorded with {name}={value!r}, but training "
-                    f"uses {getattr(protocol, name)!r}"
-                )
                 named = [
                     f"protocol={key!r}"
                     for key, fields in PROTOCOLS.items()
                     if fields.get(name) == value
                 ]
                 raise ValueError(
-                    f"{told}; record them again, or train with "
+                    f"dynamics[{number}] were recorded with {name}={value!r}, but training uses "
+                    f"{getattr(protocol, name)!r}; record them again, or train with "
                     f"{(named or [f'{name}={value!r}'])[0]}"
                 )
 

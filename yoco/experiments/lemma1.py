@@ -8,12 +8,13 @@ from torch.func import functional_call, grad, vmap
 
 from yoco.utils import checks
 
-Images, Labels = Float[Tensor, "n c s s"], Int[Tensor, "n"]
+Images = Float[Tensor, "images channels size size"]
+Labels = Int[Tensor, "images"]
 
 
 def sample_gradients(
     network: nn.Module, images: Images, labels: Labels
-) -> Float64[Tensor, "n weights"]:
+) -> Float64[Tensor, "images weights"]:
     """Return each sample's gradient of the cross-entropy.
 
     images: normalised. The network's weights are read in float64.
@@ -53,7 +54,7 @@ def change_without(
 
 
 @torch.no_grad()
-def errors(network: nn.Module, images: Images, labels: Labels) -> Float[Tensor, "n"]:
+def errors(network: nn.Module, images: Images, labels: Labels) -> Float[Tensor, "images"]:
     """Return the prediction error of each sample, ‖softmax - onehot(y)‖₂.
 
     This is what LBPE averages over the epochs.

@@ -51,7 +51,7 @@ class Case:
     kind: str
     percent: int
     condensed: CondensedSet
-    damaged: Bool[Tensor, "n"]
+    damaged: Bool[Tensor, "images"]
     dynamics: Sequence[Dynamics]
 
     @property

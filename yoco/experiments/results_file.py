@@ -1,4 +1,4 @@
-"""The file of a study's results: one row per training, appended when it finishes.
+"""The file of a study's results: one row per training run, appended when it ends.
 
 Each row has a checksum.
 """

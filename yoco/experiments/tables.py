@@ -99,19 +99,17 @@ def with_sets_as_columns(results: pd.DataFrame, main: str) -> pd.DataFrame:
 
 
 def table2(comparison: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
-    """Return our accuracy, the paper's and the difference, one row per method.
+    """Return our accuracy beside the paper's, one row per method.
 
-    comparison: from `beside_paper`. spread: from `summary`.
+    A cell of the paper is "28.23 (+0.27)", with ours minus the paper's in brackets. comparison:
+    from `beside_paper`. spread: from `summary`.
     """
     cells: dict[str, dict[str, str]] = {}
     for row in comparison.merge(
         spread[["method", "ipc_to", "std"]], on=["method", "ipc_to"]
     ).itertuples():
-        shown = (_cell(row.ours, row.std), _cell(row.paper), _cell(row.difference, kind="+.2f"))
-        named = {
-            f"IPC {row.ipc_to}, {what}": cell
-            for what, cell in zip(("ours", "paper", "difference"), shown)
-        }
+        paper = "–" if pd.isna(row.paper) else f"{row.paper:.2f}\u00a0({row.difference:+.2f})"
+        named = {f"IPC {row.ipc_to}": _cell(row.ours, row.std), f"IPC {row.ipc_to}, paper": paper}
         cells.setdefault(title_of(row.method), {}).update(named)
     return pd.DataFrame(cells).T.rename_axis(index="method")
 

@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import functools
-import json
 import os
 import signal
 import threading
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
-from safetensors.torch import load, save
 from torch import Tensor
 
 from yoco.utils import device
@@ -25,19 +23,6 @@ TIMEOUT = timedelta(minutes=10)
 FOREVER = timedelta(days=365)
 # set by torchrun or any launcher like it
 STARTED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-ERRORS = {
-    kind.__name__: kind
-    for kind in (
-        ValueError,
-        TypeError,
-        OSError,
-        FileNotFoundError,
-        PermissionError,
-        BlockingIOError,
-        FloatingPointError,
-        MemoryError,
-    )
-}
 
 
 class LostRank(ConnectionError):
@@ -104,26 +89,17 @@ class Ranks:
                 tensor.copy_(values.view(tensor.shape))
 
     def from_first(self, work: Callable[[], Any]) -> Any:
-        """Run `work` on rank 0 only and return its JSON-serialisable result on every rank.
+        """Run `work` on rank 0 only and return its result, which is pickled, on every rank.
 
         An error of `work` is raised on every rank.
         """
-        return (
-            work()
-            if self.size == 1
-            else json.loads(self._bytes_from_first(lambda: json.dumps(work()).encode(), self.group))
-        )
+        return work() if self.size == 1 else self._answer_of_first(work, self.group)
 
     def tensors_from_first(
         self, work: Callable[[], Mapping[str, Shaped[Tensor, "..."]]]
     ) -> dict[str, Shaped[Tensor, "..."]]:
         """As `from_first`, for named tensors, which arrive on the CPU."""
-        if self.size == 1:
-            return dict(work())
-        packed = lambda: save(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in work().items()}
-        )
-        return load(self._bytes_from_first(packed, self.group))
+        return self.from_first(lambda: {name: part.detach().cpu() for name, part in work().items()})
 
     def after_first(self, work: Callable[[], Any]) -> Any:
         """Run `work` on rank 0 first, then on the others; each returns its own result.
@@ -131,13 +107,8 @@ class Ranks:
         `work` may be a long download. Errors as `from_first`.
         """
         done: list[Any] = []
-
-        def keep() -> bytes:
-            done.append(work())
-            return b""
-
         if self.size > 1:
-            self._bytes_from_first(keep, self.patient)
+            self._answer_of_first(lambda: done.append(work()), self.patient)
         return done[0] if done else work()
 
     def meet(self) -> None:
@@ -145,17 +116,11 @@ class Ranks:
         self._together(dist.all_reduce, torch.zeros(1), self.patient)
 
     def check_alike(self, what: Mapping[str, Any]) -> None:
-        """Raise ValueError on every rank unless `what` is the same on all of them.
-
-        Its values must be JSON-serialisable.
-        """
-        if self.size == 1:
-            return
-        expected, here = self.from_first(lambda: dict(what)), json.loads(json.dumps(dict(what)))
+        """Raise ValueError on every rank unless `what` is the same on all of them."""
         differ = [
-            f"{name}: {value!r} on rank 0, {here[name]!r} on rank {self.rank}"
-            for name, value in expected.items()
-            if here[name] != value
+            f"{name}: {value!r} on rank 0, {what[name]!r} on rank {self.rank}"
+            for name, value in self.from_first(lambda: dict(what)).items()
+            if what[name] != value
         ]
         if self.sum(torch.tensor(len(differ))):
             raise ValueError(
@@ -163,28 +128,20 @@ class Ranks:
                 f"({'; '.join(differ) or 'another rank reports how'})"
             )
 
-    def _bytes_from_first(self, work: Callable[[], bytes], group: Any) -> bytes:
-        error, sent = None, b""
+    def _answer_of_first(self, work: Callable[[], Any], group: Any) -> Any:
+        answer: list[Any] = [None]
         if self.first:
             try:
-                sent = work()
-            except Exception as caught:  # without an answer, the others would wait forever
-                error, sent = caught, json.dumps([type(caught).__name__, str(caught)]).encode()
-        said = torch.tensor([error is not None, len(sent)], dtype=torch.long)
-        failed, length = self._together(dist.broadcast, said, group, src=0).tolist()
-        message = (
-            torch.frombuffer(bytearray(sent), dtype=torch.uint8)
-            if sent
-            else torch.empty(length, dtype=torch.uint8)
-        )
-        if length:
-            message = self._together(dist.broadcast, message, group, src=0)
-        if error is not None:
-            raise error
-        if failed:
-            kind, text = json.loads(message.numpy().tobytes())
-            raise ERRORS.get(kind, RuntimeError)(text)
-        return message.numpy().tobytes()
+                answer = [(work(), None)]
+            except Exception as error:  # without an answer, the others would wait forever
+                known = type(error).__module__ == "builtins"  # others need not survive pickling
+                answer = [(None, error if known else RuntimeError(repr(error)))]
+        with self._all_there():
+            dist.broadcast_object_list(answer, src=0, group=group, device=torch.device("cpu"))
+        result, failed = answer[0]
+        if failed is not None:
+            raise failed
+        return result
 
     def _together(
         self, operation: Callable[..., Any], values: Tensor, group: Any, **options: int
@@ -194,12 +151,19 @@ class Ranks:
             return values
         # gloo supports no other devices, and writes out of bounds if values overlap in memory
         carried = (values if values.is_cuda else values.cpu()).contiguous()
-        try:
+        with self._all_there():
             # NCCL would wait for a dead rank without handling signals: gloo first checks that all
             # are there
             if values.is_cuda:
                 dist.all_reduce(torch.zeros(1), group=group)
             operation(carried, group=group, **options)
+        return carried.to(values.device)
+
+    @contextlib.contextmanager
+    def _all_there(self) -> Iterator[None]:
+        """Raise LostRank if a collective operation in the block fails."""
+        try:
+            yield
         except RuntimeError as error:
             other = f"rank {1 - self.rank}" if self.size == 2 else "another rank"
             # what follows gloo's source location
@@ -207,7 +171,6 @@ class Ranks:
             raise LostRank(
                 f"rank {self.rank} of {self.size} has lost {other} ({reason})"
             ) from error
-        return carried.to(values.device)
 
 
 ALONE = Ranks()

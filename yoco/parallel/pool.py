@@ -176,7 +176,7 @@ class _Process:
         self.pool = loky.ProcessPoolExecutor(
             1, timeout=IDLE_SECONDS, env=ONE_THREAD, initializer=begin, initargs=(os.getpid(),)
         )
-        self.busy, self.fresh = time.monotonic(), True
+        self.busy = time.monotonic()
         return True
 
     def own(self, argument: Any) -> Any:
@@ -200,15 +200,11 @@ _resting: dict[int, _Process] = {}  # by number, for the next study
 
 def _rested(number: int) -> _Process:
     """Return a place, whose process may have done calls of an earlier study."""
-    place = _resting.pop(number, None) or _Process(number)
-    place.fresh = True
-    return place
+    return _resting.pop(number, None) or _Process(number)
 
 
 class _Guest:
     """One call at a time in the caller's executor, which manages its own workers."""
-
-    fresh = False  # unknown here: a new worker says so
 
     def __init__(self, executor: Executor) -> None:
         self.submit = executor.submit
@@ -273,8 +269,8 @@ class _Work:
         """Yield the number and the result of each call, or `Raised` or `_Lost`."""
         while self.waiting or self.running:
             while self.waiting and self.free:
-                place = self.free.popleft()
-                self._begin(heappop(self.waiting), place, carries=place.fresh or not self.shared)
+                # a process that lacks what the calls share says so
+                self._begin(heappop(self.waiting), self.free.popleft(), carries=not self.shared)
             for future in wait(self.running, return_when=FIRST_COMPLETED).done:
                 call = self.running.pop(future)
                 outcome = self._outcome(future, call)
@@ -294,7 +290,6 @@ class _Work:
             arguments,
         )
         self.running[future] = _Running(number, place, carries)
-        place.fresh = False
 
     def _outcome(self, future: Future, call: _Running) -> Any:
         """Return the outcome of a call; None if it is to be repeated."""

@@ -7,7 +7,6 @@ holds several. `charts` and `score_charts` draw numbers, `images` draws images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Num
@@ -21,6 +20,7 @@ from yoco.plots.charts import loss_curve
 from yoco.plots.images import (
     condensed_set,
     filled,
+    formed_image,
     images,
     kept_and_dropped,
     name_rows,
@@ -46,7 +46,7 @@ def panels(count: int, width: float = 2.2) -> tuple[plt.Figure, Sequence[plt.Axe
     return figure, list(axes[0])
 
 
-def multi_formation(images: Float[Tensor, "cells c s s"], factor: int) -> plt.Figure:
+def multi_formation(images: Float[Tensor, "cells channels size size"], factor: int) -> plt.Figure:
     """Draw Fig. 1 of the appendix: pack, store, split and upsample factor² real images in 0..1."""
     size = images.shape[-1]
     condensed = formation.pack(images, factor, size)
@@ -79,7 +79,7 @@ def before_and_after(
     return figure
 
 
-def extremes(condensed: CondensedSet, score: Num[Tensor, "n"], count: int = 8) -> plt.Figure:
+def extremes(condensed: CondensedSet, score: Num[Tensor, "images"], count: int = 8) -> plt.Figure:
     """Draw the `count` easiest (left) and hardest (right) formed images of every class.
 
     score: one value per formed image; higher is harder.
@@ -167,17 +167,12 @@ def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> plt.Figur
             f"dynamics must be of this set ({condensed.fingerprint}), but were recorded on another "
             f"one ({dict(dynamics.info)})"
         )
-    figure = style.figure(7, 4.6)
+    figure = plt.figure(figsize=style.sized(7, 4.6))
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 2.2), height_ratios=(4, 4, 1.2))
     picture = figure.add_subplot(grid[:, 0])
     image, cell = divmod(index, condensed.factor**2)
     row, column = divmod(cell, condensed.factor)
-    show(
-        picture,
-        condensed.pictures(formation.form(condensed.images[image : image + 1], condensed.factor))[
-            cell
-        ],
-    )
+    show(picture, formed_image(condensed, index))
     name = style.literal(condensed.classes[condensed.formed_labels[index]])
     picture.set_title(
         (f"{name}\nformed image {index}:\ncondensed image {image},\nrow {row}, column {column}"),
@@ -230,13 +225,15 @@ def two_scores(
     ax = ax or style.axes(7, 5)
     chosen = table if label is None else table[table["label"] == label]
     named = "all classes" if label is None else style.literal(condensed.classes[label])
-    hollow: dict[str, Any] = {
-        "facecolors": "none",
-        "edgecolors": "0.75",
-        "linewidths": style.scaled(0.8),
-        "label": "other classes",
-    }
-    ax.scatter(table[x], table[y], s=style.scaled(3.5) ** 2, **hollow)
+    ax.scatter(
+        table[x],
+        table[y],
+        s=style.scaled(3.5) ** 2,
+        facecolors="none",
+        edgecolors="0.75",
+        linewidths=style.scaled(0.8),
+        label="other classes",
+    )
     ax.scatter(chosen[x], chosen[y], s=style.scaled(3.8) ** 2, color=KEPT, marker="o", label=named)
     ax.margins(0.22)
     ax.set(xlabel=score_label(x), ylabel=score_label(y))

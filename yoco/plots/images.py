@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
@@ -25,16 +26,17 @@ from yoco.utils.lazy import plt
 
 FADED = 0.2  # weight of dropped cells
 ROWS = 20  # most classes that a figure has a row for
+Images = Num[Tensor, "images channels height width"]  # in 0..1, or uint8
 NARROW = 3.5  # inches that a grid has at least, however few its columns: names and titles need them
 
 
-def pixels(images: Num[Tensor, "c h w"]) -> Num[np.ndarray, "h w *colour"]:
+def pixels(images: Num[Tensor, "channels height width"]) -> Num[np.ndarray, "height width *colour"]:
     """Convert an image in 0..1 (or uint8) for imshow; a grey one has no axis of colours."""
     array = images.permute(1, 2, 0).squeeze(-1).numpy()
     return array if array.dtype == np.uint8 else array.clip(0, 1)
 
 
-def show(ax: plt.Axes, image: Num[Tensor, "c h w"]) -> None:
+def show(ax: plt.Axes, image: Num[Tensor, "channels height width"]) -> None:
     """Draw one image in 0..1 (or uint8) with square pixels and without axes."""
     ax.imshow(
         pixels(image),
@@ -51,10 +53,8 @@ def gap(size: int) -> int:
     return max(1, size // 16)
 
 
-def tiled(
-    values: Num[Tensor, "n c h w"], columns: int, padding: int
-) -> Num[Tensor, "c height width"]:
-    """Join images in 0..1 (or uint8) into one, row by row.
+def tiled(values: Images, columns: int, padding: int) -> Num[Tensor, "channels rows columns"]:
+    """Join images into one, row by row.
 
     Each image is surrounded by `padding` white pixels. Without images, it is white.
     """
@@ -63,7 +63,7 @@ def tiled(
     rows = max(1, -(-len(values) // columns))
     padded = F.pad(values, (padding, 0, padding, 0), value=white)
     full = F.pad(padded, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(values)), value=white)
-    joined = full.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    joined = rearrange(full, "(row column) c h w -> c (row h) (column w)", column=columns)
     return F.pad(joined, (0, padding, 0, padding), value=white)
 
 
@@ -74,13 +74,9 @@ def _grid_axes(count: int, columns: int) -> plt.Axes:
 
 
 def images(
-    values: Num[Tensor, "n c h w"],
-    columns: int = 10,
-    *,
-    title: str = "",
-    ax: plt.Axes | None = None,
+    values: Images, columns: int = 10, *, title: str = "", ax: plt.Axes | None = None
 ) -> plt.Axes:
-    """Draw a grid of images in 0..1 (or uint8), row by row. Returns the Axes."""
+    """Draw a grid of images, row by row. Returns the Axes."""
     ax = ax or _grid_axes(len(values), columns)
     show(ax, tiled(values, columns, gap(values.shape[-1])))
     ax.set_title(title)
@@ -88,7 +84,7 @@ def images(
 
 
 def heat_map(
-    values: Float[Tensor, "n c h w"],
+    values: Float[Tensor, "images channels height width"],
     columns: int = 10,
     *,
     title: str = "",
@@ -130,18 +126,9 @@ def name_rows(ax: plt.Axes, names: Sequence[str], size: int) -> None:
 def real_images(
     data: ImageData, per_class: int = 4, classes: int = 10, *, ax: plt.Axes | None = None
 ) -> plt.Axes:
-    """Draw the first training images of the first classes, one column per class.
+    """Draw the first training images of the first classes, one column per class. Returns the Axes.
 
-    A class with fewer than the others leaves white places.
-
-    Args:
-        data: the real data.
-        per_class: most images of a class.
-        classes: most classes.
-        ax: Axes to draw on (None: a new figure).
-
-    Returns:
-        The Axes.
+    per_class, classes: most images and classes; a class with fewer images leaves white places.
     """
     shown = min(classes, len(data.classes))
     rows = min(per_class, max(data.counts()[:shown]))
@@ -175,7 +162,9 @@ def condensed_set(
     return ax
 
 
-def of_class(condensed: CondensedSet, label: int, count: int) -> Float[Tensor, "{count} c s s"]:
+def of_class(
+    condensed: CondensedSet, label: int, count: int
+) -> Float[Tensor, "{count} channels size size"]:
     """Return the first `count` condensed images of a class as pictures in 0..1.
 
     White images fill up a class that has fewer.
@@ -183,7 +172,16 @@ def of_class(condensed: CondensedSet, label: int, count: int) -> Float[Tensor, "
     return filled(condensed.pictures(condensed.images[condensed.members(label)[:count]]), count)
 
 
-def filled(shown: Float[Tensor, "n c s s"], count: int) -> Float[Tensor, "{count} c s s"]:
+def formed_image(condensed: CondensedSet, index: int) -> Float[Tensor, "channels size size"]:
+    """Return one formed image as a picture in 0..1."""
+    image, cell = divmod(index, condensed.factor**2)
+    formed = formation.form(condensed.images[image : image + 1], condensed.factor)
+    return condensed.pictures(formed)[cell]
+
+
+def filled(
+    shown: Float[Tensor, "images channels size size"], count: int
+) -> Float[Tensor, "{count} channels size size"]:
     """Return images in 0..1 followed by white ones, `count` in all."""
     return F.pad(shown, (0, 0, 0, 0, 0, 0, 0, count - len(shown)), value=1.0)
 
@@ -218,7 +216,7 @@ def kept_and_dropped(
 
 
 def cross_out(
-    ax: plt.Axes, condensed: CondensedSet, which: Bool[Tensor, "n"], per_class: int = 10
+    ax: plt.Axes, condensed: CondensedSet, which: Bool[Tensor, "images"], per_class: int = 10
 ) -> None:
     """Draw crosses on some cells of a set that is drawn on `ax`.
 

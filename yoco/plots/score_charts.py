@@ -7,7 +7,6 @@ several.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -35,9 +34,10 @@ def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> plt.Figur
     names = [classes[number] for number in style.spread(len(classes), VIOLINS)]
     some = f"{len(names)} of {len(classes)} classes" if len(names) < len(classes) else ""
     below = max(3, 0.22 * len(names) + 0.5)
-    options: dict[str, Any] = {"squeeze": False, "height_ratios": (3, below)}
     width = max(5, min(11, 3 * len(scores)))
-    figure, axes = style.subplots(2, len(scores), width, 3 + below, **options)
+    figure, axes = style.subplots(
+        2, len(scores), width, 3 + below, squeeze=False, height_ratios=(3, below)
+    )
     for column, score in enumerate(scores):
         counts = bool((table[score] % 1 == 0).all())
         sns.histplot(
@@ -77,21 +77,25 @@ def rank_correlations(
         .assign(**{name: -table[name] for name in low})
         .rename(columns={name: f"−{name}" for name in low})
     )
-    options = {
-        "annot": True,
-        "fmt": ".2f",
-        "square": True,
-        "cbar_kws": {"label": "Spearman correlation"},
-    }
-    sns.heatmap(named.corr("spearman"), vmin=-1, vmax=1, cmap="vlag", ax=ax, **options)
+    sns.heatmap(
+        named.corr("spearman"),
+        vmin=-1,
+        vmax=1,
+        cmap="vlag",
+        annot=True,
+        fmt=".2f",
+        square=True,
+        cbar_kws={"label": "Spearman correlation"},
+        ax=ax,
+    )
     ax.tick_params(axis="x", rotation=30)
     ax.tick_params(axis="y", rotation=0)
     return ax
 
 
 def trajectories(
-    probability: Float[Tensor, "e n"],
-    epochs: Int[Tensor, "e"],
+    probability: Float[Tensor, "epochs images"],
+    epochs: Int[Tensor, "epochs"],
     names: Sequence[str] = (),
     *,
     ax: plt.Axes | None = None,
@@ -113,8 +117,8 @@ def trajectories(
 
 
 def margins(
-    margin: Float[Tensor, "e n"],
-    epochs: Int[Tensor, "e"],
+    margin: Float[Tensor, "epochs images"],
+    epochs: Int[Tensor, "epochs"],
     names: Sequence[str] = (),
     *,
     ax: plt.Axes | None = None,
@@ -135,17 +139,14 @@ def _over_epochs(
 ) -> plt.Axes:
     ax = ax or style.axes(7, 3)
     for number, line in enumerate(values.T):
-        options: dict[str, Any] = {
-            "marker": style.MARKERS[number % len(style.MARKERS)],
-            "ls": ("-", "--", ":", "-.")[number % 4],
-        }
         ax.plot(
             epochs,
             line,
             ms=style.scaled(5),
             lw=style.scaled(0.8),
             label=names[number] if names else None,
-            **options,
+            marker=style.MARKERS[number % len(style.MARKERS)],
+            ls=("-", "--", ":", "-.")[number % 4],
         )
     ax.set_xlabel("epoch (marks: epochs whose logits were kept)")
     if names:
@@ -153,7 +154,7 @@ def _over_epochs(
     return ax
 
 
-def right_and_wrong(correct: Bool[Tensor, "e"], *, ax: plt.Axes | None = None) -> plt.Axes:
+def right_and_wrong(correct: Bool[Tensor, "epochs"], *, ax: plt.Axes | None = None) -> plt.Axes:
     """Draw when one image was right and when wrong: one light or dark stripe per epoch.
 
     A mark shows each epoch in which it was forgotten (right before, wrong now). Returns the Axes.
@@ -169,8 +170,9 @@ def right_and_wrong(correct: Bool[Tensor, "e"], *, ax: plt.Axes | None = None) -
         interpolation="nearest",
     )
     at = (correct[:-1] & ~correct[1:]).nonzero().flatten() + 2  # epochs are counted from 1
-    look: dict[str, Any] = {"ms": style.scaled(3), "color": style.DROPPED, "clip_on": False}
-    (marks,) = ax.plot(at, [1.25] * len(at), "v", **look)
+    (marks,) = ax.plot(
+        at, [1.25] * len(at), "v", ms=style.scaled(3), color=style.DROPPED, clip_on=False
+    )
     marks.set_in_layout(len(at) > 0)  # without points it would take room up to the figure's corner
     ax.grid(False)
     ax.set(

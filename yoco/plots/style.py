@@ -86,6 +86,8 @@ THEME = {
         "sans-serif",
     ],
 }
+FONTS = ("font.size", "axes.labelsize", "axes.titlesize", "legend.title_fontsize")
+SMALLER_FONTS = ("xtick.labelsize", "ytick.labelsize", "legend.fontsize")
 LINES = {  # points, in a notebook
     "axes.linewidth": 1.25,
     "grid.linewidth": 1,
@@ -118,7 +120,8 @@ def use_style(medium: str = "notebook") -> None:
     look: dict[Any, Any] = {
         **THEME,
         **{name: size * chosen.lines for name, size in LINES.items()},
-        **_fonts(chosen.font),
+        **dict.fromkeys(FONTS, chosen.font),
+        **dict.fromkeys(SMALLER_FONTS, 0.92 * chosen.font),
         "axes.prop_cycle": matplotlib.rcsetup.cycler("color", PALETTE),
         "figure.constrained_layout.use": True,
         "figure.figsize": (chosen.width, chosen.width * 0.45),
@@ -130,16 +133,6 @@ def use_style(medium: str = "notebook") -> None:
         "svg.hashsalt": "yoco",
     }
     matplotlib.rcParams.update(look)
-
-
-def _fonts(size: float) -> dict[str, float]:
-    plain = dict.fromkeys(
-        ("font.size", "axes.labelsize", "axes.titlesize", "legend.title_fontsize"), size
-    )
-    return {
-        **plain,
-        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 0.92 * size),
-    }
 
 
 def scaled(points: float) -> float:
@@ -184,11 +177,6 @@ def subplots(
     return plt.subplots(rows, columns, figsize=sized(width, height), **options)
 
 
-def figure(width: float, height: float) -> plt.Figure:
-    """Return a new, empty figure of `sized(width, height)`."""
-    return plt.figure(figsize=sized(width, height))
-
-
 def looks(methods: Iterable[str]) -> dict[str, dict]:
     """Return the colour, marker and sizes of each method's line, the same in every figure.
 
@@ -203,11 +191,11 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     for name in dict.fromkeys(methods):
         number = -1 if name in METHODS and METHODS[name].nested else [*known, *others].index(name)
         strong = name == OURS
-        sizes = {"lw": scaled(2.5 if strong else 1.2), "ms": scaled(6)}
         found[name] = {
             "color": "black" if strong else colours[number % len(colours)],
             "marker": MARKERS[number % len(MARKERS)],
-            **sizes,
+            "lw": scaled(2.5 if strong else 1.2),
+            "ms": scaled(6),
         }
     return found
 

@@ -33,13 +33,13 @@ def ranking(
     class has images; with soft labels, other classes may be larger.
 
     options: those of `prune` except balanced. Raises as `prune`, and ValueError for a method that
-    selects anew for every budget.
+    makes a new selection for every budget.
     """
     checks.one_of("method", method, METHODS)
     if not METHODS[method].nests:
         allowed = ", ".join(name for name, each in METHODS.items() if each.nests)
         raise ValueError(
-            f"method={method!r} selects anew for every budget, so its selections are not nested; "
+            f"method={method!r} makes a new selection for every budget, so they are not nested; "
             f"allowed: {allowed}"
         )
     smallest = torch.bincount(condensed.formed_labels, minlength=len(condensed.classes)).min()

@@ -22,9 +22,7 @@ def processor() -> str:
 
 
 def gpu(device: torch.device) -> str:
-    """Return the GPU's name, its memory and the versions of CUDA and cuDNN; empty if not CUDA."""
-    if not devices.is_gpu(device):
-        return ""
+    """Return a CUDA GPU's name, its memory and the versions of CUDA and cuDNN."""
     told = torch.cuda.get_device_properties(device)
     libraries = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
     return f"{told.name}, {told.total_memory / 2**30:.0f} GiB, {libraries}"
@@ -36,7 +34,8 @@ def described(device: torch.device) -> dict[str, str | int | bool]:
     `instructions` are those that torch chose for the CPU; `bfloat16` says whether the CPU
     multiplies in it.
     """
-    told: dict[str, str | int | bool] = {
+    return {
+        **({"gpu": gpu(device)} if devices.is_gpu(device) else {}),
         "processor": processor(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
@@ -48,4 +47,3 @@ def described(device: torch.device) -> dict[str, str | int | bool]:
         "torch": torch.__version__,  # its build included
         **{name: metadata.version(name) for name in VERSIONS},
     }
-    return {**({"gpu": gpu(device)} if gpu(device) else {}), **told}

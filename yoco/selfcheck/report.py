@@ -11,9 +11,6 @@ import torch
 from yoco.selfcheck import checks, expected, machine, speed
 from yoco.utils import device as devices
 
-COLUMNS = f"{'check':30}{'deviation':>10}{'allowed':>9}{'seconds':>9}"
-FRAMES = 3  # of a traceback, from its end
-
 
 @dataclass(frozen=True)
 class Result:
@@ -24,7 +21,7 @@ class Result:
         deviation: distance from what is expected; NaN if there is no result.
         allowed: largest distance that is right.
         seconds: time of the whole check.
-        error: the end of its traceback; empty if it came to its end.
+        error: the end of its traceback; empty if it finished.
     """
 
     name: str
@@ -53,9 +50,8 @@ def results(device: torch.device) -> Iterator[Result]:
             with checks.only_rounding(check.exact):
                 measured = check.measure(device)
         except Exception:
-            seconds = time.monotonic() - began
-            told = traceback.format_exc(limit=-FRAMES).strip()
-            yield Result(name, math.nan, 0.0, seconds, told)
+            told = traceback.format_exc(limit=-3).strip()  # its end
+            yield Result(name, math.nan, 0.0, time.monotonic() - began, told)
             continue
         seconds = time.monotonic() - began
         for part, rule in check.rules.items():
@@ -72,7 +68,7 @@ def run(device: str | torch.device = "auto") -> bool:
     print(f"device: {where}, precision: {devices.choose_precision('auto', where)}")
     for name, value in machine.described(where).items():
         print(f"{name}: {value}")
-    print(f"\n{COLUMNS}", flush=True)
+    print(f"\n{'check':30}{'deviation':>10}{'allowed':>9}{'seconds':>9}", flush=True)
     found = []
     for result in results(where):
         print(result, flush=True)

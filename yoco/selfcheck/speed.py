@@ -1,7 +1,7 @@
-"""Two pieces of work at CIFAR-10's shapes, whose speed tells a machine apart.
+"""Two pieces of work at CIFAR-10's shapes, whose speed characterises a machine.
 
-One is an inner loop of IDC, the other a short training on 400 images. `make bench` times the same
-work against the literal implementation.
+One is an inner loop of IDC, the other a short training run on 400 images. `make bench` times the
+same work against the literal implementation.
 """
 
 import time

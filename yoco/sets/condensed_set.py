@@ -21,7 +21,7 @@ from yoco.sets.ranked_set import RankedSet
 from yoco.utils import above, checks, digests, tensor_files
 
 KIND = "condensed"
-Targets = Int[Tensor, "n"] | Float[Tensor, "n k"]  # labels, or soft targets
+Targets = Int[Tensor, "images"] | Float[Tensor, "images classes"]  # labels, or soft targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class CondensedSet:
         TypeError, ValueError: if these do not fit each other.
     """
 
-    images: Float[Tensor, "n c s s"]
+    images: Float[Tensor, "images channels size size"]
     labels: Targets
     factor: int
     classes: tuple[str, ...]
@@ -78,17 +78,14 @@ class CondensedSet:
         self._check_order(len(classes))
         checks.instance("method", self.method, str)
         checks.instance("info", self.info, Mapping)  # type: ignore[type-abstract]
-        labels = self.labels.detach().cpu()
         held = {
             "images": self.images.detach().to("cpu", torch.float32),
-            "labels": labels,
+            "labels": self.labels.detach().cpu(),
             "factor": int(self.factor),
             "classes": classes,
-        }
-        for name, value in {
-            **held,
             **checks.statistics(self.mean, self.std, self.channels),
-        }.items():
+        }
+        for name, value in held.items():
             object.__setattr__(self, name, value)  # frozen from here on
 
     def __repr__(self) -> str:
@@ -127,7 +124,7 @@ class CondensedSet:
         """Side of an image in pixels."""
         return self.images.shape[2]
 
-    def form(self) -> tuple[Float[Tensor, "n c s s"], Targets]:
+    def form(self) -> tuple[Float[Tensor, "images channels size size"], Targets]:
         """Return the formed images, factor² of each condensed one, and their labels.
 
         Images are in 0..1 if bounded. Raises ValueError if cells are so tiny that enlarging them
@@ -136,7 +133,7 @@ class CondensedSet:
         return formation.form(self.images, self.factor), self.formed_targets
 
     @property
-    def formed_labels(self) -> Int[Tensor, "n"]:
+    def formed_labels(self) -> Int[Tensor, "images"]:
         """Classes of the formed images; for soft labels, the largest target."""
         return hard(self.labels).repeat_interleave(self.factor**2)
 
@@ -175,18 +172,22 @@ class CondensedSet:
         """The space of unbounded images, which `evaluate` needs to know; None: pixels in 0..1."""
         return None if self.bounded else spaces.Space(self.mean, self.std, self.whitening)
 
-    def members(self, label: int) -> Int[Tensor, "n"]:
+    def members(self, label: int) -> Int[Tensor, "images"]:
         """Return the indices of the condensed images of a class, ascending."""
         return torch.nonzero(hard(self.labels) == label).flatten()
 
-    def normalise(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n c s s"]:
+    def normalise(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images channels size size"]:
         """Turn images of this set into what networks train on: (images - mean) / std.
 
         Images of an unbounded set are returned unchanged.
         """
         return normalise(images, self.mean, self.std) if self.bounded else images
 
-    def pictures(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n c s s"]:
+    def pictures(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images channels size size"]:
         """Turn images of this set into pictures in 0..1.
 
         Images of an unbounded set are un-normalised and clipped.
@@ -246,7 +247,7 @@ class CondensedSet:
         experiment: int = 0,
         whitened: bool | ImageData | None = None,
     ) -> "CondensedSet":
-        """Read a set as its authors publish it, and print in one line what it was taken for.
+        """Read a set as its authors publish it, and print one line that says how it was read.
 
         Layouts: a pair of images and labels in .pt (IDC, DREAM); a dict whose "data" lists such
         pairs (DC, DSA, DM); images*.pt with labels*.pt beside it (MTT, DATM); .npz, or images.npy
@@ -330,15 +331,15 @@ class CondensedSet:
             **options: options of `prune.prune`, except balanced.
 
         Raises:
-            TypeError, ValueError: as `prune.prune`; also for "ssp" and "ccs", which choose anew for
-                every budget, and if dynamics are missing for a set that is not nested.
+            TypeError, ValueError: as `prune.prune`; also for "ssp" and "ccs", whose selections are
+                not nested, and if dynamics are missing for a set that is not nested.
         """
         if dynamics is None:
             return ranked_set.nested(self)
         return above.FUNCTIONS["rank"](self, dynamics, method, **options)
 
 
-def hard(labels: Targets) -> Int[Tensor, "n"]:
+def hard(labels: Targets) -> Int[Tensor, "images"]:
     """Return the classes of labels or of soft targets.
 
     A soft target's class is its largest entry; ties: the lower class.

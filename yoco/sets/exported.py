@@ -96,6 +96,8 @@ class Formed(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Float[Tensor, "c s s"], int | Float[Tensor, "k"]]:
+    def __getitem__(
+        self, index: int
+    ) -> tuple[Float[Tensor, "channels size size"], int | Float[Tensor, "classes"]]:
         target = self.targets[index]
         return self.images[index], target if target.ndim else int(target)

@@ -64,8 +64,8 @@ def images_of(path: Path) -> Path:
             for file in path.iterdir()
             if file.suffix in (".pt", ".npz", ".npy")
             and not re.match(r"lr|.*labels", file.name.lower())
+            and _whitened_twin(file) is None
         )
-        found = [file for file in found if _whitened_twin(file) is None]
         if len(found) != 1:
             raise ValueError(
                 f"a folder must hold the images of one set, but {path} holds "

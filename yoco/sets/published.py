@@ -98,7 +98,7 @@ def read(path: Path, given: Given) -> tuple[dict[str, Any], str]:
         given: what is known about it.
 
     Returns:
-        The fields of the set, and a description of what it was taken for.
+        The fields of the set, and a description of how the file was read.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: as `CondensedSet.from_published`.
@@ -131,7 +131,7 @@ def _taken(
     words = re.split(r"[_.\-\s]+", path.stem.lower())
     dataset = given.dataset_of(words)
     method = given.method_of(words, "datm" if kind and held.method == "mtt" else held.method)
-    found = published_space.find(
+    space, about, told = published_space.find(
         images,
         given.statistics,
         dataset,
@@ -149,26 +149,22 @@ def _taken(
         "source": path.name,
         "published_by": method,
         "layout": held.layout,
-        "statistics": found.whose,
-        "outside": found.outside,
+        **about,
         **({"labels": kind} if kind else {}),
         **({"dataset": dataset} if dataset else {}),
     }
     order = (labels.argmax(1) if labels.ndim == 2 else labels).argsort(stable=True)
     fields = {
-        "images": found.images[order].contiguous(),
+        **space,
+        "images": space["images"][order].contiguous(),
         "labels": labels[order],
         "factor": None,
         "classes": names,
-        "mean": found.mean,
-        "std": found.std,
         "method": method,
         "info": info,
-        "bounded": found.bounded,
-        "whitening": found.whitening,
     }
     many = f"{len(images)} images of {len(names)} classes{kind and f' with {kind}'}"
-    return fields, f"{held.layout}, taken for {method}'s: {many}; {found.told}"
+    return fields, f"{held.layout}, taken for {method}'s: {many}; {told}"
 
 
 def _tensor(held: object, name: str) -> Tensor:

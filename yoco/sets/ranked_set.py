@@ -21,7 +21,10 @@ from yoco.utils import checks, tensor_files
 KIND = "ranked"
 # safetensors' names of the dtypes that cells can be stored in
 DTYPES = {"U8": torch.uint8, "F32": torch.float32}
-Cells = UInt8[Tensor, "ranks k c side side"] | Float[Tensor, "ranks k c side side"]
+Cells = (
+    UInt8[Tensor, "ranks classes channels side side"]
+    | Float[Tensor, "ranks classes channels side side"]
+)
 FIELDS = ("factor", "size", "classes", "mean", "std", "method")
 
 
@@ -81,7 +84,7 @@ class RankedSet:
     std: tuple[float, ...]
     method: str
     info: Mapping[str, Any] = field(default_factory=dict)
-    targets: Float[Tensor, "ranks k k"] | None = None
+    targets: Float[Tensor, "ranks classes classes"] | None = None
     bounded: bool = True
     whitening: str | None = None
 
@@ -136,7 +139,10 @@ class RankedSet:
 
     def take(
         self, *, per_class: int | None = None, ipc: int | None = None, bytes: int | None = None
-    ) -> tuple[Float[Tensor, "n c s s"], Int[Tensor, "n"] | Float[Tensor, "n k"]]:
+    ) -> tuple[
+        Float[Tensor, "images channels size size"],
+        Int[Tensor, "images"] | Float[Tensor, "images classes"],
+    ]:
         """Return the best cells, formed, and their labels, ordered by class and best first.
 
         Exactly one budget must be given. Only the ranks that it needs are read from a file.
@@ -285,7 +291,9 @@ def described(held: Any, channels: int, amount: str) -> str:
     )
 
 
-def ordered(condensed: Any, order: Int[Tensor, "k cells"], how: Mapping[str, Any]) -> RankedSet:
+def ordered(
+    condensed: Any, order: Int[Tensor, "classes cells"], how: Mapping[str, Any]
+) -> RankedSet:
     """Return a set with its formed images in a given order.
 
     Args:

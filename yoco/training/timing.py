@@ -157,7 +157,7 @@ def announce(taken: float, jobs: int = 1, budget: float | None = None) -> None:
 def say_compiling() -> None:
     """Print, once per process, that the work begins with compiling."""
     print(
-        "compiling for this processor first: a minute or two, once (YOCO_COMPILE=0 does without)",
+        "compiling for this processor first: a minute or two, once (YOCO_COMPILE=0 turns it off)",
         flush=True,
     )
 

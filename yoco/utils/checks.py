@@ -244,7 +244,7 @@ def finite(name: str, values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shap
     return values
 
 
-def square(name: str, values: object) -> Shaped[Tensor, "n c s s"]:
+def square(name: str, values: object) -> Shaped[Tensor, "images channels size size"]:
     """Return `values` if it is a batch of square images of any dtype.
 
     No dimension may be 0. The values are not read.
@@ -258,7 +258,7 @@ def square(name: str, values: object) -> Shaped[Tensor, "n c s s"]:
     return found
 
 
-def float_images(name: str, values: object) -> Float[Tensor, "n c s s"]:
+def float_images(name: str, values: object) -> Float[Tensor, "images channels size size"]:
     """Return `values` if it is a batch of square images in floating point.
 
     The values are not read.
@@ -266,7 +266,9 @@ def float_images(name: str, values: object) -> Float[Tensor, "n c s s"]:
     return floats(name, square(name, values), "N", "C", "S", "S")
 
 
-def images(name: str, values: object) -> UInt8[Tensor, "n c s s"] | Float[Tensor, "n c s s"]:
+def images(
+    name: str, values: object
+) -> UInt8[Tensor, "images channels size size"] | Float[Tensor, "images channels size size"]:
     """Return `values` if it is a batch of square images, uint8 or floats in 0..1."""
     found = square(name, values)
     if found.dtype == torch.uint8:

@@ -37,16 +37,11 @@ def choose(device: str | torch.device = "auto") -> torch.device:
         TypeError: if `device` is neither a string nor a torch.device.
         ValueError: if torch does not know the name or this machine lacks the device.
     """
-    if isinstance(device, torch.device) or device != "auto":
-        return _usable(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _usable(device: str | torch.device) -> torch.device:
     if not isinstance(device, (str, torch.device)):
         raise TypeError(f"device must be a string or a torch.device, got {checks.shown(device)}")
+    if device == "auto":
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else mps)
     try:
         where = torch.device(device)
         torch.zeros(1, device=where).item()  # "meta" has no values; a GPU may be missing
@@ -93,7 +88,9 @@ def take_share(number: int, processes: int) -> str:
     return "cpu:gloo,cuda:nccl"
 
 
-def resident(images: UInt8[Tensor, "n c s s"], device: torch.device) -> UInt8[Tensor, "n c s s"]:
+def resident(
+    images: UInt8[Tensor, "images channels size size"], device: torch.device
+) -> UInt8[Tensor, "images channels size size"]:
     """Return `images` on `device` if they take at most half of its free memory, else unchanged.
 
     In the second case the caller moves the parts that it needs.
@@ -269,8 +266,8 @@ def _no_cuda_warning() -> None:
 
 
 def for_compiled(
-    images: Float[Tensor, "n c s s"], *others: Shaped[Tensor, "n ..."]
-) -> tuple[Shaped[Tensor, "n ..."], ...]:
+    images: Float[Tensor, "images channels size size"], *others: Shaped[Tensor, "images ..."]
+) -> tuple[Shaped[Tensor, "images ..."], ...]:
     """Return a batch in the form for compiled functions: channels last, and with a dynamic length.
 
     Fused loops are vectorised over the channels. Thanks to the dynamic length, one compilation

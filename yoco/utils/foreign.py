@@ -43,7 +43,7 @@ def examined(name: str, factory: Factory, channels: int, classes: int, size: int
 
     Raises:
         ValueError: if the network cannot be built or does not accept such images.
-        TypeError: if the factory returns no network, or the network no such logits.
+        TypeError: if the factory does not return a network, or the network such logits.
     """
     told = f"{channels}x{size}x{size} images of {classes} classes"
     with seeds.torch_seeded(0):
@@ -110,7 +110,9 @@ class Features(nn.Module):
         # torchvision networks have submodules of that name
         self.hooked = not inspect.ismethod(getattr(network, "features", None))
 
-    def forward(self, images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n d"]:
+    def forward(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images features"]:
         if not self.hooked:
             features: Any = self.network.features
             return features(images)

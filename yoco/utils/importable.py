@@ -1,8 +1,7 @@
 """Python objects of the user, found by an importable path "package.module:name" in any process."""
 
-import functools
-import importlib
 import os
+import pkgutil
 import re
 import sys
 from typing import Any
@@ -23,7 +22,7 @@ def find(argument: str, path: str) -> Any:
     """
     if not SHAPE.fullmatch(path):
         raise ValueError(f"{argument}={path!r} must have the form 'package.module:name'")
-    module, _, name = path.partition(":")
+    module = path.partition(":")[0]
     if module == "__main__":
         raise ValueError(
             f"{argument}={path!r}: other processes cannot import __main__; move it into a module"
@@ -31,7 +30,7 @@ def find(argument: str, path: str) -> Any:
     if not {"", os.getcwd()} & set(sys.path):  # missing there if started by the script `yoco`
         sys.path.append(os.getcwd())
     try:
-        return functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        return pkgutil.resolve_name(path)
     except AttributeError as error:
         raise ValueError(f"{argument}={path!r}: {error}") from error
     except Exception as error:  # whatever the module raises on import

@@ -12,8 +12,8 @@ ITERATIONS = 10  # of Lloyd's algorithm: later ones move few points, and DREAM c
 
 
 def kmeans(
-    points: Float[Tensor, "n d"], clusters: int, source: Generator
-) -> Float[Tensor, "{clusters} d"]:
+    points: Float[Tensor, "points features"], clusters: int, source: Generator
+) -> Float[Tensor, "{clusters} features"]:
     """Return the centres of clusters found by Lloyd's algorithm from a k-means++ start.
 
     A cluster that loses all of its points keeps its centre.
@@ -47,7 +47,7 @@ def pass_over(clusters: int, source: Generator) -> None:
     _spread_start(torch.zeros(1, 1), clusters, source)
 
 
-def measurable(points: Float[Tensor, "n d"]) -> bool:
+def measurable(points: Float[Tensor, "points features"]) -> bool:
     """Return whether points and their squared distances are finite in their precision."""
     return bool(torch.isfinite((2 * points).square().sum(1)).all())
 
@@ -88,7 +88,10 @@ def _squared_distances(points: Tensor, centres: Tensor) -> Tensor:
 
 
 def nearest_to(
-    centres: Float[Tensor, "clusters d"], points: Float[Tensor, "n d"], *, farthest: bool = False
+    centres: Float[Tensor, "clusters features"],
+    points: Float[Tensor, "points features"],
+    *,
+    farthest: bool = False,
 ) -> Int[Tensor, "clusters"]:
     """Return for each centre the nearest point that no earlier centre took; ties: the lower index.
 
@@ -112,7 +115,7 @@ def nearest_to(
 
 
 def representatives(
-    points: Float[Tensor, "n d"], count: int, source: Generator
+    points: Float[Tensor, "points features"], count: int, source: Generator
 ) -> Int[Tensor, "{count}"]:
     """Return the indices of the points nearest to the centres of `count` clusters.
 

@@ -50,7 +50,12 @@ def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
     try:
         tensor_files.sweep(path)
         tensor_files.sweep(holder)
-        tensor_files.write_text(holder, _self())
+        tensor_files.write_text(
+            holder,
+            f"process {os.getpid()} on {socket.gethostname()} since "
+            f"{datetime.now():%Y-%m-%d %H:%M:%S} "
+            f"({' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])})",
+        )
         yield
     finally:
         with contextlib.suppress(OSError):  # the folder may have been deleted
@@ -69,14 +74,6 @@ def _acquire(lock: FileLock, path: Path, holder: str | None) -> None:
             raise
         warnings.warn(f"{path} is being made by {holder}: waiting for it", stacklevel=4)
         lock.acquire(timeout=-1)
-
-
-def _self() -> str:
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return (
-        f"process {os.getpid()} on {socket.gethostname()} since "
-        f"{datetime.now():%Y-%m-%d %H:%M:%S} ({command})"
-    )
 
 
 def _said(holder: Path) -> str:

@@ -3,10 +3,10 @@
 import contextlib
 import contextvars
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Bool, Int, Shaped, UInt8
 from torch import Generator, Tensor
 
 from yoco.utils import checks
@@ -90,9 +90,20 @@ def choice(count: int, n: int, source: Generator) -> Int[Tensor, "chosen"]:
     return torch.randperm(count, generator=source, device=source.device)[:n]
 
 
+def choice_by_class(
+    labels: Int[Tensor, "images"], count: Callable[[int], int], source: Generator
+) -> Bool[Tensor, "images"]:
+    """Return which images are drawn: of a class of n, ascending by class, `count(n)`."""
+    drawn = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = torch.nonzero(labels == label).flatten()
+        drawn[members[choice(len(members), count(len(members)), source)]] = True
+    return drawn
+
+
 def choice_of_each(
-    sizes: Int[Tensor, "k 1"], most: int, n: int, source: Generator
-) -> Int[Tensor, "k {n}"]:
+    sizes: Int[Tensor, "rows 1"], most: int, n: int, source: Generator
+) -> Int[Tensor, "rows {n}"]:
     """Return, for each of `sizes`, `n` different indices out of 0..size-1 in random order.
 
     One draw serves all rows, and nothing is read on the host.

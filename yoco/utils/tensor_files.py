@@ -9,8 +9,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import stat
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,18 +58,20 @@ def write_whole(
     """
     given, path = Path(path), target(path)
     owned.replacing(path)
+    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
+        part.touch(exist_ok=False)
     except OSError as error:
         raise type(error)(error.errno, f"cannot write {path}: {error.strerror}") from error
-    part = Path(name)
+    # a new file has those that the user's umask leaves
+    permissions = stat.S_IMODE((path if path.exists() else part).stat().st_mode)
     try:
+        part.chmod(0o600)  # what replaces a secret is one already
         write(part)
         _flush(part)
-        part.chmod(_mode(path))
+        part.chmod(permissions)
         part.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise OSError(
@@ -100,26 +102,12 @@ def target(path: str | Path) -> Path:
     return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 
-def _mode(path: Path) -> int:
-    """Permissions of the file at `path`; if there is none, those that the user's umask leaves."""
-    try:
-        return stat.S_IMODE(path.stat().st_mode)
-    except FileNotFoundError:
-        return 0o666 & ~_umask()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def sweep(path: Path) -> None:
     """Remove the temporary files of `path` that a killed process left.
 
     Only the holder of the lock on `path` may call this.
     """
-    # eight characters of `tempfile`: with more, it is another file's
+    # eight random characters: with more, it is another file's
     own = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part")
     for left in path.parent.iterdir():
         if own.fullmatch(left.name):
@@ -152,11 +140,12 @@ def save_tensors(
         OSError: as `write_whole`.
     """
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    texts = {
+    header = {
+        "yoco": kind,
+        "version": str(FORMAT_VERSION),
         "info": json.dumps(info),
         "sums": json.dumps({name: _entry(tensor) for name, tensor in flat.items()}),
     }
-    header = {"yoco": kind, "version": str(FORMAT_VERSION), **texts}
     header["checksum"] = _header_sum(header)
     return write_whole(
         path, lambda part: safetensors.torch.save_file(flat, part, header), make_folder=make_folder

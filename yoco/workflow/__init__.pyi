@@ -1,3 +1,4 @@
+from . import execution as execution
 from . import parameters as parameters
 from . import sweep as sweep
 from .ablations import get_ablations as get_ablations
@@ -26,3 +27,4 @@ from .run_folder import keep_table as keep_table
 from .run_folder import load_set as load_set
 from .run_folder import project as project
 from .run_folder import set_aside as set_aside
+from .run_folder import tell as tell

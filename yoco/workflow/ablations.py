@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 from yoco.data.image_data import ImageData
 from yoco.dynamics.dynamics import SHORT
@@ -42,18 +41,21 @@ def get_ablations(
     early = dynamics(run, condensed, kind=seen, **short)
     clean = dynamics(run, condensed, kind=EARLY["clean"], **chosen.early(data.size, "clean"))
     others = {}
-    given = "compare" in chosen.explicit
-    for method in possible(run, chosen, chosen.compare, data, given=given):
+    compared = possible(run, chosen, chosen.compare, data, given="compare" in chosen.explicit)
+    for method in compared:
         inside, other = get_beside(run, chosen, method, data)
         others[method] = other, dynamics(inside, other, kind=seen, **short)
-    parts: dict[str, Any] = {
-        "methods": chosen.methods,
-        "top_k": chosen.top_k,
-        "within": chosen.within,
-        "networks": chosen.networks,
-    }
     cells = ablations.plan(
-        condensed, whole, early, clean, others, **parts, **chosen.schedule(data.size)
+        condensed,
+        whole,
+        early,
+        clean,
+        others,
+        methods=chosen.methods,
+        top_k=chosen.top_k,
+        within=chosen.within,
+        networks=chosen.networks,
+        **chosen.schedule(data.size),
     )
     table = ablations.labelled(study.train(cells, data, results=run / RESULTS)).astype(
         {"top_k": "Int64", "within": "Int64"}

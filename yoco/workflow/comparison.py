@@ -45,7 +45,7 @@ def possible(
 ) -> list[str]:
     """Return condensation methods without those that need more images than a class has.
 
-    Those are left out, and said so; not if they were given, or the set is there.
+    A message names the methods left out. Those that were given, or whose set exists, stay in.
 
     Args:
         run: the run's folder.
@@ -85,8 +85,11 @@ def ready_sets(
     }
     for method, inside in there.items():
         take_from_zoo(inside, chosen, method, data)
-    ready = [method for method, inside in there.items() if (inside / CONDENSED).exists()]
-    return {method: get_beside(run, chosen, method, data)[1] for method in ready}
+    return {
+        method: get_beside(run, chosen, method, data)[1]
+        for method, inside in there.items()
+        if (inside / CONDENSED).exists()
+    }
 
 
 def get_comparison(
@@ -107,8 +110,7 @@ def get_comparison(
         A table with columns method, factor, steps, seconds, subset ("start" or "condensed"),
         accuracy (%) and others, and the sets by method.
     """
-    given = "compare" in chosen.explicit
-    compared = possible(run, chosen, chosen.compare, data, given=given)
+    compared = possible(run, chosen, chosen.compare, data, given="compare" in chosen.explicit)
     sets = ready_sets(run, chosen, compared, data)
     names = {method: _zoo_name(chosen, method, data) for method in compared}
     if (
@@ -137,10 +139,9 @@ def get_comparison(
 
 def _shipped(names: Mapping[str, str]) -> pd.DataFrame:
     """Return one row per method and subset from the zoo's sets, named by method."""
-    rows = zoo.table().set_index("name").loc[list(names.values())]
-    rows["seconds"] = rows.hours * 3600
-    told = rows.rename(columns={"start_accuracy": "start", "accuracy": "condensed"})
-    return told.melt(
+    named = {"start_accuracy": "start", "accuracy": "condensed"}
+    rows = zoo.table().set_index("name").loc[list(names.values())].rename(columns=named)
+    return rows.assign(seconds=rows.hours * 3600).melt(
         ["method", "factor", "steps", "seconds", "precision", "evaluation"],
         ["start", "condensed"],
         "subset",

@@ -74,8 +74,7 @@ def get_condensed(
         if found is not None:
             found_set.check_asked(found, kept, dataset, explicit, arguments, go_on)
         # before anything is written: real images that cannot be loaded leave no folder
-        load = lambda: _real(dataset, data, needed=found is None or going_on)
-        real = among.after_first(load)
+        real = among.after_first(lambda: _real(dataset, data, needed=found is None or going_on))
         if found is not None:
             found_set.check_made_from(found, kept, dataset, real)
             say(f"found {kept.name}: {describe(found)}")
@@ -110,15 +109,13 @@ def _real(dataset: str, data: Callable[[], ImageData], needed: bool) -> ImageDat
 
     None for a set of the zoo. If they are not needed and cannot be loaded, None with a warning.
     """
-    if dataset.startswith(zoo.PREFIX):
-        return None
-    if needed:
-        return data()
-    if data is _no_data:
+    if dataset.startswith(zoo.PREFIX) or (data is _no_data and not needed):
         return None
     try:
         return data()
     except (OSError, ImportError) as error:
+        if needed:
+            raise
         warnings.warn(
             f"cannot check whether the set was made from {dataset}, which cannot be loaded here: "
             f"{error}",
@@ -174,19 +171,18 @@ def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any])
         for name, value in arguments.items()
         if name not in (*named, "precision", "time_budget", "nested", "start", "explicit")
     }
-    wanted = {"factor": condensed.factor} | {
-        name: arguments[name] for name in named if name in arguments
+    method, preset, ipc = (arguments[name] for name in ("method", "preset", "ipc"))
+    given_nested, start = arguments.get("nested"), arguments.get("start")
+    wanted = {
+        "factor": condensed.factor,
+        **{name: arguments[name] for name in named if name in arguments},
+        "settings": METHODS[method].settings_for(preset, data.size, ipc, settings).record(),
+        "nested": None if given_nested is None else budgets(given_nested, ipc),
+        "start": start and start.fingerprint,
+        "dataset": data.name,
+        "images": len(data.train_images),
+        "finished": True,
     }
-    wanted |= {
-        "settings": METHODS[wanted["method"]]
-        .settings_for(wanted["preset"], data.size, wanted["ipc"], settings)
-        .record()
-    }
-    wanted |= {
-        "nested": budgets(arguments["nested"], wanted["ipc"]) if "nested" in arguments else None
-    }
-    wanted |= {"start": arguments["start"].fingerprint if "start" in arguments else None}
-    wanted |= {"dataset": data.name, "images": len(data.train_images), "finished": True}
     if digests.MADE_FROM in condensed.info:
         wanted[digests.MADE_FROM] = data.made_from
     return all(condensed.info.get(name) == value for name, value in wanted.items())

@@ -13,7 +13,6 @@ from yoco.workflow.stills import without_widgets
 # of kernels: they would warn at every start that TCP on this machine is not encrypted, and could
 # outlive a killed process
 KERNEL = ["--log-level=ERROR", "--IPKernelApp.extra_extensions=yoco.workflow.kernel"]
-INTERRUPT = "KeyboardInterrupt"
 
 
 def execute(
@@ -50,13 +49,6 @@ def execute(
     papermill = _papermill()
     # it warns of every parameter that the cell does not show; ours are checked
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    options: dict[str, Any] = {"extra_arguments": KERNEL, "store_widget_state": False}
-    # it would write the whole notebook twice for each cell; it writes it at the end in any case
-    options |= {"request_save_on_cell_execute": False, "autosave_cell_every": 0}
-    # all files are written by then, and Python takes seconds to take torch apart
-    options |= {"shutdown_kernel": "immediate"}
-    if progress is not None:
-        options["on_cell_start"] = progress.cell
     with locks.hold(output):
         # a killed run leaves this one, and the next run overwrites it
         part = output.with_name(f".{output.stem}.running.ipynb")
@@ -69,7 +61,14 @@ def execute(
                 language="python",
                 cwd=cwd,
                 progress_bar=False,
-                **options,
+                extra_arguments=KERNEL,
+                store_widget_state=False,
+                # it would write the whole notebook twice for each cell; it does so at the end
+                request_save_on_cell_execute=False,
+                autosave_cell_every=0,
+                # all files are written by then, and Python takes seconds to take torch apart
+                shutdown_kernel="immediate",
+                on_cell_start=progress and progress.cell,
             )
         finally:
             if part.exists():
@@ -96,7 +95,7 @@ def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
         try:
             execute(notebook, output, parameters, progress=progress)
         except papermill.PapermillExecutionError as error:
-            if error.ename == INTERRUPT:
+            if error.ename == "KeyboardInterrupt":
                 raise KeyboardInterrupt from None
             raise ChildProcessError(
                 f"{notebook.stem} failed in the section {progress.title!r}: {last_line(error)} "
@@ -126,13 +125,13 @@ def _papermill() -> ModuleType:
 
     jsonschema's optional check of IRIs would build that grammar on import, which takes two seconds.
     """
-    absent = "rfc3987_syntax" not in sys.modules
-    if absent:
-        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # ImportError, caught there
+    grammar = "rfc3987_syntax"
+    # None is an ImportError, which jsonschema catches
+    found = sys.modules.setdefault(grammar, None)  # type: ignore[arg-type]
     import papermill
 
-    if absent:
-        del sys.modules["rfc3987_syntax"]
+    if found is None:
+        del sys.modules[grammar]
     return papermill
 
 

@@ -38,7 +38,7 @@ def check_asked(
             then be those of `arguments`.
 
     Raises:
-        ValueError: if it has not; it names both values and says what to do.
+        ValueError: if a value differs; the message names both values and says what to do.
     """
     there = _told(found)
     asked = _asked(found, dataset, explicit, arguments or {}, go_on)
@@ -81,12 +81,12 @@ def _asked(
 def _told(found: CondensedSet) -> dict[str, Any]:
     """Return what a set says about itself, by the names of parameters."""
     info = found.info
-    known = {
-        name: info[name] for name in ("dataset", "seed", "preset", "precision") if name in info
+    return {
+        **info.get("settings", {}),
+        **{name: info[name] for name in ("dataset", "seed", "preset", "precision") if name in info},
+        **{name: getattr(found, name) for name in ("method", "ipc", "factor", "size")},
+        **{name: info.get(name) for name in ("nested", "start")},
     }
-    own = {name: getattr(found, name) for name in ("method", "ipc", "factor", "size")}
-    made = {name: info.get(name) for name in ("nested", "start")}
-    return {**dict(info.get("settings", {})), **known, **own, **made}
 
 
 def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageData | None) -> None:
@@ -99,7 +99,7 @@ def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageDa
             that one.
 
     Raises:
-        ValueError: if it was not, or does not fit; it says what differs.
+        ValueError: if either is not the case; the message says what differs.
     """
     if real is not None:
         check_fits(found, real, str(path))

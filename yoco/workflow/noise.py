@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -36,8 +35,8 @@ def get_noise(
         ("real", *shape) for shape in chosen.real_damage()
     ]
     cases = [_case(run, condensed, data, chosen, *shape) for shape in shapes]
-    parts: dict[str, Any] = {"rules": [*chosen.methods, *noise.REPAIRS], "results": run / RESULTS}
-    table = noise.compare(cases, data, **parts, **chosen.comparison(condensed.size))
+    rules, options = [*chosen.methods, *noise.REPAIRS], chosen.comparison(condensed.size)
+    table = noise.compare(cases, data, rules=rules, results=run / RESULTS, **options)
     keep_table(table, run / "noise.csv")
     keep_table(pd.concat(map(noise.detection, cases)), run / "noise_detection.csv")
     return cases, table

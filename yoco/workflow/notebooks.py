@@ -1,5 +1,6 @@
 """The notebooks that ship with the package: finding them and copying them out."""
 
+import contextlib
 from pathlib import Path
 
 import yoco
@@ -55,13 +56,10 @@ def copy(folder: Path) -> dict[str, bool]:
         OSError: if the folder cannot be made or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    copied = {}
-    for name in names():
+    copied = dict.fromkeys(names(), False)
+    for name in copied:
         content = (shipped() / f"{name}.ipynb").read_bytes()
-        try:
-            with open(folder / f"{name}.ipynb", "xb") as file:
-                file.write(content)
+        with contextlib.suppress(FileExistsError), open(folder / f"{name}.ipynb", "xb") as file:
+            file.write(content)
             copied[name] = True
-        except FileExistsError:
-            copied[name] = False
     return copied

@@ -5,10 +5,11 @@ that `--help` does not wait for torch.
 """
 
 import argparse
+import functools
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, NoReturn
 
@@ -45,75 +46,45 @@ def declared() -> dict[str, list[Described]]:
     }
 
 
-class _Set(argparse.Action):
-    """Adds a pair (name, value) to `parameters`, in the order of the command line."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option: str | None = None,
-    ) -> None:
-        pair = tuple(values) if self.const is None else (self.const, values)
-        namespace.parameters = [*namespace.parameters, pair]
-
-
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ValueErrors.
-
-    Options cannot be abbreviated, and may be written with _ for -.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+    """A parser whose errors are ValueErrors."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
-    def add_parameters(
-        self, notebooks: Sequence[str] | None = None, only: Sequence[str] | None = None
-    ) -> None:
-        """Give the parser the parameters of some notebooks (None: of all) as options.
+    def add_parameters(self, notebooks: Sequence[str], common: bool = False) -> None:
+        """Give the parser the parameters of some notebooks (none named: of all) as options.
 
-        Each is an option of its own and can be given by `-p NAME VALUE`. only: names of parameters
-        (None: all).
+        Each is an option of its own and can be given by `-p NAME VALUE`; `parameters` lists the
+        given names and values in their order. common: only those that every notebook has.
         """
+        every, names = declared(), shared()
         chosen = {
-            name: rows
-            for name, rows in declared().items()
-            if notebooks is None or name in notebooks
+            notebook: {row.name: row for row in every[notebook] if not common or row.name in names}
+            for notebook in notebooks or every
         }
         group = self.add_argument_group("parameters")
-        group.add_argument(
-            "-p",
-            nargs=2,
-            action=_Set,
-            default=[],
-            metavar=("NAME", "VALUE"),
-            dest="parameters",
-            help="set a parameter by its name",
-        )
-        for name in dict.fromkeys(
-            row.name for rows in chosen.values() for row in rows if only is None or row.name in only
-        ):
-            held = {
-                notebook: row
-                for notebook, rows in chosen.items()
-                for row in rows
-                if row.name == name
-            }
-            kind = VALUES[next(iter(held.values())).type]
-            told = _told(held, len(chosen)).replace("%", "%%")
+        listed: dict[str, Any] = {"dest": "parameters", "action": "append", "default": []}
+        told = "set a parameter by its name"
+        group.add_argument("-p", nargs=2, metavar=("NAME", "VALUE"), help=told, **listed)
+        for name in dict.fromkeys(name for rows in chosen.values() for name in rows):
+            held = {notebook: rows[name] for notebook, rows in chosen.items() if name in rows}
             group.add_argument(
                 option(name),
-                action=_Set,
-                const=name,
-                default=[],
-                dest="parameters",
-                metavar=kind,
-                help=told,
+                type=functools.partial(_named, name),
+                metavar=VALUES[next(iter(held.values())).type],
+                help=_told(held, len(chosen)).replace("%", "%%"),
+                **listed,
             )
+
+
+def _named(name: str, value: str) -> tuple[str, str]:
+    return name, value
+
+
+def values_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
+    """Return the values of given parameters, with None for "none"."""
+    return {name: None if value.lower() == "none" else value for name, value in pairs}
 
 
 def option(name: str) -> str:
@@ -129,14 +100,9 @@ def plain(arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def shared() -> list[str]:
+def shared() -> set[str]:
     """Return the names of the parameters that every notebook has."""
-    first, *others = declared().values()
-    return [
-        row.name
-        for row in first
-        if all(row.name in {other.name for other in rows} for rows in others)
-    ]
+    return set.intersection(*({row.name for row in rows} for rows in declared().values()))
 
 
 def _told(held: Mapping[str, Described], count: int) -> str:
@@ -144,16 +110,9 @@ def _told(held: Mapping[str, Described], count: int) -> str:
 
     held: the notebooks that have it, out of `count`. The meaning is taken from the first of them.
     """
-    defaults: dict[str, list[str]] = {}
+    first, defaults = next(iter(held.values())), dict[str, list[str]]()
     for notebook, row in held.items():
         defaults.setdefault(row.default, []).append(notebook.split("_")[0])
-    several = len(defaults) > 1
-    places = (
-        "" if several or len(held) == count else f"; in {', '.join(next(iter(defaults.values())))}"
-    )
-    by_notebook = " | ".join(
-        f"{value} in {', '.join(numbers)}" if several else value
-        for value, numbers in defaults.items()
-    )
-    first = next(iter(held.values()))
-    return f"{first.meaning} [{first.type}; default: {by_notebook}{places}]"
+    by_notebook = " | ".join(f"{value} in {', '.join(of)}" for value, of in defaults.items())
+    same = len(held) == count and len(defaults) == 1
+    return f"{first.meaning} [{first.type}; default: {first.default if same else by_notebook}]"

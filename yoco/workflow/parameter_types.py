@@ -5,6 +5,8 @@ They say what is allowed, how text from a command line is converted, and what re
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar, cast, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
@@ -18,13 +20,11 @@ from yoco.experiments import corruption
 from yoco.models import MATCHABLE, MODELS, check_matchable, named
 from yoco.prune.methods import METHODS
 from yoco.training.protocol import AUGMENTATIONS, PROTOCOLS
-from yoco.utils import checks
+from yoco.utils import checks, device
 from yoco.workflow.options import Described
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # hashed by identity: `Optional` hashes the types inside
 class Told:
     """What readers are told about a type: a word for it, and the names that it allows, if any."""
 
@@ -65,12 +65,8 @@ def _among(allowed: Iterable[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _different(values: list[Any]) -> list[Any]:
-    """Reject duplicates, which would be trained and counted twice."""
-    checks.different("they", values)
-    return values
-
-
+# duplicates would be trained and counted twice
+_different = partial(checks.different, "they")
 Kind = TypeVar("Kind")
 # at least one
 Several = Annotated[
@@ -82,7 +78,6 @@ else:
     Filled = Optional  # pydantic sees the default, None, too
 
 PATH = "package.module:name"  # of the user's own
-Text = Annotated[str, Told("text")]
 Seed = Annotated[
     int, Field(ge=0, le=checks.MOST_SEED), BeforeValidator(_number), Told("whole number")
 ]
@@ -100,19 +95,17 @@ Percents = Annotated[Several[Percent], Told("whole numbers")]
 Nested = Annotated[
     Literal[True] | DifferentCounts, BeforeValidator(_true_or_split), Told("whole numbers")
 ]
-Dataset = Annotated[str, AfterValidator(check_name), Told("text")]
+Dataset = Annotated[str, AfterValidator(check_name)]
 DatasetOrZoo = Annotated[
     str,
     AfterValidator(
         lambda name: _zoo_name(name) if name.startswith(zoo.PREFIX) else check_name(name)
     ),
-    Told("text"),
 ]
 # else a file
 Start = Annotated[
     str,
     AfterValidator(lambda name: _zoo_name(name) if name.startswith(zoo.PREFIX) else name),
-    Told("text"),
 ]
 Models = Annotated[Several[Annotated[str, AfterValidator(named)]], Told("names", (*MODELS, PATH))]
 Condenser = Annotated[str, _among(CONDENSATIONS), Told("name", CONDENSATIONS)]
@@ -130,7 +123,7 @@ DamageKinds = Annotated[
 Preset = Annotated[str, _among(SCALES), Told("name", SCALES)]
 Protocol = Annotated[str, _among(PROTOCOLS), Told("name", PROTOCOLS)]
 Augmentation = Annotated[str, _among(AUGMENTATIONS), Told("name", AUGMENTATIONS)]
-Precision = Annotated[str, _among(PRECISIONS), Told("name", PRECISIONS)]
+Precision = Annotated[str, _among(device.PRECISIONS), Told("name", device.PRECISIONS)]
 # condensing uses it as well
 Model = Annotated[str, AfterValidator(check_matchable), Told("name", (*MATCHABLE, PATH))]
 
@@ -148,30 +141,20 @@ def all_of(meaning: str, names: Callable[[], Iterable[str]]) -> Any:
     return Field(None, description=meaning, json_schema_extra=extra)
 
 
-def fill(field: FieldInfo) -> Callable[[bool], Any] | None:
-    """Return the function from "the preset is smoke" to a parameter's default, if it has one."""
-    return _extra(field).get("fill")
+def filled(field: FieldInfo) -> dict[str, Any]:
+    """Return how a default is filled in, if it is.
 
-
-def _extra(field: FieldInfo) -> dict[str, Any]:
+    "fill" is the function from "the preset is smoke" to the default, "default" its description.
+    """
     return cast(dict[str, Any], field.json_schema_extra or {})
 
 
-def told(field: FieldInfo) -> Told:
-    """Return what readers are told about a parameter's type."""
-    # of Optional[Annotated[...]]
-    inside = (_told(get_args(part)[1:]) for part in get_args(field.annotation))
-    return _told(field.metadata) or next(filter(None, inside), Told("text"))
-
-
-def _told(metadata: Iterable[Any]) -> Told | None:
-    return next((part for part in metadata if isinstance(part, Told)), None)
-
-
 def described(name: str, field: FieldInfo) -> Described:
-    """Return a parameter as readers see it."""
-    kind = told(field)
-    default = _extra(field).get("default") or _shown(field.default)
+    """Return a parameter as readers see it; without a word for its type, it is text."""
+    inside = (get_args(part)[1:] for part in get_args(field.annotation))  # Optional[Annotated[...]]
+    told = (part for part in chain(field.metadata, *inside) if isinstance(part, Told))
+    kind = next(told, Told("text"))
+    default = filled(field).get("default") or _shown(field.default)
     allowed = f"; allowed: {', '.join(kind.allowed)}" if kind.allowed else ""
     return Described(name, kind.word, default, f"{field.description}{allowed}")
 

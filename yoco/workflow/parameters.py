@@ -12,13 +12,11 @@ from yoco.workflow import parameter_types as types
 from yoco.workflow.options import Described
 from yoco.workflow.shared_parameters import Parameters
 from yoco.workflow.study_parameters import Ablations, Noise, Pruning
-from yoco.workflow.study_parameters import Study as Study
 
 
 class Condensation(Parameters):
     """A set from its start to its result, beside the other methods."""
 
-    notebook: ClassVar[str] = "01_condensation"
     shown: ClassVar[tuple[str, ...]] = (
         "dataset",
         "method",
@@ -49,7 +47,6 @@ class Condensation(Parameters):
 class Scores(Parameters):
     """What the scores say about a set."""
 
-    notebook: ClassVar[str] = "02_scores"
     shown: ClassVar[tuple[str, ...]] = ("dataset", "seed", "top_k", "within")
 
     dataset: types.DatasetOrZoo = Field(
@@ -74,7 +71,6 @@ class Scores(Parameters):
 class Balance(Scores):
     """What each rule does to the classes."""
 
-    notebook: ClassVar[str] = "03_class_balance"
     shown: ClassVar[tuple[str, ...]] = ("dataset", "seed", "ipc_to", "run_dir")
 
     ipc_to: types.DifferentCounts = Field([1, 2, 5], description="budgets, IPC_T")
@@ -83,15 +79,19 @@ class Balance(Scores):
 class Gallery(Scores):
     """Every figure."""
 
-    notebook: ClassVar[str] = "07_gallery"
     shown: ClassVar[tuple[str, ...]] = ("dataset", "seed", "budget", "run_dir")
 
     budget: types.Count = Field(1, description="IPC_T in the figures about pruning")
 
 
 NOTEBOOKS: dict[str, type[Parameters]] = {
-    model.notebook: model
-    for model in (Condensation, Scores, Balance, Pruning, Ablations, Noise, Gallery)
+    "01_condensation": Condensation,
+    "02_scores": Scores,
+    "03_class_balance": Balance,
+    "04_pruning": Pruning,
+    "05_ablations": Ablations,
+    "06_noise": Noise,
+    "07_gallery": Gallery,
 }
 
 
@@ -115,6 +115,12 @@ def validated(
         raise ValueError(
             f"parameters of {notebook}: {'; '.join(map(_wrong, error.errors()))}"
         ) from None
+
+
+def typed(notebook: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the values that a notebook takes, checked as by `validated`."""
+    own = {name: values[name] for name in NOTEBOOKS[notebook].model_fields if name in values}
+    return validated(notebook, own).model_dump(include=set(own))
 
 
 def _wrong(error: Mapping[str, Any]) -> str:
@@ -163,15 +169,12 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
 def assigned(source: str) -> list[str]:
     """Return the names that the top level of a cell assigns to."""
-    targets: list[ast.expr] = []
-    for node in ast.parse(source).body:
-        targets += (
-            node.targets
-            if isinstance(node, ast.Assign)
-            else [node.target]
-            if isinstance(node, ast.AnnAssign)
-            else []
-        )
+    targets = [
+        target
+        for node in ast.parse(source).body
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 

@@ -1,4 +1,4 @@
-"""Tells which cell of a notebook runs, and for how long."""
+"""Shows which cell of a notebook is running, and for how long."""
 
 import json
 import shutil

@@ -93,10 +93,9 @@ def get_all_dynamics(
         }
     missing = [seed for seed in seeds if found[seed] is None]
     if missing:
-        names = ", ".join(paths[seed].name for seed in missing)
         print(
             f"recording {arguments.get('until') or arguments['epochs']} epochs of dynamics now, "
-            f"for {names}"
+            f"for {', '.join(paths[seed].name for seed in missing)}"
         )
         _say_how_long(condensed, len(missing), len(seeds), **arguments)
         checkpoints = {
@@ -158,8 +157,8 @@ def _found_dynamics(
     if not path.exists():
         return None
     found = Dynamics.load(path)
-    same = torch.equal(found.labels, condensed.formed_labels)
-    if not same or found.info.get("set") not in (None, condensed.fingerprint):
+    own = found.info.get("set") in (None, condensed.fingerprint)
+    if not own or not torch.equal(found.labels, condensed.formed_labels):
         print(f"{path.name} is of another set (perhaps an earlier version): recording again")
         return None
     digests.check(str(path), found.info.get(digests.MADE_FROM), condensed.made_from)
@@ -182,11 +181,10 @@ def _found_dynamics(
 def _demanded(arguments: dict[str, Any], explicit: Sequence[str]) -> dict[str, Any]:
     """Return what the info of dynamics must have because the user gave these arguments."""
     told = _told(arguments)
-    values = {name: told[name] for name in explicit if name in told}
+    names = {*explicit, *(PROTOCOLS[arguments["protocol"]] if "protocol" in explicit else ())}
+    values = {name: told[name] for name in names if name in told}
     if "model" in values:
         values["model"] = models.named(values["model"])
-    if "protocol" in explicit:
-        values |= PROTOCOLS[arguments["protocol"]]
     if "precision" in explicit and arguments["precision"] != "auto":
         values["precision"] = arguments["precision"]
     return values

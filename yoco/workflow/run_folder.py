@@ -8,6 +8,7 @@ from pathlib import Path
 from yoco import zoo
 from yoco.data import folders
 from yoco.data.datasets import name_of
+from yoco.experiments import tables
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks, locks, owned, tensor_files
 from yoco.utils.lazy import pd
@@ -44,8 +45,8 @@ def folder(run_dir: str | None, dataset: str) -> Path:
         dataset: the name that it is loaded by.
 
     Raises:
-        TypeError, ValueError: if `run_dir` is no path, or empty, or the folder would be read as a
-            class of the dataset.
+        TypeError, ValueError: if `run_dir` is not a path or is empty, or the folder would be read
+            as a class of the dataset.
         OSError: if it holds files and yoco did not make it, or is a file.
     """
     if run_dir is None:
@@ -94,6 +95,19 @@ def keep_table(table: pd.DataFrame, path: Path) -> None:
     Raises FileExistsError if the file exists and yoco did not write it.
     """
     tensor_files.write_text(path, table.to_csv(index=False))
+
+
+def tell(run: Path) -> None:
+    """Print a run's table of methods × IPC_T, and where the files are."""
+    if (run / TABLE).exists():
+        print(f"\ntest accuracy in %, mean ± standard deviation ({run / TABLE}):\n")
+        print(tables.pivot(pd.read_csv(run / TABLE)).T.to_string())
+        picture = run / "accuracy_by_budget.png"  # by 04_pruning
+        if picture.exists():
+            print(f"\nits picture: {picture}")
+    figures = sorted(path.name for path in run.glob("*.png"))
+    named = f" (figures: {', '.join(figures)})" if figures else ""
+    print(f"\nall files of the run are in {run}{named}")
 
 
 def load_set(name: str) -> CondensedSet:

@@ -31,8 +31,7 @@ class Parameters(BaseModel):
     """The parameters of all notebooks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    notebook: ClassVar[str]  # name of the notebook
-    shown: ClassVar[tuple[str, ...]]  # parameters in its cell; the others can be set as well
+    shown: ClassVar[tuple[str, ...]]  # those in the notebook's cell; the others can be set as well
     _explicit: frozenset[str] = PrivateAttr(frozenset())
 
     dataset: types.Dataset = Field(
@@ -40,10 +39,10 @@ class Parameters(BaseModel):
         description="digits, cifar10, cifar100, imagenet10, folder:PATH, hf:NAME or "
         "package.module:function",
     )
-    root: Optional[types.Text] = Field(
+    root: Optional[str] = Field(
         None, description="folder of the dataset, or of its download (none: ~/.cache/yoco)"
     )
-    run_dir: Optional[types.Text] = Field(
+    run_dir: Optional[str] = Field(
         None, description="the run's folder (none: runs/ plus the dataset's name)"
     )
     seed: types.Seed = Field(0, description="seed of all random choices")
@@ -114,11 +113,11 @@ class Parameters(BaseModel):
         dataset = str(values.get("dataset", cls.model_fields["dataset"].default))
         smoke = (values.get("preset") or _scale_of(dataset)) == "smoke"
         fills = {
-            name: types.fill(field)
+            name: types.filled(field)["fill"](smoke)
             for name, field in cls.model_fields.items()
-            if values.get(name) is None
+            if values.get(name) is None and types.filled(field)
         }
-        return values | {name: fill(smoke) for name, fill in fills.items() if fill}
+        return values | fills
 
     @model_validator(mode="after")
     def _seeds_from_there_on(self) -> Self:
@@ -202,10 +201,15 @@ class Parameters(BaseModel):
     def training(self, size: int) -> dict[str, Any]:
         """Return arguments for `record`, `evaluate_many`, `study.run` on images of side `size`."""
         scale, model = SCALES[self.scale], self.model or default_model(size)
-        width = self.width or (scale.width if model == "convnet" else None)
-        shape = {"model": model, "width": width, "batch_size": scale.batch_size}
-        how = {"protocol": self.protocol, "augmentation": self.augmentation}
-        return {"epochs": self.epochs or scale.epochs, **how, **shape, "precision": self.precision}
+        return {
+            "epochs": self.epochs or scale.epochs,
+            "protocol": self.protocol,
+            "augmentation": self.augmentation,
+            "model": model,
+            "width": self.width or (scale.width if model == "convnet" else None),
+            "batch_size": scale.batch_size,
+            "precision": self.precision,
+        }
 
     @property
     def trains_as_preset(self) -> bool:

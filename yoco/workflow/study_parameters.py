@@ -49,7 +49,6 @@ class Study(Parameters):
 class Pruning(Study):
     """A set, pruned by every method to every budget."""
 
-    notebook: ClassVar[str] = "04_pruning"
     shown: ClassVar[tuple[str, ...]] = (
         "dataset",
         "set_path",
@@ -79,7 +78,7 @@ class Pruning(Study):
     prefix_epochs: Optional[types.Count] = types.by_preset(
         "epochs of training in the comparison of a nested set", smoke=40, otherwise=None
     )
-    set_path: Optional[types.Text] = Field(
+    set_path: Optional[str] = Field(
         None,
         description="condensed set to prune: an author's file or yoco's (none: condense one); "
         "`also` is then ignored",
@@ -110,7 +109,6 @@ class Pruning(Study):
 class Ablations(Study):
     """What each part of YOCO does."""
 
-    notebook: ClassVar[str] = "05_ablations"
     shown: ClassVar[tuple[str, ...]] = (
         "dataset",
         "ipc_to",
@@ -161,7 +159,6 @@ class Ablations(Study):
 class Noise(Study):
     """Damage, and which rules keep it."""
 
-    notebook: ClassVar[str] = "06_noise"
     shown: ClassVar[tuple[str, ...]] = ("dataset", "real", "ipc_to", "kinds", "rates", "dynamics")
 
     dataset: types.DatasetOrZoo = Field(

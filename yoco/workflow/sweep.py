@@ -24,13 +24,12 @@ from yoco.parallel import pool
 from yoco.utils import checks, locks, owned, tensor_files
 from yoco.utils import device as devices
 from yoco.utils.lazy import pd
-from yoco.workflow import execution, run_folder
-from yoco.workflow import parameter_types as types
-from yoco.workflow import parameters as params
+from yoco.workflow import execution, parameters, run_folder
+from yoco.workflow.options import values_of
+from yoco.workflow.parameter_types import described
 
 TABLE = "sweep.csv"
-# types of parameters (see `parameter_types.told`) in which commas are part of a value
-LISTS = ("names", "whole numbers")
+LISTS = ("names", "whole numbers")  # types of parameters in which commas are part of a value
 NAME_LENGTH = 120  # maximum for a point's folder: file systems allow 255 bytes
 ORPHAN_SECONDS = 5  # after this time, the kernel of a killed process has ended as well
 
@@ -89,25 +88,24 @@ def choices(notebooks: Sequence[str], given: Sequence[tuple[str, str]]) -> dict[
     belongs to the sweep.
     """
     models = [
-        params.NOTEBOOKS[checks.one_of("notebook", name, params.NOTEBOOKS)].model_fields
+        parameters.NOTEBOOKS[checks.one_of("notebook", name, parameters.NOTEBOOKS)].model_fields
         for name in notebooks
     ]
     known = {name: field for of_one in reversed(models) for name, field in of_one.items()}
-    for name, _ in given:
-        checks.one_of("parameter", name, sorted(known))
-    names = checks.different("parameters", [name for name, _ in given])
-    if "run_dir" in names:
+    names = [checks.one_of("parameter", name, sorted(known)) for name, _ in given]
+    if "run_dir" in checks.different("parameters", names):
         raise ValueError(
             "parameter run_dir: each point of a sweep has a folder of its own; choose their "
             "location with --out"
         )
-    return {name: _separate(text, types.told(known[name]).word in LISTS) for name, text in given}
+    return {
+        name: _separate(text, described(name, known[name]).type in LISTS) for name, text in given
+    }
 
 
 def _separate(text: str, is_list: bool) -> list[str]:
-    if ";" in text or is_list:
-        return [part.strip() for part in text.removesuffix(";").split(";")]
-    return [part.strip() for part in text.split(",")]
+    parts = text.removesuffix(";").split(";") if ";" in text or is_list else text.split(",")
+    return [part.strip() for part in parts]
 
 
 def points(notebooks: Sequence[Path], given: Sequence[tuple[str, str]], out: Path) -> list[Point]:
@@ -121,7 +119,8 @@ def points(notebooks: Sequence[Path], given: Sequence[tuple[str, str]], out: Pat
     made = []
     for values in product(*grid.values()):
         chosen = dict(zip(grid, values))
-        typed = {notebook: _typed(notebook.stem, chosen) for notebook in notebooks}
+        plain = values_of(chosen.items())
+        typed = {notebook: parameters.typed(notebook.stem, plain) for notebook in notebooks}
         digest = hashlib.sha256(
             json.dumps(list(typed.values()), sort_keys=True).encode()
         ).hexdigest()[:8]
@@ -138,17 +137,6 @@ def points(notebooks: Sequence[Path], given: Sequence[tuple[str, str]], out: Pat
         )
     checks.different("points of the grid", [point.folder.name for point in made])
     return made
-
-
-def _typed(notebook: str, values: Mapping[str, str]) -> dict[str, Any]:
-    """Return those of the values that a notebook takes, checked and typed; "none" is None."""
-    known = params.NOTEBOOKS[notebook].model_fields
-    own = {
-        name: None if text.lower() == "none" else text
-        for name, text in values.items()
-        if name in known
-    }
-    return params.validated(notebook, own).model_dump(include=set(own))
 
 
 @pool.without_backend
@@ -204,13 +192,10 @@ def _write(grid: Sequence[Point], outcomes: Sequence[Outcome], out: Path) -> pd.
     for point, outcome in zip(grid, outcomes):
         own = {**point.values, **outcome._asdict()}
         path = point.folder / run_folder.TABLE
-        rows = (
-            pd.read_csv(path)
-            if outcome.status == "done" and path.exists()
-            else pd.DataFrame(index=[0])
-        )
-        rows = rows.rename(columns={name: f"table_{name}" for name in own})
-        parts.append(pd.DataFrame([own] * len(rows)).join(rows))
+        there = outcome.status == "done" and path.exists()
+        rows = pd.read_csv(path) if there else pd.DataFrame(index=[0])
+        own_names = {name: f"table_{name}" for name in own}
+        parts.append(pd.DataFrame([own] * len(rows)).join(rows.rename(columns=own_names)))
     # whole numbers stay whole beside rows without values
     table = pd.concat(parts, ignore_index=True).convert_dtypes()
     tensor_files.write_text(out / TABLE, table.to_csv(index=False))
