@@ -26,7 +26,7 @@ LR_DROP = 0.2  # factor of the learning rate after 2/3 and after 5/6 of the epoc
 
 
 def loss_and_logits(
-    model: Callable[[Tensor], Tensor], images: Images, targets: Logits, precision: str
+    model: nn.Module, images: Images, targets: Logits, precision: str
 ) -> tuple[Float[Tensor, ""], Logits]:
     """Return the mean cross-entropy against soft targets and the logits, float32."""
     with device.autocast(images.device, precision):

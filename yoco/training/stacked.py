@@ -1,17 +1,17 @@
 """Several training runs at once: their weights are stacked, so that a GPU's kernels serve all."""
 
-import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.func import functional_call
 
 from yoco import models
-from yoco.training.network import Run, batches, loss_and_logits
+from yoco.training.network import Run, batches
 from yoco.training.protocol import Protocol
 from yoco.utils import device as devices
 from yoco.utils import graphs
@@ -121,10 +121,10 @@ class Stacked:
         self, parameters: list[Tensor], images: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `network.loss_and_logits`, for one run's weights."""
-        network = functools.partial(
-            functional_call, self.network, dict(zip(self.names, parameters))
-        )
-        return loss_and_logits(network, images, targets, self.protocol.precision)
+        with devices.autocast(self.device, self.protocol.precision):
+            named = dict(zip(self.names, parameters))
+            logits = functional_call(self.network, named, (images,)).float()
+        return F.cross_entropy(logits, targets), logits
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
