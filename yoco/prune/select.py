@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from yoco.sets.condensed_set import CondensedSet
@@ -66,7 +66,7 @@ def in_groups(
 
 
 def select(
-    score: Float[Tensor, "images"],
+    score: Num[Tensor, "images"],
     labels: Int[Tensor, "images"],
     per_class: int,
     *,
