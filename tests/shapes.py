@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
@@ -21,6 +22,24 @@ def check_shapes() -> None:
     install_import_hook(CHECKED, "tests.shapes.checked")
 
 
+def look(made: Any, seen: Any, data: Any, folder: Path) -> None:
+    """Draw, damage, export and rank a set, and read it again."""
+    from yoco import CondensedSet, RankedSet, plots
+    from yoco.experiments import corruption, study
+
+    plots.kept_of_class(made, study.selections(made, seen, [1]), 0)
+    plots.extremes(made, seen.aum)
+    plots.sample(made, seen, 0)
+    plots.multi_formation(made.form()[0][:4], 2)
+    for kind in ("symmetric", "noise"):
+        corruption.damage_data(data, kind, 50)
+        corruption.damage_set(made, kind, 50)
+    made.as_dataset()[0]
+    made.export(folder / "set.pt", "pt")
+    CondensedSet.from_published(folder / "set.pt")
+    RankedSet.open(made.rank(seen).save(folder / "ranked.safetensors")).take(ipc=1)
+
+
 def run() -> None:
     """Condense by each method, record dynamics, prune by each method, train and test."""
     from tests.conftest import make_data
@@ -38,5 +57,7 @@ def run() -> None:
     options = {"ipc_to": [1], "seeds": [0], "epochs": 1, "model": "convnet-d2-w8", "jobs": 1}
     print(study.run(made, data, [seen], **options, **quiet))
     print(scores.lbpe(seen.logits, seen.labels, top_k=1, within=2))
-    seen.save(Path(tempfile.mkdtemp()) / "dynamics.safetensors")
+    folder = Path(tempfile.mkdtemp())
+    seen.save(folder / "dynamics.safetensors")
+    look(made, seen, data, folder)
     evaluate.evaluate(*made.form(), data, epochs=1, seed=0, device="cpu", model="convnet-d2-w8")
