@@ -345,8 +345,8 @@ def test_help_describes_every_parameter_of_a_command(capsys, monkeypatch):
                 and options.option(row.name) in told["sweep"]
             )
     assert (
-        "default: none in 02, 03, 07 | 1, 3, 10, 30 in 05]" in told["run"]
-        and "default: 4.0 in 01]" in told["sweep"]
+        "default: none (02, 03, 07) | 1, 3, 10, 30 (05)]" in told["run"]
+        and "default: 4.0 (01)]" in told["sweep"]
     )
     assert (
         "--ipc N" in told["condense"]

@@ -1,4 +1,4 @@
-"""The command line of yoco: condense a dataset, prune the result, and test what is kept.
+"""The command line of yoco: condense a dataset, prune the result, and train on what remains.
 
 `yoco run` executes the notebooks with papermill, and `yoco sweep` runs them over a grid of
 parameters; `yoco condense`, `study`, `ablations`, `noise` and `selfcheck` need no Jupyter.
@@ -285,7 +285,7 @@ COMMANDS = {
     ),
     "noise": Command(
         run_noise,
-        "do the damaging and training of notebook 06, which then uses the results",
+        "damage sets and do the training runs of notebook 06, which then uses the results",
         notebooks=("06_noise",),
     ),
     "selfcheck": Command(

@@ -101,7 +101,7 @@ class Asked:
 
 
 class _Planned(NamedTuple):
-    """A recording at its start, and all that is told of it."""
+    """A recording at its start, and everything that is said about it."""
 
     recording: Recording
     steps: int
@@ -200,7 +200,7 @@ def record_many(
     # decided here: a worker may have another environment
     protocol = replace(protocol, precision=devices.choose_precision(protocol.precision, where))
     shape = torch.Size((len(condensed.formed_labels), *condensed.images.shape[1:]))
-    # one that has begun goes on alone
+    # one that has begun is resumed alone
     kinds = [(protocol, shape, file if file and file.exists() else None) for file in files]
     groups = stacked.grouped(kinds, where, jobs)
     shared = (asked, protocol, progress and alone)

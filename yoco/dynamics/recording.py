@@ -199,4 +199,4 @@ class RecordedTogether(resumable.Stepper):
         return {}
 
     def restore(self, state: State) -> None:
-        """Do nothing: a recording that has begun goes on alone."""
+        """Do nothing: a recording that has begun is resumed alone."""

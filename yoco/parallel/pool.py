@@ -199,7 +199,7 @@ _resting: dict[int, _Process] = {}  # by number, for the next study
 
 
 def _rested(number: int) -> _Process:
-    """Return a place, whose process may have done calls of an earlier study."""
+    """Return a place whose process may have made calls for an earlier study."""
     return _resting.pop(number, None) or _Process(number)
 
 

@@ -113,6 +113,6 @@ def _told(held: Mapping[str, Described], count: int) -> str:
     first, defaults = next(iter(held.values())), dict[str, list[str]]()
     for notebook, row in held.items():
         defaults.setdefault(row.default, []).append(notebook.split("_")[0])
-    by_notebook = " | ".join(f"{value} in {', '.join(of)}" for value, of in defaults.items())
+    by_notebook = " | ".join(f"{value} ({', '.join(of)})" for value, of in defaults.items())
     same = len(held) == count and len(defaults) == 1
     return f"{first.meaning} [{first.type}; default: {first.default if same else by_notebook}]"

@@ -104,7 +104,7 @@ def tell(run: Path) -> None:
         print(tables.pivot(pd.read_csv(run / TABLE)).T.to_string())
         picture = run / "accuracy_by_budget.png"  # by 04_pruning
         if picture.exists():
-            print(f"\nits picture: {picture}")
+            print(f"\nfigure: {picture}")
     figures = sorted(path.name for path in run.glob("*.png"))
     named = f" (figures: {', '.join(figures)})" if figures else ""
     print(f"\nall files of the run are in {run}{named}")
