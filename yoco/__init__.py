@@ -28,5 +28,11 @@ def _rank(*arguments: Any, **options: Any) -> Any:
     return _exported("prune").rank(*arguments, **options)
 
 
-above.FUNCTIONS["rank"] = _rank
+def _lbpe_declared(method: str, factor: int) -> tuple[int, int] | None:
+    """Return what a condensation method declares for `dynamics.lbpe_settings`, a layer below."""
+    known = _exported("condense").METHODS.get(method)
+    return known and known.lbpe_at(factor)
+
+
+above.FUNCTIONS |= {"rank": _rank, "lbpe_declared": _lbpe_declared}
 moved.install()

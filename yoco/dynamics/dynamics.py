@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64, jaxtyped
 from torch import Tensor
 
-from yoco.condense.methods import METHODS
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training.protocol import BEFORE
-from yoco.utils import checks, digests, tensor_files
+from yoco.utils import above, checks, digests, tensor_files
 
 KIND = "dynamics"
 EARLY = 10  # epochs that EL2N reads
@@ -33,8 +32,9 @@ def lbpe_settings(condensed: CondensedSet) -> tuple[int, int]:
     They are what its method declares (`condense.Condenser.lbpe`), or else the paper's, by number of
     classes and size.
     """
-    method = METHODS.get(condensed.method)
-    own = condensed.info.get("lbpe") or (method and method.lbpe_at(condensed.factor))
+    own = condensed.info.get("lbpe")
+    if own is None:  # the paper's, or a file of version 0.1
+        own = above.FUNCTIONS["lbpe_declared"](condensed.method, condensed.factor)
     large = len(condensed.classes) >= 100 or condensed.size >= 64
     top_k, within = own or (LBPE_LARGE if large else LBPE_SMALL)
     return top_k, within

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 
-import psutil  # ipykernel requires it
+import psutil
 
 
 def load_ipython_extension(_: object) -> None:
