@@ -55,7 +55,8 @@ def measure(
 
     A first run of each side does not count, nor do our runs before a GPU's graphs are replayed.
     `first_s` is our first run, which includes compilation, by the wall clock. `limit_s`: time of
-    the convolutions alone; `share` is its ratio to ours. options: of the case.
+    the convolutions alone, one after another; `share` is its ratio to ours. Both are missing for
+    runs that are trained side by side. options: of the case.
     """
     wanted = {LITERAL: (LITERAL, "float32")} | {p: ("ours", p) for p in precisions(device)}
     with ExitStack() as stack:
@@ -71,12 +72,14 @@ def measure(
             {name: side.run() for name, side in sides.items()}
             for _ in range(repeats or REPEATS.get(case, 5))
         ]
-    calls = limit.of_case(case, device, **options)
+    limited = is_gpu(device) or case not in cases.SIDE_BY_SIDE
+    calls = limit.of_case(case, device, **options) if limited else {}
     rows = []
     for precision in precisions(device):
         row = _row(case, precision, first[precision], runs)
-        row["limit_s"] = limit.seconds(calls, precision, device)
-        row["share"] = row["limit_s"] / row["ours_s"]
+        if limited:
+            row["limit_s"] = limit.seconds(calls, precision, device)
+            row["share"] = row["limit_s"] / row["ours_s"]
         rows.append({**row, "device": device.type, **_where(device)})
     return rows
 

@@ -174,6 +174,8 @@ CASES: dict[str, Callable[..., Work]] = {
     "dynamics": functools.partial(recording, epochs=4),
     "table_block": functools.partial(table_block, epochs=4, runs=1),
 }
+# on a CPU their runs are trained side by side, in processes of one thread each
+SIDE_BY_SIDE = ("table_block",)
 
 
 def clock(device: torch.device) -> Callable[[], float]:

@@ -1,13 +1,16 @@
 """Details of the published code that are options here, measured.
 
-They are the images that condensation starts from, and ImageNet's augmentation.
+They are the images that condensation starts from, ImageNet's augmentation, and NCFM's learned
+frequencies.
 
     python -m benchmarks.details starts folder:~/.cache/yoco-data/cifar10
+    python -m benchmarks.details sampler folder:~/.cache/yoco-data/cifar10
     python -m benchmarks.details augmentation folder:~/.cache/yoco-data/imagenette-128
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -50,7 +53,22 @@ def augmentation(real: data.ImageData) -> pd.DataFrame:
     )
 
 
-MEASURED = {"starts": starts, "augmentation": augmentation}
+def sampler(real: data.ImageData) -> pd.DataFrame:
+    """CIFAR-10, IPC 1, factor 2, 400 steps of NCFM: normal frequencies, or a mixture of 16.
+
+    The networks are trained for 20 epochs, or taken from runs/details/networks. 1000 epochs.
+    """
+    options: dict[str, Any] = {"iterations": 400, "pool_epochs": 20, "compiled": True}
+    subsets = {
+        f"sampler={count}": condense.condense(
+            real, "ncfm", 1, sampler=count, expert_folder="runs/details/networks", **options
+        ).form()
+        for count in (0, 16)
+    }
+    return evaluate.evaluate_many(subsets, real, epochs=1000, seeds=range(3), jobs=1)
+
+
+MEASURED = {"starts": starts, "augmentation": augmentation, "sampler": sampler}
 
 
 def main() -> None:

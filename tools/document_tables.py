@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -259,16 +260,23 @@ def _noise_means(section: str) -> str:
 # Performance
 
 
+def _machine(row: Mapping[str, Any]) -> str:
+    """Where a row of the benchmark was measured."""
+    maker = "EPYC" if "EPYC" in row["processor"] else "Xeon"
+    threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
+    return f"{maker}, {row['instructions']}, {threads}"
+
+
 def _costs(precision: str) -> str:
     """The benchmark's rows in one precision."""
-    columns = ("case", "threads", "literal, s", "ours, s", "ratio", "share of the limit")
+    columns = ("case", "machine", "literal, s", "ours, s", "ratio", "share of the limit")
     rows = [row for row in bench.read(FIGURES / "bench/cpu.json") if row["precision"] == precision]
     return _markdown(
         [*columns, "first run, s", "literal, MB", "ours, MB", "measured"],
         [
             [
                 f"`{row['name']}`",
-                row["threads"],
+                _machine(row),
                 f"{row['literal_s']:.2f}",
                 f"{row['ours_s']:.2f}",
                 f"{row['ratio']:.2f}×",
