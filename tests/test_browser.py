@@ -38,9 +38,12 @@ SETTINGS = {
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'"
 )
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +224,6 @@ def at_first(page, tmp_path, call: str, says: str):
     return widget, seen(page, tmp_path, f"{call.strip('(')}-before")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", ["03_class_balance"], indirect=True)
 def test_the_budget_is_moved_by_the_keyboard(page, tmp_path):
     widget, first = at_first(page, tmp_path, "explore.budgets(", "IPC_T 1: 4 of 40")

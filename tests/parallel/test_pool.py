@@ -231,6 +231,7 @@ def test_a_broken_executor_raises_with_the_call_s_name():
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow  # it waits until a process has ended because it was idle
 def test_a_killed_worker_is_noticed_after_an_idle_one_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "IDLE_SECONDS", 0.5)
     monkeypatch.setattr(pool, "_resting", {})
