@@ -73,16 +73,18 @@ def sections(path: Path) -> dict[str, str]:
 
 
 # paths in figures/ncfm/evaluations.csv; NESTED is the zoo's set
-NESTED = "nestedB/condensed.safetensors"
+NESTED = "nestedE/condensed.safetensors"
 TRAINED_ON = {
     "nested/condensed.safetensors": "prefixes after the nested steps with equal weights",
     "nestedA/condensed.safetensors": "prefixes after 600 more steps with weights 1/k",
-    NESTED: "prefixes of the zoo's nested set",
+    "nestedB/condensed.safetensors": "prefixes after 900 more steps with weights 1/k",
     "greedy/condensed.safetensors": "after 1,000 more steps with `prefix_share=0`",
     "share02/condensed.safetensors": "after 1,000 more steps with `prefix_share=0.2`",
     "share05/condensed.safetensors": "after 700 more steps with `prefix_share=0.5`",
-    "flat/condensed.safetensors": "the flat set",
+    NESTED: "prefixes of the zoo's nested set: after 800 more steps",
+    "flat/condensed.safetensors": "the zoo's flat set",
     "flatC/condensed.safetensors": "the flat set after 700 more steps at lower learning rates",
+    "flatD/condensed.safetensors": "the flat set after 800 more steps with the networks of 20 epochs",
     "flat/start.safetensors": "the start of the flat set",
 }
 
