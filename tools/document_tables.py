@@ -84,7 +84,7 @@ TRAINED_ON = {
     NESTED: "prefixes of the zoo's nested set: after 800 more steps",
     "flat/condensed.safetensors": "the zoo's flat set",
     "flatC/condensed.safetensors": "the flat set after 700 more steps at lower learning rates",
-    "flatD/condensed.safetensors": "the flat set after 800 more steps with the networks of 20 epochs",
+    "flatD/condensed.safetensors": "the flat set after 800 more steps with networks of 20 epochs",
     "flat/start.safetensors": "the start of the flat set",
 }
 
