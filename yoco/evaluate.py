@@ -88,8 +88,8 @@ def checked(
 ) -> Checks:
     """Train as `evaluate` does, and test the network during training as well.
 
-    NCFM's paper states the best of such checks, every 20 epochs at IPC 1 and 10, averaged over 10
-    networks. The best is chosen on the test images, so it is higher than the last by design.
+    NCFM's published code reports the best of such checks, every 20 epochs at IPC 1 and 10, averaged
+    over 10 networks. The best is chosen on the test images, so it is never below the last.
 
     Args:
         images, labels, data, epochs, seed, model, device, space, options: see `evaluate`.
@@ -159,7 +159,7 @@ def evaluate_many(
 
     Returns:
         A table in the order of the work, with columns subset, seed, last_batch, augmentation,
-            precision, accuracy (%).
+            precision, accuracy (%). These columns do not tell protocol="ncfm" from "paper".
 
     Raises:
         TypeError, ValueError: as `evaluate`, before any training.
