@@ -104,7 +104,7 @@ def test_every_method_keeps_its_budget_at_every_override(
 
 
 def test_only_yoco_and_prefixes_are_balanced():
-    assert [name for name, m in METHODS.items() if m.balanced] == ["yoco", "prefix"]
+    assert [name for name, m in METHODS.items() if m.balanced] == ["yoco", "yoco+", "prefix"]
     assert [name for name, m in METHODS.items() if m.keep == "hard"] == [
         "entropy",
         "aum",
@@ -120,8 +120,21 @@ def test_only_yoco_and_prefixes_are_balanced():
         "el2n",
         "ccs",
         "yoco",
+        "yoco+",
         "prefix",
     ]
+
+
+def test_yoco_plus_is_easy_aum_of_any_length(toy_set, toy_dynamics):
+    kept = prune.prune(toy_set, toy_dynamics, "yoco+", 2)
+    aum = prune.prune(toy_set, toy_dynamics, "aum", 2, keep="easy", balanced=True)
+    assert torch.equal(kept.indices, aum.indices)
+    early = replace(toy_dynamics, final_logits=None, features=None)
+    assert torch.equal(prune.prune(toy_set, early, "yoco+", 2).indices, kept.indices)
+    with pytest.raises(ValueError, match="method='aum' needs the whole training run"):
+        prune.prune(toy_set, early, "aum", 2)
+    order = prune.ranking(toy_set, early, "yoco+")
+    assert torch.equal(order[:, :8].flatten(), kept.indices)
 
 
 def test_prefix_keeps_the_first_of_each_class(toy_set):

@@ -1,6 +1,7 @@
 """The pruning methods: how a score, or a rule of its own, becomes a selection.
 
-They are YOCO's two rules and the methods that the paper compares them with.
+They are YOCO's two rules, the methods that the paper compares them with, and the rules with a
+better score ("yoco+").
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -191,6 +192,8 @@ class _Methods(Mapping[str, Method]):
 
 
 METHODS = _Methods()
+# AUM over the epochs that were recorded: unlike the paper's, it does not need the whole run
+MARGIN = scores.Score("margin", "AUM", "AUM, in logits", "low", "early", lambda _, run: run.aum)
 
 
 def register(method: Method) -> Method:
@@ -214,6 +217,7 @@ METHODS.registered |= {
         by_score(scores.EL2N),
         Method("ccs", "CCS", "easy", False, "early", _by_strata),
         by_score(scores.LBPE, "yoco", "YOCO", keep="easy", balanced=True),
+        by_score(MARGIN, "yoco+", "YOCO+", keep="easy", balanced=True),
         Method("prefix", "Prefix", "easy", True, "none", _by_place, nests=True, nested=True),
     )
 }
