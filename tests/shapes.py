@@ -60,4 +60,5 @@ def run() -> None:
     folder = Path(tempfile.mkdtemp())
     seen.save(folder / "dynamics.safetensors")
     look(made, seen, data, folder)
-    evaluate.evaluate(*made.form(), data, epochs=1, seed=0, device="cpu", model="convnet-d2-w8")
+    tested = {"epochs": 1, "seed": 0, "device": "cpu", "model": "convnet-d2-w8"}
+    evaluate.evaluate(*made.form(), data, protocol="ncfm", **tested)

@@ -1,6 +1,7 @@
 """Benchmarks that train on sets and keep finished trainings.
 
-They measure the last batch of an epoch, and accuracy against the time of condensing.
+They measure the last batch of an epoch, accuracy against the time of condensing, and sets on NCFM's
+own terms.
 """
 
 from dataclasses import replace
@@ -9,10 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import condensing_time, last_batch
+from benchmarks import condensing_time, last_batch, ncfm_terms
+from yoco import evaluate
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as train
 from yoco.training import protocol
+from yoco.training.protocol import AdamW, Protocol
 from yoco.utils.seeds import generator
 
 
@@ -120,3 +123,42 @@ def test_snapshots_are_evaluated_once_with_their_minutes(toy, toy_set, tmp_path,
         "NCFM, 7 epochs",
     ]
     assert isinstance(condensing_time.load("zoo:digits-idc-ipc10", tmp_path), CondensedSet)
+
+
+def test_ncfm_s_terms_take_the_published_settings():
+    few = ncfm_terms.settings("ncfm", 1, None)
+    assert few.pop("every") == 20
+    slow = AdamW(lr=0.0006)
+    assert Protocol.of(**few) == Protocol(2000, batch_size=128, last_batch="small", optimiser=slow)
+    assert ncfm_terms.settings("ncfm", 10, None) == {
+        "protocol": "ncfm",
+        "epochs": 4000,
+        "every": 20,
+    }
+    tried = ncfm_terms.settings("paper", 10, 2)
+    assert tried == {"protocol": "paper", "epochs": 2, "every": 20}
+
+
+def test_sets_are_trained_once_on_either_terms(toy, toy_set, tmp_path, monkeypatch):
+    asked = []
+
+    def checked(images, labels, real, *, seed, epochs, protocol, **_):
+        asked.append((len(images), protocol, epochs, seed))
+        return evaluate.Checks({20: 50.0, epochs: 45.0 + seed})
+
+    monkeypatch.setattr(evaluate, "checked", checked)
+    monkeypatch.setitem(ncfm_terms.NCFM, 5, {"epochs": 70, "every": 20})
+    sets = {"flat": toy_set, "nested": replace(toy_set, info={"nested": [1, 5]})}
+    path = tmp_path / "terms.csv"
+    for seeds in (1, 2):
+        wanted = list(ncfm_terms.plan(sets, (1, 5), seeds, ["paper", "ncfm"], None))
+        assert len(wanted) == 6 * seeds, "a flat set has no prefix"
+        found = ncfm_terms.measure(sets, toy, path, wanted)
+    assert len(asked) == len(found) == 12 and asked[2] == (12, "paper", 1000, 0)
+    assert asked[3] == (12, "ncfm", 2000, 0) and {count for count, *_ in asked} == {12, 60}
+    lines = ncfm_terms.table(ncfm_terms.read(path)).splitlines()
+    assert lines[2] == (
+        "| 1 | `nested` | NCFM's | 2,000 | 45.50 ± 0.71 | 50.00 ± 0.00 | +4.50 ± 0.71 | 49.5 |"
+    )
+    with pytest.raises(SystemExit):
+        ncfm_terms.main(["digits", "zoo:digits-ncfm-ipc10", "--ipc", "2"])

@@ -72,6 +72,9 @@ def entries(toy, toy_set, toy_dynamics, folder):
         "evaluate": lambda: evaluate.evaluate(
             *formed, toy, seed=0, **{k: v for k, v in TRAINING.items() if k != "progress"}
         ),
+        "checked": lambda: evaluate.checked(
+            *formed, toy, epochs=3, seed=0, every=2, protocol="ncfm", width=8, precision="float32"
+        ),
         "evaluate_many": lambda: evaluate.evaluate_many(
             {"all": formed}, toy, seeds=[0, 1], jobs=1, **TRAINING
         ),

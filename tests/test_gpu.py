@@ -41,10 +41,11 @@ def test_the_card_computes_what_a_cpu_does(name, monkeypatch):
     )
 
 
-def a_run(epochs: int = 8, precision: str = "float32", seed: int = 0) -> train.Run:
+def a_run(epochs: int = 8, precision: str = "float32", seed: int = 0, **options) -> train.Run:
     condensed = speed.noise_set(40)
     images, labels = condensed.form()
-    protocol = Protocol(epochs=epochs, precision=precision).resolved(CARD, 0, condensed.size)
+    protocol = Protocol.of(epochs=epochs, precision=precision, **options)
+    protocol = protocol.resolved(CARD, 0, condensed.size)
     return train.Run(condensed.normalise(images).to(CARD), labels.to(CARD), 10, protocol, seed)
 
 
@@ -66,17 +67,19 @@ def weights_of(run: train.Run) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in run.network.parameters()])
 
 
-def weights_after(epochs: int) -> torch.Tensor:
-    run = a_run()
+def weights_after(epochs: int, **options) -> torch.Tensor:
+    run = a_run(**options)
     for _ in range(epochs):
         run.epoch()
     return weights_of(run)
 
 
-def test_a_replayed_graph_trains_as_plain_kernels_do(monkeypatch):
-    recorded = weights_after(2)
+@pytest.mark.parametrize("name", ["even", "ncfm"])
+def test_a_replayed_graph_trains_as_plain_kernels_do(name, monkeypatch):
+    options = {"protocol": name, "batch_size": 64}
+    recorded = weights_after(2, **options)
     monkeypatch.setenv("YOCO_GRAPHS", "0")
-    assert checks.relative(recorded, weights_after(2)) < 0.01
+    assert checks.relative(recorded, weights_after(2, **options)) < 0.01
 
 
 def test_runs_at_once_train_as_in_turn():

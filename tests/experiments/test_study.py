@@ -152,6 +152,8 @@ def test_fingerprints_are_those_of_earlier_versions(toy_set):
     assert digest(protocol="paper") == of_then(fields) and digest() == of_then(
         {**fields, "last_batch": "even"}
     )
+    as_paper = protocol.AdamW(**fields["optimiser"])
+    assert digest(protocol="ncfm", batch_size=64, optimiser=as_paper) != of_then(fields)
     assert digest(protocol="paper", model="resnet10ap", width=None) != of_then(
         {**fields, "model": "resnet10ap", "width": None}
     )

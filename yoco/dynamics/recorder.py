@@ -161,7 +161,9 @@ def _planned(
 
 
 def _protocol(**options: Any) -> Protocol:
-    return Protocol.of(**{"cutmix": CUTMIX, **options})
+    protocol = Protocol.of(**{"cutmix": CUTMIX, **options})
+    protocol.check_recorded()
+    return protocol
 
 
 @pool.without_backend

@@ -127,7 +127,12 @@ def grid(
 
 
 def check_recorded_alike(dynamics: Sequence[Dynamics | None], protocol: Protocol) -> None:
-    """Raise ValueError if dynamics differ from the training in last_batch or augmentation."""
+    """Raise ValueError if dynamics differ from the training in last_batch or augmentation.
+
+    The same if none could be recorded in the training's way, even if a study needs none: its rows
+    would not say how they were trained.
+    """
+    protocol.check_recorded()
     for number, recorded in enumerate(dynamics):
         for name, value in (recorded.training if recorded is not None else {}).items():
             if value != getattr(protocol, name):

@@ -13,16 +13,15 @@ from torch import Generator, Tensor, nn
 
 from yoco import augment, models
 from yoco.data.batches import RealImages
+from yoco.training.optimizer import Optimizer
 from yoco.training.protocol import Optimiser as Optimiser
 from yoco.training.protocol import Protocol, augmentation_of
-from yoco.training.sgd import MomentumSGD
 from yoco.training.state import State
 from yoco.utils import device, graphs, seeds
 
 Images = Float[Tensor, "images channels size size"]  # normalised
 Logits = Float[Tensor, "images classes"]
 Labels = Int[Tensor, "images"] | Float[Tensor, "images classes"]  # or soft targets
-LR_DROP = 0.2  # factor of the learning rate after 2/3 and after 5/6 of the epochs
 
 
 def loss_and_logits(
@@ -40,7 +39,7 @@ class Step:
     """One optimiser step on a batch; returns the detached logits from before the step."""
 
     model: nn.Module
-    optimizer: MomentumSGD
+    optimizer: Optimizer
     precision: str = "float32"
     compiled: bool = False
 
@@ -144,7 +143,7 @@ def epoch(
 class Run:
     """One training by a resolved `protocol`, epoch by epoch, that can be interrupted and resumed.
 
-    The learning rate drops to a fifth after 2/3 and again after 5/6 of the epochs.
+    A training by AdamW cannot be resumed (see `Optimiser.RESUMABLE`).
 
     Args:
         images: normalised.
@@ -223,10 +222,7 @@ class Run:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next epoch."""
-        lr = self.protocol.optimiser.lr
-        for milestone in (2 * self.protocol.epochs // 3, 5 * self.protocol.epochs // 6):
-            lr *= LR_DROP if self.epochs >= milestone else 1.0
-        return lr
+        return self.protocol.optimiser.rate(self.epochs, self.protocol.epochs)
 
     def state(self) -> State:
         """Return all that the next epoch depends on.

@@ -46,7 +46,8 @@ def grouped(
 
 def _most(protocol: Protocol, shape: torch.Size) -> int:
     """Return how many runs to train at once at most."""
-    if not models.stackable(protocol.model) or protocol.compiled:
+    alone = protocol.compiled or not protocol.optimiser.RESUMABLE
+    if alone or not models.stackable(protocol.model):
         return 1
     return max(1, TOGETHER // (min(protocol.batch_size, shape[0]) * shape[-1] ** 2))
 

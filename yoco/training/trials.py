@@ -1,6 +1,7 @@
 """Train on subsets, test on real images: what one process does at a time."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Num, Shaped
@@ -12,10 +13,33 @@ from yoco.training import network as train
 from yoco.training import stacked
 from yoco.training.protocol import Protocol
 
+# images, labels and training seed
+Subset = tuple[Num[Tensor, "_ channels size size"], Shaped[Tensor, "_ *_"], int]
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What one network reached on the test images during its training.
+
+    accuracies: in % by the number of epochs done, ascending; at least one.
+    """
+
+    accuracies: Mapping[int, float]
+
+    @property
+    def last(self) -> float:
+        """The accuracy after the last epoch in %."""
+        return self.accuracies[max(self.accuracies)]
+
+    @property
+    def best(self) -> float:
+        """The highest accuracy of all checks in %: chosen on the test images."""
+        return max(self.accuracies.values())
+
 
 def train_and_test(
     tests: Mapping[Space | None, TestSet],
-    subsets: Sequence[tuple[Num[Tensor, "_ channels size size"], Shaped[Tensor, "_ *_"], int]],
+    subsets: Sequence[Subset],
     space: Space | None,
     protocol: Protocol,
     device: torch.device,
@@ -33,16 +57,41 @@ def train_and_test(
     """
     test, shape = tests[space], subsets[0][0].shape
     protocol = protocol.resolved(device, protocol.epochs * shape[0], shape[-1])
-    runs = []
-    for images, labels, seed in subsets:
-        inputs = to_floats(images.detach()).to(device)
-        inputs = normalise(inputs, test.mean, test.std) if test.bounded else inputs
-        labels = labels.to(device)
-        runs.append(
-            train.Run(inputs, labels, test.classes, protocol, seed, mean=test.mean, std=test.std)
-        )
+    runs = [_run(test, subset, protocol, device) for subset in subsets]
     stacked.fit(runs)
     return [_tested(run.network.eval(), test, protocol, device, compiled_test) for run in runs]
+
+
+def train_and_check(
+    test: TestSet, subset: Subset, protocol: Protocol, device: torch.device, every: int
+) -> Checks:
+    """Train a network and test it after every `every` epochs and after the last one.
+
+    Args:
+        test: the test images.
+        subset: images, labels and training seed.
+        protocol, device: how and where it is trained.
+        every: at least 1.
+    """
+    count, size = len(subset[0]), subset[0].shape[-1]
+    when = sorted({*range(every, protocol.epochs, every), protocol.epochs})
+    compiled = protocol.resolved(device, len(when) * len(test.labels), size).compiled
+    protocol = protocol.resolved(device, protocol.epochs * count, size)
+    run, found = _run(test, subset, protocol, device), {}
+    for epochs in when:
+        while run.epochs < epochs:
+            run.epoch()
+        found[epochs] = _tested(run.network.eval(), test, protocol, device, bool(compiled))
+    return Checks(found)
+
+
+def _run(test: TestSet, subset: Subset, protocol: Protocol, device: torch.device) -> train.Run:
+    """Return a training run at its start."""
+    images, labels, seed = subset
+    inputs = to_floats(images.detach()).to(device)
+    inputs = normalise(inputs, test.mean, test.std) if test.bounded else inputs
+    labels = labels.to(device)
+    return train.Run(inputs, labels, test.classes, protocol, seed, mean=test.mean, std=test.std)
 
 
 def _tested(

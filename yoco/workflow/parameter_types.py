@@ -19,7 +19,7 @@ from yoco.data.datasets import LEAST_SIZE, MOST_SIZE, check_name
 from yoco.experiments import corruption
 from yoco.models import MATCHABLE, MODELS, check_matchable, named
 from yoco.prune.methods import METHODS
-from yoco.training.protocol import AUGMENTATIONS, PROTOCOLS
+from yoco.training.protocol import AUGMENTATIONS, RECORDED
 from yoco.utils import checks, device
 from yoco.workflow.options import Described
 
@@ -121,7 +121,7 @@ DamageKinds = Annotated[
     Several[Annotated[str, _among(corruption.KINDS)]], Told("names", corruption.KINDS)
 ]
 Preset = Annotated[str, _among(SCALES), Told("name", SCALES)]
-Protocol = Annotated[str, _among(PROTOCOLS), Told("name", PROTOCOLS)]
+Protocol = Annotated[str, _among(RECORDED), Told("name", RECORDED)]
 Augmentation = Annotated[str, _among(AUGMENTATIONS), Told("name", AUGMENTATIONS)]
 Precision = Annotated[str, _among(device.PRECISIONS), Told("name", device.PRECISIONS)]
 # condensing uses it as well
