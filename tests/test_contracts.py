@@ -166,7 +166,10 @@ def test_notebooks_and_commands_offer_a_registered_score(toy_score, capsys, tmp_
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
         cli.main(["study", "--help"])
-    assert "el2n, ccs, yoco, yoco+, prefix, confidence [names; default: all]" in capsys.readouterr().out
+    assert (
+        "el2n, ccs, yoco, yoco+, prefix, confidence [names; default: all]"
+        in capsys.readouterr().out
+    )
     assert cli.main(["study", "--methods", "confidense"]) == 2
     assert "did you mean 'confidence'?" in capsys.readouterr().err
     monkeypatch.setenv("YOCO_RUNS", str(tmp_path))

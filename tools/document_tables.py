@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks import bench, imagenet1k, last_batch, published, scale_check
+from benchmarks.rules import RULES
 from yoco import zoo
 from yoco.experiments import tables
 from yoco.workflow import parameters
@@ -185,6 +186,23 @@ def ncfm() -> str:
     return _markdown(["trained on", *(f"IPC {budget}" for budget in budgets)], rows)
 
 
+def rules() -> str:
+    """Accuracy after pruning by each rule of `benchmarks.rules`, a column per set and budget."""
+    found = _read("rules/rules.csv")
+    names = [*found["set"].unique()]
+    columns = sorted(
+        {*zip(found["set"], found["ipc"])}, key=lambda column: (names.index(column[0]), column[1])
+    )
+    cells = found.groupby(["rule", "set", "ipc"])["accuracy"].agg(_mean)
+    rows = [
+        [rule, *(cells.get((rule, *column), "") for column in columns)]
+        for rule in RULES
+        if rule in cells
+    ]
+    titles = [f"{name.split('-')[1].upper()}, IPC {ipc}" for name, ipc in columns]
+    return _markdown(["rule", *titles], _best_in_bold(rows, range(1, len(columns) + 1)))
+
+
 def by_bytes() -> str:
     rows = _read("cifar10/by_bytes.csv")
     grouped = rows.groupby(["stored", "per_class"])
@@ -344,6 +362,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "image-step": image_step,
     "loops": loops,
     "ncfm": ncfm,
+    "rules": rules,
     "bytes": by_bytes,
     "published": partial(_by, published.table, "published/accuracies.csv"),
     "last-batch": last_batches,

@@ -20,7 +20,7 @@ from yoco.utils.lazy import plt
 # Okabe-Ito blue and vermilion, which colour-blind readers can tell apart
 KEPT, DROPPED = "#0072B2", "#D55E00"
 MARKERS = "oXs^vDPpd*h><"
-# seaborn's "colorblind"
+# seaborn's "colorblind", its yellow last: on white it is hard to see
 PALETTE = (
     "#0173b2",
     "#de8f05",
@@ -30,8 +30,8 @@ PALETTE = (
     "#ca9161",
     "#fbafe4",
     "#949494",
-    "#ece133",
     "#56b4e9",
+    "#ece133",
 )
 MOST_NAME = 30  # characters of a name in a figure
 UNIT = 7.0  # inches: width of a plain figure in a notebook; the widest figures have 11
@@ -186,7 +186,7 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     known = [name for name, method in METHODS.items() if not method.nested]
     others = [name for name in dict.fromkeys(methods) if name not in METHODS]
     # the colour of YOCO's position is free, as YOCO is black
-    colours = [*PALETTE, PALETTE[known.index(OURS)], "#5B2C83", "#117733"]
+    colours = [*PALETTE[:-1], "#5B2C83", PALETTE[known.index(OURS)], "#117733", PALETTE[-1]]
     found = {}
     for name in dict.fromkeys(methods):
         number = -1 if name in METHODS and METHODS[name].nested else [*known, *others].index(name)
