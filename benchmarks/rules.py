@@ -154,6 +154,7 @@ def at_random(seen: Seen, seed: int) -> Pick:
     return lambda members, n: torch.randperm(len(members), generator=source)[:n]
 
 
+FEATURES, PREDICTIONS = lambda seen: seen.features(), lambda seen: seen.predictions()
 RULES: dict[str, Callable[[Seen, int], Pick]] = {
     "random": at_random,
     "LBPE": by_run(lbpe),
@@ -166,11 +167,11 @@ RULES: dict[str, Callable[[Seen, int], Pick]] = {
     "AUM of 200 epochs, 3 runs": by_runs(aum(200)),
     "AUM of 1000 epochs": lambda seen, seed: easiest(-seen.run(0, WHOLE).aum),
     "forgetting of 200 epochs, 3 runs": by_runs(forgetting),
-    "k-means of features, highest AUM": clustered(Seen.features),
-    "k-means of predictions, highest AUM": clustered(Seen.predictions),
-    "herding of features": herded(Seen.features),
-    "herding of features, easier half": herded(Seen.features, 0.5),
-    "herding of predictions": herded(Seen.predictions),
+    "k-means of features, highest AUM": clustered(FEATURES),
+    "k-means of predictions, highest AUM": clustered(PREDICTIONS),
+    "herding of features": herded(FEATURES),
+    "herding of features, easier half": herded(FEATURES, 0.5),
+    "herding of predictions": herded(PREDICTIONS),
 }
 
 

@@ -1,7 +1,7 @@
 """Benchmarks that train on sets and keep finished trainings.
 
-They measure the last batch of an epoch, accuracy against the time of condensing, and sets on NCFM's
-own terms.
+They measure the last batch of an epoch, accuracy against the time of condensing, sets on NCFM's own
+terms, and rules to prune by.
 """
 
 from dataclasses import replace
@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import condensing_time, last_batch, ncfm_terms
-from yoco import evaluate
+from benchmarks import condensing_time, last_batch, ncfm_terms, rules
+from yoco import evaluate, prune
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as train
 from yoco.training import protocol
@@ -162,3 +162,40 @@ def test_sets_are_trained_once_on_either_terms(toy, toy_set, tmp_path, monkeypat
     )
     with pytest.raises(SystemExit):
         ncfm_terms.main(["digits", "zoo:digits-ncfm-ipc10", "--ipc", "2"])
+
+
+@pytest.fixture
+def seen(toy_set, toy_dynamics, tmp_path, monkeypatch):
+    """The toy set, on which every recorded run is the same."""
+    monkeypatch.setattr(rules.Seen, "run", lambda seen, seed, until=0: toy_dynamics)
+    monkeypatch.setattr(rules.Seen, "features", lambda seen: toy_dynamics.features)
+    return rules.Seen("toy", toy_set, tmp_path)
+
+
+@pytest.mark.parametrize("rule", rules.RULES)
+def test_every_rule_keeps_different_images_of_a_class(seen, rule):
+    pick = rules.RULES[rule](seen, 0)
+    for count in (1, 4, 20):
+        kept = pick(torch.arange(20, 40), count)
+        assert len(kept) == len({*kept.tolist()}) == count and 0 <= kept.min() <= kept.max() < 20
+
+
+def test_rules_are_those_of_the_pruning_methods(seen, toy_set, toy_dynamics):
+    labels = toy_set.formed_labels
+    for rule, method in {"LBPE": "yoco", "AUM of 1000 epochs": "yoco+"}.items():
+        kept = rules.in_groups(labels, 8, True, rules.RULES[rule](seen, 0))
+        assert torch.equal(kept, prune.prune(toy_set, toy_dynamics, method, 2).indices)
+    herded = rules.RULES["herding of features"](seen, 0)(torch.arange(20), 1)
+    own = toy_dynamics.features[:20]
+    assert herded.item() == (own - own.mean(0)).norm(dim=1).argmin()
+
+
+def test_rules_are_measured_once(seen, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "evaluate", lambda images, *_, **how: len(images) + how["seed"])
+    path, wanted = tmp_path / "rules.csv", [(1, "LBPE", 0), (2, "LBPE", 1)]
+    rules.measure(seen, toy, path, wanted[:1], 300)
+    rules.measure(seen, toy, path, wanted, 300)
+    assert pd.read_csv(path).to_numpy().tolist() == [
+        ["toy", "LBPE", 1, 0, 300, 12],
+        ["toy", "LBPE", 2, 1, 300, 25],
+    ]
