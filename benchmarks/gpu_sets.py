@@ -23,13 +23,13 @@ def of_set(plan: Plan, name: str) -> Iterator[Stage]:
     """Yield the stages of a set: it is made, then tested and pruned with each protocol."""
     recipe = plan.recipes[name]
     if not recipe.given:
-        least = 20.0 if recipe.most is None else recipe.most + AFTER
+        least = recipe.least if recipe.most is None else recipe.most + AFTER
         yield Stage(name, condensing(name), _made(plan, recipe.start), least)
-    for protocol in recipe.protocols:
-        ready = _made(plan, name)
-        yield Stage(f"{name} accuracy {protocol}", accuracy(name, protocol), ready, recipe.least)
-        if recipe.block:
-            yield Stage(f"{name} block {protocol}", block(name, protocol), ready, recipe.least)
+    ready = _made(plan, name)
+    if recipe.protocols:
+        yield Stage(f"{name} accuracy", accuracy(name), ready, recipe.least)
+    for protocol in recipe.protocols if recipe.block else ():
+        yield Stage(f"{name} block {protocol}", block(name, protocol), ready, recipe.least)
 
 
 def _made(plan: Plan, *names: str | None) -> tuple[str, ...]:
@@ -70,23 +70,26 @@ def condensing(name: str) -> Callable[[Job], Any]:
     return work
 
 
-def accuracy(name: str, protocol: str) -> Callable[[Job], Any]:
+def accuracy(name: str) -> Callable[[Job], Any]:
     """Return the stage that tests a set with every seed; a nested one at each budget as well."""
 
-    def work(job: Job) -> str:
-        made = job.set(name)
+    def work(job: Job) -> dict[str, str]:
+        made, protocols = job.set(name), job.plan.recipes[name].protocols
         parts = [ipc for ipc in job.plan.budgets if ipc < made.ipc and made.info.get("nested")]
-        found = study.run(
-            made,
-            job.real,
-            [None],
-            methods=["prefix"],
-            ipc_to=[*parts, made.ipc],
-            seeds=job.plan.seeds,
-            results=job.work / f"{name}.{protocol}.accuracy.csv",
-            **_training(job, protocol),
-        )
-        return _shown(name, found)
+        found = {
+            protocol: study.run(
+                made,
+                job.real,
+                [None],
+                methods=["prefix"],
+                ipc_to=[*parts, made.ipc],
+                seeds=job.plan.seeds,
+                results=job.work / f"{name}.{protocol}.accuracy.csv",
+                **_training(job, protocol),
+            )
+            for protocol in protocols
+        }
+        return {protocol: _shown(f"{name}, {protocol}", found[protocol]) for protocol in found}
 
     return work
 
@@ -107,7 +110,7 @@ def block(name: str, protocol: str) -> Callable[[Job], Any]:
         )
         for path in recorded:  # they are large, and recorded again in seconds
             path.unlink()
-        return _shown(name, found)
+        return _shown(f"{name}, {protocol}", found)
 
     return work
 
@@ -136,7 +139,7 @@ def _training(job: Job, protocol: str) -> dict[str, Any]:
 def _shown(name: str, results: pd.DataFrame) -> str:
     """Print and return the means of a study as Markdown."""
     shown = tables.markdown(tables.pivot(tables.summary(results)).T)
-    print(f"{name}\n{shown}", flush=True)
+    print(f"{name}:\n{shown}", flush=True)
     return shown
 
 

@@ -77,7 +77,7 @@ def test_calls_continue_each_other(tmp_path, quick, monkeypatch):
         done, report, files = call(tmp_path)
     names, told = [stage.name for stage in gpu_stages.stages(TINY)], report["stages"]
     lacking = {name for name in names if "result" not in told.get(name, {})}
-    assert not done and lacking == {"nested", "nested accuracy even", "ncfm's terms"}
+    assert not done and lacking == {"nested", "nested accuracy", "ncfm's terms"}
     assert "nested.checkpoint.safetensors" in files and "idc.checkpoint.safetensors" not in files
 
     with monkeypatch.context() as patch:  # the networks come from their packed file
@@ -221,7 +221,7 @@ def test_a_folder_travels_in_pieces(tmp_path):
     folder.mkdir(), out.mkdir()
     (folder / "a").write_bytes(os.urandom(30_000))
     (folder / ".a.lock").touch()
-    assert packed_folder.pack(folder, out, size=4_000) > 8
+    assert packed_folder.pack(folder, out, size=4_000) > 10
     assert max(path.stat().st_size for path in out.iterdir()) == 4_000
     packed_folder.unpack(tmp_path / "b" / "work", out)
     found = list((tmp_path / "b" / "work").iterdir())
