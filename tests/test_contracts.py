@@ -190,6 +190,27 @@ def test_notebooks_and_commands_offer_a_registered_score(toy_score, capsys, tmp_
     assert "confidence" in capsys.readouterr().out
 
 
+PLUGIN = """
+from tests.own import plain, tones
+from tests.test_contracts import confidence
+from yoco import scores
+
+scores.register(scores.Score("plugged", "Plug", "confidence", "low", "early", confidence))
+"""
+
+
+@pytest.mark.parametrize("named", [{"dataset": "plugin:tones"}, {"model": "plugin:plain"}])
+def test_the_module_that_an_option_names_may_register(named, tmp_path, monkeypatch):
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        chosen = parameters.validated("04_pruning", {"methods": "plugged", **named})
+        assert chosen.methods == ["plugged"]
+    finally:
+        scores.SCORES.pop("plugged", None)
+        sys.modules.pop("plugin", None)
+
+
 @dataclass(frozen=True)
 class Paint(condense.Settings):
     """Settings of a condensation method of ours."""

@@ -51,6 +51,17 @@ def test_from_imports():
     )
 
 
+def test_names_that_went_elsewhere():
+    from yoco import plots, prune
+
+    with pytest.warns(DeprecationWarning):
+        from yoco import paper
+    with pytest.warns(DeprecationWarning):
+        from yoco.charts import margins, score_names
+    assert score_names is prune.score_names and margins is plots.margins
+    assert paper.dataset_of is importlib.import_module("yoco.prune.ccs_cutoffs").dataset_of
+
+
 def test_pickles():
     from yoco.experiments import tables
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import make_data
-from yoco import cli, data, workflow
+from yoco import cli, data, workflow, zoo
 from yoco.sets.condensed_set import CondensedSet
 from yoco.workflow import given_set, parameters
 
@@ -66,7 +66,7 @@ def test_04_prunes_a_published_set_by_its_path(author_s, tmp_path, monkeypatch, 
 def test_a_set_of_yoco_s_own(toy_set, toy, tmp_path):
     path = toy_set.save(tmp_path / "mine.safetensors")
     assert (
-        given_set.take(tmp_path / "run/condensed.safetensors", path, toy).fingerprint
+        given_set.take(tmp_path / "run/condensed.safetensors", str(path), toy).fingerprint
         == toy_set.fingerprint
     )
     assert (
@@ -75,16 +75,29 @@ def test_a_set_of_yoco_s_own(toy_set, toy, tmp_path):
     )
 
 
+def test_a_set_of_the_zoo(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("YOCO_RUNS", str(tmp_path))
+    name, few = "zoo:digits-idc-ipc10", "--epochs 1 --dynamics 1 --ipc-to 1 --methods random"
+    assert cli.main(["study", "--set-path", name, *few.split()]) == 0
+    kept = CondensedSet.load(tmp_path / "digits/condensed.safetensors")
+    assert kept.fingerprint == zoo.load("digits-idc-ipc10").fingerprint
+    assert kept.info["source"] == name
+    assert cli.main(["study", "--set-path", "zoo:digits-dsa-ipc10", *few.split()]) == 2
+    assert "holds another set than set_path='zoo:digits-dsa-ipc10'" in capsys.readouterr().err
+    assert cli.main(["study", "--set-path", "zoo:digits-idc-ipc1"]) == 2
+    assert "did you mean 'digits-idc-ipc10'?" in capsys.readouterr().err
+
+
 def test_a_set_that_does_not_fit_the_data_is_not_kept(toy_set, tmp_path):
     path = toy_set.save(tmp_path / "mine.safetensors")
     with pytest.raises(
         ValueError,
         match="set_path=.*mine.safetensors' does not fit toy: it has size 16, not 8",
     ):
-        given_set.take(tmp_path / "kept.safetensors", path, make_data(size=8))
+        given_set.take(tmp_path / "kept.safetensors", str(path), make_data(size=8))
     assert not (tmp_path / "kept.safetensors").exists()
     with pytest.raises(FileNotFoundError, match="no file at"):
-        given_set.take(tmp_path / "kept.safetensors", tmp_path / "none.pt", make_data())
+        given_set.take(tmp_path / "kept.safetensors", str(tmp_path / "none.pt"), make_data())
 
 
 def test_statistics_are_the_authors_or_those_of_the_data(tmp_path):
@@ -94,11 +107,12 @@ def test_statistics_are_the_authors_or_those_of_the_data(tmp_path):
         tmp_path / "data.pt",
     )
     assert (
-        given_set.take(tmp_path / "run/a.safetensors", tmp_path / "data.pt", real).mean == real.mean
+        given_set.take(tmp_path / "run/a.safetensors", str(tmp_path / "data.pt"), real).mean
+        == real.mean
     )
     named = replace(real, name="folder:cifar10")
     assert (
-        given_set.take(tmp_path / "run/b.safetensors", tmp_path / "data.pt", named).mean
+        given_set.take(tmp_path / "run/b.safetensors", str(tmp_path / "data.pt"), named).mean
         == data.CIFAR_MEAN
     )
 

@@ -228,8 +228,9 @@ def adam(
 ) -> tuple[Pixels, Pixels, Pixels]:
     """Take Adam's step on pixels, clamped to 0..1; return the images and the moments after it.
 
-    corrections: 1 - β**n of both moments at the nth step. Numbers may be scalar tensors, which a
-    CUDA graph reads at each replay.
+    `torch.optim.Adam` moves its parameters in place; here the old images stay, since the host keeps
+    them if the loss is not finite. corrections: 1 - β**n of both moments at the nth step. Numbers
+    may be scalar tensors, which a CUDA graph reads at each replay.
     """
     mean, square = torch.lerp(gradient, mean, BETAS[0]), torch.lerp(gradient**2, square, BETAS[1])
     first, second = mean / corrections[0], square / corrections[1]

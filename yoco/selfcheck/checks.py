@@ -150,12 +150,11 @@ def evaluated_at_once(device: torch.device) -> Measured:
 
 
 ROUNDING = Rule(relative, 0.002)
-CHOICES = Rule(relative, 0.1)  # rounding decides which of two images is nearer to a centre
+# rounding decides which of two images is nearer to a centre
+LOOSER = {"dream": Rule(relative, 0.1)}
 CHECKS: dict[str, Check] = {
     **{
-        f"condense {name}": Check(
-            partial(condensed, name), {"images": CHOICES if name == "dream" else ROUNDING}
-        )
+        f"condense {name}": Check(partial(condensed, name), {"images": LOOSER.get(name, ROUNDING)})
         for name in STEPS
     },
     "dynamics": Check(

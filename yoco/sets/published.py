@@ -131,7 +131,7 @@ def _taken(
     words = re.split(r"[_.\-\s]+", path.stem.lower())
     dataset = given.dataset_of(words)
     method = given.method_of(words, "datm" if kind and held.method == "mtt" else held.method)
-    space, about, told = published_space.find(
+    space = published_space.find(
         images,
         given.statistics,
         dataset,
@@ -149,22 +149,26 @@ def _taken(
         "source": path.name,
         "published_by": method,
         "layout": held.layout,
-        **about,
+        "statistics": space.whose,
+        "outside": space.outside,
         **({"labels": kind} if kind else {}),
         **({"dataset": dataset} if dataset else {}),
     }
     order = (labels.argmax(1) if labels.ndim == 2 else labels).argsort(stable=True)
     fields = {
-        **space,
-        "images": space["images"][order].contiguous(),
+        "images": space.images[order].contiguous(),
         "labels": labels[order],
         "factor": None,
         "classes": names,
+        "mean": space.mean,
+        "std": space.std,
+        "bounded": space.bounded,
+        "whitening": space.whitening,
         "method": method,
         "info": info,
     }
     many = f"{len(images)} images of {len(names)} classes{kind and f' with {kind}'}"
-    return fields, f"{held.layout}, taken for {method}'s: {many}; {told}"
+    return fields, f"{held.layout}, taken for {method}'s: {many}; {space.told}"
 
 
 def _tensor(held: object, name: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,30 @@ OVERSHOOT = 0.25  # with a larger share of values outside 0..1, the images are n
 ROUNDING = 1e-6
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The space of a file's images, and the images as a set holds them.
+
+    Attributes:
+        images: clipped to 0..1 if they are pixels in it up to rounding; otherwise in the space that
+            networks train on.
+        mean, std: the statistics.
+        whose: "given", or whose statistics they are, for example "cifar10's".
+        bounded, whitening: as in `CondensedSet`.
+        outside: the share of values outside 0..1, before any clipping.
+        told: all of this in words.
+    """
+
+    images: Float[Tensor, "images channels height width"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    whose: str
+    bounded: bool
+    whitening: str | None
+    outside: float
+    told: str
+
+
 def find(
     images: Float[Tensor, "images channels height width"],
     statistics: tuple[Sequence[float], Sequence[float]] | None,
@@ -29,7 +53,7 @@ def find(
     method: str,
     classes: int,
     words: Sequence[str],
-) -> tuple[dict[str, Any], dict[str, Any], str]:
+) -> Found:
     """Find out which space images are in.
 
     Args:
@@ -40,11 +64,6 @@ def find(
         method: the authors'.
         classes: number of classes.
         words: words of the file's name.
-
-    Returns:
-        The set's images, mean, std, bounded and whitening by name; for its info, whose statistics
-            these are ("given", or for example "cifar10's"), and the share of values outside 0..1
-            before any clipping; and all of this in words.
 
     Raises:
         ValueError: if there are no statistics for them, or they are neither in 0..1 nor normalised.
@@ -67,8 +86,7 @@ def find(
         space = f"normalised by {whose} mean and std"
     told = f"values {images.min():.3g}..{images.max():.3g}, {space}"
     told += "" if bounded else "; trained on as they are"
-    fields = {"images": kept, "mean": mean, "std": std, "bounded": bounded, "whitening": recipe}
-    return fields, {"statistics": whose, "outside": round(outside, 4)}, told
+    return Found(kept, mean, std, whose, bounded, recipe, round(outside, 4), told)
 
 
 def _looks_whitened(images: Tensor, words: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Momentum SGD, the optimiser of every network, without the imports of torch.optim."""
+"""SGD with momentum, the optimiser of every network except in NCFM's evaluation."""
 
 from collections.abc import Iterable
 

@@ -35,6 +35,22 @@ MODULES = {
     "yoco.train": "yoco.training.network",
 }
 KEPT = {"yoco.study"}  # short names that stay (design §4)
+# names that the old module had and the new one has not, by where they are now
+ELSEWHERE = {
+    "yoco.charts": {
+        "yoco.prune": ["score_names"],
+        "yoco.plots": [
+            "score_distributions",
+            "rank_correlations",
+            "trajectories",
+            "margins",
+            "right_and_wrong",
+        ],
+    },
+    "yoco.paper": {
+        "yoco.prune.ccs_cutoffs": ["ccs_cutoffs", "dataset_of", "most_like", "hard_cutoff"]
+    },
+}
 
 
 class Finder(MetaPathFinder, Loader):
@@ -49,7 +65,7 @@ class Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Put the new module into `sys.modules` under the old name; the import returns it."""
         _warn(module.__name__)
-        sys.modules[module.__name__] = importlib.import_module(MODULES[module.__name__])
+        sys.modules[module.__name__] = _successor(module.__name__)
 
 
 def install() -> None:
@@ -61,7 +77,16 @@ def install() -> None:
 def attribute(old: str) -> ModuleType:
     """Return the module behind an old path, for a package's `__getattr__`."""
     _warn(old, stacklevel=4)
-    return importlib.import_module(MODULES[old])
+    return _successor(old)
+
+
+def _successor(old: str) -> ModuleType:
+    """Return the module behind an old path, with the names that went elsewhere."""
+    module = importlib.import_module(MODULES[old])
+    for place, names in ELSEWHERE.get(old, {}).items():
+        there = importlib.import_module(place)
+        vars(module).update({name: getattr(there, name) for name in names})
+    return module
 
 
 def _warn(old: str, stacklevel: int = 3) -> None:

@@ -14,9 +14,9 @@ from yoco.condense.nested import budgets
 from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import checks, digests, locks, owned
+from yoco.utils import digests, locks, owned
 from yoco.workflow import found_set, given_set
-from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, load_set, project
+from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, load_set
 from yoco.workflow.shared_parameters import Parameters
 
 
@@ -49,7 +49,7 @@ def get_condensed(
             interrupted condensation is resumed from the checkpoint beside it, unless time_budget is
             0.
         start: a set to condense further, by a name for `load_set`.
-        path: a set to be taken instead, see `given_set.take`.
+        path: a set to be taken instead, by a name for `given_set.take`.
         explicit: the parameters that were given, with their values; a set in the folder must have
             them.
         **arguments: of `condense`.
@@ -62,9 +62,7 @@ def get_condensed(
     kept, checkpoint = run / CONDENSED, run / CHECKPOINT
     explicit = explicit or {}
     if path is not None:
-        return given_set.take(
-            kept, project() / checks.path("set_path", path), data(), explicit=explicit
-        )
+        return given_set.take(kept, path, data(), explicit=explicit)
     arguments |= {} if start is None else {"start": load_set(start)}
     with distributed.joined() as among, contextlib.ExitStack() as held:
         say = print if among.first else lambda _: None

@@ -1,31 +1,32 @@
-"""A run's condensed set from a file that the user names: an author's, or one of yoco's."""
+"""A run's condensed set that the user names: an author's file, one of yoco's, or one of the zoo."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from yoco import zoo
 from yoco.data.image_data import ImageData
 from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.fits import check_fits
 from yoco.sets.published_space import known_dataset
-from yoco.utils import digests, owned
+from yoco.utils import checks, digests, owned
 from yoco.workflow import found_set
-from yoco.workflow.run_folder import CHECKPOINT
+from yoco.workflow.run_folder import CHECKPOINT, load_set, project
 
 SHAPE = ("ipc", "factor", "size")
 
 
 def take(
-    kept: Path, path: Path, data: ImageData, *, explicit: Mapping[str, Any] | None = None
+    kept: Path, name: str, data: ImageData, *, explicit: Mapping[str, Any] | None = None
 ) -> CondensedSet:
     """Read a set and keep a copy in the run's folder.
 
     Args:
         kept: where the run keeps its set.
-        path: a file of `CondensedSet.save`, or an author's set (see `CondensedSet.from_published`).
-            The latter takes its classes from `data`, and also mean and std if the authors' for such
-            data are not known.
+        name: a set of yoco by a name for `load_set`, or the path of an author's set (see
+            `CondensedSet.from_published`). The latter takes its classes from `data`, and also mean
+            and std if the authors' for such data are not known.
         data: the real images on which it will be tested.
         explicit: what was given by name; IPC, factor and size must be those of the set.
 
@@ -33,8 +34,9 @@ def take(
         FileNotFoundError, ValueError: if it cannot be read or does not fit `data`, or the run holds
             another set.
     """
-    made = CondensedSet.load(path) if path.suffix == ".safetensors" else _published(path, data)
-    told = f"set_path={str(path)!r}"
+    own = name.startswith(zoo.PREFIX) or name.endswith(".safetensors")
+    made = load_set(name) if own else _published(project() / checks.path("set_path", name), data)
+    told = f"set_path={name!r}"
     check_fits(made, data, told)
     asked = {name: value for name, value in (explicit or {}).items() if name in SHAPE}
     found_set.check_asked(made, told, None, asked)
@@ -45,7 +47,9 @@ def take(
             f"{kept.parent} holds the unfinished condensation of another set ({CHECKPOINT}) than "
             f"{told}: {digests.HOW}"
         )
-    made = replace(made, info={"source": path.name, **made.info})  # may be made from other images
+    made = replace(
+        made, info={"source": Path(name).name, **made.info}
+    )  # may be made from other images
     with owned.used(kept.parent):
         made.save(kept)
     return made

@@ -103,7 +103,7 @@ DatasetOrZoo = Annotated[
     ),
 ]
 # else a file
-Start = Annotated[
+SetName = Annotated[
     str,
     AfterValidator(lambda name: _zoo_name(name) if name.startswith(zoo.PREFIX) else name),
 ]

@@ -98,7 +98,7 @@ class Parameters(BaseModel):
     nested: Optional[types.Nested] = Field(
         None, description="budgets whose prefixes ncfm also matches, or true for 1, 2, 3, 5, …"
     )
-    start: Optional[types.Start] = Field(
+    start: Optional[types.SetName] = Field(
         None,
         description="set to condense further: a file or zoo:NAME (none: packed real images)",
     )

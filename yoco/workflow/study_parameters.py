@@ -83,14 +83,14 @@ class Pruning(Study):
     prefix_epochs: Optional[types.Count] = types.by_preset(
         "epochs of training in the comparison of a nested set", smoke=40, otherwise=None
     )
-    set_path: Optional[str] = Field(
+    set_path: Optional[types.SetName] = Field(
         None,
-        description="condensed set to prune: an author's file or yoco's (none: condense one); "
-        "`also` is then ignored",
+        description="condensed set to prune: an author's file, yoco's, or zoo:NAME (none: condense "
+        "one); `also` is then ignored",
     )
 
     def condensation(self, method: str | None = None) -> dict[str, Any]:
-        """As for every notebook, with the file from which the run's own set is read."""
+        """As for every notebook, with the set that the run takes instead."""
         own = {"path": self.set_path} if method in (None, self.method) and self.set_path else {}
         return {**super().condensation(method), **own}
 
