@@ -19,12 +19,13 @@ from benchmarks import (
 from benchmarks.gpu_job import Job, Stage
 from benchmarks.gpu_plan import PLAN, TINY
 from tests.conftest import make_data
-from yoco import condense, zoo
+from yoco import condense, prune, zoo
 from yoco.condense.expert_training import PairSettings
 from yoco.condense.mtt_experts import train_experts
 from yoco.condense.ncfm_settings import NcfmSettings
-from yoco.experiments import results_file
+from yoco.experiments import grid, results_file
 from yoco.selfcheck import checks, speed
+from yoco.training import stacked
 
 MOST_FILES, MOST_BYTES = 8, 16 * 2**20
 
@@ -214,6 +215,15 @@ def test_results_of_lost_dynamics_are_not_kept(tmp_path, monkeypatch):
         results.touch()
         recorded = gpu_sets._recorded(job, "flat", "even", results)
         assert len(recorded) == len(TINY.seeds) and results.exists() is kept
+
+
+def test_the_cells_of_one_budget_train_at_once_on_a_card():
+    made, recorded = zoo.load("digits-ncfm-ipc10"), zoo.load_dynamics("digits-ncfm-ipc10")
+    variants = [{"method": method} for method in prune.compared(made)]
+    cells = grid.grid(made, [recorded], variants, **recorded.training)
+    kinds = [training.kind for training in grid.trainings(cells)]
+    groups = stacked.grouped(kinds, torch.device("cuda"))
+    assert [len(group) for group in groups] == [len(variants)] * len(PLAN.budgets)
 
 
 def test_a_folder_travels_in_pieces(tmp_path):
