@@ -106,7 +106,7 @@ PLAN = Plan(
     budgets=(1, 2, 5),
     seeds=range(3),
     training={"epochs": 1000},
-    terms=(("flat", "nested"), (1, 10), 3, None),
+    terms=(("flat", "nested", "alone-1", "flat-50"), (1, 10, 50), 3, None),
     last={"paper": Recipe(settings={"preset": "paper"})},
 )
 

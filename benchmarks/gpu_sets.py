@@ -32,9 +32,9 @@ def of_set(plan: Plan, name: str) -> Iterator[Stage]:
         yield Stage(f"{name} block {protocol}", block(name, protocol), ready, recipe.least)
 
 
-def _made(plan: Plan, *names: str | None) -> tuple[str, ...]:
-    """Return the stages that make these sets, of which some may be given."""
-    return tuple(name for name in names if name and not plan.recipes[name].given)
+def _made(plan: Plan, name: str | None) -> tuple[str, ...]:
+    """Return the stage that makes a set; none if it is given, or there is no set."""
+    return () if name is None or plan.recipes[name].given else (name,)
 
 
 def condensing(name: str) -> Callable[[Job], Any]:
@@ -143,14 +143,14 @@ def _shown(name: str, results: pd.DataFrame) -> str:
     return shown
 
 
-def terms_stage(plan: Plan) -> Stage:
-    """Return the stage that tests sets on NCFM's own terms and on the paper's."""
-    names, budgets, seeds, epochs = plan.terms
+def on_terms(plan: Plan, name: str) -> Stage:
+    """Return the stage that tests a set on NCFM's own terms and on the paper's."""
+    _, budgets, seeds, epochs = plan.terms
 
     def work(job: Job) -> str:
-        sets, protocols = {name: job.set(name) for name in names}, list(ncfm_terms.TITLES)
+        sets, protocols = {name: job.set(name)}, list(ncfm_terms.TITLES)
         wanted = list(ncfm_terms.plan(sets, budgets, seeds, protocols, epochs))
         found = ncfm_terms.measure(sets, job.real, job.work / TERMS, wanted, device=job.device)
-        return ncfm_terms.table(found)
+        return ncfm_terms.table(found[found["set"] == name])
 
-    return Stage("ncfm's terms", work, _made(plan, *names))
+    return Stage(f"{name} on terms", work, _made(plan, name), plan.recipes[name].least)

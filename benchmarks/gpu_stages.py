@@ -65,6 +65,6 @@ def stages(plan: Plan) -> list[Stage]:
         *(Stage(f"bench {case}", bench_of(case), least=30.0) for case in plan.cases),
         Stage("short ncfm", short_ncfm, least=1.4 * plan.short_seconds),
         *(stage for name in plan.sets for stage in gpu_sets.of_set(plan, name)),
-        gpu_sets.terms_stage(plan),
+        *(gpu_sets.on_terms(plan, name) for name in plan.terms[0]),
         *(stage for name in plan.last for stage in gpu_sets.of_set(plan, name)),
     ]
