@@ -3,23 +3,29 @@
     python -m benchmarks.gpu --minutes 9 --out DIR --data PACKED     # repeat until all is done
 
 PACKED is a folder of `benchmarks.mosaic`, or the name of a dataset. DIR holds at most 8 files of at
-most 16 MB each: `report.json` with every result so far, networks, sets, dynamics and results. Each
-stage has a process of its own, which is killed at the end of the time; a stage that fails is told
-in the report, and the others go on. docs/scale.md has the order.
+most 16 MiB each: `report.json` with every result so far, and pieces of an archive (see
+`packed_folder`) with sets, results, checkpoints and networks. Each stage has a process of its own,
+which is killed at the end of the time; a stage that fails is told in the report, and the others go
+on. docs/scale.md has the order.
 """
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import time
 import traceback
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import gpu_stages
-from benchmarks.gpu_stages import TINY, Job, Plan
+import torch
+
+from benchmarks import gpu_job, gpu_stages
+from benchmarks.gpu_job import Job, Stage
+from benchmarks.gpu_plan import PLAN, TINY
 from yoco.selfcheck import machine
 from yoco.utils import device as devices
 from yoco.utils import tensor_files
@@ -27,8 +33,11 @@ from yoco.utils import tensor_files
 REPORT = "report.json"
 AT_THE_END = 25.0  # seconds kept for packing
 GRACE = 10.0  # seconds that a stage may take beyond its time before it is killed
-# a child of this process begins without importing torch again; this process never uses a GPU
+# what stages import late, in seconds each
+LATE = ("pandas", "sklearn.cluster")
+# a child has what this process has imported and loaded; this process never uses a GPU
 FORK = multiprocessing.get_context("fork")
+THREADS = torch.get_num_threads()
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -64,20 +73,21 @@ def apart(work: Callable[[Job], Any], job: Job, seconds: float) -> dict[str, Any
 
 
 def _answer(work: Callable[[Job], Any], job: Job, sender: Any) -> None:
+    torch.set_num_threads(THREADS)
     try:
         sender.send({"result": work(job)})
     except BaseException:
         sender.send({"error": traceback.format_exc()})
 
 
-def run(job: Job, stages: list[gpu_stages.Stage]) -> bool:
+def run(job: Job, stages: list[Stage]) -> bool:
     """Do the stages that are not done yet, as far as the time goes; return whether all are done."""
     report = read(job.out)
     told = _of_call(lambda job: machine.described(devices.choose(job.device)), job, 60.0)
     if told not in report["machines"]:
         report["machines"].append(told)
     write(job.out, report)
-    _of_call(gpu_stages.unpack_pool, job, job.left())
+    _of_call(Job.unpack, job, job.left())
     for stage in stages:
         entry = report["stages"].setdefault(stage.name, {"seconds": 0.0})
         ready = all("result" in report["stages"].get(name, {}) for name in stage.needs)
@@ -86,10 +96,10 @@ def run(job: Job, stages: list[gpu_stages.Stage]) -> bool:
         print(f"\n{stage.name}: {job.left():.0f} s are left", flush=True)
         began = time.monotonic()
         answer = apart(stage.work, job, job.left() + GRACE)
-        _sweep(job.out)
+        _sweep(job.work)
+        _of_call(Job.pack, job, AT_THE_END)
         report["stages"][stage.name] = _after(entry, answer, time.monotonic() - began)
         write(job.out, report)
-    _of_call(gpu_stages.pack_pool, job, AT_THE_END)
     return all("result" in report["stages"].get(stage.name, {}) for stage in stages)
 
 
@@ -112,10 +122,10 @@ def _after(entry: dict[str, Any], answer: dict[str, Any], seconds: float) -> dic
     return found
 
 
-def _sweep(out: Path) -> None:
+def _sweep(folder: Path) -> None:
     """Remove locks and temporary files of a stage that was killed."""
     for ending in ("part", "lock", "holder"):
-        for path in out.glob(f".*.{ending}"):
+        for path in folder.glob(f".*.{ending}"):
             path.unlink()
 
 
@@ -126,13 +136,22 @@ def main() -> None:
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--tiny", action="store_true", help="minutes on a CPU, to rehearse")
+    parser.add_argument("--only", nargs="+", default=["*"], help='stages: "flat*" "idc*", say')
     options = parser.parse_args()
-    plan = TINY if options.tiny else Plan()
+    plan, end = TINY if options.tiny else PLAN, time.monotonic() + 60 * options.minutes
     options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)  # a process with threads cannot be forked
+    for name in LATE:
+        importlib.import_module(name)
+    real = gpu_job.load(options.data, (r.given for r in plan.recipes.values() if r.given))
     with TemporaryDirectory() as scratch:
-        end = time.monotonic() + 60 * options.minutes - AT_THE_END
-        place = (options.out, Path(scratch), options.data, options.device)
-        done = run(Job(*place, plan, end), gpu_stages.stages(plan))
+        job = Job(options.out, Path(scratch), real, options.device, plan, end - AT_THE_END)
+        wanted = [
+            stage
+            for stage in gpu_stages.stages(plan)
+            if any(fnmatch(stage.name, pattern) for pattern in options.only)
+        ]
+        done = run(job, wanted)
     print("\nall is done" if done else "\nnot all is done: call again with the same folder")
 
 

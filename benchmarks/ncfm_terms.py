@@ -68,6 +68,7 @@ def measure(
     real: ImageData,
     path: Path,
     wanted: Sequence[Mapping[str, Any]],
+    device: str = "auto",
 ) -> pd.DataFrame:
     """Return the table at `path` after the missing ones of the `wanted` training runs."""
     done = read(path).to_dict("records") if path.exists() else []
@@ -79,7 +80,7 @@ def measure(
         tested = replace(real, mean=condensed.mean, std=condensed.std)  # as the set was made
         subset = prune.prune(condensed, None, "prefix", row["ipc"]).subset(condensed)
         how = settings(row["protocol"], row["ipc"], row["epochs"])
-        found = evaluate.checked(*subset, tested, seed=row["seed"], **how)
+        found = evaluate.checked(*subset, tested, seed=row["seed"], device=device, **how)
         accuracies = {"last": round(found.last, 2), "best": round(found.best, 2)}
         done.append({**row, **accuracies, "seconds": round(time.process_time() - began)})
         print(done[-1], flush=True)

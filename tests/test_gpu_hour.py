@@ -6,14 +6,26 @@ import time
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_stages, mosaic, packed_pool
-from benchmarks.gpu_stages import TINY, Job, Plan
+from benchmarks import (
+    gpu,
+    gpu_job,
+    gpu_sets,
+    gpu_stages,
+    mosaic,
+    ncfm_terms,
+    packed_folder,
+    packed_pool,
+)
+from benchmarks.gpu_job import Job, Stage
+from benchmarks.gpu_plan import PLAN, TINY
 from tests.conftest import make_data
-from yoco import condense
+from yoco import condense, prune, zoo
 from yoco.condense.expert_training import PairSettings
 from yoco.condense.mtt_experts import train_experts
 from yoco.condense.ncfm_settings import NcfmSettings
+from yoco.experiments import grid, results_file
 from yoco.selfcheck import checks, speed
+from yoco.training import stacked
 
 MOST_FILES, MOST_BYTES = 8, 16 * 2**20
 
@@ -35,52 +47,67 @@ def quick(monkeypatch):
     return done
 
 
-def call(tmp_path, seconds=1000.0):
-    """Make one call with a fresh scratch folder; return whether all is done, and the report."""
+def a_job(tmp_path, seconds=1000.0, real=None):
+    """Return a call with a fresh scratch folder."""
     out, scratch = tmp_path / "out", tmp_path / f"scratch-{time.monotonic_ns()}"
     out.mkdir(exist_ok=True)
-    job = Job(out, scratch, "digits", "cpu", TINY, time.monotonic() + seconds)
-    return gpu.run(job, gpu_stages.stages(TINY)), gpu.read(out)
+    return Job(out, scratch, real or make_data(), "cpu", TINY, time.monotonic() + seconds)
+
+
+def call(tmp_path, seconds=1000.0):
+    """Make one call; return whether all is done, the report, and the files that travel."""
+    real = gpu_job.load("digits", ["zoo:digits-ncfm-ipc10"])
+    job = a_job(tmp_path, seconds, real)
+    done = gpu.run(job, gpu_stages.stages(TINY))
+    packed_folder.unpack(tmp_path / "work", job.out)
+    return done, gpu.read(job.out), {path.name for path in (tmp_path / "work").iterdir()}
 
 
 @pytest.mark.slow
 def test_calls_continue_each_other(tmp_path, quick, monkeypatch):
-    done, report = call(tmp_path, seconds=0.0)
+    done, report, _ = call(tmp_path, seconds=0.0)
     assert not done and not any("result" in entry for entry in report["stages"].values())
 
     whole = condense.condense
 
     def cut(*arguments, **options):
-        stops = arguments[1] == "ncfm" and "checkpoint" in options
-        return whole(*arguments, **options | ({"time_budget": 0.0} if stops else {}))
+        return whole(*arguments, **options | ({"time_budget": 0.0} if "nested" in options else {}))
 
     with monkeypatch.context() as patch:
-        patch.setattr(gpu_stages.condense, "condense", cut)
-        done, report = call(tmp_path)
-    out = tmp_path / "out"
-    found = {name for name, entry in report["stages"].items() if "result" in entry}
-    assert not done and found == {"selfcheck", "bench train_40", "short ncfm", "pool"}
-    assert {path.name for path in out.iterdir()} == {
-        "report.json",
-        "pool.safetensors",
-        "ncfm.checkpoint.safetensors",
-    }
+        patch.setattr(gpu_sets.condense, "condense", cut)
+        done, report, files = call(tmp_path)
+    names, told = [stage.name for stage in gpu_stages.stages(TINY)], report["stages"]
+    lacking = {name for name in names if "result" not in told.get(name, {})}
+    assert not done and lacking == {"nested", "nested accuracy", "nested on terms"}
+    assert "nested.checkpoint.safetensors" in files and "idc.checkpoint.safetensors" not in files
 
     with monkeypatch.context() as patch:  # the networks come from their packed file
         patch.setattr("yoco.condense.mtt_experts._train", lambda *_: pytest.fail("trained again"))
-        done, report = call(tmp_path)
-    assert done and report["stages"]["ncfm"]["result"]["steps"] == TINY.ncfm["iterations"]
-    assert len(report["stages"]["idc accuracy"]["result"]) == TINY.evaluations
-    assert "yoco" in report["stages"]["table 2"]["result"].lower()
-    files = list(out.iterdir())
-    assert len(files) <= MOST_FILES and max(f.stat().st_size for f in files) < MOST_BYTES
+        done, report, files = call(tmp_path)
+    assert done and report["stages"]["nested"]["result"]["steps"] == 2
+    assert "yoco" in report["stages"]["flat block paper"]["result"].lower()
     assert len(report["machines"]) == 1
+    travelling = list((tmp_path / "out").iterdir())
+    assert len(travelling) <= MOST_FILES
+    assert max(path.stat().st_size for path in travelling) < MOST_BYTES
+    assert not any("dynamics" in name for name in files)  # every block is done
+
+    work = tmp_path / "work"
+    for protocol, last_batch in (("paper", "small"), ("even", "even")):
+        for name in (f"flat.{protocol}.csv", f"flat.{protocol}.accuracy.csv"):
+            rows = results_file.read_results(work / name).values()
+            assert {row["last_batch"] for row in rows} == {last_batch}
+    nested = results_file.read_results(work / "nested.even.accuracy.csv").values()
+    assert sorted((row["ipc_to"], row["seed"]) for row in nested) == [
+        (ipc, seed) for ipc in (1, 10) for seed in TINY.seeds
+    ]
+    assert len(ncfm_terms.read(work / gpu_sets.TERMS)) == len(ncfm_terms.TITLES)
 
     quick.clear()
-    assert call(tmp_path)[0] and len(quick) == 3  # the machine, and the networks out and in
+    assert call(tmp_path)[0] and len(quick) == 2  # the machine, and the files that travelled
 
 
-def test_a_stage_that_fails_is_told_and_those_without_it_go_on(tmp_path, quick, monkeypatch):
+def test_a_stage_that_fails_is_told_and_those_without_it_go_on(tmp_path):
     def failing(job):
         raise RuntimeError("an illegal memory access")
 
@@ -88,16 +115,14 @@ def test_a_stage_that_fails_is_told_and_those_without_it_go_on(tmp_path, quick, 
         return 1
 
     stages = [
-        gpu_stages.Stage("bad", failing),
-        gpu_stages.Stage("after", good, needs=("bad",)),
-        gpu_stages.Stage("other", good),
-        gpu_stages.Stage("long", good, least=10_000.0),
+        Stage("bad", failing),
+        Stage("after", good, needs=("bad",)),
+        Stage("other", good),
+        Stage("long", good, least=10_000.0),
     ]
-    monkeypatch.undo()  # each in a process
-    monkeypatch.setattr(gpu_stages, "unpack_pool", good)
-    job = Job(tmp_path, tmp_path / "scratch", "digits", "cpu", TINY, time.monotonic() + 1000)
+    job = a_job(tmp_path)
     assert not gpu.run(job, stages)
-    entries = gpu.read(tmp_path)["stages"]
+    entries = gpu.read(job.out)["stages"]
     assert "an illegal memory access" in entries["bad"]["error"]
     assert "result" not in entries["after"] and entries["other"]["result"] == 1
     assert "result" not in entries.get("long", {})
@@ -108,7 +133,7 @@ def test_a_stage_is_killed_at_its_end_and_leaves_no_lock(tmp_path):
         (job.out / ".results.csv.lock").touch()
         time.sleep(1000)
 
-    job = Job(tmp_path, tmp_path, "digits", "cpu", TINY, time.monotonic())
+    job = Job(tmp_path, tmp_path, make_data(), "cpu", TINY, time.monotonic())
     began = time.monotonic()
     assert gpu.apart(hanging, job, 0.5) == {} and time.monotonic() - began < 100
     gpu._sweep(tmp_path)
@@ -143,10 +168,76 @@ def test_packed_networks_draw_their_first_weights_again(tmp_path):
     assert 2 * 320_010 * NcfmSettings().pool_networks < MOST_BYTES
 
 
-def test_the_plan_is_the_paper_s():
-    settings = condense.METHODS["ncfm"].settings_for("paper", 32, 10, {})
-    assert Plan().ncfm == {"preset": "paper"} and settings.pool_networks == 20
-    assert [stage.name for stage in gpu_stages.stages(Plan())][0] == "selfcheck"
+@pytest.mark.parametrize("plan", [PLAN, TINY])
+def test_every_set_of_a_plan_can_be_made(plan):
+    before = []
+    for name, recipe in plan.recipes.items():
+        assert recipe.start in (None, *before)
+        before.append(name)
+        if recipe.given:
+            given = zoo.load(recipe.given.removeprefix(zoo.PREFIX))
+            assert (given.method, given.ipc) == (recipe.method, recipe.ipc)
+            continue
+        own = {key: value for key, value in recipe.settings.items() if key != "nested"}
+        settings_for = condense.METHODS[recipe.method].settings_for
+        assert settings_for(own.pop("preset"), 32, recipe.ipc, own).steps > 0
+    names = [stage.name for stage in gpu_stages.stages(plan)]
+    assert names[0] == "selfcheck" and len({*names}) == len(names)
+
+
+def test_sets_for_one_budget_take_as_many_steps_as_the_nested():
+    nested = PLAN.sets["nested"]
+    before = zoo.load(PLAN.sets[nested.start].given.removeprefix(zoo.PREFIX)).info["steps"]
+    assert PLAN.sets["alone-1"].settings["iterations"] == before + nested.settings["iterations"]
+
+
+def test_the_process_that_forks_asks_nothing_of_cuda(monkeypatch):
+    for name in ("is_available", "device_count", "current_device"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: pytest.fail("a child could not use it"))
+    real = gpu_job.load("digits", ["zoo:digits-ncfm-ipc10"])
+    assert real.mean == zoo.load("digits-ncfm-ipc10").mean
+
+
+def test_results_of_lost_dynamics_are_not_kept(tmp_path, monkeypatch):
+    class Fake:
+        def save(self, path, dtype):
+            path.touch()
+
+    monkeypatch.setattr(
+        gpu_sets.dynamics,
+        "record_many",
+        lambda *_, seeds, **options: [(seed, Fake()) for seed in seeds],
+    )
+    job = a_job(tmp_path)
+    job.work.mkdir(parents=True)
+    results = job.work / "flat.even.csv"
+    for kept in (False, True):  # the second time, the dynamics are there
+        results.touch()
+        recorded = gpu_sets._recorded(job, "flat", "even", results)
+        assert len(recorded) == len(TINY.seeds) and results.exists() is kept
+
+
+def test_the_cells_of_one_budget_train_at_once_on_a_card():
+    made, recorded = zoo.load("digits-ncfm-ipc10"), zoo.load_dynamics("digits-ncfm-ipc10")
+    variants = [{"method": method} for method in prune.compared(made)]
+    cells = grid.grid(made, [recorded], variants, **recorded.training)
+    kinds = [training.kind for training in grid.trainings(cells)]
+    groups = stacked.grouped(kinds, torch.device("cuda"))
+    assert [len(group) for group in groups] == [len(variants)] * len(PLAN.budgets)
+
+
+def test_a_folder_travels_in_pieces(tmp_path):
+    folder, out = tmp_path / "work", tmp_path / "out"
+    folder.mkdir(), out.mkdir()
+    (folder / "a").write_bytes(os.urandom(30_000))
+    (folder / ".a.lock").touch()
+    assert packed_folder.pack(folder, out, size=4_000) > 10
+    assert max(path.stat().st_size for path in out.iterdir()) == 4_000
+    packed_folder.unpack(tmp_path / "b" / "work", out)
+    found = list((tmp_path / "b" / "work").iterdir())
+    assert [path.name for path in found] == ["a"]
+    assert found[0].read_bytes() == (folder / "a").read_bytes()
+    assert packed_folder.pack(folder, out, size=100_000) == len(list(out.iterdir())) == 1
 
 
 def test_images_travel_as_one_picture(tmp_path):
@@ -159,6 +250,7 @@ def test_images_travel_as_one_picture(tmp_path):
         assert torch.equal(getattr(read, f"{split}_labels"), getattr(data, f"{split}_labels"))
         there, here = getattr(read, f"{split}_images"), getattr(data, f"{split}_images")
         assert there.shape == here.shape and (there.float() - here.float()).abs().mean() < 10
+    assert torch.equal(read.test_images, data.test_images)
     assert torch.equal(read.train_images[0], data.train_images[0])
-    with pytest.raises(ValueError, match="divides by 8"):
+    with pytest.raises(ValueError, match="that divides by 8"):
         mosaic.pack(make_data(size=12), tmp_path)
