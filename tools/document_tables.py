@@ -84,6 +84,7 @@ TRAINED_ON = {
     "share05/condensed.safetensors": "after 700 more steps with `prefix_share=0.5`",
     NESTED: "prefixes of the zoo's nested set: after 800 more steps",
     "nestedF/condensed.safetensors": "prefixes after 900 more steps, for IPC 1, 2, 5 and 10 only",
+    "flat/at-015min.safetensors": "the flat set after 714 of its 2,500 steps",
     "flat/at-030min.safetensors": "the flat set after 1,591 of its 2,500 steps",
     "flat/condensed.safetensors": "the zoo's flat set",
     "flatC/condensed.safetensors": "the flat set after 700 more steps at lower learning rates",

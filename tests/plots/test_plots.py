@@ -97,7 +97,7 @@ def test_every_figure_is_drawn_and_saved(toy, toy_set, toy_dynamics, tmp_path):
         plots.extremes(toy_set, torch.tensor(table["lbpe"].to_numpy()), 4),
         plots.trajectories(torch.rand(4, 2), torch.arange(4), ["a", "b"]),
         plots.margins(torch.rand(4, 1), torch.arange(4)),
-        plots.right_and_wrong(torch.rand(9) > 0.5),
+        plots.right_and_wrong(torch.arange(9) % 3 > 0),
         plots.kept_by_method(toy_set, study.selections(toy_set, toy_dynamics, [1])),
         plots.class_balance(balance, 4),
         plots.imbalance(missing),
@@ -246,10 +246,18 @@ def test_two_scores_show_the_images_at_the_corners(toy_set, toy_dynamics):
 def test_one_class_has_a_row_for_each_method(toy_set, toy_dynamics):
     kept = study.selections(toy_set, toy_dynamics, [1])
     ax = plots.kept_of_class(toy_set, kept, 1)
-    assert [text.get_text() for text in ax.texts][-1] == "YOCO: 4 of 20"
+    assert [text.get_text() for text in ax.texts][-1] == "YOCO+: 4 of 20"
     assert len(ax.collections[0].get_paths()) == sum(int(s.per_class_counts[1]) for s in kept)
     figure = plots.kept_by_method(toy_set, kept)
-    assert [ax.get_title() for ax in figure.axes][-1].startswith("YOCO") and len(figure.axes) == 8
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[8].startswith("YOCO+") and titles[9:] == [""], "two rows of five"
+
+
+@pytest.mark.parametrize(
+    "count, shape", [(1, (1, 1)), (5, (1, 5)), (6, (2, 3)), (9, (2, 5)), (11, (3, 4))]
+)
+def test_panels_leave_little_room_empty(count, shape):
+    assert style.panels(count) == shape
 
 
 def test_a_legend_leaves_its_bars_room():

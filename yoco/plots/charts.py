@@ -74,9 +74,9 @@ def class_balance(balance: pd.DataFrame, even: int) -> plt.Figure:
     """
     methods, names = list(dict.fromkeys(balance.method)), list(dict.fromkeys(balance["class"]))
     named = style.spread(len(names), NAMES)
-    rows = -(-len(methods) // 4)
+    rows, columns = style.panels(len(methods))
     figure, axes = style.subplots(
-        rows, 4, 11, 2.2 * rows + 0.6, sharex=True, sharey=True, squeeze=False
+        rows, columns, 11, 2.2 * rows + 0.6, sharex=True, sharey=True, squeeze=False
     )
     for ax, method in zip(axes.flat, methods):
         kept = balance[balance.method == method].groupby("class")["kept"].mean().reindex(names)

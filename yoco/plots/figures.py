@@ -126,8 +126,7 @@ def kept_by_method(
 
     Each panel has one row per class. The selections are of several methods, all from this set.
     """
-    columns = min(4, len(selections))
-    rows, shown = -(-len(selections) // columns), min(per_class, condensed.ipc)
+    (rows, columns), shown = style.panels(len(selections)), min(per_class, condensed.ipc)
     height = min(11 / columns / shown, CELL) * len(shown_classes(condensed)) + 0.3
     budgets = " and ".join(
         str(budget) for budget in sorted({selection.ipc_to for selection in selections})

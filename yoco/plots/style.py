@@ -177,6 +177,12 @@ def subplots(
     return plt.subplots(rows, columns, figsize=sized(width, height), **options)
 
 
+def panels(count: int) -> tuple[int, int]:
+    """Return the rows and columns, at most five, in which `count` panels leave least room empty."""
+    rows = -(-count // 5)
+    return rows, -(-count // rows)
+
+
 def looks(methods: Iterable[str]) -> dict[str, dict]:
     """Return the colour, marker and sizes of each method's line, the same in every figure.
 
