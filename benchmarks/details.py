@@ -20,6 +20,7 @@ import torch
 
 from yoco import condense, data, evaluate
 from yoco.condense.base import condensed_from, members_of, packed, start_choice
+from yoco.experiments import tables
 from yoco.utils import device as devices
 from yoco.utils import seeds, tensor_files
 
@@ -99,6 +100,13 @@ def _step(real: data.ImageData, threads: int, every: int) -> tuple[int, float]:
         condense.condense(real, "ncfm", 10, compiled=True, progress=False, **options)
     (first, began), (last, ended) = next(s for s in seen if s[0] >= 10), seen[-1]
     return last - first, (ended - began) / (last - first)
+
+
+def step_table(measured: pd.DataFrame) -> str:
+    """Return the seconds of `step` in Markdown, a row per number of threads."""
+    found = measured.pivot(index="threads", columns="calibrate_every", values="seconds")
+    names = {1: "calibrated at every step, s", 2: "at every other step, s"}
+    return tables.markdown(found.rename(columns=names))
 
 
 MEASURED = {"starts": starts, "augmentation": augmentation, "sampler": sampler, "step": step}

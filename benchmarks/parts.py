@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from yoco import plots
-from yoco.experiments.tables import title_of
+from yoco.experiments import tables
 from yoco.plots import style
 
 PARTS = Path("figures/rules/rules.csv")
@@ -42,10 +42,15 @@ def table(parts: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
         kept = parts[(parts["set"] == name) & (parts.ipc == IPC)]
         means = kept.groupby("rule")["accuracy"].mean()
         if len(own) and {*RULES} <= {*means.index}:
-            title = f"{title_of(method)}, {steps:,} steps" if steps else "start"
+            title = f"{tables.title_of(method)}, {steps:,} steps" if steps else "start"
             rows.append((title, own.accuracy.mean(), *means[[*RULES]]))
     found = pd.DataFrame(rows, columns=["set", "whole", *RULES])
     return found.sort_values("whole", ascending=False, ignore_index=True)
+
+
+def markdown(parts: pd.DataFrame, whole: pd.DataFrame) -> str:
+    """Return `table` in Markdown, accuracies in %."""
+    return tables.markdown(table(parts, whole).set_index("set"))
 
 
 def draw(found: pd.DataFrame) -> Axes:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import condensing_time, last_batch, ncfm_terms, rules
+from benchmarks import condensing_time, details, last_batch, ncfm_terms, parts, rules
 from yoco import evaluate, prune
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as train
@@ -198,4 +198,40 @@ def test_rules_are_measured_once(seen, toy, tmp_path, monkeypatch):
     assert pd.read_csv(path).to_numpy().tolist() == [
         ["toy", "LBPE", 1, 0, 300, 12],
         ["toy", "LBPE", 2, 1, 300, 25],
+    ]
+
+
+def test_parts_stand_beside_their_whole_set():
+    sets = ["zoo:cifar10-idc-ipc10", "zoo:cifar10-ncfm-ipc10", "ncfm-0.safetensors"]
+    kept = pd.DataFrame(
+        [
+            (name, rule, 1, 10.0 + place)
+            for name in sets[:2]
+            for place, rule in enumerate(parts.RULES)
+        ]
+        + [(sets[2], "LBPE", 1, 1.0), (sets[0], "LBPE", 2, 99.0)],
+        columns=["set", "rule", "ipc", "accuracy"],
+    )
+    whole = pd.DataFrame(
+        [("idc", 440, 1000, 50.0), ("ncfm", 2500, 1000, 60.0), ("ncfm", 2500, 1000, 62.0)]
+        + [("ncfm", 2500, 100, 5.0), ("ncfm", 0, 1000, 40.0)],
+        columns=["method", "steps", "epochs", "accuracy"],
+    )
+    found = parts.table(kept, whole)
+    assert found.to_numpy().tolist() == [
+        ["NCFM, 2,500 steps", 61.0, 10.0, 11.0, 12.0],
+        ["IDC, 440 steps", 50.0, 10.0, 11.0, 12.0],
+    ]
+    assert parts.markdown(kept, whole).splitlines()[-1].startswith("| IDC, 440 steps | 50.00 | 10")
+    assert [line.get_ydata().tolist() for line in parts.draw(found).lines] == [
+        [float(n)] * 2 for n in (10, 11, 12)
+    ]
+
+
+def test_seconds_of_a_step_have_a_row_per_threads():
+    rows = [(1, 1, 40, 0.9), (1, 2, 40, 0.8), (2, 1, 40, 0.7), (2, 2, 40, 0.6)]
+    measured = pd.DataFrame(rows, columns=["threads", "calibrate_every", "steps", "seconds"])
+    assert details.step_table(measured).splitlines()[2:] == [
+        "| 1 | 0.90 | 0.80 |",
+        "| 2 | 0.70 | 0.60 |",
     ]

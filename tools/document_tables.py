@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import bench, imagenet1k, last_batch, published, scale_check
+from benchmarks import bench, details, imagenet1k, last_batch, parts, published, scale_check
 from benchmarks.rules import RULES
 from yoco import zoo
 from yoco.experiments import tables
@@ -364,6 +364,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "loops": loops,
     "ncfm": ncfm,
     "rules": rules,
+    "parts": partial(_by, parts.markdown, "rules/rules.csv", "ncfm/accuracy_by_time.csv"),
+    "ncfm-step": partial(_by, details.step_table, "details/step.csv"),
     "bytes": by_bytes,
     "published": partial(_by, published.table, "published/accuracies.csv"),
     "last-batch": last_batches,
