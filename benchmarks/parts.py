@@ -71,7 +71,7 @@ def draw(found: pd.DataFrame) -> Axes:
     ax.set(
         xlabel=f"whole set, {EPOCHS} epochs: test accuracy (%)", ylabel="IPC 1: test accuracy (%)"
     )
-    ax.legend(frameon=False, fontsize="small", loc="center right")
+    ax.legend(frameon=False, fontsize="small", loc="center")
     return ax
 
 

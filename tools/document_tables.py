@@ -85,6 +85,7 @@ TRAINED_ON = {
     NESTED: "prefixes of the zoo's nested set: after 800 more steps",
     "nestedF/condensed.safetensors": "prefixes after 900 more steps, for IPC 1, 2, 5 and 10 only",
     "flat/at-015min.safetensors": "the flat set after 714 of its 2,500 steps",
+    "flatCal2/steps714.safetensors": "the same with `calibrate_every=2`",
     "flat/at-030min.safetensors": "the flat set after 1,591 of its 2,500 steps",
     "flat/condensed.safetensors": "the zoo's flat set",
     "flatC/condensed.safetensors": "the flat set after 700 more steps at lower learning rates",
