@@ -191,7 +191,8 @@ def ncfm() -> str:
 def rules() -> str:
     """Accuracy after pruning by each rule of `benchmarks.rules`, a column per set and budget."""
     found = _read("rules/rules.csv")
-    names = [*found["set"].unique()]
+    names = ["zoo:cifar10-ncfm-ipc10", "zoo:cifar10-idc-ipc10"]
+    found = found[found["set"].isin(names)]
     columns = sorted(
         {*zip(found["set"], found["ipc"])}, key=lambda column: (names.index(column[0]), column[1])
     )
