@@ -9,7 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import bench, details, imagenet1k, last_batch, parts, published, scale_check
+from benchmarks import (
+    bench,
+    details,
+    imagenet1k,
+    last_batch,
+    ncfm_terms,
+    parts,
+    published,
+    scale_check,
+)
 from benchmarks.rules import RULES
 from yoco import zoo
 from yoco.experiments import tables
@@ -366,6 +375,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "loops": loops,
     "ncfm": ncfm,
     "rules": rules,
+    "ncfm-terms": partial(_by, ncfm_terms.table, "ncfm/terms.csv"),
     "parts": partial(_by, parts.markdown, "rules/rules.csv", "ncfm/accuracy_by_time.csv"),
     "ncfm-step": partial(_by, details.step_table, "details/step.csv"),
     "bytes": by_bytes,
