@@ -45,7 +45,7 @@ class Seen:
 
     def run(self, seed: int, until: int = EARLY) -> Dynamics:
         """Return a recorded run, recording it if it is not in the folder."""
-        path = self.folder / f"{self.name.removeprefix('zoo:')}-{until}-{seed}.safetensors"
+        path = self.folder / f"{self.condensed.fingerprint}-{until}-{seed}.safetensors"
         if not path.exists():
             how = {"epochs": WHOLE, "seed": seed, "until": until, "early": EARLY}
             dynamics.record(self.condensed, progress=False, compiled=True, **how).save(path)
@@ -57,7 +57,7 @@ class Seen:
 
     def features(self) -> Tensor:
         """Return normalised features of a network trained on the set for 300 epochs, [N, D]."""
-        path = self.folder / f"{self.name.removeprefix('zoo:')}-features.pt"
+        path = self.folder / f"{self.condensed.fingerprint}-features.pt"
         if not path.exists():
             images, labels = self.condensed.form()
             images = normalise(images, self.condensed.mean, self.condensed.std)

@@ -341,3 +341,8 @@ def test_the_page_about_adding_your_own_runs_as_it_stands(tmp_path, monkeypatch)
         prune.METHODS.registered.pop("every-other", None)
         condense.METHODS.pop("blend", None)
         sys.modules.pop("mine", None)
+
+
+def test_settings_must_say_their_steps():
+    with pytest.raises(TypeError, match="abstract.*steps"):
+        type("Stepless", (condense.Settings,), {})()

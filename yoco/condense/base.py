@@ -4,6 +4,7 @@ How a method is declared, the packed real images that it starts from, and the se
 """
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -96,8 +97,8 @@ def condensed_from(
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of a method: a frozen dataclass.
+class Settings(ABC):
+    """Settings of a method: a frozen dataclass that says how many image steps it takes.
 
     Its fields are what `condense` takes as `**settings` and stores in `.info`. Types such as
     `fields.Count` say what values they allow; others are the method's own to check.
@@ -107,9 +108,9 @@ class Settings:
         fields.check(self)
 
     @property
+    @abstractmethod
     def steps(self) -> int:
         """Image steps in total."""
-        raise NotImplementedError
 
     def work(self, classes: int, formed: int) -> int:
         """Return roughly the images that go through a network per step.

@@ -47,9 +47,8 @@ def take(
             f"{kept.parent} holds the unfinished condensation of another set ({CHECKPOINT}) than "
             f"{told}: {digests.HOW}"
         )
-    made = replace(
-        made, info={"source": Path(name).name, **made.info}
-    )  # may be made from other images
+    # the images that it was made from may be others than `data`
+    made = replace(made, info={"source": Path(name).name, **made.info})
     with owned.used(kept.parent):
         made.save(kept)
     return made
