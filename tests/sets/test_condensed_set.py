@@ -18,6 +18,24 @@ def test_save_and_load_give_the_same_set(toy_set, tmp_path):
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["set.safetensors"]
 
 
+def test_a_set_of_bytes_takes_a_quarter_and_loads_as_floats(toy_set, tmp_path):
+    made = replace(toy_set, images=toy_set.images.sqrt())  # no whole bytes
+    exact, small = made.save(tmp_path / "a"), made.save(tmp_path / "b", torch.uint8)
+    held = safetensors.torch.load_file(small)["images"]
+    saved = exact.stat().st_size - small.stat().st_size
+    assert held.dtype == torch.uint8 and saved > 2.9 * held.numel()
+    loaded = CondensedSet.load(small)
+    assert loaded.images.dtype == torch.float32 and loaded.info == made.info
+    assert 0 < (loaded.images - made.images).abs().max() <= 0.5001 / 255
+    again = CondensedSet.load(loaded.save(tmp_path / "c", torch.uint8))
+    assert torch.equal(again.images, loaded.images)  # rounding is done once
+    with pytest.raises(ValueError, match="dtype must be torch.uint8 or torch.float32"):
+        toy_set.save(tmp_path / "d", torch.float16)
+    with pytest.raises(ValueError, match="unbounded"):
+        replace(toy_set, bounded=False).save(tmp_path / "d", torch.uint8)
+    assert not (tmp_path / "d").exists()
+
+
 def test_form_gives_factor_squared_images_class_after_class(toy_set):
     images, labels = toy_set.form()
     assert images.shape == (60, 3, 16, 16) and labels.tolist() == [0] * 20 + [1] * 20 + [2] * 20

@@ -238,7 +238,7 @@ def test_ranking_goes_as_far_as_the_smallest_class(wild, recorded, tmp_path):
         and opened.space == wild.space
     )
     with pytest.raises(
-        ValueError, match="dtype=torch.uint8 holds cells in 0..1, but these are unbounded"
+        ValueError, match="dtype=torch.uint8 holds values in 0..1, but these are unbounded"
     ):
         ranked.save(tmp_path / "small.safetensors", torch.uint8)
     whole = bytearray((tmp_path / "ranked.safetensors").read_bytes())

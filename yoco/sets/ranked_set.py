@@ -199,7 +199,7 @@ class RankedSet:
     def _floats(self, k: int) -> Tensor:
         cells = self.cells[:k]
         if cells.dtype == torch.uint8:
-            return cells.float() / 255
+            return floats(cells)
         name = f"{self.cells.path}: cells" if isinstance(self.cells, StoredCells) else "cells"
         (checks.images if self.bounded else checks.finite)(name, cells.flatten(0, 1))
         return cells
@@ -220,16 +220,7 @@ class RankedSet:
             OSError: if it cannot be written.
         """
         dtype = dtype or (torch.uint8 if self.bounded else torch.float32)
-        if dtype not in DTYPES.values():
-            raise ValueError(f"dtype must be torch.uint8 or torch.float32, got {dtype}")
-        if dtype == torch.uint8 and not self.bounded:
-            raise ValueError(
-                "dtype=torch.uint8 holds cells in 0..1, but these are unbounded; allowed: "
-                "torch.float32"
-            )
-        cells = self._floats(self.ranks)
-        if dtype == torch.uint8:
-            cells = (cells * 255).round().to(torch.uint8)
+        cells = stored(self._floats(self.ranks), dtype, self.bounded)
         values = {name: getattr(self, name) for name in FIELDS}
         tensors = {"cells": cells} | ({} if self.targets is None else {"targets": self.targets})
         space = {} if self.bounded else {"bounded": False, "whitening": self.whitening}
@@ -280,6 +271,28 @@ class RankedSet:
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a valid ranked set: {error}") from error
+
+
+def stored(values: Tensor, dtype: torch.dtype, bounded: bool) -> Tensor:
+    """Return pixels as a file holds them: float32, or uint8 if they are in 0..1.
+
+    Raises ValueError for another dtype, or uint8 if they are unbounded.
+    """
+    if dtype not in DTYPES.values():
+        raise ValueError(f"dtype must be torch.uint8 or torch.float32, got {dtype}")
+    if dtype == torch.float32:
+        return values.float()
+    if not bounded:
+        raise ValueError(
+            "dtype=torch.uint8 holds values in 0..1, but these are unbounded; allowed: "
+            "torch.float32"
+        )
+    return (values * 255).round().to(torch.uint8)
+
+
+def floats(values: Tensor) -> Tensor:
+    """Return pixels from a file as floats: uint8 in 0..1, others unchanged."""
+    return values.float() / 255 if values.dtype == torch.uint8 else values
 
 
 def described(held: Any, channels: int, amount: str) -> str:
