@@ -25,7 +25,7 @@ import torch
 
 from benchmarks import gpu_job, gpu_stages
 from benchmarks.gpu_job import Job, Stage
-from benchmarks.gpu_plan import PLAN, TINY
+from benchmarks.gpu_plan import PLANS
 from yoco.selfcheck import machine
 from yoco.utils import device as devices
 from yoco.utils import tensor_files
@@ -135,10 +135,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--tiny", action="store_true", help="minutes on a CPU, to rehearse")
+    parser.add_argument(
+        "--plan", choices=PLANS, default="cifar10", help='"tiny" rehearses on a CPU'
+    )
     parser.add_argument("--only", nargs="+", default=["*"], help='stages: "flat*" "idc*", say')
     options = parser.parse_args()
-    plan, end = TINY if options.tiny else PLAN, time.monotonic() + 60 * options.minutes
+    plan, end = PLANS[options.plan], time.monotonic() + 60 * options.minutes
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # a process with threads cannot be forked
     for name in LATE:

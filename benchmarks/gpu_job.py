@@ -88,13 +88,13 @@ class Job:
 
 
 def load(source: str, likes: Iterable[str]) -> ImageData:
-    """Return the real images, normalised as the sets that are given were.
+    """Return the real images, normalised as the first set that is given was, if there is one.
 
-    source: a folder of `mosaic`, or the name of a dataset. likes: names of sets, at least one.
+    source: a folder of `mosaic`, or the name of a dataset. likes: names of the sets.
     """
     packed = (Path(source) / mosaic.LABELS).exists()
     real = mosaic.load(source) if packed else data.load(source, progress=False)
-    alike = workflow.load_set(next(iter(likes)))
+    alike = next((workflow.load_set(name) for name in likes), real)
     return replace(real, mean=alike.mean, std=alike.std)
 
 

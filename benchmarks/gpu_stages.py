@@ -63,7 +63,7 @@ def stages(plan: Plan) -> list[Stage]:
     return [
         Stage("selfcheck", selfcheck, least=30.0),
         *(Stage(f"bench {case}", bench_of(case), least=30.0) for case in plan.cases),
-        Stage("short ncfm", short_ncfm, least=1.4 * plan.short_seconds),
+        *([Stage("short ncfm", short_ncfm, least=1.4 * plan.short_seconds)] if plan.short else []),
         *(stage for name in plan.sets for stage in gpu_sets.of_set(plan, name)),
         *(gpu_sets.on_terms(plan, name) for name in plan.terms[0]),
         *(stage for name in plan.last for stage in gpu_sets.of_set(plan, name)),

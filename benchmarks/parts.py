@@ -2,8 +2,8 @@
 
     python -m benchmarks.parts
 
-Draws figures/rules/parts.png from figures/rules/rules.csv (`benchmarks.rules`) and
-figures/ncfm/accuracy_by_time.csv (`benchmarks.condensing_time`), whose sets it names.
+Draws figures/rules/parts.png from figures/rules/rules.csv (`benchmarks.rules`), and from
+figures/ncfm/evaluations.csv for the sets as a whole.
 """
 
 from pathlib import Path
@@ -16,41 +16,42 @@ from yoco.experiments import tables
 from yoco.plots import style
 
 PARTS = Path("figures/rules/rules.csv")
-WHOLE = Path("figures/ncfm/accuracy_by_time.csv")
-# method and steps of the sets of PARTS, as WHOLE has them; the last is the start of NCFM's
+WHOLE = Path("figures/ncfm/evaluations.csv")
+# sets by their names in PARTS: the path in WHOLE, and what the table calls them
 SETS = {
-    "zoo:cifar10-ncfm-ipc10": ("ncfm", 2500),
-    "ncfm-1591.safetensors": ("ncfm", 1591),
-    "ncfm-714.safetensors": ("ncfm", 714),
-    "ncfm-235.safetensors": ("ncfm", 235),
-    "zoo:cifar10-idc-ipc10": ("idc", 440),
-    "zoo:cifar10-dream-ipc10": ("dream", 200),
-    "ncfm-0.safetensors": ("ncfm", 0),
+    "zoo:cifar10-ncfm-ipc10": ("flat/condensed.safetensors", "NCFM, 2,500 steps"),
+    "ncfm-714.safetensors": ("flat/at-015min.safetensors", "NCFM, 714 steps"),
+    "zoo:cifar10-nested-ipc10": ("nestedE/condensed.safetensors", "NCFM, nested"),
+    "zoo:cifar10-idc-ipc10": ("zoo:cifar10-idc-ipc10", "IDC, 440 steps"),
+    "zoo:cifar10-dream-ipc10": ("zoo:cifar10-dream-ipc10", "DREAM, 200 steps"),
+    "idc-from-ncfm.safetensors": ("idcN/condensed.safetensors", "IDC, 400 steps from NCFM's set"),
+    "ncfm-0.safetensors": ("flat/start.safetensors", "start"),
 }
 RULES = ("AUM of 100 epochs", "LBPE", "random")
-EPOCHS, IPC = 1000, 1  # of the whole sets' networks; the parts' budget
+PREFIX = "prefix"  # measured on nested sets only
+EPOCHS, PART_EPOCHS, IPC = 1000, 300, 1  # of the networks of whole sets and of parts; the budget
 
 
 def table(parts: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
     """Return a row per set, by falling accuracy of the whole: set, whole, and each rule's mean.
 
-    Sets of which either is missing are left out.
+    Sets of which the whole or a rule other than `PREFIX` is missing are left out.
     """
     rows = []
-    for name, (method, steps) in SETS.items():
-        own = whole[(whole.method == method) & (whole.steps == steps) & (whole.epochs == EPOCHS)]
-        kept = parts[(parts["set"] == name) & (parts.ipc == IPC)]
-        means = kept.groupby("rule")["accuracy"].mean()
+    parts = parts[(parts.ipc == IPC) & (parts.epochs == PART_EPOCHS)]
+    whole = whole[(whole.ipc == whole.ipc.max()) & (whole.epochs == EPOCHS)]
+    for name, (path, title) in SETS.items():
+        own = whole[whole.path == path].accuracy
+        means = parts[parts["set"] == name].groupby("rule")["accuracy"].mean()
         if len(own) and {*RULES} <= {*means.index}:
-            title = f"{tables.title_of(method)}, {steps:,} steps" if steps else "start"
-            rows.append((title, own.accuracy.mean(), *means[[*RULES]]))
-    found = pd.DataFrame(rows, columns=["set", "whole", *RULES])
+            rows.append((title, own.mean(), *means.reindex([*RULES, PREFIX])))
+    found = pd.DataFrame(rows, columns=["set", "whole", *RULES, PREFIX])
     return found.sort_values("whole", ascending=False, ignore_index=True)
 
 
 def markdown(parts: pd.DataFrame, whole: pd.DataFrame) -> str:
     """Return `table` in Markdown, accuracies in %."""
-    return tables.markdown(table(parts, whole).set_index("set"))
+    return tables.markdown(table(parts, whole).set_index("set")).replace(" nan |", "  |")
 
 
 def draw(found: pd.DataFrame) -> Axes:
@@ -58,10 +59,11 @@ def draw(found: pd.DataFrame) -> Axes:
     ax = style.axes(8, 4.2)
     for rule, colour in zip(RULES, (style.PALETTE[2], plots.KEPT, plots.DROPPED)):
         ax.plot(found["whole"], found[rule], "o-", color=colour, label=rule)
+    ax.plot(found["whole"], found[PREFIX], "D", color=style.PALETTE[1], label=PREFIX)
     for row in found.itertuples():
         ax.annotate(
             row.set,
-            (row.whole, found.loc[row.Index, list(RULES)].max()),
+            (row.whole, found.loc[row.Index, [*RULES, PREFIX]].max()),
             xytext=(0, 8),
             textcoords="offset points",
             ha="center",

@@ -3,9 +3,9 @@
     python -m benchmarks.rules folder:PATH zoo:cifar10-ncfm-ipc10 --ipc 1,2
 
 Writes figures/rules/rules.csv, one row per training run as it ends; a second start trains what is
-missing. All rules balance the classes and keep the easy end. Rules of one recorded run take another
-run for each of `--seeds`; rules of several runs keep the same images for each. Recorded runs (the
-first 200 of 1000 epochs, or all) and features are kept in `--runs`.
+missing. All rules balance the classes, and those of a score keep the easy end. Rules of one
+recorded run take another run for each of `--seeds`; rules of several runs keep the same images for
+each. Recorded runs (the first 200 of 1000 epochs, or all) and features are kept in `--runs`.
 """
 
 import argparse
@@ -154,6 +154,11 @@ def at_random(seen: Seen, seed: int) -> Pick:
     return lambda members, n: torch.randperm(len(members), generator=source)[:n]
 
 
+def first(seen: Seen, seed: int) -> Pick:
+    """The order of a nested set; in other sets it means nothing."""
+    return lambda members, n: torch.arange(n)
+
+
 FEATURES, PREDICTIONS = lambda seen: seen.features(), lambda seen: seen.predictions()
 RULES: dict[str, Callable[[Seen, int], Pick]] = {
     "random": at_random,
@@ -172,6 +177,7 @@ RULES: dict[str, Callable[[Seen, int], Pick]] = {
     "herding of features": herded(FEATURES),
     "herding of features, easier half": herded(FEATURES, 0.5),
     "herding of predictions": herded(PREDICTIONS),
+    "prefix": first,
 }
 
 

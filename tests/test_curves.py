@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import condensing_time, details, last_batch, ncfm_terms, parts, rules
+from benchmarks import budgets, condensing_time, details, last_batch, ncfm_terms, parts, rules
 from yoco import evaluate, prune
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as train
@@ -205,27 +205,33 @@ def test_parts_stand_beside_their_whole_set():
     sets = ["zoo:cifar10-idc-ipc10", "zoo:cifar10-ncfm-ipc10", "ncfm-0.safetensors"]
     kept = pd.DataFrame(
         [
-            (name, rule, 1, 10.0 + place)
+            (name, rule, 1, 300, 10.0 + place)
             for name in sets[:2]
             for place, rule in enumerate(parts.RULES)
         ]
-        + [(sets[2], "LBPE", 1, 1.0), (sets[0], "LBPE", 2, 99.0)],
-        columns=["set", "rule", "ipc", "accuracy"],
+        + [(sets[2], "LBPE", 1, 300, 1.0), (sets[0], "LBPE", 2, 300, 99.0)]
+        + [(sets[0], "LBPE", 1, 1000, 99.0)],
+        columns=["set", "rule", "ipc", "epochs", "accuracy"],
     )
     whole = pd.DataFrame(
-        [("idc", 440, 1000, 50.0), ("ncfm", 2500, 1000, 60.0), ("ncfm", 2500, 1000, 62.0)]
-        + [("ncfm", 2500, 100, 5.0), ("ncfm", 0, 1000, 40.0)],
-        columns=["method", "steps", "epochs", "accuracy"],
+        [("zoo:cifar10-idc-ipc10", 10, 1000, 50.0), ("zoo:cifar10-idc-ipc10", 1, 1000, 5.0)]
+        + [("flat/condensed.safetensors", 10, 1000, 60.0 + seed) for seed in (0, 2)]
+        + [("flat/condensed.safetensors", 10, 100, 5.0), ("flat/start.safetensors", 10, 1000, 40)],
+        columns=["path", "ipc", "epochs", "accuracy"],
     )
+    kept = pd.concat([kept, kept.iloc[:1].assign(rule="prefix", accuracy=30.0)])
     found = parts.table(kept, whole)
-    assert found.to_numpy().tolist() == [
-        ["NCFM, 2,500 steps", 61.0, 10.0, 11.0, 12.0],
-        ["IDC, 440 steps", 50.0, 10.0, 11.0, 12.0],
+    assert found.fillna(0).to_numpy().tolist() == [
+        ["NCFM, 2,500 steps", 61.0, 10.0, 11.0, 12.0, 0],
+        ["IDC, 440 steps", 50.0, 10.0, 11.0, 12.0, 30.0],
     ]
-    assert parts.markdown(kept, whole).splitlines()[-1].startswith("| IDC, 440 steps | 50.00 | 10")
-    assert [line.get_ydata().tolist() for line in parts.draw(found).lines] == [
+    lines = parts.markdown(kept, whole).splitlines()
+    assert lines[-2] == "| NCFM, 2,500 steps | 61.00 | 10.00 | 11.00 | 12.00 |  |"
+    drawn = parts.draw(found).lines
+    assert [line.get_ydata().tolist() for line in drawn[:3]] == [
         [float(n)] * 2 for n in (10, 11, 12)
     ]
+    assert drawn[3].get_ydata()[1] == 30.0
 
 
 def test_seconds_of_a_step_have_a_row_per_threads():
@@ -235,3 +241,39 @@ def test_seconds_of_a_step_have_a_row_per_threads():
         "| 1 | 0.90 | 0.80 |",
         "| 2 | 0.70 | 0.60 |",
     ]
+
+
+def test_one_set_for_every_budget_stands_beside_a_set_for_each():
+    columns = ["path", "ipc", "seed", "epochs", "accuracy"]
+    made = pd.DataFrame(
+        [
+            ("alone1/condensed.safetensors", 1, 0, 1000, 47.0),
+            ("flat/condensed.safetensors", 10, 0, 1000, 69.0),
+            ("flat/at-015min.safetensors", 10, 0, 1000, 66.0),
+            ("alone1/condensed.safetensors", 10, 0, 1000, 1.0),
+            ("nestedE/condensed.safetensors", 1, 0, 1000, 45.0),
+            ("nestedE/condensed.safetensors", 1, 1, 1000, 46.0),
+        ],
+        columns=columns,
+    )
+    chosen = pd.DataFrame(
+        [
+            (budgets.FLAT, "LBPE", 2, 0, 1000, 43.0),
+            (budgets.FLAT, "LBPE", 2, 0, 300, 41.0),
+            (budgets.FLAT, "random", 2, 0, 1000, 38.0),
+            ("zoo:cifar10-idc-ipc10", "LBPE", 2, 0, 1000, 44.0),
+        ],
+        columns=["set", "rule", *columns[1:]],
+    )
+    found = budgets.table(made, chosen)
+    assert found[["way", "bytes", "accuracy"]].to_numpy().tolist() == [
+        [budgets.ALONE_WAY, 30720, 47.0],
+        [budgets.ALONE_WAY, 307200, 69.0],
+        [budgets.NESTED_WAY, 30720, 45.0],
+        [budgets.NESTED_WAY, 30720, 46.0],
+        ["YOCO, from the flat set", 61440, 43.0],
+    ]
+    ax = budgets.draw(found)
+    assert len(ax.get_legend().get_texts()) == 3
+    labels = [text.get_text() for text in ax.get_xticklabels()]
+    assert labels[0] == "30,720\nIPC 1" and len(labels) == 4

@@ -17,7 +17,7 @@ from benchmarks import (
     packed_pool,
 )
 from benchmarks.gpu_job import Job, Stage
-from benchmarks.gpu_plan import PLAN, TINY
+from benchmarks.gpu_plan import PLAN, PLANS, TINY
 from tests.conftest import make_data
 from yoco import condense, prune, zoo
 from yoco.condense.expert_training import PairSettings
@@ -168,7 +168,7 @@ def test_packed_networks_draw_their_first_weights_again(tmp_path):
     assert 2 * 320_010 * NcfmSettings().pool_networks < MOST_BYTES
 
 
-@pytest.mark.parametrize("plan", [PLAN, TINY])
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_every_set_of_a_plan_can_be_made(plan):
     before = []
     for name, recipe in plan.recipes.items():

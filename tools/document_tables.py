@@ -11,6 +11,7 @@ import pandas as pd
 
 from benchmarks import (
     bench,
+    budgets,
     details,
     imagenet1k,
     last_batch,
@@ -201,7 +202,7 @@ def rules() -> str:
     """Accuracy after pruning by each rule of `benchmarks.rules`, a column per set and budget."""
     found = _read("rules/rules.csv")
     names = ["zoo:cifar10-ncfm-ipc10", "zoo:cifar10-idc-ipc10"]
-    found = found[found["set"].isin(names)]
+    found = found[found["set"].isin(names) & (found["epochs"] == parts.PART_EPOCHS)]
     columns = sorted(
         {*zip(found["set"], found["ipc"])}, key=lambda column: (names.index(column[0]), column[1])
     )
@@ -213,6 +214,15 @@ def rules() -> str:
     ]
     titles = [f"{name.split('-')[1].upper()}, IPC {ipc}" for name, ipc in columns]
     return _markdown(["rule", *titles], _best_in_bold(rows, range(1, len(columns) + 1)))
+
+
+def every_budget() -> str:
+    """Accuracy of one set for every budget and of a set for each, a column per budget."""
+    found = budgets.table(_read("ncfm/evaluations.csv"), _read("rules/rules.csv"))
+    cells = found.groupby(["way", "ipc"])["accuracy"].agg(_mean)
+    rows = [[way, *(cells.get((way, ipc), "") for ipc in budgets.BUDGETS)] for way in budgets.WAYS]
+    titles = [f"IPC {ipc}<br>{ipc * budgets.PIXELS:,} bytes" for ipc in budgets.BUDGETS]
+    return _markdown(["images", *titles], _best_in_bold(rows, range(1, len(titles) + 1)))
 
 
 def by_bytes() -> str:
@@ -376,7 +386,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "ncfm": ncfm,
     "rules": rules,
     "ncfm-terms": partial(_by, ncfm_terms.table, "ncfm/terms.csv"),
-    "parts": partial(_by, parts.markdown, "rules/rules.csv", "ncfm/accuracy_by_time.csv"),
+    "parts": partial(_by, parts.markdown, "rules/rules.csv", "ncfm/evaluations.csv"),
+    "budgets": every_budget,
     "ncfm-step": partial(_by, details.step_table, "details/step.csv"),
     "bytes": by_bytes,
     "published": partial(_by, published.table, "published/accuracies.csv"),
