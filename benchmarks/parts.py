@@ -55,25 +55,19 @@ def markdown(parts: pd.DataFrame, whole: pd.DataFrame) -> str:
 
 
 def draw(found: pd.DataFrame) -> Axes:
-    """Draw the parts' accuracies against the whole's, a line per rule."""
-    ax = style.axes(8, 4.2)
-    for rule, colour in zip(RULES, (style.PALETTE[2], plots.KEPT, plots.DROPPED)):
-        ax.plot(found["whole"], found[rule], "o-", color=colour, label=rule)
-    ax.plot(found["whole"], found[PREFIX], "D", color=style.PALETTE[1], label=PREFIX)
-    for row in found.itertuples():
-        ax.annotate(
-            row.set,
-            (row.whole, found.loc[row.Index, [*RULES, PREFIX]].max()),
-            xytext=(0, 8),
-            textcoords="offset points",
-            ha="center",
-            fontsize="small",
-        )
-    ax.margins(0.12)
-    ax.set(
-        xlabel=f"whole set, {EPOCHS} epochs: test accuracy (%)", ylabel="IPC 1: test accuracy (%)"
+    """Draw the accuracies of each set's parts in a row; the best whole set is on top."""
+    ax = style.axes(8, 1.2 + 0.45 * len(found))
+    rows = range(len(found))[::-1]
+    looks = zip(
+        (*RULES, PREFIX),
+        (style.PALETTE[2], plots.KEPT, plots.DROPPED, style.PALETTE[1]),
+        "osvD",
     )
-    ax.legend(frameon=False, fontsize="small", loc="center")
+    for rule, colour, marker in looks:
+        ax.plot(found[rule], rows, marker, color=colour, label=rule)
+    ax.set_yticks(rows, [f"{row.set} (whole: {row.whole:.1f})" for row in found.itertuples()])
+    ax.set(xlabel=f"test accuracy at IPC {IPC} (%)", ylim=(-0.6, len(found) - 0.4))
+    ax.legend(frameon=False, fontsize="small", loc="lower center", ncols=4, bbox_to_anchor=(0.5, 1))
     return ax
 
 

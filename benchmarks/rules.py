@@ -181,6 +181,14 @@ RULES: dict[str, Callable[[Seen, int], Pick]] = {
 }
 
 
+def in_prefix(kept: Tensor, of_class: int, per_class: int) -> float:
+    """Return the share of the images kept that are among the first `per_class` of their class.
+
+    of_class: images of each class in the set.
+    """
+    return round((kept % of_class < per_class).float().mean().item(), 4)
+
+
 def measure(
     seen: Seen,
     real: data.ImageData,
@@ -205,7 +213,8 @@ def measure(
             images[kept], labels[kept], tested, epochs=epochs, seed=seed, compiled=True
         )
         row = dict(zip(KEY, (seen.name, rule, ipc, seed, epochs)))
-        done.append({**row, "accuracy": round(accuracy, 2)})
+        share = in_prefix(kept, len(labels) // len(seen.condensed.classes), per_class)
+        done.append({**row, "accuracy": round(accuracy, 2), "in_prefix": share})
         print(done[-1], flush=True)
         tensor_files.write_text(path, pd.DataFrame(done).to_csv(index=False))
 

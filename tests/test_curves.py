@@ -195,10 +195,13 @@ def test_rules_are_measured_once(seen, toy, tmp_path, monkeypatch):
     path, wanted = tmp_path / "rules.csv", [(1, "LBPE", 0), (2, "LBPE", 1)]
     rules.measure(seen, toy, path, wanted[:1], 300)
     rules.measure(seen, toy, path, wanted, 300)
-    assert pd.read_csv(path).to_numpy().tolist() == [
+    found = pd.read_csv(path)
+    assert found.drop(columns="in_prefix").to_numpy().tolist() == [
         ["toy", "LBPE", 1, 0, 300, 12],
         ["toy", "LBPE", 2, 1, 300, 25],
     ]
+    assert found["in_prefix"].between(0, 0.9).all()
+    assert rules.in_prefix(torch.tensor([0, 3, 21, 39]), 20, 2) == 0.5
 
 
 def test_parts_stand_beside_their_whole_set():
@@ -227,11 +230,10 @@ def test_parts_stand_beside_their_whole_set():
     ]
     lines = parts.markdown(kept, whole).splitlines()
     assert lines[-2] == "| NCFM, 2,500 steps | 61.00 | 10.00 | 11.00 | 12.00 |  |"
-    drawn = parts.draw(found).lines
-    assert [line.get_ydata().tolist() for line in drawn[:3]] == [
-        [float(n)] * 2 for n in (10, 11, 12)
-    ]
-    assert drawn[3].get_ydata()[1] == 30.0
+    ax = parts.draw(found)
+    assert [line.get_xdata().tolist() for line in ax.lines[:3]] == [[n, n] for n in (10, 11, 12)]
+    assert ax.lines[3].get_xdata()[1] == 30.0 and ax.lines[0].get_ydata().tolist() == [1, 0]
+    assert ax.get_yticklabels()[0].get_text() == "NCFM, 2,500 steps (whole: 61.0)"
 
 
 def test_seconds_of_a_step_have_a_row_per_threads():

@@ -216,6 +216,26 @@ def rules() -> str:
     return _markdown(["rule", *titles], _best_in_bold(rows, range(1, len(columns) + 1)))
 
 
+def nested_rules() -> str:
+    """Parts of the nested set: each rule's accuracy, and how much of its prefix it keeps."""
+    found = _read("rules/rules.csv")
+    nested = found["set"] == "zoo:cifar10-nested-ipc10"
+    found = found[nested & (found["epochs"] == parts.PART_EPOCHS)]
+    cells = found.groupby(["ipc", "rule"])
+    budgets, names = sorted({*found["ipc"]}), [rule for rule in RULES if rule in {*found["rule"]}]
+    rows = [
+        [rule]
+        + [
+            text
+            for part in (cells.get_group((ipc, rule)) for ipc in budgets)
+            for text in (_mean(part["accuracy"]), f"{100 * part['in_prefix'].mean():.0f}")
+        ]
+        for rule in names
+    ]
+    titles = [title for ipc in budgets for title in (f"IPC {ipc}", "in the prefix, %")]
+    return _markdown(["rule", *titles], _best_in_bold(rows, range(1, len(titles), 2)))
+
+
 def every_budget() -> str:
     """Accuracy of one set for every budget and of a set for each, a column per budget."""
     found = budgets.table(_read("ncfm/evaluations.csv"), _read("rules/rules.csv"))
@@ -387,6 +407,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rules": rules,
     "ncfm-terms": partial(_by, ncfm_terms.table, "ncfm/terms.csv"),
     "parts": partial(_by, parts.markdown, "rules/rules.csv", "ncfm/evaluations.csv"),
+    "nested-rules": nested_rules,
     "budgets": every_budget,
     "ncfm-step": partial(_by, details.step_table, "details/step.csv"),
     "bytes": by_bytes,
