@@ -111,6 +111,11 @@ def test_publish_writes_what_was_measured(toy_set, toy_dynamics, tmp_path, monke
         toy_dynamics.logits,
         atol=0.02,
     )
+    one = ACCURACIES.drop_duplicates("subset")
+    small = making.publish("x", toy_set, one, "1 network", [], tmp_path, torch.uint8)
+    info = condensed_set.CondensedSet.load(small).info
+    assert info["accuracy"] == 50.0 and "accuracy_std" not in info
+    assert small.stat().st_size < path.stat().st_size
     monkeypatch.setattr(making, "MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="too large to ship"):
         making.publish("toy-real-ipc5", toy_set, ACCURACIES, "2 networks", [], tmp_path)

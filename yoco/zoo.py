@@ -56,7 +56,7 @@ def table() -> pd.DataFrame:
 
     Columns: name, method, dataset, classes, size, ipc, factor, preset, steps, hours (of
     condensing), precision, start_accuracy, accuracy and accuracy_std (in %, as described by
-    `evaluation`).
+    `evaluation`; the last is missing after a single training).
     """
     rows = []
     for name in names():
