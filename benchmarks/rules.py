@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from yoco import data, dynamics, evaluate, score_formulas, scores, workflow
+from yoco import data, dynamics, evaluate, models, score_formulas, scores, workflow
 from yoco.data.normalise import normalise
 from yoco.dynamics import Dynamics
 from yoco.dynamics.dynamics import margin
@@ -69,6 +70,18 @@ class Seen:
                 torch.save(trained.features(images), path)
         found = torch.load(path)
         return found / found.norm(dim=1, keepdim=True)
+
+    def untrained(self, networks: int = 8) -> Tensor:
+        """Return features of untrained networks side by side, each centred and normalised."""
+        images, _ = self.condensed.form()
+        images = self.condensed.normalise(images)
+        shape = (self.condensed.channels, len(self.condensed.classes), self.condensed.size)
+        found = []
+        for seed in range(networks):
+            with torch.no_grad():
+                features = models.build_seeded(seed, "convnet", *shape).features(images)
+            found.append(F.normalize(features - features.mean(0)))
+        return torch.cat(found, 1)
 
     def predictions(self) -> Tensor:
         """Return each run's mean prediction over the first 100 epochs, side by side, [N, 3 K]."""
@@ -149,6 +162,51 @@ def herded(points: Callable[[Seen], Tensor], share: float = 1.0) -> Callable[[Se
     return rule
 
 
+def closest(points: Callable[[Seen], Tensor]) -> Callable[[Seen, int], Pick]:
+    """Keep the images whose mean is nearest to the class's mean, found by swapping single ones.
+
+    The search begins once at each image of the class.
+    """
+
+    def rule(seen: Seen, seed: int) -> Pick:
+        where = points(seen)
+
+        def pick(members: Tensor, n: int) -> Tensor:
+            alike = where[members] @ where[members].T
+            found = [_swapped(alike, first, n) for first in range(len(members))]
+            return min(found, key=lambda chosen: _far(alike, chosen).item())
+
+        return pick
+
+    return rule
+
+
+def _far(alike: Tensor, chosen: Tensor) -> Tensor:
+    """Return squared distances of the means of sets [..., n] from that of all, up to a constant."""
+    inside = alike[chosen.unsqueeze(-1), chosen.unsqueeze(-2)].mean((-1, -2))
+    return inside - 2 * alike.mean(1)[chosen].mean(-1)
+
+
+def _swapped(alike: Tensor, first: int, n: int) -> Tensor:
+    """Add images to the first one by one, then swap one at a time while that helps."""
+    chosen, every = torch.tensor([first]), {*range(len(alike))}
+    while True:
+        free = torch.tensor(sorted(every - {*chosen.tolist()}))
+        if len(chosen) < n:
+            tried = torch.cat([chosen.expand(len(free), -1), free.unsqueeze(1)], 1)
+            chosen = tried[_far(alike, tried).argmin()]
+            continue
+        if n == len(alike):
+            return chosen
+        tried = chosen.repeat(n * len(free), 1)
+        place = torch.arange(n).repeat_interleave(len(free))
+        tried[torch.arange(len(tried)), place] = free.repeat(n)
+        far = _far(alike, tried)
+        if far.min() > _far(alike, chosen) - 1e-6:
+            return chosen
+        chosen = tried[far.argmin()]
+
+
 def at_random(seen: Seen, seed: int) -> Pick:
     source = torch.Generator().manual_seed(seed)
     return lambda members, n: torch.randperm(len(members), generator=source)[:n]
@@ -160,6 +218,7 @@ def first(seen: Seen, seed: int) -> Pick:
 
 
 FEATURES, PREDICTIONS = lambda seen: seen.features(), lambda seen: seen.predictions()
+UNTRAINED = lambda seen: seen.untrained()
 RULES: dict[str, Callable[[Seen, int], Pick]] = {
     "random": at_random,
     "LBPE": by_run(lbpe),
@@ -177,6 +236,7 @@ RULES: dict[str, Callable[[Seen, int], Pick]] = {
     "herding of features": herded(FEATURES),
     "herding of features, easier half": herded(FEATURES, 0.5),
     "herding of predictions": herded(PREDICTIONS),
+    "nearest mean of untrained features": closest(UNTRAINED),
     "prefix": first,
 }
 

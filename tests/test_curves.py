@@ -4,6 +4,7 @@ They measure the last batch of an epoch, accuracy against the time of condensing
 terms, and rules to prune by.
 """
 
+import itertools
 from dataclasses import replace
 
 import pandas as pd
@@ -188,6 +189,20 @@ def test_rules_are_those_of_the_pruning_methods(seen, toy_set, toy_dynamics):
     herded = rules.RULES["herding of features"](seen, 0)(torch.arange(20), 1)
     own = toy_dynamics.features[:20]
     assert herded.item() == (own - own.mean(0)).norm(dim=1).argmin()
+
+
+def test_the_nearest_mean_is_found_wherever_it_lies():
+    source = torch.Generator().manual_seed(0)
+    points = torch.randn(12, 6, generator=source)
+    points[[2, 7, 9]] = points.mean(0) + torch.tensor([[1.0], [-0.5], [-0.5]])
+    points -= points.mean(0)
+    pick = rules.closest(lambda seen: points)(None, 0)
+    for n in (1, 3):
+        best = min(
+            itertools.combinations(range(12), n), key=lambda held: points[[*held]].mean(0).norm()
+        )
+        assert {*pick(torch.arange(12), n).tolist()} == {*best}
+    assert sorted(pick(torch.arange(12), 12).tolist()) == [*range(12)]
 
 
 def test_rules_are_measured_once(seen, toy, tmp_path, monkeypatch):

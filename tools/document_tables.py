@@ -136,7 +136,8 @@ def zoo_table() -> str:
                 f"{row.steps:,}",
                 f"{row.hours:.4f}",
                 f"{row.start_accuracy:.2f}",
-                f"{row.accuracy:.2f} ± {row.accuracy_std:.2f}",
+                f"{row.accuracy:.2f}"
+                + ("" if pd.isna(row.accuracy_std) else f" ± {row.accuracy_std:.2f}"),
                 re.search(r"(\d+) epochs", row.evaluation)[1],
             ]
             for row in zoo.table().itertuples(index=False)
@@ -214,6 +215,18 @@ def rules() -> str:
     ]
     titles = [f"{name.split('-')[1].upper()}, IPC {ipc}" for name, ipc in columns]
     return _markdown(["rule", *titles], _best_in_bold(rows, range(1, len(columns) + 1)))
+
+
+def cifar100() -> str:
+    """Accuracy of CIFAR-100's set and of its start."""
+    found = _read("cifar100/evaluations.csv")
+    return _markdown(
+        ["trained on", "steps", "epochs", "accuracy, %"],
+        [
+            [name, f"{steps:,}", epochs, _mean(part["accuracy"])]
+            for (name, steps, epochs), part in found.groupby(["trained_on", "steps", "epochs"])
+        ],
+    )
 
 
 def nested_rules() -> str:
@@ -420,6 +433,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation-epochs": partial(_ablation, "epochs_read", "K"),
     "ablation-condensation": partial(_ablation, "condensation", "condensed by"),
     "ablation-network": partial(_ablation, "network", "network"),
+    "cifar100": cifar100,
     "hundred": partial(_study, "hundred/table.md", (1, 2, 3)),
     "tiny10": partial(_study, "tiny10/table.md", (1, 2)),
     "noise-kept": partial(_noise_means, "precision"),
