@@ -24,7 +24,7 @@ SETS = {
     "zoo:cifar10-nested-ipc10": ("nestedE/condensed.safetensors", "NCFM, nested"),
     "zoo:cifar10-idc-ipc10": ("zoo:cifar10-idc-ipc10", "IDC, 440 steps"),
     "zoo:cifar10-dream-ipc10": ("zoo:cifar10-dream-ipc10", "DREAM, 200 steps"),
-    "idc-from-ncfm.safetensors": ("idcN/condensed.safetensors", "IDC, 400 steps from NCFM's set"),
+    "idc-from-ncfm.safetensors": ("idc-from-ncfm.safetensors", "NCFM, then 213 steps of IDC"),
     "ncfm-0.safetensors": ("flat/start.safetensors", "start"),
 }
 RULES = ("AUM of 100 epochs", "LBPE", "random")

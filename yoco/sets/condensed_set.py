@@ -197,19 +197,11 @@ class CondensedSet:
         return unnormalise(images, self.mean, self.std).clamp(0, 1)
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write one safetensors file, atomically.
+        """Write one safetensors file, atomically. Returns the path.
 
-        Args:
-            path: the file.
-            dtype: of the images in it: float32, or uint8 (a quarter as large; each value is off by
-                at most 1/510, so dynamics of this set are not those of the set in the file).
-
-        Returns:
-            The path.
-
-        Raises:
-            ValueError: for another dtype, or uint8 if the set is unbounded.
-            OSError: if it cannot be written.
+        dtype: of the images in it, float32 or uint8 (a quarter as large; values move by at most
+        1/510, so dynamics of this set are not those of the file's). Raises ValueError for others,
+        and for uint8 if the set is unbounded.
         """
         values = {
             name: getattr(self, name) for name in ("factor", "classes", "mean", "std", "method")

@@ -25,6 +25,7 @@ Cells = (
     UInt8[Tensor, "ranks classes channels side side"]
     | Float[Tensor, "ranks classes channels side side"]
 )
+Pixels = UInt8[Tensor, "..."] | Float[Tensor, "..."]  # as a file holds them
 FIELDS = ("factor", "size", "classes", "mean", "std", "method")
 
 
@@ -273,7 +274,7 @@ class RankedSet:
             raise ValueError(f"{path} is not a valid ranked set: {error}") from error
 
 
-def stored(values: Tensor, dtype: torch.dtype, bounded: bool) -> Tensor:
+def stored(values: Float[Tensor, "..."], dtype: torch.dtype, bounded: bool) -> Pixels:
     """Return pixels as a file holds them: float32, or uint8 if they are in 0..1.
 
     Raises ValueError for another dtype, or uint8 if they are unbounded.
@@ -290,7 +291,7 @@ def stored(values: Tensor, dtype: torch.dtype, bounded: bool) -> Tensor:
     return (values * 255).round().to(torch.uint8)
 
 
-def floats(values: Tensor) -> Tensor:
+def floats(values: Pixels) -> Float[Tensor, "..."]:
     """Return pixels from a file as floats: uint8 in 0..1, others unchanged."""
     return values.float() / 255 if values.dtype == torch.uint8 else values
 
