@@ -101,6 +101,7 @@ TRAINED_ON = {
     "flatC/condensed.safetensors": "the flat set after 700 more steps at lower learning rates",
     "flatD/condensed.safetensors": "the flat set after 800 more steps with networks of 20 epochs",
     "flat/start.safetensors": "the start of the flat set",
+    "idc-from-ncfm.safetensors": "the flat set after 213 more steps, of IDC",
     "alone1/condensed.safetensors": "a set for IPC 1 alone",
     "alone2/condensed.safetensors": "a set for IPC 2 alone",
     "zoo:cifar10-idc-ipc10": "for comparison: the zoo's IDC set",
