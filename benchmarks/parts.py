@@ -67,6 +67,7 @@ def draw(found: pd.DataFrame) -> Axes:
         ax.plot(found[rule], rows, marker, color=colour, label=rule)
     ax.set_yticks(rows, [f"{row.set} (whole: {row.whole:.1f})" for row in found.itertuples()])
     ax.set(xlabel=f"test accuracy at IPC {IPC} (%)", ylim=(-0.6, len(found) - 0.4))
+    ax.locator_params("x", steps=(1, 5, 10))
     ax.legend(frameon=False, fontsize="small", loc="lower center", ncols=4, bbox_to_anchor=(0.5, 1))
     return ax
 
