@@ -21,8 +21,9 @@ BUDGETS = (1, 2, 5, 10)  # IPC; that of the flat and of the nested set is the la
 PIXELS = 10 * 3 * 32 * 32  # bytes per IPC, as uint8
 # files of MADE, by way; a set with one budget is tested whole
 ALONE = {
-    ipc: f"{name}/condensed.safetensors"
-    for ipc, name in {1: "alone1", 2: "alone2", 5: "alone5", 10: "flat"}.items()
+    1: "alone1/condensed.safetensors",
+    2: "alone2/condensed.safetensors",
+    10: "flat/condensed.safetensors",
 }
 NESTED = "nestedE/condensed.safetensors"
 # rules of CHOSEN that choose from the flat set

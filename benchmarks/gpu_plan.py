@@ -107,7 +107,7 @@ PLAN = Plan(
     last={"paper": Recipe(settings={"preset": "paper"})},
 )
 
-# the other blocks of Table 2, at 300 epochs; most comes from the first set
+# the other blocks of Table 2, at 300 epochs
 LONG = {**NCFM, "iterations": 2500}
 CIFAR100 = Plan(
     sets={
@@ -152,6 +152,5 @@ TINY = Plan(
     seeds=range(2),
     training={"epochs": 2, "width": 8},
     terms=(("nested",), (1,), 1, 2),
-    last={},
 )
 PLANS = {"cifar10": PLAN, "cifar100": CIFAR100, "imagenette": IMAGENETTE, "tiny": TINY}

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import bench
+from benchmarks import bench, budgets
 from tools import document_tables, documents, generate
 from yoco import plots, prune
 from yoco.condense import METHODS as CONDENSATIONS
@@ -126,6 +126,25 @@ def test_yoco_in_a_few_lines_is_yoco(toy_set, toy_dynamics):
 def test_every_evaluated_set_of_ncfm_has_a_row():
     paths = pd.read_csv(FIGURES / "ncfm/evaluations.csv").path
     assert set(paths) == set(document_tables.TRAINED_ON)
+
+
+def test_the_budgets_sentences_are_the_files():
+    found = budgets.table(*(pd.read_csv(path) for path in (budgets.MADE, budgets.CHOSEN)))
+    means = found.groupby(["way", "ipc"])["accuracy"].mean()
+    nested, (plus, yoco) = means[budgets.NESTED_WAY], (means[way] for way in budgets.RULES)
+    assert (means[budgets.ALONE_WAY] - nested).abs().max() < 1  # "within a point"
+    lost = [(nested - kept).dropna().round() for kept in (plus, yoco)]
+    assert [part.tolist() for part in lost] == [[7, 7, 6], [9, 8, 6]]
+    text = page("results/ablations")
+    for kept in (plus, yoco):
+        assert f"{kept[1]:.1f} and {kept[2]:.1f} %" in text
+
+
+def test_cifar100_s_sentence_is_the_file():
+    found = pd.read_csv(FIGURES / "cifar100/evaluations.csv").set_index("trained_on")["accuracy"]
+    for name in ("results/cifar100", "results/README"):
+        assert f"reaches {found['the set']:.2f} % after 300 epochs" in page(name)
+    assert round(found["the set"] - found["the start"]) == 12
 
 
 def test_cifar10_s_sentences_are_the_files():

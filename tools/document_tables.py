@@ -83,8 +83,7 @@ def sections(path: Path) -> dict[str, str]:
     return {name: text.strip() for name, text in (part.split("\n\n", 1) for part in parts)}
 
 
-# paths in figures/ncfm/evaluations.csv; NESTED is the zoo's set
-NESTED = "nestedE/condensed.safetensors"
+# paths in figures/ncfm/evaluations.csv
 TRAINED_ON = {
     "nested/condensed.safetensors": "prefixes after the nested steps with equal weights",
     "nestedA/condensed.safetensors": "prefixes after 600 more steps with weights 1/k",
@@ -92,7 +91,7 @@ TRAINED_ON = {
     "greedy/condensed.safetensors": "after 1,000 more steps with `prefix_share=0`",
     "share02/condensed.safetensors": "after 1,000 more steps with `prefix_share=0.2`",
     "share05/condensed.safetensors": "after 700 more steps with `prefix_share=0.5`",
-    NESTED: "prefixes of the zoo's nested set: after 800 more steps",
+    budgets.NESTED: "prefixes of the zoo's nested set: after 800 more steps",
     "nestedF/condensed.safetensors": "prefixes after 900 more steps, for IPC 1, 2, 5 and 10 only",
     "flat/at-015min.safetensors": "the flat set after 714 of its 2,500 steps",
     "flatCal2/steps714.safetensors": "the same with `calibrate_every=2`",
@@ -116,7 +115,7 @@ def results() -> str:
     """Some of Table 2 on CIFAR-10, the paper's YOCO, and the prefixes of the nested set."""
     ours = tables.pivot(_read("cifar10/table.csv"))
     paper = _read("cifar10/beside_paper.csv").set_index(["ipc_to", "method"])["paper"]
-    nested = _evaluated(NESTED)
+    nested = _evaluated(budgets.NESTED)
     rows = [
         [
             str(budget),
