@@ -23,6 +23,7 @@ from benchmarks import (
 from benchmarks.rules import RULES
 from yoco import zoo
 from yoco.experiments import tables
+from yoco.sets.condensed_set import CondensedSet
 from yoco.workflow import parameters
 from yoco.workflow.options import Described, shared
 
@@ -299,14 +300,25 @@ def start_and_set() -> str:
     )
 
 
-def table2() -> str:
-    _, rows = _parsed((FIGURES / "cifar10/table2.md").read_text(encoding="utf-8"))
-    names = [name for ipc in (1, 2, 5) for name in (f"IPC {ipc}", "paper (Δ)")]
-    return _markdown(["method", *names], _best_in_bold(rows, (1, 3, 5)))
+def _named(file: str, name: str) -> tuple[pd.DataFrame, CondensedSet]:
+    """The rows of a block of Table 2, with methods named as there, and the set of the zoo."""
+    condensed = zoo.load(name)
+    return tables.with_sets_as_columns(_read(file), condensed.method), condensed
 
 
-def leads() -> str:
-    lines = tables.verdict(_read("cifar10/paired.csv")).splitlines()
+def _block(file: str, name: str) -> str:
+    """A block of Table 2, from one row per training run: ours, the paper's, the difference."""
+    results, condensed = _named(file, name)
+    beside = tables.beside_paper(results, condensed)
+    _, rows = _parsed(tables.markdown(tables.table2(beside, tables.summary(results))))
+    titles = [
+        title for ipc in sorted({*results["ipc_to"]}) for title in (f"IPC {ipc}", "paper (Δ)")
+    ]
+    return _markdown(["method", *titles], _best_in_bold(rows, range(1, len(titles), 2)))
+
+
+def _leads(file: str, name: str) -> str:
+    lines = tables.verdict(tables.paired(_named(file, name)[0])).splitlines()
     return "\n".join(f"- {line}." for line in lines)
 
 
@@ -414,6 +426,9 @@ def _parameters(rows: list[Described]) -> str:
     )
 
 
+# blocks of Table 2: rows, and the set of the zoo that was pruned
+IDC = "cifar10/table2.csv", "cifar10-idc-ipc10"
+
 TABLES: dict[str, Callable[[], str]] = {
     "results": results,
     "zoo": zoo_table,
@@ -431,8 +446,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "published": partial(_by, published.table, "published/accuracies.csv"),
     "last-batch": last_batches,
     "start-and-set": start_and_set,
-    "table2": table2,
-    "leads": leads,
+    "table2": partial(_block, *IDC),
+    "leads": partial(_leads, *IDC),
     "ablation-rules": partial(_ablation, "rules", "method"),
     "ablation-epochs": partial(_ablation, "epochs_read", "K"),
     "ablation-condensation": partial(_ablation, "condensation", "condensed by"),
