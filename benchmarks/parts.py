@@ -3,7 +3,8 @@
     python -m benchmarks.parts
 
 Draws figures/rules/parts.png from figures/rules/rules.csv (`benchmarks.rules`), and from
-figures/ncfm/evaluations.csv for the sets as a whole.
+figures/ncfm/evaluations.csv for the sets as a whole. figures/rules/rest.csv has the accuracy of
+random parts on the rest of their sets (`benchmarks.rules … --rest`).
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ from yoco.plots import style
 
 PARTS = Path("figures/rules/rules.csv")
 WHOLE = Path("figures/ncfm/evaluations.csv")
+REST_OF_SETS = Path("figures/rules/rest.csv")
 # sets by their names in PARTS: the path in WHOLE, and what the table calls them
 SETS = {
     "zoo:cifar10-ncfm-ipc10": ("flat/condensed.safetensors", "NCFM, 2,500 steps"),
@@ -29,29 +31,31 @@ SETS = {
 }
 RULES = ("AUM of 100 epochs", "LBPE", "random")
 PREFIX = "prefix"  # measured on nested sets only
+REST = "random, tested on the rest of the set"
 EPOCHS, PART_EPOCHS, IPC = 1000, 300, 1  # of the networks of whole sets and of parts; the budget
 
 
-def table(parts: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
+def table(parts: pd.DataFrame, whole: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
     """Return a row per set, by falling accuracy of the whole: set, whole, and each rule's mean.
 
     Sets of which the whole or a rule other than `PREFIX` is missing are left out.
     """
     rows = []
+    parts = pd.concat([parts, rest.assign(rule=REST)])
     parts = parts[(parts.ipc == IPC) & (parts.epochs == PART_EPOCHS)]
     whole = whole[(whole.ipc == whole.ipc.max()) & (whole.epochs == EPOCHS)]
     for name, (path, title) in SETS.items():
         own = whole[whole.path == path].accuracy
         means = parts[parts["set"] == name].groupby("rule")["accuracy"].mean()
         if len(own) and {*RULES} <= {*means.index}:
-            rows.append((title, own.mean(), *means.reindex([*RULES, PREFIX])))
-    found = pd.DataFrame(rows, columns=["set", "whole", *RULES, PREFIX])
+            rows.append((title, own.mean(), *means.reindex([*RULES, PREFIX, REST])))
+    found = pd.DataFrame(rows, columns=["set", "whole", *RULES, PREFIX, REST])
     return found.sort_values("whole", ascending=False, ignore_index=True)
 
 
-def markdown(parts: pd.DataFrame, whole: pd.DataFrame) -> str:
+def markdown(parts: pd.DataFrame, whole: pd.DataFrame, rest: pd.DataFrame) -> str:
     """Return `table` in Markdown, accuracies in %."""
-    return tables.markdown(table(parts, whole).set_index("set")).replace(" nan |", "  |")
+    return tables.markdown(table(parts, whole, rest).set_index("set")).replace(" nan |", "  |")
 
 
 def draw(found: pd.DataFrame) -> Axes:
@@ -73,7 +77,7 @@ def draw(found: pd.DataFrame) -> Axes:
 
 
 def main() -> None:
-    found = table(pd.read_csv(PARTS), pd.read_csv(WHOLE))
+    found = table(*map(pd.read_csv, (PARTS, WHOLE, REST_OF_SETS)))
     plots.use_style()
     plots.save(draw(found), PARTS.with_name("parts.png"))
     print(found.round(2).to_string(index=False))

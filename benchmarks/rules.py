@@ -6,6 +6,10 @@ Writes figures/rules/rules.csv, one row per training run as it ends; a second st
 missing. All rules balance the classes, and those of a score keep the easy end. Rules of one
 recorded run take another run for each of `--seeds`; rules of several runs keep the same images for
 each. Recorded runs (the first 200 of 1000 epochs, or all) and features are kept in `--runs`.
+With `--rest`, networks are tested on the rest of the set that they were trained on a part of:
+
+    python -m benchmarks.rules folder:PATH SET … --rest --rules random --ipc 1 \
+        --out figures/rules/rest.csv
 """
 
 import argparse
@@ -255,10 +259,11 @@ def measure(
     path: Path,
     wanted: Sequence[tuple[int, str, int]],
     epochs: int,
+    on_rest: bool = False,
 ) -> None:
     """Train on what each rule keeps, and append what is missing to the table at `path`.
 
-    wanted: (IPC_T, rule, seed).
+    wanted: (IPC_T, rule, seed). on_rest: test on what the rule drops instead of real images.
     """
     images, labels = seen.condensed.form()
     tested = replace(real, mean=seen.condensed.mean, std=seen.condensed.std)  # as the set was made
@@ -269,6 +274,10 @@ def measure(
             continue
         per_class = ipc * seen.condensed.factor**2
         kept = in_groups(labels, per_class, True, RULES[rule](seen, seed))
+        if on_rest:
+            rest = torch.ones(len(labels), dtype=torch.bool).index_fill(0, kept, False)
+            pixels = (images[rest] * 255).round().to(torch.uint8)
+            tested = replace(tested, test_images=pixels, test_labels=labels[rest])
         accuracy = evaluate.evaluate(
             images[kept], labels[kept], tested, epochs=epochs, seed=seed, compiled=True
         )
@@ -291,13 +300,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--runs", type=Path, default=Path("runs/rules"))
     parser.add_argument("--out", type=Path, default=Path("figures/rules/rules.csv"))
+    parser.add_argument("--rest", action="store_true", help="test on the rest of the set")
     options = parser.parse_args(arguments)
     real = data.load(options.dataset)
     options.runs.mkdir(parents=True, exist_ok=True)
     wanted = list(product(map(int, options.ipc.split(",")), options.rules, range(options.seeds)))
     for name in options.sets:
         seen = Seen(name, workflow.load_set(name), options.runs)
-        measure(seen, real, options.out, wanted, options.epochs)
+        measure(seen, real, options.out, wanted, options.epochs, options.rest)
     found = pd.read_csv(options.out)
     print(found.groupby(KEY[:3])["accuracy"].agg(["mean", "std", "count"]).round(2))
 

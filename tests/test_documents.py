@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import bench, budgets
+from benchmarks import bench, budgets, parts
 from tools import document_tables, documents, generate
 from yoco import plots, prune
 from yoco.condense import METHODS as CONDENSATIONS
@@ -138,6 +138,20 @@ def test_the_budgets_sentences_are_the_files():
     text = page("results/ablations")
     for kept in (plus, yoco):
         assert f"{kept[1]:.1f} and {kept[2]:.1f} %" in text
+
+
+def test_the_parts_sentences_are_the_files():
+    found = parts.table(*map(pd.read_csv, (parts.PARTS, parts.WHOLE, parts.REST_OF_SETS)))
+    rest, test = (found.set_index("set")[column].round() for column in (parts.REST, "random"))
+    text = page("results/parts")
+    for said, name in (
+        ("{} % of the rest, about as many as of the real test images ({} %)", "start"),
+        ("{} % of the rest and {} % of the test images", "IDC, 440 steps"),
+        ("On NCFM's flat set, {} and {} %", "NCFM, 2,500 steps"),
+    ):
+        assert said.format(int(rest[name]), int(test[name])) in text
+    steps = ("start", "NCFM, 714 steps", "NCFM, 2,500 steps")
+    assert "({:.0f}, {:.0f} and {:.0f} % after 0, 714".format(*rest[list(steps)]) in text
 
 
 def test_cifar100_s_sentence_is_the_file():

@@ -438,7 +438,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "ncfm": ncfm,
     "rules": rules,
     "ncfm-terms": partial(_by, ncfm_terms.table, "ncfm/terms.csv"),
-    "parts": partial(_by, parts.markdown, "rules/rules.csv", "ncfm/evaluations.csv"),
+    "parts": partial(
+        _by, parts.markdown, "rules/rules.csv", "ncfm/evaluations.csv", "rules/rest.csv"
+    ),
     "nested-rules": nested_rules,
     "budgets": every_budget,
     "ncfm-step": partial(_by, details.step_table, "details/step.csv"),
