@@ -23,6 +23,7 @@ PIXELS = 10 * 3 * 32 * 32  # bytes per IPC, as uint8
 ALONE = {
     1: "alone1/condensed.safetensors",
     2: "alone2/condensed.safetensors",
+    5: "alone5/condensed.safetensors",
     10: "flat/condensed.safetensors",
 }
 NESTED = "nestedE/condensed.safetensors"

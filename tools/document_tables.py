@@ -104,6 +104,7 @@ TRAINED_ON = {
     "idc-from-ncfm.safetensors": "the flat set after 213 more steps, of IDC",
     "alone1/condensed.safetensors": "a set for IPC 1 alone",
     "alone2/condensed.safetensors": "a set for IPC 2 alone",
+    "alone5/condensed.safetensors": "a set for IPC 5 alone",
     "zoo:cifar10-idc-ipc10": "for comparison: the zoo's IDC set",
     "zoo:cifar10-dream-ipc10": "for comparison: the zoo's DREAM set",
 }
