@@ -183,7 +183,7 @@ def test_every_rule_keeps_different_images_of_a_class(seen, rule):
 
 def test_rules_are_those_of_the_pruning_methods(seen, toy_set, toy_dynamics):
     labels = toy_set.formed_labels
-    for rule, method in {"LBPE": "yoco", "AUM of 1000 epochs": "yoco+"}.items():
+    for rule, method in {"LBPE": "yoco", "AUM of 100 epochs": "yoco+"}.items():
         kept = rules.in_groups(labels, 8, True, rules.RULES[rule](seen, 0))
         assert torch.equal(kept, prune.prune(toy_set, toy_dynamics, method, 2).indices)
     herded = rules.RULES["herding of features"](seen, 0)(torch.arange(20), 1)
@@ -219,6 +219,21 @@ def test_rules_are_measured_once(seen, toy, tmp_path, monkeypatch):
     assert rules.in_prefix(torch.tensor([0, 3, 21, 39]), 20, 2) == 0.5
 
 
+def test_a_rule_can_be_tested_on_the_rest_of_the_set(seen, toy, tmp_path, monkeypatch):
+    tested = []
+    monkeypatch.setattr(
+        evaluate, "evaluate", lambda kept, labels, real, **_: tested.append((kept, real)) or 0.0
+    )
+    rules.measure(seen, toy, tmp_path / "rest.csv", [(1, "random", 0)], 300, on_rest=True)
+    [(kept, real)] = tested
+    images, labels = seen.condensed.form()
+    assert len(kept) + len(real.test_images) == len(images)
+    both = torch.cat([kept, real.test_images / 255])
+    order, found = (images.flatten(1).sum(1).sort().values, both.flatten(1).sum(1).sort().values)
+    assert torch.allclose(order, found, atol=2.0)
+    assert real.test_labels.bincount().tolist() == [16, 16, 16]
+
+
 def test_parts_stand_beside_their_whole_set():
     sets = ["zoo:cifar10-idc-ipc10", "zoo:cifar10-ncfm-ipc10", "ncfm-0.safetensors"]
     kept = pd.DataFrame(
@@ -238,13 +253,17 @@ def test_parts_stand_beside_their_whole_set():
         columns=["path", "ipc", "epochs", "accuracy"],
     )
     kept = pd.concat([kept, kept.iloc[:1].assign(rule="prefix", accuracy=30.0)])
-    found = parts.table(kept, whole)
+    rest = pd.DataFrame(
+        [(sets[1], "random", 1, 300, 15.0 + seed) for seed in (0, 2)],
+        columns=["set", "rule", "ipc", "epochs", "accuracy"],
+    )
+    found = parts.table(kept, whole, rest)
     assert found.fillna(0).to_numpy().tolist() == [
-        ["NCFM, 2,500 steps", 61.0, 10.0, 11.0, 12.0, 0],
-        ["IDC, 440 steps", 50.0, 10.0, 11.0, 12.0, 30.0],
+        ["NCFM, 2,500 steps", 61.0, 10.0, 11.0, 12.0, 0, 16.0],
+        ["IDC, 440 steps", 50.0, 10.0, 11.0, 12.0, 30.0, 0],
     ]
-    lines = parts.markdown(kept, whole).splitlines()
-    assert lines[-2] == "| NCFM, 2,500 steps | 61.00 | 10.00 | 11.00 | 12.00 |  |"
+    lines = parts.markdown(kept, whole, rest).splitlines()
+    assert lines[-2] == "| NCFM, 2,500 steps | 61.00 | 10.00 | 11.00 | 12.00 |  | 16.00 |"
     ax = parts.draw(found)
     assert [line.get_xdata().tolist() for line in ax.lines[:3]] == [[n, n] for n in (10, 11, 12)]
     assert ax.lines[3].get_xdata()[1] == 30.0 and ax.lines[0].get_ydata().tolist() == [1, 0]

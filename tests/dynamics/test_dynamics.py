@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,6 +36,7 @@ def recorded(logits, labels, **settings):
         labels,
         logits[-1],
         features,
+        recorder.margins(),
     ), most
 
 
@@ -46,6 +49,38 @@ def test_running_sums_equal_the_scores_of_all_logits():
         kept.forgetting, scores.forgetting(correct)
     )
     assert torch.allclose(kept.accuracy, correct.float().mean(1))
+
+
+@pytest.mark.parametrize("within", [1, 20, 40, 60, 100])
+def test_early_aum_is_that_of_the_first_epochs(within):
+    logits, labels = run_of()
+    kept, _ = recorded(logits, labels)
+    assert torch.allclose(kept.early_aum(within), scores.aum(logits[:within], labels), atol=1e-6)
+
+
+def test_early_aum_of_epochs_that_were_not_kept(tmp_path):
+    kept, _ = recorded(*run_of())
+    with pytest.raises(ValueError, match="within=41 exceeds the 40 epochs whose margins were kept"):
+        kept.early_aum(41)
+    old = Dynamics.load(replace(kept, margins=None).save(tmp_path / "old.safetensors"))
+    assert torch.equal(old.early_aum(40), kept.aum)
+
+
+def test_a_checkpoint_without_margins_is_still_resumed():
+    logits, labels = run_of()
+    whole, half = (Recorder(labels, 3, top_k=5, windows=[20, 40], early=10) for _ in range(2))
+    for recorder, until in ((whole, 60), (half, 30)):
+        for epoch in logits[:until]:
+            recorder.add(epoch)
+    for lacking in (set(), {"early_margins"}):
+        resumed = Recorder(labels, 3, top_k=5, windows=[20, 40], early=10)
+        resumed.restore(
+            {name: t.clone() for name, t in half.state().items() if name not in lacking}
+        )
+        for epoch in logits[30:]:
+            resumed.add(epoch)
+        assert torch.equal(resumed.aum(), whole.aum())
+        assert resumed.margins() is None if lacking else resumed.margins().equal(whole.margins())
 
 
 @pytest.mark.parametrize("top_k, within", [(5, 20), (5, 40), (1, 40), (3, 20)])

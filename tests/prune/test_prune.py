@@ -125,7 +125,15 @@ def test_only_yoco_and_prefixes_are_balanced():
     ]
 
 
-def test_yoco_plus_is_easy_aum_of_any_length(toy_set, toy_dynamics):
+def test_yoco_plus_is_easy_aum_of_the_first_epochs(toy_set, toy_dynamics):
+    first = toy_dynamics.margins[:3].mean(0)
+    kept = prune.prune(toy_set, toy_dynamics, "yoco+", 2, within=3)
+    chosen = prune.select(-first, toy_set.formed_labels, 8, keep="easy", balanced=True)
+    assert torch.equal(kept.indices, chosen)
+    assert not torch.equal(kept.indices, prune.prune(toy_set, toy_dynamics, "yoco+", 2).indices)
+
+
+def test_yoco_plus_needs_no_whole_run(toy_set, toy_dynamics):
     kept = prune.prune(toy_set, toy_dynamics, "yoco+", 2)
     aum = prune.prune(toy_set, toy_dynamics, "aum", 2, keep="easy", balanced=True)
     assert torch.equal(kept.indices, aum.indices)
@@ -211,6 +219,7 @@ def test_paper_s_cutoff_is_used_and_can_be_set(toy_set, toy_dynamics):
 def test_options_belong_to_the_methods_that_read_them(toy_set, toy_dynamics):
     assert {name: m.options for name, m in METHODS.items() if m.options} == {
         "ccs": ("hard_cutoff",), "yoco": ("top_k", "within", "output", "average"),
+        "yoco+": ("within",),
     }  # fmt: skip
     with pytest.raises(
         TypeError, match="option 'top_k' is unknown to method='random'; allowed: none"

@@ -53,6 +53,8 @@ class Dynamics:
         final_logits: float [N, K], of the trained network on the unaugmented images (None if the
             run stopped before the end of the schedule).
         features: float [N, D], likewise.
+        margins: float [E_early, N], of the first epochs, as many as the longest of the windows has
+            (None in files of earlier versions).
         info: fingerprint of the set, settings, seed, top_k, windows.
 
     Raises:
@@ -66,6 +68,7 @@ class Dynamics:
     labels: Int64[Tensor, "images"]
     final_logits: Float[Tensor, "images classes"] | None = None
     features: Float[Tensor, "images features"] | None = None
+    margins: Float[Tensor, "first images"] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -127,6 +130,21 @@ class Dynamics:
         """
         wanted = torch.arange(min(checks.whole("epochs", epochs, 1), len(self.correct)))
         return self._rows(wanted, f"the first {epochs} epochs", "early")
+
+    def early_aum(self, within: int) -> Float[Tensor, "images"]:
+        """Return the mean margin over the first `within` epochs, or over all if there are fewer.
+
+        It is over all epochs of files of earlier versions too, which hold no margins. Raises
+        ValueError if `within` exceeds the longest window recorded.
+        """
+        if checks.whole("within", within, 1) >= len(self.correct) or self.margins is None:
+            return self.aum
+        if within > len(self.margins):
+            raise ValueError(
+                f"within={within} exceeds the {len(self.margins)} epochs whose margins were kept; "
+                f"record again with other windows (recorded with: {dict(self.info)})"
+            )
+        return self.margins[:within].mean(0)
 
     def top_logits(self, top_k: int, within: int) -> Float[Tensor, "epochs images classes"]:
         """Return the logits of the `top_k` most accurate epochs among the first `within`.

@@ -22,11 +22,11 @@ RECORD_ON = ("augmented", "clean")
 
 
 class Recorder:
-    """Receives the logits of every epoch; keeps running sums and the logits that a score can use.
+    """Receives the logits of every epoch; keeps running sums and what else a score can use.
 
-    These are the logits of the first `early` epochs and, for each window, those of the `top_k` most
-    accurate epochs within it. An epoch that no window needs now will not be needed later, so at
-    most early + top_k × windows epochs are held.
+    That is the margins within the longest window, the logits of the first `early` epochs and, for
+    each window, those of the `top_k` most accurate epochs within it. An epoch that no window needs
+    now will not be needed later, so the logits of at most early + top_k × windows epochs are held.
     """
 
     def __init__(
@@ -36,12 +36,17 @@ class Recorder:
         self.top_k, self.windows, self.early = top_k, windows, early
         self.held: dict[int, Tensor] = {}
         self.correct: list[Tensor] = []
-        self.margins = torch.zeros(len(labels), dtype=torch.float64)
+        self.total = torch.zeros(len(labels), dtype=torch.float64)  # of margins
+        # within the longest window; None if a checkpoint of an earlier version lacks them
+        self.early_margins: list[Tensor] | None = []
 
     def add(self, logits: Float[Tensor, "images classes"]) -> None:
         """Add the next epoch."""
         self.correct.append(logits.argmax(1) == self.labels)
-        self.margins += margin(logits, self.labels)
+        margins = margin(logits, self.labels)
+        self.total += margins
+        if self.early_margins is not None and len(self.correct) <= max(self.windows):
+            self.early_margins.append(margins)
         self.held[len(self.correct) - 1] = logits
         useful = set(self._useful())
         self.held = {epoch: held for epoch, held in self.held.items() if epoch in useful}
@@ -67,23 +72,31 @@ class Recorder:
 
     def aum(self) -> Float[Tensor, "images"]:
         """Return the mean margin over the epochs so far."""
-        return (self.margins / len(self.correct)).float()
+        return (self.total / len(self.correct)).float()
+
+    def margins(self) -> Float[Tensor, "first images"] | None:
+        """Return the margins of the epochs so far within the longest window."""
+        return None if self.early_margins is None else torch.stack(self.early_margins)
 
     def state(self) -> State:
         """Return everything recorded so far as tensors; empty before the first epoch."""
         if not self.correct:
             return {}
+        margins = self.margins()
         return {
             "held.epochs": self.kept,
             "held.logits": self.logits(),
             "correct": torch.stack(self.correct),
-            "margins": self.margins,
+            "margins": self.total,
+            **({} if margins is None else {"early_margins": margins}),
         }
 
     def restore(self, state: State) -> None:
         if "correct" in state:
             self.held = dict(zip(state["held.epochs"].tolist(), state["held.logits"]))
-            self.correct, self.margins = list(state["correct"]), state["margins"]
+            self.correct, self.total = list(state["correct"]), state["margins"]
+            early = state.get("early_margins")
+            self.early_margins = None if early is None else list(early)
 
 
 class Recording(resumable.Stepper):
@@ -133,6 +146,7 @@ class Recording(resumable.Stepper):
             recorder.labels,
             final,
             features,
+            recorder.margins(),
             info,
         )
 

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from yoco import scores
-from yoco.dynamics.dynamics import Dynamics
+from yoco.dynamics.dynamics import Dynamics, lbpe_settings
 from yoco.prune import ccs_cutoffs
 from yoco.prune.select import KEEP, Selection, in_groups, select, stratified
 from yoco.sets.condensed_set import CondensedSet
@@ -192,8 +192,14 @@ class _Methods(Mapping[str, Method]):
 
 
 METHODS = _Methods()
-# AUM over the epochs that were recorded: unlike the paper's, it does not need the whole run
-MARGIN = scores.Score("margin", "AUM", "AUM, in logits", "low", "early", lambda _, run: run.aum)
+
+
+def _early_aum(condensed: CondensedSet, run: Dynamics, *, within: int | None = None) -> Tensor:
+    return run.early_aum(lbpe_settings(condensed)[1] if within is None else within)
+
+
+# AUM over the epochs that LBPE chooses from: unlike the paper's, it does not need the whole run
+MARGIN = scores.Score("margin", "AUM", "AUM, in logits", "low", "early", _early_aum)
 
 
 def register(method: Method) -> Method:
