@@ -311,7 +311,8 @@ def _block(file: str, name: str) -> str:
     """A block of Table 2, from one row per training run: ours, the paper's, the difference."""
     results, condensed = _named(file, name)
     beside = tables.beside_paper(results, condensed)
-    _, rows = _parsed(tables.markdown(tables.table2(beside, tables.summary(results))))
+    found = tables.table2(beside, tables.summary(results)).fillna("")
+    _, rows = _parsed(tables.markdown(found))
     titles = [
         title for ipc in sorted({*results["ipc_to"]}) for title in (f"IPC {ipc}", "paper (Δ)")
     ]
@@ -319,7 +320,12 @@ def _block(file: str, name: str) -> str:
 
 
 def _leads(file: str, name: str) -> str:
-    lines = tables.verdict(tables.paired(_named(file, name)[0])).splitlines()
+    """YOCO's smallest leads over the paper's other methods, then YOCO+'s over all."""
+    results, _ = _named(file, name)
+    papers = results[results["method"] != "yoco+"]
+    lines = tables.verdict(tables.paired(papers)).splitlines()
+    if len(papers) < len(results):
+        lines += tables.verdict(tables.paired(results, "yoco+"), "YOCO+").splitlines()
     return "\n".join(f"- {line}." for line in lines)
 
 
@@ -429,6 +435,7 @@ def _parameters(rows: list[Described]) -> str:
 
 # blocks of Table 2: rows, and the set of the zoo that was pruned
 IDC = "cifar10/table2.csv", "cifar10-idc-ipc10"
+FLAT = "ncfm/flat.even.csv", "cifar10-ncfm-ipc10"
 
 TABLES: dict[str, Callable[[], str]] = {
     "results": results,
@@ -451,6 +458,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "start-and-set": start_and_set,
     "table2": partial(_block, *IDC),
     "leads": partial(_leads, *IDC),
+    "table2-ncfm": partial(_block, *FLAT),
+    "leads-ncfm": partial(_leads, *FLAT),
     "ablation-rules": partial(_ablation, "rules", "method"),
     "ablation-epochs": partial(_ablation, "epochs_read", "K"),
     "ablation-condensation": partial(_ablation, "condensation", "condensed by"),
