@@ -53,8 +53,8 @@ class Dynamics:
         final_logits: float [N, K], of the trained network on the unaugmented images (None if the
             run stopped before the end of the schedule).
         features: float [N, D], likewise.
-        margins: float [E_early, N], of the first epochs, as many as the longest of the windows has
-            (None in files of earlier versions).
+        margins: float [E_early, N], the margin in each epoch of the longest window (None in files
+            of earlier versions).
         info: fingerprint of the set, settings, seed, top_k, windows.
 
     Raises:
