@@ -311,7 +311,7 @@ def _block(file: str, name: str) -> str:
     """A block of Table 2, from one row per training run: ours, the paper's, the difference."""
     results, condensed = _named(file, name)
     beside = tables.beside_paper(results, condensed)
-    found = tables.table2(beside, tables.summary(results)).fillna("")
+    found = tables.table2(beside, tables.summary(results)).fillna("–")
     _, rows = _parsed(tables.markdown(found))
     titles = [
         title for ipc in sorted({*results["ipc_to"]}) for title in (f"IPC {ipc}", "paper (Δ)")
