@@ -3,8 +3,8 @@
     python -m benchmarks.budgets
 
 Draws figures/ncfm/budgets.png from figures/ncfm/evaluations.csv (sets of NCFM, and prefixes of the
-nested one) and figures/rules/rules.csv (`benchmarks.rules` with `--epochs 1000`: parts of the flat
-set that YOCO and YOCO+ choose). All networks were trained for 1000 epochs.
+nested one) and figures/ncfm/flat.even.csv (`yoco study`: parts of the flat set that YOCO and YOCO+
+choose). All networks were trained for 1000 epochs.
 """
 
 from pathlib import Path
@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from yoco import plots
 from yoco.plots import style
 
-MADE, CHOSEN = Path("figures/ncfm/evaluations.csv"), Path("figures/rules/rules.csv")
-FLAT, EPOCHS = "zoo:cifar10-ncfm-ipc10", 1000
+MADE, CHOSEN = Path("figures/ncfm/evaluations.csv"), Path("figures/ncfm/flat.even.csv")
+EPOCHS = 1000
 BUDGETS = (1, 2, 5, 10)  # IPC; that of the flat and of the nested set is the last
 PIXELS = 10 * 3 * 32 * 32  # bytes per IPC, as uint8
 # files of MADE, by way; a set with one budget is tested whole
@@ -27,27 +27,27 @@ ALONE = {
     10: "flat/condensed.safetensors",
 }
 NESTED = "nestedE/condensed.safetensors"
-# rules of CHOSEN that choose from the flat set
-RULES = {"YOCO+, from the flat set": "AUM of 100 epochs", "YOCO, from the flat set": "LBPE"}
+# methods of CHOSEN, which prune the flat set
+PRUNED = {"YOCO+, from the flat set": "yoco+", "YOCO, from the flat set": "yoco"}
 ALONE_WAY, NESTED_WAY = "condensed for this budget", "prefix of the nested set"
 # every way with its colour
 WAYS = dict(
     zip(
-        (ALONE_WAY, NESTED_WAY, *RULES),
+        (ALONE_WAY, NESTED_WAY, *PRUNED),
         (style.PALETTE[2], plots.KEPT, style.PALETTE[1], plots.DROPPED),
     )
 )
 
 
 def table(made: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per training run: way, ipc, bytes (of uint8 pixels), seed and accuracy."""
+    """Return a row per training run: way, ipc, bytes (of uint8 pixels) and accuracy."""
     made = made[made["epochs"] == EPOCHS]
     alone = made[made["path"] == made["ipc"].map(ALONE)].assign(way=ALONE_WAY)
     nested = made[made["path"] == NESTED].assign(way=NESTED_WAY)
-    ways = {rule: way for way, rule in RULES.items()}
-    picked = chosen[(chosen["set"] == FLAT) & (chosen["epochs"] == EPOCHS)]
-    picked = picked.assign(way=picked["rule"].map(ways)).dropna(subset="way")
-    found = pd.concat([alone, nested, picked])[["way", "ipc", "seed", "accuracy"]]
+    ways = {method: way for way, method in PRUNED.items()}
+    picked = chosen[chosen["epochs"] == EPOCHS].rename(columns={"ipc_to": "ipc"})
+    picked = picked.assign(way=picked["method"].map(ways)).dropna(subset="way")
+    found = pd.concat([alone, nested, picked])[["way", "ipc", "accuracy"]]
     return found.assign(bytes=found["ipc"] * PIXELS).reset_index(drop=True)
 
 

@@ -294,12 +294,11 @@ def test_one_set_for_every_budget_stands_beside_a_set_for_each():
     )
     chosen = pd.DataFrame(
         [
-            (budgets.FLAT, "LBPE", 2, 0, 1000, 43.0),
-            (budgets.FLAT, "LBPE", 2, 0, 300, 41.0),
-            (budgets.FLAT, "random", 2, 0, 1000, 38.0),
-            ("zoo:cifar10-idc-ipc10", "LBPE", 2, 0, 1000, 44.0),
+            ("yoco", 2, 1000, 43.0),
+            ("yoco", 2, 300, 41.0),
+            ("random", 2, 1000, 38.0),
         ],
-        columns=["set", "rule", *columns[1:]],
+        columns=["method", "ipc_to", "epochs", "accuracy"],
     )
     found = budgets.table(made, chosen)
     assert found[["way", "bytes", "accuracy"]].to_numpy().tolist() == [

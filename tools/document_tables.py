@@ -257,7 +257,7 @@ def nested_rules() -> str:
 
 def every_budget() -> str:
     """Accuracy of one set for every budget and of a set for each, a column per budget."""
-    found = budgets.table(_read("ncfm/evaluations.csv"), _read("rules/rules.csv"))
+    found = budgets.table(_read("ncfm/evaluations.csv"), _read(FLAT[0]))
     cells = found.groupby(["way", "ipc"])["accuracy"].agg(_mean)
     rows = [[way, *(cells.get((way, ipc), "") for ipc in budgets.BUDGETS)] for way in budgets.WAYS]
     titles = [f"IPC {ipc}<br>{ipc * budgets.PIXELS:,} bytes" for ipc in budgets.BUDGETS]
