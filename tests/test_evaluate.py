@@ -144,6 +144,9 @@ def test_the_paper_s_protocol_leaves_a_small_last_batch(toy, toy_set):
         Protocol.of("papper", epochs=1)
     with pytest.raises(ValueError, match="last_batch='odd' is unknown"):
         Protocol.of(epochs=1, last_batch="odd")
+    said = "'cut_mix' is unknown to training .did you mean 'cutmix'.*allowed: protocol, epochs"
+    with pytest.raises(TypeError, match=said):
+        evaluate.evaluate(images, labels, toy, epochs=1, seed=0, cut_mix=1)
 
 
 @pytest.fixture

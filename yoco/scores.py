@@ -4,7 +4,7 @@ Their formulas are in `score_formulas`, and can be called from here too.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ class Score:
         """
         what = f"score={self.name!r}"
         check_dynamics(condensed, dynamics, self.needs, what)
-        return self.function(condensed, dynamics, **check_options(what, options, self.options))
+        return self.function(condensed, dynamics, **checks.options(what, options, self.options))
 
     def hardness(
         self, condensed: CondensedSet, dynamics: Dynamics | None, **options: Any
@@ -84,18 +84,6 @@ def options_of(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(
         p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY
     )
-
-
-def check_options(
-    what: str, options: Mapping[str, Any], known: tuple[str, ...]
-) -> Mapping[str, Any]:
-    """Return `options` if all names are known, else raise a TypeError that lists the known ones."""
-    for name in options:
-        if name not in known:
-            raise TypeError(
-                f"option {name!r} is unknown to {what}; allowed: {', '.join(known) or 'none'}"
-            )
-    return options
 
 
 def check_dynamics(

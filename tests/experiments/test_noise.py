@@ -368,6 +368,9 @@ def test_the_study_goes_on_from_what_its_folder_holds(tmp_path, monkeypatch, cap
         written.accuracy.tolist() == pytest.approx(table.accuracy.tolist())
         and (tmp_path / "noise_detection.csv").exists()
     )
+    without = parameters.validated("06_noise", {**values, "condensed_kinds": ""})
+    cases, table = workflow.get_noise(tmp_path, condensed, real, without)
+    assert {case.place for case in cases} == {"formed"} and len(table) == 3 * 6
 
 
 def test_a_clean_set_of_the_same_settings_is_the_run_s_own(toy, tmp_path):

@@ -226,7 +226,8 @@ def test_options_belong_to_the_methods_that_read_them(toy_set, toy_dynamics):
     ):
         prune.prune(toy_set, toy_dynamics, "random", 1, top_k=3)
     with pytest.raises(
-        TypeError, match="option 'topk' is unknown to every method; allowed: .*top_k"
+        TypeError,
+        match="'topk' is unknown to every method .did you mean 'top_k'.*allowed: .*within",
     ):
         study.selections(toy_set, toy_dynamics, [1], topk=3)
     kept = {

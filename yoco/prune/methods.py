@@ -315,7 +315,7 @@ def _chosen(
     options: Mapping[str, Any],
 ) -> Tensor:
     """Return the formed images that a method's rule keeps. Raises as `prune`."""
-    scores.check_options(f"method={method!r}", options, METHODS[method].options)
+    checks.options(f"method={method!r}", options, METHODS[method].options)
     scores.check_dynamics(condensed, dynamics, METHODS[method].needs, f"method={method!r}")
     return METHODS[method].rule(condensed, dynamics, wanted, **options)
 
@@ -335,7 +335,7 @@ def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises TypeError for an option that no method reads.
     """
-    scores.check_options(
+    checks.options(
         "every method",
         dict(options),
         tuple({*COMMON, *(name for each in METHODS.values() for name in each.options)}),

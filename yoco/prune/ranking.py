@@ -73,7 +73,7 @@ def score_table(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> 
     labels = condensed.formed_labels
     names = [condensed.classes[k] for k in labels.tolist()]
     table = pd.DataFrame({"index": range(len(labels)), "label": labels.numpy(), "class": names})
-    scores.check_options(
+    checks.options(
         "any score",
         options,
         tuple({name for score in scores.SCORES.values() for name in score.options}),

@@ -121,8 +121,10 @@ class Protocol:
         config/ipc*/*.yaml, condenser/evaluate.py, utils/train_val.py, utils/init_script.py.)
 
         fields: of `Protocol`; they override those of the named protocol. augmentation="imagenet"
-        sets cutmix=1 unless that is given. Raises ValueError if the name is unknown.
+        sets cutmix=1 unless that is given. Raises TypeError if there is no such field, ValueError
+        if the name is unknown.
         """
+        checks.options("training", fields, ("protocol", *cls.__dataclass_fields__))
         named = PROTOCOLS[checks.one_of("protocol", protocol, PROTOCOLS)]
         augmented = AUGMENTATIONS[
             checks.one_of("augmentation", fields.get("augmentation", "dsa"), AUGMENTATIONS)

@@ -6,7 +6,7 @@ Each error names the argument, what came and what is allowed.
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
@@ -51,9 +51,28 @@ def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
         )
     if value in allowed:
         return value
-    near = get_close_matches(value[:200], allowed, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    hint = _nearest(value, allowed)
     raise ValueError(f"{name}={value[:200]!r} is unknown{hint}; allowed: {', '.join(allowed)}")
+
+
+def options(what: str, given: Mapping[str, Any], known: Collection[str]) -> Mapping[str, Any]:
+    """Return the options given to `what` if all names are known.
+
+    Raises TypeError otherwise; the message lists the known names and suggests the nearest.
+    """
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"option {name!r} is unknown to {what}{_nearest(name, known)}; allowed: "
+                f"{', '.join(known) or 'none'}"
+            )
+    return given
+
+
+def _nearest(value: str, allowed: Iterable[str]) -> str:
+    """Suggest the nearest of some names, if one is near."""
+    near = get_close_matches(value[:200], allowed, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def whole(name: str, value: object, low: int, high: int | None = None) -> int:

@@ -117,8 +117,13 @@ OptionalCondensers = Annotated[
     Told("names", CONDENSATIONS),
 ]
 Methods = Annotated[Several[Annotated[str, _among(METHODS)]], Told("names", METHODS)]
-DamageKinds = Annotated[
-    Several[Annotated[str, _among(corruption.KINDS)]], Told("names", corruption.KINDS)
+Damage = Annotated[str, _among(corruption.KINDS)]
+DamageKinds = Annotated[Several[Damage], Told("names", corruption.KINDS)]
+OptionalDamageKinds = Annotated[
+    list[Damage],
+    BeforeValidator(_split),
+    AfterValidator(_different),
+    Told("names", corruption.KINDS),
 ]
 Preset = Annotated[str, _among(SCALES), Told("name", SCALES)]
 Protocol = Annotated[str, _among(RECORDED), Told("name", RECORDED)]

@@ -192,8 +192,10 @@ class Noise(Study):
         None,
         description="percentages of blurred, noisy or covered images (none: the highest of rates)",
     )
-    condensed_kinds: types.Filled[types.DamageKinds] = types.by_preset(
-        "damage done before condensing", smoke=["symmetric"], otherwise=list(corruption.KINDS)
+    condensed_kinds: types.Filled[types.OptionalDamageKinds] = types.by_preset(
+        "damage done before condensing; an empty list condenses nothing",
+        smoke=["symmetric"],
+        otherwise=list(corruption.KINDS),
     )
     condensed_rates: Optional[types.Percents] = Field(
         None,
@@ -244,11 +246,9 @@ class Noise(Study):
         ]
 
     def real_damage(self) -> list[tuple[str, int]]:
-        """As `formed_damage`, for the damage done to real images before condensing."""
-        return [
-            (noise.CLEAN, 0),
-            *product(self.condensed_kinds, self.condensed_rates or [max(self.rates)]),
-        ]
+        """As `formed_damage`, for the damage done to real images before condensing, if any."""
+        damage = product(self.condensed_kinds, self.condensed_rates or [max(self.rates)])
+        return [(noise.CLEAN, 0), *damage] if self.condensed_kinds else []
 
     def comparison(self, size: int) -> dict[str, Any]:
         """Return arguments for `noise.compare`."""
