@@ -59,13 +59,13 @@ def measure(
     return study.train(cells, real, results=folder / f"{out.stem}-results.csv", jobs=1)
 
 
-def table(rows: pd.DataFrame, names: dict[str, str]) -> str:
-    """Return accuracies as Markdown: a row per set of `names`, a column per rule and balance."""
+def table(rows: pd.DataFrame) -> str:
+    """Return accuracies as Markdown, one row per set and one column per rule and balance."""
     choice = rows["method"].map(tables.title_of) + ", " + rows["balanced"].map(BALANCE)
     order = [f"{tables.title_of(m)}, {b}" for m, b in product(METHODS, BALANCE.values())]
-    titled = rows.assign(choice=choice, set=rows["set"].map(names))
-    wide = tables.spread(titled, "set", "choice").reindex(list(names.values()))[order]
-    return tables.markdown(wide)
+    named = rows["set"].str.replace("zoo:", "").str.replace("published/", "published ")
+    wide = tables.spread(rows.assign(choice=choice, set=named), "set", "choice")
+    return tables.markdown(wide[order])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -71,6 +71,15 @@ def test_its_dynamics_serve_every_method():
         assert len(prune.prune(condensed, dynamics, method, 1).indices) == 40
 
 
+def test_early_dynamics_of_the_ncfm_set_serve_yoco():
+    condensed, dynamics = zoo.load("cifar10-ncfm-ipc10"), zoo.load_dynamics("cifar10-ncfm-ipc10")
+    assert dynamics.of(condensed) and dynamics.info["until"] == 100
+    for method in ("yoco", "yoco+", "el2n", "ccs"):
+        assert len(prune.prune(condensed, dynamics, method, 1).indices) == 40
+    with pytest.raises(ValueError, match="method='aum' needs the whole training run"):
+        prune.prune(condensed, dynamics, "aum", 1)
+
+
 def test_shipped_dynamics_without_augmentation_are_found(tmp_path, capsys):
     condensed, asked = (
         zoo.load("digits-dream-ipc10"),

@@ -19,10 +19,11 @@ from benchmarks import (
     parts,
     published,
     scale_check,
+    two_rules,
 )
 from benchmarks.rules import RULES
 from yoco import zoo
-from yoco.experiments import tables
+from yoco.experiments import noise, tables
 from yoco.sets.condensed_set import CondensedSet
 from yoco.workflow import parameters
 from yoco.workflow.options import Described, shared
@@ -353,6 +354,37 @@ def _noise_means(section: str) -> str:
     return _markdown(columns, short)
 
 
+def noise_ncfm() -> str:
+    """Noise on the NCFM set: for each damage, accuracy at IPC 1 and the damaged share kept."""
+    found = _read("noise/ncfm.csv")
+    rows = []
+    for method, of_rule in found.groupby("method", sort=False):
+        rows.append([tables.title_of(method)])
+        for kind, part in of_rule.groupby("kind", sort=False):
+            rows[-1].append(_mean(part.loc[part["ipc_to"] == 1, "accuracy"]))
+            if kind != noise.CLEAN:
+                shares = part.groupby("ipc_to")["precision"].mean()
+                rows[-1] += [f"{share:.1f}" for share in shares]
+    columns = []
+    for kind, percent in found.groupby("kind", sort=False)["percent"].first().items():
+        columns.append(f"{kind.replace('_', '-')}{f' {percent} %' if percent else ''}, accuracy")
+        if percent:
+            columns += [f"damaged, IPC {ipc}" for ipc in sorted({*found["ipc_to"]})]
+    best = [place for place, name in enumerate(columns, 1) if name.endswith("accuracy")]
+    return _markdown(["rule", *columns], _best_in_bold(rows, best))
+
+
+def noise_ncfm_detection() -> str:
+    """How well each score finds the damage of the NCFM set: the area under the ROC curve."""
+    found = _read("noise/ncfm_detection.csv")
+    titled = found.assign(damage=found["kind"].str.replace("_", "-"))
+    wide = titled.pivot_table("auc", "score", "damage", sort=False)
+    cells = [
+        [tables.title_of(row[0]), *(f"{auc:.2f}" for auc in row[1:])] for row in wide.itertuples()
+    ]
+    return _markdown(["score", *wide.columns], cells)
+
+
 # Performance
 
 
@@ -441,6 +473,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "loops": loops,
     "ncfm": ncfm,
     "rules": rules,
+    "two-rules": partial(_by, two_rules.table, "rules/two_rules.csv"),
     "ncfm-terms": partial(_by, ncfm_terms.table, "ncfm/terms.csv"),
     "parts": partial(
         _by, parts.markdown, "rules/rules.csv", "ncfm/evaluations.csv", "rules/rest.csv"
@@ -466,6 +499,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "noise-kept": partial(_noise_means, "precision"),
     "noise-accuracy": partial(_noise_means, "accuracy"),
     "noise-kept-in-full": partial(_noise, "precision"),
+    "noise-ncfm": noise_ncfm,
+    "noise-ncfm-detection": noise_ncfm_detection,
     "noise-accuracy-in-full": partial(_noise, "accuracy"),
     "costs": partial(_costs, "bfloat16"),
     "costs-float32": partial(_costs, "float32"),

@@ -28,7 +28,8 @@ def load(name: str) -> CondensedSet:
 def load_dynamics(name: str, seed: int = 0) -> Dynamics | None:
     """Return the training run recorded on a set with a seed, or None if none ships.
 
-    Its settings are in its `.info`.
+    Its settings are in its `.info`. If it stopped early (`until`), it serves YOCO, YOCO+, EL2N and
+    CCS, but not the methods that need a whole run.
     """
     checks.one_of("name", name, names())
     path = FOLDER / dynamics_file(name, seed)

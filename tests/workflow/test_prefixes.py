@@ -78,3 +78,5 @@ def test_a_study_of_a_nested_set_has_a_row_for_its_prefixes(digits, tmp_path):
             tmp_path / name, zoo.load(f"digits-{name}-ipc10"), digits, few
         )
         assert results["method"].tolist() == methods
+        # neither method needs a recording
+        assert not [*(tmp_path / name).glob("dynamics*")]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from yoco.data.image_data import ImageData
+from yoco.dynamics.dynamics import Dynamics
 from yoco.experiments import study, tables
-from yoco.prune.methods import compared
+from yoco.prune.methods import METHODS, compared
 from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.fits import check_fits
 from yoco.utils import checks
@@ -22,25 +23,22 @@ def get_results(
 ) -> pd.DataFrame:
     """Return the study of 04 in the run's folder, after doing the missing training runs.
 
-    Missing dynamics are recorded, and finished cells of results.csv are kept. The rows go to
-    table2.csv, their summary to table.csv. chosen: the parameters of 04. Returns the rows of
-    `study.run`, and those of the other condensations' sets pruned at random.
+    Missing dynamics are recorded if a method needs them, and finished cells of results.csv are
+    kept. The rows go to table2.csv, their summary to table.csv. chosen: the parameters of 04.
+    Returns the rows of `study.run`, and those of the other condensations' sets pruned at random.
     """
     check_fits(condensed, data)
     # before anything is recorded
     checks.whole("ipc_to", max(chosen.ipc_to), 1, condensed.ipc)
-    dynamics = get_all_dynamics(
-        run,
-        condensed,
-        chosen.dataset,
-        chosen.recorded_seeds,
-        chosen.seed,
-        **chosen.recording(condensed.size),
-    )
+    methods, seeds = compared(condensed, chosen.methods), chosen.recorded_seeds
+    dynamics: list[Dynamics | None] = [None] * len(seeds)
+    if any(METHODS[name].needs != "none" for name in methods):
+        recording = chosen.recording(condensed.size)
+        dynamics[:] = get_all_dynamics(
+            run, condensed, chosen.dataset, seeds, chosen.seed, **recording
+        )
     options = {"results": run / RESULTS, **chosen.schedule(condensed.size)}
-    parts = [
-        study.run(condensed, data, dynamics, methods=compared(condensed, chosen.methods), **options)
-    ]
+    parts = [study.run(condensed, data, dynamics, methods=methods, **options)]
     beside = () if chosen.set_path else chosen.also
     for method in possible(run, chosen, beside, data, given="also" in chosen.explicit):
         if method == condensed.method:  # its column is there already
