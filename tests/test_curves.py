@@ -11,7 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import budgets, condensing_time, details, last_batch, ncfm_terms, parts, rules
+from benchmarks import (
+    budgets,
+    condensing_time,
+    details,
+    last_batch,
+    ncfm_terms,
+    parts,
+    rules,
+    two_rules,
+)
 from yoco import evaluate, prune
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as train
@@ -232,6 +241,28 @@ def test_a_rule_can_be_tested_on_the_rest_of_the_set(seen, toy, tmp_path, monkey
     order, found = (images.flatten(1).sum(1).sort().values, both.flatten(1).sum(1).sort().values)
     assert torch.allclose(order, found, atol=2.0)
     assert real.test_labels.bincount().tolist() == [16, 16, 16]
+
+
+def test_the_two_rules_are_tried_apart_and_together(
+    toy_set, toy, toy_dynamics, tmp_path, monkeypatch
+):
+    trained = []
+
+    def train(cells, real, **options):
+        trained.extend(cells)
+        return pd.DataFrame([{**cell.row("float32"), "accuracy": len(trained)} for cell in cells])
+
+    monkeypatch.setattr(two_rules.study, "train", train)
+    name = str(toy_set.save(tmp_path / "toy.safetensors"))
+    toy_dynamics.save(tmp_path / f"{toy_set.fingerprint}-{two_rules.EARLY}-0.safetensors")
+    rows = two_rules.measure(name, toy, [0], tmp_path, tmp_path / "two_rules.csv")
+    kept = {(cell.selection.method, cell.selection.balanced): cell.selection for cell in trained}
+    assert sorted(kept) == sorted(itertools.product(two_rules.METHODS, (False, True)))
+    for (method, balanced), selection in kept.items():
+        own = prune.prune(toy_set, toy_dynamics, method, 1, keep="easy", balanced=balanced)
+        assert torch.equal(selection.indices, own.indices)
+    line = two_rules.table(rows.assign(set="published/x")).splitlines()[2]
+    assert line == f"| published x |{' 8.00 |' * 8}"
 
 
 def test_parts_stand_beside_their_whole_set():
