@@ -128,6 +128,29 @@ def test_every_evaluated_set_of_ncfm_has_a_row():
     assert set(paths) == set(document_tables.TRAINED_ON)
 
 
+def test_the_sentences_on_noise_in_the_ncfm_set_are_the_file():
+    found = pd.read_csv(FIGURES / "noise/ncfm.csv").query("ipc_to == 1")
+    means = found.pivot_table("accuracy", "kind", "method")
+    papers = ["random", "ssp", "entropy", "aum", "forgetting", "el2n", "ccs"]
+    assert (means["yoco"] > means[papers].max(axis=1)).all()
+    gains = means[["yoco+", "early"]].sub(means["yoco"], axis=0).round()
+    assert gains.loc["symmetric"].tolist() == [2, 2]
+    assert gains.loc["class_dependent"].tolist() == [5, 3]
+    assert gains.loc["clean"].abs().max() <= 1
+    assert (means.loc["clean"] - means)["yoco"].round()[
+        ["symmetric", "class_dependent"]
+    ].tolist() == [7, 10]
+
+
+def test_the_sentences_on_published_sets_are_the_file():
+    found = pd.read_csv(FIGURES / "rules/two_rules.csv")
+    means = found.pivot_table("accuracy", ["set", "method"], "balanced")
+    gained = (means[True] - means[False]).round(1).sort_values()
+    assert gained.tolist()[0] == 0.9 and gained.tolist()[-2:] == [2.6, 6.4]
+    ahead = (means[True].unstack()["yoco"] - means[True].unstack()["random"]).round(1)
+    assert sorted(ahead) == [1.5, 1.9]
+
+
 def test_the_budgets_sentences_are_the_files():
     found = budgets.table(*(pd.read_csv(path) for path in (budgets.MADE, budgets.CHOSEN)))
     means = found.groupby(["way", "ipc"])["accuracy"].mean()
