@@ -528,7 +528,8 @@ def test_nested_prefix_is_nearer_to_the_real_images():
 @pytest.mark.slow
 def test_nested_prefix_of_digits_trains_better_than_flat(tmp_path):
     digits = yoco.data.load("digits")
-    options = {"preset": "smoke", "progress": False, "expert_folder": tmp_path}
+    # the preset's 80 steps are too few for a lead that rounding cannot undo
+    options = {"preset": "smoke", "iterations": 240, "progress": False, "expert_folder": tmp_path}
     sets = [
         condense.condense(digits, "ncfm", 3, nested=nested, **options) for nested in (True, None)
     ]
@@ -540,9 +541,9 @@ def test_nested_prefix_of_digits_trains_better_than_flat(tmp_path):
         means.append(
             sum(
                 evaluate.evaluate(images, labels, digits, epochs=60, seed=seed, width=32)
-                for seed in range(3)
+                for seed in range(4)
             )
-            / 3
+            / 4
         )
     assert means[0] > means[1] + 1 and means[1] > means[2] + 2
 
