@@ -60,12 +60,10 @@ def measure(
 
 
 def table(rows: pd.DataFrame) -> str:
-    """Return accuracies as Markdown, one row per set and one column per rule and balance."""
-    choice = rows["method"].map(tables.title_of) + ", " + rows["balanced"].map(BALANCE)
-    order = [f"{tables.title_of(m)}, {b}" for m, b in product(METHODS, BALANCE.values())]
-    named = rows["set"].str.replace("zoo:", "").str.replace("published/", "published ")
-    wide = tables.spread(rows.assign(choice=choice, set=named), "set", "choice")
-    return tables.markdown(wide[order])
+    """Return accuracies as Markdown: a row per score, two columns per set, by its condensation."""
+    column = rows["condensation"].str.upper() + ", " + rows["balanced"].map(BALANCE)
+    named = rows.assign(column=column, rule=rows["method"].map(tables.title_of))
+    return tables.markdown(tables.spread(named, "rule", "column"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -261,8 +261,9 @@ def test_the_two_rules_are_tried_apart_and_together(
     for (method, balanced), selection in kept.items():
         own = prune.prune(toy_set, toy_dynamics, method, 1, keep="easy", balanced=balanced)
         assert torch.equal(selection.indices, own.indices)
-    line = two_rules.table(rows.assign(set="published/x")).splitlines()[2]
-    assert line == f"| published x |{' 8.00 |' * 8}"
+    lines = two_rules.table(rows.assign(condensation="mtt")).splitlines()
+    assert lines[0] == "| rule | MTT, unbalanced | MTT, balanced |" and len(lines) == 6
+    assert lines[2] == "| Random | 8.00 | 8.00 |"
 
 
 def test_parts_stand_beside_their_whole_set():

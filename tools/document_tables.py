@@ -221,9 +221,9 @@ def rules() -> str:
 
 
 def published_rules() -> str:
-    """The two rules apart and together on published sets, a row per set."""
+    """The two rules apart and together on published sets, two columns per set."""
     columns, rows = _parsed(two_rules.table(_read("rules/two_rules.csv")))
-    return _markdown(columns, _best_of_rows_in_bold(rows, range(1, len(columns))))
+    return _markdown(columns, _best_in_bold(rows, range(1, len(columns))))
 
 
 def cifar100() -> str:
