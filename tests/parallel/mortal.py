@@ -1,15 +1,20 @@
-"""A training that keeps a log and kills its process once.
+"""Work for processes: a training that keeps a log and kills its process once, and one that grows.
 
-It does so after a few others have finished, or in a given training.
+The first does so after a few others have finished, or in a given training.
 """
 
 import hashlib
 import os
 import signal
+import time
 from pathlib import Path
+
+import numpy as np
 
 from tests.conftest import until
 from yoco.training.trials import train_and_test
+
+held: list[np.ndarray] = []
 
 
 def note(folder: str, word: str, key: str) -> None:
@@ -60,3 +65,10 @@ def claimed(folder: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def grown(megabytes: int) -> int:
+    """Hold so much more memory, until loky looks at it again; return the process."""
+    held.append(np.ones(megabytes << 20, np.uint8))
+    time.sleep(1.1)
+    return os.getpid()

@@ -317,3 +317,10 @@ def test_the_old_name_says_what_to_pass_now(plain, toy, toy_set, toy_dynamics, t
             call()
     with pytest.warns(DeprecationWarning, match="backend='loky'"):
         assert study.run(toy_set, toy, [toy_dynamics], backend="loky", jobs=2, **GRID).equals(plain)
+
+
+def test_a_process_whose_memory_grows_is_kept():
+    place = pool._Process(0)
+    calls = [place.submit(mortal.grown, megabytes).result() for megabytes in (1, 400, 1)]
+    assert len({*calls}) == 1, "loky started another process"
+    place.pool.shutdown()

@@ -37,6 +37,8 @@ ONE_THREAD = {
         "VECLIB_MAXIMUM_THREADS",
     )
 }
+# loky would restart a process that has grown by 300 MB, as compiled code and larger sets make it
+WORKER = {**ONE_THREAD, "LOKY_MAX_MEMORY_LEAK_SIZE": "4e9"}
 INSTEAD = (
     "pass executor=, a concurrent.futures.Executor (for a Dask cluster: client.get_executor()), "
     "or neither for processes of this machine"
@@ -174,7 +176,7 @@ class _Process:
     def renew(self) -> bool:
         """Start another process. Returns True: a process of this machine can be replaced."""
         self.pool = loky.ProcessPoolExecutor(
-            1, timeout=IDLE_SECONDS, env=ONE_THREAD, initializer=begin, initargs=(os.getpid(),)
+            1, timeout=IDLE_SECONDS, env=WORKER, initializer=begin, initargs=(os.getpid(),)
         )
         self.busy = time.monotonic()
         return True
