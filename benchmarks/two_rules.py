@@ -37,10 +37,11 @@ def recorded(condensed: CondensedSet, seeds: Sequence[int], folder: Path) -> lis
     return found
 
 
-def measure(
-    name: str, real: data.ImageData, seeds: Sequence[int], folder: Path, out: Path
-) -> pd.DataFrame:
-    """Prune one set to IPC 1 by every rule, train, and return the rows, which are kept in `out`."""
+def measure(name: str, real: data.ImageData, seeds: Sequence[int], folder: Path) -> pd.DataFrame:
+    """Prune one set to IPC 1 by every rule, train, and return the rows.
+
+    folder: where recorded runs and finished trainings are kept.
+    """
     published = Path(name).is_dir()
     condensed = CondensedSet.from_published(name) if published else workflow.load_set(name)
     variants = [
@@ -56,12 +57,13 @@ def measure(
         labels={"set": name},
         compiled=True,
     )
-    return study.train(cells, real, results=folder / f"{out.stem}-results.csv", jobs=1)
+    return study.train(cells, real, results=folder / "two_rules-results.csv", jobs=1)
 
 
 def table(rows: pd.DataFrame) -> str:
-    """Return accuracies as Markdown: a row per score, two columns per set, by its condensation."""
-    column = rows["condensation"].str.upper() + ", " + rows["balanced"].map(BALANCE)
+    """Return accuracies as Markdown: a row per rule, two columns per set."""
+    short = rows["set"].str.split("[:/]").str[-1]
+    column = short + ", " + rows["balanced"].map(BALANCE)
     named = rows.assign(column=column, rule=rows["method"].map(tables.title_of))
     return tables.markdown(tables.spread(named, "rule", "column"))
 
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     real = data.load(options.dataset)
     options.runs.mkdir(parents=True, exist_ok=True)
     for name in options.sets:
-        rows = measure(name, real, range(options.seeds), options.runs, options.out)
+        rows = measure(name, real, range(options.seeds), options.runs)
         if options.out.exists():
             earlier = pd.read_csv(options.out)
             rows = pd.concat([earlier[earlier["set"] != name], rows], ignore_index=True)

@@ -255,14 +255,14 @@ def test_the_two_rules_are_tried_apart_and_together(
     monkeypatch.setattr(two_rules.study, "train", train)
     name = str(toy_set.save(tmp_path / "toy.safetensors"))
     toy_dynamics.save(tmp_path / f"{toy_set.fingerprint}-{two_rules.EARLY}-0.safetensors")
-    rows = two_rules.measure(name, toy, [0], tmp_path, tmp_path / "two_rules.csv")
+    rows = two_rules.measure(name, toy, [0], tmp_path)
     kept = {(cell.selection.method, cell.selection.balanced): cell.selection for cell in trained}
     assert sorted(kept) == sorted(itertools.product(two_rules.METHODS, (False, True)))
     for (method, balanced), selection in kept.items():
         own = prune.prune(toy_set, toy_dynamics, method, 1, keep="easy", balanced=balanced)
         assert torch.equal(selection.indices, own.indices)
-    lines = two_rules.table(rows.assign(condensation="mtt")).splitlines()
-    assert lines[0] == "| rule | MTT, unbalanced | MTT, balanced |" and len(lines) == 6
+    lines = two_rules.table(rows.assign(set="published/mtt")).splitlines()
+    assert lines[0] == "| rule | mtt, unbalanced | mtt, balanced |" and len(lines) == 6
     assert lines[2] == "| Random | 8.00 | 8.00 |"
 
 

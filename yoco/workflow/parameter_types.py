@@ -68,6 +68,7 @@ def _among(allowed: Iterable[str]) -> AfterValidator:
 # duplicates would be trained and counted twice
 _different = partial(checks.different, "they")
 Kind = TypeVar("Kind")
+AnyNumber = Annotated[list[Kind], BeforeValidator(_split), AfterValidator(_different)]
 # at least one
 Several = Annotated[
     list[Kind], Field(min_length=1), BeforeValidator(_split), AfterValidator(_different)
@@ -110,21 +111,11 @@ SetName = Annotated[
 Models = Annotated[Several[Annotated[str, AfterValidator(named)]], Told("names", (*MODELS, PATH))]
 Condenser = Annotated[str, _among(CONDENSATIONS), Told("name", CONDENSATIONS)]
 Condensers = Annotated[Several[Condenser], Told("names", CONDENSATIONS)]
-OptionalCondensers = Annotated[
-    list[Condenser],
-    BeforeValidator(_split),
-    AfterValidator(_different),
-    Told("names", CONDENSATIONS),
-]
+OptionalCondensers = Annotated[AnyNumber[Condenser], Told("names", CONDENSATIONS)]
 Methods = Annotated[Several[Annotated[str, _among(METHODS)]], Told("names", METHODS)]
 Damage = Annotated[str, _among(corruption.KINDS)]
 DamageKinds = Annotated[Several[Damage], Told("names", corruption.KINDS)]
-OptionalDamageKinds = Annotated[
-    list[Damage],
-    BeforeValidator(_split),
-    AfterValidator(_different),
-    Told("names", corruption.KINDS),
-]
+OptionalDamageKinds = Annotated[AnyNumber[Damage], Told("names", corruption.KINDS)]
 Preset = Annotated[str, _among(SCALES), Told("name", SCALES)]
 Protocol = Annotated[str, _among(RECORDED), Told("name", RECORDED)]
 Augmentation = Annotated[str, _among(AUGMENTATIONS), Told("name", AUGMENTATIONS)]
