@@ -40,6 +40,15 @@ Pick = Callable[[Tensor, int], Tensor]  # members of a class, how many -> positi
 KEY = ["set", "rule", "ipc", "seed", "epochs"]
 
 
+def recorded(condensed: CondensedSet, seed: int, until: int, folder: Path) -> Dynamics:
+    """Return the first epochs of a run of 1000, recording them if they are not in the folder."""
+    path = folder / f"{condensed.fingerprint}-{until}-{seed}.safetensors"
+    if not path.exists():
+        how = {"epochs": WHOLE, "seed": seed, "until": until, "early": min(until, EARLY)}
+        dynamics.record(condensed, progress=False, compiled=True, **how).save(path)
+    return Dynamics.load(path)
+
+
 @dataclass(frozen=True)
 class Seen:
     """A set, and the folder of what was recorded on it."""
@@ -49,12 +58,8 @@ class Seen:
     folder: Path
 
     def run(self, seed: int, until: int = EARLY) -> Dynamics:
-        """Return a recorded run, recording it if it is not in the folder."""
-        path = self.folder / f"{self.condensed.fingerprint}-{until}-{seed}.safetensors"
-        if not path.exists():
-            how = {"epochs": WHOLE, "seed": seed, "until": until, "early": EARLY}
-            dynamics.record(self.condensed, progress=False, compiled=True, **how).save(path)
-        return Dynamics.load(path)
+        """Return the recorded run of a seed."""
+        return recorded(self.condensed, seed, until, self.folder)
 
     def mean(self, score: Callable[["Seen", Dynamics], Tensor]) -> Tensor:
         """Return the mean of a score over the first runs."""

@@ -15,26 +15,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from yoco import data, dynamics, workflow
-from yoco.dynamics import Dynamics
+from benchmarks.rules import recorded
+from yoco import data, workflow
 from yoco.experiments import study, tables
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import tensor_files
 
 METHODS = ("random", "el2n", "yoco", "yoco+")
 BALANCE = {False: "unbalanced", True: "balanced"}
-EPOCHS, WHOLE, EARLY = 300, 1000, 100  # of training; of the schedule recorded, and its part
-
-
-def recorded(condensed: CondensedSet, seeds: Sequence[int], folder: Path) -> list[Dynamics]:
-    """Return one recorded run per seed, recording those that are not in the folder."""
-    found = []
-    for seed in seeds:
-        path = folder / f"{condensed.fingerprint}-{EARLY}-{seed}.safetensors"
-        if not path.exists():
-            dynamics.record(condensed, epochs=WHOLE, until=EARLY, seed=seed).save(path)
-        found.append(Dynamics.load(path))
-    return found
+EPOCHS, EARLY = 300, 100  # of training; recorded, of 1000
 
 
 def measure(name: str, real: data.ImageData, seeds: Sequence[int], folder: Path) -> pd.DataFrame:
@@ -50,7 +39,7 @@ def measure(name: str, real: data.ImageData, seeds: Sequence[int], folder: Path)
     ]
     cells = study.grid(
         condensed,
-        recorded(condensed, seeds, folder),
+        [recorded(condensed, seed, EARLY, folder) for seed in seeds],
         variants,
         ipc_to=[1],
         epochs=EPOCHS,
