@@ -360,24 +360,30 @@ def _noise_means(section: str) -> str:
     return _markdown(columns, short)
 
 
-def noise_ncfm() -> str:
-    """Noise on the NCFM set: for each damage, accuracy at IPC 1 and the damaged share kept."""
+def _rules_by(
+    found: pd.DataFrame, columns: pd.Series, values: str, shown: Callable[[pd.Series], str]
+) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of a table with a row per pruning rule."""
+    wide = found.groupby(["method", columns.rename("column")], sort=False)[values].agg(shown)
+    wide = wide.unstack(sort=False)
+    rows = [[tables.title_of(row[0]), *row[1:]] for row in wide.itertuples()]
+    return ["rule", *wide.columns], rows
+
+
+def _noise_ncfm(ipc: int) -> str:
+    """Accuracy after pruning the damaged NCFM sets to a budget."""
+    found = _read("noise/ncfm.csv").query("ipc_to == @ipc").dropna(subset="accuracy")
+    columns, rows = _rules_by(found, found["kind"].str.replace("_", "-"), "accuracy", _mean)
+    return _markdown(columns, _best_in_bold(rows, range(1, len(columns))))
+
+
+def noise_ncfm_kept() -> str:
+    """The damaged share of what is kept of the damaged NCFM sets."""
     found = _read("noise/ncfm.csv")
-    rows = []
-    for method, of_rule in found.groupby("method", sort=False):
-        rows.append([tables.title_of(method)])
-        for kind, part in of_rule.groupby("kind", sort=False):
-            rows[-1].append(_mean(part.loc[part["ipc_to"] == 1, "accuracy"]))
-            if kind != noise.CLEAN:
-                shares = part.groupby("ipc_to")["precision"].mean()
-                rows[-1] += [f"{share:.1f}" for share in shares]
-    columns = []
-    for kind, percent in found.groupby("kind", sort=False)["percent"].first().items():
-        columns.append(f"{kind.replace('_', '-')}{f' {percent} %' if percent else ''}, accuracy")
-        if percent:
-            columns += [f"damaged, IPC {ipc}" for ipc in sorted({*found["ipc_to"]})]
-    best = [place for place, name in enumerate(columns, 1) if name.endswith("accuracy")]
-    return _markdown(["rule", *columns], _best_in_bold(rows, best))
+    found = found[found["kind"] != noise.CLEAN]
+    named = found["kind"].str.replace("_", "-") + ", IPC " + found["ipc_to"].astype(str)
+    mean = lambda shares: f"{shares.mean():.1f}"
+    return _markdown(*_rules_by(found, named, "precision", mean))
 
 
 def noise_ncfm_detection() -> str:
@@ -505,7 +511,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "noise-kept": partial(_noise_means, "precision"),
     "noise-accuracy": partial(_noise_means, "accuracy"),
     "noise-kept-in-full": partial(_noise, "precision"),
-    "noise-ncfm": noise_ncfm,
+    "noise-ncfm-1": partial(_noise_ncfm, 1),
+    "noise-ncfm-5": partial(_noise_ncfm, 5),
+    "noise-ncfm-kept": noise_ncfm_kept,
     "noise-ncfm-detection": noise_ncfm_detection,
     "noise-accuracy-in-full": partial(_noise, "accuracy"),
     "costs": partial(_costs, "bfloat16"),
