@@ -145,6 +145,19 @@ def test_sentences_on_noise_in_the_ncfm_set(ipc, plus, early, clean, cost):
     assert (means.loc["clean", "yoco"] - means["yoco"][wrong]).round().tolist() == cost
 
 
+def test_sentences_on_damaged_images_in_the_ncfm_set():
+    found = pd.read_csv(FIGURES / "noise/ncfm.csv").query("ipc_to == 1")
+    by_run = found.pivot_table("accuracy", ["kind", "dynamics"], "method")
+    images = by_run.loc[["blur", "noise", "occlusion"]]
+    assert (images["yoco+"] > images["yoco"]).all()
+    means = images.groupby("kind").mean()
+    assert (means.idxmax(axis=1) == "yoco+").all()
+    gains = (means["yoco+"] - means["yoco"]).round(1)
+    assert (gains.min(), gains.max()) == (1.8, 2.3)
+    cost = (by_run.loc["clean", "yoco"].mean() - means["yoco"]).round()
+    assert (cost.min(), cost.max()) == (2, 4)
+
+
 def test_the_sentences_on_published_sets_are_the_file():
     found = pd.read_csv(FIGURES / "rules/two_rules.csv")
     means = found.pivot_table("accuracy", ["set", "method"], "balanced")
