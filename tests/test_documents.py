@@ -158,6 +158,17 @@ def test_sentences_on_damaged_images_in_the_ncfm_set():
     assert (cost.min(), cost.max()) == (2, 4)
 
 
+def test_sentences_on_finding_damage_in_the_ncfm_set():
+    auc = pd.read_csv(FIGURES / "noise/ncfm_detection.csv").pivot_table("auc", "score", "kind")
+    said = auc.round(2)
+    assert said.to_numpy().max() == 0.63
+    assert said.loc[["lbpe", "el2n", "aum"], "symmetric"].tolist() == [0.58, 0.61, 0.63]
+    assert said["class_dependent"].max() == 0.55
+    kept = pd.read_csv(FIGURES / "noise/ncfm.csv").query("ipc_to == 5")
+    share = kept.pivot_table("precision", "method", "kind")[["symmetric", "class_dependent"]]
+    assert (share.min().min().round(), share.max().max().round()) == (32, 48)
+
+
 def test_the_sentences_on_published_sets_are_the_file():
     found = pd.read_csv(FIGURES / "rules/two_rules.csv")
     means = found.pivot_table("accuracy", ["set", "method"], "balanced")
