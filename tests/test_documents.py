@@ -212,6 +212,27 @@ def test_cifar100_s_sentence_is_the_file():
     assert round(found["the set"] - found["the start"]) == 12
 
 
+def test_sentences_on_pruning_cifar100_are_the_file():
+    ours = pd.read_csv(FIGURES / document_tables.HUNDRED[0]).groupby("method")["accuracy"].mean()
+    theirs = paper.beside("cifar100", 10).query("method == 'yoco' and ipc_to == 1")["mean"].item()
+    found = ours["yoco+"] - ours[["ccs", "yoco"]], ours["ccs"] - ours["yoco"], theirs - ours["yoco"]
+    said = "by {:.1f} points over CCS and by {:.1f} over YOCO".format(*found[0])
+    assert said in page("results/cifar100") and ours.idxmax() == "yoco+"
+    said = "behind CCS** by {:.1f} points, and {:.1f} below the paper's".format(*found[1:])
+    assert said in page("results/cifar100")
+
+
+def test_the_sentence_on_where_yoco_plus_is_ahead_is_its_table():
+    cells = [row.strip("| ").split(" | ") for row in document_tables.confirmed().splitlines()[2:]]
+    leads = pd.DataFrame(
+        [(row[1], float(row[4].split()[0])) for row in cells], columns=["ipc", "by"]
+    )
+    one = leads[leads.ipc == "1"].by
+    assert len(one) == 8 and one.round().clip(upper=3).ge(1).sum() == 6 and one.max() < 3.5
+    assert one.nsmallest(2).abs().max() < 0.5  # "on a par"
+    assert (leads.ipc != "1").sum() == 1
+
+
 def test_cifar10_s_sentences_are_the_files():
     order = tables.order_as_paper(pd.read_csv(FIGURES / "cifar10/beside_paper.csv")).spearman
     assert "by {:.2f}, {:.2f} and {:.2f} (Spearman".format(*order) in page("results/cifar10")
