@@ -220,6 +220,9 @@ def test_sentences_on_pruning_cifar100_are_the_file():
     assert said in page("results/cifar100") and ours.idxmax() == "yoco+"
     said = "behind CCS** by {:.1f} points, and {:.1f} below the paper's".format(*found[1:])
     assert said in page("results/cifar100")
+    early = pd.read_csv(FIGURES / "cifar100/ncfm.easy_el2n.csv")["accuracy"]
+    said = f"{mean_and_std(early)} %", f"{early.mean() - ours['yoco']:.1f} points more than LBPE"
+    assert all(text in page("results/cifar100") for text in said)
 
 
 def test_the_sentence_on_where_yoco_plus_is_ahead_is_its_table():
