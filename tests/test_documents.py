@@ -213,7 +213,7 @@ def test_cifar100_s_sentence_is_the_file():
 
 
 def test_sentences_on_pruning_cifar100_are_the_file():
-    ours = pd.read_csv(FIGURES / document_tables.HUNDRED[0]).groupby("method")["accuracy"].mean()
+    ours = pd.read_csv(FIGURES / document_tables.CIFAR100[0]).groupby("method")["accuracy"].mean()
     theirs = paper.beside("cifar100", 10).query("method == 'yoco' and ipc_to == 1")["mean"].item()
     found = ours["yoco+"] - ours[["ccs", "yoco"]], ours["ccs"] - ours["yoco"], theirs - ours["yoco"]
     said = "by {:.1f} points over CCS and by {:.1f} over YOCO".format(*found[0])

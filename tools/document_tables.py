@@ -234,7 +234,7 @@ def confirmed() -> str:
     own = own.assign(set=own["set"].map(lambda name: parts.SETS[name][1]), dynamics=own["seed"])
     published = _read("rules/two_rules.csv").query("balanced")
     published = published.assign(set=published["set"].str.split("/").str[-1])
-    other = _read(HUNDRED[0]).assign(set="CIFAR-100, NCFM, 300 steps")
+    other = _read(CIFAR100[0]).assign(set="CIFAR-100, NCFM, 300 steps")
     found = pd.concat([own, published, other])
     rows = []
     for name, part in found[found["method"].isin(scores.values())].groupby("set", sort=False):
@@ -497,7 +497,7 @@ def _parameters(rows: list[Described]) -> str:
 # blocks of Table 2: rows, and the set of the zoo that was pruned
 IDC = "cifar10/table2.csv", "cifar10-idc-ipc10"
 FLAT = "ncfm/flat.even.csv", "cifar10-ncfm-ipc10"
-HUNDRED = "cifar100/ncfm.even.csv", "cifar100-ncfm-ipc10"
+CIFAR100 = "cifar100/ncfm.even.csv", "cifar100-ncfm-ipc10"
 CHOSEN_ON = ("zoo:cifar10-ncfm-ipc10", "zoo:cifar10-idc-ipc10")  # where YOCO+'s score was found
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -530,7 +530,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation-condensation": partial(_ablation, "condensation", "condensed by"),
     "ablation-network": partial(_ablation, "network", "network"),
     "cifar100": cifar100,
-    "table2-cifar100": partial(_block, *HUNDRED),
+    "table2-cifar100": partial(_block, *CIFAR100),
     "hundred": partial(_study, "hundred/table.md", (1, 2, 3)),
     "tiny10": partial(_study, "tiny10/table.md", (1, 2)),
     "noise-kept": partial(_noise_means, "precision"),
