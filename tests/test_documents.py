@@ -169,13 +169,24 @@ def test_sentences_on_finding_damage_in_the_ncfm_set():
     assert (share.min().min().round(), share.max().max().round()) == (32, 48)
 
 
-def test_the_sentences_on_published_sets_are_the_file():
+def test_the_sentences_on_the_two_rules_are_the_file():
     found = pd.read_csv(FIGURES / "rules/two_rules.csv")
-    means = found.pivot_table("accuracy", ["set", "method"], "balanced")
-    gained = (means[True] - means[False]).round(1).sort_values()
-    assert gained.tolist()[0] == 0.9 and gained.tolist()[-2:] == [2.6, 6.4]
-    ahead = (means[True].unstack()["yoco"] - means[True].unstack()["random"]).round(1)
-    assert sorted(ahead) == [1.5, 1.9]
+    means = found.pivot_table("accuracy", ["condensation", "method"], "balanced")
+    gained, own = means[True] - means[False], means.loc["ncfm"]
+    assert gained["ncfm"].round().tolist() == [3, 2, 3, 5]  # EL2N, random, YOCO, YOCO+
+    ahead = own.drop("random") - own.loc["random"]
+    assert [(ahead[b].min().round(), ahead[b].max().round()) for b in (False, True)] == [
+        (5, 6),
+        (6, 9),
+    ]
+    published = gained.drop("ncfm").round(1).sort_values().tolist()
+    assert published[0] == 0.9 and published[-2:] == [2.6, 6.4]
+    yoco, random = (means[True].unstack()[method] for method in ("yoco", "random"))
+    assert sorted((yoco - random).round(1)[["datm", "mtt"]]) == [1.5, 1.9]
+    datm = means.loc["datm", False]
+    assert round(datm["el2n"] - datm["random"]) == -5
+    el2n = means[True].unstack()["el2n"] - yoco
+    assert (el2n[["ncfm", "mtt"]] > 0).all() and el2n["datm"] < 0
 
 
 def test_the_budgets_sentences_are_the_files():
