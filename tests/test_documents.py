@@ -256,6 +256,19 @@ def test_cifar10_s_sentences_are_the_files():
     below = (theirs - ours).round()
     assert f"YOCO is {below[1]:.0f} and {below[2]:.0f} points below" in page("results/cifar10")
     assert abs(ours[5] - theirs[5]) < 1  # "on a par"
+    rows = pd.read_csv(FIGURES / "ncfm/flat.even.csv").query("method != 'yoco+'")
+    gaps = tables.paired(tables.with_sets_as_columns(rows, "ncfm")).set_index("method")
+    assert (gaps["mean"] > 0).all() and gaps.groupby("ipc_to").size().tolist() == [8, 8, 8]
+    close = gaps.query("ipc_to == 5")["mean"].loc[lambda lead: lead.round() <= 2]
+    assert {*close.index} == {"random", "ssp", "ccs", "entropy"} and close.min() > 1
+
+
+def test_sentences_on_ncfm_s_terms_are_the_file():
+    first = pd.read_csv(FIGURES / "ncfm/terms.csv").query("seed == 0").set_index("protocol")
+    last, best = (first.loc[["ncfm", "paper"], way] for way in ("last", "best"))
+    text, counted = page("results/cifar10"), "{:.1f} points after NCFM's training, and {:.1f} after"
+    assert "reaches {:.2f} instead of {:.2f} %".format(*last) in text
+    assert counted.format(*best - last) in text
 
 
 def test_the_ablations_sentences_are_the_files():
