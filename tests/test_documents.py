@@ -264,11 +264,13 @@ def test_cifar10_s_sentences_are_the_files():
 
 
 def test_sentences_on_ncfm_s_terms_are_the_file():
-    first = pd.read_csv(FIGURES / "ncfm/terms.csv").query("seed == 0").set_index("protocol")
-    last, best = (first.loc[["ncfm", "paper"], way] for way in ("last", "best"))
-    text, counted = page("results/cifar10"), "{:.1f} points after NCFM's training, and {:.1f} after"
+    found = pd.read_csv(FIGURES / "ncfm/terms.csv").set_index("protocol")
+    last = found.query("seed == 0")["last"][["ncfm", "paper"]]
+    worth = (found["best"] - found["last"]).groupby("protocol").mean()[["ncfm", "paper"]]
+    text = page("results/cifar10")
+    counted = "{:.1f} points after NCFM's training (two seeds), and {:.1f} after"
     assert "reaches {:.2f} instead of {:.2f} %".format(*last) in text
-    assert counted.format(*best - last) in text
+    assert counted.format(*worth) in text
 
 
 def test_the_ablations_sentences_are_the_files():
