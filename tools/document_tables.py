@@ -220,7 +220,7 @@ def rules() -> str:
     return _markdown(["rule", *titles], _best_in_bold(rows, range(1, len(columns) + 1)))
 
 
-def published_rules() -> str:
+def rules_on_sets() -> str:
     """The two rules apart and together on sets of other methods, two columns per set."""
     found = _read("rules/two_rules.csv")
     named = found.assign(set=found["condensation"].map(str.upper))  # one set of each method
@@ -510,7 +510,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "loops": loops,
     "ncfm": ncfm,
     "rules": rules,
-    "two-rules": published_rules,
+    "two-rules": rules_on_sets,
     "confirmed": confirmed,
     "ncfm-terms": partial(_by, ncfm_terms.table, "ncfm/terms.csv"),
     "parts": partial(
