@@ -242,9 +242,10 @@ def confirmed() -> str:
     for name, part in found[found["method"].isin(scores.values())].groupby("set", sort=False):
         cells = tables.pivot(tables.summary(part.assign(precision="")))
         for gap in tables.paired(part, "yoco+").itertuples():
+            spread = f" ± {gap.std:.2f}" if gap.n > 1 else ""
             rows.append(
                 [name, gap.ipc_to, *cells.loc[gap.ipc_to, ["yoco", "yoco+"]]]
-                + [f"{gap.mean:+.2f} ± {gap.std:.2f}", f"{gap.wins} of {gap.n}"]
+                + [f"{gap.mean:+.2f}{spread}", f"{gap.wins} of {gap.n}"]
             )
     return _markdown(["set", "IPC", "YOCO", "YOCO+", "difference", "ahead in"], rows)
 
