@@ -233,7 +233,10 @@ def test_sentences_on_pruning_cifar100_are_the_file():
         ("at IPC 2 by {:.1f} over YOCO", [two["yoco+"] - two["yoco"]]),
         ("behind CCS** by {:.1f} points at IPC 1", [one["ccs"] - one["yoco"]]),
         ("there, and {:.1f} points below the paper's", [yoco[1] - one["yoco"]]),
-        ("ahead of CCS by {:.1f} points", [two["yoco"] - two["ccs"]]),
+        (
+            "ahead of CCS by {:.1f} points and of random pruning by {:.1f}",
+            two["yoco"] - two[["ccs", "random"]],
+        ),
         ("and {:.1f} below the paper's", [yoco[2] - two["yoco"]]),
     ):
         assert said.format(*numbers) in text
