@@ -95,7 +95,7 @@ def table(measured: pd.DataFrame) -> str:
         ["ipc", "set", "protocol", "epochs"]
     ):
         last, best, gain = (
-            f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
+            tables.cell(values.mean(), values.std())
             for values in (part["last"], part["best"], part["best"] - part["last"])
         )
         stated = str(STATED.get(ipc, "")) if protocol == "ncfm" else ""

@@ -252,7 +252,7 @@ def test_what_the_hard_end_costs_on_cifar100_is_the_file():
     hard = ["aum", "el2n", "forgetting", "entropy"]
     means = ours.groupby("method")["accuracy"].mean()
     lost = (means["random"] - means[hard], theirs["random"] - theirs[hard])
-    least, most = ([round(of(each)) for each in lost] for of in (min, max))
+    least, most = ([f"{of(each):.1f}" for each in lost] for of in (min, max))
     text = page("results/cifar100")
     assert f"lose {least[0]} to {most[0]} points against random pruning" in text
     assert f"In the paper they lose {least[1]} to {most[1]}." in text

@@ -48,7 +48,7 @@ def _markdown(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> st
 
 def _mean(values: pd.Series) -> str:
     """Mean and standard deviation (of a sample) in %; the mean alone if there is one value."""
-    return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
+    return tables.cell(values.mean(), values.std())
 
 
 def _best_in_bold(rows: list[list[str]], columns: Iterable[int]) -> list[list[str]]:
@@ -139,8 +139,7 @@ def zoo_table() -> str:
                 f"{row.steps:,}",
                 f"{row.hours:.4f}",
                 f"{row.start_accuracy:.2f}",
-                f"{row.accuracy:.2f}"
-                + ("" if pd.isna(row.accuracy_std) else f" ± {row.accuracy_std:.2f}"),
+                tables.cell(row.accuracy, row.accuracy_std),
                 re.search(r"(\d+) epochs", row.evaluation)[1],
             ]
             for row in zoo.table().itertuples(index=False)
@@ -242,10 +241,9 @@ def confirmed() -> str:
     for name, part in found[found["method"].isin(scores.values())].groupby("set", sort=False):
         cells = tables.pivot(tables.summary(part.assign(precision="")))
         for gap in tables.paired(part, "yoco+").itertuples():
-            spread = f" ± {gap.std:.2f}" if gap.n > 1 else ""
             rows.append(
                 [name, gap.ipc_to, *cells.loc[gap.ipc_to, ["yoco", "yoco+"]]]
-                + [f"{gap.mean:+.2f}{spread}", f"{gap.wins} of {gap.n}"]
+                + [tables.cell(gap.mean, gap.std, "+.2f"), f"{gap.wins} of {gap.n}"]
             )
     return _markdown(["set", "IPC", "YOCO", "YOCO+", "difference", "ahead in"], rows)
 

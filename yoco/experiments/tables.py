@@ -54,7 +54,7 @@ def pivot(table: pd.DataFrame) -> pd.DataFrame:
 
     `table` has columns method, ipc_to, mean, std.
     """
-    cells = table.assign(cell=[_cell(m, s) for m, s in zip(table["mean"], table["std"])])
+    cells = table.assign(cell=[cell(m, s) for m, s in zip(table["mean"], table["std"])])
     wide = cells.pivot(index="ipc_to", columns="method", values="cell")
     return wide[list(dict.fromkeys(table.method))].rename_axis(index="IPC_T", columns="method")
 
@@ -68,11 +68,15 @@ def spread(
     """
     keys = [*([index] if isinstance(index, str) else index), columns]
     grouped = results.groupby(keys, sort=False)[y].agg(["mean", "std"])
-    cells = pd.Series([_cell(*row) for row in grouped.itertuples(index=False)], grouped.index)
+    cells = pd.Series([cell(*row) for row in grouped.itertuples(index=False)], grouped.index)
     return cells.unstack(columns, sort=False).fillna("")
 
 
-def _cell(mean: float, std: float = float("nan"), kind: str = ".2f") -> str:
+def cell(mean: float, std: float = float("nan"), kind: str = ".2f") -> str:
+    """Return "mean ± std" in %, the mean alone if std is NaN, or a dash if the mean is.
+
+    kind: how the mean is formatted.
+    """
     if pd.isna(mean):
         return "–"
     return f"{mean:{kind}}" if pd.isna(std) else f"{mean:{kind}} ± {std:.2f}"
@@ -109,7 +113,7 @@ def table2(comparison: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
         spread[["method", "ipc_to", "std"]], on=["method", "ipc_to"]
     ).itertuples():
         paper = "–" if pd.isna(row.paper) else f"{row.paper:.2f}\u00a0({row.difference:+.2f})"
-        named = {f"IPC {row.ipc_to}": _cell(row.ours, row.std), f"IPC {row.ipc_to}, paper": paper}
+        named = {f"IPC {row.ipc_to}": cell(row.ours, row.std), f"IPC {row.ipc_to}, paper": paper}
         cells.setdefault(title_of(row.method), {}).update(named)
     return pd.DataFrame(cells).T.rename_axis(index="method")
 
@@ -225,7 +229,7 @@ def verdict(gaps: pd.DataFrame, against: str = "YOCO") -> str:
     gaps = gaps.assign(holm=holm(gaps.p))
     smallest = gaps.loc[gaps.groupby("ipc_to", sort=False)["mean"].idxmin()]
     return "\n".join(
-        f"IPC {row.ipc_to}: {against}'s smallest lead is {_cell(row.mean, row.std, '+.2f')} "
+        f"IPC {row.ipc_to}: {against}'s smallest lead is {cell(row.mean, row.std, '+.2f')} "
         f"points, over {title_of(row.method)} "
         f"(ahead in {row.wins} of {row.n} pairs, p = {row.p:.3g}, corrected {row.holm:.3g})"
         for row in smallest.itertuples(index=False)
@@ -261,11 +265,11 @@ def readable(table: pd.DataFrame, best: str | None = None) -> Readable:
     """
     if table.shape[1] > MOST_COLUMNS and table.shape[0] < table.shape[1]:
         table, best = table.T, {"row": "column", "column": "row"}.get(best or "")
-    cells = table.map(lambda value: _cell(value) if isinstance(value, float) else str(value))
+    cells = table.map(lambda value: cell(value) if isinstance(value, float) else str(value))
     if best is not None:
         axis = {"row": 1, "column": 0}[checks.one_of("best", best, ("row", "column"))]
         # the number at the beginning of a cell, NaN if there is none
-        values = cells.map(lambda cell: pd.to_numeric(cell.split(" ")[0], errors="coerce"))
+        values = cells.map(lambda text: pd.to_numeric(text.split(" ")[0], errors="coerce"))
         bold = values.eq(values.max(axis=axis), axis=1 - axis)
         cells = cells.mask(bold, "**" + cells + "**")
     shown = cells.rename_axis(columns=None).reset_index()
