@@ -99,7 +99,7 @@ PLAN = Plan(
         ),
         **{f"alone-{ipc}": Recipe(ipc=ipc, settings=ALONE, least=20.0) for ipc in (1, 2, 5)},
         "idc": Recipe("idc", start="flat", settings=MATCHING, most=150.0, block=True),
-        "flat-50": Recipe(ipc=50, settings={**NCFM, "iterations": 4000}, block=True, least=200.0),
+        "flat-50": Recipe(ipc=50, settings={**NCFM, "iterations": 4000}, block=True),
         "dream": Recipe("dream", start="flat", settings=MATCHING, most=150.0, block=True),
     },
     training={"epochs": 1000},

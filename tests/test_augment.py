@@ -12,6 +12,7 @@ from yoco.augment import (
     colour,
     crop,
     cutmix,
+    cutmix_together,
     cutmix_unread,
     cutout_mask,
 )
@@ -205,3 +206,20 @@ def test_cutmix_by_a_mask_pastes_the_same_box():
         for seed in range(200)
     ]
     assert 70 < sum(counts) < 130
+
+
+def test_batches_drawn_together_are_those_drawn_in_turn():
+    strategy, classes = Augmentation(EVALUATION), 3
+    images = torch.rand(2, 5, 3, 16, 16)
+    targets = torch.nn.functional.one_hot(torch.arange(10).view(2, 5) % classes, classes).float()
+    sources = [[seeds.generator(seed) for seed in range(2)] for _ in range(2)]
+    expected = []
+    for batch, soft, source in zip(images, targets, sources[0]):
+        drawn = torch.randint(len(strategy.exclusive), (1,), generator=source)
+        batch = strategy.apply(batch, strategy.unread(drawn, 5, 16, source))
+        expected.append(cutmix_unread(batch, soft, source, 0.8))
+    draw = strategy.draw_together(5, 16, sources[1])
+    together = strategy.apply(images.flatten(0, 1), draw).unflatten(0, (2, 5))
+    found = cutmix_together(together, targets, sources[1], 0.8)
+    for one, other in zip(found, map(torch.stack, zip(*expected))):
+        torch.testing.assert_close(one, other)

@@ -4,13 +4,14 @@ The first two have instance norm and average pooling, the other two batch norm. 
 by name.
 """
 
+import copy
 from collections import OrderedDict
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from yoco.utils import checks
+from yoco.utils import checks, fused
 
 MOST_DEPTH = 16  # halvings of an image with a side of 65,536 pixels
 
@@ -48,6 +49,43 @@ class Network(nn.Module):
         return self.head(self.features(images))
 
 
+class Blocks(nn.Sequential):
+    """The layers of a ConvNet; on a GPU in bfloat16, those of each block together (see `fused`).
+
+    A constant that is added to a channel has no effect on its norm, so the biases of the
+    convolutions are left out there.
+
+    Attributes:
+        once: whether results are differentiated at most once (see `differentiable_twice`).
+    """
+
+    once = True
+
+    def forward(self, images: Float[Tensor, "images channels size size"]) -> Tensor:
+        if not fused.in_bfloat16(images):
+            return super().forward(images)
+        fast = self.once and fused.available()
+        *layers, flatten = self
+        for convolution, norm, relu, pool in zip(*(layers[n::4] for n in range(4))):
+            images = fused.convolution(images, convolution.weight, fast)
+            if fast and fused.fits(images):
+                images = fused.norm_relu_pool(images, norm.weight, norm.bias)
+            else:
+                images = pool(relu(norm(images)))
+        return flatten(images)
+
+
+def differentiable_twice(network: nn.Module) -> nn.Module:
+    """Return `network`, or a copy if some of its layers' fast forms have no second derivatives."""
+    if not any(isinstance(module, Blocks) for module in network.modules()):
+        return network
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, Blocks):
+            module.once = False
+    return network
+
+
 class ConvNet(Network):
     """depth × (conv 3×3, instance norm, ReLU, average pool 2), then one linear layer.
 
@@ -70,7 +108,7 @@ class ConvNet(Network):
                 nn.ReLU(),
                 nn.AvgPool2d(2),
             ]
-        self.body = nn.Sequential(*blocks, nn.Flatten())
+        self.body = Blocks(*blocks, nn.Flatten())
         self.head = nn.Linear(width * (size // 2**depth) ** 2, classes)
 
 

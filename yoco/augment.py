@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from yoco.mixing import cutmix as cutmix
+from yoco.mixing import cutmix_together as cutmix_together
 from yoco.mixing import cutmix_unread as cutmix_unread
 from yoco.utils import checks
 
@@ -101,9 +102,8 @@ class Augmentation:
             operations = tuple(
                 o for o in self.operations if o not in exclusive or o == exclusive[int(drawn)]
             )
-            return self._draw(
-                operations, functools.partial(_affine, operations), count, size, source
-            )
+            numbers = self._numbers(count, size, source)
+            return _of_numbers(operations, functools.partial(_affine, operations), numbers)
         return self.unread(drawn, count, size, source)
 
     def draw_batches(self, count: int, size: int, source: Generator) -> Draw:
@@ -121,50 +121,50 @@ class Augmentation:
 
         drawn: index of the operation that was drawn, int64 [1], or one for each draw, [count].
         """
+        return self._unread(drawn, self._numbers(count, size, source))
+
+    def draw_together(self, count: int, size: int, sources: Sequence[Generator]) -> Draw:
+        """Draw for one batch per generator of a GPU, `count` images each: each as if by `draw`.
+
+        The draws of the batches follow each other. Raises ValueError if draws are shared.
+        """
+        if self.shared:
+            raise ValueError("draws of one batch that are shared cannot be made together")
+        choices = max(1, len(self.exclusive))
+        drawn, numbers = [], []
+        for source in sources:
+            drawn.append(torch.randint(choices, (1,), generator=source, device=source.device))
+            numbers.append(self._numbers(count, size, source))
+        together = [torch.cat(same) for same in zip(*numbers)]
+        return self._unread(torch.cat(drawn).repeat_interleave(count), together)
+
+    def _unread(self, drawn: Tensor, numbers: Sequence[Tensor]) -> Draw:
         exclusive = self.exclusive
         stays = (
             {operation: drawn == place for place, operation in enumerate(exclusive)}
             if len(exclusive) > 1
             else {}
         )
-        return _only(
-            stays,
-            self._draw(
-                self.operations,
-                functools.partial(_affine_if, stays, self.operations),
-                count,
-                size,
-                source,
-            ),
-        )
+        affine = functools.partial(_affine_if, stays, self.operations)
+        return _only(stays, _of_numbers(self.operations, affine, numbers))
 
     @property
     def exclusive(self) -> Sequence[str]:
         """The operations of which one is drawn per batch."""
         return self.operations if self.single else [g for g in GEOMETRIC if g in self.operations]
 
-    def _draw(
-        self,
-        operations: tuple[str, ...],
-        affine: Callable[[Tensor], Tensor],
-        count: int,
-        size: int,
-        source: Generator,
-    ) -> Draw:
+    def _numbers(self, count: int, size: int, source: Generator) -> tuple[Tensor, ...]:
+        """Draw the random numbers of a `Draw`: for each image, or one for all if shared."""
         n = 1 if self.shared else count
         how: dict[str, Any] = {"generator": source, "device": source.device}
-        colour = torch.rand(3, n, 1, 1, 1, **how)
         reach = int(size * CROP_SHARE + 0.5)
         side = int(size * CUTOUT_SHARE + 0.5)
-        return Draw(
-            brightness=colour[0] - 0.5,
-            saturation=colour[1] * 2,
-            contrast=colour[2] + 0.5,
-            operations=operations,
-            shift=torch.randint(-reach, reach + 1, (n, 2), **how),
-            theta=affine(torch.rand(n, 2, **how)),
-            flip=torch.rand(n, 1, 1, 1, **how) < 0.5,
-            cutout=torch.randint(0, size + 1 - side % 2, (n, 2), **how),
+        return (
+            *torch.rand(3, n, 1, 1, 1, **how),
+            torch.randint(-reach, reach + 1, (n, 2), **how),
+            torch.rand(n, 2, **how),
+            torch.rand(n, 1, 1, 1, **how),
+            torch.randint(0, size + 1 - side % 2, (n, 2), **how),
         )
 
     def apply(
@@ -200,6 +200,22 @@ class Augmentation:
     ) -> Float[Tensor, "images channels size size"]:
         """Draw and apply."""
         return self.apply(images, self.draw(images.shape[0], images.shape[-1], source))
+
+
+def _of_numbers(
+    operations: tuple[str, ...], affine: Callable[[Tensor], Tensor], numbers: Sequence[Tensor]
+) -> Draw:
+    brightness, saturation, contrast, shift, place, flip, cutout = numbers
+    return Draw(
+        brightness=brightness - 0.5,
+        saturation=saturation * 2,
+        contrast=contrast + 0.5,
+        operations=operations,
+        shift=shift,
+        theta=affine(place),
+        flip=flip < 0.5,
+        cutout=cutout,
+    )
 
 
 def _only(stays: Mapping[str, Tensor], draw: Draw) -> Draw:

@@ -1,5 +1,7 @@
 """CutMix: a box of a partner image in every image of a batch."""
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -71,15 +73,50 @@ def cutmix_unread(
 
     Reading a draw on the host would wait for the device.
     """
-    size = images.shape[-1]
+    return _mixed(probability, images, targets, *_numbers(len(images), images.shape[-1], source))
+
+
+def cutmix_together(
+    images: Float[Tensor, "batches images channels size size"],
+    targets: Float[Tensor, "batches images classes"],
+    sources: Sequence[Generator],
+    probability: float,
+) -> tuple[
+    Float[Tensor, "batches images channels size size"], Float[Tensor, "batches images classes"]
+]:
+    """As `cutmix_unread` for several batches, each with a generator of its own."""
+    count, size = images.shape[1], images.shape[-1]
+    numbers = [_numbers(count, size, source) for source in sources]
+    mixed = torch.vmap(functools.partial(_mixed, probability))
+    return mixed(images, targets, *map(torch.stack, zip(*numbers)))
+
+
+def _numbers(count: int, size: int, source: Generator) -> tuple[Tensor, ...]:
+    """Draw numbers for whether to mix, the area of the box, its centre, and the partners."""
     how: dict[str, Any] = {"generator": source, "device": source.device}
-    mixed = torch.rand(1, **how) < probability
-    half = (size * (1 - torch.rand(1, **how)).sqrt() / 2).int()
-    centre = torch.randint(size, (2, 1), **how)
+    return (
+        torch.rand(1, **how),
+        torch.rand(1, **how),
+        torch.randint(size, (2, 1), **how),
+        torch.rand(count, **how),
+    )
+
+
+def _mixed(
+    probability: float,
+    images: Tensor,
+    targets: Tensor,
+    whether: Tensor,
+    kept: Tensor,
+    centre: Tensor,
+    keys: Tensor,
+) -> tuple[Tensor, Tensor]:
+    size = images.shape[-1]
+    half = (size * (1 - kept).sqrt() / 2).int()
     span = torch.arange(size, device=images.device)
     inside = (span >= centre - half) & (span < centre + half)  # rows and columns, [2, S]
-    box = mixed & inside[0, :, None] & inside[1, None, :]
-    partner = torch.rand(len(images), **how).argsort()
+    box = (whether < probability) & inside[0, :, None] & inside[1, None, :]
+    partner = keys.argsort()
     return torch.where(box, images[partner], images), torch.lerp(
         targets, targets[partner], box.float().mean()
     )

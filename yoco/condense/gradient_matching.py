@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from yoco import architectures
 from yoco.utils import checks, device
 from yoco.utils.gradients import gradients
 
@@ -83,7 +84,8 @@ class GradientMatcher:
         compiled: bool = False,
     ) -> None:
         self.distance = DISTANCES[checks.one_of("distance", distance, DISTANCES)]
-        self.skeleton, self.precision, self.compiled = skeleton, precision, compiled
+        self.skeleton = architectures.differentiable_twice(skeleton)
+        self.precision, self.compiled = precision, compiled
         self.device = next(skeleton.parameters()).device
         self.names = matched(skeleton)
         if not self.names:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from yoco import augment
+from yoco import architectures, augment
 from yoco.condense.expert_training import AUGMENTATION
 from yoco.parallel.distributed import ALONE, Ranks
 from yoco.utils import device as devices
@@ -40,7 +40,8 @@ class Student:
         compiled: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.skeleton, self.precision = skeleton, precision
+        self.skeleton = architectures.differentiable_twice(skeleton)
+        self.precision = precision
         self.compiled, self.ranks = compiled, ranks
         self.shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
         self._gradient = devices.compiled(self._gradient_of) if compiled else self._gradient_of

@@ -30,8 +30,10 @@ from yoco.utils import graphs, seeds
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's defaults
 Number = float | Float[Tensor, ""]
 Pixels = Float[Tensor, "images channels size size"]
-# formed images that pass a network at once; on a CPU, as many as fit its cache
-TOGETHER_CPU, TOGETHER = 80, 4096
+# formed images that pass a network at once on a CPU: as many as fit its cache
+TOGETHER_CPU = 80
+# pixels of real and formed images that are matched at once on a GPU
+TOGETHER = 5000 * 32**2
 
 
 class CharacteristicMatching(Pooled):
@@ -73,8 +75,9 @@ class CharacteristicMatching(Pooled):
         )  # weights of the images' cross-entropies
         self.real_average = prefix_averages([settings.real_batch], settings.real_batch).to(device)
         self.statistics = [torch.tensor(values, device=device) for values in (data.mean, data.std)]
-        together = max(1, (TOGETHER_CPU if device.type == "cpu" else TOGETHER) // formed)
-        self.groups = [group.to(device) for group in _groups(self.own, together)]
+        of_class = (settings.real_batch + formed) * data.size**2
+        most = TOGETHER_CPU // formed if device.type == "cpu" else TOGETHER // of_class
+        self.groups = [group.to(device) for group in _groups(self.own, max(1, most))]
         head = models.head_of(settings.model, *models.shape_of(data))
         network = network_of(settings, data, 0).to(device)
         self.network = Network(network, self.precision, self.compiled, head)

@@ -220,6 +220,12 @@ class Run:
         return augment.cutmix(images, self.labels[index], self.classes, source, p.cutmix)
 
     @property
+    def targets(self) -> Float[Tensor, "images classes"]:
+        """The soft targets of all images."""
+        soft = self.labels.ndim == 2
+        return self.labels if soft else F.one_hot(self.labels, self.classes).float()
+
+    @property
     def learning_rate(self) -> float:
         """The learning rate of the next epoch."""
         return self.protocol.optimiser.rate(self.epochs, self.protocol.epochs)

@@ -1,5 +1,6 @@
 """Several training runs at once: their weights are stacked, so that a GPU's kernels serve all."""
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.func import functional_call
 
-from yoco import models
+from yoco import augment, models
 from yoco.training.network import Run, batches
 from yoco.training.protocol import Protocol
 from yoco.utils import device as devices
@@ -111,12 +112,37 @@ class Stacked:
         self, chosen: Int[Tensor, "runs images"], *, sources: Sequence[Generator]
     ) -> Float[Tensor, "runs images classes"]:
         """Take a step of every run; return the logits from before it."""
-        mixed = [run.batch(index, source) for run, index, source in zip(self.runs, chosen, sources)]
-        losses, logits = torch.vmap(self._losses)(self.parameters, *map(torch.stack, zip(*mixed)))
+        losses, logits = torch.vmap(self._losses)(self.parameters, *self._batches(chosen, sources))
         self.optimizer.zero_grad()
         losses.sum().backward()
         self.optimizer.step()
         return logits.detach()
+
+    def _batches(
+        self, chosen: Int[Tensor, "runs images"], sources: Sequence[Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """Return each run's images, augmented and mixed, and their soft targets."""
+        augmentation = self.runs[0].augmentation
+        if not isinstance(augmentation, augment.Augmentation) or not devices.is_gpu(self.device):
+            each = [run.batch(*drawn) for run, *drawn in zip(self.runs, chosen, sources)]
+            images, targets = map(torch.stack, zip(*each))
+            return images, targets
+        # few kernels serve all runs
+        rows = torch.arange(len(chosen), device=self.device).view(-1, 1)
+        images, targets = self.images[rows, chosen], self.targets[rows, chosen]
+        draw = augmentation.draw_together(chosen.shape[1], images.shape[-1], sources)
+        images = augmentation.apply(images.flatten(0, 1), draw).unflatten(0, chosen.shape)
+        return augment.cutmix_together(images, targets, sources, self.protocol.cutmix)
+
+    @functools.cached_property
+    def images(self) -> Float[Tensor, "runs images channels size size"]:
+        """Every run's images."""
+        return torch.stack([run.images for run in self.runs])
+
+    @functools.cached_property
+    def targets(self) -> Float[Tensor, "runs images classes"]:
+        """Every run's soft targets."""
+        return torch.stack([run.targets for run in self.runs])
 
     def _losses(
         self, parameters: list[Tensor], images: Tensor, targets: Tensor

@@ -3,8 +3,10 @@
 A replay avoids launching the kernels one by one.
 """
 
+import contextlib
+import gc
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -112,7 +114,7 @@ class _Recording:
             if isinstance(option, Generator):
                 graph.register_generator_state(option)
         try:
-            with torch.cuda.graph(graph, stream=self.stream):
+            with _no_collection(), torch.cuda.graph(graph, stream=self.stream):
                 self.outputs = self.function(*self.inputs, **self.options)
         except RuntimeError as error:
             error.add_note(
@@ -121,3 +123,19 @@ class _Recording:
             )
             raise
         self.graph = graph
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect garbage first, and none inside the block.
+
+    An older graph that is freed while another is recorded invalidates the recording.
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
