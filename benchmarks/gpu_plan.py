@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks import cases
+from benchmarks import cases, gpu_steps
 
 # networks that all sets of NCFM share; those of the paper take 12 minutes on an H100
 POOL = {"pool_networks": 5, "pool_epochs": 20}
@@ -53,6 +53,7 @@ class Plan:
         training: options of every training on a set.
         budgets: IPC_T of the blocks, and the prefixes of a nested set that are tested.
         seeds: of each accuracy, and of the dynamics.
+        steps: steps that are timed, of `gpu_steps.WORK`.
         cases: cases of the benchmark with their options.
         repeats: timed runs of each side of a case.
         short: settings of NCFM for a set in `short_seconds`, networks included; none: no such set.
@@ -64,6 +65,7 @@ class Plan:
     training: Mapping[str, Any]
     budgets: Sequence[int] = (1, 2, 5)
     seeds: Sequence[int] = range(3)
+    steps: Sequence[str] = tuple(gpu_steps.WORK)
     cases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     repeats: int = 3
     short: Mapping[str, Any] = field(default_factory=dict)
@@ -125,6 +127,7 @@ IMAGENETTE = Plan(
 SMALL = {"preset": "smoke", "pool_epochs": 1, "pool_images": 64, "width": 8}
 # a minute on a CPU, to rehearse
 TINY = Plan(
+    steps=(),
     cases={"train_40": {"epochs": 1}},
     repeats=1,
     short={**SMALL, "iterations": 3},

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks import bench, gpu_sets
+from benchmarks import bench, gpu_sets, gpu_steps
 from benchmarks.gpu_job import Job, Stage
 from benchmarks.gpu_plan import Plan
 from yoco import condense, evaluate
@@ -21,6 +21,15 @@ def selfcheck(job: Job) -> dict[str, Any]:
         print(result, result.error, flush=True)
         found.append({**asdict(result), "right": result.right})
     return {"results": found, "seconds": {name: speed.seconds(name, where) for name in speed.WORK}}
+
+
+def steps(job: Job) -> list[dict[str, Any]]:
+    """Time single steps, with Triton's kernels and without."""
+    rows = []
+    for row in gpu_steps.measure(devices.choose(job.device), list(job.plan.steps)):
+        print(row, flush=True)
+        rows.append(row)
+    return rows
 
 
 def bench_of(case: str) -> Callable[[Job], Any]:
@@ -62,6 +71,7 @@ def stages(plan: Plan) -> list[Stage]:
     """Return all stages in order."""
     return [
         Stage("selfcheck", selfcheck, least=30.0),
+        *([Stage("steps", steps, least=30.0)] if plan.steps else []),
         *(Stage(f"bench {case}", bench_of(case), least=30.0) for case in plan.cases),
         *([Stage("short ncfm", short_ncfm, least=1.4 * plan.short_seconds)] if plan.short else []),
         *(stage for name in plan.sets for stage in gpu_sets.of_set(plan, name)),

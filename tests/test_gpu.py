@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.condense import test_together
-from yoco import condense
+from yoco import condense, models
 from yoco.selfcheck import checks, report, speed
 from yoco.training import network as train
 from yoco.training import stacked
 from yoco.training.protocol import Protocol
-from yoco.utils import graphs, seeds
+from yoco.utils import fused, graphs, seeds
 
 pytestmark = [
     pytest.mark.gpu,
@@ -80,6 +80,25 @@ def test_a_replayed_graph_trains_as_plain_kernels_do(name, monkeypatch):
     recorded = weights_after(2, **options)
     monkeypatch.setenv("YOCO_GRAPHS", "0")
     assert checks.relative(recorded, weights_after(2, **options)) < 0.01
+
+
+def test_fused_layers_compute_what_pytorch_s_do(monkeypatch):
+    network = models.build_seeded(0, "convnet", 3, 10, 32).to(CARD)
+    images = torch.randn(64, 3, 32, 32, device=CARD, requires_grad=True)
+    targets = torch.eye(10, device=CARD)[torch.arange(64) % 10]
+    given = [images, *(p for n, p in network.named_parameters() if n.endswith("weight"))]
+
+    def computed() -> list[torch.Tensor]:
+        fused.available.cache_clear()
+        loss, logits = train.loss_and_logits(network, images, targets, "bfloat16")
+        return [logits, *torch.autograd.grad(loss, given)]
+
+    found = computed()
+    assert fused.available(), "Triton's kernels do not work here"
+    monkeypatch.setenv("YOCO_FUSED", "0")
+    expected = computed()
+    fused.available.cache_clear()
+    assert max(checks.relative(*pair) for pair in zip(found, expected)) < 0.05
 
 
 def test_runs_at_once_train_as_in_turn():

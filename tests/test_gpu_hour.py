@@ -1,5 +1,6 @@
 """The command for a GPU, rehearsed on the CPU: stages, interruptions, and what travels."""
 
+import functools
 import os
 import time
 
@@ -11,6 +12,7 @@ from benchmarks import (
     gpu_job,
     gpu_sets,
     gpu_stages,
+    gpu_steps,
     mosaic,
     ncfm_terms,
     packed_folder,
@@ -139,6 +141,16 @@ def test_a_stage_is_killed_at_its_end_and_leaves_no_lock(tmp_path):
     gpu._sweep(tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert "status 3" in gpu.apart(lambda job: os._exit(3), job, 100)["error"]
+
+
+def test_steps_are_timed_with_and_without_kernels(monkeypatch):
+    small = functools.partial(gpu_steps.epochs, networks=2, images=40)
+    monkeypatch.setattr(gpu_steps, "WORK", {"small": (small, 1)})
+    monkeypatch.setattr(gpu_steps, "REPEATS", 1)
+    monkeypatch.setenv("YOCO_FUSED", "1")
+    plain, kernels = gpu_steps.measure(torch.device("cpu"))
+    assert (plain["layers"], kernels["layers"]) == ("PyTorch's layers", "kernels")
+    assert plain["ms"] > 0 and kernels["ms"] > 0
 
 
 def test_packed_networks_draw_their_first_weights_again(tmp_path):

@@ -201,6 +201,19 @@ def ncfm() -> str:
     return _markdown(["trained on", *(f"IPC {budget}" for budget in budgets)], rows)
 
 
+def ncfm_gpu() -> str:
+    """Sets of NCFM that were trained on a GPU: the zoo's, and one made there in two minutes."""
+    rows = []
+    for batch, protocol in (("even", "even"), ("small", "paper")):
+        found = _read(f"ncfm/flat.{protocol}.accuracy.csv")
+        assert {*found["last_batch"]} == {batch}
+        rows.append(["the zoo's flat set", batch, str(len(found)), _mean(found["accuracy"])])
+    for row in _read("ncfm/short_gpu.csv").itertuples():
+        made = f"made in {row.seconds:.0f} s, networks included ({row.steps:,} steps)"
+        rows.append([made, row.last_batch, "1", f"{row.accuracy:.2f}"])
+    return _markdown(["set", "last batch", "seeds", "accuracy, %"], rows)
+
+
 def rules() -> str:
     """Accuracy after pruning by each rule of `benchmarks.rules`, a column per set and budget."""
     found = _read("rules/rules.csv")
@@ -454,6 +467,32 @@ def _costs(precision: str) -> str:
     )
 
 
+def costs_gpu() -> str:
+    """The benchmark's rows on a GPU."""
+    rows = bench.read(FIGURES / "bench/gpu.json")
+    return _markdown(
+        ["case", "precision", "literal, s", "ours, s", "ratio", "share of the limit", "measured"],
+        [
+            [
+                f"`{row['name']}`",
+                row["precision"],
+                *(f"{row[side]:.3f}" for side in ("literal_s", "ours_s")),
+                f"{row['ratio']:.2f}×",
+                f"{row['share']:.2f}",
+                f"{row['measured']}, `{row['code']}`",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def gpu_steps() -> str:
+    """What single steps took on a GPU, by code and layers."""
+    rows = _read("bench/gpu_steps.csv").itertuples()
+    told = [[row.step, row.layers, f"`{row.code}`", f"{row.ms:,.2f}"] for row in rows]
+    return _markdown(["step", "layers", "code", "ms"], told)
+
+
 def precision() -> str:
     grouped = _read("bench/agreement.csv").groupby(["what", "way"], sort=False)["accuracy"]
     seeds = grouped.size()
@@ -508,6 +547,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "image-step": image_step,
     "loops": loops,
     "ncfm": ncfm,
+    "ncfm-gpu": ncfm_gpu,
     "rules": rules,
     "two-rules": rules_on_sets,
     "confirmed": confirmed,
@@ -544,6 +584,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "noise-accuracy-in-full": partial(_noise, "accuracy"),
     "costs": partial(_costs, "bfloat16"),
     "costs-float32": partial(_costs, "float32"),
+    "costs-gpu": costs_gpu,
+    "gpu-steps": gpu_steps,
     "precision": precision,
     "imagenet1k": partial(_by, imagenet1k.table, "bench/imagenet1k.csv"),
     "imagenet1k-facts": imagenet1k_facts,

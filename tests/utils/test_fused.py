@@ -5,6 +5,7 @@
 
 import importlib.util
 import os
+import sys
 
 import pytest
 import torch
@@ -29,13 +30,11 @@ class Reference:
 
     @staticmethod
     def _forward(x, scale, shift):
-        each = [plain(x[:, r], scale[r], shift[r]) for r in range(x.shape[1])]
-        return torch.stack(each, 1)
+        return torch.stack([plain(*each) for each in zip(x.unbind(1), scale, shift)], 1)
 
     @classmethod
     def forward(cls, x, scale, shift, y, epsilon):
-        scale, shift = (t.view(x.shape[1], -1) for t in (scale, shift))
-        y.copy_(cls._forward(x, scale, shift))
+        y.copy_(cls._forward(x, scale.view(x.shape[1], -1), shift.view(x.shape[1], -1)))
         return x.mean((3, 4)), x.var((3, 4), correction=0).add(epsilon).rsqrt()
 
     @classmethod
@@ -43,9 +42,8 @@ class Reference:
         given = [t.view(x.shape[1], -1).expand(len(x), -1, -1) for t in (scale, shift)]
         leaves = [t.detach().clone().requires_grad_() for t in (x, *given)]
         with torch.enable_grad():
-            made = torch.cat(
-                [cls._forward(*(t[n : n + 1] if t is leaves[0] else t[n] for t in leaves)) for n in range(len(x))]
-            )
+            images = zip(leaves[0].split(1), *leaves[1:])
+            made = torch.cat([cls._forward(*each) for each in images])
         return torch.autograd.grad(made, leaves, dy)
 
 
@@ -55,7 +53,7 @@ def device(request, monkeypatch):
     torch.manual_seed(0)
     if request.param == "reference":
         monkeypatch.setattr("yoco.utils.fused_kernels", Reference, raising=False)
-        monkeypatch.setitem(__import__("sys").modules, "yoco.utils.fused_kernels", Reference)
+        monkeypatch.setitem(sys.modules, "yoco.utils.fused_kernels", Reference)
         return torch.device("cpu")
     if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("needs Triton, and TRITON_INTERPRET=1")
@@ -117,9 +115,10 @@ def test_a_network_is_the_same_up_to_rounding(on_a_gpu, monkeypatch):
 
 def test_networks_at_once_are_each_alone(on_a_gpu):
     each, images = networks(), torch.randn(RUNS, 5, 3, 8, 8)
+    named = [dict(network.named_parameters()) for network in each]
     stacked = {
-        name: torch.stack([dict(n.named_parameters())[name].detach() for n in each]).requires_grad_()
-        for name, _ in each[0].named_parameters()
+        name: torch.stack([own[name].detach() for own in named]).requires_grad_()
+        for name in named[0]
     }
     call = lambda parameters, batch: functional_call(each[0], parameters, (batch,))
     torch.vmap(call)(stacked, images).square().sum().backward()
@@ -158,3 +157,24 @@ def test_a_convolution_is_pytorch_s_without_bias(channels):
     torch.testing.assert_close(
         twice, torch.autograd.grad(right[1].square().sum(), given[0]), atol=2.0, rtol=0.05
     )
+
+
+def broken(where):
+    raise RuntimeError("no compiler")
+
+
+@pytest.mark.parametrize("tried, words", [(broken, "no compiler"), (lambda where: 0.5, "0.5")])
+def test_kernels_that_do_not_work_are_told_once(monkeypatch, tried, words):
+    fused.available.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(fused, "_tried", tried)
+    with pytest.warns(UserWarning, match=f"several times as long .*{words}"):
+        assert not fused.available()
+    assert not fused.available()
+    monkeypatch.setattr(fused, "_tried", lambda where: 1e-6)
+    for setting, expected in (("0", False), ("1", True)):
+        monkeypatch.setenv("YOCO_FUSED", setting)
+        fused.available.cache_clear()
+        assert fused.available() is expected
+    fused.available.cache_clear()

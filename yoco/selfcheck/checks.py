@@ -46,6 +46,8 @@ LONGER: dict[str, dict[str, Any]] = {
     "idc": {**STEPS["idc"], "inner_loops": 12},
     "ncfm": {**STEPS["ncfm"], "iterations": 12},
 }
+# limits of their mean losses: over seeds, IDC's has a standard deviation of 0.19, relatively
+SPREAD = {"idc": 0.6, "ncfm": 0.2}
 BUDGET = 1  # IPC_T of what is pruned
 LONG = 60  # epochs after which an accuracy's spread over seeds is 3 points
 
@@ -163,7 +165,7 @@ CHECKS: dict[str, Check] = {
     "evaluate": Check(partial(evaluated, **EXACT), {"accuracy": Rule(points, 2.0)}),
     **{
         f"condense {name}, as used": Check(
-            partial(condensed_as_used, name), {"loss": Rule(relative, 0.2)}, False
+            partial(condensed_as_used, name), {"loss": Rule(relative, SPREAD[name])}, False
         )
         for name in LONGER
     },

@@ -8,6 +8,8 @@ them. This is 4.2 times as fast as PyTorch's own layers (256 images, forward and
 import functools
 import importlib.util
 import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -18,17 +20,49 @@ from torch import Tensor
 # input channels up to which a convolution is a matrix product: cuDNN takes up to 80 times as long
 # for its gradients, if the images of several classes or networks are together
 FEW = 4
+EPSILON = 1e-5  # of nn.GroupNorm
 
 
 @functools.cache
 def available() -> bool:
-    """Return whether Triton's kernels can run here; it comes with PyTorch for CUDA on Linux.
+    """Return whether the kernels run here, which is tried once.
 
-    `YOCO_FUSED=0` turns them off.
+    Triton comes with PyTorch for CUDA on Linux, and needs a C compiler. If it does not work, there
+    is a warning, and PyTorch's own layers are used; `YOCO_FUSED=0` chooses them without a warning.
     """
-    if os.environ.get("YOCO_FUSED", "1") == "0":
+    if os.environ.get("YOCO_FUSED", "1") == "0" or importlib.util.find_spec("triton") is None:
         return False
-    return torch.cuda.is_available() and importlib.util.find_spec("triton") is not None
+    try:  # in a thread of its own, where no transform of torch.func and no autocast is active
+        where = torch.device("cuda", torch.cuda.current_device())
+        with ThreadPoolExecutor(1) as apart:
+            difference = apart.submit(_tried, where).result()
+        why = "" if difference < 1e-3 else f"a result differs by {difference:.2g}"
+    except Exception as error:  # whatever Triton, its compiler or the driver raise
+        why = " ".join(str(error).split()[:20]) or type(error).__name__
+    if why:
+        warnings.warn(
+            f"Triton's kernels do not work on this GPU, so training takes several times as long "
+            f"({why}; YOCO_FUSED=0 silences this)",
+            stacklevel=2,
+        )
+    return not why
+
+
+def _tried(device: torch.device) -> float:
+    """Return how far the kernels are from PyTorch's layers on a small example, both ways."""
+    from yoco.utils import fused_kernels
+
+    x = torch.linspace(-1, 1, 2 * 3 * 4 * 4, device=device).sin().view(2, 1, 3, 4, 4)
+    scale, shift = torch.linspace(0.5, 1, 6, device=device).view(2, 1, 3)
+    y, ahead = x.new_empty(2, 1, 3, 2, 2), x[..., ::2, ::2]
+    mean, rate = fused_kernels.forward(x, scale, shift, y, EPSILON)
+    dx, *_ = fused_kernels.backward(x, scale, shift, mean, rate, ahead)
+    own = x[:, 0].clone().requires_grad_()
+    layers = F.avg_pool2d(F.relu(F.group_norm(own, 3, scale[0], shift[0], EPSILON)), 2)
+    (slope,) = torch.autograd.grad(layers, own, ahead[:, 0])
+    return max(
+        float((y[:, 0] - layers.detach()).abs().max()), float((dx[:, 0] - slope).abs().max())
+    )
 
 
 def in_bfloat16(images: Tensor) -> bool:
@@ -69,33 +103,32 @@ def norm_relu_pool(
     images: Float[Tensor, "images channels height width"],
     scale: Float[Tensor, "channels"],
     shift: Float[Tensor, "channels"],
-    epsilon: float = 1e-5,
 ) -> Float[Tensor, "images channels half_height half_width"]:
     """Return instance norm with scale and shift, ReLU and average pool 2 of images on a GPU.
 
     Statistics are float32. The result has the images' dtype and lies in channels-last memory. It
     can be differentiated once.
     """
-    return _NormReluPool.apply(images, scale, shift, epsilon)[0]
+    return _NormReluPool.apply(images, scale, shift)[0]
 
 
 class _NormReluPool(torch.autograd.Function):
     """Of images [N, C, H, W], or of R networks at once: [N, R, C, H, W], scale and shift [R, C]."""
 
     @staticmethod
-    def forward(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, ...]:
+    def forward(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
         from yoco.utils import fused_kernels
 
         runs = x if x.ndim == 5 else x.unsqueeze(1)
         n, r, c, h, w = runs.shape
         y = runs.new_empty(n, h // 2, w // 2, r, c).permute(0, 3, 4, 1, 2)
         scale, shift = scale.float().contiguous(), shift.float().contiguous()
-        mean, rate = fused_kernels.forward(runs, scale, shift, y, epsilon)
+        mean, rate = fused_kernels.forward(runs, scale, shift, y, EPSILON)
         return y if x.ndim == 5 else y.squeeze(1), mean, rate
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*inputs[:3], *output[1:])
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs, *output[1:])
         ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
@@ -107,14 +140,14 @@ class _NormReluPool(torch.autograd.Function):
         runs, dy = (t if t.ndim == 5 else t.unsqueeze(1) for t in (x, dy))
         given = scale.float().contiguous(), shift.float().contiguous()
         dx, d_scale, d_shift = fused_kernels.backward(runs, *given, mean, rate, dy)
-        return dx.view_as(x), d_scale.sum(0).view_as(scale), d_shift.sum(0).view_as(shift), None
+        return dx.view_as(x), d_scale.sum(0).view_as(scale), d_shift.sum(0).view_as(shift)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Any, Any]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
         """Take the networks' images as they lie in memory: no copy, whatever dimension they are."""
         x, scale, shift = (
-            t.unsqueeze(0).expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
-            for t, dim in zip(inputs[:3], in_dims)
+            t.expand(info.batch_size, *t.shape).contiguous() if dim is None else t.movedim(dim, 0)
+            for t, dim in zip(inputs, in_dims)
         )
-        y, mean, rate = _NormReluPool.apply(x.movedim(0, 1), scale, shift, inputs[3])
+        y, mean, rate = _NormReluPool.apply(x.movedim(0, 1), scale, shift)
         return (y, mean, rate), (1, 1, 1)
