@@ -1,5 +1,6 @@
 """What is worth checking on a real card, in two minutes: `pytest -m gpu tests/test_gpu.py`."""
 
+import gc
 import warnings
 
 import pytest
@@ -134,13 +135,19 @@ def test_a_state_is_resumed_on_the_card():
 
 def test_trainings_one_after_another_hold_no_memory():
     work = speed.training(CARD, compiled=False)
+
+    def held() -> int:
+        # graphs that are gone leave memory that PyTorch frees when it is needed
+        gc.collect()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved()
+
     work()
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_reserved()
+    before = held()
     for _ in range(6):
         work()
-    torch.cuda.synchronize()
-    assert torch.cuda.memory_reserved() < before + 2**28
+    assert held() < before + 2**26
 
 
 @pytest.mark.parametrize("method", ["idc", "ncfm"])

@@ -66,8 +66,10 @@ def _tried(device: torch.device) -> float:
 
 
 def in_bfloat16(images: Tensor) -> bool:
-    """Return whether convolutions of these images run in bfloat16 on a CUDA GPU."""
-    return images.device.type == "cuda" and torch.is_autocast_enabled("cuda")
+    """Return whether convolutions of these images run, uncompiled, in bfloat16 on a CUDA GPU."""
+    if images.device.type != "cuda" or torch.compiler.is_compiling():
+        return False
+    return torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
 
 
 def convolution(
