@@ -489,7 +489,8 @@ def costs_gpu() -> str:
 def gpu_steps() -> str:
     """What single steps took on a GPU, by code and layers."""
     rows = _read("bench/gpu_steps.csv").itertuples()
-    told = [[row.step, row.layers, f"`{row.code}`", f"{row.ms:,.2f}"] for row in rows]
+    shown = lambda ms: f"{ms:,.0f}" if ms >= 100 else f"{ms:.2f}"
+    told = [[row.step, row.layers, f"`{row.code}`", shown(row.ms)] for row in rows]
     return _markdown(["step", "layers", "code", "ms"], told)
 
 
