@@ -87,7 +87,8 @@ def _backward(
     tl.store(d_shift + plane, of_shift, c < C)
     tl.store(d_scale + plane, of_scale, c < C)
     u, v = (of_shift / (4 * Q))[:, None], (of_scale / (4 * Q))[:, None]
-    to, kind = _places(dx, n, r, c, h, w, xn, xr, xc, xh, xw), dx.dtype.element_ty
+    to = _places(dx, n, r, c, h, w, xn, xr, xc, xh, xw)
+    kind = dx.dtype.element_ty
     tl.store(to, (g * k * (d0 - u - x0 * v)).to(kind), inside)
     tl.store(to + xw, (g * k * (d1 - u - x1 * v)).to(kind), inside)
     tl.store(to + xh, (g * k * (d2 - u - x2 * v)).to(kind), inside)
