@@ -4,6 +4,7 @@ It runs on the same tensors again.
 """
 
 import contextlib
+import gc
 import types
 
 import pytest
@@ -134,3 +135,28 @@ def test_the_function_is_unchanged_without_graphs(cuda, monkeypatch):
     monkeypatch.delenv("YOCO_GRAPHS")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert graphs.captured(moved, GPU) is moved
+
+
+def test_no_garbage_is_collected_while_a_graph_is_recorded(cuda):
+    found = []
+
+    class Older:
+        """As an older graph in a reference cycle; freeing it would end a recording."""
+
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            found.append("freed")
+
+    def function(x):
+        found.append(gc.isenabled())
+        return (x + 1,)
+
+    captured = graphs.captured(function, GPU)
+    for call in range(graphs.WARM_UP + 1):
+        if call == graphs.WARM_UP:
+            gc.collect()
+            Older()
+        captured(torch.ones(2))
+    assert found[graphs.WARM_UP : graphs.WARM_UP + 2] == ["freed", False] and gc.isenabled()
