@@ -15,6 +15,15 @@ TILE = 4096  # windows of a program at most
 
 
 @triton.jit
+def _share(R, C, W, Q, P: tl.constexpr, B: tl.constexpr):
+    parts = tl.cdiv(C, P)
+    n, r = tl.program_id(0) // parts // R, tl.program_id(0) // parts % R
+    c = tl.program_id(0) % parts * P + tl.arange(0, P)
+    q = tl.arange(0, B)
+    return n, r, c, q // W, q % W, (c < C)[:, None] & (q < Q)[None, :]
+
+
+@triton.jit
 def _places(x, n, r, c, h, w, sn, sr, sc, sh, sw):
     return x + n.to(tl.int64) * sn + r * sr + (c * sc)[:, None] + (2 * h * sh + 2 * w * sw)[None, :]
 
@@ -25,12 +34,7 @@ def _forward(
     R, C, W, Q, xn, xr, xc, xh, xw, yn, yr, yc, yh, yw, epsilon,
     P: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    parts = tl.cdiv(C, P)
-    n, r = tl.program_id(0) // parts // R, tl.program_id(0) // parts % R
-    c = tl.program_id(0) % parts * P + tl.arange(0, P)
-    q = tl.arange(0, B)
-    h, w = q // W, q % W
-    inside = (c < C)[:, None] & (q < Q)[None, :]
+    n, r, c, h, w, inside = _share(R, C, W, Q, P, B)
     at = _places(x, n, r, c, h, w, xn, xr, xc, xh, xw)
     x0 = tl.load(at, inside, 0.0).to(tl.float32)
     x1 = tl.load(at + xw, inside, 0.0).to(tl.float32)
@@ -60,12 +64,7 @@ def _backward(
     R, C, W, Q, xn, xr, xc, xh, xw, yn, yr, yc, yh, yw,
     P: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    parts = tl.cdiv(C, P)
-    n, r = tl.program_id(0) // parts // R, tl.program_id(0) // parts % R
-    c = tl.program_id(0) % parts * P + tl.arange(0, P)
-    q = tl.arange(0, B)
-    h, w = q // W, q % W
-    inside = (c < C)[:, None] & (q < Q)[None, :]
+    n, r, c, h, w, inside = _share(R, C, W, Q, P, B)
     channel, plane = r * C + c, (n * R + r) * C + c
     m = tl.load(mean + plane, c < C, 0.0)[:, None]
     k = tl.load(rate + plane, c < C, 0.0)[:, None]
