@@ -282,6 +282,9 @@ def test_cifar10_s_sentences_are_the_files():
     below = (theirs - ours).round()
     assert f"YOCO is {below[1]:.0f} and {below[2]:.0f} points below" in page("results/cifar10")
     assert abs(ours[5] - theirs[5]) < 1  # "on a par"
+    runs = pd.read_csv(FIGURES / "ncfm/flat.even.csv").query("ipc_to == 5")
+    runs = runs.groupby(["condensation", "method"]).size()
+    assert (runs[runs == 1].size, runs[runs == 2].size, runs[runs == 3].size) == (4, 2, 4)
     rows = pd.read_csv(FIGURES / "ncfm/flat.even.csv").query("method != 'yoco+'")
     gaps = tables.paired(tables.with_sets_as_columns(rows, "ncfm")).set_index("method")
     assert (gaps["mean"] > 0).all() and gaps.groupby("ipc_to").size().tolist() == [8, 8, 8]
