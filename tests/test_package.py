@@ -34,7 +34,8 @@ COMES_WITH = {
     "nbclient": "papermill",
     "jupyter_client": "ipykernel",
 }
-OPTIONAL = {"datasets"}  # hf:NAME asks for it
+# hf:NAME asks for the first; the second comes with PyTorch for CUDA
+OPTIONAL = {"datasets", "triton"}
 
 
 @pytest.fixture(scope="module")

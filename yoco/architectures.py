@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from yoco.utils import checks, fused
+from yoco.utils import device as devices
 
 MOST_DEPTH = 16  # halvings of an image with a side of 65,536 pixels
 
@@ -61,10 +62,12 @@ class Blocks(nn.Sequential):
 
     once = True
 
-    def forward(self, images: Float[Tensor, "images channels size size"]) -> Tensor:
-        if not fused.in_bfloat16(images):
+    def forward(
+        self, images: Float[Tensor, "images channels size size"]
+    ) -> Float[Tensor, "images features"]:
+        if not devices.in_bfloat16(images.device):
             return super().forward(images)
-        fast = self.once and fused.available()
+        fast = self.once and fused.available(images.device)
         *layers, flatten = self
         for convolution, norm, relu, pool in zip(*(layers[n::4] for n in range(4))):
             images = fused.convolution(images, convolution.weight, fast)

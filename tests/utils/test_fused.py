@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from yoco import architectures, models
 from yoco.selfcheck import checks
+from yoco.utils import device as devices
 from yoco.utils import fused
 
 RUNS, CHANNELS = 3, 20
@@ -92,8 +93,8 @@ def test_networks_at_once(device, dim):
 @pytest.fixture
 def on_a_gpu(device, monkeypatch):
     """Let networks take their fast forms."""
-    monkeypatch.setattr(fused, "in_bfloat16", lambda images: True)
-    monkeypatch.setattr(fused, "available", lambda: True)
+    monkeypatch.setattr(devices, "in_bfloat16", lambda device: True)
+    monkeypatch.setattr(fused, "available", lambda device: True)
     with torch.autocast("cpu", torch.bfloat16):
         yield
 
@@ -167,14 +168,13 @@ def broken(where):
 def test_kernels_that_do_not_work_are_told_once(monkeypatch, tried, words):
     fused.available.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(fused, "_tried", tried)
     with pytest.warns(UserWarning, match=f"several times as long .*{words}"):
-        assert not fused.available()
-    assert not fused.available()
+        assert not fused.available(torch.device("cpu"))
+    assert not fused.available(torch.device("cpu"))
     monkeypatch.setattr(fused, "_tried", lambda where: 1e-6)
     for setting, expected in (("0", False), ("1", True)):
         monkeypatch.setenv("YOCO_FUSED", setting)
         fused.available.cache_clear()
-        assert fused.available() is expected
+        assert fused.available(torch.device("cpu")) is expected
     fused.available.cache_clear()

@@ -177,6 +177,14 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16)
 
 
+def in_bfloat16(device: torch.device) -> bool:
+    """Return whether this is inside `autocast` to bfloat16 on a CUDA GPU, and not compiled."""
+    if not is_gpu(device) or torch.compiler.is_compiling():
+        return False
+    kind = device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+
+
 def can_compile(device: torch.device) -> bool:
     """Return whether torch.compile can work here.
 

@@ -24,8 +24,8 @@ EPSILON = 1e-5  # of nn.GroupNorm
 
 
 @functools.cache
-def available() -> bool:
-    """Return whether the kernels run here, which is tried once.
+def available(device: torch.device) -> bool:
+    """Return whether the kernels run on a GPU, which is tried once.
 
     Triton comes with PyTorch for CUDA on Linux, and needs a C compiler. If it does not work, there
     is a warning, and PyTorch's own layers are used; `YOCO_FUSED=0` chooses them without a warning.
@@ -33,9 +33,8 @@ def available() -> bool:
     if os.environ.get("YOCO_FUSED", "1") == "0" or importlib.util.find_spec("triton") is None:
         return False
     try:  # in a thread of its own, where no transform of torch.func and no autocast is active
-        where = torch.device("cuda", torch.cuda.current_device())
         with ThreadPoolExecutor(1) as apart:
-            difference = apart.submit(_tried, where).result()
+            difference = apart.submit(_tried, device).result()
         why = "" if difference < 1e-3 else f"a result differs by {difference:.2g}"
     except Exception as error:  # whatever Triton, its compiler or the driver raise
         why = " ".join(str(error).split()[:20]) or type(error).__name__
@@ -63,13 +62,6 @@ def _tried(device: torch.device) -> float:
     return max(
         float((y[:, 0] - layers.detach()).abs().max()), float((dx[:, 0] - slope).abs().max())
     )
-
-
-def in_bfloat16(images: Tensor) -> bool:
-    """Return whether convolutions of these images run, uncompiled, in bfloat16 on a CUDA GPU."""
-    if images.device.type != "cuda" or torch.compiler.is_compiling():
-        return False
-    return torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
 
 
 def convolution(
@@ -114,6 +106,10 @@ def norm_relu_pool(
     return _NormReluPool.apply(images, scale, shift)[0]
 
 
+def _factors(values: Tensor, runs: int) -> Tensor:
+    return values.float().reshape(runs, -1).contiguous()
+
+
 class _NormReluPool(torch.autograd.Function):
     """Of images [N, C, H, W], or of R networks at once: [N, R, C, H, W], scale and shift [R, C]."""
 
@@ -124,8 +120,8 @@ class _NormReluPool(torch.autograd.Function):
         runs = x if x.ndim == 5 else x.unsqueeze(1)
         n, r, c, h, w = runs.shape
         y = runs.new_empty(n, h // 2, w // 2, r, c).permute(0, 3, 4, 1, 2)
-        scale, shift = scale.float().contiguous(), shift.float().contiguous()
-        mean, rate = fused_kernels.forward(runs, scale, shift, y, EPSILON)
+        given = _factors(scale, r), _factors(shift, r)
+        mean, rate = fused_kernels.forward(runs, *given, y, EPSILON)
         return y if x.ndim == 5 else y.squeeze(1), mean, rate
 
     @staticmethod
@@ -140,7 +136,7 @@ class _NormReluPool(torch.autograd.Function):
 
         x, scale, shift, mean, rate = ctx.saved_tensors
         runs, dy = (t if t.ndim == 5 else t.unsqueeze(1) for t in (x, dy))
-        given = scale.float().contiguous(), shift.float().contiguous()
+        given = _factors(scale, runs.shape[1]), _factors(shift, runs.shape[1])
         dx, d_scale, d_shift = fused_kernels.backward(runs, *given, mean, rate, dy)
         return dx.view_as(x), d_scale.sum(0).view_as(scale), d_shift.sum(0).view_as(shift)
 

@@ -8,8 +8,10 @@ the four places of the pool's windows, of which there are Q.
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float
 from torch import Tensor
 
+Statistics = Float[Tensor, "images runs channels"]
 LARGEST = 1024  # windows of a channel: above, its pixels do not fit the registers
 TILE = 4096  # windows of a program at most
 
@@ -95,26 +97,37 @@ def _backward(
 
 
 def forward(
-    x: Tensor, scale: Tensor, shift: Tensor, y: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """Write the result for x [N, R, C, H, W] to y; return means and 1 / deviations, [N, R, C]."""
+    x: Float[Tensor, "images runs channels height width"],
+    scale: Float[Tensor, "runs channels"],
+    shift: Float[Tensor, "runs channels"],
+    y: Float[Tensor, "images runs channels half_height half_width"],
+    epsilon: float,
+) -> tuple[Statistics, Statistics]:
+    """Write the result for x to y; return means and 1 / standard deviations."""
     mean = torch.empty(x.shape[:3], dtype=torch.float32, device=x.device)
     rate = torch.empty_like(mean)
     grid, sizes, tile = _launch(x)
     strides = (*x.stride(), *y.stride())
-    _forward[grid](x, scale, shift, y, mean, rate, *sizes, *strides, epsilon, **tile)
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        _forward[grid](x, scale, shift, y, mean, rate, *sizes, *strides, epsilon, **tile)
     return mean, rate
 
 
 def backward(
-    x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, rate: Tensor, dy: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, and of scale and shift for each n: [N, R, C]."""
+    x: Float[Tensor, "images runs channels height width"],
+    scale: Float[Tensor, "runs channels"],
+    shift: Float[Tensor, "runs channels"],
+    mean: Statistics,
+    rate: Statistics,
+    dy: Float[Tensor, "images runs channels half_height half_width"],
+) -> tuple[Float[Tensor, "images runs channels height width"], Statistics, Statistics]:
+    """Return the gradients of x, and of scale and shift for each image."""
     dx = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
     d_scale, d_shift = torch.empty_like(mean), torch.empty_like(mean)
     grid, sizes, tile = _launch(x)
     tensors = (x, scale, shift, mean, rate, dy, dx, d_scale, d_shift)
-    _backward[grid](*tensors, *sizes, *x.stride(), *dy.stride(), **tile)
+    with torch.cuda.device_of(x):
+        _backward[grid](*tensors, *sizes, *x.stride(), *dy.stride(), **tile)
     return dx, d_scale, d_shift
 
 
