@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-# input channels up to which a convolution is a matrix product: cuDNN takes up to 80 times as long
-# for its gradients, if the images of several classes or networks are together
+# input channels up to which a convolution is a matrix product: cuDNN is slow with its gradients if
+# several classes or networks are together (4 ms each in IDC, figures/bench/gpu_profile.csv)
 FEW = 4
 EPSILON = 1e-5  # of nn.GroupNorm
 
