@@ -2,8 +2,8 @@
 
     python -m benchmarks.ncfm_terms folder:PATH zoo:cifar10-ncfm-ipc10 zoo:cifar10-nested-ipc10
 
-Writes figures/ncfm/terms.csv, one row per training run as it ends; a second start trains what is
-missing. A nested set is measured at every budget of `--ipc`, by its prefix; any other set as a
+Writes figures/ncfm/terms.csv, one row per training run as it ends. A second start continues the run
+that was interrupted, whose row then has no seconds, and trains what else is missing. A nested set is measured at every budget of `--ipc`, by its prefix; any other set as a
 whole, if its IPC is among them. `--epochs 2` tries it out.
 """
 
@@ -77,14 +77,21 @@ def measure(
         if tuple(row.values()) in known:
             continue
         condensed, began = sets[row["set"]], time.process_time()
+        name = "-".join(str(row[key]) for key in KEY[1:])
+        checkpoint = path.with_name(f".{path.stem}-{name}.safetensors")
+        resumed = checkpoint.exists()
         tested = replace(real, mean=condensed.mean, std=condensed.std)  # as the set was made
         subset = prune.prune(condensed, None, "prefix", row["ipc"]).subset(condensed)
         how = settings(row["protocol"], row["ipc"], row["epochs"])
-        found = evaluate.checked(*subset, tested, seed=row["seed"], device=device, **how)
+        how |= {"seed": row["seed"], "device": device, "checkpoint": checkpoint}
+        found = evaluate.checked(*subset, tested, **how)
+        seconds = None if resumed else round(time.process_time() - began)
         accuracies = {"last": round(found.last, 2), "best": round(found.best, 2)}
-        done.append({**row, **accuracies, "seconds": round(time.process_time() - began)})
+        done.append({**row, **accuracies, "seconds": seconds})
         print(done[-1], flush=True)
-        tensor_files.write_text(path, pd.DataFrame(done).to_csv(index=False))
+        table = pd.DataFrame(done).astype({"seconds": "Int64"})
+        tensor_files.write_text(path, table.to_csv(index=False))
+        checkpoint.unlink(missing_ok=True)
     return pd.DataFrame(done)
 
 

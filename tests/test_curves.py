@@ -152,20 +152,29 @@ def test_ncfm_s_terms_take_the_published_settings():
 def test_sets_are_trained_once_on_either_terms(toy, toy_set, tmp_path, monkeypatch):
     asked = []
 
-    def checked(images, labels, real, *, seed, epochs, protocol, **_):
+    def checked(images, labels, real, *, seed, epochs, protocol, checkpoint, **_):
         asked.append((len(images), protocol, epochs, seed))
+        if asked[-1] == (12, "ncfm", 2000, 0) and not checkpoint.exists():
+            checkpoint.touch()
+            raise KeyboardInterrupt
         return evaluate.Checks({20: 50.0, epochs: 45.0 + seed})
 
     monkeypatch.setattr(evaluate, "checked", checked)
     monkeypatch.setitem(ncfm_terms.NCFM, 5, {"epochs": 70, "every": 20})
     sets = {"flat": toy_set, "nested": replace(toy_set, info={"nested": [1, 5]})}
     path = tmp_path / "terms.csv"
+    with pytest.raises(KeyboardInterrupt):
+        ncfm_terms.measure(sets, toy, path, list(ncfm_terms.plan(sets, (1, 5), 1, ["ncfm"], None)))
     for seeds in (1, 2):
         wanted = list(ncfm_terms.plan(sets, (1, 5), seeds, ["paper", "ncfm"], None))
         assert len(wanted) == 6 * seeds, "a flat set has no prefix"
         found = ncfm_terms.measure(sets, toy, path, wanted)
-    assert len(asked) == len(found) == 12 and asked[2] == (12, "paper", 1000, 0)
-    assert asked[3] == (12, "ncfm", 2000, 0) and {count for count, *_ in asked} == {12, 60}
+    assert len(asked) == 13 and len(found) == 12 and asked[3] == (12, "paper", 1000, 0)
+    assert asked[1] == asked[4] == (12, "ncfm", 2000, 0), "and again, after the interruption"
+    assert {count for count, *_ in asked} == {12, 60}
+    resumed = found["seconds"].isna()
+    assert found[resumed][ncfm_terms.KEY[2:5]].values.tolist() == [[1, 0, "ncfm"]]
+    assert [found.name for found in tmp_path.iterdir()] == ["terms.csv"], "and no checkpoint"
     lines = ncfm_terms.table(ncfm_terms.read(path)).splitlines()
     assert lines[2] == (
         "| 1 | `nested` | NCFM's | 2,000 | 45.50 ± 0.71 | 50.00 ± 0.00 | +4.50 ± 0.71 | 49.5 |"

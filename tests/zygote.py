@@ -23,7 +23,7 @@ import torch._dynamo
 import torchvision.models  # noqa: F401
 
 from tests.conftest import make_data
-from yoco import condense, dynamics
+from yoco import condense, dynamics, evaluate
 from yoco.condense import mtt_experts
 from yoco.experiments import study
 from yoco.training import resumable
@@ -121,6 +121,23 @@ def grid(folder):
     return [torch.tensor(table["accuracy"].to_numpy())]
 
 
+def checked(folder):
+    images, labels = condense.real_set(make_data(), 4, 2, seed=0).form()
+    found = evaluate.checked(
+        images,
+        labels,
+        make_data(),
+        epochs=40,
+        every=10,
+        seed=0,
+        protocol="ncfm",
+        width=4,
+        precision="float32",
+        checkpoint=folder / "checkpoint.safetensors",
+    )
+    return [torch.tensor(list(found.accuracies.values()))]
+
+
 def writing(folder, moment):
     """Write a file, and die by SIGKILL at some moment of it."""
     die, flush, path = (
@@ -147,6 +164,7 @@ WORK = {
     **{method: lambda folder, method=method: condensed_by(method, folder) for method in METHODS}
 }
 WORK |= {"experts": buffer, "dynamics": recording, "batch_norm": batch_norm, "study": grid}
+WORK["checked"] = checked
 WRITING = {
     moment: lambda folder, moment=moment: writing(folder, moment)
     for moment in ("holder", "writing", "renaming", "renamed")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -41,6 +42,7 @@ def evaluate(
     model: str | Factory = "convnet",
     device: str | torch.device = "auto",
     space: Space | None = None,
+    checkpoint: str | Path | None = None,
     **options: Any,
 ) -> float:
     """Train a fresh network on a subset and test it on all test images.
@@ -59,6 +61,8 @@ def evaluate(
         device: "auto" or a device of torch.
         space: `condensed.space` of an unbounded set, whose images are not in 0..1 but in the space
             that networks train on.
+        checkpoint: a file to resume from if it exists, written every minute; an interrupted
+            training resumes to the same result.
         **options: fields of `protocol.Protocol`, and `protocol`, "even", "paper" or "ncfm" (see
             `Protocol.of`).
 
@@ -67,10 +71,11 @@ def evaluate(
 
     Raises:
         TypeError, ValueError: if images or labels do not fit `data`.
-        FloatingPointError: if training diverges.
+        FloatingPointError: if training diverges; other errors as `resumable.run`.
     """
     how: dict[str, Any] = {"model": model, "device": device, "space": space, **options}
-    return checked(images, labels, data, epochs=epochs, seed=seed, every=epochs, **how).last
+    how |= {"every": epochs, "checkpoint": checkpoint}
+    return checked(images, labels, data, epochs=epochs, seed=seed, **how).last
 
 
 def checked(
@@ -84,6 +89,7 @@ def checked(
     model: str | Factory = "convnet",
     device: str | torch.device = "auto",
     space: Space | None = None,
+    checkpoint: str | Path | None = None,
     **options: Any,
 ) -> Checks:
     """Train as `evaluate` does, and test the network during training as well.
@@ -92,14 +98,15 @@ def checked(
     over 10 networks. The best is chosen on the test images, so it is never below the last.
 
     Args:
-        images, labels, data, epochs, seed, model, device, space, options: see `evaluate`.
+        images, labels, data, epochs, seed, model, device, space, checkpoint, options: see
+            `evaluate`.
         every: epochs between two checks, at least 1; the last epoch is always checked.
 
     Returns:
         The accuracies; `.last` is the result of `evaluate`.
 
     Raises:
-        TypeError, ValueError, FloatingPointError: as `evaluate`.
+        Exception: as `evaluate`.
     """
     check_subset(images, labels, data, space)
     checks.seed("seed", seed)
@@ -107,7 +114,7 @@ def checked(
     checks.whole("every", every, 1)
     models.check_takes(protocol.model, *models.shape_of(data))
     test, where = TestSet.of(data, space), devices.choose(device)
-    return train_and_check(test, (images, labels, seed), protocol, where, every)
+    return train_and_check(test, (images, labels, seed), protocol, where, every, checkpoint)
 
 
 def check_subset(

@@ -149,6 +149,18 @@ def test_until_stops_the_same_run_early(toy_set, toy_dynamics):
     )
 
 
+def test_a_recording_that_stopped_early_can_be_continued(toy_set, toy_dynamics, tmp_path):
+    path = tmp_path / "unfinished.safetensors"
+    how = {"epochs": 12, "seed": 0, "width": 8, "precision": "float32", "progress": False}
+    dynamics.record(toy_set, until=5, checkpoint=path, **how)
+    whole = dynamics.record(toy_set, checkpoint=path, **how)
+    for name in ("logits", "kept", "correct", "aum", "final_logits", "features"):
+        assert torch.equal(getattr(whole, name), getattr(toy_dynamics, name)), name
+    assert whole.info == toy_dynamics.info
+    with pytest.raises(ValueError, match="unfinished.* has 12 steps already, more than 5"):
+        dynamics.record(toy_set, until=5, checkpoint=path, **how)
+
+
 def test_same_seed_same_run_and_clean_differs_from_augmented(toy_set, toy_dynamics):
     torch.rand(3)
     options = {"epochs": 12, "seed": 0, "width": 8, "precision": "float32", "progress": False}

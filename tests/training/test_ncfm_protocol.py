@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from yoco import augment, data, dynamics, evaluate, models, zoo
 from yoco.experiments import study
-from yoco.training import stacked
+from yoco.training import resumable, stacked
 from yoco.training.network import Run, batches
 from yoco.training.protocol import AdamW, Optimiser, Protocol
 from yoco.utils import seeds
@@ -85,6 +85,42 @@ def test_checks_have_the_last_epoch_and_the_best():
     assert alone != evaluate.evaluate(images, labels, real, **{**how, "protocol": "paper"})
     falling = evaluate.Checks({2: 30.0, 4: 50.0, 5: 40.0})
     assert (falling.last, falling.best) == (40.0, 50.0)
+
+
+@pytest.mark.parametrize("protocol", ["ncfm", "paper"])
+def test_an_interrupted_training_resumes_to_the_same(toy, toy_set, tmp_path, monkeypatch, protocol):
+    path, subset, trained = tmp_path / "unfinished.safetensors", toy_set.form(), []
+    how = {"epochs": 6, "every": 2, "seed": 3, "protocol": protocol, "batch_size": 16, **TINY}
+    whole = evaluate.checked(*subset, toy, **how)
+    epoch = Run.epoch
+
+    def interrupted(run, *seen):
+        if len(trained) == 3:
+            trained.append("stopped")
+            raise KeyboardInterrupt
+        trained.append(run.epochs)
+        epoch(run, *seen)
+
+    monkeypatch.setattr(Run, "epoch", interrupted)
+    monkeypatch.setattr(resumable, "SAVE_EVERY", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.checked(*subset, toy, checkpoint=path, **how)
+    assert evaluate.checked(*subset, toy, checkpoint=path, **how) == whole
+    assert trained == [0, 1, 2, "stopped", 3, 4, 5]
+    assert evaluate.checked(*subset, toy, checkpoint=path, **how) == whole and len(trained) == 7
+    with pytest.raises(ValueError, match="belongs to another run .seed: 3 there, 4 here"):
+        evaluate.checked(*subset, toy, checkpoint=path, **{**how, "seed": 4})
+    for part, changed in (
+        ("images", (1 - subset[0], subset[1], toy)),
+        ("labels", (subset[0], subset[1].flip(0), toy)),
+        ("test images", (*subset, replace(toy, test_images=255 - toy.test_images))),
+        ("mean and std", (*subset, replace(toy, mean=(0.1, 0.2, 0.3)))),
+    ):
+        with pytest.raises(ValueError, match=f"made from other data, which differ in {part}:"):
+            evaluate.checked(*changed, checkpoint=path, **how)
+    del how["every"]
+    with pytest.raises(ValueError, match="belongs to another run .every: 2 there, 6 here"):
+        evaluate.evaluate(*subset, toy, checkpoint=path, **how)
 
 
 def test_no_dynamics_or_studies_on_ncfm_s_terms(toy, toy_set):

@@ -110,9 +110,9 @@ class _Planned(NamedTuple):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must share."""
+        """What a checkpoint must share; one of fewer epochs can be continued."""
         protocol = replace(self.recording.run.protocol, compiled=None)
-        return {**self.info, "protocol": repr(protocol)}
+        return {**self.info, "until": None, "protocol": repr(protocol)}
 
 
 def _planned(

@@ -9,9 +9,9 @@ from yoco.training.optimizer import Optimizer
 
 
 class TorchAdamW(Optimizer):
-    """Takes the steps of `torch.optim.AdamW`, which keeps its moments to itself.
+    """Takes the steps of `torch.optim.AdamW`.
 
-    So a run by it cannot be resumed.
+    Its memory is made here, as torch would in the first step, so that it can be restored before.
     """
 
     def __init__(
@@ -22,13 +22,21 @@ class TorchAdamW(Optimizer):
         weight_decay: float,
     ) -> None:
         super().__init__(parameters, lr)
+        captured = isinstance(self.lr, Tensor)  # in CUDA graphs
         self._torch = torch.optim.AdamW(
-            self.parameters,
-            self.lr,
-            betas,
-            weight_decay=weight_decay,
-            capturable=isinstance(self.lr, Tensor),  # for CUDA graphs
+            self.parameters, self.lr, betas, weight_decay=weight_decay, capturable=captured
         )
+        for parameter in self.parameters:
+            self._torch.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device if captured else None),
+                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+            }
+
+    @property
+    def memory(self) -> dict[str, list[Tensor]]:
+        each = [self._torch.state[parameter] for parameter in self.parameters]
+        return {name: [state[name] for state in each] for name in each[0]}
 
     def step(self) -> None:
         """Update each parameter that has a gradient."""

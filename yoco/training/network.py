@@ -143,8 +143,6 @@ def epoch(
 class Run:
     """One training by a resolved `protocol`, epoch by epoch, that can be interrupted and resumed.
 
-    A training by AdamW cannot be resumed (see `Optimiser.RESUMABLE`).
-
     Args:
         images: normalised.
         labels: int64, or soft targets.
@@ -233,7 +231,8 @@ class Run:
     def state(self) -> State:
         """Return all that the next epoch depends on.
 
-        That is the network, its momentum, the generators' states and the number of epochs done.
+        That is the network, what its optimiser remembers, the generators' states and the number of
+        epochs done.
         """
         return {
             **network_state(self.step),
@@ -248,19 +247,24 @@ class Run:
 
 
 def network_state(step: Step) -> State:
-    """Return weights and buffers as "network.NAME" and momentum as "momentum.NAME"."""
+    """Return weights and buffers as "network.NAME", the optimiser's memory as "momentum.NAME"."""
     weights = {f"network.{name}": tensor for name, tensor in step.model.state_dict().items()}
-    return weights | {f"momentum.{name}": momentum for name, momentum in _named_momenta(step)}
+    return weights | {f"{kind}.{name}": tensor for kind, name, tensor in _remembered(step)}
 
 
-def _named_momenta(step: Step) -> list[tuple[str, Tensor]]:
+def _remembered(step: Step) -> list[tuple[str, str, Tensor]]:
+    """Return all that the optimiser remembers: of what kind, of which parameter, and the tensor."""
     names = [name for name, _ in step.model.named_parameters()]
-    return list(zip(names, step.optimizer.momenta, strict=True))
+    return [
+        (kind, *named)
+        for kind, tensors in step.optimizer.memory.items()
+        for named in zip(names, tensors, strict=True)
+    ]
 
 
 @torch.no_grad()
 def restore_network(step: Step, state: State) -> None:
-    """Restore a step's network and momentum from what `network_state` returned.
+    """Restore a step's network and its optimiser from what `network_state` returned.
 
     Raises RuntimeError if it is of another network.
     """
@@ -271,15 +275,15 @@ def restore_network(step: Step, state: State) -> None:
             if name.startswith("network.")
         }
     )
-    for name, momentum in _named_momenta(step):
+    for kind, name, tensor in _remembered(step):
         # a file from before the first step may lack it
-        stored = state.get(f"momentum.{name}", torch.zeros_like(momentum))
-        if stored.shape != momentum.shape:
+        stored = state.get(f"{kind}.{name}", torch.zeros_like(tensor))
+        if stored.shape != tensor.shape:
             raise RuntimeError(
-                f"momentum of {name} has shape {list(stored.shape)}, but its weights have "
-                f"{list(momentum.shape)}"
+                f"{kind} of {name} has shape {list(stored.shape)}, but its weights have "
+                f"{list(tensor.shape)}"
             )
-        momentum.copy_(stored)
+        tensor.copy_(stored)
 
 
 def fit(

@@ -19,7 +19,7 @@ class Optimizer(ABC):
     Attributes:
         parameters: the trained parameters, in order.
         lr: may be set before any step.
-        momenta: all that it remembers, one per parameter in the same order; AdamW has none.
+        momenta: of SGD, one per parameter in the same order.
     """
 
     momenta: list[Tensor]
@@ -45,6 +45,11 @@ class Optimizer(ABC):
         """Clear the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
+
+    @property
+    @abstractmethod
+    def memory(self) -> dict[str, list[Tensor]]:
+        """All that it remembers, by name, one tensor per parameter; to be changed in place."""
 
     @abstractmethod
     def step(self) -> None:

@@ -35,8 +35,8 @@ class Optimiser:
 
     DROP: ClassVar[float] = 0.2  # factor of the learning rate at each milestone
     MILESTONES: ClassVar[Sequence[tuple[int, int]]] = ((2, 3), (5, 6))  # shares of the epochs
-    # whether a run's state has all that the optimiser remembers, and runs can train at once
-    RESUMABLE: ClassVar[bool] = True
+    # whether dynamics are recorded and studies trained by it, several runs at once
+    IN_STUDIES: ClassVar[bool] = True
 
     def build(self, parameters: Iterable[Float[Tensor, "..."]]) -> Optimizer:
         """Return what takes the steps."""
@@ -63,7 +63,7 @@ class AdamW(Optimiser):
 
     DROP = 0.5
     MILESTONES = ((1, 5), (2, 5), (3, 5), (4, 5))
-    RESUMABLE = False
+    IN_STUDIES = False
 
     def build(self, parameters: Iterable[Float[Tensor, "..."]]) -> Optimizer:
         betas = self.momentum, self.square
@@ -133,7 +133,7 @@ class Protocol:
 
     def check_recorded(self) -> None:
         """Raise ValueError unless dynamics can be recorded, and studies trained, in this way."""
-        if not self.optimiser.RESUMABLE:
+        if not self.optimiser.IN_STUDIES:
             raise ValueError(
                 "dynamics and studies follow the paper, which trains by SGD, got "
                 f"optimiser={self.optimiser}; allowed: protocol={' or '.join(map(repr, RECORDED))}"

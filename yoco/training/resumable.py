@@ -89,7 +89,7 @@ def run(
             all resume from what it reads and stop when it says so.
 
     Raises:
-        ValueError: if the checkpoint is corrupted or of other settings.
+        ValueError: if the checkpoint is corrupted, of other settings or of more steps.
         BlockingIOError: if another run works on the checkpoint.
         FloatingPointError: if the loss is NaN, infinite or has exploded; the last good checkpoint
             is kept.
@@ -127,6 +127,10 @@ class _Loop:
     def take(self, steps: int, bar: tqdm) -> None:
         """Take the steps that are missing, as many as the time allows."""
         losses = self.losses
+        if len(losses) > steps:
+            raise ValueError(
+                f"checkpoint {self.checkpoint} has {len(losses)} steps already, more than {steps}"
+            )
         bar.update(len(losses))
         if not losses:
             # an unwritable place is found before the work, not after it

@@ -26,6 +26,10 @@ class MomentumSGD(Optimizer):
         self.momentum, self.weight_decay = momentum, weight_decay
         self.momenta = [torch.zeros_like(parameter) for parameter in self.parameters]
 
+    @property
+    def memory(self) -> dict[str, list[Tensor]]:
+        return {"momentum": self.momenta}
+
     @torch.no_grad()
     def step(self) -> None:
         """Update each parameter that has a gradient."""

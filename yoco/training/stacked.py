@@ -47,7 +47,7 @@ def grouped(
 
 def _most(protocol: Protocol, shape: torch.Size) -> int:
     """Return how many runs to train at once at most."""
-    alone = protocol.compiled or not protocol.optimiser.RESUMABLE
+    alone = protocol.compiled or not protocol.optimiser.IN_STUDIES
     if alone or not models.stackable(protocol.model):
         return 1
     return max(1, TOGETHER // (min(protocol.batch_size, shape[0]) * shape[-1] ** 2))

@@ -1,8 +1,11 @@
 """Train on subsets, test on real images: what one process does at a time."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Num, Shaped
 from torch import Tensor, nn
@@ -10,8 +13,10 @@ from torch import Tensor, nn
 from yoco.data.normalise import normalise, to_floats
 from yoco.data.spaces import Space, TestSet
 from yoco.training import network as train
-from yoco.training import stacked
+from yoco.training import resumable, stacked
 from yoco.training.protocol import Protocol
+from yoco.training.state import State
+from yoco.utils import digests
 
 # images, labels and training seed
 Subset = tuple[Num[Tensor, "_ channels size size"], Shaped[Tensor, "_ *_"], int]
@@ -63,7 +68,12 @@ def train_and_test(
 
 
 def train_and_check(
-    test: TestSet, subset: Subset, protocol: Protocol, device: torch.device, every: int
+    test: TestSet,
+    subset: Subset,
+    protocol: Protocol,
+    device: torch.device,
+    every: int,
+    checkpoint: str | Path | None = None,
 ) -> Checks:
     """Train a network and test it after every `every` epochs and after the last one.
 
@@ -72,17 +82,74 @@ def train_and_check(
         subset: images, labels and training seed.
         protocol, device: how and where it is trained.
         every: at least 1.
+        checkpoint: a file to resume from if it exists, written every minute.
     """
-    count, size = len(subset[0]), subset[0].shape[-1]
-    when = sorted({*range(every, protocol.epochs, every), protocol.epochs})
-    compiled = protocol.resolved(device, len(when) * len(test.labels), size).compiled
-    protocol = protocol.resolved(device, protocol.epochs * count, size)
-    run, found = _run(test, subset, protocol, device), {}
-    for epochs in when:
-        while run.epochs < epochs:
-            run.epoch()
-        found[epochs] = _tested(run.network.eval(), test, protocol, device, bool(compiled))
-    return Checks(found)
+    (images, _, seed), epochs = subset, protocol.epochs
+    when = {*range(every, epochs, every), epochs}
+    compiled = protocol.resolved(device, len(when) * len(test.labels), images.shape[-1]).compiled
+    protocol = protocol.resolved(device, epochs * len(images), images.shape[-1])
+
+    def tested(network: nn.Module) -> float:
+        return _tested(network, test, protocol, device, bool(compiled))
+
+    checked = _Checked(_run(test, subset, protocol, device), when, tested)
+    identity: dict[str, Any] = {
+        digests.MADE_FROM: {} if checkpoint is None else _digests(test, subset),
+        "seed": seed,
+        "every": every,
+        "protocol": repr(replace(protocol, compiled=None)),
+    }
+    resumable.run(checked, epochs, identity, checkpoint=checkpoint, progress=False)
+    return Checks(checked.found)
+
+
+def _digests(test: TestSet, subset: Subset) -> dict[str, str]:
+    """Return the digests of all data that a training and its tests use, by part."""
+    held = map(np.ascontiguousarray, (test.images, test.labels))
+    return {
+        "images": digests.of_tensor(subset[0]),
+        "labels": digests.of_tensor(subset[1]),
+        "test images": digests.of_bytes(*(array.data for array in held)),
+        "mean and std": digests.of_text((test.mean, test.std, test.bounded)),
+    }
+
+
+class _Checked(resumable.Stepper):
+    """A training whose network is tested now and then; a step is an epoch.
+
+    Args:
+        run: at its start.
+        when: the numbers of epochs after which the network is tested.
+        test: returns a network's accuracy in %.
+
+    Attributes:
+        found: the accuracies so far, by the number of epochs.
+    """
+
+    def __init__(
+        self, run: train.Run, when: Collection[int], test: Callable[[nn.Module], float]
+    ) -> None:
+        self.run, self.when, self.test = run, when, test
+        self.found: dict[int, float] = {}
+
+    def step(self, number: int) -> float:
+        """Train for epoch `number` and test. Returns 0: an epoch itself notices divergence."""
+        self.run.epoch()
+        if self.run.epochs in self.when:
+            self.found[self.run.epochs] = self.test(self.run.network.eval())
+        return 0.0
+
+    def state(self) -> State:
+        """Return the state of the training and the accuracies so far."""
+        return self.run.state() | {
+            "found.epochs": torch.tensor(list(self.found), dtype=torch.int64),
+            "found.accuracies": torch.tensor(list(self.found.values()), dtype=torch.float64),
+        }
+
+    def restore(self, state: State) -> None:
+        self.run.restore(state)
+        epochs, accuracies = state["found.epochs"], state["found.accuracies"]
+        self.found = dict(zip(epochs.tolist(), accuracies.tolist()))
 
 
 def _run(test: TestSet, subset: Subset, protocol: Protocol, device: torch.device) -> train.Run:
