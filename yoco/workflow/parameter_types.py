@@ -69,7 +69,7 @@ def _among(allowed: Iterable[str]) -> AfterValidator:
 _different = partial(checks.different, "they")
 Kind = TypeVar("Kind")
 AnyNumber = Annotated[list[Kind], BeforeValidator(_split), AfterValidator(_different)]
-# at least one
+# at least one; said of the list itself, which makes pydantic's message clearer
 Several = Annotated[
     list[Kind], Field(min_length=1), BeforeValidator(_split), AfterValidator(_different)
 ]
