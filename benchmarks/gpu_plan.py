@@ -29,8 +29,9 @@ class Recipe:
         most: seconds after which it is taken as it is, for methods whose rate is constant; None:
             all steps, in as many calls as they need.
         protocols: of its accuracy, and of its block of Table 2.
-        block: whether it has a block.
-        least: seconds below which no measurement with it is begun.
+        block: seconds below which its block is not begun, as none of it might be kept; None: it has
+            no block.
+        least: seconds below which no other measurement with it is begun.
     """
 
     method: str = "ncfm"
@@ -40,7 +41,7 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     most: float | None = None
     protocols: Sequence[str] = BOTH
-    block: bool = False
+    block: float | None = None
     least: float = 45.0
 
 
@@ -93,16 +94,16 @@ PLAN = Plan(
     },
     short_seconds=110.0,
     sets={
-        "flat": Recipe(given="zoo:cifar10-ncfm-ipc10", block=True),
+        "flat": Recipe(given="zoo:cifar10-ncfm-ipc10", block=120.0),
         "zoo-nested": Recipe(given="zoo:cifar10-nested-ipc10", protocols=()),
         "nested": Recipe(
             start="zoo-nested",
             settings={**NCFM, **CONTINUED, "iterations": 3000, "nested": (1, 2, 3, 5, 7, 10)},
         ),
         **{f"alone-{ipc}": Recipe(ipc=ipc, settings=ALONE, least=20.0) for ipc in (1, 2, 5)},
-        "idc": Recipe("idc", start="flat", settings=MATCHING, most=150.0, block=True),
-        "flat-50": Recipe(ipc=50, settings={**NCFM, "iterations": 4000}, block=True),
-        "dream": Recipe("dream", start="flat", settings=MATCHING, most=150.0, block=True),
+        "idc": Recipe("idc", start="flat", settings=MATCHING, most=150.0, block=120.0),
+        "flat-50": Recipe(ipc=50, settings={**NCFM, "iterations": 4000}, block=240.0),
+        "dream": Recipe("dream", start="flat", settings=MATCHING, most=150.0, block=120.0),
     },
     training={"epochs": 1000},
     terms=(("flat", "nested", "alone-1", "flat-50"), (1, 10, 50), 3, None),
@@ -114,13 +115,15 @@ LONG = {**NCFM, "iterations": 2500}
 CIFAR100 = Plan(
     sets={
         "zoo": Recipe(given="zoo:cifar100-ncfm-ipc10", protocols=()),
-        "flat": Recipe(start="zoo", settings={**NCFM, "iterations": 1500}, block=True, least=120.0),
+        "flat": Recipe(
+            start="zoo", settings={**NCFM, "iterations": 1500}, block=240.0, least=120.0
+        ),
         "flat-20": Recipe(ipc=20, settings=LONG, protocols=("even",), least=200.0),
     },
     training={"epochs": 300},
 )
 IMAGENETTE = Plan(
-    sets={"flat": Recipe(settings={**LONG, "model": "convnet-d5"}, block=True, least=120.0)},
+    sets={"flat": Recipe(settings={**LONG, "model": "convnet-d5"}, block=240.0, least=120.0)},
     training={"epochs": 300, "model": "convnet-d5"},
 )
 
@@ -133,7 +136,7 @@ TINY = Plan(
     short={**SMALL, "iterations": 3},
     short_seconds=30.0,
     sets={
-        "flat": Recipe(given="zoo:digits-ncfm-ipc10", block=True, least=5.0),
+        "flat": Recipe(given="zoo:digits-ncfm-ipc10", block=5.0, least=5.0),
         "zoo-nested": Recipe(given="zoo:digits-nested-ipc10", protocols=()),
         "nested": Recipe(
             start="zoo-nested",

@@ -28,8 +28,8 @@ def of_set(plan: Plan, name: str) -> Iterator[Stage]:
     ready = _made(plan, name)
     if recipe.protocols:
         yield Stage(f"{name} accuracy", accuracy(name), ready, recipe.least)
-    for protocol in recipe.protocols if recipe.block else ():
-        yield Stage(f"{name} block {protocol}", block(name, protocol), ready, recipe.least)
+    for protocol in () if recipe.block is None else recipe.protocols:
+        yield Stage(f"{name} block {protocol}", block(name, protocol), ready, recipe.block)
 
 
 def _made(plan: Plan, name: str | None) -> tuple[str, ...]:

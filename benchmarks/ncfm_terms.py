@@ -2,9 +2,10 @@
 
     python -m benchmarks.ncfm_terms folder:PATH zoo:cifar10-ncfm-ipc10 zoo:cifar10-nested-ipc10
 
-Writes figures/ncfm/terms.csv, one row per training run as it ends. A second start continues the run
-that was interrupted, whose row then has no seconds, and trains what else is missing. A nested set is measured at every budget of `--ipc`, by its prefix; any other set as a
-whole, if its IPC is among them. `--epochs 2` tries it out.
+Writes figures/ncfm/terms.csv, one row per training run as it ends. A second start resumes the run
+that was interrupted, whose row then has no seconds, and trains what else is missing. A nested set
+is measured at every budget of `--ipc`, by its prefix; any other set as a whole, if its IPC is among
+them. `--epochs 2` tries it out.
 """
 
 import argparse
@@ -78,7 +79,7 @@ def measure(
             continue
         condensed, began = sets[row["set"]], time.process_time()
         name = "-".join(str(row[key]) for key in KEY[1:])
-        checkpoint = path.with_name(f".{path.stem}-{name}.safetensors")
+        checkpoint = path.with_name(f"{path.stem}-{name}.unfinished.safetensors")
         resumed = checkpoint.exists()
         tested = replace(real, mean=condensed.mean, std=condensed.std)  # as the set was made
         subset = prune.prune(condensed, None, "prefix", row["ipc"]).subset(condensed)

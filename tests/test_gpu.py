@@ -27,6 +27,7 @@ POOL = {"pool_networks": 2, "pool_epochs": 1, "pool_images": 512}
 @pytest.fixture(autouse=True)
 def exact():
     """Convolve in float32 if float32 is asked for, and count memory anew."""
+    gc.collect()  # what a failed test left
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     with torch.backends.cudnn.flags(allow_tf32=False):
@@ -75,12 +76,19 @@ def weights_after(epochs: int, **options) -> torch.Tensor:
     return weights_of(run)
 
 
+PRECISIONS = pytest.mark.parametrize(
+    "precision, most",
+    [("float32", 0.01), ("bfloat16", 0.05)],  # relative differences of weights
+)
+
+
+@PRECISIONS
 @pytest.mark.parametrize("name", ["even", "ncfm"])
-def test_a_replayed_graph_trains_as_plain_kernels_do(name, monkeypatch):
-    options = {"protocol": name, "batch_size": 64}
+def test_a_replayed_graph_trains_as_plain_kernels_do(name, precision, most, monkeypatch):
+    options = {"protocol": name, "batch_size": 64, "precision": precision}
     recorded = weights_after(2, **options)
     monkeypatch.setenv("YOCO_GRAPHS", "0")
-    assert checks.relative(recorded, weights_after(2, **options)) < 0.01
+    assert checks.relative(recorded, weights_after(2, **options)) < most
 
 
 def test_fused_layers_compute_what_pytorch_s_do(monkeypatch):
@@ -102,23 +110,27 @@ def test_fused_layers_compute_what_pytorch_s_do(monkeypatch):
     assert max(checks.relative(*pair) for pair in zip(found, expected)) < 0.05
 
 
-def test_runs_at_once_train_as_in_turn():
-    alone, together = ([a_run(seed=seed) for seed in range(3)] for _ in range(2))
+@PRECISIONS
+def test_runs_at_once_train_as_in_turn(precision, most):
+    alone, together = (
+        [a_run(seed=seed, precision=precision) for seed in range(3)] for _ in range(2)
+    )
     stack = stacked.Stacked(together)
     for _ in range(graphs.WARM_UP):
         stack.epoch()
         for run in alone:
             run.epoch()
-    assert all(checks.relative(*map(weights_of, pair)) < 0.01 for pair in zip(together, alone))
+    assert all(checks.relative(*map(weights_of, pair)) < most for pair in zip(together, alone))
 
 
+@PRECISIONS
 @pytest.mark.parametrize("name", ["idc", "dsa"])
-def test_classes_together_are_each_class_alone_on_the_card(name, monkeypatch):
+def test_classes_together_are_each_class_alone_on_the_card(name, precision, most, monkeypatch):
     stepper = test_together.stepper_of(
-        name, test_together.uneven(), device=CARD, real_batch=12, ipc=2
+        name, test_together.uneven(), precision=precision, device=CARD, real_batch=12, ipc=2
     )
     found, expected = test_together.together_and_alone(stepper, monkeypatch)
-    assert all(checks.relative(*pair) < 0.01 for pair in zip(found, expected))
+    assert all(checks.relative(*pair) < 2 * most for pair in zip(found, expected))
 
 
 def test_a_state_is_resumed_on_the_card():
@@ -137,8 +149,7 @@ def test_trainings_one_after_another_hold_no_memory():
     work = speed.training(CARD, compiled=False)
 
     def held() -> int:
-        # graphs that are gone leave memory that PyTorch frees when it is needed
-        gc.collect()
+        # memory that PyTorch keeps in reserve is not held
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         return torch.cuda.memory_reserved()

@@ -70,8 +70,9 @@ class Blocks(nn.Sequential):
         fast = self.once and fused.available(images.device)
         *layers, flatten = self
         for convolution, norm, relu, pool in zip(*(layers[n::4] for n in range(4))):
-            images = fused.convolution(images, convolution.weight, fast)
-            if fast and fused.fits(images):
+            here = fast and fused.fits(images)  # the convolution keeps their size
+            images = fused.convolution(images, convolution.weight, here)
+            if here:
                 images = fused.norm_relu_pool(images, norm.weight, norm.bias)
             else:
                 images = pool(relu(norm(images)))

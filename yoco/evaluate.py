@@ -22,7 +22,7 @@ from yoco.training import stacked, timing
 from yoco.training.protocol import BEFORE, Protocol
 from yoco.training.trials import Checks as Checks
 from yoco.training.trials import train_and_check, train_and_test
-from yoco.utils import checks
+from yoco.utils import checks, tensor_files
 from yoco.utils import device as devices
 from yoco.utils.foreign import Factory
 from yoco.utils.lazy import pd
@@ -114,7 +114,8 @@ def checked(
     checks.whole("every", every, 1)
     models.check_takes(protocol.model, *models.shape_of(data))
     test, where = TestSet.of(data, space), devices.choose(device)
-    return train_and_check(test, (images, labels, seed), protocol, where, every, checkpoint)
+    file = tensor_files.file("checkpoint", checkpoint)
+    return train_and_check(test, (images, labels, seed), protocol, where, every, file)
 
 
 def check_subset(

@@ -23,6 +23,7 @@ from yoco import plots
 from yoco.dynamics.dynamics import Dynamics
 from yoco.experiments import study, tables
 from yoco.plots import style
+from yoco.plots.figures import other_score
 from yoco.plots.images import formed_image, pixels
 from yoco.prune.ranking import score_names
 from yoco.sets.condensed_set import CondensedSet
@@ -173,15 +174,16 @@ def budgets(
 
 
 def compare(
-    condensed: CondensedSet, table: pd.DataFrame, x: str = "lbpe", y: str = "aum"
+    condensed: CondensedSet, table: pd.DataFrame, x: str = "lbpe", y: str | None = None
 ) -> Explorer:
     """Return a plot of two scores against each other, with the images at the extremes.
 
     Controls choose the scores and a class to highlight.
 
-    table: from `prune.score_table`. Raises ValueError if a score is unknown.
+    table: from `prune.score_table`. y: None as in `plots.two_scores`. Raises ValueError if a score
+    is unknown.
     """
-    names = score_names(table)
+    names, y = score_names(table), other_score(table, x) if y is None else y
     across, up = (
         widgets.Dropdown(options=names, value=checks.one_of(axis, value, names), description=axis)
         for axis, value in (("x", x), ("y", y))

@@ -21,6 +21,7 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks
 
 DIRECTIONS = ("high", "low")  # the end of a score that is hard
+BESIDE = ("index", "label", "class")  # columns of the score table that are no scores
 NEEDS = ("none", "early", "full")  # of a training run (appendix, Table 1)
 
 
@@ -53,6 +54,10 @@ class Score:
         checks.instance("name", self.name, str)
         checks.one_of("direction", self.direction, DIRECTIONS)
         checks.one_of("needs", self.needs, NEEDS)
+        if self.name in BESIDE:
+            raise ValueError(f"name must differ from {', '.join(BESIDE)}, got {self.name!r}")
+        if not callable(self.function):
+            raise TypeError(f"function must be a function, got {checks.shown(self.function)}")
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -64,12 +69,15 @@ class Score:
     ) -> Float[Tensor, "images"]:
         """Return the score of every formed image, float [N], in its own direction.
 
-        Raises TypeError or ValueError if an option is unknown or bad, or the dynamics are of
-        another set or lack what the score needs.
+        Raises TypeError or ValueError if an option is unknown or bad, the dynamics are of another
+        set or lack what the score needs, or its function returns anything else.
         """
-        what = f"score={self.name!r}"
+        what, count = f"score={self.name!r}", len(condensed.formed_labels)
         check_dynamics(condensed, dynamics, self.needs, what)
-        return self.function(condensed, dynamics, **checks.options(what, options, self.options))
+        read = self.function(condensed, dynamics, **checks.options(what, options, self.options))
+        if len(checks.finite(what, checks.floats(what, read, "N"))) != count:
+            raise ValueError(f"{what} must be {count} numbers, one per image, got {len(read)}")
+        return read
 
     def hardness(
         self, condensed: CondensedSet, dynamics: Dynamics | None, **options: Any

@@ -32,7 +32,7 @@ def load_dynamics(name: str, seed: int = 0) -> Dynamics | None:
     CCS, but not the methods that need a whole run.
     """
     checks.one_of("name", name, names())
-    path = FOLDER / dynamics_file(name, seed)
+    path = FOLDER / dynamics_file(name, checks.seed("seed", seed))
     return Dynamics.load(path) if path.is_file() else None
 
 

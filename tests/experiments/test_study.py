@@ -199,7 +199,7 @@ def test_a_foreign_csv_is_refused(toy, toy_set, two_dynamics, tmp_path):
 def test_bad_budget_is_refused_before_training(toy, toy_set, two_dynamics):
     with pytest.raises(ValueError, match="ipc_to must be between 1 and 5, got 6"):
         study.run(toy_set, toy, two_dynamics, **{**GRID, "ipc_to": [1, 6], "epochs": 10**6})
-    with pytest.raises(ValueError, match="each hold at least one"):
+    with pytest.raises(ValueError, match="dynamics must hold at least one value"):
         study.run(toy_set, toy, [], **GRID)
 
 

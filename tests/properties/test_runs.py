@@ -22,13 +22,16 @@ from tests.properties.nasty import (
     documented,
     images,
 )
-from yoco import condense, data, dynamics, evaluate, models
+from yoco import CondensedSet, RankedSet, condense, data, dynamics, evaluate, explore, models
+from yoco.dynamics import Dynamics
+from yoco.experiments import study
 from yoco.training import network as train
 from yoco.training import resumable
 
 WRONG_NAMES = ("nothing", "", 1, None, ["idc"], {})
 WRONG_DEVICES = ("meta", "cudaa", 0, None)
 WRONG_NUMBERS = (NAN, INF, -INF, -1, "1", True, None, 10**400, [1.0])
+WRONG_FILES = (1, True, [], 2.0, "", ".")  # the last two are folders
 COUNTS = [wrong for wrong in WRONG_COUNTS if wrong is not None]
 WRONG_CONDENSE = {
     "method": WRONG_NAMES,
@@ -39,7 +42,8 @@ WRONG_CONDENSE = {
     "time_budget": [wrong for wrong in WRONG_NUMBERS if wrong is not None],
     "device": WRONG_DEVICES,
     "precision": WRONG_NAMES,
-    "checkpoint": (1, True, [], 2.0),
+    "checkpoint": WRONG_FILES,
+    "watch": (3, "live", explore.Live),
     "compiled": [wrong for wrong in WRONG_FLAGS if wrong is not None],
     "progress": (*WRONG_FLAGS, None),
     "unknown": (1,),
@@ -287,6 +291,64 @@ def test_wrong_arguments_of_dynamics_and_of_many_evaluations(toy, toy_set):
             lambda: evaluate.evaluate_many({"a": subset}, toy, epochs=1, seeds=[0], jobs=jobs),  # noqa: B023
             "jobs",
         )
+
+
+def test_wrong_arguments_of_a_study(toy, toy_set, toy_dynamics, monkeypatch):
+    right = {
+        "dynamics": [toy_dynamics],
+        "methods": ["random"],
+        "ipc_to": [1],
+        "seeds": [0],
+        "epochs": 10**6,
+        "data": toy,
+    }
+    lists = ([], None, 3, "01", {0: 1})
+    for name, values in {
+        "dynamics": (*lists, toy_dynamics, ["x"], [toy_set]),
+        "methods": ([], 3, "yoco", [None], ["yoko"]),
+        "ipc_to": (*lists, [0], [1, 9], [1, 1], [1.0], ["1"]),
+        "seeds": (*lists, [0, -1], [0, "1"], [0, 0]),
+        "results": WRONG_FILES,
+        "data": (None, "digits", toy_set),
+    }.items():
+        for wrong in values:
+            how = {**right, name: wrong}
+            what = name.rstrip("s")
+            refused(lambda: study.run(toy_set, **how), what)  # noqa: B023
+    for seeds in (*lists, [0, -1], [0, "1"]):
+        refused(lambda: next(dynamics.record_many(toy_set, epochs=10**6, seeds=seeds)), "seeds")  # noqa: B023
+    refused(lambda: next(dynamics.record_many(None, epochs=1, seeds=[0])), "condensed")
+    refused(lambda: study.selections(toy_set, None, [1]), "dynamics")
+    monkeypatch.undo()
+    several = study.run(toy_set, **{**right, "ipc_to": np.array([1, 2]), "epochs": 1, "width": 2})
+    assert several["ipc_to"].tolist() == [1, 2]
+
+
+def test_wrong_files(toy, toy_set, toy_dynamics, tmp_path, monkeypatch):
+    how = {"epochs": 10**6, "seed": 0}
+    for wrong in WRONG_FILES:
+        refused(lambda: evaluate.evaluate(*toy_set.form(), toy, checkpoint=wrong, **how), "checkp")  # noqa: B023
+        refused(lambda: dynamics.record(toy_set, checkpoint=wrong, **how), "checkpoint")  # noqa: B023
+    for wrong in (None, 3, True, []):
+        for call in (
+            CondensedSet.load,
+            Dynamics.load,
+            RankedSet.open,
+            toy_set.save,
+            toy_dynamics.save,
+            toy_set.rank(toy_dynamics).save,
+        ):
+            refused(lambda: call(wrong), "path")  # noqa: B023
+    for dtype in (torch.int32, torch.bool, "float16", None):
+        refused(lambda: toy_dynamics.save(tmp_path / "d", dtype), "dtype")  # noqa: B023
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    toy_set.save("~/set")
+    evaluate.evaluate(*toy_set.form(), toy, epochs=1, seed=0, width=2, checkpoint="~/state")
+    dynamics.record(toy_set, epochs=1, seed=0, width=2, checkpoint="~/run", progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "set", "state"]
 
 
 @given(images(st.just(8)), st.data())

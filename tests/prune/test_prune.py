@@ -103,6 +103,76 @@ def test_every_method_keeps_its_budget_at_every_override(
         )
 
 
+@pytest.mark.parametrize(
+    "kept, match",
+    [
+        (lambda n: torch.arange(3), "must keep 12 different images of 0..59, got 3 indices"),
+        (lambda n: torch.zeros(n).long(), "1 of them different, 0 out of range"),
+        (lambda n: -1 - torch.arange(n), "12 of them different, 12 out of range"),
+        (lambda n: 55 + torch.arange(n), "7 out of range"),
+        (lambda n: torch.arange(n), r"must keep 4 of each class, got \[12\]"),
+        (lambda n: torch.arange(n).float(), r"must return the indices that it keeps, int64 \[n\]"),
+        (lambda n: torch.arange(60) < n, "must return the indices"),
+        (lambda n: list(range(n)), "must return the indices"),
+    ],
+)
+def test_a_rule_of_the_user_s_has_to_keep_its_budget(
+    toy_set, toy_dynamics, monkeypatch, kept, match
+):
+    def rule(condensed, run, wanted):
+        return kept(wanted.per_class * 3)
+
+    mine = prune.Method("mine", "Mine", "easy", True, "none", rule, nests=True)
+    monkeypatch.setitem(METHODS.registered, "mine", mine)
+    with pytest.raises((TypeError, ValueError), match=f"method='mine' {match}|{match}"):
+        prune.prune(toy_set, toy_dynamics, "mine", 1)
+
+
+@pytest.mark.parametrize(
+    "read, match",
+    [
+        (lambda n: torch.rand(n - 1), "must be 60 numbers, one per image, got 59"),
+        (lambda n: torch.rand(n).numpy(), "must be a tensor .N., got ndarray"),
+        (lambda n: torch.rand(n, 1), "must have shape .N."),
+        (lambda n: torch.full((n,), torch.nan), "holds 60 NaN"),
+        (lambda n: torch.arange(n), "must be floating point"),
+    ],
+)
+def test_a_score_of_the_user_s_is_a_number_per_image(
+    toy_set, toy_dynamics, monkeypatch, read, match
+):
+    own = scores.Score("own", "Own", "own", "high", "none", lambda c, run: read(60))
+    monkeypatch.setitem(scores.SCORES, "own", own)
+    for call in (prune.score_table, lambda *these: prune.prune(*these, "own")):
+        with pytest.raises((TypeError, ValueError), match=f"score='own' {match}"):
+            call(toy_set, toy_dynamics)
+    with pytest.raises(ValueError, match="name must differ from index, label, class"):
+        replace(own, name="label")
+    with pytest.raises(TypeError, match="function must be a function, got None"):
+        replace(own, function=None)
+
+
+def test_a_selection_is_of_one_set(toy_set, toy_dynamics):
+    kept = prune.prune(toy_set, toy_dynamics)
+    assert len(kept.subset(replace(toy_set))[0]) == 12, "the same images again"
+    with pytest.raises(ValueError, match="must be the set that this is selected from"):
+        kept.subset(replace(toy_set, images=1 - toy_set.images))
+    with pytest.raises(TypeError, match="condensed must be of type CondensedSet, got None"):
+        kept.subset(None)
+
+
+def test_ranking_without_a_recorded_run(toy_set, toy_dynamics):
+    by_chance = toy_set.rank(method="random", seed=3)
+    assert torch.equal(by_chance.cells, prune.rank(toy_set, None, "random", seed=3).cells)
+    nested = replace(toy_set, info={"nested": [1, 5]})
+    assert torch.equal(nested.rank().cells, nested.rank(None, "prefix").cells)
+    for wrong, match in (({"method": "yoco+"}, "needs dynamics"), ({"method": "typo"}, "unknown")):
+        with pytest.raises(ValueError, match=match):
+            nested.rank(**wrong)
+    with pytest.raises(ValueError, match="needs dynamics"):
+        nested.rank(top_k=3)
+
+
 def test_only_yoco_and_prefixes_are_balanced():
     assert [name for name, m in METHODS.items() if m.balanced] == ["yoco", "yoco+", "prefix"]
     assert [name for name, m in METHODS.items() if m.keep == "hard"] == [

@@ -531,7 +531,9 @@ def test_another_layout_is_refused(tmp_path, held, match):
         ({"mean": MEAN}, ValueError, "mean and std go together"),
         ({"mean": (0.5,), "std": (0.5,)}, ValueError, "mean must hold 3 values"),
         ({"mean": (0.5,) * 3, "std": (0.0,) * 3}, ValueError, "std.0. must be between"),
-        ({"classes": "abc"}, ValueError, "classes must be a sequence of names"),
+        ({"classes": "abc"}, TypeError, "classes must be a sequence, got 'abc'"),
+        ({"classes": 3}, TypeError, "classes must be a sequence, got 3"),
+        ({"factor": 0}, ValueError, "factor must be between 1 and 12, got 0"),
         (
             {"classes": tuple("abcdefghijk"), "dataset": "cifar10"},
             ValueError,

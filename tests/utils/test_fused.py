@@ -178,3 +178,11 @@ def test_kernels_that_do_not_work_are_told_once(monkeypatch, tried, words):
         fused.available.cache_clear()
         assert fused.available(torch.device("cpu")) is expected
     fused.available.cache_clear()
+
+
+def test_what_is_no_number_stays_none(device):
+    images = drawn((2, CHANNELS, 8, 8), device).detach()
+    images[0, 3, 1, 1] = torch.nan
+    made = fused.norm_relu_pool(images, torch.ones(CHANNELS), torch.zeros(CHANNELS))
+    expected = plain(images, torch.ones(CHANNELS), torch.zeros(CHANNELS))
+    assert made.isnan().any() and torch.equal(made.isnan(), expected.isnan())

@@ -6,6 +6,8 @@ It runs on the same tensors again.
 import contextlib
 import gc
 import types
+import weakref
+from collections import defaultdict
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch.utils import _pytree as pytree
 from tests.fake_gpu import OnGPU
 from yoco.utils import graphs, seeds
 
-GPU = types.SimpleNamespace(type="cuda")
+GPU = torch.device("cuda")
 CPU = torch.device("cpu")
 
 
@@ -108,7 +110,7 @@ def test_a_call_that_draws_on_the_host_is_not_recorded(cuda):
 
 def test_a_function_may_draw_from_several_generators(cuda):
     fast = graphs.captured(lambda values, *, sources: (values * len(sources),), GPU)
-    sources = tuple(seeds.generator(seed) for seed in range(3))
+    sources = tuple(on_gpu(seed) for seed in range(3))
     for _ in range(graphs.WARM_UP + 1):
         assert fast(torch.ones(1), sources=sources) == (3,)
     assert Graph.made[0].generators == list(sources)
@@ -138,25 +140,42 @@ def test_the_function_is_unchanged_without_graphs(cuda, monkeypatch):
 
 
 def test_no_garbage_is_collected_while_a_graph_is_recorded(cuda):
-    found = []
+    enabled, fast = [], graphs.captured(lambda x: (x + (enabled.append(gc.isenabled()) or 1),), GPU)
+    for _ in range(graphs.WARM_UP + 1):
+        fast(torch.ones(2))
+    assert enabled == [True] * graphs.WARM_UP + [False, True] and gc.isenabled(), "off, then on"
 
-    class Older:
-        """As an older graph in a reference cycle; freeing it would end a recording."""
 
-        def __init__(self):
-            self.itself = self
+class Owner:
+    """Holds the graphs of its own method."""
 
-        def __del__(self):
-            found.append("freed")
+    def __init__(self):
+        self.fast = graphs.captured(self.work, GPU)
 
-    def function(x):
-        found.append(gc.isenabled())
+    def work(self, x):
         return (x + 1,)
 
-    captured = graphs.captured(function, GPU)
-    for call in range(graphs.WARM_UP + 1):
-        if call == graphs.WARM_UP:
-            gc.collect()
-            Older()
-        captured(torch.ones(2))
-    assert found[graphs.WARM_UP : graphs.WARM_UP + 2] == ["freed", False] and gc.isenabled()
+
+def test_graphs_go_with_the_object_whose_method_they_hold(cuda):
+    owner = Owner()
+    for _ in range(graphs.WARM_UP + 2):
+        assert owner.fast(torch.ones(1)) == (2,)
+    gone = weakref.ref(owner), weakref.ref(owner.fast)
+    gc.disable()
+    try:
+        del owner
+        assert [each() for each in gone] == [None, None], "without a garbage collector"
+    finally:
+        gc.enable()
+
+
+def test_a_stream_is_reused_once_its_owner_is_gone(cuda, monkeypatch):
+    made = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(object()) or made[-1])
+    monkeypatch.setattr(graphs, "_IDLE", defaultdict(list))
+    gpu = torch.device("cuda")
+    first, second = (graphs.captured(moved, gpu) for _ in range(2))
+    assert [first.stream, second.stream] == made and len(made) == 2, "never shared"
+    del first
+    third = graphs.captured(moved, gpu)
+    assert third.stream is made[0] and len(made) == 2

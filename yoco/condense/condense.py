@@ -14,7 +14,7 @@ from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import resumable, timing
-from yoco.utils import checks
+from yoco.utils import checks, tensor_files
 from yoco.utils import device as devices
 
 COMPILE_SECONDS = 300  # a shorter budget is not spent on compiling, which can take a minute
@@ -92,7 +92,8 @@ def condense(
     """
     if time_budget is not None:
         time_budget = checks.real("time_budget", time_budget, 0)
-    _check_options(checkpoint, expert_folder, progress, compiled)
+    checkpoint = tensor_files.file("checkpoint", checkpoint)
+    _check_options(expert_folder, progress, compiled, watch)
     plan = planned(data, method, ipc, factor, preset, seed, settings, start, nested)
     experts = _experts(method, expert_folder, checkpoint, progress)
     with distributed.joined() as among:
@@ -218,18 +219,19 @@ def start_set(
 
 
 def _check_options(
-    checkpoint: str | Path | None,
-    expert_folder: str | Path | None,
-    progress: bool,
-    compiled: bool | None,
+    expert_folder: str | Path | None, progress: bool, compiled: bool | None, watch: object
 ) -> None:
     """Raise TypeError or ValueError if one of these options is bad."""
     if compiled is not None:
         checks.flag("compiled", compiled)
     checks.flag("progress", progress)
-    for name, path in (("checkpoint", checkpoint), ("expert_folder", expert_folder)):
-        if path is not None:
-            checks.path(name, path)
+    if expert_folder is not None:
+        checks.path("expert_folder", expert_folder)
+    if watch is not None and (isinstance(watch, type) or not callable(watch)):
+        raise TypeError(
+            "watch must be a function of a condensed set, such as explore.Live(), got "
+            f"{checks.shown(watch)}"
+        )
 
 
 def _experts(

@@ -110,9 +110,9 @@ class DeviceDraws(HostDraws):
     def weights(self, source: Generator) -> tuple[Weights, Weights]:
         number = torch.randint(self.pool.count, (2,), generator=source, device=source.device)
         (first, last), (_, trained) = self.pairs[number].unbind()
-        return torch.lerp(
-            first, last, torch.rand(1, generator=source, device=source.device)
-        ), trained
+        share = torch.rand(1, generator=source, device=source.device)
+        # a part of `pairs` may not begin at a multiple of 16 bytes, which kernels are made for
+        return torch.lerp(first, last, share), trained.clone()
 
     def real(self, source: Generator) -> Int[Tensor, "classes images"]:
         own, shape = self.of_classes, (len(self.members), self.real_batch)

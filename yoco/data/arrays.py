@@ -81,6 +81,8 @@ def from_arrays(
         checks.whole("size", size, LEAST_SIZE, MOST_SIZE)
     if is_dataset(train_labels) and test_images is None and test_labels is None:
         train_labels, test_images = None, train_labels  # from_arrays(train_dataset, test_dataset)
+    if test_images is None and test_labels is not None:
+        raise ValueError("test_labels go with test_images, got None for those")
     share = checked_share(test_share)
     train = split("train", train_images, train_labels, size)
     test = (
@@ -261,6 +263,8 @@ def _labels(name: str, labels: Any, count: int) -> Tensor:
         raise TypeError(f"{name} must be whole numbers [N], got {checks.shown(labels)}") from error
     if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
         raise TypeError(f"{name} must be whole numbers [N], got {values.dtype}")
+    if values.numel() and values.min() < 0:
+        raise ValueError(f"{name} must be at least 0, got {values.min()}")
     return checks.labels(name, values.long(), count)
 
 

@@ -169,8 +169,11 @@ class Dynamics:
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write one safetensors file, atomically.
 
-        dtype: dtype of logits and features; float16 halves the file.
+        dtype: floating point dtype of logits and features; float16 halves the file. Raises
+        TypeError for others.
         """
+        if dtype not in checks.FLOATS:
+            raise TypeError(f"dtype must be of {checks.FLOATS}, got {checks.shown(dtype)}")
         smaller = ("logits", "final_logits", "features")
         tensors = {
             name: values.to(dtype) if name in smaller else values

@@ -21,7 +21,7 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.training import network as training
 from yoco.training import resumable, stacked, timing
 from yoco.training.protocol import BEFORE, Protocol
-from yoco.utils import checks, digests, fields
+from yoco.utils import checks, digests, fields, tensor_files
 from yoco.utils import device as devices
 from yoco.utils.foreign import Factory
 
@@ -52,7 +52,7 @@ def record(
         condensed, epochs, seed: the set, the epochs of the schedule, and the training seed.
         model: a name or factory, see `models.named`.
         until: stop after this epoch of the schedule (enough for LBPE and EL2N; the learning rate
-            first drops after 2/3 of `epochs`).
+            first drops after 2/3 of `epochs`). With the same checkpoint, a later call can go on.
         record_on: "augmented" records the logits during training, on the augmented and mixed
             batches but against the original labels, as the paper does; "clean" records those of the
             unaugmented images after each epoch.
@@ -63,14 +63,18 @@ def record(
         device, progress: where it runs, and whether it shows a bar.
         **options: fields of `protocol.Protocol`, and `protocol`, "even" or "paper".
 
+    Returns:
+        The recording; with `until`, without what only a whole run has (see `Dynamics.complete`).
+
     Raises:
         TypeError, ValueError: if an argument is bad, before any work.
         FloatingPointError: if the training diverges; other errors as `resumable.run`.
     """
     asked = Asked(until, record_on, top_k, windows, early)
     protocol = _protocol(epochs=epochs, model=model, **options)
-    where = devices.choose(device)
-    return _record(condensed, [seed], where, [checkpoint], asked, protocol, progress)[0]
+    where, file = devices.choose(device), tensor_files.file("checkpoint", checkpoint)
+    checks.flag("progress", progress)
+    return _record(condensed, [seed], where, [file], asked, protocol, progress)[0]
 
 
 def _windows(name: str, windows: object) -> list[int]:
@@ -111,8 +115,7 @@ class _Planned(NamedTuple):
     @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share; one of fewer epochs can be continued."""
-        protocol = replace(self.recording.run.protocol, compiled=None)
-        return {**self.info, "until": None, "protocol": repr(protocol)}
+        return {**self.info, **self.recording.run.protocol.told, "until": None}
 
 
 def _planned(
@@ -193,10 +196,12 @@ def record_many(
         Exception: as `record` and `pool.run`.
     """
     where = devices.choose(device)
+    checks.instance("condensed", condensed, CondensedSet)
+    seeds = [checks.seed("seeds", seed) for seed in checks.sequence("seeds", seeds)]
     jobs = pool.jobs_for(jobs, where, len(seeds), executor)
     alone = jobs == 1 and executor is None
     todo = list(seeds if only is None else only)
-    files = [(checkpoints or {}).get(seed) for seed in todo]
+    files = [tensor_files.file("checkpoints", (checkpoints or {}).get(seed)) for seed in todo]
     kept = {name: options.pop(name) for name in vars(Asked()) if name in options}
     asked, protocol = Asked(**kept), _protocol(**options)
     # decided here: a worker may have another environment

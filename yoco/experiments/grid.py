@@ -105,8 +105,11 @@ def grid(
         TypeError, ValueError: if an argument is bad, or dynamics were recorded with another
             last_batch or augmentation than the training runs have.
     """
-    if not dynamics or not seeds or not variants:
-        raise ValueError("dynamics, seeds and variants must each hold at least one value")
+    checks.sequence("variants", variants)
+    for recorded in checks.sequence("dynamics", dynamics):
+        recorded is None or checks.instance("dynamics", recorded, Dynamics)
+    seeds = [checks.seed("seeds", seed) for seed in checks.sequence("seeds", seeds)]
+    ipc_to = [checks.whole("ipc_to", ipc, 1) for ipc in checks.sequence("ipc_to", ipc_to)]
     for name, values in (("ipc_to", ipc_to), ("seeds", seeds)):
         checks.different(name, values)
     by_budget = epochs if isinstance(epochs, Mapping) else dict.fromkeys(ipc_to, epochs)

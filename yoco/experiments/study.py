@@ -25,8 +25,8 @@ from yoco.prune.methods import METHODS, compared, options_for, prune
 from yoco.prune.select import Selection
 from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.fits import check_fits
+from yoco.utils import checks, locks, tensor_files
 from yoco.utils import device as devices
-from yoco.utils import locks
 from yoco.utils.lazy import pd
 
 # columns of a row that another machine may have trained
@@ -66,10 +66,11 @@ def run(
     Raises:
         TypeError, ValueError: if an argument is bad, before any training.
     """
+    methods = compared(condensed) if methods is None else methods
     cells = grid(
         condensed,
         dynamics,
-        [{"method": method} for method in (compared(condensed) if methods is None else methods)],
+        [{"method": method} for method in checks.sequence("methods", methods)],
         **options,
     )
     return train(
@@ -109,6 +110,7 @@ def train(
         BlockingIOError: if another run works on the file.
         Exception: as `evaluate.evaluate` and `pool.run`.
     """
+    results = tensor_files.file("results", results)
     for condensed in {cell.condensed for cell in cells}:
         check_fits(condensed, data)
     with locks.hold(results):
@@ -175,6 +177,7 @@ def selections(
 
     options: options of `prune`; each goes to the methods that read it.
     """
+    checks.instance("dynamics", dynamics, Dynamics)
     allowed = [
         name for name in compared(condensed) if dynamics.complete or METHODS[name].needs != "full"
     ]

@@ -15,6 +15,7 @@ from yoco.experiments.noise import CLEAN
 from yoco.experiments.tables import title_of
 from yoco.plots import style
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.fits import check_condensed
 from yoco.utils.lazy import pd, plt, sns
 
 NAMES = 12  # names that fit under the bars of a panel
@@ -45,8 +46,10 @@ def _legend_above(ax: plt.Axes, columns: int) -> None:
 def loss_curve(condensed: CondensedSet, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Plot the loss over the steps of a condensation. Returns the Axes.
 
-    A method that trains networks in turn also gets the running mean over one network's life.
+    A method that trains networks in turn also gets the running mean over one network's life. Raises
+    ValueError if the set was not condensed.
     """
+    check_condensed(condensed)
     ax = ax or style.axes(7, 3)
     every, loss = condensed.info["loss_every"], pd.Series(condensed.info["loss"])
     steps = (np.arange(len(loss)) + 1) * every

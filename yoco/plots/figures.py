@@ -34,6 +34,7 @@ from yoco.plots.style import DROPPED, KEPT
 from yoco.prune.ranking import score_names
 from yoco.prune.select import Selection
 from yoco.sets.condensed_set import CondensedSet
+from yoco.sets.fits import check_condensed
 from yoco.utils import checks
 from yoco.utils.lazy import pd, plt
 
@@ -82,8 +83,14 @@ def before_and_after(
 def extremes(condensed: CondensedSet, score: Num[Tensor, "images"], count: int = 8) -> plt.Figure:
     """Draw the `count` easiest (left) and hardest (right) formed images of every class.
 
-    score: one value per formed image; higher is harder.
+    score: one value per formed image; higher is harder. Returns the Figure. Raises TypeError or
+    ValueError if it is anything else.
     """
+    if checks.tensor("score", score, "[N]").shape != condensed.formed_labels.shape:
+        raise ValueError(
+            f"score must have shape {list(condensed.formed_labels.shape)}, one value per formed "
+            f"image, got {list(score.shape)}"
+        )
     formed, labels = condensed.pictures(condensed.form()[0]), condensed.formed_labels
     shown = shown_classes(condensed)
     count = min(count, int(labels.bincount().max()))
@@ -104,8 +111,10 @@ def extremes(condensed: CondensedSet, score: Num[Tensor, "images"], count: int =
 def progress(condensed: CondensedSet, per_class: int = 5) -> plt.Figure:
     """Draw the state of a condensation: its images and its loss so far (`.info` of the set).
 
-    At most `per_class` images of each class are drawn.
+    At most `per_class` images of each class are drawn. Returns the Figure. Raises ValueError if the
+    set was not condensed.
     """
+    check_condensed(condensed)
     figure, (left, right) = style.subplots(
         1, 2, 9.5, max(4, 0.25 * len(shown_classes(condensed)) + 0.5), width_ratios=(1, 1.4)
     )
@@ -188,11 +197,17 @@ def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> plt.Figur
     return figure
 
 
+def other_score(table: pd.DataFrame, x: str) -> str:
+    """Return a score to plot against `x`: "aum" if the table has it, else the first other one."""
+    others = [name for name in score_names(table) if name != x]
+    return "aum" if "aum" in others else others[0] if others else x
+
+
 def two_scores(
     condensed: CondensedSet,
     table: pd.DataFrame,
     x: str = "lbpe",
-    y: str = "aum",
+    y: str | None = None,
     *,
     label: int | None = None,
     count: int = 3,
@@ -205,7 +220,7 @@ def two_scores(
     Args:
         condensed: the set.
         table: from `prune.score_table`.
-        x, y: columns of the table.
+        x, y: columns of the table. y=None: "aum" if it is there, else another one than x.
         label: class whose points are filled and whose images stand in the corners (None: all
             classes).
         count: images per corner.
@@ -217,6 +232,7 @@ def two_scores(
     Raises:
         TypeError, ValueError: if a score or the class is unknown.
     """
+    y = other_score(table, x) if y is None else y
     for name, value in (("x", x), ("y", y)):
         checks.one_of(name, value, score_names(table))
     if label is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from yoco import scores
 from yoco.dynamics.dynamics import Dynamics, lbpe_settings
 from yoco.prune import ccs_cutoffs
-from yoco.prune.select import KEEP, Selection, in_groups, select, stratified
+from yoco.prune.select import KEEP, Selection, check_kept, in_groups, select, stratified
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import checks, seeds
 
@@ -278,6 +278,9 @@ def prune(
             and average of "yoco" (see `scores.lbpe`), hard_cutoff of "ccs". None, or left out,
             stands for the paper's value.
 
+    Returns:
+        What is kept.
+
     Raises:
         ValueError: if the method is unknown, ipc_to is out of range, or the dynamics are of another
             set or lack what the method needs.
@@ -315,9 +318,11 @@ def _chosen(
     options: Mapping[str, Any],
 ) -> Tensor:
     """Return the formed images that a method's rule keeps. Raises as `prune`."""
-    checks.options(f"method={method!r}", options, METHODS[method].options)
-    scores.check_dynamics(condensed, dynamics, METHODS[method].needs, f"method={method!r}")
-    return METHODS[method].rule(condensed, dynamics, wanted, **options)
+    what, chosen = f"method={method!r}", METHODS[method]
+    checks.options(what, options, chosen.options)
+    scores.check_dynamics(condensed, dynamics, chosen.needs, what)
+    kept = chosen.rule(condensed, dynamics, wanted, **options)
+    return check_kept(kept, condensed.formed_labels, wanted.per_class, wanted.balanced, what)
 
 
 def selection_of(
@@ -325,9 +330,8 @@ def selection_of(
 ) -> Selection:
     """Return the `Selection` of some formed images."""
     counts = torch.bincount(condensed.formed_labels[indices], minlength=len(condensed.classes))
-    return Selection(
-        indices, counts, method, wanted.ipc_to, wanted.keep, wanted.balanced, wanted.seed
-    )
+    how = method, wanted.ipc_to, wanted.keep, wanted.balanced, wanted.seed
+    return Selection(indices, counts, *how, condensed.fingerprint)
 
 
 def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -340,8 +344,5 @@ def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
         dict(options),
         tuple({*COMMON, *(name for each in METHODS.values() for name in each.options)}),
     )
-    return {
-        name: value
-        for name, value in options.items()
-        if name in (*COMMON, *METHODS[method].options)
-    }
+    own = (*COMMON, *METHODS[method].options)
+    return {name: value for name, value in options.items() if name in own}

@@ -20,7 +20,7 @@ from yoco.utils.lazy import pd
 
 def ranking(
     condensed: CondensedSet,
-    dynamics: Dynamics,
+    dynamics: Dynamics | None,
     method: str = "yoco",
     *,
     keep: str | None = None,
@@ -50,7 +50,7 @@ def ranking(
 
 
 def rank(
-    condensed: CondensedSet, dynamics: Dynamics, method: str = "yoco", **options: Any
+    condensed: CondensedSet, dynamics: Dynamics | None, method: str = "yoco", **options: Any
 ) -> RankedSet:
     """Return the ranked set of `ranking`, with the same arguments: `CondensedSet.rank`."""
     order = ranking(condensed, dynamics, method, **options)
@@ -58,7 +58,7 @@ def rank(
         "ranked_by": method,
         "keep": options.get("keep") or METHODS[method].keep,
         "options": options,
-        "dynamics": dict(dynamics.info),
+        "dynamics": {} if dynamics is None else dict(dynamics.info),
     }
     return ordered(condensed, order, how)
 
@@ -87,4 +87,4 @@ def score_table(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> 
 
 def score_names(table: pd.DataFrame) -> list[str]:
     """Return the names of the scores that a table of `score_table` holds."""
-    return [name for name in table.columns if name not in ("index", "label", "class")]
+    return [name for name in table.columns if name not in scores.BESIDE]

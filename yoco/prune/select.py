@@ -16,7 +16,10 @@ STRATA, MOST_STRATA = 50, 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What is kept: indices int64 [n] of formed images and how many of each class, int64 [K]."""
+    """What is kept: indices int64 [n] of formed images and how many of each class, int64 [K].
+
+    fingerprint: that of the set; None if it is not known.
+    """
 
     indices: Int[Tensor, "images"]
     per_class_counts: Int[Tensor, "classes"]
@@ -25,6 +28,7 @@ class Selection:
     keep: str
     balanced: bool
     seed: int = field(default=0)
+    fingerprint: str | None = None
 
     def subset(
         self, condensed: CondensedSet
@@ -34,10 +38,42 @@ class Selection:
     ]:
         """Return the formed images that are kept, float [n, C, S, S], and their labels.
 
-        The labels are int64 [n] or soft [n, K], as in `CondensedSet.form`.
+        The labels are int64 [n] or soft [n, K], as in `CondensedSet.form`. Raises ValueError if
+        this is a selection from another set.
         """
+        own = checks.instance("condensed", condensed, CondensedSet).fingerprint
+        if self.fingerprint not in (None, own):
+            raise ValueError(
+                f"condensed must be the set that this is selected from ({self.fingerprint}), got "
+                f"another one ({own})"
+            )
         images, labels = condensed.form()
         return images[self.indices], labels[self.indices]
+
+
+def check_kept(
+    kept: object, labels: Int[Tensor, "images"], per_class: int, balanced: bool, what: str
+) -> Int[Tensor, "kept"]:
+    """Return what a rule keeps if it keeps as many images as it should, each once.
+
+    kept: what the rule returned. labels, per_class, balanced: as in `in_groups`. what: the rule,
+    for the error. Raises TypeError or ValueError otherwise.
+    """
+    if not isinstance(kept, Tensor) or kept.dtype != torch.int64 or kept.ndim != 1:
+        raise TypeError(
+            f"{what} must return the indices that it keeps, int64 [n], got {checks.shown(kept)}"
+        )
+    n, inside = per_class * len(labels.unique()), (kept >= 0) & (kept < len(labels))
+    if not inside.all() or len(kept) != n or len(kept.unique()) != n:
+        raise ValueError(
+            f"{what} must keep {n} different images of 0..{len(labels) - 1}, got "
+            f"{len(kept)} indices, {len(kept.unique())} of them different, "
+            f"{int((~inside).sum())} out of range"
+        )
+    counts = torch.bincount(labels[kept])
+    if balanced and (counts[counts > 0] != per_class).any():
+        raise ValueError(f"{what} must keep {per_class} of each class, got {counts.tolist()}")
+    return kept
 
 
 def in_groups(

@@ -291,7 +291,8 @@ class CondensedSet:
             return cls.load(path / exported.EXACT)
         try:
             fields, says = published.read(path, given)
-            made = cls(**{**fields, "factor": factor or fields["factor"] or 1})
+            fields["factor"] = (fields["factor"] or 1) if factor is None else factor
+            made = cls(**fields)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no readable set: {error}") from error
         print(f"{path.name}: {says}")
@@ -322,24 +323,22 @@ class CondensedSet:
         """
         return exported.Formed(self)
 
-    def rank(self, dynamics: Any = None, method: str = "yoco", **options: Any) -> RankedSet:
+    def rank(self, dynamics: Any = None, method: str | None = None, **options: Any) -> RankedSet:
         """Order the formed images so that every prefix is the method's balanced selection.
 
-        For every k, the first k images of each class are what the method keeps.
-
         Args:
-            dynamics: `Dynamics` of this set, or None for a nested set (`condense(nested=...)`),
-                which is ranked already.
-            method: a name in `prune.METHODS` whose selections are nested.
+            dynamics: `Dynamics` of this set; None for a method that needs none.
+            method: a name in `prune.METHODS` whose selections are nested. None: "yoco"; without
+                dynamics, the own order of a nested set (`condense(nested=...)`).
             **options: options of `prune.prune`, except balanced.
 
         Raises:
-            TypeError, ValueError: as `prune.prune`; also for "ssp" and "ccs", whose selections are
-                not nested, and if dynamics are missing for a set that is not nested.
+            TypeError, ValueError: as `prune.prune`; also if the method's selections, or without
+                dynamics and method the set, are not nested.
         """
-        if dynamics is None:
+        if dynamics is None and method is None and not options:
             return ranked_set.nested(self)
-        return above.FUNCTIONS["rank"](self, dynamics, method, **options)
+        return above.FUNCTIONS["rank"](self, dynamics, method or "yoco", **options)
 
 
 def hard(labels: Targets) -> Int[Tensor, "images"]:

@@ -1,8 +1,9 @@
-"""The check that a condensed set fits real images, wherever the two meet."""
+"""Checks of condensed sets: that one fits real images, and that one has a history."""
 
 from typing import Any
 
 from yoco.data.image_data import ImageData
+from yoco.utils import checks
 
 
 def check_fits(condensed: Any, data: ImageData, what: str = "the condensed set") -> None:
@@ -14,8 +15,10 @@ def check_fits(condensed: Any, data: ImageData, what: str = "the condensed set")
         what: the set, for the error.
 
     Raises:
+        TypeError: if these are no real images.
         ValueError: if they differ; it names the differences, with both values.
     """
+    checks.instance("data", data, ImageData)
     pairs = {name: (getattr(condensed, name), getattr(data, name)) for name in ("channels", "size")}
     pairs["number of classes"] = len(condensed.classes), len(data.classes)
     unnamed = tuple(map(str, range(len(condensed.classes))))
@@ -26,3 +29,11 @@ def check_fits(condensed: Any, data: ImageData, what: str = "the condensed set")
     if differ:
         more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
         raise ValueError(f"{what} does not fit {data.name}: it has {'; '.join(differ[:5])}{more}")
+
+
+def check_condensed(condensed: Any) -> None:
+    """Raise ValueError unless a `CondensedSet` was condensed by yoco and so has a history."""
+    if "loss_every" not in condensed.info:
+        raise ValueError(
+            f"condensed must have the history of a condensation in its info, got {condensed!r}"
+        )

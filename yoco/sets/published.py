@@ -57,6 +57,8 @@ class Given:
     def __post_init__(self) -> None:
         checks.one_of("method", self.method, ("auto", *METHODS))
         checks.whole("experiment", self.experiment, 0)
+        if self.classes is not None:
+            checks.class_names("classes", self.classes)
         if (self.mean is None) != (self.std is None):
             raise ValueError(f"mean and std go together, got mean={self.mean} and std={self.std}")
         if self.dataset is not None and not isinstance(self.dataset, str):
@@ -222,8 +224,6 @@ def _labels(held: object, where: str) -> tuple[Tensor, str]:
 
 
 def _names(labels: Tensor, count: int, classes: Sequence[str] | None) -> tuple[str, ...]:
-    if isinstance(classes, str):
-        raise TypeError(f"classes must be a sequence of names, got {classes!r}")
     if classes is not None:
         return tuple(classes)
     # at most one class per image, so that an absurd label does not make an absurd list of names

@@ -131,6 +131,11 @@ class Protocol:
         ]
         return cls(**{**named, **augmented, **fields})
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """The fields as a checkpoint's identity has them; a run can be resumed uncompiled."""
+        return {**vars(self), "optimiser": repr(self.optimiser), "compiled": None}
+
     def check_recorded(self) -> None:
         """Raise ValueError unless dynamics can be recorded, and studies trained, in this way."""
         if not self.optimiser.IN_STUDIES:

@@ -123,7 +123,8 @@ class Stacked:
     ) -> tuple[Tensor, Tensor]:
         """Return each run's images, augmented and mixed, and their soft targets."""
         augmentation = self.runs[0].augmentation
-        if not isinstance(augmentation, augment.Augmentation) or not devices.is_gpu(self.device):
+        on_gpu = devices.is_gpu(sources[0].device)
+        if not isinstance(augmentation, augment.Augmentation) or not on_gpu:
             each = [run.batch(*drawn) for run, *drawn in zip(self.runs, chosen, sources)]
             images, targets = map(torch.stack, zip(*each))
             return images, targets

@@ -1,7 +1,7 @@
 """Train on subsets, test on real images: what one process does at a time."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,8 @@ def train_and_check(
     identity: dict[str, Any] = {
         digests.MADE_FROM: {} if checkpoint is None else _digests(test, subset),
         "seed": seed,
+        **protocol.told,
         "every": every,
-        "protocol": repr(replace(protocol, compiled=None)),
     }
     resumable.run(checked, epochs, identity, checkpoint=checkpoint, progress=False)
     return Checks(checked.found)

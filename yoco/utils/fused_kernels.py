@@ -30,6 +30,11 @@ def _places(x, n, r, c, h, w, sn, sr, sc, sh, sw):
     return x + n.to(tl.int64) * sn + r * sr + (c * sc)[:, None] + (2 * h * sh + 2 * w * sw)[None, :]
 
 
+@triton.jit
+def _relu(x):
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
 @triton.jit(do_not_specialize=["R"])
 def _forward(
     x, scale, shift, y, mean, rate,
@@ -52,8 +57,8 @@ def _forward(
     channel, plane = r * C + c, (n * R + r) * C + c
     g = (tl.load(scale + channel, c < C, 0.0) * k)[:, None]
     b = tl.load(shift + channel, c < C, 0.0)[:, None]
-    total = tl.maximum(x0 * g + b, 0.0) + tl.maximum(x1 * g + b, 0.0)
-    total += tl.maximum(x2 * g + b, 0.0) + tl.maximum(x3 * g + b, 0.0)
+    total = _relu(x0 * g + b) + _relu(x1 * g + b)
+    total += _relu(x2 * g + b) + _relu(x3 * g + b)
     to = y + n.to(tl.int64) * yn + r * yr + (c * yc)[:, None] + (h * yh + w * yw)[None, :]
     tl.store(to, (total * 0.25).to(y.dtype.element_ty), inside)
     tl.store(mean + plane, m, c < C)

@@ -4,8 +4,12 @@ A replay avoids launching the kernels one by one.
 """
 
 import contextlib
+import functools
 import gc
+import inspect
 import os
+import weakref
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +21,8 @@ from yoco.utils.device import is_gpu
 
 # calls before the recording: during the first ones, libraries allocate and choose their kernels
 WARM_UP = 3
+# by device, those whose owner is gone: cuBLAS keeps 64 MiB for each stream that it ever worked on
+_IDLE: dict[torch.device, list[Any]] = defaultdict(list)
 Input = Tensor | float
 
 
@@ -32,7 +38,8 @@ def captured(function: Callable[..., Any], device: torch.device) -> Callable[...
             tensors (or a tuple of them). It must not read values on the host, and may draw only
             from generators passed as options (one, or a tuple). Tensors that it changes or reads
             besides its inputs must stay at the same memory address. A number reaches it as a scalar
-            tensor.
+            tensor. A method's object is not kept alive, so that it may hold the result without a
+            cycle of references: graphs hold much memory.
         device: the device of all of these tensors.
 
     Returns:
@@ -51,12 +58,19 @@ class _Captured:
     """The recordings of one function."""
 
     def __init__(self, function: Callable[..., Any], device: torch.device) -> None:
+        if inspect.ismethod(function):
+            function = functools.partial(function.__func__, weakref.proxy(function.__self__))
         self.function, self.device = function, device
-        self.stream = torch.cuda.Stream(device)
+        # never shared: a graph that is freed frees what cuBLAS keeps for its stream
+        self.stream = _IDLE[device].pop() if _IDLE[device] else torch.cuda.Stream(device)
+        weakref.finalize(self, _IDLE[device].append, self.stream).atexit = False
         self.recordings: dict[Hashable, _Recording] = {}
 
     def __call__(self, *inputs: Input, **options: Hashable) -> Any:
-        if any(isinstance(o, Generator) and not is_gpu(o.device) for o in options.values()):
+        sources = (
+            o for o in pytree.tree_leaves(list(options.values())) if isinstance(o, Generator)
+        )
+        if not all(is_gpu(source.device) for source in sources):
             return self.function(*inputs, **options)
         key = (*map(_signature, inputs), frozenset(options.items()))
         with torch.cuda.device(self.device):
@@ -127,11 +141,7 @@ class _Recording:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Collect garbage first, and none inside the block.
-
-    An older graph that is freed while another is recorded invalidates the recording.
-    """
-    gc.collect()
+    """Collect no garbage: an older graph that is freed invalidates the recording of another."""
     enabled = gc.isenabled()
     gc.disable()
     try:

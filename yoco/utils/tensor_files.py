@@ -37,6 +37,17 @@ AnyTensor = Shaped[Tensor, "..."]
 UNSUMMED = "1"  # the version before checksums: still read, with all other checks
 
 
+def file(name: str, value: object) -> Path | None:
+    """Return the path of a file that is read if it exists, and written, with ~ expanded, or None.
+
+    Raises TypeError or ValueError if it is no path, or that of a folder.
+    """
+    path = None if value is None else checks.path(name, value)
+    if path is not None and path.is_dir():
+        raise ValueError(f"{name} must be the path of a file, got {checks.shown(value)}, a folder")
+    return path
+
+
 def write_whole(
     path: str | Path, write: Callable[[Path], object], *, make_folder: bool = True
 ) -> Path:
@@ -139,6 +150,7 @@ def save_tensors(
     Raises:
         OSError: as `write_whole`.
     """
+    path = checks.path("path", path)
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {
         "yoco": kind,
@@ -215,12 +227,15 @@ def open_tensors(path: str | Path) -> Any:
 
     Raises FileNotFoundError if there is no file, ValueError if it is not a safetensors file.
     """
-    if not Path(path).is_file():
+    path = checks.path("path", path)
+    if not path.is_file():
         raise FileNotFoundError(f"no file at {path}")
     try:
         return safetensors.safe_open(path, framework="pt")
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is corrupted or truncated: {error}") from error
+        raise ValueError(
+            f"{path} is corrupted or truncated, or yoco did not write it: {error}"
+        ) from error
 
 
 def _tensor(path: str | Path, file: Any, name: str) -> Tensor:
