@@ -301,3 +301,28 @@ def test_a_saved_figure_keeps_its_layout(toy_set, tmp_path):
         assert drawn.get_constrained_layout()
         plots.save(drawn, tmp_path / "figure.png")
     assert not drawn.get_constrained_layout()  # which takes as long as drawing
+
+
+def test_wrong_arguments_of_figures_are_named(toy_set, toy_dynamics):
+    table = prune.score_table(toy_set, toy_dynamics)
+    for call, match in (
+        (lambda: plots.extremes(toy_set, table["lbpe"]), "score must be a tensor"),
+        (lambda: plots.extremes(toy_set, torch.rand(5)), r"score must have shape \[60\]"),
+        (lambda: plots.loss_curve(toy_set), "condensed must have the history of a condensation"),
+        (lambda: plots.progress(toy_set), "condensed must have the history of a condensation"),
+        (lambda: plots.score_distributions(table, "lbpe"), "scores must be a sequence"),
+        (lambda: plots.score_distributions(table, []), "scores must hold at least one"),
+        (lambda: plots.rank_correlations(table, ["lbpe", "lbpf"]), "did you mean 'lbpe'"),
+        (lambda: plots.kept_by_method(toy_set, []), "selections must hold at least one"),
+        (lambda: plots.condensed_set(toy_set, 0), "per_class must be at least 1"),
+        (lambda: plots.sample(toy_set, None, 0), "needs dynamics, got None"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=match):
+            call()
+    assert not plt.get_fignums(), "and no figure was begun"
+
+
+def test_two_scores_are_chosen_among_those_that_are_there(toy_set, toy_dynamics):
+    table = prune.score_table(toy_set, toy_dynamics)
+    for columns, other in ((table, "AUM"), (table.drop(columns="aum"), "EL2N")):
+        assert other in plots.two_scores(toy_set, columns).get_ylabel()

@@ -33,6 +33,7 @@ from yoco.plots.score_charts import margins, right_and_wrong, score_label, traje
 from yoco.plots.style import DROPPED, KEPT
 from yoco.prune.ranking import score_names
 from yoco.prune.select import Selection
+from yoco.scores import check_dynamics
 from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.fits import check_condensed
 from yoco.utils import checks
@@ -135,6 +136,7 @@ def kept_by_method(
 
     Each panel has one row per class. The selections are of several methods, all from this set.
     """
+    selections = checks.sequence("selections", selections)
     (rows, columns), shown = style.panels(len(selections)), min(per_class, condensed.ipc)
     height = min(11 / columns / shown, CELL) * len(shown_classes(condensed)) + 0.3
     budgets = " and ".join(
@@ -170,11 +172,7 @@ def sample(condensed: CondensedSet, dynamics: Dynamics, index: int) -> plt.Figur
         TypeError, ValueError: if the index is invalid or the dynamics are of another set.
     """
     checks.whole("index", index, 0, len(condensed.formed_labels) - 1)
-    if not dynamics.of(condensed):
-        raise ValueError(
-            f"dynamics must be of this set ({condensed.fingerprint}), but were recorded on another "
-            f"one ({dict(dynamics.info)})"
-        )
+    check_dynamics(condensed, dynamics, "early", "a sample's course")
     figure = plt.figure(figsize=style.sized(7, 4.6))
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 2.2), height_ratios=(4, 4, 1.2))
     picture = figure.add_subplot(grid[:, 0])

@@ -155,7 +155,8 @@ def condensed_set(
 
     Each row holds at most `per_class` images. Of more than `ROWS` classes, as many are drawn.
     """
-    shown, labels = min(per_class, condensed.ipc), shown_classes(condensed)
+    shown = min(checks.whole("per_class", per_class, 1), condensed.ipc)
+    labels = shown_classes(condensed)
     rows = [of_class(condensed, label, shown) for label in labels]
     ax = images(torch.cat(rows), shown, title=title + some_of(condensed), ax=ax)
     name_rows(ax, [condensed.classes[label] for label in labels], condensed.size)
@@ -292,7 +293,7 @@ def _marked(
     """Draw rows of (selection, class, name): that class's images, marked by that selection."""
     from matplotlib.collections import PolyCollection
 
-    shown = min(per_class, condensed.ipc)
+    shown = min(checks.whole("per_class", per_class, 1), condensed.ipc)
     strips, frames = [], []
     for row, (selection, label, _) in enumerate(rows):
         kept = _kept(condensed, selection)[condensed.members(label)[:shown]]

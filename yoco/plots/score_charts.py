@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from yoco.plots import style
+from yoco.prune.ranking import score_names
 from yoco.scores import SCORES
+from yoco.utils import checks
 from yoco.utils.lazy import pd, plt, sns
 
 VIOLINS = 20  # most classes whose distributions are drawn
@@ -24,12 +26,18 @@ def score_label(score: str) -> str:
     return f"{known.unit} ({known.direction} is hard)" if known else f"{score} (high is hard)"
 
 
+def _known(table: pd.DataFrame, scores: Sequence[str]) -> list[str]:
+    named = checks.sequence("scores", scores)
+    return [checks.one_of("scores", score, score_names(table)) for score in named]
+
+
 def score_distributions(table: pd.DataFrame, scores: Sequence[str]) -> plt.Figure:
     """Plot the distribution of each score over the formed images, and below it per class.
 
     `table` comes from `prune.score_table`. Of more than `VIOLINS` classes, as many are drawn.
-    Returns the Figure.
+    Returns the Figure. Raises TypeError or ValueError if a score is unknown.
     """
+    scores = _known(table, scores)
     classes = list(dict.fromkeys(table["class"]))
     names = [classes[number] for number in style.spread(len(classes), VIOLINS)]
     some = f"{len(names)} of {len(classes)} classes" if len(names) < len(classes) else ""
@@ -68,8 +76,9 @@ def rank_correlations(
 ) -> plt.Axes:
     """Plot the Spearman correlations of the scores, negating those whose low end is hard.
 
-    Returns the Axes.
+    Returns the Axes. Raises TypeError or ValueError if a score is unknown.
     """
+    scores = _known(table, scores)
     ax = ax or style.axes(6.2, 5)
     low = [name for name in scores if name in SCORES and SCORES[name].direction == "low"]
     named = (
