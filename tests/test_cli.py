@@ -296,8 +296,13 @@ def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):
             ["study", "--methods", "yocco"],
             ("parameters of 04_pruning: methods='yocco' is unknown (did you mean 'yoco'?)"),
         ),
-        (["condence"], "invalid choice: 'condence'"),
-        ([], "required: COMMAND"),
+        (["condence"], "command='condence' is unknown (did you mean 'condense'?)"),
+        (["study", "--ipc-to", "1", "2"], "'2'; commas separate several values"),
+        (["study", "--nested", "foo"], "must be true or whole numbers such as 1,2,5"),
+        (
+            ["noise", "--dataset", "digits", "--real", "cifar10"],
+            "real='cifar10' is for a set of the zoo",
+        ),
         (["run", "09"], "notebook='09' is unknown"),
         (["run", "-p", "ipcto", "1"], "parameter='ipcto' is unknown"),
         (["run", "01", "--folder", "nowhere"], "no 01_condensation.ipynb in nowhere"),
@@ -307,6 +312,12 @@ def test_bad_input_is_one_line_and_status_2(arguments, error, capsys):
     assert cli.main(arguments) == 2
     captured = capsys.readouterr()
     assert error in captured.err and len(captured.err.splitlines()) == 1
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == 0 and "run notebooks with papermill" in capsys.readouterr().out
 
 
 def test_a_parameter_is_an_option_of_its_name_in_the_order_given():

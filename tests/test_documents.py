@@ -47,7 +47,7 @@ def test_what_is_generated_is_current():
     for name, model in parameters.NOTEBOOKS.items():  # and the cells say what they should
         values: dict = {}
         exec(generate.cell(name), values)
-        assert parameters.assigned(generate.cell(name)) == list(model.shown), name
+        assert list(parameters.assigned(generate.cell(name))) == list(model.shown), name
         assert 4 <= len(model.shown) <= 6, name
         assert {key: values[key] for key in model.shown} == {
             key: model.model_fields[key].default for key in model.shown

@@ -79,12 +79,16 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
     Raises ValueError for a wrong one, with the nearest suggestion.
     """
+    if not arguments:
+        arguments = ["--help"]
+    elif arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
+        checks.one_of("command", arguments[0], COMMANDS)
     options, unknown = parser().parse_known_args(arguments)
     if unknown:
         name = unknown[0].split("=")[0]
         if name.startswith("--"):
             checks.one_of("option", name, re.findall(r"--[\w-]+", options.parser.format_usage()))
-        raise ValueError(f"unexpected argument {unknown[0]!r}")
+        raise ValueError(f"unexpected argument {unknown[0]!r}; commas separate several values")
     return options
 
 
@@ -113,15 +117,16 @@ def run_notebooks(options: argparse.Namespace) -> None:
     Executed copies go to the run's folder.
     """
     parameters, values = workflow.parameters, values_of(options.parameters)
-    wanted = [_full_name(name) for name in options.notebooks] or notebooks.names()
-    known_to = {name: parameters.NOTEBOOKS[name] for name in wanted if name in parameters.NOTEBOOKS}
+    asked = options.notebooks or notebooks.names()
+    paths = {_full_name(given): _file(given, options.folder) for given in asked}
+    known_to = {name: parameters.NOTEBOOKS[name] for name in paths if name in parameters.NOTEBOOKS}
     known = {field for model in known_to.values() for field in model.model_fields}
     for name in values:
         checks.one_of("parameter", name, sorted({"run_dir", *known}))
     # all of them, before the first one starts
     typed = {name: parameters.typed(name, values) for name in known_to}
-    paths = {name: notebooks.find(name, options.folder) for name in wanted}
-    chosen = [parameters.validated(name, given) for name, given in typed.items()]
+    in_cells = {name: parameters.of_cell(paths[name]) for name in known_to}
+    chosen = [parameters.validated(name, in_cells[name] | typed[name]) for name in known_to]
     runs = [workflow.folder(of.run_dir, of.dataset) for of in chosen]
     for run in set(runs):
         _begin(options, run)
@@ -155,10 +160,7 @@ def run_sweep(options: argparse.Namespace) -> int:
             "in Python with executor=client.get_executor()"
         )
     names = [_full_name(name) for name in options.notebooks]
-    paths = [
-        Path(given) if Path(given).is_file() else notebooks.find(name, options.folder)
-        for given, name in zip(options.notebooks, names)
-    ]
+    paths = [_file(given, options.folder) for given in options.notebooks]
     out = checks.path("--out", options.out or workflow.home() / f"sweep-{'-'.join(names)}")
     out = out.absolute()
     grid = workflow.sweep.points([path.absolute() for path in paths], options.parameters, out)
@@ -171,9 +173,15 @@ def run_sweep(options: argparse.Namespace) -> int:
     return int(len(failed) > 0)
 
 
+def _file(given: str, folder: Path | None) -> Path:
+    """Return a notebook's file: the given path, or that of a name."""
+    path = Path(given).expanduser()
+    return path if path.is_file() else notebooks.find(_full_name(given), folder)
+
+
 def _full_name(name: str) -> str:
     stem, known = Path(name).stem, notebooks.names()
-    matches = [full for full in known if full == stem or full.split("_")[0] == stem]
+    matches = [full for full in known if full == stem or full.split("_")[0] == stem.zfill(2)]
     return matches[0] if matches else checks.one_of("notebook", stem, known)
 
 
@@ -183,6 +191,8 @@ def run_condense(options: argparse.Namespace) -> None:
     load = lambda: data.load(chosen.dataset, chosen.root, size=chosen.size)
     _begin(options, run)
     workflow.get_condensed(run, chosen.dataset, load, go_on=True, **chosen.condensation())
+    if not distributed.started():
+        print(f"all files of the run are in {run}")
 
 
 def _chosen(options: argparse.Namespace) -> tuple[Any, Path]:
@@ -244,7 +254,7 @@ COMMANDS = {
         {
             "notebooks": {
                 "nargs": "*",
-                "help": "for example 01_condensation, or 01 (default: all of them)",
+                "help": "for example 01_condensation, 01 or a file (default: all of them)",
             },
             "--folder": {
                 "type": Path,

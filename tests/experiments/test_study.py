@@ -414,6 +414,14 @@ def test_a_comparison_ends_in_time_at_paper_scale_too(toy, clock):
     )
 
 
+def test_by_bytes_rounds_what_a_new_selection_keeps(toy, toy_set, tmp_path):
+    exact = replace(toy_set, images=0.99 * toy_set.images)
+    recorded = dynamics.record(exact, epochs=2, seed=0, width=4, progress=False)
+    how = {"ipc_to": [1], "epochs": 1, **FAST}
+    table = study.by_bytes(exact, toy, recorded, tmp_path, methods=["ssp", "ccs"], **how)
+    assert table.method.tolist() == ["ssp", "ccs"] and set(table.stored) == {"uint8"}
+
+
 def test_by_bytes_trains_on_prefixes_of_the_files(toy, toy_set, toy_dynamics, tmp_path):
     table = study.by_bytes(
         toy_set,

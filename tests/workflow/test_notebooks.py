@@ -13,7 +13,8 @@ from jupyter_client.kernelspec import NoSuchKernel
 import yoco
 from tests.conftest import until
 from yoco import cli
-from yoco.workflow import execution, notebooks, progress, stills
+from yoco.utils import interrupts
+from yoco.workflow import execution, notebooks, parameters, progress, stills
 
 ROOT = Path(__file__).parents[2]
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -58,6 +59,62 @@ def test_the_folder_s_notebook_precedes_the_shipped_one(tmp_path, monkeypatch):
     assert notebooks.find("05_ablations") == ROOT / "notebooks/05_ablations.ipynb"
     with pytest.raises(FileNotFoundError, match="no 05_ablations.ipynb in notebooks; .*--folder"):
         notebooks.find("05_ablations", Path("notebooks"))
+    monkeypatch.chdir("notebooks")
+    assert notebooks.find("04_pruning") == Path("04_pruning.ipynb")
+
+
+def test_run_takes_a_file_too(tmp_path, monkeypatch):
+    own, ran = written(tmp_path / "00_quickstart.ipynb", "1 + 1"), []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(execution, "run", lambda notebook, *_: ran.append(notebook))
+    assert cli.main(["run", str(own)]) == cli.main(["run", "0"]) == 0
+    assert ran == [own, ROOT / "notebooks/00_quickstart.ipynb"]
+
+
+def test_the_folder_is_that_of_the_notebook_s_own_dataset(tmp_path, monkeypatch):
+    source = (ROOT / "notebooks/02_scores.ipynb").read_text()
+    own, outputs = tmp_path / "02_scores.ipynb", []
+    own.write_text(source.replace("zoo:cifar10-idc-ipc10", "zoo:digits-idc-ipc10"))
+    assert parameters.of_cell(own) == {
+        "dataset": "zoo:digits-idc-ipc10",
+        "seed": 0,
+        "top_k": None,
+        "within": None,
+    }
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("YOCO_RUNS", raising=False)
+    monkeypatch.setattr(execution, "run", lambda notebook, output, _: outputs.append(output))
+    for given in ([], ["--run-dir", "mine"]):
+        assert cli.main(["run", str(own), *given]) == 0
+    assert [path.parent.name for path in outputs] == ["zoo-digits-idc-ipc10", "mine"]
+
+
+def test_a_file_that_is_no_notebook_is_named(tmp_path):
+    (tmp_path / "x.ipynb").write_text("{")
+    with pytest.raises(ValueError, match="x.ipynb is not a notebook"):
+        progress.Progress(tmp_path / "x.ipynb", io.StringIO())
+
+
+def test_an_edited_copy_is_renamed_before_it_is_replaced(tmp_path, capsys):
+    copy = written(tmp_path / "x.ipynb", "# Title", "1 + 1")
+    copy.write_text(execution._finished(copy.read_text()))
+    for number in range(3):
+        execution._keep_edited(copy)
+        assert copy.exists() and not capsys.readouterr().out, "as it was made"
+        content = json.loads(copy.read_text())
+        content["cells"][1]["source"] = f"{number} + 1"
+        content["cells"][1]["outputs"] = []
+        copy.write_text(edited := json.dumps(content))
+        execution._keep_edited(copy)
+        kept = tmp_path / f"x.before-{number + 1}.ipynb"
+        assert not copy.exists() and kept.read_text() == edited
+        assert capsys.readouterr().out == (
+            f"x.ipynb was edited since it was made: it is {kept.name} now\n"
+        )
+        copy.write_text(execution._finished(edited))
+    copy.write_text("{}")
+    execution._keep_edited(copy)
+    assert copy.exists(), "an earlier version made it"
 
 
 def test_an_installed_package_has_them_inside(tmp_path, monkeypatch):
@@ -159,7 +216,7 @@ threading.Timer({seconds}, os.kill, (os.getpid(), signal.SIGINT)).start()
 sys.exit(main())
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    said = "yoco: interrupted; the same command resumes from the last checkpoint\n"
+    said = f"{interrupts.SAID}\n"
     assert (done.returncode, done.stderr) == (130, said)
 
 

@@ -88,10 +88,10 @@ def _stored(
             if condensed.bounded
             else condensed
         )
-        yield from (
-            (*stored, ipc, prune(condensed, dynamics, method, ipc, balanced=True).subset(rounded))
-            for ipc in budgets
-        )
+        images, labels = rounded.form()
+        for ipc in budgets:
+            kept = prune(condensed, dynamics, method, ipc, balanced=True).indices
+            yield *stored, ipc, (images[kept], labels[kept])
         return
     exact = condensed.rank(dynamics, method)
     file = RankedSet.open(exact.save(folder / f"ranked-{method}.safetensors"))

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-SAID = "yoco: interrupted; the same command resumes from the last checkpoint"
+SAID = "yoco: interrupted; the same command, without --fresh, resumes from the last checkpoint"
 STATUS = 130  # of a process that Ctrl-C ended
 
 

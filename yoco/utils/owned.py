@@ -90,14 +90,17 @@ def used(folder: Path) -> Iterator[None]:
         raise
 
 
-def set_aside(folder: Path) -> Path:
-    """Rename a folder of yoco's to NAME.before-N, and return the new path.
+def set_aside(path: Path) -> Path:
+    """Rename a folder of yoco's to NAME.before-N, or a file to STEM.before-N.ENDING.
 
-    Raises FileExistsError as `check`.
+    Returns the new path. Raises FileExistsError as `check`.
     """
-    check(folder)
-    places = (folder.with_name(f"{folder.name}.before-{number}") for number in itertools.count(1))
-    return folder.rename(next(place for place in places if not place.exists()))
+    ending = path.suffix if path.is_file() else ""
+    if not ending:
+        check(path)
+    stem = path.name.removesuffix(ending)
+    places = (path.with_name(f"{stem}.before-{number}{ending}") for number in itertools.count(1))
+    return path.rename(next(place for place in places if not place.exists()))
 
 
 def replacing(path: Path) -> None:

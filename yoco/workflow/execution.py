@@ -1,5 +1,7 @@
 """Runs a notebook through papermill: checked parameters in, a complete file out."""
 
+import hashlib
+import json
 import logging
 import sys
 from pathlib import Path
@@ -72,8 +74,33 @@ def execute(
             )
         finally:
             if part.exists():
-                part.write_text(without_widgets(part.read_text(encoding="utf-8")), "utf-8")
+                part.write_text(_finished(part.read_text(encoding="utf-8")), "utf-8")
+                _keep_edited(output)
                 part.replace(output)
+
+
+def _finished(notebook: str) -> str:
+    """Return an executed notebook's file without widgets, and with the digest of its cells."""
+    content = json.loads(without_widgets(notebook))
+    content["metadata"]["yoco"] = {"cells": _digest(content)}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _digest(notebook: dict[str, Any]) -> str:
+    sources = ["".join(cell["source"]) for cell in notebook["cells"]]
+    return hashlib.blake2b(json.dumps(sources).encode(), digest_size=8).hexdigest()
+
+
+def _keep_edited(output: Path) -> None:
+    """Rename an executed copy to NAME.before-N.ipynb if its cells were edited since it was made."""
+    try:
+        content = json.loads(output.read_text(encoding="utf-8"))
+        edited = content["metadata"]["yoco"]["cells"] != _digest(content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # there is none, or an earlier version made it
+    if edited:
+        kept = owned.set_aside(output)
+        print(f"{output.name} was edited since it was made: it is {kept.name} now")
 
 
 def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:

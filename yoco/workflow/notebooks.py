@@ -1,7 +1,9 @@
 """The notebooks that ship with the package: finding them and copying them out."""
 
 import contextlib
+import json
 from pathlib import Path
+from typing import Any
 
 import yoco
 
@@ -28,17 +30,27 @@ def find(name: str, folder: Path | None = None) -> Path:
 
     Args:
         name: for example "01_condensation".
-        folder: the folder that must hold it. None: notebooks/ in the working directory if the
-            notebook is there, else the shipped one.
+        folder: the folder that must hold it. None: notebooks/ in the working directory, or that
+            itself if it is called so, if the notebook is there; else the shipped one.
 
     Raises:
         FileNotFoundError: if `folder` does not hold the notebook.
     """
-    places = [Path(FOLDER), shipped()] if folder is None else [folder.expanduser()]
+    here = Path() if Path.cwd().name == FOLDER else Path(FOLDER)
+    places = [here, shipped()] if folder is None else [folder.expanduser()]
     for place in places:
         if (place / f"{name}.ipynb").is_file():
             return place / f"{name}.ipynb"
     raise FileNotFoundError(f"no {name}.ipynb in {places[-1]}; give its folder with --folder")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what a notebook's file holds. Raises ValueError if it is no notebook."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {**content, "cells": list(content["cells"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a notebook: {error!r}") from error
 
 
 def copy(folder: Path) -> dict[str, bool]:
@@ -55,6 +67,8 @@ def copy(folder: Path) -> dict[str, bool]:
     Raises:
         OSError: if the folder cannot be made or written to.
     """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} must be a folder, but is a file")
     folder.mkdir(parents=True, exist_ok=True)
     copied = dict.fromkeys(names(), False)
     for name in copied:

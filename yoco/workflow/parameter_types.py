@@ -44,8 +44,13 @@ def _split(value: Any) -> Any:
 
 
 def _true_or_split(value: Any) -> Any:
-    """Return True, or "true" from a command line, as True; anything else as a list."""
-    return True if value is True or str(value).strip().lower() == "true" else _split(value)
+    """Return True, or "true" from a command line, as True; anything else as a list of numbers."""
+    if value is True or str(value).strip().lower() == "true":
+        return True
+    numbers = _split(value)
+    if not isinstance(numbers, list) or not all(str(number).isdigit() for number in numbers):
+        raise ValueError(f"must be true or whole numbers such as 1,2,5, got {checks.shown(value)}")
+    return numbers
 
 
 def _number(value: Any) -> Any:

@@ -1,13 +1,16 @@
 """The typed parameters of every notebook, declared once for notebooks and command line."""
 
 import ast
+import contextlib
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from pydantic import Field, ValidationError
 
 from yoco.condense.methods import METHODS as CONDENSATIONS
 from yoco.utils import checks
+from yoco.workflow import notebooks
 from yoco.workflow import parameter_types as types
 from yoco.workflow.options import Described
 from yoco.workflow.shared_parameters import Parameters
@@ -95,6 +98,7 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
 }
 
 
+TAG = "parameters"  # of the cell that papermill sets
 MARK = "# Parameters"  # the beginning of cells that set parameters
 
 
@@ -166,15 +170,29 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     return validated(notebook, values, {*edited, *assigned(cells.get(MARK, ""))})
 
 
-def assigned(source: str) -> list[str]:
-    """Return the names that the top level of a cell assigns to."""
-    targets = [
-        target
+def assigned(source: str) -> dict[str, ast.expr | None]:
+    """Return what the top level of a cell assigns, by name."""
+    return {
+        target.id: node.value
         for node in ast.parse(source).body
         if isinstance(node, (ast.Assign, ast.AnnAssign))
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-    ]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+        if isinstance(target, ast.Name)
+    }
+
+
+def of_cell(path: Path) -> dict[str, Any]:
+    """Return the values in a notebook's cell of parameters, except those that are computed.
+
+    Raises ValueError if the file is no notebook.
+    """
+    cells = notebooks.read(path)["cells"]
+    tagged = (cell["source"] for cell in cells if TAG in cell["metadata"].get("tags", ()))
+    values = {}
+    for name, value in assigned("".join(next(tagged, ""))).items():
+        with contextlib.suppress(ValueError):
+            values[name] = ast.literal_eval(value)  # type: ignore[arg-type]
+    return values
 
 
 def described() -> dict[str, list[Described]]:

@@ -1,12 +1,13 @@
 """Shows which cell of a notebook is running, and for how long."""
 
-import json
 import shutil
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
+
+from yoco.workflow import notebooks
 
 FIRST = 10.0  # seconds after which a cell is worth a line of a log; then twice that, and so on
 
@@ -20,7 +21,7 @@ class Progress:
 
     def __init__(self, notebook: Path, stream: TextIO) -> None:
         self._name, self._stream = notebook.stem, stream
-        self._cells = len(json.loads(notebook.read_text(encoding="utf-8"))["cells"])
+        self._cells = len(notebooks.read(notebook)["cells"])
         self._terminal = stream.isatty()
         self._began = self._cell_began = time.monotonic()
         self._number, self._next = 0, FIRST

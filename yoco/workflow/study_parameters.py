@@ -204,6 +204,15 @@ class Noise(Study):
     )
 
     @model_validator(mode="after")
+    def _real_of_a_zoo_set(self) -> Self:
+        if self.real and not self.dataset.startswith(zoo.PREFIX):
+            raise ValueError(
+                f"real={self.real!r} is for a set of the zoo; dataset={self.dataset!r} has real "
+                "images of its own"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _trained_to_of_ipc_to(self) -> Self:
         if odd := [budget for budget in self.trained_to or () if budget not in self.ipc_to]:
             raise ValueError(f"trained_to must hold budgets of ipc_to, {self.ipc_to}, got {odd}")
