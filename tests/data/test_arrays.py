@@ -67,6 +67,8 @@ def test_without_test_images_a_share_is_drawn_and_said_so(capsys):
         "pets has no test split: 20% of each class, 2 images, were drawn" in capsys.readouterr().out
     )
     assert torch.equal(data.from_arrays(COLOUR, LABELS).test_images, loaded.test_images)
+    with pytest.raises(ValueError, match="test_images must be given if test_labels are, got None"):
+        data.from_arrays(COLOUR, LABELS, test_labels=LABELS)
     with pytest.raises(ValueError, match="mine has no test images: pass some, or test_share="):
         data.from_arrays(COLOUR, LABELS, test_share=None)
 
@@ -106,6 +108,7 @@ def test_without_test_images_a_share_is_drawn_and_said_so(capsys):
         (COLOUR, LABELS[:-1], ValueError, r"train_labels must have shape \[10\]"),
         (COLOUR, LABELS.float(), TypeError, "train_labels must be whole numbers"),
         (COLOUR, None, TypeError, "train_labels must be whole numbers"),
+        (COLOUR, LABELS - 1, ValueError, "train_labels must be at least 0, got -1"),
         (COLOUR, ["a"] * 10, TypeError, "train_labels must be whole numbers"),
         (COLOUR, LABELS + 1, ValueError, "no training image in class 0"),
         (COLOUR, LABELS * 0, ValueError, "classes: at least 2 classes are needed"),

@@ -82,7 +82,7 @@ def from_arrays(
     if is_dataset(train_labels) and test_images is None and test_labels is None:
         train_labels, test_images = None, train_labels  # from_arrays(train_dataset, test_dataset)
     if test_images is None and test_labels is not None:
-        raise ValueError("test_labels go with test_images, got None for those")
+        raise ValueError("test_images must be given if test_labels are, got None")
     share = checked_share(test_share)
     train = split("train", train_images, train_labels, size)
     test = (

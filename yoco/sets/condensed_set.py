@@ -329,7 +329,7 @@ class CondensedSet:
         Args:
             dynamics: `Dynamics` of this set; None for a method that needs none.
             method: a name in `prune.METHODS` whose selections are nested. None: "yoco"; without
-                dynamics, the own order of a nested set (`condense(nested=...)`).
+                dynamics, a nested set's own order (`condense(nested=...)`).
             **options: options of `prune.prune`, except balanced.
 
         Raises:

@@ -247,7 +247,10 @@ class Run:
 
 
 def network_state(step: Step) -> State:
-    """Return weights and buffers as "network.NAME", the optimiser's memory as "momentum.NAME"."""
+    """Return weights and buffers as "network.NAME", the optimiser's memory as "KIND.NAME".
+
+    Of SGD, it is "momentum.NAME".
+    """
     weights = {f"network.{name}": tensor for name, tensor in step.model.state_dict().items()}
     return weights | {f"{kind}.{name}": tensor for kind, name, tensor in _remembered(step)}
 
