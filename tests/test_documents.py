@@ -158,6 +158,18 @@ def test_sentences_on_damaged_images_in_the_ncfm_set():
     assert (cost.min(), cost.max()) == (2, 4)
 
 
+def test_sentences_on_damaged_images_at_ipc_5():
+    found = pd.read_csv(FIGURES / "noise/ncfm.csv").query("ipc_to == 5")
+    means = found.pivot_table("accuracy", "kind", "method")
+    images = means.loc[["blur", "noise", "occlusion"]]
+    cost = (means.loc["clean", "yoco"] - images["yoco"]).round()
+    assert (cost.min(), cost.max()) == (3, 4)
+    gains = images.sub(images["yoco"], axis=0)
+    assert gains["early"].round().tolist() == [-3, -3, -2]
+    others = gains[["yoco+", "trimmed", "all runs", "two-sided"]]
+    assert others.abs().max().max() < 0.7
+
+
 def test_sentences_on_finding_damage_in_the_ncfm_set():
     auc = pd.read_csv(FIGURES / "noise/ncfm_detection.csv").pivot_table("auc", "score", "kind")
     said = auc.round(2)
