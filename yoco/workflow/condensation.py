@@ -98,7 +98,8 @@ def get_condensed(
         made = shipped or condense(cast(ImageData, real), checkpoint=checkpoint, **arguments)
         if shipped is None:
             say(f"made {kept.name}: {describe(made)}")
-        if not made.info.get("finished", True):
+        # a set of the zoo may have been stopped early for good
+        if shipped is None and go_on and not made.info.get("finished", True):
             say("its condensation is not finished: run it again to resume")
         among.from_first(lambda: _keep(made, kept, None if shipped else checkpoint))
         return made
