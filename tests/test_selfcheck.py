@@ -114,7 +114,7 @@ def test_the_report_names_machine_and_versions(monkeypatch, capsys):
 
 def test_a_machine_says_what_its_processor_can(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     told = machine.described(CPU)
     assert (told["instructions"], told["bfloat16"]) == ("AVX2", False) and "gpu" not in told
 

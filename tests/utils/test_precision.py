@@ -47,3 +47,20 @@ def test_workers_follow_it(toy, toy_set, other):
         {"one": (toy.train_images[:6], toy.train_labels[:6])}, toy, epochs=1, **options
     )
     assert set(table["precision"]) == {other}
+
+
+@pytest.mark.parametrize(
+    ("processor", "chosen"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "float32"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False, "amx_bf16": False}, "float32"),
+        ({"avx512_bf16": True}, "bfloat16"),  # no name
+        ({"architecture": "arm64"}, "float32"),
+    ],
+)
+def test_auto_is_the_faster_precision(processor, chosen, monkeypatch):
+    monkeypatch.delenv("YOCO_PRECISION", raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    assert device.choose_precision("auto", CPU) == chosen

@@ -32,7 +32,7 @@ def described(device: torch.device) -> dict[str, str | int | bool]:
     """Return the machine as `make bench` stores it and `yoco selfcheck` prints it.
 
     `instructions` are those that torch chose for the CPU; `bfloat16` says whether the CPU
-    multiplies in it.
+    multiplies faster in it than in float32.
     """
     return {
         **({"gpu": gpu(device)} if devices.is_gpu(device) else {}),
@@ -40,7 +40,7 @@ def described(device: torch.device) -> dict[str, str | int | bool]:
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16": devices.cpu_has_bfloat16(),
+        "bfloat16": devices.cpu_gains_by_bfloat16(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "yoco": yoco.__version__,

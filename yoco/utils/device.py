@@ -141,9 +141,8 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
     Args:
         precision: "float32", "bfloat16" or "auto". "auto" takes the value of the environment
-            variable `YOCO_PRECISION`. If that is unset or "auto" too, the choice is bfloat16 on
-            processors that multiply in it (CUDA, or a CPU with AVX512-BF16), else float32. bfloat16
-            also runs on a CPU without these instructions, but slowly.
+            variable `YOCO_PRECISION`. If that is unset or "auto" too, the choice is bfloat16 if the
+            device is faster in it (see `cpu_gains_by_bfloat16`), else float32.
         device: where the work will be done.
 
     Raises:
@@ -158,13 +157,18 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if device.type == "cpu" and cpu_has_bfloat16() else "float32"
+    return "bfloat16" if device.type == "cpu" and cpu_gains_by_bfloat16() else "float32"
 
 
-def cpu_has_bfloat16() -> bool:
-    """Return whether the processor multiplies in bfloat16 (AVX512-BF16)."""
-    # torch has no public function for this
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+def cpu_gains_by_bfloat16() -> bool:
+    """Return whether the processor multiplies faster in bfloat16 than in float32.
+
+    It does with AMX, or with AVX512-BF16 on AMD; on Intel, AVX512-BF16 alone is slower than float32
+    (docs/performance.md).
+    """
+    has = torch.cpu.get_capabilities()
+    intel = str(has.get("cpu_name", "")).startswith("Intel")
+    return bool(has.get("amx_bf16") or (has.get("avx512_bf16") and not intel))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
