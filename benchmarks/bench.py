@@ -40,7 +40,7 @@ COLUMNS = [
     "threads",
 ]
 # rows that agree in these replace each other
-KEY = ("name", "precision", "device", "processor", "instructions", "threads")
+KEY = ("name", "precision", "device", "processor", "instructions", "bfloat16", "threads")
 
 
 def precisions(device: torch.device) -> list[str]:

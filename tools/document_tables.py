@@ -439,7 +439,8 @@ def _machine(row: Mapping[str, Any]) -> str:
     """Where a row of the benchmark was measured."""
     maker = "EPYC" if "EPYC" in row["processor"] else "Xeon"
     threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
-    return f"{maker}, {row['instructions']}, {threads}"
+    without_amx = row["instructions"] == "AVX512" and not row["bfloat16"]
+    return f"{maker}, {row['instructions']}{' without AMX' * without_amx}, {threads}"
 
 
 def _costs(precision: str) -> str:
