@@ -302,3 +302,11 @@ def test_grey_images_work():
         )
         <= 100
     )
+
+
+def test_seeds_may_be_an_iterator(toy):
+    few = toy.train_images[:6], toy.train_labels[:6]
+    table = evaluate.evaluate_many(
+        {"one": few, "two": few}, toy, epochs=1, seeds=iter([0, 1]), width=4, progress=False
+    )
+    assert table["seed"].tolist() == [0, 1, 0, 1]

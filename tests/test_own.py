@@ -340,3 +340,27 @@ def test_a_notebook_takes_them_from_the_working_folder(tmp_path):
         CondensedSet.load(tmp_path / "runs/mine-tones/condensed.safetensors").info["dataset"]
         == "mine:tones"
     )
+
+
+class Layers(nn.Module):
+    """A linear network with one more layer, which has no weights."""
+
+    def __init__(self, shape, between):
+        super().__init__()
+        channels, classes, size = shape
+        self.between, self.head = between, nn.Linear(channels * size**2, classes)
+
+    def forward(self, images):
+        return self.head(self.between(images.flatten(1)))
+
+
+def test_networks_without_a_path_differ_by_their_layers(toy, toy_set, tmp_path):
+    relu = lambda *shape: Layers(shape, nn.ReLU())
+    tanh = lambda *shape: Layers(shape, nn.Tanh())
+    told = [models.layout(models.named(network), 3, 3, 16) for network in (relu, tanh)]
+    assert told[0] != told[1]
+    options = {"epochs": 2, "seed": 0, "checkpoint": tmp_path / "c.safetensors", **QUICK}
+    options.pop("progress")
+    evaluate.evaluate(*toy_set.form(), toy, model=relu, **options)
+    with pytest.raises(ValueError, match="belongs to another run .*weights"):
+        evaluate.evaluate(*toy_set.form(), toy, model=tanh, **options)

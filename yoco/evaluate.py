@@ -180,11 +180,8 @@ def evaluate_many(
                 f"{checks.shown(subsets[name])}"
             )
         check_subset(*subsets[name], data, space)
-    wanted = [
-        (name, checks.seed("seeds", seed))
-        for name in subsets
-        for seed in checks.sequence("seeds", seeds)
-    ]
+    chosen = [checks.seed("seeds", seed) for seed in checks.sequence("seeds", seeds)]
+    wanted = [(name, seed) for name in subsets for seed in chosen]
     protocol = Protocol.of(epochs=epochs, model=model, **options)
     work = [Training(*subsets[name], seed, protocol, space) for name, seed in wanted]
     names = [f"subset {name!r}, seed {seed}" for name, seed in wanted]

@@ -134,7 +134,8 @@ def layout(name: str, *shape: int) -> dict[str, int | str]:
     """Return what distinguishes a network from others of its name.
 
     That is the number of its layout if the name stood for another network before; for a network of
-    the user's own, a digest of its weights' shapes; otherwise nothing. shape: of `shape_of`.
+    the user's own, a digest of its layers and its weights' shapes; otherwise nothing. shape: of
+    `shape_of`.
     """
     if own(name):
         return {"weights": foreign.examined(name, factory(name), *shape).weights}

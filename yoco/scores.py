@@ -153,7 +153,10 @@ SCORES: dict[str, Score] = {}  # the registered scores by name
 
 
 def register(score: Score) -> Score:
-    """Add a score to `SCORES` and return it. Raises ValueError if the name is taken."""
+    """Add a score to `SCORES` and return it. Raises ValueError if the name is taken.
+
+    It becomes a pruning method too, unless `prune.METHODS` has one of that name.
+    """
     if checks.instance("score", score, Score).name in SCORES:
         raise ValueError(
             f"score={score.name!r} is registered already; registered: {', '.join(SCORES)}"

@@ -1,7 +1,9 @@
 import dataclasses
 import time
 import types
+import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from tests.conftest import make_data
-from yoco import augment, formation, models
+from yoco import augment, condense, formation, models
 from yoco.condense import expert_training, mtt, mtt_student
 from yoco.condense.mtt_experts import Experts, ExpertSettings, train_experts
 from yoco.data.normalise import normalise
@@ -505,3 +507,19 @@ def test_paper_presets_are_the_published_rows_by_ipc():
     assert rows[10] == mtt.TrajectorySettings() and rows[10].steps == 5000
     assert mtt.settings_for("paper", 224, 10, {}).model == "resnet10ap"
     assert mtt.settings_for("smoke", 224, 10, {"iterations": 3}).steps == 3
+
+
+def test_an_expert_that_another_run_trains_is_waited_for(toy, tmp_path):
+    with ThreadPoolExecutor(2) as both, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # who waits says so
+        first, second = both.map(lambda _: trained(toy, tmp_path), range(2))
+    assert first.trajectories == second.trajectories == [tmp_path / "expert-000.safetensors"]
+
+
+def test_a_folder_of_experts_may_start_with_a_tilde(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    settings = {"expert_folder": "~/experts", "progress": False, "device": "cpu", **QUICK}
+    condense.condense(toy, "mtt", 1, preset="smoke", **{**settings, "iterations": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert len([*(tmp_path / "home/experts").glob("expert-*")]) == 2

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,3 +85,10 @@ def test_a_start_that_is_no_set_is_refused(toy):
             TypeError, match="start must be of type CondensedSet, got 'start.safetensors'"
         ):
             condense.condense(toy, "idc", 1, factor, start="start.safetensors", **SHORT)
+
+
+def test_a_start_of_bad_numbers_names_them(toy):
+    for bad, told in (((-1, 2, 0), "ipc must be at least 1"), ((1, 2, -1), "seed must be between")):
+        with pytest.raises(ValueError, match=told):
+            condense.real_set(toy, *bad)
+    assert condense.real_set(toy, 1, 2, np.int64(3)).info["seed"] == 3

@@ -1,6 +1,7 @@
 """Images from memory and from other libraries' datasets."""
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -235,3 +236,16 @@ def test_hugging_face_s_package_is_asked_for(monkeypatch):
         match="dataset hf:mnist needs the package datasets: pip install datasets",
     ):
         data.load("hf:mnist")
+
+
+def test_data_keeps_its_values_if_the_caller_changes_its_own():
+    for images, labels in ((COLOUR.clone(), LABELS.clone()), (COLOUR.numpy().copy(), [0, 1] * 5)):
+        loaded = taken(images, labels)
+        images[:], labels[0] = 0, 1
+        assert torch.equal(loaded.train_images, COLOUR) and torch.equal(loaded.train_labels, LABELS)
+
+
+def test_lists_and_tuples_of_statistics_are_the_same_data():
+    loaded = taken(COLOUR)
+    listed = replace(loaded, classes=[*loaded.classes], mean=[*loaded.mean], std=[*loaded.std])
+    assert listed.made_from == loaded.made_from

@@ -86,3 +86,18 @@ def test_cells_keep_their_pixels_and_the_set_its_own(toy):
     assert torch.equal(before[~damaged], after[~damaged])
     kept = {name: getattr(spoiled, name) for name in ("factor", "classes", "mean", "std", "method")}
     assert kept == {name: getattr(real, name) for name in kept}
+
+
+def test_damage_leaves_the_given_set_as_it_is():
+    one_cell = condense.real_set(make_data(), 4, 1, seed=0)
+    before = one_cell.images.clone()
+    for kind in ("symmetric", "occlusion"):
+        spoiled, _ = corruption.damage_set(one_cell, kind, 50)
+        assert torch.equal(one_cell.images, before) and not torch.equal(spoiled.images, before)
+
+
+def test_labels_of_unequal_classes_are_not_called_damaged():
+    even = condense.real_set(make_data(), 4, 1, seed=0)
+    targets = torch.eye(3)[torch.tensor([0] * 1 + [1] * 7 + [2] * 4)]
+    with pytest.raises(ValueError, match=r"100 % of this set are \[1, 7, 4\]"):
+        corruption.damage_set(replace(even, labels=targets), "class_dependent", 100)

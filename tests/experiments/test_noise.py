@@ -268,6 +268,10 @@ def test_compare_trains_at_the_budgets_asked_for(case, toy, tmp_path):
         ValueError, match=r"trained_to must hold budgets of ipc_to=\[1\], got \[2\]"
     ):
         noise.compare([case], toy, ipc_to=[1], trained_to=[2])
+    with pytest.raises(ValueError, match="seeds must be at least 1, got 0"):
+        noise.compare([case], toy, ipc_to=[1], seeds=0)
+    untrained = noise.compare([case], toy, ["yoco"], ipc_to=[1], trained_to=[], **PLAIN)
+    assert len(untrained) == 2 and untrained["accuracy"].isna().all()
 
 
 def test_figures_of_damage(case, toy, toy_set):

@@ -455,3 +455,12 @@ def test_by_bytes_trains_on_prefixes_of_the_files(toy, toy_set, toy_dynamics, tm
         "ranked-aum.safetensors",
         "ranked-yoco.safetensors",
     ]
+
+
+def test_unknown_methods_are_named_before_any_work(toy, toy_set, toy_dynamics, tmp_path):
+    with pytest.raises(ValueError, match="method='foo' is unknown"):
+        study.by_bytes(toy_set, toy, toy_dynamics, tmp_path, methods=["foo"], epochs=1)
+    with pytest.raises(TypeError, match="methods must be a sequence, got 'ssp'"):
+        study.by_bytes(toy_set, toy, toy_dynamics, tmp_path, methods="ssp", epochs=1)
+    with pytest.raises(ValueError, match="method='foo' is unknown"):
+        study.condensations(toy, ["foo"], 1.0)

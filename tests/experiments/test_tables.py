@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -195,6 +196,9 @@ def test_a_readable_table_never_wraps_and_has_its_best_in_bold():
     ]
     assert "| **46.76\u00a0±\u00a03.95** | 9.50" in repr(tables.readable(table, best="row"))
     assert "**" not in repr(tables.readable(table))
+    for shape in ((1, 12), (12, 1)):  # the first is transposed
+        with pytest.raises(ValueError, match="best='rows' is unknown"):
+            tables.readable(pd.DataFrame(np.zeros(shape)), best="rows")
     wide = pd.DataFrame([range(7)], index=pd.Index(["x"], name="method"))
     assert repr(tables.readable(wide, best="row")).splitlines()[-1] == "| 6 | **6** |"
     assert (tables.counted(1, "seed"), tables.counted(2, "seed")) == ("1 seed", "2 seeds")

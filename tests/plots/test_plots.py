@@ -326,3 +326,16 @@ def test_two_scores_are_chosen_among_those_that_are_there(toy_set, toy_dynamics)
     table = prune.score_table(toy_set, toy_dynamics)
     for columns, other in ((table, "AUM"), (table.drop(columns="aum"), "EL2N")):
         assert other in plots.two_scores(toy_set, columns).get_ylabel()
+
+
+def test_a_selection_from_another_set_is_not_drawn(toy, toy_set):
+    other = prune.prune(condense.real_set(toy, 5, 2, seed=1), None, "random", 1)
+    for draw in (plots.kept_and_dropped, lambda s, kept: plots.kept_by_method(s, [kept])):
+        with pytest.raises(ValueError, match="must be the set that this is selected from"):
+            draw(toy_set, other)
+
+
+def test_a_figure_is_saved_under_the_home_directory(toy_set, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    saved = plots.save(plots.condensed_set(toy_set), "~/figure.png")
+    assert saved == tmp_path / "figure.png" and saved.exists()

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -352,3 +353,33 @@ def test_score_table_has_a_row_a_formed_image(toy_set, toy_dynamics):
         and len(table) == 60
     )
     assert table["aum"].to_numpy() == pytest.approx(toy_dynamics.aum.numpy())
+
+
+def uneven(toy_set):
+    """The toy set with soft labels, by which its classes have 3, 7 and 5 images."""
+    targets = torch.eye(3)[torch.tensor([0] * 3 + [1] * 7 + [2] * 5)] * 0.7 + 0.1
+    return replace(toy_set, labels=targets)
+
+
+def test_prefixes_of_unequal_classes_are_their_first_images(toy_set):
+    kept = prune.prune(uneven(toy_set), None, "prefix", 1).indices
+    assert kept.tolist() == [*range(4), *range(12, 16), *range(40, 44)]
+    with pytest.raises(ValueError, match="classes of a nested set must have equally many images"):
+        replace(uneven(toy_set), info={"nested": [1]}).rank()
+
+
+def test_a_set_with_an_empty_class_cannot_be_ranked(toy_set, toy_dynamics):
+    targets = torch.eye(3)[torch.tensor([0] * 7 + [2] * 8)]
+    lacking = replace(toy_set, labels=targets)
+    with pytest.raises(ValueError, match="without images of class .* cannot be ranked"):
+        prune.ranking(lacking, None, "random")
+
+
+def test_options_of_a_ranking_may_be_numpy_numbers(toy_set, toy_dynamics, tmp_path):
+    ranked = toy_set.rank(toy_dynamics, top_k=np.int64(3), seed=np.int64(1))
+    assert ranked.save(tmp_path / "ranked.safetensors").exists()
+
+
+def test_options_for_an_unknown_method_name_it():
+    with pytest.raises(ValueError, match="method='foo' is unknown"):
+        prune.options_for("foo", {})

@@ -106,3 +106,24 @@ def test_a_dataset_of_the_formed_images(condensed):
     assert torch.equal(torch.cat([batch for batch, _ in batches]), images) and torch.equal(
         torch.cat([batch for _, batch in batches]), labels
     )
+
+
+def test_a_saved_set_is_read_as_what_it_is(condensed, tmp_path, capsys):
+    saved = condensed.save(tmp_path / "set.safetensors")
+    for path in (saved, condensed.export(tmp_path / "folder")):
+        back = CondensedSet.from_published(path)
+        assert back.fingerprint == condensed.fingerprint and back.method == condensed.method
+        assert capsys.readouterr().out == f"{path.name}: an export of yoco\n"
+
+
+@pytest.mark.parametrize("format", ["images", "pt", "npz"])
+def test_an_export_says_all_but_the_factor_itself(condensed, tmp_path, format):
+    path = condensed.export(tmp_path / f"set.{format}", format)
+    assert CondensedSet.from_published(path, "auto", factor=1).factor == 1
+    for given in (
+        {"method": "dsa"},
+        {"dataset": "cifar10"},
+        {"mean": (0.5,) * 3, "std": (0.2,) * 3},
+    ):
+        with pytest.raises(ValueError, match=f"{next(iter(given))} cannot be given for an export"):
+            CondensedSet.from_published(path, **given)

@@ -321,5 +321,6 @@ def test_what_needs_pixels_in_0_to_1_says_so(wild, toy):
         ValueError, match="kind='blur' damages images in 0..1, but this set is unbounded"
     ):
         corruption.damage_set(wild, "blur", 10)
-    spoiled, damaged = corruption.damage_set(wild, "symmetric", 20)
+    even = replace(wild, labels=torch.eye(3).repeat_interleave(5, dim=0) * 0.7 + 0.1)
+    spoiled, damaged = corruption.damage_set(even, "symmetric", 20)
     assert not spoiled.bounded and damaged.any() and not torch.equal(spoiled.images, wild.images)

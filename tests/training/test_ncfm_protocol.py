@@ -139,3 +139,17 @@ def test_no_dynamics_or_studies_on_ncfm_s_terms(toy, toy_set):
 def test_the_interval_of_the_checks_is_a_number(toy, toy_set):
     with pytest.raises(ValueError, match="every must be at least 1, got 0"):
         evaluate.checked(*toy_set.form(), toy, epochs=2, seed=0, every=0, **TINY)
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "given", "told"),
+    [
+        (Optimiser, {"lr": -1}, "lr must be finite and at least 0, got -1"),
+        (Optimiser, {"lr": "x"}, "lr must be a number, got 'x'"),
+        (AdamW, {"momentum": 5}, "momentum must be between 0 and 1, got 5"),
+        (AdamW, {"square": -0.1}, "square must be between 0 and 1, got -0.1"),
+    ],
+)
+def test_an_optimiser_names_its_bad_values(optimiser, given, told):
+    with pytest.raises((TypeError, ValueError), match=told):
+        optimiser(**given)

@@ -200,3 +200,10 @@ def test_a_parameter_that_was_deleted_is_missed():
 def test_unknown_notebook():
     with pytest.raises(ValueError, match="notebook='07' is unknown"):
         parameters.validated("07", {})
+
+
+def test_every_method_has_settings_at_every_scale():
+    for preset in ("paper", "laptop", "smoke"):
+        for method in ("idc", "dream", "dsa", "mtt", "kip", "ncfm"):
+            chosen = parameters.validated("01_condensation", {"method": method, "preset": preset})
+            assert chosen.condensation()["method"] == method

@@ -21,8 +21,8 @@ from yoco.parallel.distributed import ALONE, Ranks
 from yoco.sets.condensed_set import CondensedSet
 from yoco.training import resumable
 from yoco.training.state import State
+from yoco.utils import checks, digests, fields, seeds
 from yoco.utils import device as devices
-from yoco.utils import digests, fields, seeds
 
 LARGE = 64  # images of at least this side take the ImageNet-10 settings
 PACKED = 100  # condensed images packed at a time
@@ -73,6 +73,8 @@ def real_set(
     See `start_set` for DREAM. packing: the mode for `formation.pack`. Raises ValueError if a class
     has fewer than ipc * factor² images.
     """
+    ipc, seed = checks.whole("ipc", ipc, 1), checks.seed("seed", seed)
+    formation.cell_size(data.size, factor)
     data.require_per_class(f"ipc={ipc} with factor={factor}", ipc * factor**2)
     images = packed(data, start_choice(data, ipc, factor, seeds.generator(seed)), factor, packing)
     return condensed_from(

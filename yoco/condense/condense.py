@@ -68,7 +68,7 @@ def condense(
         expert_folder: folder of MTT's experts or NCFM's networks; missing ones are trained first
             (None: "experts" or "networks" beside the checkpoint, or in memory without one).
         time_budget: seconds after which this call stops and returns the current set (with
-            `.info["finished"]` False).
+            `.info["finished"]` False); it takes at least one step once the experts are trained.
         progress: show a progress bar.
         device: "auto" or a device of torch.
         precision: precision of the convolutions, see `device.choose_precision`.
@@ -225,8 +225,6 @@ def _check_options(
     if compiled is not None:
         checks.flag("compiled", compiled)
     checks.flag("progress", progress)
-    if expert_folder is not None:
-        checks.path("expert_folder", expert_folder)
     if watch is not None and (isinstance(watch, type) or not callable(watch)):
         raise TypeError(
             "watch must be a function of a condensed set, such as explore.Live(), got "
@@ -251,4 +249,5 @@ def _experts(
             )
         return {}
     beside = None if checkpoint is None else Path(checkpoint).parent / folder
-    return {"experts": beside if given is None else Path(given), "progress": progress}
+    experts = beside if given is None else checks.path("expert_folder", given)
+    return {"experts": experts, "progress": progress}

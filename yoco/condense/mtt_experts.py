@@ -21,7 +21,7 @@ from yoco import models
 from yoco.condense.expert_training import ExpertSettings, ExpertTraining
 from yoco.data.image_data import ImageData
 from yoco.training import resumable
-from yoco.utils import checks, digests, tensor_files
+from yoco.utils import checks, digests, locks, tensor_files
 from yoco.utils import device as devices
 
 KIND = "expert"
@@ -120,6 +120,7 @@ def train_experts(
         OSError: if the folder cannot be written to.
     """
     checks.whole("count", count, 1)
+    folder = None if folder is None else checks.path("folder", folder)
     allowed = math.inf if time_budget is None else checks.real("time_budget", time_budget, 0)
     where = devices.choose(device)
     how = devices.choose_precision(precision, where)
@@ -193,7 +194,21 @@ def _train(
     identity: Mapping[str, Any],
     time_budget: float,
 ) -> Path | Tensor | None:
-    """Train one expert to the end; return its file or trajectory, or None if the time ran out."""
+    """Train one expert to the end; return its file or trajectory, or None if the time ran out.
+
+    If another run is training it, wait for that one's.
+    """
+    with locks.hold(None if folder is None else _path(folder, identity["number"]), wait=True):
+        return _finished(folder, identity) or _trained(training, folder, identity, time_budget)
+
+
+def _trained(
+    training: ExpertTraining,
+    folder: str | Path | None,
+    identity: Mapping[str, Any],
+    time_budget: float,
+) -> Path | Tensor | None:
+    """As `_train`, while no other run trains the expert."""
     unfinished = None if folder is None else _path(folder, identity["number"], ".unfinished")
     history = resumable.run(
         training,

@@ -210,7 +210,7 @@ def _pixels(name: str, images: Any, size: int | None) -> Tensor:
             f"{name} must be square, got {values.shape[3]}x{values.shape[2]}; pass size= to resize "
             "and crop"
         )
-    return values.contiguous()
+    return values.clone(memory_format=torch.contiguous_format)  # the caller may change its own
 
 
 def _bytes(name: str, values: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ def _labels(name: str, labels: Any, count: int) -> Tensor:
         raise TypeError(f"{name} must be whole numbers [N], got {values.dtype}")
     if values.numel() and values.min() < 0:
         raise ValueError(f"{name} must be at least 0, got {values.min()}")
-    return checks.labels(name, values.long(), count)
+    return checks.labels(name, values.long(), count).clone()
 
 
 def hugging_face(name: str) -> tuple[Any, Any | None]:

@@ -29,7 +29,7 @@ class ImageData:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        checks.class_names("classes", self.classes)
+        object.__setattr__(self, "classes", checks.class_names("classes", self.classes))
         for split, images, labels in (
             ("train", self.train_images, self.train_labels),
             ("test", self.test_images, self.test_labels),
@@ -43,7 +43,8 @@ class ImageData:
                 "train and test images must have the same shape, got "
                 f"{list(self.train_images.shape[1:])} and {list(self.test_images.shape[1:])}"
             )
-        checks.statistics(self.mean, self.std, self.channels)
+        for name, values in checks.statistics(self.mean, self.std, self.channels).items():
+            object.__setattr__(self, name, values)
         empty = [name for name, count in zip(self.classes, self.counts()) if not count]
         if empty:
             raise ValueError(f"{self.name}: no training image in class {', '.join(empty)}")

@@ -17,6 +17,7 @@ from yoco.prune.methods import METHODS, OURS, compared, prune
 from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.fits import check_fits
 from yoco.sets.ranked_set import RankedSet
+from yoco.utils import checks
 from yoco.utils.lazy import pd
 
 
@@ -51,6 +52,9 @@ def by_bytes(
             augmentation, precision, accuracy (%).
     """
     check_fits(condensed, data)
+    methods = compared(condensed) if methods is None else checks.sequence("methods", methods)
+    for method in methods:
+        checks.one_of("method", method, METHODS)
     budgets = ipc_to or sorted({min(ipc, condensed.ipc) for ipc in (1, 2, 5, condensed.ipc)})
     cell_bytes = (
         formation.cell_size(condensed.size, condensed.factor) ** 2
@@ -60,7 +64,7 @@ def by_bytes(
     cells = condensed.factor**2
     subsets = {
         (method, stored, ipc * cells, ipc * cells * cell_bytes * width): subset
-        for method in (compared(condensed) if methods is None else methods)
+        for method in methods
         for stored, width, ipc, subset in _stored(
             condensed, dynamics, method, budgets, Path(folder)
         )

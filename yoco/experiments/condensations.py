@@ -18,6 +18,7 @@ from yoco.sets.condensed_set import CondensedSet
 from yoco.sets.fits import check_fits
 from yoco.training import timing
 from yoco.training.protocol import BEFORE
+from yoco.utils import checks
 from yoco.utils.lazy import pd
 
 # columns of the comparison
@@ -74,6 +75,9 @@ def condensations(
     Raises:
         Exception: as `condense` and `evaluate_many`.
     """
+    methods = checks.sequence("methods", methods)
+    for method in methods:
+        checks.one_of("method", method, condense.METHODS)
     common: dict[str, Any] = {
         "ipc": ipc,
         "preset": preset,

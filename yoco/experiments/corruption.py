@@ -68,11 +68,12 @@ def damage_set(
 ) -> tuple[CondensedSet, Bool[Tensor, "images"]]:
     """Damage `percent` of every class's cells.
 
-    A set has equally many cells of each class, so cells get wrong labels by changing places: as
-    many leave a class as come into it, and all others stay in place.
+    Cells get wrong labels by changing places: equally many of each class, so that as many leave a
+    class as come into it, and all others stay in place.
 
     kind, percent: as for `damage_data`. Returns the set, and which formed images were damaged.
-    Raises TypeError or ValueError if an argument is bad.
+    Raises TypeError or ValueError if an argument is bad, also if classes differ in size (as with
+    soft labels) and the damage of labels would too.
     """
     if (
         not checks.instance("condensed", condensed, CondensedSet).bounded
@@ -85,7 +86,13 @@ def damage_set(
     share, source = _checked(kind, percent, seed)
     labels = condensed.formed_labels
     damaged = seeds.choice_by_class(labels, share, source)
-    cells = formation.cells(condensed.images, condensed.factor)
+    counts = torch.bincount(labels[damaged], minlength=len(condensed.classes)).tolist()
+    if kind in LABEL_KINDS and len({*counts}) > 1:
+        raise ValueError(
+            f"kind={kind!r} damages equally many images of each class, but {percent} % of this set "
+            f"are {counts}"
+        )
+    cells = formation.cells(condensed.images, condensed.factor).clone()  # a view at factor 1
     if kind in LABEL_KINDS:
         places = torch.nonzero(damaged).flatten()
         wrong = _wrong(labels, damaged, kind, len(condensed.classes), source)[places]
@@ -94,7 +101,7 @@ def damage_set(
     else:
         cells[damaged] = _spoiled(cells[damaged], kind, source)
     images = formation.pack(cells, condensed.factor, condensed.size)
-    info = {**condensed.info, "damage": {"kind": kind, "percent": percent, "seed": seed}}
+    info = {**condensed.info, "damage": {"kind": kind, "percent": int(percent), "seed": int(seed)}}
     return replace(condensed, images=images, info=info), damaged
 
 

@@ -192,6 +192,7 @@ def compare(
         TypeError, ValueError: as `prune.prune` and `study.train`.
     """
     checks.different("ipc_to", list(ipc_to))
+    checks.whole("seeds", seeds, 1)
     if odd := [budget for budget in trained_to if budget not in ipc_to]:
         raise ValueError(f"trained_to must hold budgets of ipc_to={list(ipc_to)}, got {odd}")
     protocol = Protocol.of(**options)
@@ -211,8 +212,10 @@ def compare(
                     cells.append(Cell(case.condensed, selection, number, own, protocol, {}))
                 rows.append({**found, "seed": own})
     accuracies = study.train(cells, data, results=results, executor=executor, progress=progress)
-    extra = accuracies.set_axis(trained)[["accuracy", "fingerprint", "epochs", "precision"]]
-    table = pd.DataFrame(rows).join(extra.rename(columns={"precision": "arithmetic"}))
+    # nothing trained: a table without columns
+    extra = accuracies.reindex(columns=["accuracy", "fingerprint", "epochs", "precision"])
+    extra = extra.set_axis(trained).rename(columns={"precision": "arithmetic"})
+    table = pd.DataFrame(rows).join(extra)
     return table.astype({"epochs": "Int64"})
 
 

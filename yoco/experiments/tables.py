@@ -263,11 +263,13 @@ def readable(table: pd.DataFrame, best: str | None = None) -> Readable:
         table: cells "mean ± std", numbers or words; its index becomes the first columns.
         best: "row" or "column", whose highest value is bold; None for no bold.
     """
+    if best is not None:
+        checks.one_of("best", best, ("row", "column"))
     if table.shape[1] > MOST_COLUMNS and table.shape[0] < table.shape[1]:
         table, best = table.T, {"row": "column", "column": "row"}.get(best or "")
     cells = table.map(lambda value: cell(value) if isinstance(value, float) else str(value))
     if best is not None:
-        axis = {"row": 1, "column": 0}[checks.one_of("best", best, ("row", "column"))]
+        axis = {"row": 1, "column": 0}[best]
         # the number at the beginning of a cell, NaN if there is none
         values = cells.map(lambda text: pd.to_numeric(text.split(" ")[0], errors="coerce"))
         bold = values.eq(values.max(axis=axis), axis=1 - axis)

@@ -316,7 +316,8 @@ def _marked(
 
 
 def _kept(condensed: CondensedSet, selection: Selection) -> Tensor:
-    """Return which cells are kept, bool [N, factor²]."""
+    """Return which cells are kept, bool [N, factor²]. Raises ValueError if of another set."""
+    selection.check_of(condensed)
     kept = torch.zeros(len(condensed.formed_labels), dtype=torch.bool)
     kept[selection.indices] = True
     return kept.view(-1, condensed.factor**2)

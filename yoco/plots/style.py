@@ -218,7 +218,7 @@ def save(drawn: plt.Figure | plt.Axes, path: str | Path) -> Path:
     Args:
         drawn: the Figure or Axes.
         path: its extension gives the format (.png; .pdf and .svg for vectors). Without one, PNG
-            and PDF are both written.
+            and PDF are both written. The figure keeps the layout that it has then.
 
     Returns:
         The path that was written; if there are two, the PNG's.
@@ -227,7 +227,7 @@ def save(drawn: plt.Figure | plt.Axes, path: str | Path) -> Path:
         ValueError: if matplotlib does not know the extension.
         OSError: if the file cannot be written.
     """
-    path = Path(path)
+    path = checks.path("path", path)
     made = [path] if path.suffix else [path.with_suffix(".png"), path.with_suffix(".pdf")]
     for file in made:
         # the same figure gives the same file

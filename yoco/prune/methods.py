@@ -124,8 +124,7 @@ def _by_chance(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wante
 
 def _by_place(condensed: CondensedSet, dynamics: Dynamics | None, wanted: Wanted) -> Tensor:
     """Keep the first images of each class: each prefix of a nested set is condensed to be good."""
-    classes = len(condensed.classes)
-    place = torch.arange(len(condensed.formed_labels) // classes).repeat(classes)
+    place = torch.cat([torch.arange(n) for n in torch.bincount(condensed.formed_labels).tolist()])
     return select(
         place, condensed.formed_labels, wanted.per_class, keep=wanted.keep, balanced=wanted.balanced
     )
@@ -275,8 +274,8 @@ def prune(
         balanced: whether to keep the same number of each class; None for the method's default.
         seed: seed of random, SSP and CCS.
         **options: those that the method reads (`METHODS[method].options`): top_k, within, output
-            and average of "yoco" (see `scores.lbpe`), hard_cutoff of "ccs". None, or left out,
-            stands for the paper's value.
+            and average of "yoco" (see `scores.lbpe`), hard_cutoff of "ccs". Left out, or None for
+            a number, stands for the paper's value.
 
     Returns:
         What is kept.
@@ -344,5 +343,5 @@ def options_for(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
         dict(options),
         tuple({*COMMON, *(name for each in METHODS.values() for name in each.options)}),
     )
-    own = (*COMMON, *METHODS[method].options)
+    own = (*COMMON, *METHODS[checks.one_of("method", method, METHODS)].options)
     return {name: value for name, value in options.items() if name in own}

@@ -42,7 +42,10 @@ def ranking(
             f"method={method!r} makes a new selection for every budget, so they are not nested; "
             f"allowed: {allowed}"
         )
-    smallest = torch.bincount(condensed.formed_labels, minlength=len(condensed.classes)).min()
+    counts = torch.bincount(condensed.formed_labels, minlength=len(condensed.classes))
+    if not (smallest := counts.min()):
+        empty = condensed.classes[int(counts.argmin())]
+        raise ValueError(f"a set without images of class {empty} cannot be ranked")
     wanted = replace(
         _wanted(condensed, method, condensed.ipc, keep, True, seed), per_class=int(smallest)
     )
@@ -57,7 +60,7 @@ def rank(
     how = {
         "ranked_by": method,
         "keep": options.get("keep") or METHODS[method].keep,
-        "options": options,
+        "options": {name: checks.plain(value) for name, value in options.items()},
         "dynamics": {} if dynamics is None else dict(dynamics.info),
     }
     return ordered(condensed, order, how)
@@ -70,7 +73,7 @@ def score_table(condensed: CondensedSet, dynamics: Dynamics, **options: Any) -> 
     direction. Scores that the dynamics do not allow are left out. options: passed to the scores
     that read them.
     """
-    labels = condensed.formed_labels
+    labels = checks.instance("condensed", condensed, CondensedSet).formed_labels
     names = [condensed.classes[k] for k in labels.tolist()]
     table = pd.DataFrame({"index": range(len(labels)), "label": labels.numpy(), "class": names})
     checks.options(

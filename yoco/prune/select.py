@@ -41,14 +41,18 @@ class Selection:
         The labels are int64 [n] or soft [n, K], as in `CondensedSet.form`. Raises ValueError if
         this is a selection from another set.
         """
+        self.check_of(condensed)
+        images, labels = condensed.form()
+        return images[self.indices], labels[self.indices]
+
+    def check_of(self, condensed: CondensedSet) -> None:
+        """Raise ValueError if this is a selection from another set than `condensed`."""
         own = checks.instance("condensed", condensed, CondensedSet).fingerprint
         if self.fingerprint not in (None, own):
             raise ValueError(
                 f"condensed must be the set that this is selected from ({self.fingerprint}), got "
                 f"another one ({own})"
             )
-        images, labels = condensed.form()
-        return images[self.indices], labels[self.indices]
 
 
 def check_kept(

@@ -68,10 +68,7 @@ class CondensedSet:
         if self.whitening is not None:
             checks.one_of("whitening", self.whitening, spaces.RECIPES)
             if self.bounded:
-                raise ValueError(
-                    f"whitening={self.whitening!r} requires bounded=False: whitened images leave "
-                    "0..1"
-                )
+                raise ValueError(f"whitening={self.whitening!r} requires bounded=False")
         classes = checks.class_names("classes", self.classes)
         checks.targets("labels", self.labels, len(self.images), len(classes))
         formation.cell_size(self.size, self.factor)
@@ -127,8 +124,8 @@ class CondensedSet:
     def form(self) -> tuple[Float[Tensor, "images channels size size"], Targets]:
         """Return the formed images, factor² of each condensed one, and their labels.
 
-        Images are in 0..1 if bounded. Raises ValueError if cells are so tiny that enlarging them
-        takes far more memory than the set does.
+        Images are in 0..1 if bounded; at factor 1 they are the set's own. Raises ValueError if
+        cells are so tiny that enlarging them takes far more memory than the set does.
         """
         return formation.form(self.images, self.factor), self.formed_targets
 
@@ -261,7 +258,8 @@ class CondensedSet:
             path: the file, or a folder that holds one set.
             method: what made it, for instance "dsa"; "auto" reads it from the layout and the file's
                 name.
-            factor: cells along a side of its images; None: 1, or as exported.
+            factor: cells along a side of its images; None: 1, or as exported. An export of yoco
+                says everything else itself.
             mean, std: per channel in 0..1, the authors' normalisation. None: that of `dataset`,
                 which DC's file names contain; else CIFAR's for colour images of 10 or 100 classes
                 below 64 pixels, and ImageNet's from 64 pixels on.
@@ -287,10 +285,13 @@ class CondensedSet:
         """
         given = published.Given(method, mean, std, classes, dataset, experiment, whitened)
         path = checks.path("path", path)
-        if (path / exported.EXACT).is_file():
-            return cls.load(path / exported.EXACT)
+        exact = path / exported.EXACT if path.is_dir() else path
         try:
-            fields, says = published.read(path, given)
+            if exact.suffix == ".safetensors" and exact.is_file():
+                given.check_unneeded()
+                fields, says = dict(vars(cls.load(exact))), published.EXPORT
+            else:
+                fields, says = published.read(path, given)
             fields["factor"] = (fields["factor"] or 1) if factor is None else factor
             made = cls(**fields)
         except (TypeError, ValueError) as error:

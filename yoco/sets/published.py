@@ -35,6 +35,7 @@ METHODS = (
     "frepo",
     "rfad",
 )
+EXPORT = "an export of yoco"
 MOST = 1000.0  # largest absolute value accepted; in published files it is 33
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -68,6 +69,13 @@ class Given:
                 "whitened must be True, False, None (unknown) or the real data, got "
                 f"{checks.shown(self.whitened)}"
             )
+
+    def check_unneeded(self) -> None:
+        """Raise ValueError if anything is said, since an export of yoco says it itself."""
+        left_out = {"method": "auto", "experiment": 0}
+        for name, value in vars(self).items():
+            if value is not None and (name not in left_out or value != left_out[name]):
+                raise ValueError(f"{name} cannot be given for an export of yoco, which has its own")
 
     @property
     def real(self) -> ImageData | None:
@@ -109,9 +117,10 @@ def read(path: Path, given: Given) -> tuple[dict[str, Any], str]:
     held = layouts.read(path, given.experiment)
     images = _images(held.images)
     if held.header is not None:
+        given.check_unneeded()
         labels = _tensor(held.labels, "labels")
         fields = exported.fields(held.header)
-        return {"images": images, "labels": labels, **fields}, "an export of yoco"
+        return {"images": images, "labels": labels, **fields}, EXPORT
     if (largest := images.abs().max().item()) > MOST:
         raise ValueError(
             f"images must be pixels in 0..1, or normalised; got values up to {largest:.3g}"

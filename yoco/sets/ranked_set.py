@@ -337,5 +337,7 @@ def nested(condensed: Any) -> RankedSet:
             "dynamics of this set are needed, got None: only a set condensed with nested= can be "
             "ranked without them"
         )
+    if len(set(torch.bincount(condensed.formed_labels).tolist())) > 1:
+        raise ValueError("classes of a nested set must have equally many images, these differ")
     order = torch.arange(len(condensed.formed_labels)).view(len(condensed.classes), -1)
     return ordered(condensed, order, {"ranked_by": "nested", "budgets": condensed.info["nested"]})

@@ -26,17 +26,21 @@ BEFORE = {"last_batch": "small", "augmentation": "dsa"}
 class Optimiser:
     """SGD with the paper's settings for every network.
 
-    The learning rate drops to a fifth after 2/3 and again after 5/6 of the epochs.
+    The learning rate drops to a fifth after 2/3 and again after 5/6 of the epochs. Raises TypeError
+    or ValueError if a value is bad.
     """
 
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: fields.Rate = 0.01
+    momentum: fields.Share = 0.9
+    weight_decay: fields.Rate = 5e-4
 
     DROP: ClassVar[float] = 0.2  # factor of the learning rate at each milestone
     MILESTONES: ClassVar[Sequence[tuple[int, int]]] = ((2, 3), (5, 6))  # shares of the epochs
     # whether dynamics are recorded and studies trained by it, several runs at once
     IN_STUDIES: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        fields.check(self)
 
     def build(self, parameters: Iterable[Float[Tensor, "..."]]) -> Optimizer:
         """Return what takes the steps."""
@@ -57,9 +61,9 @@ class AdamW(Optimiser):
     momentum, square: decay of the first and of the second moment (β₁, β₂).
     """
 
-    lr: float = 0.001
-    weight_decay: float = 0.01
-    square: float = 0.999
+    lr: fields.Rate = 0.001
+    weight_decay: fields.Rate = 0.01
+    square: fields.Share = 0.999
 
     DROP = 0.5
     MILESTONES = ((1, 5), (2, 5), (3, 5), (4, 5))
@@ -106,6 +110,7 @@ class Protocol:
         checks.instance("optimiser", self.optimiser, Optimiser)
         # kept as given, an int too: the fingerprints of results have its text
         checks.real("cutmix", self.cutmix, 0, 1)
+        object.__setattr__(self, "cutmix", checks.plain(self.cutmix))
 
     @classmethod
     def of(cls, protocol: str = "even", **fields: Any) -> "Protocol":

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Num, Shaped
 from torch import Tensor, nn
 
+from yoco import models
 from yoco.data.normalise import normalise, to_floats
 from yoco.data.spaces import Space, TestSet
 from yoco.training import network as train
@@ -97,6 +98,7 @@ def train_and_check(
         digests.MADE_FROM: {} if checkpoint is None else _digests(test, subset),
         "seed": seed,
         **protocol.told,
+        **models.layout(protocol.model, images.shape[1], test.classes, images.shape[-1]),
         "every": every,
     }
     resumable.run(checked, epochs, identity, checkpoint=checkpoint, progress=False)

@@ -20,7 +20,7 @@ class Examined(NamedTuple):
     """What the inspection found.
 
     Attributes:
-        weights: digest of the names and shapes of the weights.
+        weights: digest of the names and shapes of the weights, and of the layers.
         head: name of the last linear layer, if its output is the network's output.
         batch_norm: name of a batch norm layer with running statistics, if there is one.
     """
@@ -74,7 +74,7 @@ def examined(name: str, factory: Factory, channels: int, classes: int, size: int
         if isinstance(module, BATCH_NORMS) and module.running_mean is not None
     ]
     return Examined(
-        hashlib.sha256(repr(shapes).encode()).hexdigest()[:16],
+        hashlib.sha256(repr((shapes, str(network))).encode()).hexdigest()[:16],
         _head(network, seen, logits),
         next(iter(norms), None),
     )

@@ -189,7 +189,7 @@ class Parameters(BaseModel):
 
     def _settings_of(self, method: str) -> set[str]:
         """Return the names of a condensation method's settings; they are the same for all sizes."""
-        return {*CONDENSATIONS[method].settings_for(self.scale, self.size or 1, 1, {}).record()}
+        return {*CONDENSATIONS[method].settings_for(self.scale, self.size or 32, 1, {}).record()}
 
     def packing(self) -> dict[str, Any]:
         """Return arguments for `start_set`."""
