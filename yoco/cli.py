@@ -203,12 +203,20 @@ def _chosen(options: argparse.Namespace) -> tuple[Any, Path]:
 
 
 def _begin(options: argparse.Namespace, run: Path) -> None:
-    """Set the folder of an earlier run aside if --fresh was given."""
+    """Set the folder of an earlier run aside if --fresh was given.
+
+    Raises ValueError if the parameters name a set in it.
+    """
     if options.fresh and distributed.started():
         raise ValueError(
             "--fresh cannot be used under torchrun, whose ranks start separately: use --run-dir"
         )
     if options.fresh:
+        given = values_of(options.parameters)
+        for name, value in ((name, given.get(name)) for name in ("start", "set_path")):
+            there = (workflow.project() / (value or "")).resolve()
+            if value and there.is_relative_to(run.resolve()):
+                raise ValueError(f"--fresh would rename {run}, which holds {name}={value}")
         workflow.set_aside(run)
 
 

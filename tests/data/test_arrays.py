@@ -13,6 +13,7 @@ from torchvision import datasets
 from torchvision.transforms import ToTensor
 
 from yoco import data
+from yoco.data import decode
 
 GREY = torch.arange(256).repeat(2)[: 10 * 36].view(10, 1, 6, 6).to(torch.uint8)
 COLOUR = torch.stack([GREY[:, 0], 255 - GREY[:, 0], GREY[:, 0] // 2], 1)
@@ -164,10 +165,10 @@ def test_torchvision_s_by_name(monkeypatch, tmp_path, name, channels):
         classes = [f"{k} - name" for k in range(10)]
 
         def __init__(self, root, train=None, split=None, download=False):
-            assert (
-                download
-                and root == tmp_path
-                and (split in ("train", "test") if name == "svhn" else train in (True, False))
+            if not download:  # the files are missing
+                raise RuntimeError("Dataset not found or corrupted.")
+            assert root == tmp_path and (
+                split in ("train", "test") if name == "svhn" else train in (True, False)
             )
             labels = torch.arange(20) % 10
             if name == "svhn":
@@ -249,3 +250,32 @@ def test_lists_and_tuples_of_statistics_are_the_same_data():
     loaded = taken(COLOUR)
     listed = replace(loaded, classes=[*loaded.classes], mean=[*loaded.mean], std=[*loaded.std])
     assert listed.made_from == loaded.made_from
+
+
+class Named:
+    """A torch dataset in memory with names of its classes."""
+
+    def __init__(self, classes, count):
+        self.classes, self.items = classes, [(COLOUR[k], k % count) for k in range(9)]
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, number):
+        return self.items[number]
+
+
+def test_datasets_of_other_classes_do_not_mix():
+    for names in (["a", "c"], ["a", "c", "b"]):
+        with pytest.raises(ValueError, match="must have the same classes, but differ"):
+            data.from_arrays(Named(["a", "b", "c"], 3), Named(names, 2))
+    assert data.from_arrays(Named(["a", "b"], 2), Named(["a", "b"], 2)).classes == ("a", "b")
+
+
+def test_a_16_bit_pgm_is_scaled_as_a_png_is(tmp_path):
+    image = Image.fromarray(np.full((4, 4), 200, np.uint16))
+    read = []
+    for ending in ("png", "tif", "pgm"):
+        image.save(tmp_path / f"x.{ending}", format="PPM" if ending == "pgm" else None)
+        read.append(decode.read_image(tmp_path / f"x.{ending}", None).max())
+    assert read == [1, 1, 1]

@@ -202,7 +202,7 @@ def test_without_a_test_split_a_share_is_drawn_and_said_so(tmp_path, capsys, lay
     ).counts() == [3, 3]
     assert load(root, test_share=0.99).counts() == [1, 1]  # never all, though 9.9 are rounded to 10
     assert values(load(root, limit_per_class=3).test_images) == values(loaded.test_images)
-    with pytest.raises(FileNotFoundError, match="test or val or valid or validation"):
+    with pytest.raises(FileNotFoundError, match="test or testing or val or valid or validation"):
         write_folder(tmp_path / "other", ("train",))
         load(tmp_path / "other", test_share=None)
     for share, error in ((0, ValueError), (1, ValueError), ("a", TypeError)):
@@ -212,7 +212,7 @@ def test_without_a_test_split_a_share_is_drawn_and_said_so(tmp_path, capsys, lay
 
 def test_a_test_split_alone_and_a_class_of_one_image(tmp_path):
     write_folder(tmp_path / "x", ("test",))
-    with pytest.raises(FileNotFoundError, match="has no folder train; wanted"):
+    with pytest.raises(FileNotFoundError, match="has no folder train or training; wanted"):
         load(tmp_path / "x")
     write_folder(tmp_path / "y", ("train",), count=1)
     with pytest.raises(ValueError, match="class 0 has only one image, which cannot be spared"):
@@ -254,3 +254,24 @@ def test_listing_holds_paths_as_text(tmp_path):
         "b/2.png",
     ] and names == ["a", "b"]
     assert first.labels == [0, 0, 0, 1, 1, 1] and second.root == tmp_path / "test"
+
+
+@pytest.mark.parametrize("splits", [("Train", "Test"), ("training", "testing"), ("TRAIN", "val")])
+def test_splits_have_their_usual_names_in_any_case(tmp_path, splits):
+    write_folder(tmp_path, splits)
+    loaded = load(tmp_path)
+    assert loaded.classes == ("a", "b") and len(loaded.test_labels) == 6
+
+
+def test_a_test_folder_without_classes_is_not_the_test_split(tmp_path):
+    """ImageNet has one beside val/."""
+    write_folder(tmp_path, ("train", "val"))
+    (tmp_path / "test").mkdir()
+    Image.new("RGB", (10, 10)).save(tmp_path / "test/0.png")
+    assert len(load(tmp_path).test_labels) == 6
+
+
+def test_a_folder_can_be_loaded_in_inference_mode(tmp_path):
+    write_folder(tmp_path)
+    with torch.inference_mode():
+        assert load(tmp_path).made_from["training images"]

@@ -1,6 +1,7 @@
 """One run at a time on one file."""
 
 import os
+import sys
 import threading
 import time
 import warnings
@@ -89,4 +90,11 @@ def test_a_holder_that_says_nothing_is_another_process(tmp_path):
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot write .*file/x: "), locks.hold(tmp_path / "file/x"):
+        pass
+
+
+def test_a_holder_with_an_argument_that_is_no_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["yoco", "M\udcfcn"])
+    again = locks.hold(tmp_path / "x")
+    with locks.hold(tmp_path / "x"), pytest.raises(BlockingIOError, match=r"M\\udcfcn"), again:
         pass

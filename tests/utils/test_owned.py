@@ -1,10 +1,11 @@
 """Folders that yoco writes into, and the files there that it may replace."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from yoco.utils import owned, tensor_files
+from yoco.utils import digests, owned, tensor_files
 
 
 def test_only_a_new_or_empty_folder_is_taken(tmp_path):
@@ -70,7 +71,8 @@ def test_a_folder_of_yoco_s_inside_is_none_of_the_user_s(tmp_path):
 
 
 def test_a_previous_version_s_folder_is_taken_with_warning(tmp_path, toy_set):
-    toy_set.save(tmp_path / "condensed.safetensors")
+    old = {name: value for name, value in toy_set.info.items() if name != digests.MADE_FROM}
+    replace(toy_set, info=old).save(tmp_path / "condensed.safetensors")
     (tmp_path / "table.csv").write_text("of 0.1")
     owned.check(tmp_path)
     with pytest.warns(UserWarning, match="earlier version of yoco"):
@@ -91,3 +93,11 @@ def test_only_papermill_s_output_may_lie_there_before(tmp_path):
     (tmp_path / "01_condensation.ipynb").write_text(json.dumps({"metadata": {}, "cells": []}))
     with pytest.raises(FileExistsError, match="01_condensation.ipynb"):
         owned.check(tmp_path)
+
+
+def test_a_folder_of_the_user_s_with_a_saved_set_is_not_yoco_s(tmp_path, toy_set):
+    for name in ("mine.safetensors", "condensed.safetensors"):
+        toy_set.save(tmp_path / name)
+        (tmp_path / "table.csv").write_text("mine")
+        with pytest.raises(FileExistsError, match="not yoco's"):
+            owned.check(tmp_path)

@@ -15,7 +15,7 @@ from yoco.condense import mtt_experts
 from yoco.condense.expert_training import ExpertSettings
 from yoco.data import pixel_cache
 from yoco.experiments import results_file, study
-from yoco.utils import digests, tensor_files
+from yoco.utils import digests, locks, owned, tensor_files
 from yoco.workflow import parameters
 
 EXACT = {"precision": "float32", "progress": False}
@@ -359,3 +359,44 @@ def test_a_fresh_start_sets_only_the_run_aside(tmp_path, monkeypatch, capsys):
 def test_data_made_in_another_order_is_the_same():
     assert make_data().made_from == make_data().made_from
     assert torch.equal(make_data().train_images, make_data().train_images)
+
+
+@pytest.mark.parametrize(
+    "name", ["sweep.csv", "dynamics", "04_pruning.ipynb", "dream/x.safetensors"]
+)
+def test_a_fresh_start_leaves_a_folder_in_which_a_run_works(tmp_path, name):
+    run = owned.claim(tmp_path / "run")
+    with locks.hold(run / name), pytest.raises(BlockingIOError, match="is being worked on by"):
+        workflow.set_aside(run)
+    workflow.set_aside(run)
+    assert not run.exists()
+
+
+def test_a_fresh_start_keeps_the_set_that_it_starts_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    owned.claim(Path("mine"))
+    command = ["condense", "--run-dir", "mine", "--start", "mine/condensed.safetensors", "--fresh"]
+    assert cli.main(command) == 2 and Path("mine").exists()
+    assert "which holds start=mine/condensed.safetensors" in capsys.readouterr().err
+
+
+def test_a_set_that_was_made_meanwhile_is_not_made_again(toy, tmp_path):
+    def load():
+        monkey = get(tmp_path / "run", toy)  # another process finishes it while data is loaded
+        assert monkey.ipc == 1
+        return toy
+
+    with pytest.raises(BlockingIOError, match="was changed by another run meanwhile"):
+        workflow.get_condensed(tmp_path / "run", "toy", load, **{**KIP, "seed": 1})
+
+
+def test_recordings_of_one_study_are_alike(toy_set, tmp_path):
+    short = {"width": 8, "device": "cpu", **EXACT}
+    record = lambda seeds, **how: workflow.get_all_dynamics(
+        tmp_path, toy_set, "toy", seeds, **{**short, **how}
+    )
+    record([0], epochs=2)
+    with pytest.raises(ValueError, match=r"epochs=2 and dynamics-1.* epochs=3: .*" + HOW[2:]):
+        record([0, 1], epochs=3)
+    assert len(record([0, 1], epochs=2)) == 2
+    assert [found.info["epochs"] for found in record([0, 1], epochs=3)] == [2, 2], "both found"

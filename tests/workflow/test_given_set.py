@@ -121,3 +121,10 @@ def test_only_the_run_s_own_set_is_read_from_the_path():
     chosen = parameters.validated("04_pruning", {"set_path": "x.pt"})
     assert chosen.condensation()["path"] == "x.pt" and "path" not in chosen.condensation("dream")
     assert "path" not in parameters.validated("04_pruning", {}).condensation()
+
+
+def test_the_run_s_own_file_stays_as_it_is(toy_set, toy, tmp_path):
+    kept = toy_set.save(tmp_path / "condensed.safetensors")
+    before = kept.read_bytes()
+    found = given_set.take(kept, str(kept), toy)
+    assert kept.read_bytes() == before and "source" not in found.info

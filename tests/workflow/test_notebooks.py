@@ -13,7 +13,7 @@ from jupyter_client.kernelspec import NoSuchKernel
 import yoco
 from tests.conftest import until
 from yoco import cli
-from yoco.utils import interrupts
+from yoco.utils import interrupts, owned
 from yoco.workflow import execution, notebooks, parameters, progress, stills
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_notebook_is_named(tmp_path):
 
 def test_an_edited_copy_is_renamed_before_it_is_replaced(tmp_path, capsys):
     copy = written(tmp_path / "x.ipynb", "# Title", "1 + 1")
-    copy.write_text(execution._finished(copy.read_text()))
+    copy.write_text(execution._finished(copy.read_text(), ""))
     for number in range(3):
         execution._keep_edited(copy)
         assert copy.exists() and not capsys.readouterr().out, "as it was made"
@@ -109,12 +109,12 @@ def test_an_edited_copy_is_renamed_before_it_is_replaced(tmp_path, capsys):
         kept = tmp_path / f"x.before-{number + 1}.ipynb"
         assert not copy.exists() and kept.read_text() == edited
         assert capsys.readouterr().out == (
-            f"x.ipynb was edited since it was made: it is {kept.name} now\n"
+            f"x.ipynb was edited or made by another program: it is {kept.name} now\n"
         )
-        copy.write_text(execution._finished(edited))
-    copy.write_text("{}")
+        copy.write_text(execution._finished(edited, ""))
+    copy.write_text(edited)
     execution._keep_edited(copy)
-    assert copy.exists(), "an earlier version made it"
+    assert not copy.exists() and len([*tmp_path.iterdir()]) == 4, "papermill itself made it"
 
 
 def test_an_installed_package_has_them_inside(tmp_path, monkeypatch):
@@ -233,3 +233,30 @@ def test_notebooks_name_the_kernel_that_ipykernel_installs():
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         kernel = json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]
         assert kernel["name"] == "python3", path
+
+
+def test_what_a_killed_run_left_is_not_taken_for_this_one(tmp_path, monkeypatch):
+    source, output = written(tmp_path / "x.ipynb", "# Title", "1"), tmp_path / "out/x.ipynb"
+    owned.claim(output.parent)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("papermill.execute_notebook", full)
+    for left in (source.read_text(), '{"cells": [{"sour'):
+        (output.parent / ".x.running.ipynb").write_text(left)
+        with pytest.raises(OSError, match="No space left"):
+            execution.execute(source, output, {})
+        assert not output.exists()
+
+
+def test_a_cell_of_parameters_may_hold_ipython_s_commands(tmp_path):
+    cell = nbformat.v4.new_code_cell("%matplotlib inline\n!ls\nseed = 3")
+    cell.metadata.tags = ["parameters"]
+    path = tmp_path / "x.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    assert parameters.of_cell(path) == {"seed": 3}
+    cell.source = "seed = = 3"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    with pytest.raises(ValueError, match="x.ipynb: its cell of parameters is not Python"):
+        parameters.of_cell(path)

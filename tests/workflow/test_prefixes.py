@@ -1,11 +1,14 @@
 """The nested set beside a run's own, and its prefixes beside YOCO's choices."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 
 from yoco import data, prune, workflow, zoo
 from yoco.experiments import study
+from yoco.utils import digests
 from yoco.workflow import parameters, prefixes, recordings
 
 
@@ -80,3 +83,12 @@ def test_a_study_of_a_nested_set_has_a_row_for_its_prefixes(digits, tmp_path):
         assert results["method"].tolist() == methods
         # neither method needs a recording
         assert not [*(tmp_path / name).glob("dynamics*")]
+
+
+def test_a_nested_set_of_other_images_is_refused(digits, tmp_path):
+    own, nested = zoo.load("digits-idc-ipc10"), zoo.load("digits-nested-ipc10")
+    other = replace(digits, train_labels=digits.train_labels.roll(1))
+    told = {**nested.info, digests.MADE_FROM: other.made_from}
+    replace(nested, info=told).save(tmp_path / "nested/condensed.safetensors")
+    with pytest.raises(ValueError, match="training labels"):
+        prefixes.get_sets(tmp_path, own, digits, chosen())

@@ -151,6 +151,8 @@ def test_sources_of_notebooks_are_never_replaced(tmp_path, monkeypatch, capsys):
 def test_braces_in_a_path_are_its_own(tmp_path, monkeypatch):
     taken = []
     monkeypatch.setattr("papermill.execute_notebook", lambda *places, **_: taken.extend(places[:2]))
+    (tmp_path / "{a}").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "{a}/{0}.ipynb")
     execution.execute(tmp_path / "{a}/{0}.ipynb", tmp_path / "{b}{}.ipynb", {"seed": 1})
     from papermill.parameterize import parameterize_path
 

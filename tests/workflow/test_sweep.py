@@ -96,6 +96,10 @@ def test_only_a_failed_point_runs_again(notebook, tmp_path, capsys):
     executed["cells"][-1]["metadata"]["papermill"]["status"] = "pending"
     cut.write_text(json.dumps(executed))
     assert cli.main(command) == 0 and len(log(out)) == 4
+    edited = nbformat.read(notebook, 4)
+    edited.cells[1].source += "# edited"
+    nbformat.write(edited, notebook)
+    assert cli.main(command) == 0 and len(log(out)) == 6, "of another notebook now"
 
 
 @pytest.mark.slow

@@ -90,7 +90,10 @@ def from_arrays(
         if test_images is None
         else (train, split("test", test_images, test_labels, size))
     )
-    (images, labels, told), (test_images, test_labels, _) = test
+    (images, labels, told), (test_images, test_labels, others) = test
+    if told and others and told != others:
+        odd = sorted({*told} ^ {*others})[:5] or "another order"
+        raise ValueError(f"training and test dataset must have the same classes, but differ: {odd}")
     if classes is None:
         classes = told or tuple(map(str, range(min(int(labels.max()) + 1, len(labels)))))
     return ImageData(

@@ -10,6 +10,7 @@ import torch
 from yoco.data import arrays
 from yoco.data.image_data import ImageData, resize
 from yoco.data.normalise import STATISTICS
+from yoco.utils import locks
 
 # numbers of scikit-learn's digits: four stratified fifths to train on, then the test set
 ORDER = Path(__file__).with_name("digits_order.npy")
@@ -62,7 +63,11 @@ def torchvision(name: str, root: Path, size: int | None) -> ImageData:
     for train in (True, False):
         chosen = {"split": "train" if train else "test"} if name == "svhn" else {"train": train}
         try:
-            split = source(root, **chosen, download=True)
+            try:
+                split = source(root, **chosen, download=False)
+            except RuntimeError:  # missing or damaged; other processes may download it too
+                with locks.hold(root / name, wait=True):
+                    split = source(root, **chosen, download=True)
         except (OSError, RuntimeError) as error:  # network error or corrupted file
             reason = " ".join(str(error).split())[:200]
             raise FileNotFoundError(

@@ -176,6 +176,7 @@ def _listed(
     """Decode the files of both splits."""
     first, second, classes = splits
     train = _read(first, how)
+    # a test split of one other size is resized and cropped to that of the training images
     test = _read(second, how._replace(size=how.size or train.images.shape[-1]))
     return ImageData(
         name,

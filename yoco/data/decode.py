@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from yoco.utils import digests
 from yoco.utils.lazy import loky
 
-RULE = 2  # version of how files become pixels: resizing, cropping, colours
+RULE = 3  # version of how files become pixels: resizing, cropping, colours
 MOST_PIXELS = 2**27  # of an image as it is resized, before its middle is cut out
 
 
@@ -178,8 +178,8 @@ def _of_eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
     if not np.isfinite(values).all():
         raise ValueError("it holds NaN or infinite values")
     low, high = values.min(), values.max()
-    # older versions of Pillow read 16-bit PNG files as 32 bits
-    if image.mode.startswith("I;16") or kind == "PNG":
+    # Pillow reads 16-bit PGM files, and its older versions PNG files, as 32 bits
+    if image.mode.startswith("I;16") or kind in ("PNG", "PPM"):
         ranges = [65535]
     else:
         ranges = [1, 255, 65535] if image.mode == "F" else [255, 65535]

@@ -28,8 +28,8 @@ ENDINGS = (
     ".webp",
     ".gif",
 )
-# folder names of the two splits; the first that exists is used
-TRAIN, TEST = ("train",), ("test", "val", "valid", "validation")
+# folder names of the two splits in small letters; see `_split`
+TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 # files that systems leave, in lower case; names that begin with a dot are skipped as well
 JUNK = ("__macosx", "thumbs.db", "desktop.ini")
 ONE = {"files": "file", "entries": "entry", "links": "link", "classes": "class"}
@@ -181,13 +181,23 @@ def listed(
 
 
 def _split(path: Path, names: Collection[str], walk: Walk) -> Path | None:
-    """Return the first of these folders that exists."""
-    found = next((path / name for name in names if (path / name).is_dir()), None)
+    """Return the first of these folders, in any case, that has folders for classes.
+
+    ImageNet has a test/ without classes beside val/. If none has any, the first that exists.
+    """
+    named = {found.name.lower(): Path(found) for found in _folders(path)}
+    there = [named[name] for name in names if name in named]
+    found = next(filter(_folders, there), there[0] if there else None)
     if found and not walk.follow_links and not found.resolve().is_relative_to(walk.top):
         raise FileNotFoundError(
             f"{found} is a link that leads out of the folder; pass follow_links=True to follow it"
         )
     return found
+
+
+def _folders(path: Path) -> list[os.DirEntry]:
+    with os.scandir(path) as entries:
+        return [entry for entry in entries if entry.is_dir()]
 
 
 def _classes(walk: Walk, folder: Path, wanted: Sequence[str]) -> list[str]:

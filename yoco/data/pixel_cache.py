@@ -207,7 +207,7 @@ def as_array(
     It is a read-only map of their file if they have one and were not written to.
     """
     path = getattr(images, MAPPED_FROM, None)
-    return images.numpy() if path is None or images._version else _array(str(path))
+    return images.numpy() if path is None or digests.writes(images) else _array(str(path))
 
 
 def _array(path: str) -> "_Mapped":

@@ -170,6 +170,12 @@ class _Loop:
         """Write the checkpoint, if there is one."""
         if self.checkpoint is not None:
             state, seconds = self.method.state(), self.seconds()
+            for name, values in state.items():  # else it would replace the last good one
+                if values.is_floating_point() and not values.isfinite().all():
+                    raise FloatingPointError(
+                        f"{name} holds NaN or infinite values at step {len(self.losses)}; "
+                        f"settings: {dict(self.identity)}"
+                    )
             save(self.checkpoint, self.identity, state, self.losses, seconds)
 
 

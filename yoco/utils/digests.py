@@ -33,7 +33,7 @@ def of_tensor(values: Shaped[Tensor, "..."]) -> str:
 
     It is stored with the tensor until the tensor is written to.
     """
-    version = 0 if values.is_inference() else values._version
+    version = writes(values)
     held = getattr(values, _HELD, None)
     if held is not None and held[0] == version:
         return held[1]
@@ -62,8 +62,13 @@ def of_blocks(blocks: list[str]) -> str:
 
 def keep(values: Shaped[Tensor, "*shape"], digest: str) -> Shaped[Tensor, "*shape"]:
     """Store a digest that was computed along with the tensor's blocks; return the tensor."""
-    setattr(values, _HELD, (values._version, digest))
+    setattr(values, _HELD, (writes(values), digest))
     return values
+
+
+def writes(values: Shaped[Tensor, "..."]) -> int:
+    """Return how often a tensor was written to; 0 in inference mode, where that is not known."""
+    return 0 if values.is_inference() else values._version
 
 
 def check(what: str, stored: Any, own: Mapping[str, str], how: str = HOW) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from yoco.utils import tensor_files
+from yoco.utils import checks, tensor_files
+
+ENDING = ".lock"  # of the hidden file beside the locked one
 
 
 @contextlib.contextmanager
@@ -34,7 +36,7 @@ def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
         yield
         return
     path = tensor_files.target(path)
-    place = path.with_name(f".{path.name}.lock")
+    place = path.with_name(f".{path.name}{ENDING}")
     lock = FileLock(place, timeout=0, thread_local=False)
     holder = path.with_name(f".{path.name}.holder")
     try:
@@ -52,9 +54,11 @@ def hold(path: str | Path | None, *, wait: bool = False) -> Iterator[None]:
         tensor_files.sweep(holder)
         tensor_files.write_text(
             holder,
-            f"process {os.getpid()} on {socket.gethostname()} since "
-            f"{datetime.now():%Y-%m-%d %H:%M:%S} "
-            f"({' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])})",
+            checks.printable(
+                f"process {os.getpid()} on {socket.gethostname()} since "
+                f"{datetime.now():%Y-%m-%d %H:%M:%S} "
+                f"({' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])})"
+            ),
         )
         yield
     finally:

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import safetensors
 
+from yoco.utils import digests
+
 MARKER = ".yoco-folder"
 TITLE = "A folder of yoco, which replaces the files that are named here, and no others:"
 # tables of version 0.1, which left no marker, and columns by which they are recognised
 TABLES = {"results.csv": b"condensation,method,keep", "sweep.csv": b"status,seconds,error"}
+
+RUNS = ("condensed", "dynamics", "checkpoint")  # its other files, which have no digests
 
 _planned: set[Path] = set()  # folders that this process will write into
 
@@ -168,9 +172,10 @@ def _of_version_01(folder: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     with contextlib.suppress(OSError, safetensors.SafetensorError):
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" and path.stem.split("-")[0] in RUNS:
             with safetensors.safe_open(path, framework="pt") as file:
-                return "yoco" in (file.metadata() or {})
+                told = file.metadata() or {}
+                return "yoco" in told and digests.MADE_FROM not in told.get("info", "")
         if path.name in TABLES:
             with open(path, "rb") as table:
                 return TABLES[path.name] in table.readline(10_000)

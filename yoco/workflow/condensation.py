@@ -88,6 +88,8 @@ def get_condensed(
         def begin() -> None:
             held.enter_context(owned.used(run))  # made if missing
             held.enter_context(locks.hold(kept))
+            if (kept.exists(), checkpoint.exists()) != (there, unfinished):
+                raise BlockingIOError(f"{run} was changed by another run meanwhile: try again")
 
         among.from_first(begin)
         if shipped is not None:

@@ -1,5 +1,6 @@
 """Runs a notebook through papermill: checked parameters in, a complete file out."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -9,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from yoco.utils import locks, owned, tensor_files
+from yoco.workflow import notebooks
 from yoco.workflow.progress import Progress
 from yoco.workflow.stills import without_widgets
 
@@ -48,12 +50,13 @@ def execute(
             f"{output} would be replaced by its executed copy: choose another run_dir, or --folder"
         )
     owned.replacing(output)
-    papermill = _papermill()
+    source, papermill = digest(notebooks.read(notebook)), _papermill()
     # it warns of every parameter that the cell does not show; ours are checked
     logging.getLogger("papermill").setLevel(logging.ERROR)
     with locks.hold(output):
-        # a killed run leaves this one, and the next run overwrites it
+        # a killed run leaves this one
         part = output.with_name(f".{output.stem}.running.ipynb")
+        part.unlink(missing_ok=True)
         try:
             papermill.execute_notebook(
                 _verbatim(notebook),
@@ -73,34 +76,41 @@ def execute(
                 on_cell_start=progress and progress.cell,
             )
         finally:
-            if part.exists():
-                part.write_text(_finished(part.read_text(encoding="utf-8")), "utf-8")
+            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # not written whole
+                executed = _finished(part.read_text(encoding="utf-8"), source)
+                part.write_text(executed, "utf-8")
                 _keep_edited(output)
                 part.replace(output)
 
 
-def _finished(notebook: str) -> str:
-    """Return an executed notebook's file without widgets, and with the digest of its cells."""
+def _finished(notebook: str, source: str) -> str:
+    """Return an executed notebook's file without widgets.
+
+    It has the digests of its cells and, as `source`, of those of the notebook that was executed.
+    """
     content = json.loads(without_widgets(notebook))
-    content["metadata"]["yoco"] = {"cells": _digest(content)}
+    content["metadata"]["yoco"] = {"cells": digest(content), "source": source}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def _digest(notebook: dict[str, Any]) -> str:
+def digest(notebook: dict[str, Any]) -> str:
+    """Return the digest of the sources of a notebook's cells."""
     sources = ["".join(cell["source"]) for cell in notebook["cells"]]
     return hashlib.blake2b(json.dumps(sources).encode(), digest_size=8).hexdigest()
 
 
 def _keep_edited(output: Path) -> None:
-    """Rename an executed copy to NAME.before-N.ipynb if its cells were edited since it was made."""
+    """Rename a copy to NAME.before-N.ipynb unless it is as `execute` made it."""
+    if not output.exists():
+        return
     try:
         content = json.loads(output.read_text(encoding="utf-8"))
-        edited = content["metadata"]["yoco"]["cells"] != _digest(content)
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # there is none, or an earlier version made it
+        edited = content["metadata"]["yoco"]["cells"] != digest(content)
+    except (ValueError, KeyError, TypeError):  # papermill itself made it, or an earlier version
+        edited = True
     if edited:
         kept = owned.set_aside(output)
-        print(f"{output.name} was edited since it was made: it is {kept.name} now")
+        print(f"{output.name} was edited or made by another program: it is {kept.name} now")
 
 
 def run(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:

@@ -40,9 +40,12 @@ def take(
     check_fits(made, data, told)
     asked = {name: value for name, value in (explicit or {}).items() if name in SHAPE}
     found_set.check_asked(made, told, None, asked)
-    if kept.exists() and CondensedSet.load(kept).fingerprint != made.fingerprint:
-        raise ValueError(f"{kept} holds another set than {told}: {digests.HOW}")
-    if not kept.exists() and (kept.parent / CHECKPOINT).exists():
+    if kept.exists():
+        there = CondensedSet.load(kept)
+        if there.fingerprint != made.fingerprint:
+            raise ValueError(f"{kept} holds another set than {told}: {digests.HOW}")
+        return there
+    if (kept.parent / CHECKPOINT).exists():
         raise ValueError(
             f"{kept.parent} holds the unfinished condensation of another set ({CHECKPOINT}) than "
             f"{told}: {digests.HOW}"

@@ -171,10 +171,11 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
 
 def assigned(source: str) -> dict[str, ast.expr | None]:
-    """Return what the top level of a cell assigns, by name."""
+    """Return what the top level of a cell assigns, by name; IPython's commands are skipped."""
+    plain = (line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
     return {
         target.id: node.value
-        for node in ast.parse(source).body
+        for node in ast.parse("\n".join(plain)).body
         if isinstance(node, (ast.Assign, ast.AnnAssign))
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
@@ -184,12 +185,16 @@ def assigned(source: str) -> dict[str, ast.expr | None]:
 def of_cell(path: Path) -> dict[str, Any]:
     """Return the values in a notebook's cell of parameters, except those that are computed.
 
-    Raises ValueError if the file is no notebook.
+    Raises ValueError if the file is no notebook, or the cell is not Python.
     """
     cells = notebooks.read(path)["cells"]
     tagged = (cell["source"] for cell in cells if TAG in cell["metadata"].get("tags", ()))
     values = {}
-    for name, value in assigned("".join(next(tagged, ""))).items():
+    try:
+        given = assigned("".join(next(tagged, "")))
+    except SyntaxError as error:
+        raise ValueError(f"{path}: its cell of parameters is not Python: {error}") from error
+    for name, value in given.items():
         with contextlib.suppress(ValueError):
             values[name] = ast.literal_eval(value)  # type: ignore[arg-type]
     return values

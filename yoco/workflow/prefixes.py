@@ -12,7 +12,7 @@ from yoco.experiments import study
 from yoco.prune.methods import METHODS, compared
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils.lazy import pd
-from yoco.workflow import comparison, recordings, run_folder
+from yoco.workflow import comparison, found_set, recordings, run_folder
 from yoco.workflow.parameters import Pruning
 
 
@@ -50,7 +50,11 @@ def _inside(folder: Path, chosen: Pruning, data: ImageData) -> tuple[Path, Conde
     """Return a folder inside the run's and its set, if it or the zoo has one of that name."""
     comparison.take_from_zoo(folder, chosen, folder.name, data)
     path = folder / run_folder.CONDENSED
-    return (folder, CondensedSet.load(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    found = CondensedSet.load(path)
+    found_set.check_made_from(found, path, chosen.dataset, data)
+    return folder, found
 
 
 def get_results(

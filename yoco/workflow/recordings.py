@@ -1,7 +1,7 @@
 """A run's dynamics: found, taken from the zoo, or recorded, and kept in its folder."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,8 @@ def get_all_dynamics(
             if found[seed] is None
         }
     missing = [seed for seed in seeds if found[seed] is None]
+    if own:
+        _check_alike({paths[seed]: each for seed, each in found.items()}, wanted)
     if missing:
         print(
             f"recording {arguments.get('until') or arguments['epochs']} epochs of dynamics now, "
@@ -109,6 +111,25 @@ def get_all_dynamics(
                 checkpoints[seed].unlink(missing_ok=True)
                 found[seed] = made
     return [found[seed] for seed in seeds]
+
+
+def _check_alike(found: Mapping[Path, Dynamics | None], wanted: Mapping[str, Any]) -> None:
+    """Raise ValueError if recordings of one study, or those to be made as `wanted`, differ.
+
+    How the last batch is split may: shipped dynamics are then shown, but no networks trained.
+    """
+    told = {
+        path.name: dict(wanted) if run is None else {**run.info, **run.training}
+        for path, run in found.items()
+    }
+    for name in sorted(wanted.keys() - {"last_batch"}):
+        values = {file: of[name] for file, of in told.items() if name in of}
+        for file, value in values.items():
+            if value != (first := next(iter(values.values()))):
+                raise ValueError(
+                    f"recordings must be alike, but {next(iter(values))} has {name}={first!r} and "
+                    f"{file} {name}={value!r}: {digests.HOW}"
+                )
 
 
 def _say_how_long(

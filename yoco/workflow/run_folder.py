@@ -70,8 +70,8 @@ def set_aside(run: Path) -> None:
     """
     if not run.exists():
         return
-    for name in (CONDENSED, RESULTS):
-        with locks.hold(run / name):
+    for lock in run.rglob(f".*{locks.ENDING}"):  # a killed process may have left it
+        with locks.hold(lock.with_name(lock.name[1:].removesuffix(locks.ENDING))):
             pass
     print(f"{run} is renamed to {owned.set_aside(run).name}")
 
@@ -80,7 +80,9 @@ def _check_outside(run: Path, images: Path) -> None:
     """Raise ValueError if a run's folder lies where the classes of a folder of images are."""
     run, images = run.resolve(), images.resolve()
     inside = run.relative_to(images).parts[:1] if run.is_relative_to(images) else None
-    splits = [name for name in (*folders.TRAIN, *folders.TEST) if (images / name).is_dir()]
+    known = (*folders.TRAIN, *folders.TEST)
+    there = images.iterdir() if images.is_dir() else ()
+    splits = [each.name for each in there if each.is_dir() and each.name.lower() in known]
     if inside is None or (inside and splits and inside[0] not in splits):
         return
     raise ValueError(

@@ -24,7 +24,7 @@ from yoco.parallel import pool
 from yoco.utils import checks, locks, owned, tensor_files
 from yoco.utils import device as devices
 from yoco.utils.lazy import pd
-from yoco.workflow import execution, parameters, run_folder
+from yoco.workflow import execution, notebooks, parameters, run_folder
 from yoco.workflow.options import values_of
 from yoco.workflow.parameter_types import described
 
@@ -70,10 +70,11 @@ class Point:
     def finished(self) -> Outcome | None:
         """Return its outcome if all of its executed notebooks exist, else None.
 
-        They must be complete, without an error, and have these parameters.
+        They must be complete, without an error, and made from the notebooks as they are now with
+        these parameters.
         """
         found = [
-            _finished(self.folder / notebook.name, dict(typed))
+            _finished(self.folder / notebook.name, notebook, typed)
             for notebook, typed in self.notebooks.items()
         ]
         taken = [seconds for seconds in found if seconds is not None]
@@ -209,7 +210,7 @@ def _run_point(point: Point, device: torch.device, one_thread: bool, cwd: Path) 
         owned.claim(point.folder)
         with _environment(devices.environment(device) | (pool.ONE_THREAD if one_thread else {})):
             for notebook, typed in point.notebooks.items():
-                if _finished(point.folder / notebook.name, dict(typed)) is None:
+                if _finished(point.folder / notebook.name, notebook, typed) is None:
                     _patiently(notebook, point.folder / notebook.name, dict(typed), cwd)
     except Exception as error:
         return Outcome("failed", round(time.monotonic() - began, 1), execution.last_line(error))
@@ -241,14 +242,15 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
-def _finished(path: Path, typed: dict[str, Any]) -> float | None:
+def _finished(path: Path, source: Path, typed: Mapping[str, Any]) -> float | None:
     """Return the seconds that the executed notebook at `path` took.
 
-    None unless it is complete, without an error, and has these parameters.
+    None unless it is complete, without an error, and was made from `source` as it is now with these
+    parameters.
     """
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        made = notebook["metadata"]["papermill"]
+        made, told = notebook["metadata"]["papermill"], notebook["metadata"]["yoco"]
         states = {
             cell["metadata"]["papermill"]["status"]
             for cell in notebook["cells"]
@@ -257,7 +259,8 @@ def _finished(path: Path, typed: dict[str, Any]) -> float | None:
         whole = (
             states == {"completed"}
             and not made["exception"]
-            and made["parameters"] == json.loads(json.dumps(typed))
+            and made["parameters"] == json.loads(json.dumps(dict(typed)))
+            and told["source"] == execution.digest(notebooks.read(source))
         )
         return float(made["duration"]) if whole else None
     except (OSError, ValueError, KeyError, TypeError):  # missing, or not written by papermill
