@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -51,7 +52,7 @@ def precisions(device: torch.device) -> list[str]:
 def measure(
     case: str, device: torch.device, repeats: int | None = None, **options: Any
 ) -> list[dict[str, Any]]:
-    """Return a row per precision: the fastest of the repeats, the sides taking turns.
+    """Return a row per precision: the median of the repeats, the sides taking turns.
 
     A first run of each side does not count, nor do our runs before a GPU's graphs are replayed.
     `first_s` is our first run, which includes compilation, by the wall clock. `limit_s`: time of
@@ -89,7 +90,7 @@ def _row(case: str, precision: str, first_s: float, runs: Sequence[dict]) -> dic
     sides = {"literal": LITERAL, "ours": precision}
     row: dict[str, Any] = {"name": case, "precision": precision}
     for side, name in sides.items():
-        row[f"{side}_s"] = min(run[name]["seconds"] for run in runs)
+        row[f"{side}_s"] = median(run[name]["seconds"] for run in runs)
         row[f"{side}_mb"] = runs[-1][name]["memory_mb"]
         if runs[-1][name]["gpu_mb"] is not None:
             row[f"{side}_gpu_mb"] = runs[-1][name]["gpu_mb"]

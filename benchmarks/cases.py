@@ -84,7 +84,8 @@ def table_block(side: str, device: torch.device, *, epochs: int, runs: int) -> W
     def subsets(
         recorded: dynamics.Dynamics, number: int
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        columns = [(method, number) for method in prune.compared()] + [("random", number + 1000)]
+        methods = [method for method in prune.compared() if method != "yoco+"]
+        columns = [*((method, number) for method in methods), ("random", number + 1000)]
         kept = [
             prune.prune(condensed, recorded, method, budget, seed=seed)
             for method, seed in columns

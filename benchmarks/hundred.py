@@ -19,13 +19,14 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from yoco import condense, data, dynamics
-from yoco.condense.presets import SCALES
 from yoco.data import ImageData, to_floats
 from yoco.experiments import study, tables
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import tensor_files
 
-PARTS, PRESET, IPC = 10, "smoke", 10
+PARTS, IPC = 10, 10
+# 60 steps, as the smoke preset of version 0.1
+IDC = {"preset": "laptop", "outer_loops": 4, "inner_loops": 15, "network_images": 256, "width": 32}
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -69,12 +70,11 @@ def main() -> None:
     print(
         f"{len(real.classes)} classes of {min(counts)} to {max(counts)} training images", flush=True
     )
-    scale = SCALES[PRESET]
-    training = {"epochs": scale.epochs, "width": scale.width}
+    training = {"epochs": 50, "width": 32, "protocol": "paper"}
     path = options.runs / "condensed.safetensors"
     if not path.exists():
         condense.condense(
-            real, ipc=IPC, preset=PRESET, checkpoint=options.runs / "checkpoint.safetensors"
+            real, "idc", IPC, checkpoint=options.runs / "checkpoint.safetensors", **IDC
         ).save(path)
     condensed = CondensedSet.load(path)
     recorded = dict(dynamics.record_many(condensed, seeds=range(options.dynamics), **training))

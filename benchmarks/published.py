@@ -11,6 +11,7 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def measure(path: Path, datasets: Sequence[ImageData], seeds: int) -> Iterator[d
         return
     for values, images, labels, space in subsets(found):
         for seed in range(seeds):
+            if space is None:  # pixels: normalised as the set says, also where they are clipped
+                real = replace(real, mean=found.mean, std=found.std)
             trained = {"tested_on": real.name, "epochs": EPOCHS[found.ipc], "seed": seed}
             accuracy = evaluate.evaluate(
                 images, labels, real, epochs=EPOCHS[found.ipc], seed=seed, space=space

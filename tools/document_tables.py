@@ -244,6 +244,7 @@ def confirmed() -> str:
     """YOCO and YOCO+ on sets that YOCO+ was not chosen on, paired by recorded run."""
     scores = {"LBPE": "yoco", "AUM of 100 epochs": "yoco+"}
     own = _read("rules/rules.csv").rename(columns={"rule": "method", "ipc": "ipc_to"})
+    own = own[own["epochs"] == parts.PART_EPOCHS]
     own = own[~own["set"].isin(CHOSEN_ON)].replace({"method": scores})
     own = own.assign(set=own["set"].map(lambda name: parts.SETS[name][1]), dynamics=own["seed"])
     published = _read("rules/two_rules.csv").query("balanced and set not in @CHOSEN_ON")
