@@ -10,7 +10,6 @@ training run. Recorded runs (the first 100 of 1000 epochs) and finished training
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -38,8 +37,6 @@ def measure(name: str, real: data.ImageData, seeds: Sequence[int], folder: Path)
         {"method": method, "keep": "easy", "balanced": balanced}
         for method, balanced in product(METHODS, BALANCE)
     ]
-    if condensed.bounded:
-        real = replace(real, mean=condensed.mean, std=condensed.std)  # as the set was made
     cells = study.grid(
         condensed,
         [recorded(condensed, seed, EARLY, folder) for seed in seeds],

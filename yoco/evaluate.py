@@ -59,8 +59,8 @@ def evaluate(
         seed: training seed.
         model: a name, a factory (channels, classes, size) -> nn.Module, or its path.
         device: "auto" or a device of torch.
-        space: `condensed.space` of an unbounded set, whose images are not in 0..1 but in the space
-            that networks train on.
+        space: `condensed.space`: training and test images are normalised by the set's mean and
+            std, and images of an unbounded set are taken as they are. None: `data`'s mean and std.
         checkpoint: a file to resume from if it exists, written every minute; an interrupted
             training resumes to the same result.
         **options: fields of `protocol.Protocol`, and `protocol`, "even", "paper" or "ncfm" (see
@@ -122,7 +122,7 @@ def check_subset(
     images: Images, labels: Labels, data: ImageData, space: Space | None = None
 ) -> None:
     """Raise TypeError or ValueError unless images and labels fit `data`'s classes and shape."""
-    if space is None:
+    if space is None or checks.instance("space", space, Space).bounded:
         try:
             checks.images("images", images)
         except ValueError as error:
@@ -130,7 +130,6 @@ def check_subset(
                 f"{error}; images of an unbounded set need space=condensed.space"
             ) from error
     else:
-        checks.instance("space", space, Space)
         checks.finite("images", checks.float_images("images", images))
     checks.targets(
         "labels", labels, len(images), len(checks.instance("data", data, ImageData).classes)

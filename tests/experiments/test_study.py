@@ -464,3 +464,15 @@ def test_unknown_methods_are_named_before_any_work(toy, toy_set, toy_dynamics, t
         study.by_bytes(toy_set, toy, toy_dynamics, tmp_path, methods="ssp", epochs=1)
     with pytest.raises(ValueError, match="method='foo' is unknown"):
         study.condensations(toy, ["foo"], 1.0)
+
+
+def test_networks_are_normalised_as_the_set_says(toy, toy_set):
+    """Also on real data of other statistics, such as a folder's own."""
+    other = replace(toy, mean=(0.1,) * 3, std=(0.9,) * 3)
+    how = {"epochs": 3, "seed": 0, "width": 4, "precision": "float32"}
+    mine, theirs = (evaluate.evaluate(*toy_set.form(), data, **how) for data in (toy, other))
+    told = evaluate.evaluate(*toy_set.form(), other, space=toy_set.space, **how)
+    assert told == mine != theirs
+    options = {"methods": ["random"], "ipc_to": [1], "epochs": 3, "width": 4, "progress": False}
+    tables = [study.run(toy_set, data, [None], **options) for data in (toy, other)]
+    assert tables[0].equals(tables[1])

@@ -22,16 +22,19 @@ BLOCK = 2000  # images whitened at a time
 
 
 class Space(NamedTuple):
-    """The space of an unbounded set's images, so that real images can be brought into it.
+    """The space that networks train in on a set's images, so that real images can be brought there.
 
     Args:
         mean, std: normalisation per channel of real images in 0..1.
         whitening: a name in `RECIPES` if they are whitened instead, else None.
+        bounded: whether the set's images are pixels in 0..1 too, to be normalised likewise; if not,
+            they are in the space already.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     whitening: str | None = None
+    bounded: bool = False
 
 
 class Whitening(NamedTuple):
@@ -117,9 +120,8 @@ class TestSet(NamedTuple):
     def of(cls, data: ImageData, space: Space | None = None) -> "TestSet":
         """Return the test images of `data`, in the space of the training images."""
         images, by = pixel_cache.as_array(data.test_images), space or data
+        pixels = space is None or space.bounded
         if space is not None and space.whitening is not None:
             images = whitening_of(data, space.whitening)(data.test_images).numpy()
             by = Space((0.0,) * data.channels, (1.0,) * data.channels)
-        return cls(
-            images, data.test_labels.numpy(), len(data.classes), by.mean, by.std, space is None
-        )
+        return cls(images, data.test_labels.numpy(), len(data.classes), by.mean, by.std, pixels)

@@ -167,7 +167,10 @@ def _train(
 def _tested_on(cell: Cell, data: ImageData) -> str:
     """Return what the accuracy of a cell depends on besides the cell, as text for its row."""
     whitened = cell.condensed.whitening is not None  # by the training images
-    return results_file.told((data.made_from if whitened else {}) | data.tested_on)
+    told = (data.made_from if whitened else {}) | data.tested_on
+    if cell.condensed.bounded:  # images are normalised as the set says
+        told |= {"mean and std": cell.condensed.made_from["mean and std"]}
+    return results_file.told(told)
 
 
 def selections(

@@ -165,9 +165,9 @@ class CondensedSet:
         }
 
     @property
-    def space(self) -> spaces.Space | None:
-        """The space of unbounded images, which `evaluate` needs to know; None: pixels in 0..1."""
-        return None if self.bounded else spaces.Space(self.mean, self.std, self.whitening)
+    def space(self) -> spaces.Space:
+        """The space that networks train in, by the set's own mean and std: see `evaluate`."""
+        return spaces.Space(self.mean, self.std, self.whitening, self.bounded)
 
     def members(self, label: int) -> Int[Tensor, "images"]:
         """Return the indices of the condensed images of a class, ascending."""

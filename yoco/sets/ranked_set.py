@@ -181,9 +181,9 @@ class RankedSet:
         return formation.upsampled(cells, self.size), labels
 
     @property
-    def space(self) -> Space | None:
-        """The space of unbounded cells, as `CondensedSet.space`."""
-        return None if self.bounded else Space(self.mean, self.std, self.whitening)
+    def space(self) -> Space:
+        """As `CondensedSet.space`."""
+        return Space(self.mean, self.std, self.whitening, self.bounded)
 
     def _count(self, given: Mapping[str, int]) -> int:
         if len(given) != 1:
