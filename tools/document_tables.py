@@ -540,6 +540,7 @@ def _parameters(rows: list[Described]) -> str:
 # blocks of Table 2: rows, and the set of the zoo that was pruned
 IDC = "cifar10/table2.csv", "cifar10-idc-ipc10"
 FLAT = "ncfm/flat.even.csv", "cifar10-ncfm-ipc10"
+FLAT_PAPER = "ncfm/flat.paper.csv", "cifar10-ncfm-ipc10"
 CIFAR100 = "cifar100/ncfm.even.csv", "cifar100-ncfm-ipc10"
 CHOSEN_ON = ("zoo:cifar10-ncfm-ipc10", "zoo:cifar10-idc-ipc10")  # where YOCO+'s score was found
 
@@ -569,6 +570,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "leads": partial(_leads, *IDC),
     "table2-ncfm": partial(_block, *FLAT),
     "leads-ncfm": partial(_leads, *FLAT),
+    "table2-ncfm-paper": partial(_block, *FLAT_PAPER),
     "ablation-rules": partial(_ablation, "rules", "method"),
     "ablation-epochs": partial(_ablation, "epochs_read", "K"),
     "ablation-condensation": partial(_ablation, "condensation", "condensed by"),
