@@ -11,7 +11,6 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -59,12 +58,12 @@ def fitting(found: CondensedSet, datasets: Sequence[ImageData]) -> ImageData | N
     return next(fits, None)
 
 
-def subsets(found: CondensedSet) -> Iterator[tuple[str, Tensor, Tensor, Space | None]]:
+def subsets(found: CondensedSet) -> Iterator[tuple[str, Tensor, Tensor, Space]]:
     """Yield (values, images, labels, space): the set as it is, and clipped if that differs."""
     images, labels = found.form()
     yield VALUES[0], images, labels, found.space
     if not found.bounded and found.whitening is None:
-        yield VALUES[1], found.pictures(images), labels, None
+        yield VALUES[1], found.pictures(images), labels, found.space._replace(bounded=True)
 
 
 def measure(path: Path, datasets: Sequence[ImageData], seeds: int) -> Iterator[dict[str, Any]]:
@@ -77,8 +76,6 @@ def measure(path: Path, datasets: Sequence[ImageData], seeds: int) -> Iterator[d
         return
     for values, images, labels, space in subsets(found):
         for seed in range(seeds):
-            if space is None:  # pixels: normalised as the set says, also where they are clipped
-                real = replace(real, mean=found.mean, std=found.std)
             trained = {"tested_on": real.name, "epochs": EPOCHS[found.ipc], "seed": seed}
             accuracy = evaluate.evaluate(
                 images, labels, real, epochs=EPOCHS[found.ipc], seed=seed, space=space

@@ -1,6 +1,7 @@
 """A run's dynamics: found, taken from the zoo, or recorded, and kept in its folder."""
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,11 +125,11 @@ def _check_alike(found: Mapping[Path, Dynamics | None], wanted: Mapping[str, Any
     }
     for name in sorted(wanted.keys() - {"last_batch"}):
         values = {file: of[name] for file, of in told.items() if name in of}
-        for file, value in values.items():
-            if value != (first := next(iter(values.values()))):
+        for (one, first), (other, second) in itertools.pairwise(values.items()):
+            if first != second:
                 raise ValueError(
-                    f"recordings must be alike, but {next(iter(values))} has {name}={first!r} and "
-                    f"{file} {name}={value!r}: {digests.HOW}"
+                    f"recordings must be alike, but {one} has {name}={first!r} and {other} "
+                    f"{name}={second!r}: {digests.HOW}"
                 )
 
 
