@@ -403,7 +403,7 @@ def test_a_budget_of_nothing_leaves_the_set_as_it_is(toy, tmp_path):
 
 
 def test_sets_of_other_methods_lie_inside_the_run(tmp_path, capsys):
-    digits = data.load("digits", limit_per_class=50)
+    digits = data.load("digits")
     chosen = parameters.validated("04_pruning", {"outer_loops": 1, "inner_loops": 1, "width": 8})
     inside, shipped = workflow.get_beside(tmp_path, chosen, "kip", digits)
     assert (
@@ -411,6 +411,9 @@ def test_sets_of_other_methods_lie_inside_the_run(tmp_path, capsys):
         and shipped.fingerprint == zoo.load("digits-kip-ipc10").fingerprint
     )
     assert "from the zoo: kip of digits" in capsys.readouterr().out
+    # the zoo's set was made with other loops than those that were given
+    _, made = workflow.get_beside(tmp_path, chosen, "dream", digits)
+    assert made.info["steps"] == 1
     small = chosen.model_copy(update={"ipc": 1})
     # none of that size ships
     inside, made = workflow.get_beside(tmp_path / "small", small, "dsa", digits)

@@ -76,7 +76,8 @@ def check(what: str, stored: Any, own: Mapping[str, str], how: str = HOW) -> Non
 
     Args:
         what: the artefact, for messages.
-        stored: its digests by part; None in a file of the previous version, which only warns.
+        stored: its digests by part; None in a file of the previous version, which only warns. Parts
+            that it lacks are not compared (see `found_set.is_of`).
         own: the current digests.
         how: what the user can do, for the error.
 
@@ -90,8 +91,8 @@ def check(what: str, stored: Any, own: Mapping[str, str], how: str = HOW) -> Non
             stacklevel=3,
         )
         return
-    parts = stored if isinstance(stored, Mapping) else {}
-    differ = [part for part, digest in own.items() if parts.get(part) != digest]
+    parts = stored if isinstance(stored, Mapping) and stored else dict.fromkeys(own)
+    differ = [part for part, digest in own.items() if parts.get(part, digest) != digest]
     if differ:
         raise ValueError(
             f"{what} was made from other data, which differ in {', '.join(differ)}: {how}"

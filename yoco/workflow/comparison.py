@@ -13,9 +13,12 @@ from yoco.experiments.condensations import condensations
 from yoco.sets.condensed_set import CondensedSet
 from yoco.utils import digests, owned
 from yoco.utils.lazy import pd
-from yoco.workflow import parameters
+from yoco.workflow import found_set, parameters
 from yoco.workflow.condensation import describe, get_condensed
 from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, folder
+
+# what a set's info says about how it was made
+OF_ITS_MAKING = ("method", "ipc", "factor", "settings", "seed", "steps", "start", "nested")
 
 
 def get_beside(
@@ -97,8 +100,8 @@ def get_comparison(
 ) -> tuple[pd.DataFrame, dict[str, CondensedSet]]:
     """Return the accuracies of each condensation method's start and result, and the sets.
 
-    If every set is in the zoo and the settings are the preset's, the accuracies that ship
-    with the sets are read and nothing is trained. Else as `study.condensations`.
+    If every set was made as the zoo's, and networks are trained as in the preset, the accuracies
+    that ship with the zoo's sets are read and nothing is trained. Else as `study.condensations`.
 
     Args:
         run: the run's folder.
@@ -113,11 +116,8 @@ def get_comparison(
     compared = possible(run, chosen, chosen.compare, data, given="compare" in chosen.explicit)
     sets = ready_sets(run, chosen, compared, data)
     names = {method: _zoo_name(chosen, method, data) for method in compared}
-    if (
-        compared
-        and chosen.trains_as_preset
-        and all(_ships(n, chosen, data) for n in names.values())
-    ):
+    alike = (_ships(n, chosen, data) and _made_alike(sets[m], zoo.load(n)) for m, n in names.items())
+    if compared and chosen.trains_as_preset and all(alike):
         print(f"accuracies from the zoo: {zoo.load(names[compared[0]]).info['evaluation']}")
         return _shipped(names), {method: sets[method] for method in compared}
     training = {
@@ -137,6 +137,11 @@ def get_comparison(
     )
 
 
+def _made_alike(found: CondensedSet, shipped: CondensedSet) -> bool:
+    """Whether a set of the same images was made in the same way, so that it differs by rounding."""
+    return all(found.info.get(name) == shipped.info.get(name) for name in OF_ITS_MAKING)
+
+
 def _shipped(names: Mapping[str, str]) -> pd.DataFrame:
     """Return one row per method and subset from the zoo's sets, named by method."""
     named = {"start_accuracy": "start", "accuracy": "condensed"}
@@ -154,13 +159,12 @@ def _zoo_name(chosen: parameters.Parameters, method: str, data: ImageData) -> st
 
 
 def _ships(name: str, chosen: parameters.Parameters, data: ImageData) -> bool:
-    """Whether the zoo has a set of that name, made from these images by this preset."""
-    if name not in zoo.names() or chosen.size is not None:
+    """Whether the zoo has a set of that name, made from these images as was asked for."""
+    if name not in zoo.names():
         return False
-    info = zoo.load(name).info
-    asked = {"seed": chosen.seed} if "seed" in chosen.explicit else {}
-    wanted = {"dataset": data.name, "preset": chosen.scale, **asked}
-    return all(info.get(key) == value for key, value in wanted.items())
+    shipped = zoo.load(name)
+    asked = {**chosen.condensation(shipped.method).get("explicit", {}), "preset": chosen.scale}
+    return found_set.is_of(shipped, data) and not found_set.differing(shipped, None, asked)
 
 
 def take_from_zoo(

@@ -182,13 +182,11 @@ def made_by(condensed: CondensedSet, data: ImageData, arguments: dict[str, Any])
         "settings": METHODS[method].settings_for(preset, data.size, ipc, settings).record(),
         "nested": None if given_nested is None else budgets(given_nested, ipc),
         "start": start and start.fingerprint,
-        "dataset": data.name,
-        "images": len(data.train_images),
         "finished": True,
     }
-    if digests.MADE_FROM in condensed.info:
-        wanted[digests.MADE_FROM] = data.made_from
-    return all(condensed.info.get(name) == value for name, value in wanted.items())
+    return found_set.is_of(condensed, data) and all(
+        condensed.info.get(name) == value for name, value in wanted.items()
+    )
 
 
 def describe(condensed: CondensedSet) -> str:

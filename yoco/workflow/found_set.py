@@ -40,16 +40,34 @@ def check_asked(
     Raises:
         ValueError: if a value differs; the message names both values and says what to do.
     """
-    there = _told(found)
-    asked = _asked(found, dataset, explicit, arguments or {}, go_on)
-    differ = [name for name, value in asked.items() if there.get(name, value) != value]
+    differ = differing(found, dataset, explicit, arguments, go_on)
     if differ:
         holds, wanted = (
-            ", ".join(f"{name}={values[name]!r}" for name in differ) for values in (there, asked)
+            ", ".join(f"{name}={pair[place]!r}" for name, pair in differ.items())
+            for place in (0, 1)
         )
         raise ValueError(
             f"{path} holds a set with {holds}, but {wanted} was asked for: {digests.HOW}"
         )
+
+
+def differing(
+    found: CondensedSet,
+    dataset: str | None,
+    explicit: Mapping[str, Any],
+    arguments: Mapping[str, Any] | None = None,
+    go_on: bool = False,
+) -> dict[str, tuple[Any, Any]]:
+    """Return what a set has and what was asked for, by the names of parameters that differ.
+
+    Arguments are those of `check_asked`.
+    """
+    there, asked = _told(found), _asked(found, dataset, explicit, arguments or {}, go_on)
+    return {
+        name: (there[name], value)
+        for name, value in asked.items()
+        if name in there and there[name] != value
+    }
 
 
 def _asked(
@@ -87,6 +105,19 @@ def _told(found: CondensedSet) -> dict[str, Any]:
         **{name: getattr(found, name) for name in ("method", "ipc", "factor", "size")},
         **{name: info.get(name) for name in ("nested", "start")},
     }
+
+
+def is_of(found: CondensedSet, data: ImageData) -> bool:
+    """Return whether a set says that it was made from these images.
+
+    Digests that it lacks are not compared: those of CIFAR-10's images and labels are not in the
+    zoo's sets, which were made from the same images in another order.
+    """
+    told = found.info.get(digests.MADE_FROM, {})
+    return (
+        (found.info.get("dataset"), found.info.get("images")) == (data.name, len(data.train_images))
+        and {part: data.made_from[part] for part in told} == told
+    )
 
 
 def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageData | None) -> None:
