@@ -126,7 +126,7 @@ def draw(found: pd.DataFrame) -> Axes:
         ylabel="test accuracy (%)",
         xlim=(0, None),
     )
-    ax.legend(title="trained for", frameon=False, fontsize="small")
+    ax.legend(frameon=False, fontsize="small")
     return ax
 
 

@@ -271,7 +271,7 @@ def test_time_budget_leaves_a_checkpoint_to_go_on_from(tmp_path, capsys):
         ),
         (
             ["condense", "-p", "method", "mtt", "-p", "outer_loops", "3"],
-            ("setting='outer_loops' is unknown"),
+            "outer_loops is a setting of idc, dream, dsa; method='mtt' does not have it",
         ),
         (
             ["condense", "--datset", "digits"],

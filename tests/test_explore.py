@@ -82,7 +82,7 @@ def test_the_budget_s_slider_shows_every_method_s_choice(toy_set, toy_dynamics):
         or "none"
     )
     assert "IPC_T 1: 4 of 20" in words.value and words.value.replace(", ", "").endswith(
-        f"without any: {named}."
+        f"without images: {named}."
     )
     budget.value = 3
     assert "IPC_T 3: 12 of 20" in words.value and picture.value != first
@@ -90,6 +90,16 @@ def test_the_budget_s_slider_shows_every_method_s_choice(toy_set, toy_dynamics):
     assert _source(picture) != second
     with pytest.raises(ValueError, match="ipc_to"):
         explore.budgets(toy_set, toy_dynamics, ipc_to=6)
+
+
+def test_a_score_is_never_on_both_axes(toy_set, table):
+    box = explore.compare(toy_set, table, "lbpe", "aum")
+    (x, y, _), picture = box.children[0].children, box.children[1]
+    first = _source(picture)
+    x.value = "aum"
+    assert (x.value, y.value) == ("aum", "lbpe") and _source(picture) != first
+    y.value = "aum"
+    assert (x.value, y.value) == ("lbpe", "aum") and _source(picture) == first
 
 
 def test_two_scores_are_chosen(toy_set, table):

@@ -10,6 +10,7 @@ import functools
 import html
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -159,8 +160,8 @@ def budgets(
             or "none"
         )
         text = (
-            f"IPC_T {budget.value}: {cells} of {cell_count} formed images per class, or as many in "
-            f"total. Classes left without any: {without}."
+            f"IPC_T {budget.value}: {cells} of {cell_count} formed images per class; unbalanced "
+            f"methods keep the same total. Classes without images: {without}."
         )
         words.value = _text(text)
         picture.show(
@@ -203,8 +204,17 @@ def compare(
             f"{up.value} against {across.value}, classes: {by_class.label}",
         )
 
+    # a score that is chosen for one axis gives its place to the other's
+    for axis, other in ((across, up), (up, across)):
+        axis.observe(functools.partial(_exchange, other), "value")
     _follow(update, across, up, by_class)
     return Explorer([_row(across, up, by_class), picture], draw, picture)
+
+
+def _exchange(other: widgets.Dropdown, change: Any) -> None:
+    """Give a menu the value that another one had before it took this menu's."""
+    if other.value == change.new:
+        other.value = change.old
 
 
 def browse(

@@ -79,6 +79,22 @@ def test_accuracy_by_budget_shows_ours_and_the_paper_s():
     assert "YOCO" in labels and "paper" in labels and len(labels) == 10
 
 
+def test_methods_at_a_single_budget_stand_around_it():
+    published = paper.beside("cifar10", 10)
+    ax = plots.accuracy_by_budget(published[published.ipc_to == 1].assign(n=3))
+    x = [container.lines[0].get_xdata()[0] for container in ax.containers]
+    assert len(x) == 9 and sum(x) / 9 == pytest.approx(1) and ax.get_xlim() == (0.5, 1.5)
+
+
+def test_gains_and_losses_have_different_colours():
+    found = pd.DataFrame({"damage": ["a", "b"], "method": ["x", "x"], "accuracy": [-3.0, 1.0]})
+    mesh = plots.heat(found, "damage", "method").collections[0]
+    loss, gain = (mesh.cmap(mesh.norm(value)) for value in (-3, 1))
+    assert loss[2] > loss[0] and gain[0] > gain[2]  # blue and red
+    found["accuracy"] += 10
+    assert plots.heat(found, "damage", "method").collections[0].cmap.name == "cividis"
+
+
 def test_every_figure_is_drawn_and_saved(toy, toy_set, toy_dynamics, tmp_path):
     table = prune.score_table(toy_set, toy_dynamics)
     names = ["lbpe", "el2n", "aum"]
@@ -131,7 +147,8 @@ def test_condensations_and_bytes_are_drawn_from_their_tables():
         for s, a in (("start", a0), ("condensed", a1))
     ]
     ax = plots.condensations(pd.DataFrame(rows, columns=["method", "subset", "accuracy"]))
-    assert [round(bar.get_height()) for bar in ax.patches if bar.get_height()] == [30, 20, 50, 40]
+    means = [line.get_ydata().tolist() for line in ax.lines if len(line.get_xdata()) == 2]
+    assert means == [[30, 20], [50, 40]]
     rows = [
         ("yoco", stored, b, a)
         for stored, b, a in (
@@ -320,6 +337,12 @@ def test_wrong_arguments_of_figures_are_named(toy_set, toy_dynamics):
         with pytest.raises((TypeError, ValueError), match=match):
             call()
     assert not plt.get_fignums(), "and no figure was begun"
+
+
+def test_two_scores_must_differ(toy_set, toy_dynamics):
+    table = prune.score_table(toy_set, toy_dynamics)
+    with pytest.raises(ValueError, match="x and y must be different scores, got 'aum' twice"):
+        plots.two_scores(toy_set, table, "aum", "aum")
 
 
 def test_two_scores_are_chosen_among_those_that_are_there(toy_set, toy_dynamics):

@@ -176,6 +176,22 @@ def test_settings_for_another_method_are_those_it_has():
     assert plain("kip") == {**common, "method": "kip"}
 
 
+def test_steps_of_other_methods_are_named_at_once():
+    for given, said in (
+        ({"iterations": 5}, "iterations is a setting of mtt, kip, ncfm; method='idc' does not"),
+        ({"method": "kip", "inner_loops": 5}, "inner_loops is a setting of idc, dream, dsa; meth"),
+        ({"method": "mtt", "pool_epochs": 5}, "pool_epochs is a setting of ncfm; method='mtt'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            parameters.validated("01_condensation", {"dataset": "digits", **given})
+
+
+def test_a_name_is_suggested_whatever_its_case():
+    for given, near in (({"dataset": "CIFAR10"}, "cifar10"), ({"method": "DREAM"}, "dream")):
+        with pytest.raises(ValueError, match=f"did you mean '{near}'"):
+            parameters.validated("01_condensation", given)
+
+
 def test_early_dynamics_hold_enough_epochs():
     chosen = parameters.validated(
         "05_ablations", {"top_k": "2", "within": "60,300", "epochs": 1000}

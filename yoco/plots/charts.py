@@ -31,16 +31,9 @@ def _dots(ax: plt.Axes, **options: Any) -> None:
         dots.set_offsets(np.stack([x + source.uniform(-0.08, 0.08, len(x)), y], axis=1))
 
 
-def _legend_above(ax: plt.Axes, columns: int) -> None:
-    """Put the legend above the Axes, where no line or bar can cross it."""
-    ax.legend(
-        title=None,
-        frameon=False,
-        fontsize="small",
-        ncols=columns,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-    )
+def _asides(count: int) -> list[float]:
+    """Return how far each of `count` lines is moved along x, so that equal values can be seen."""
+    return [(number - (count - 1) / 2) * 0.03 for number in range(count)]
 
 
 def loss_curve(condensed: CondensedSet, *, ax: plt.Axes | None = None) -> plt.Axes:
@@ -114,8 +107,11 @@ def condensations(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axe
     `table` comes from `study.condensations`. Returns the Axes.
     """
     ax = ax or style.axes(6, 3)
-    sns.barplot(table, x="method", y="accuracy", hue="subset", errorbar="sd", capsize=0.1, ax=ax)
-    ax.set(xlabel="", ylabel="test accuracy (%)", ylim=(max(0, table.accuracy.min() - 10), None))
+    spread = {"errorbar": "sd", "capsize": 0.1, "dodge": 0.3, "linestyle": "none"}
+    sns.pointplot(
+        table, x="method", y="accuracy", hue="subset", markers=["o", "D"], ax=ax, **spread
+    )
+    ax.set(xlabel="", ylabel="test accuracy (%)")
     ax.legend(title=None, frameon=False, fontsize="small", ncols=2)
     return ax
 
@@ -126,9 +122,10 @@ def imbalance(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
     `table` has the columns method, ipc_to, missing. Returns the Axes.
     """
     ax = ax or style.axes(6, 3.5)
-    for method, look in style.looks(table.method).items():
+    found = style.looks(table.method)
+    for aside, (method, look) in zip(_asides(len(found)), found.items()):
         rows = table[table.method == method]
-        ax.plot(rows.ipc_to, rows.missing, label=title_of(method), **look)
+        ax.plot(rows.ipc_to + aside, rows.missing, label=title_of(method), **look)
     ax.set(
         xlabel="IPC_T (images per class)",
         ylabel="classes left without\nany image",
@@ -156,9 +153,8 @@ def accuracy_by_budget(
     """
     ax = ax or style.axes(7, 4.5)
     found = style.looks(summary.method)
-    for offset, (method, look) in enumerate(found.items()):
+    for aside, (method, look) in zip(_asides(len(found)), found.items()):
         rows = summary[summary.method == method]
-        aside = (offset - len(found) / 2) * 0.03
         ax.errorbar(
             rows.ipc_to + aside,
             rows["mean"],
@@ -179,12 +175,14 @@ def accuracy_by_budget(
             )
     if published is not None:
         ax.plot([], [], "o", mfc="none", mec="black", ms=style.scaled(9), label="paper")
+    budgets = sorted(summary.ipc_to.unique())
     ax.set(
         xlabel="IPC_T (images per class)",
         ylabel="test accuracy (%)",
-        xticks=sorted(summary.ipc_to.unique()),
+        xticks=budgets,
+        xlim=(budgets[0] - 0.5, budgets[-1] + 0.5),
     )
-    _legend_above(ax, 4)
+    style.legend_above(ax, 4)
     return ax
 
 
@@ -215,7 +213,7 @@ def accuracy_by_bytes(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt
     ax.locator_params("x", subs=(1, 2, 5))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.minorticks_off()
-    _legend_above(ax, 4)
+    style.legend_above(ax, 4)
     return ax
 
 
@@ -252,7 +250,7 @@ def bars(
     )
     ax.set(xlabel="", ylabel=label)
     if hue is not None:
-        _legend_above(ax, 2)
+        style.legend_above(ax, 2)
     return ax
 
 
@@ -295,7 +293,7 @@ def by_damage(
                 ls="--",
                 color="0.4",
                 lw=style.scaled(1.5),
-                label="as much as there is",
+                label="random choice (expected)",
             )
         ax.set(
             title=kind.replace("_", "-"),
@@ -340,8 +338,7 @@ def heat(
     ax = ax or style.axes(
         max(5, 0.9 * means.shape[1] + 0.1 * names + 1.3), max(3.2, 0.35 * means.shape[0] + 1.2)
     )
-    sns.heatmap(
-        means, annot=True, fmt=f".{digits}f", cmap="cividis", cbar_kws={"label": label}, ax=ax
-    )
+    signed = {"cmap": "vlag", "center": 0} if (means < 0).any(axis=None) else {"cmap": "cividis"}
+    sns.heatmap(means, annot=True, fmt=f".{digits}f", cbar_kws={"label": label}, ax=ax, **signed)
     ax.tick_params(axis="y", rotation=0)
     return ax

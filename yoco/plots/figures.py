@@ -228,11 +228,13 @@ def two_scores(
         The Axes.
 
     Raises:
-        TypeError, ValueError: if a score or the class is unknown.
+        TypeError, ValueError: if a score or the class is unknown, or x and y are the same.
     """
     y = other_score(table, x) if y is None else y
     for name, value in (("x", x), ("y", y)):
         checks.one_of(name, value, score_names(table))
+    if x == y:
+        raise ValueError(f"x and y must be different scores, got {x!r} twice")
     if label is not None:
         checks.whole("label", label, 0, len(condensed.classes) - 1)
     ax = ax or style.axes(7, 5)

@@ -159,7 +159,7 @@ def _over_epochs(
         )
     ax.set_xlabel("epoch (marks: epochs whose logits were kept)")
     if names:
-        ax.legend(frameon=False, fontsize="small")
+        style.legend_above(ax, len(names))
     return ax
 
 

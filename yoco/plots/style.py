@@ -206,6 +206,18 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     return found
 
 
+def legend_above(ax: plt.Axes, columns: int) -> None:
+    """Put the legend above the Axes, where no line or bar can cross it."""
+    ax.legend(
+        title=None,
+        frameon=False,
+        fontsize="small",
+        ncols=columns,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+    )
+
+
 def figure_of(drawn: plt.Figure | plt.Axes) -> plt.Figure:
     """Return the Figure itself, or the Figure that holds an Axes."""
     # none of our Axes is in a SubFigure

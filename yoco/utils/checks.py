@@ -71,8 +71,9 @@ def options(what: str, given: Mapping[str, Any], known: Collection[str]) -> Mapp
 
 def _nearest(value: str, allowed: Iterable[str]) -> str:
     """Suggest the nearest of some names, if one is near."""
-    near = get_close_matches(value[:200], allowed, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    spelt = {name.lower(): name for name in allowed}
+    near = get_close_matches(value[:200].lower(), spelt, n=1)
+    return f" (did you mean {spelt[near[0]]!r}?)" if near else ""
 
 
 def whole(name: str, value: object, low: int, high: int | None = None) -> int:

@@ -116,7 +116,9 @@ def get_comparison(
     compared = possible(run, chosen, chosen.compare, data, given="compare" in chosen.explicit)
     sets = ready_sets(run, chosen, compared, data)
     names = {method: _zoo_name(chosen, method, data) for method in compared}
-    alike = (_ships(n, chosen, data) and _made_alike(sets[m], zoo.load(n)) for m, n in names.items())
+    alike = (
+        _ships(n, chosen, data) and _made_alike(sets[m], zoo.load(n)) for m, n in names.items()
+    )
     if compared and chosen.trains_as_preset and all(alike):
         print(f"accuracies from the zoo: {zoo.load(names[compared[0]]).info['evaluation']}")
         return _shipped(names), {method: sets[method] for method in compared}

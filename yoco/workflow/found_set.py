@@ -114,10 +114,10 @@ def is_of(found: CondensedSet, data: ImageData) -> bool:
     zoo's sets, which were made from the same images in another order.
     """
     told = found.info.get(digests.MADE_FROM, {})
-    return (
-        (found.info.get("dataset"), found.info.get("images")) == (data.name, len(data.train_images))
-        and {part: data.made_from[part] for part in told} == told
-    )
+    return (found.info.get("dataset"), found.info.get("images")) == (
+        data.name,
+        len(data.train_images),
+    ) and {part: data.made_from[part] for part in told} == told
 
 
 def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageData | None) -> None:

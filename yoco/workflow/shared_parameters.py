@@ -11,6 +11,8 @@ from yoco.condense.presets import SCALES, default_model
 from yoco.utils import checks
 from yoco.workflow import parameter_types as types
 
+# parameters of condensing that not every method has
+STEPS = ("outer_loops", "inner_loops", "iterations", "pool_networks", "pool_epochs")
 # parameters that found dynamics must match if they were given, and the arguments they become
 RECORDED = {
     **{
@@ -36,7 +38,7 @@ class Parameters(BaseModel):
 
     dataset: types.Dataset = Field(
         "digits",
-        description="digits, cifar10, cifar100, imagenet10, folder:PATH, hf:NAME or "
+        description="digits, cifar10 or another built-in name, folder:PATH, hf:NAME or "
         "package.module:function",
     )
     root: Optional[str] = Field(
@@ -129,6 +131,17 @@ class Parameters(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _settings_that_the_method_has(self) -> Self:
+        for name in self.model_dump(include={*STEPS}, exclude_none=True):
+            having = [method for method in CONDENSATIONS if name in self._settings_of(method)]
+            if self.method not in having:
+                raise ValueError(
+                    f"{name} is a setting of {', '.join(having)}; method={self.method!r} does not "
+                    "have it"
+                )
+        return self
+
     @property
     def explicit(self) -> frozenset[str]:
         """Names of the parameters that were given: whatever is found must have their values."""
@@ -194,8 +207,7 @@ class Parameters(BaseModel):
     def packing(self) -> dict[str, Any]:
         """Return arguments for `start_set`."""
         networks = {"model", "width"} & self._settings_of(self.method)  # KIP has neither
-        steps = ("outer_loops", "inner_loops", "iterations", "pool_networks", "pool_epochs")
-        names = {"method", "ipc", "factor", "seed", "precision", *steps, *networks}
+        names = {"method", "ipc", "factor", "seed", "precision", *STEPS, *networks}
         return {"preset": self.scale, **self.model_dump(include=names, exclude_none=True)}
 
     def training(self, size: int) -> dict[str, Any]:
