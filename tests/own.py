@@ -1,5 +1,7 @@
 """A network and a dataset that the package does not know; tests name them by their paths."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -39,6 +41,20 @@ def normed(channels: int, classes: int, size: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(6, classes),
     )
+
+
+class Watched(nn.Sequential):
+    """With batch norm and dropout; `modes` has whether each pass has gradients, and its mode."""
+
+    modes: ClassVar[list[tuple[bool, bool]]] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.modes.append((torch.is_grad_enabled(), self.training))
+        return super().forward(images)
+
+
+def watched(channels: int, classes: int, size: int) -> nn.Module:
+    return Watched(nn.Dropout(0.5), *normed(channels, classes, size))
 
 
 def flat(channels: int, classes: int, size: int) -> nn.Module:

@@ -145,6 +145,27 @@ def test_cutmix_labels_are_the_shares_of_the_pixels():
     assert max(shares) > 0.4 and min(shares) < 0.05
 
 
+@pytest.mark.parametrize("mix", [cutmix, cutmix_unread])
+def test_the_area_of_the_box_is_uniform(monkeypatch, mix):
+    images, middle = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 64, 64), []
+    randint = torch.randint
+
+    def centred(most, shape, **how):
+        return torch.full_like(randint(most, shape, **how), most // 2)
+
+    monkeypatch.setattr(torch, "randint", centred)
+    for seed in range(2000):
+        labels = torch.tensor([0, 1]) if mix is cutmix else torch.eye(2)
+        how = (2,) if mix is cutmix else ()
+        mixed, _ = mix(images, labels, *how, seeds.generator(seed), 1.0)
+        if mixed[0, 0, 32, 32] == 1:  # the partner is the other image
+            middle.append(mixed[0].mean())
+    area = torch.stack(middle)
+    assert area.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx(
+        [0.25, 0.5, 0.75], abs=0.06
+    )
+
+
 def test_cutmix_comes_half_of_the_time():
     source = seeds.generator(5)
     images, labels = torch.rand(4, 1, 8, 8), torch.arange(4)

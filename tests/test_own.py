@@ -93,6 +93,20 @@ def test_every_method_with_networks_condenses_by_it(made, tones, method):
     assert info["weights"] == models.layout(PLAIN, 1, 3, 16)["weights"] and info["finished"]
 
 
+@pytest.mark.parametrize("record_on", ["augmented", "clean"])
+def test_networks_train_and_are_tested_in_their_modes(made, tones, record_on):
+    own.Watched.modes.clear()
+    condensed, how = made["idc"], {"model": own.watched, "compiled": False, **QUICK}
+    images, labels = condensed.form()
+    recorded = dynamics.record(condensed, epochs=3, seed=0, record_on=record_on, **how)
+    how.pop("progress")
+    last = evaluate.evaluate(images, labels, tones, epochs=3, seed=0, **how)
+    checked = evaluate.checked(images, labels, tones, epochs=3, seed=0, every=1, **how)
+    assert checked.last == last and set(own.Watched.modes) == {(True, True), (False, False)}
+    if record_on == "clean":
+        assert torch.allclose(recorded.logits[-1].float(), recorded.final_logits, atol=1e-2)
+
+
 def test_dynamics_pruning_and_a_study_in_worker_processes(made, tones, tmp_path):
     condensed = made["idc"]
     recorded = dynamics.record(condensed, epochs=3, seed=0, model=PLAIN, **QUICK)

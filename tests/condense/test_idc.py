@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from tests.condense import test_methods
 from tests.conftest import make_data
 from yoco import augment, condense, formation, models
+from yoco.condense import idc
 from yoco.condense.gradient_matching import GradientMatcher, convolution_weights
 from yoco.condense.idc import GradientMatching
 from yoco.condense.presets import settings_for
@@ -236,6 +237,34 @@ def test_pretraining_and_resnet():
         make_data(per_class=8), "idc", 1, 2, preset="smoke", progress=False, **settings
     )
     assert made.info["settings"]["pretrain_epochs"] == 1 and made.info["steps"] == 1
+
+
+@pytest.mark.parametrize("batch", [{}, {"network_batch": 5}])
+def test_networks_train_before_and_between_the_matches(toy, monkeypatch, batch):
+    done, match = [], GradientMatching.image_gradient
+    monkeypatch.setattr(
+        GradientMatching, "image_gradient", lambda self: done.append("match") or match(self)
+    )
+    epoch = idc.train.epoch
+    monkeypatch.setattr(
+        idc.train,
+        "epoch",
+        lambda step, images, *rest, batch_size, **how: (
+            done.append((len(images), batch_size))
+            or epoch(step, images, *rest, batch_size=batch_size, **how)
+        ),
+    )
+    loops = {"outer_loops": 2, "inner_loops": 2, "pretrain_epochs": 3, "network_images": 7}
+    condense.condense(toy, ipc=1, **{**SHORT, **loops, **batch})
+    of_all, between = ((n, batch.get("network_batch", 64)) for n in (len(toy.train_images), 7))
+    one = [*[of_all] * 3, "match", between, "match"]
+    assert [d for d in done if d != between] == [d for d in one * 2 if d != between]
+    assert done[:6] == one and done.count(between) >= 2
+
+
+@pytest.mark.parametrize("preset, batch", [("paper", 256), ("laptop", 256)])
+def test_dsa_trains_its_networks_in_larger_batches(preset, batch):
+    assert condense.METHODS["dsa"].settings_for(preset, 32, 10, {}).network_batch == batch
 
 
 def test_seed_decides_the_set_and_global_state_stays(toy):

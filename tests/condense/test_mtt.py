@@ -151,13 +151,14 @@ def test_the_start_epoch_is_below_the_maximum(toy):
     ours, asked = method(toy, max_start_epoch=3), []
     ours.pool.experts = types.SimpleNamespace(
         pair=lambda number, epoch, steps: (
-            asked.append((epoch, steps)) or (torch.zeros(1), torch.zeros(1))
+            asked.append((number, epoch, steps)) or (torch.zeros(1), torch.zeros(1))
         )
     )
-    for _ in range(60):
+    for _ in range(80):
         ours._trajectory()
     # as published; the last target is after all 4 epochs
-    assert set(asked) == {(0, 2), (1, 2), (2, 2)}
+    experts = range(ours.settings.experts)
+    assert set(asked) == {(n, epoch, 2) for n in experts for epoch in range(3)} and len(experts) > 1
 
 
 def test_the_distance_is_0_on_arrival_and_1_standing_still():

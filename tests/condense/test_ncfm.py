@@ -2,6 +2,7 @@
 
 import cmath
 import math
+import types
 
 import pytest
 import torch
@@ -166,7 +167,8 @@ def by_hand(ours, draws, prefixes):
             held = f_own[:before]
             seen_alike = torch.cat([share * held + (1 - share) * held.detach(), f_own[before:n]])
             wrong = (share * errors[:before].sum() + errors[before:n].sum()) / n
-            parts.append(distance_of(f_real.detach() @ t.T, seen_alike @ t.T) + wrong)
+            far = distance_of(f_real.detach() @ t.T, seen_alike @ t.T)
+            parts.append(far + ours.settings.calibration * wrong)
         losses.append(sum(parts) / len(parts))
     return torch.stack(losses), *torch.autograd.grad(sum(losses), (images, t))
 
@@ -187,14 +189,20 @@ def distance_of(real, own):
 
 
 @pytest.mark.parametrize(
-    "factor, prefixes, together, sampler, share",
-    [(1, (), 80, 0, 0), (2, (), 1, 3, 0), (2, (4, 8), 16, 0, 0), (2, (4, 8), 80, 0, 0.5)],
+    "factor, prefixes, together, sampler, share, calibration",
+    [
+        (1, (), 80, 0, 0, 0.3),
+        (2, (), 1, 3, 0, 1),
+        (2, (4, 8), 16, 0, 0, 1),
+        (2, (4, 8), 80, 0, 0.5, 2),
+    ],
 )
 def test_the_gradient_of_a_step_is_that_of_the_plain_computation(
-    toy, monkeypatch, factor, prefixes, together, sampler, share
+    toy, monkeypatch, factor, prefixes, together, sampler, share, calibration
 ):
     monkeypatch.setattr(ncfm, "TOGETHER_CPU", together)
-    ours = method(toy, factor=factor, prefixes=prefixes, sampler=sampler, prefix_share=share)
+    how = {"prefix_share": share, "calibration": calibration}
+    ours = method(toy, factor=factor, prefixes=prefixes, sampler=sampler, **how)
     draws = ours.draws.next(ours.source)
     losses, *gradients = ours.gradients(ours.images, draws, calibrated=True)
     expected, *wanted = by_hand(ours, draws, prefixes or [2 * factor**2])
@@ -223,6 +231,18 @@ def test_the_weights_lie_between_a_network_s_first_and_last(toy):
             and torch.allclose(between, torch.lerp(first, last, share), atol=1e-5)
             and torch.equal(trained, last)
         )
+
+
+def test_every_network_of_the_pool_is_drawn(toy):
+    ours, asked = method(toy, pool_networks=3), []
+    pair = ours.pool.experts.pair
+    ours.pool.experts = types.SimpleNamespace(
+        pair=lambda number, *epochs: asked.append(number) or pair(number, *epochs)
+    )
+    for _ in range(40):
+        ours.draws.weights(ours.source)
+    # the calibrating network is drawn independently of the other one
+    assert set(zip(asked[::2], asked[1::2])) == {(m, n) for m in range(3) for n in range(3)}
 
 
 def test_an_image_step_is_adam_clamped_with_a_rate_that_falls(toy):
@@ -379,13 +399,16 @@ def pairs(data, folder=None, **options):
 
 
 def test_a_pair_is_first_and_last_weights_of_a_training(toy, monkeypatch):
-    rates, step = [], training.Step.__call__
-    monkeypatch.setattr(
-        training.Step,
-        "__call__",
-        lambda self, *a: rates.append(self.optimizer.lr) or step(self, *a),
-    )
+    rates, decays, step = [], set(), training.Step.__call__
+
+    def watched(self, *arguments):
+        rates.append(self.optimizer.lr)
+        decays.add(self.optimizer.weight_decay)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(training.Step, "__call__", watched)
     made = pairs(toy, warmup=0.2)
+    assert decays == {5e-4}
     assert [len(trajectory) for trajectory in made.trajectories] == [2, 2]
     group = rates[:15]  # 72 images in batches of 16, three times
     assert (

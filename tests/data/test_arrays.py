@@ -170,17 +170,18 @@ def test_torchvision_s_by_name(monkeypatch, tmp_path, name, channels):
             assert root == tmp_path and (
                 split in ("train", "test") if name == "svhn" else train in (True, False)
             )
-            labels = torch.arange(20) % 10
+            labels, grey = torch.arange(20) % 10, 7 if train or split == "train" else 9
             if name == "svhn":
-                self.data, self.labels = np.full((20, 3, 32, 32), 7, np.uint8), labels.numpy()
+                self.data, self.labels = np.full((20, 3, 32, 32), grey, np.uint8), labels.numpy()
             else:
-                self.data, self.targets = torch.full((20, 28, 28), 7, dtype=torch.uint8), labels
+                self.data, self.targets = torch.full((20, 28, 28), grey, dtype=torch.uint8), labels
 
     monkeypatch.setattr(
         datasets, {"mnist": "MNIST", "fashionmnist": "FashionMNIST", "svhn": "SVHN"}[name], Fake
     )
     loaded = data.load(name, tmp_path, size=16, limit_per_class=1)
-    assert loaded.train_images.shape == (10, channels, 16, 16) and (loaded.test_images == 7).all()
+    assert loaded.train_images.shape == (10, channels, 16, 16)
+    assert (loaded.train_images == 7).all() and (loaded.test_images == 9).all()
     assert (loaded.mean, loaded.std) == data.STATISTICS[name] and len(loaded.classes) == 10
 
 

@@ -73,7 +73,7 @@ def test_folder_reads_classes_in_order_and_pixels_as_they_are(tmp_path, test_nam
     ).train_labels.tolist() == [0, 0, 1, 1]
 
 
-def test_folder_turns_grey_into_rgb_and_crops_the_middle(tmp_path):
+def test_grey_pictures_of_any_shape_become_square_and_rgb(tmp_path):
     loaded = data.load(write_folder(tmp_path, size=(20, 12), mode="L"), size=8, progress=False)
     assert loaded.train_images.shape == (6, 3, 8, 8)
 
@@ -92,9 +92,10 @@ def test_cifar_has_the_published_statistics(monkeypatch, tmp_path, name, classes
             assert root == tmp_path
             if not download:
                 raise RuntimeError("Dataset not found or corrupted.")
-            self.data = np.zeros((classes, 32, 32, 3), np.uint8)
-            self.data[..., 1] = 7
-            self.targets = list(range(classes))
+            shift = 0 if train else 1
+            self.data = np.zeros((classes + shift, 32, 32, 3), np.uint8)
+            self.data[..., 1] = 9 if shift else 7
+            self.targets = [(k + shift) % classes for k in range(classes + shift)]
             self.classes = [f"class {k}" for k in range(classes)]
 
     monkeypatch.setattr(datasets, name.upper(), Fake)
@@ -102,6 +103,8 @@ def test_cifar_has_the_published_statistics(monkeypatch, tmp_path, name, classes
     assert (
         loaded.train_images.shape == (classes, 3, 32, 32) and (loaded.train_images[:, 1] == 7).all()
     )
+    assert len(loaded.test_images) == classes + 1 and (loaded.test_images[:, 1] == 9).all()
+    assert (loaded.train_labels[0], loaded.test_labels[0]) == (0, 1)
     assert loaded.mean == (0.4914, 0.4822, 0.4465) and loaded.std == (0.2023, 0.1994, 0.2010)
 
 

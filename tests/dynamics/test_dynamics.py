@@ -226,6 +226,12 @@ def test_paper_settings_by_what_the_set_is(toy_set):
     # the published code's, on CIFAR-10
     assert dynamics.lbpe_settings(replace(toy_set, method="dream")) == (10, 200)
     assert dynamics.lbpe_settings(replace(toy_set, factor=1, method="dream")) == (10, 100)
+    for method, window in (("dsa", 100), ("kip", 50), ("mtt", 10)):
+        assert dynamics.lbpe_settings(replace(toy_set, factor=1, method=method)) == (3, window)
+    names, one_each = tuple(map(str, range(100))), torch.arange(100)
+    hundred = replace(toy_set, images=torch.rand(100, 3, 16, 16), labels=one_each, classes=names)
+    large = replace(toy_set, images=torch.zeros(len(toy_set.images), 3, 64, 64))
+    assert dynamics.lbpe_settings(hundred) == dynamics.lbpe_settings(large) == (10, 200)
 
 
 @pytest.mark.parametrize(

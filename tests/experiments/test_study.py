@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from yoco import RankedSet, condense, dynamics, evaluate, prune
-from yoco.experiments import condensations, paper, results_file, study
+from yoco.experiments import by_bytes, condensations, paper, results_file, study
 from yoco.prune import ccs_cutoffs
 from yoco.training import network as train
 from yoco.training import protocol, resumable
@@ -414,12 +414,25 @@ def test_a_comparison_ends_in_time_at_paper_scale_too(toy, clock):
     )
 
 
-def test_by_bytes_rounds_what_a_new_selection_keeps(toy, toy_set, tmp_path):
+def test_by_bytes_rounds_what_a_new_selection_keeps(toy, toy_set, tmp_path, monkeypatch):
     exact = replace(toy_set, images=0.99 * toy_set.images)
     recorded = dynamics.record(exact, epochs=2, seed=0, width=4, progress=False)
     how = {"ipc_to": [1], "epochs": 1, **FAST}
+    trained, evaluate_many = {}, by_bytes.evaluate_many
+    monkeypatch.setattr(
+        by_bytes,
+        "evaluate_many",
+        lambda subsets, *rest, **how: (
+            trained.update(subsets) or evaluate_many(subsets, *rest, **how)
+        ),
+    )
     table = study.by_bytes(exact, toy, recorded, tmp_path, methods=["ssp", "ccs"], **how)
     assert table.method.tolist() == ["ssp", "ccs"] and set(table.stored) == {"uint8"}
+    rounded = replace(exact, images=(exact.images * 255).round() / 255)
+    for (method, *_), (images, _) in trained.items():
+        kept = prune.prune(exact, recorded, method, 1, balanced=True).indices
+        assert torch.equal(images, rounded.form()[0][kept])
+        assert not torch.equal(images, exact.form()[0][kept])
 
 
 def test_by_bytes_trains_on_prefixes_of_the_files(toy, toy_set, toy_dynamics, tmp_path):

@@ -64,6 +64,11 @@ def test_summary_pivot_and_paired_by_hand():
     )
 
 
+def test_a_tie_is_not_a_win():
+    gap = tables.paired(results_of({"random": [10.0, 20.0], "yoco": [10.0, 21.0]})).iloc[0]
+    assert (gap["wins"], gap["n"]) == (1, 2)
+
+
 def test_beside_paper_subtracts_table_2(toy_set):
     results = results_of({"random": [28.0], "yoco": [43.0]})
     labels = torch.arange(10).repeat_interleave(10)

@@ -267,6 +267,30 @@ def test_aum_keeps_small_margins_and_forgetting_many_events(toy_set, toy_dynamic
     )
 
 
+@pytest.mark.parametrize("method", ["el2n", "entropy"])
+def test_el2n_and_entropy_keep_what_is_largest(toy_set, toy_dynamics, method):
+    own = prune.score_table(toy_set, toy_dynamics)[method].to_numpy()
+    kept = prune.prune(toy_set, toy_dynamics, method, 1).indices
+    assert own[kept].min() >= np.sort(own)[-len(kept)]
+
+
+def test_ccs_drops_the_end_that_it_does_not_keep(toy_set, toy_dynamics):
+    el2n = torch.tensor(prune.score_table(toy_set, toy_dynamics)["el2n"].to_numpy())
+    for keep in ("easy", "hard"):
+        how = {"keep": keep, "hard_cutoff": 0.5, "balanced": False}
+        kept = prune.prune(toy_set, toy_dynamics, "ccs", 1, **how).indices
+        dropped = el2n.argsort(descending=keep == "easy", stable=True)[: len(el2n) // 2]
+        assert len(kept) == 12 and not {*kept.tolist()} & {*dropped.tolist()}
+    assert prune.STRATA == 50  # the paper's
+
+
+@pytest.mark.parametrize("keep, farthest", [("easy", False), ("hard", True)])
+def test_ssp_keeps_prototypes_or_the_farthest(toy_set, toy_dynamics, keep, farthest):
+    kept = prune.prune(toy_set, toy_dynamics, "ssp", 1, keep=keep, balanced=False).indices
+    wanted = scores.ssp(toy_dynamics.features, 12, farthest=farthest)
+    assert {*kept.tolist()} == {*wanted.tolist()}
+
+
 @pytest.mark.parametrize("method", ["random", "ssp", "ccs"])
 def test_drawn_selections_follow_their_seed(toy_set, toy_dynamics, method):
     picks = [

@@ -31,3 +31,17 @@ def test_a_state_that_is_not_finite_leaves_the_last_checkpoint(tmp_path):
         resumable.run(Spoiled(), 6, {"lr": 1}, checkpoint=file, progress=False)
     assert file.read_bytes() == good
     assert resumable.run(Spoiled(), 3, {"lr": 1}, checkpoint=file, progress=False)["steps"] == 3
+
+
+def test_a_checkpoint_is_written_every_minute(tmp_path, monkeypatch):
+    clock, saved = [0.0], []
+    monkeypatch.setattr(resumable.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(resumable, "save", lambda *_: saved.append(clock[0]))
+
+    class Slow(Spoiled):
+        def step(self, number: int) -> float:
+            clock[0] += 25.0
+            return 1.0
+
+    resumable.run(Slow(), 10, {}, checkpoint=tmp_path / "checkpoint", progress=False)
+    assert saved == [0, 75, 150, 225, 250]  # at the first step after a minute, and at both ends

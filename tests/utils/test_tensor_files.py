@@ -330,3 +330,15 @@ def test_a_sweep_takes_the_leftovers_of_its_own_file_alone(tmp_path):
     assert list(tmp_path.glob(".y.*"))
     tensor_files.sweep(tmp_path / "y")
     assert not list(tmp_path.glob(".y.*"))
+
+
+def test_a_file_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, fsync, rename = [], os.fsync, Path.replace
+    told = lambda handle: os.path.realpath(f"/proc/self/fd/{handle}")
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(told(handle)) or fsync(handle))
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: done.append(f"{self} named") or rename(self, to)
+    )
+    tensor_files.write_text(tmp_path / "x.txt", "text")
+    part, named, folder = done
+    assert named == f"{part} named" and folder == str(tmp_path)

@@ -15,6 +15,7 @@ from yoco.condense import mtt_experts
 from yoco.condense.expert_training import ExpertSettings
 from yoco.data import pixel_cache
 from yoco.experiments import results_file, study
+from yoco.training import network as training
 from yoco.utils import digests, locks, owned, tensor_files
 from yoco.workflow import parameters
 
@@ -403,3 +404,16 @@ def test_recordings_of_one_study_are_alike(toy_set, tmp_path):
         record([0, 1], epochs=3)
     assert len(record([0, 1], epochs=2)) == 2
     assert [found.info["epochs"] for found in record([0, 1], epochs=3)] == [2, 2], "both found"
+
+
+def test_a_recording_that_cannot_be_saved_keeps_its_checkpoint(toy_set, tmp_path, monkeypatch):
+    find = lambda: workflow.get_dynamics(
+        tmp_path, toy_set, "toy", 0, 0, epochs=2, width=4, precision="float32", progress=False
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(dynamics.Dynamics, "save", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            find()
+    assert len([*tmp_path.glob("*unfinished*")]) == 1
+    monkeypatch.setattr(training.Run, "epoch", lambda *_: pytest.fail("trained again"))
+    assert len(find().correct) == 2 and not [*tmp_path.glob("*unfinished*")]
