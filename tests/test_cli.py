@@ -414,7 +414,7 @@ def test_sets_of_other_methods_lie_inside_the_run(tmp_path, capsys):
     # the zoo's set was made with other loops than those that were given
     _, made = workflow.get_beside(tmp_path, chosen, "dream", digits)
     assert made.info["steps"] == 1
-    small = chosen.model_copy(update={"ipc": 1})
+    small = chosen.model_copy(update={"ipc": 1, "ipc_to": [1]})
     # none of that size ships
     inside, made = workflow.get_beside(tmp_path / "small", small, "dsa", digits)
     assert (

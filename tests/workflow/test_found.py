@@ -299,6 +299,21 @@ def test_what_is_given_by_name_must_hold_for_what_is_found(tmp_path, given, said
         find(**given)
 
 
+def test_budgets_above_ipc_are_named_before_a_set_is_made(tmp_path, monkeypatch):
+    from yoco.workflow import condensation
+
+    monkeypatch.setattr(condensation, "condense", lambda *_, **__: pytest.fail("condensed"))
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match="ipc_to must be between 1 and 10, got 20"):
+        workflow.get_condensed(run, "digits", **explicit(ipc_to=[1, 20], seed=7))
+    assert not run.exists()
+    cifar = zoo.load("cifar10-idc-ipc10")  # a set that is there may be larger than the default
+    replace(cifar, info={**cifar.info, "dataset": "digits"}).save(
+        owned.claim(run) / "condensed.safetensors"
+    )
+    assert workflow.get_condensed(run, "digits", **explicit(ipc_to=[1, 20])).ipc == 10
+
+
 def test_given_parameters_must_hold_for_zoo_and_path(tmp_path):
     name = "zoo:digits-idc-ipc10"
     chosen = lambda **given: parameters.validated("02_scores", {"dataset": name, **given})

@@ -148,6 +148,7 @@ def test_settings_for_another_method_are_those_it_has():
     common = {"preset": "smoke", "ipc": 2, "seed": 0, "precision": "auto", "time_budget": 5}
     own = chosen.condensation()
     assert own.pop("explicit") == {"factor": 4, "ipc": 2, "outer_loops": 3, "width": 8}
+    assert own.pop("ipc_to") == [1]
     assert own == {
         **common,
         "method": "idc",

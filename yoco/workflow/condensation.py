@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from yoco.condense.nested import budgets
 from yoco.data.image_data import ImageData
 from yoco.parallel import distributed
 from yoco.sets.condensed_set import CondensedSet
-from yoco.utils import digests, locks, owned
+from yoco.utils import checks, digests, locks, owned
 from yoco.workflow import found_set, given_set
 from yoco.workflow.run_folder import CHECKPOINT, CONDENSED, load_set
 from yoco.workflow.shared_parameters import Parameters
@@ -33,6 +33,7 @@ def get_condensed(
     start: str | None = None,
     path: str | None = None,
     explicit: Mapping[str, Any] | None = None,
+    ipc_to: Sequence[int] = (),
     **arguments: Any,
 ) -> CondensedSet:
     """Return the run's condensed set, making and saving it if it is missing.
@@ -52,11 +53,13 @@ def get_condensed(
         path: a set to be taken instead, by a name for `given_set.take`.
         explicit: the parameters that were given, with their values; a set in the folder must have
             them.
+        ipc_to: budgets to which the set will be pruned.
         **arguments: of `condense`.
 
     Raises:
         ValueError: if the folder holds a set that is not what was asked for, was made from other
-            real images, or does not fit them; also as `load_set`.
+            real images, or does not fit them; if a set would be condensed that is smaller than one
+            of ipc_to; also as `load_set`.
         BlockingIOError: if another process is making the set.
     """
     kept, checkpoint = run / CONDENSED, run / CHECKPOINT
@@ -71,6 +74,8 @@ def get_condensed(
         found = CondensedSet.load(kept) if there else None
         if found is not None:
             found_set.check_asked(found, kept, dataset, explicit, arguments, go_on)
+        elif not dataset.startswith(zoo.PREFIX):  # condensing may take hours
+            checks.whole("ipc_to", max(ipc_to, default=1), 1, arguments.get("ipc"))
         # before anything is written: real images that cannot be loaded leave no folder
         real = among.after_first(lambda: _real(dataset, data, needed=found is None or going_on))
         if found is not None:

@@ -36,6 +36,11 @@ class Study(Parameters):
         """The seeds of the training runs to record."""
         return range(self.seed, self.seed + self.dynamics)
 
+    def condensation(self, method: str | None = None) -> dict[str, Any]:
+        """As for every notebook, with the budgets to which the run's set will be pruned."""
+        own = {"ipc_to": self.ipc_to} if method in (None, self.method) else {}
+        return {**super().condensation(method), **own}
+
     def recording(self, size: int) -> dict[str, Any]:
         """As for every notebook, with its own epochs."""
         return super().recording(size) | (
