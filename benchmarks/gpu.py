@@ -87,7 +87,9 @@ def run(job: Job, stages: list[Stage]) -> bool:
     if told not in report["machines"]:
         report["machines"].append(told)
     write(job.out, report)
-    _of_call(Job.unpack, job, job.left())
+    if _of_call(Job.unpack, job, job.left()) is None:
+        print("the files of earlier calls cannot be unpacked: nothing was done or replaced")
+        return False
     for stage in stages:
         entry = report["stages"].setdefault(stage.name, {"seconds": 0.0})
         ready = all("result" in report["stages"].get(name, {}) for name in stage.needs)
@@ -97,7 +99,10 @@ def run(job: Job, stages: list[Stage]) -> bool:
         began = time.monotonic()
         answer = apart(stage.work, job, job.left() + GRACE)
         _sweep(job.work)
-        _of_call(Job.pack, job, AT_THE_END)
+        if (
+            _of_call(Job.pack, job, AT_THE_END) is None
+        ):  # its files are lost: the next call repeats it
+            answer = {"error": answer.get("error", "its files could not be packed")}
         report["stages"][stage.name] = _after(entry, answer, time.monotonic() - began)
         write(job.out, report)
     return all("result" in report["stages"].get(stage.name, {}) for stage in stages)

@@ -68,20 +68,27 @@ class Job:
         found = [self.ncfm_settings(*each) for each in wanted if each[1]]
         yield from {self.networks(settings): settings for settings in found}.values()
 
-    def unpack(self) -> None:
-        """Write what earlier calls have left into the folders of this one."""
+    def unpack(self) -> int:
+        """Write what earlier calls have left into the folders of this one.
+
+        Returns the number of files.
+        """
         packed_folder.unpack(self.work, self.out)
         for settings in self._pools():
             folder = self.networks(settings)
             packed_pool.unpack(self._packed(folder), folder, self.real, settings.pool)
+        return len(list(self.work.iterdir()))
 
-    def pack(self) -> None:
-        """Write what the next call needs into `out`; networks that are done, in float16."""
+    def pack(self) -> int:
+        """Write what the next call needs into `out`; networks that are done, in float16.
+
+        Returns the number of pieces.
+        """
         for settings in self._pools():
             folder = self.networks(settings)
             if folder.exists():
                 packed_pool.pack(folder, self._packed(folder))
-        packed_folder.pack(self.work, self.out)
+        return packed_folder.pack(self.work, self.out)
 
     def _packed(self, folder: Path) -> Path:
         return self.work / f"{folder.name}.safetensors"

@@ -4,6 +4,7 @@ They raise an error if devices are mixed, and count operations that wait for the
 """
 
 import contextlib
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,6 +114,8 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGPU]:
     )
     monkeypatch.setattr(devices, "_free", lambda device: float("inf"))
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)  # autocast asks
+    hopper = types.SimpleNamespace(major=9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: hopper)
     with FakeTensorMode(allow_non_fake_inputs=True), FakeGPU() as gpu:
         yield gpu

@@ -130,6 +130,25 @@ def test_a_stage_that_fails_is_told_and_those_without_it_go_on(tmp_path):
     assert "result" not in entries.get("long", {})
 
 
+def test_nothing_is_replaced_if_the_files_cannot_be_unpacked(tmp_path):
+    job = a_job(tmp_path)
+    (job.out / "work.tar.0").write_bytes(b"half an archive")
+    before = {path.name: path.read_bytes() for path in job.out.iterdir()}
+    assert not gpu.run(job, [Stage("never", lambda job: os._exit(3))])
+    report = gpu.read(job.out)
+    assert "never" not in report["stages"]
+    assert before.items() <= {path.name: path.read_bytes() for path in job.out.iterdir()}.items()
+
+
+def test_a_stage_whose_files_are_lost_is_not_done(tmp_path, monkeypatch):
+    stages, pack = [Stage("set", lambda job: 1)], packed_folder.pack
+    with monkeypatch.context() as patch:
+        patch.setattr(packed_folder, "pack", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        assert not gpu.run(a_job(tmp_path), stages)
+    assert "could not be packed" in gpu.read(tmp_path / "out")["stages"]["set"]["error"]
+    assert gpu.run(a_job(tmp_path), stages) and pack is packed_folder.pack
+
+
 def test_a_stage_is_killed_at_its_end_and_leaves_no_lock(tmp_path):
     def hanging(job):
         (job.out / ".results.csv.lock").touch()

@@ -182,3 +182,13 @@ def test_stopped_recordings_resume_alone(toy_set, tmp_path, as_on_a_gpu, monkeyp
         whole = dynamics.record(toy_set, seed=seed, **how)
         agree(rest[seed].logits, whole.logits, "float32")
         assert torch.equal(rest[seed].kept, whole.kept)
+
+
+def test_images_of_runs_at_once_are_held_once():
+    runs = runs_of(Protocol(epochs=1, **WIDE))
+    alone = [run.images.clone() for run in runs]
+    stack = Stacked(runs)
+    place = stack.images.untyped_storage().data_ptr()
+    for run, own in zip(runs, alone):
+        assert torch.equal(run.images, own)
+        assert run.images.untyped_storage().data_ptr() == place

@@ -44,6 +44,9 @@ class Graph:
             old.copy_(new)
 
 
+CURRENT: list = []  # streams that were made the current one
+
+
 @pytest.fixture
 def cuda(monkeypatch):
     Graph.made = []
@@ -66,6 +69,7 @@ def cuda(monkeypatch):
         "CUDAGraph": Graph,
         "Stream": lambda device: stream,
         "current_stream": lambda: stream,
+        "set_stream": CURRENT.append,
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     empty = torch.empty
@@ -116,18 +120,28 @@ def test_a_function_may_draw_from_several_generators(cuda):
     assert Graph.made[0].generators == list(sources)
 
 
-def test_what_cannot_be_recorded_says_how_to_do_without(cuda):
+def test_what_cannot_be_recorded_says_how_to_do_without(cuda, monkeypatch):
     def reading(values):
         if reads.append(values) or len(reads) > graphs.WARM_UP:
             raise RuntimeError("operation not permitted when stream is capturing")
         return (values,)
 
+    @contextlib.contextmanager
+    def ending(*_, **__):
+        try:
+            yield
+        finally:
+            raise RuntimeError("capture was invalidated")
+
+    monkeypatch.setattr(torch.cuda, "graph", ending)
     reads, fast = [], graphs.captured(reading, GPU)
     for _ in range(graphs.WARM_UP):
         fast(torch.ones(1))
-    with pytest.raises(RuntimeError) as caught:
+    CURRENT.clear()
+    with pytest.raises(RuntimeError, match="invalidated") as caught:
         fast(torch.ones(1))
-    assert "YOCO_GRAPHS=0" in caught.value.__notes__[0]
+    assert "not permitted when" in (note := caught.value.__notes__[0]) and "YOCO_GRAPHS=0" in note
+    assert [torch.cuda.current_stream()] == CURRENT, "as before the recording"
 
 
 def test_the_function_is_unchanged_without_graphs(cuda, monkeypatch):

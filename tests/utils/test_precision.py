@@ -1,5 +1,7 @@
 """`YOCO_PRECISION`, which overrides "auto"."""
 
+import types
+
 import pytest
 import torch
 
@@ -64,3 +66,14 @@ def test_auto_is_the_faster_precision(processor, chosen, monkeypatch):
     monkeypatch.delenv("YOCO_PRECISION", raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
     assert device.choose_precision("auto", CPU) == chosen
+
+
+def test_each_gpu_is_asked_for_itself(monkeypatch):
+    old_and_new = {"cuda:0": 7, "cuda:1": 9}
+    monkeypatch.setattr(
+        torch.cuda,
+        "get_device_properties",
+        lambda where: types.SimpleNamespace(major=old_and_new[str(where)]),
+    )
+    found = [device.choose_precision("auto", torch.device(name)) for name in old_and_new]
+    assert found == ["float32", "bfloat16"]

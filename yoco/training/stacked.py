@@ -137,8 +137,11 @@ class Stacked:
 
     @functools.cached_property
     def images(self) -> Float[Tensor, "runs images channels size size"]:
-        """Every run's images."""
-        return torch.stack([run.images for run in self.runs])
+        """Every run's images; each run's own become a view of them."""
+        stacked = torch.stack([run.images for run in self.runs])
+        for run, own in zip(self.runs, stacked):
+            run.images = own
+        return stacked
 
     @functools.cached_property
     def targets(self) -> Float[Tensor, "runs images classes"]:

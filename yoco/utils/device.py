@@ -156,7 +156,8 @@ def choose_precision(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        # of this GPU: torch.cuda.is_bf16_supported asks the current one
+        return "bfloat16" if torch.cuda.get_device_properties(device).major >= 8 else "float32"
     return "bfloat16" if device.type == "cpu" and cpu_gains_by_bfloat16() else "float32"
 
 

@@ -127,13 +127,17 @@ class _Recording:
         for option in pytree.tree_leaves(list(self.options.values())):
             if isinstance(option, Generator):
                 graph.register_generator_state(option)
+        current = torch.cuda.current_stream()
         try:
             with _no_collection(), torch.cuda.graph(graph, stream=self.stream):
                 self.outputs = self.function(*self.inputs, **self.options)
         except RuntimeError as error:
+            torch.cuda.set_stream(current)  # a recording that fails can leave its own
+            # CUDA's error hides what went wrong within the recording
+            why = f" ({error.__context__})" if error.__context__ else ""
             error.add_note(
-                "this function could not be recorded as a CUDA graph; YOCO_GRAPHS=0 in the "
-                "environment runs without graphs"
+                f"this function could not be recorded as a CUDA graph{why}; in a new process, "
+                "YOCO_GRAPHS=0 in the environment runs without graphs"
             )
             raise
         self.graph = graph
