@@ -214,6 +214,15 @@ def ncfm_gpu() -> str:
     return _markdown(["set", "last batch", "seeds", "accuracy, %"], rows)
 
 
+def ncfm_50() -> str:
+    """The set of IPC 50 and its start."""
+    rows = _read("ncfm/ipc50.csv").groupby(["set", "steps", "epochs"], sort=False)["accuracy"]
+    return _markdown(
+        ["trained on", "steps", "epochs", "seeds", "accuracy, %"],
+        [[*key, str(len(found)), _mean(found)] for key, found in rows],
+    )
+
+
 def rules() -> str:
     """Accuracy after pruning by each rule of `benchmarks.rules`, a column per set and budget."""
     found = _read("rules/rules.csv")
@@ -552,6 +561,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "loops": loops,
     "ncfm": ncfm,
     "ncfm-gpu": ncfm_gpu,
+    "ncfm-50": ncfm_50,
     "rules": rules,
     "two-rules": rules_on_sets,
     "confirmed": confirmed,
