@@ -99,9 +99,8 @@ def run(job: Job, stages: list[Stage]) -> bool:
         began = time.monotonic()
         answer = apart(stage.work, job, job.left() + GRACE)
         _sweep(job.work)
-        if (
-            _of_call(Job.pack, job, AT_THE_END) is None
-        ):  # its files are lost: the next call repeats it
+        packed = _of_call(Job.pack, job, AT_THE_END)
+        if packed is None:  # its files are lost: the next call repeats it
             answer = {"error": answer.get("error", "its files could not be packed")}
         report["stages"][stage.name] = _after(entry, answer, time.monotonic() - began)
         write(job.out, report)

@@ -175,13 +175,15 @@ def test_right_values_come_back_also_from_text(field, number, seconds, data):
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     for given_value in (value, text):
         # what it must fit
-        beside = (
-            {"ipc_to": [1, 2, 3]}
-            if name == "epochs_to"
-            else {"ipc_to": value}
-            if name == "trained_to"
-            else {}
-        )
+        beside = {
+            "epochs_to": {"ipc_to": [1, 2, 3]},
+            "trained_to": {"ipc_to": value},
+            "iterations": {"method": "kip"},
+            "pool_networks": {"method": "ncfm"},
+            "pool_epochs": {"method": "ncfm"},
+            "outer_loops": {"method": "idc"},
+            "inner_loops": {"method": "dream"},
+        }.get(name, {})
         assert (
             getattr(
                 parameters.check(notebook, namespace(notebook, **beside, **{name: given_value})),

@@ -55,6 +55,16 @@ def test_a_run_s_own_set_is_trained_on(digits, tmp_path, monkeypatch, info):
     assert set(asked["ready"]) == {"idc", "dsa"}
 
 
+def test_an_unfinished_set_beside_is_not_the_zoo_s(digits, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(comparison, "condensations", lambda *_, **how: asked.update(how))
+    (tmp_path / "dsa").mkdir()
+    (tmp_path / "dsa/checkpoint.safetensors").touch()
+    chosen = parameters.validated("01_condensation", {"compare": ["dsa", "kip"]})
+    workflow.get_comparison(tmp_path, chosen, digits, KNOWN)
+    assert set(asked["ready"]) == {"kip"}
+
+
 def _other_images(digits):
     return replace(digits, train_images=digits.train_images.clone().index_fill_(0, ONE, 7))
 

@@ -117,7 +117,8 @@ def get_comparison(
     sets = ready_sets(run, chosen, compared, data)
     names = {method: _zoo_name(chosen, method, data) for method in compared}
     alike = (
-        _ships(n, chosen, data) and _made_alike(sets[m], zoo.load(n)) for m, n in names.items()
+        _ships(name, chosen, data) and method in sets and _made_alike(sets[method], zoo.load(name))
+        for method, name in names.items()
     )
     if compared and chosen.trains_as_preset and all(alike):
         print(f"accuracies from the zoo: {zoo.load(names[compared[0]]).info['evaluation']}")

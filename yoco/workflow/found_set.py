@@ -113,11 +113,13 @@ def is_of(found: CondensedSet, data: ImageData) -> bool:
     Digests that it lacks are not compared: those of CIFAR-10's images and labels are not in the
     zoo's sets, which were made from the same images in another order.
     """
-    told = found.info.get(digests.MADE_FROM, {})
-    return (found.info.get("dataset"), found.info.get("images")) == (
-        data.name,
-        len(data.train_images),
-    ) and {part: data.made_from[part] for part in told} == told
+    told = {
+        "dataset": (found.info.get("dataset"), data.name),
+        "images": (found.info.get("images"), len(data.train_images)),
+    }
+    made_from = found.info.get(digests.MADE_FROM) or {}
+    told |= {part: (digest, data.made_from.get(part)) for part, digest in made_from.items()}
+    return all(stored == own for stored, own in told.values())
 
 
 def check_made_from(found: CondensedSet, path: Path, dataset: str, real: ImageData | None) -> None:
