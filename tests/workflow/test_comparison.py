@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from yoco import data, workflow, zoo
+from yoco.utils import owned
 from yoco.workflow import comparison, condensation, parameters
 
 KNOWN = pd.DataFrame()
@@ -58,8 +59,7 @@ def test_a_run_s_own_set_is_trained_on(digits, tmp_path, monkeypatch, info):
 def test_an_unfinished_set_beside_is_not_the_zoo_s(digits, tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr(comparison, "condensations", lambda *_, **how: asked.update(how))
-    (tmp_path / "dsa").mkdir()
-    (tmp_path / "dsa/checkpoint.safetensors").touch()
+    (owned.claim(tmp_path / "dsa") / "checkpoint.safetensors").touch()
     chosen = parameters.validated("01_condensation", {"compare": ["dsa", "kip"]})
     workflow.get_comparison(tmp_path, chosen, digits, KNOWN)
     assert set(asked["ready"]) == {"kip"}
