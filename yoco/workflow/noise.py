@@ -59,8 +59,8 @@ def _case(
     clean = kind == noise.CLEAN
     # the image behind each cell is known only if the set starts from real images
     arguments = chosen.condensation()
-    for name in {"start", "ipc_to"} & arguments.keys():
-        del arguments[name]
+    for other in {"start", "ipc_to"} & arguments.keys():
+        del arguments[other]
     own = clean and (place == "formed" or made_by(condensed, data, arguments))
     name = run / "noise" / f"{place}-{kind}-{percent}"
     inside = run if own else owned.claim(folder(str(name), chosen.dataset))
